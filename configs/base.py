@@ -1,0 +1,111 @@
+"""Every key there is, with its meaning, unit and default. An experiment starts from here and changes what it needs.
+
+Any key can be changed on the command line: `--config.data.batch_size=64`. A key that is not here is an error.
+"""
+
+from ml_collections import ConfigDict
+
+
+def get_config() -> ConfigDict:
+    """The defaults: a VP score model with EDM's preconditioning."""
+    config = ConfigDict()
+
+    # The forward process, over t in [0, t_max]. Keys of another process than `name` are not read.
+    config.sde = sde = ConfigDict()
+    sde.name = "vp"  # vp, subvp, ve
+    sde.t_max = 1.0  # the time of the prior
+    sde.beta_min = 0.1  # vp, subvp: beta at t = 0
+    sde.beta_max = 20.0  # vp, subvp: beta at t = 1
+    sde.sigma_min = 0.01  # ve: sigma at t = 0, in units of data in [-1, 1]
+    sde.sigma_max = 50.0  # ve: sigma at t = 1; a good value is the largest distance between two images
+
+    # The score network.
+    config.model = model = ConfigDict()
+    model.name = "unet"
+    model.channels = 128  # at full resolution; of the first convolution
+    model.channel_multipliers = (1, 2, 2, 2)  # one resolution each, halved from one to the next
+    model.blocks_per_level = 2  # residual blocks at each resolution
+    model.attention_resolutions = (16,)  # heights, in pixels, that get self-attention
+    model.head_channels = 64  # channels of one attention head
+    model.dropout = 0.1  # probability, in the residual blocks
+    model.num_classes = 0  # class condition: the number of classes; 0 is unconditional
+    model.embedding = "positional"  # of the noise level: positional, fourier
+    model.fourier_scale = 16.0  # fourier: the standard deviation of the frequencies
+    model.dtype = "float32"  # of the computation: float32, bfloat16; parameters are float32
+    model.remat = False  # recompute activations in the backward pass: less memory, a third more time
+
+    # What the network sees and what its output means.
+    config.parameterization = parameterization = ConfigDict()
+    parameterization.name = "edm"  # edm, noise, score, data
+    parameterization.sigma_data = 0.5  # edm, score: standard deviation of the data in [-1, 1]
+    parameterization.time_scale = 999.0  # noise, data: noise_level = time_scale * t
+
+    # Denoising score matching.
+    config.loss = loss = ConfigDict()
+    loss.weighting = "edm"  # edm, noise, score, likelihood, data
+    loss.times = "log_normal"  # log_normal (of sigma / alpha), uniform (in t)
+    loss.log_sigma_mean = -1.2  # log_normal: EDM's P_mean
+    loss.log_sigma_std = 1.2  # log_normal: EDM's P_std
+
+    # The images. They are uint8 at the source, and [-1, 1] for the model.
+    config.data = data = ConfigDict()
+    data.source = "digits"  # digits, npz:PATH, folder:PATH
+    data.image_size = 32  # height and width, in pixels
+    data.num_channels = 3
+    data.batch_size = 128  # of all devices together
+    data.test_fraction = 0.1  # held out, where the source has no split of its own
+    data.random_flip = True  # mirror images left to right at random, in training
+
+    # The training loop. Steps are updates of the parameters.
+    config.training = training = ConfigDict()
+    training.num_steps = 500_000
+    training.steps_per_call = 10  # steps in one compiled call
+    training.checkpoint_every = 5_000
+    training.keep_checkpoints = 2  # the newest ones
+    training.log_every = 100
+    training.sample_every = 10_000  # a grid of samples of the EMA model
+    training.ema_decay = 0.9999  # exponential moving average of the parameters, with a warm-up
+    training.t_min = 1e-5  # smallest time of the loss
+    training.seed = 0  # of the initial parameters, the order of the data, times, noise and dropout
+
+    config.optim = optim = ConfigDict()
+    optim.name = "adam"
+    optim.lr = 2e-4
+    optim.warmup_steps = 5_000  # linear from 0
+    optim.schedule = "constant"  # after the warm-up: constant, cosine (to 0 at num_steps)
+    optim.beta1 = 0.9
+    optim.beta2 = 0.999
+    optim.eps = 1e-8
+    optim.weight_decay = 0.0  # decoupled, per unit of learning rate (AdamW)
+    optim.grad_clip = 1.0  # global norm; 0 is no clipping
+
+    # How `sample`, the grids during training and `evaluate` draw.
+    config.sampling = sampling = ConfigDict()
+    sampling.method = "heun"  # heun, ddim, ancestral, euler_maruyama, reverse_diffusion, langevin, predictor_corrector
+    sampling.steps = 18  # the denoising step included
+    sampling.times = "karras"  # karras, uniform, log_snr
+    sampling.rho = 7.0  # karras: 1 is uniform in sigma / alpha, infinity in its logarithm
+    sampling.t_min = 1e-3  # where the denoising step is made
+    sampling.batch_size = 256  # samples drawn at once on each device; does not change them
+    sampling.label = -1  # class-conditional models: the class; -1 is sample i of class i mod num_classes
+    sampling.eta = 0.0  # ddim: 0 is deterministic, 1 ancestral
+    sampling.churn = 0.0  # heun: S_churn
+    sampling.churn_min = 0.05  # heun: S_min, of sigma / alpha
+    sampling.churn_max = 50.0  # heun: S_max
+    sampling.churn_noise = 1.003  # heun: S_noise
+    sampling.predictor = "reverse_diffusion"  # predictor_corrector: any method but itself and langevin
+    sampling.snr = 0.16  # langevin and predictor_corrector: sets the length of Langevin steps
+    sampling.corrector_steps = 1  # langevin and predictor_corrector: Langevin steps at each time
+    sampling.langevin_norm = "process"  # process, sample, batch: see sde_lib/sampling/correctors.py
+
+    # What `evaluate` measures on the EMA model.
+    config.evaluation = evaluation = ConfigDict()
+    evaluation.num_samples = 5_000  # drawn, and at most so many real images to compare with
+    evaluation.noise_levels = 10  # levels of the held-out loss, even in log-SNR
+    evaluation.t_min = 1e-3  # smallest time of the held-out loss
+    evaluation.seed = 1_000_000  # of the samples; other than what people pass to `sample`
+
+    config.parallel = parallel = ConfigDict()
+    parallel.strategy = "pmap"  # one program per device, gradients averaged
+
+    return config

@@ -1,0 +1,45 @@
+"""scikit-learn's handwritten digits (1,797 images, 8x8, no download): the first thing to run.
+
+    python -m experiments train --config=configs/digits.py --workdir=runs/digits          (VP; `:subvp`, `:ve`)
+"""
+
+from configs import base
+from configs.parts import sde
+
+
+def get_config(process: str = "vp"):
+    """The experiment; `process` is vp, subvp or ve."""
+    config = base.get_config()
+
+    config.data.source = "digits"
+    config.data.image_size = 8
+    config.data.num_channels = 1
+    config.data.batch_size = 64
+    config.data.test_fraction = 0.5
+    config.data.random_flip = False
+
+    config.sde.sigma_max = 20.0
+    sde.choose(config, process)
+    config.parameterization.sigma_data = 0.75
+    config.loss.log_sigma_mean = -0.8
+
+    config.model.channels = 48
+    config.model.channel_multipliers = (1, 2)
+    config.model.blocks_per_level = 2
+    config.model.attention_resolutions = (4,)
+    config.model.head_channels = 32
+    config.model.dropout = 0.1
+
+    config.optim.lr = 2e-3
+    config.optim.warmup_steps = 200
+    config.optim.schedule = "cosine"
+
+    config.training.num_steps = 5_000
+    config.training.steps_per_call = 20
+    config.training.log_every = 100
+    config.training.checkpoint_every = 1_000
+    config.training.sample_every = 1_000
+    config.training.ema_decay = 0.998
+
+    config.evaluation.num_samples = 898
+    return config

@@ -1,0 +1,1 @@
+"""Fragments that experiments are composed of: each changes one section of a config."""

@@ -1,0 +1,119 @@
+"""Denoisers: D(x, t) = E[x_0 | x_t = x], bound to the process that made x_t.
+
+The posterior mean of the data holds all that sampling needs. With x_t = alpha x_0 + sigma noise:
+
+    noise(x, t)    = (x - alpha D) / sigma                 = E[noise | x_t = x]
+    score(x, t)    = -noise / sigma                        = grad log p_t(x)              (Tweedie's formula)
+    velocity(x, t) = alpha' D + sigma' noise               = dx/dt of the probability-flow ODE
+
+Methods ask a Denoiser for these views and know nothing of networks; guidance maps a Denoiser to a Denoiser.
+A new one defines `__call__(x, t)` alone.
+
+Sources: Robbins (1956) and Efron (2011) for Tweedie's formula; Song et al. (2021), https://arxiv.org/abs/2011.13456,
+eq. 13 for the probability flow; Karras et al. (2022), https://arxiv.org/abs/2206.00364, for the view of a model as a
+denoiser.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
+
+from sde_lib.parameterization import Parameterization
+from sde_lib.sde import SDE, expand, time_derivative
+
+
+@struct.dataclass
+class Denoiser:
+    """E[x_0 | x_t = x] for x (B, *event) and t () or (B,).
+
+    Attributes:
+        sde: the forward process.
+    """
+
+    sde: SDE
+
+    def __call__(self, x: Array, t: ArrayLike) -> Array:
+        """The expected data, of the shape of x."""
+        raise NotImplementedError(f"{type(self).__name__} must define __call__(x, t)")
+
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """The expected data and the expected noise from one evaluation: alpha x0 + sigma noise = x."""
+        x0 = self(x, t)
+        return x0, (x - expand(self.sde.alpha(t), x) * x0) / expand(self.sde.sigma(t), x)
+
+    def noise(self, x: Array, t: ArrayLike) -> Array:
+        """E[noise | x_t = x], of the shape of x."""
+        return self.x0_and_noise(x, t)[1]
+
+    def score(self, x: Array, t: ArrayLike) -> Array:
+        """grad log p_t(x), of the shape of x."""
+        return -self.noise(x, t) / expand(self.sde.sigma(t), x)
+
+    def velocity(self, x: Array, t: ArrayLike) -> Array:
+        """dx/dt of the probability flow, of the shape of x."""
+        x0, noise = self.x0_and_noise(x, t)
+        d_alpha = expand(time_derivative(self.sde.alpha, t), x)
+        d_sigma = expand(time_derivative(self.sde.sigma, t), x)
+        return d_alpha * x0 + d_sigma * noise
+
+    def training(self, keys: Array) -> "Denoiser":
+        """The Denoiser as it is during training: dropout on, for example i by `keys[i]`. Without dropout, itself."""
+        return self
+
+
+@struct.dataclass
+class FunctionDenoiser(Denoiser):
+    """A Denoiser made of a function (x, t) -> x0 written in a notebook.
+
+    Attributes:
+        function: pure; a new function object compiles anew.
+    """
+
+    function: Callable[[Array, Array], Array] = struct.field(pytree_node=False)
+
+    def __call__(self, x: Array, t: ArrayLike) -> Array:
+        """`function(x, t)`."""
+        return self.function(x, t)
+
+
+@struct.dataclass
+class NetworkDenoiser(Denoiser):
+    """A Denoiser made of a network and the parameterization that gives its output a meaning.
+
+    The network is called as `network.apply(variables, x, noise_level, condition, train=...)`, and in training with
+    `dropout_keys=keys` too; what it sees as x and noise_level is the parameterization's business.
+
+    Attributes:
+        parameterization: what the network's output means; see `sde_lib.parameterization`.
+        network: anything with such an `apply` (a Flax module); static.
+        variables: the network's weights.
+        condition: None, or what the network is conditioned on, one entry an example (class labels (B,)).
+        dropout_keys: None, or one key per example: then the network runs with `train=True`.
+    """
+
+    parameterization: Parameterization
+    network: Any = struct.field(pytree_node=False)
+    variables: Any = None
+    condition: Array | None = None
+    dropout_keys: Array | None = None
+
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both from one evaluation, each by the formula that keeps its digits at every noise level."""
+        t = jnp.broadcast_to(t, x.shape[:1])
+        return self.parameterization.x0_and_noise(self._network, self.sde, x, t)
+
+    def __call__(self, x: Array, t: ArrayLike) -> Array:
+        """The expected data, of the shape of x."""
+        return self.x0_and_noise(x, t)[0]
+
+    def training(self, keys: Array) -> "NetworkDenoiser":
+        """The same with dropout on, for example i by `keys[i]`."""
+        return self.replace(dropout_keys=keys)
+
+    def _network(self, x: Array, noise_level: Array) -> Array:
+        mode = {"train": False} if self.dropout_keys is None else {"train": True, "dropout_keys": self.dropout_keys}
+        return self.network.apply(self.variables, x, noise_level, self.condition, **mode)

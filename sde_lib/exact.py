@@ -1,0 +1,106 @@
+"""Denoisers with no network: distributions whose posterior mean has a closed form. The ground truth of the tests.
+
+For data N(m, s^2 I), x_t is N(alpha m, (alpha^2 s^2 + sigma^2) I) and
+
+    E[x_0 | x_t] = m + alpha s^2 / (alpha^2 s^2 + sigma^2) (x_t - alpha m);
+
+a mixture averages its components' posterior means with their posterior probabilities.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
+
+from sde_lib.denoiser import Denoiser
+from sde_lib.sde import expand
+
+
+def _event_sum(x: Array, event_ndim: int) -> Array:
+    return x.sum(tuple(range(x.ndim - event_ndim, x.ndim)))
+
+
+@struct.dataclass
+class Gaussian(Denoiser):
+    """The exact Denoiser of data N(mean, std^2).
+
+    Attributes:
+        mean, std: of the data, each () or of the event's shape (then std is the diagonal).
+    """
+
+    mean: ArrayLike = 0.0
+    std: ArrayLike = 1.0
+
+    def __call__(self, x: Array, t: ArrayLike) -> Array:
+        """The posterior mean, of the shape of x (B, *event)."""
+        alpha, sigma = expand(self.sde.alpha(t), x), expand(self.sde.sigma(t), x)
+        variance = jnp.square(self.std)
+        return self.mean + alpha * variance / (alpha**2 * variance + sigma**2) * (x - alpha * self.mean)
+
+    def marginal_std(self, t: ArrayLike) -> Array:
+        """The standard deviation of x_t itself; t is ()."""
+        return jnp.sqrt((self.sde.alpha(t) * jnp.asarray(self.std)) ** 2 + self.sde.sigma(t) ** 2)
+
+    def flow(self, x: Array, t: ArrayLike, s: ArrayLike) -> Array:
+        """The exact solution at time s of the probability-flow ODE that is at x at time t; t and s are ()."""
+        z = (x - self.sde.alpha(t) * self.mean) / self.marginal_std(t)
+        return self.sde.alpha(s) * self.mean + self.marginal_std(s) * z
+
+    def log_prob(self, x: Array, t: ArrayLike) -> Array:
+        """log p_t(x) in nats, (B,); t is ()."""
+        log_density = jax.scipy.stats.norm.logpdf(x, self.sde.alpha(t) * self.mean, self.marginal_std(t))
+        return _event_sum(log_density, x.ndim - 1)
+
+    def sample(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """Draws of the data, of the given shape (B, *event)."""
+        return self.mean + self.std * jax.random.normal(key, shape)
+
+
+@struct.dataclass
+class GaussianMixture(Denoiser):
+    """The exact Denoiser of a mixture of K isotropic Gaussians.
+
+    Attributes:
+        means: (K, *event).
+        stds: () or (K,).
+        weights: (K,), summing to 1; None for equal ones.
+    """
+
+    means: Array
+    stds: ArrayLike = 0.1
+    weights: Array | None = None
+
+    def _log_joint(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """log(weight_k p_t(x | k)) as (B, K), and the variance of x_t in each component, (B, K) or (K,) broadcast."""
+        k, event_ndim = self.means.shape[0], self.means.ndim - 1
+        t = jnp.broadcast_to(t, x.shape[:1])[:, None]
+        variance = (self.sde.alpha(t) * jnp.broadcast_to(self.stds, (k,))) ** 2 + self.sde.sigma(t) ** 2
+        offset = x[:, None] - expand(self.sde.alpha(t), x[:, None]) * self.means
+        size = self.means[0].size
+        log_weights = -jnp.log(k) if self.weights is None else jnp.log(self.weights)
+        square = _event_sum(offset**2, event_ndim)
+        return log_weights - 0.5 * (square / variance + size * jnp.log(2 * jnp.pi * variance)), variance
+
+    def __call__(self, x: Array, t: ArrayLike) -> Array:
+        """The posterior mean, of the shape of x (B, *event)."""
+        log_joint, variance = self._log_joint(x, t)
+        posterior = jax.nn.softmax(log_joint, axis=1)
+        t = jnp.broadcast_to(t, x.shape[:1])[:, None]
+        alpha = self.sde.alpha(t)
+        gain = alpha * jnp.square(self.stds) / variance
+        offset = x[:, None] - expand(alpha, x[:, None]) * self.means
+        components = self.means + expand(gain, offset) * offset
+        return (expand(posterior, components) * components).sum(1)
+
+    def log_prob(self, x: Array, t: ArrayLike) -> Array:
+        """log p_t(x) in nats, (B,)."""
+        return jax.nn.logsumexp(self._log_joint(x, t)[0], axis=1)
+
+    def sample(self, key: Array, n: int) -> Array:
+        """n draws of the data, (n, *event)."""
+        key_component, key_noise = jax.random.split(key)
+        k = self.means.shape[0]
+        component = jax.random.choice(key_component, k, (n,), p=self.weights)
+        noise = jax.random.normal(key_noise, (n, *self.means.shape[1:]), self.means.dtype)
+        return self.means[component] + expand(jnp.broadcast_to(self.stds, (k,))[component], noise) * noise

@@ -1,0 +1,109 @@
+"""Correctors: Langevin dynamics, which move a sample at one time towards p_t without changing the time.
+
+    x <- x + step score(x, t) + sqrt(2 step) z
+
+and their use: alone (annealed Langevin dynamics) or before each step of a predictor (predictor-corrector sampling).
+
+Sources: Song and Ermon (2019), https://arxiv.org/abs/1907.05600, algorithm 1; Song et al. (2021),
+https://arxiv.org/abs/2011.13456, algorithms 2 to 5.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from sde_lib.denoiser import Denoiser
+from sde_lib.sampling.method import Method, split, standard_normal
+from sde_lib.sampling.predictors import ReverseDiffusion
+from sde_lib.sde import expand
+
+
+def _norms(x: Array) -> Array:
+    return jnp.sqrt(jnp.square(x).sum(tuple(range(1, x.ndim))))
+
+
+@struct.dataclass
+class Langevin(Method):
+    """Langevin dynamics with a step set by a signal-to-noise ratio: step = 2 (snr |z| / |score|)^2.
+
+    The ratio of norms can be taken in three ways:
+
+    - "process": its value under the perturbation kernel, |z| / |score| = sigma_t. The step is the same for every sample
+      and every state, so the dynamics keep p_t as the step goes to 0, in any dimension.
+    - "sample": each sample's own norms, as Song's text has it. Near a mode, where the score vanishes, the step grows
+      without bound: for images only.
+    - "batch": the means over the batch, as score_sde's code has it. Couples the samples of a batch (and of a device):
+      to reproduce published figures only.
+
+    As a method of its own it takes x as it is to the smaller time and corrects it there: annealed Langevin dynamics. Each
+    correction shrinks surplus noise by a factor 1 - 2 snr^2 only, so it needs hundreds of them.
+
+    Attributes:
+        snr: the signal-to-noise ratio, sqrt(step / 2) in units of |score| / |z|.
+        steps: corrections at each time.
+        norm: see above.
+    """
+
+    snr: float = 0.16
+    steps: int = struct.field(pytree_node=False, default=1)
+    norm: Literal["process", "sample", "batch"] = struct.field(pytree_node=False, default="process")
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """One evaluation per correction."""
+        return self.steps
+
+    def _norm_ratio(self, noise: Array, score: Array, sigma: Array) -> Array:
+        if self.norm == "process":
+            return sigma
+        if self.norm == "sample":
+            return expand(_norms(noise) / _norms(score), score)
+        if self.norm == "batch":
+            return _norms(noise).mean() / _norms(score).mean()
+        raise ValueError(f"Langevin: norm={self.norm!r} is unknown: choose from 'process', 'sample', 'batch'")
+
+    def correct(self, keys: Array, x: Array, t: Array, denoiser: Denoiser) -> Array:
+        """`steps` corrections of x (B, *event) at time t (); keys (B,)."""
+        sigma = denoiser.sde.sigma(t)
+
+        def body(x, keys):
+            noise, score = standard_normal(keys, x), denoiser.score(x, t)
+            step = 2 * (self.snr * self._norm_ratio(noise, score, sigma)) ** 2
+            return x + step * score + jnp.sqrt(2 * step) * noise, None
+
+        return jax.lax.scan(body, x, split(keys, self.steps))[0]
+
+    def step(self, carry, keys, x, t, s, denoiser):
+        """To time s without moving x, then corrections there."""
+        return carry, self.correct(keys, x, s, denoiser)
+
+
+@struct.dataclass
+class PredictorCorrector(Method):
+    """At each time first the corrector, then the predictor's step to the next (Song et al., 2021, appendix G).
+
+    Attributes:
+        predictor: any method.
+        corrector: anything with `correct` and `evaluations_per_step`.
+    """
+
+    predictor: Method = ReverseDiffusion()
+    corrector: Langevin = Langevin()
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """Those of both."""
+        return self.predictor.evaluations_per_step + self.corrector.evaluations_per_step
+
+    def init(self, x: Array, denoiser: Denoiser, times: Array) -> Any:
+        """The predictor's carry."""
+        return self.predictor.init(x, denoiser, times)
+
+    def step(self, carry, keys, x, t, s, denoiser):
+        """Corrects at t, then goes from t to s."""
+        key_corrector, key_predictor = split(keys, 2)
+        x = self.corrector.correct(key_corrector, x, t, denoiser)
+        return self.predictor.step(carry, key_predictor, x, t, s, denoiser)

@@ -1,0 +1,49 @@
+"""What a sampling method is: one reverse step, from time t to a smaller time s.
+
+A method is a pytree with `init` and `step`; it asks the Denoiser for its views and the process for its coefficients, and
+knows nothing of networks, guidance or classes of SDE. A new one derives from `Method` and defines `step`:
+
+    @struct.dataclass
+    class Mine(Method):
+        def step(self, carry, keys, x, t, s, denoiser):
+            return carry, x + (s - t) * denoiser.velocity(x, t)
+"""
+
+from typing import Any, ClassVar
+
+import jax
+from flax import struct
+from jax import Array
+
+from sde_lib.denoiser import Denoiser
+
+
+def standard_normal(keys: Array, x: Array) -> Array:
+    """Independent noise of the shape of x (B, *event); that of example i depends on `keys[i]` alone."""
+    return jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
+
+
+def split(keys: Array, n: int) -> Array:
+    """n independent sets of keys, (n, B), from one key per example (B,)."""
+    return jax.vmap(lambda key: jax.random.split(key, n), out_axes=1)(keys)
+
+
+@struct.dataclass
+class Method:
+    """One reverse step. The denoising step that ends a run is `sample`'s, the same for every method."""
+
+    evaluations_per_step: ClassVar[int] = 1
+
+    def init(self, x: Array, denoiser: Denoiser, times: Array) -> Any:
+        """What the method carries from step to step (a pytree); nothing by default."""
+        return ()
+
+    def step(
+        self, carry: Any, keys: Array, x: Array, t: Array, s: Array, denoiser: Denoiser
+    ) -> tuple[Any, Array]:
+        """Takes x (B, *event) from time t to time s < t, both (); `keys` (B,) are this step's, one per example."""
+        raise NotImplementedError(f"{type(self).__name__} must define step")
+
+    def nfe(self, n_steps: int) -> int:
+        """Evaluations of the Denoiser in n steps, of which the last is the denoising step and costs one."""
+        return self.evaluations_per_step * (n_steps - 1) + 1

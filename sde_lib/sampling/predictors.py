@@ -1,0 +1,67 @@
+"""Stochastic predictors: steps of the reverse-time SDE.
+
+    dx = [f(t) x - g(t)^2 score(x, t)] dt + g(t) dw,   run from t_max down
+
+They differ in how a step from t to s is discretized. With a and v of the forward kernel p(x_t | x_s) = N(a x_s, v I):
+
+| method             | x_s                                                            |
+|--------------------|----------------------------------------------------------------|
+| `EulerMaruyama`    | x - (t - s) [f x - g^2 score] + g sqrt(t - s) z                |
+| `ReverseDiffusion` | (2 - a) x + v score + sqrt(v) z                                |
+| `Ancestral`        | a draw from p(x_s | x_t, x_0 = D(x_t, t))                      |
+
+`ReverseDiffusion` reverses the forward step x_t = a x_s + sqrt(v) z in Song's way, where a and v are those of the exact
+kernel; for the discrete chains of DDPM and SMLD they are sqrt(1 - beta) and beta, 1 and sigma_t^2 - sigma_s^2.
+
+Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendices D to F; Ho et al. (2020),
+https://arxiv.org/abs/2006.11239, eq. 7.
+"""
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from sde_lib.sampling.method import Method, standard_normal
+from sde_lib.sde import SDE
+
+
+@struct.dataclass
+class EulerMaruyama(Method):
+    """The Euler-Maruyama step of the reverse-time SDE."""
+
+    def step(self, carry, keys, x, t, s, denoiser):
+        """From t to s; one evaluation."""
+        sde, dt = denoiser.sde, t - s
+        squared_diffusion = sde.squared_diffusion(t)
+        drift = sde.drift(x, t) - squared_diffusion * denoiser.score(x, t)
+        return carry, x - dt * drift + jnp.sqrt(squared_diffusion * dt) * standard_normal(keys, x)
+
+
+@struct.dataclass
+class ReverseDiffusion(Method):
+    """The reversed discretization of the forward process (Song et al., 2021, appendix E)."""
+
+    def step(self, carry, keys, x, t, s, denoiser):
+        """From t to s; one evaluation."""
+        scale, variance = denoiser.sde.transition_coefficients(s, t)
+        mean = (2 - scale) * x + variance * denoiser.score(x, t)
+        return carry, mean + jnp.sqrt(variance) * standard_normal(keys, x)
+
+
+def posterior_variance(sde: SDE, s: Array, t: Array) -> Array:
+    """The variance of p(x_s | x_t, x_0), the same at every x: v sigma_s^2 / sigma_t^2, for s < t."""
+    return -(sde.sigma(s) ** 2) * jnp.expm1(sde.log_snr(t) - sde.log_snr(s))
+
+
+@struct.dataclass
+class Ancestral(Method):
+    """Draws from p(x_s | x_t, x_0) with the Denoiser's x_0: DDPM's sampler, for any process. It is DDIM with eta = 1."""
+
+    def step(self, carry, keys, x, t, s, denoiser):
+        """From t to s; one evaluation."""
+        sde = denoiser.sde
+        scale, variance = sde.transition_coefficients(s, t)
+        ratio = (sde.sigma(s) / sde.sigma(t)) ** 2
+        x0 = denoiser(x, t)
+        mean = scale * ratio * x + sde.alpha(s) * variance / sde.sigma(t) ** 2 * x0
+        return carry, mean + jnp.sqrt(posterior_variance(sde, s, t)) * standard_normal(keys, x)

@@ -1,0 +1,93 @@
+"""The sampling loop: one compiled program for any Denoiser, method and time grid."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from sde_lib.denoiser import Denoiser
+from sde_lib.sampling.method import Method, split
+
+
+def sample(
+    keys: Array,
+    denoiser: Denoiser,
+    method: Method,
+    times: Array,
+    event_shape: tuple[int, ...],
+    *,
+    x_init: Array | None = None,
+    denoise: bool = True,
+    return_trajectory: bool = False,
+) -> Array:
+    """Draws one sample per key. Sample i depends on `keys[i]` alone.
+
+    The n = len(times) - 1 steps are n - 1 of the method's and, last, the denoising step x = D(x, times[-2]), which leaves
+    no noise; `method.nfe(n)` counts the evaluations. The loop is a `lax.scan`, compiled once for all weights, numbers and
+    conditions of the same structure.
+
+    Args:
+        keys: (B,), typed PRNG keys: `jax.random.split(jax.random.key(0), B)`.
+        denoiser: the Denoiser to sample from; its SDE gives the prior.
+        method: how to step; see `sde_lib.sampling`.
+        times: (n + 1,), decreasing, ending in 0 (clean data): `uniform_times(denoiser.sde, n)`.
+        event_shape: the shape of one sample.
+        x_init: (B, *event), where to start at times[0]; None draws from the prior.
+        denoise: False makes all n steps the method's: the sample keeps the noise of times[-1], which then must be
+            positive: `uniform_times(denoiser.sde, n, denoise=False)`.
+        return_trajectory: return the states at all times, (n + 1, B, *event), the start first.
+
+    Returns:
+        (B, *event), or the trajectory.
+
+    Raises:
+        ValueError: the grid's end does not fit `denoise` (seen where `times` is not traced), or a shape does not fit.
+    """
+    times = jnp.asarray(times)
+    event_shape = tuple(event_shape)
+    _check(keys, times, event_shape, x_init, denoise)
+    return _sample(keys, denoiser, method, times, event_shape, x_init, denoise, return_trajectory)
+
+
+def _check(keys, times, event_shape, x_init, denoise):
+    if times.ndim != 1 or times.shape[0] < 2:
+        raise ValueError(f"times must be a vector of at least 2 times, not of shape {times.shape}")
+    if x_init is not None and x_init.shape != (*keys.shape, *event_shape):
+        raise ValueError(f"x_init has shape {x_init.shape}; keys and event_shape ask for {(*keys.shape, *event_shape)}")
+    if isinstance(times, jax.core.Tracer):
+        return
+    if denoise and times[-1] != 0:
+        raise ValueError(
+            f"the denoising step ends at clean data, time 0, but times end at {times[-1]:g}: "
+            "append a 0, or pass denoise=False to keep the noise of the last time"
+        )
+    if not denoise and times[-1] <= 0:
+        raise ValueError(
+            "with denoise=False the last time must be positive: make the grid with denoise=False too, "
+            "as in uniform_times(sde, n, denoise=False)"
+        )
+
+
+@partial(jax.jit, static_argnames=("event_shape", "denoise", "return_trajectory"))
+def _sample(keys, denoiser, method, times, event_shape, x_init, denoise, return_trajectory):
+    key_prior, key_steps = split(keys, 2)
+    x = x_init
+    if x is None:
+        x = jax.vmap(lambda key: denoiser.sde.prior_sample(key, event_shape))(key_prior)
+    stops = times[:-1] if denoise else times
+
+    def body(state, step):
+        carry, x = state
+        index, t, s = step
+        step_keys = jax.vmap(jax.random.fold_in, (0, None))(key_steps, index)
+        carry, x = method.step(carry, step_keys, x, t, s, denoiser)
+        return (carry, x), x if return_trajectory else None
+
+    steps = (jnp.arange(stops.shape[0] - 1), stops[:-1], stops[1:])
+    (_, end), states = jax.lax.scan(body, (method.init(x, denoiser, times), x), steps)
+    if denoise:
+        end = denoiser(end, stops[-1])
+    if not return_trajectory:
+        return end
+    return jnp.concatenate([x[None], states] + ([end[None]] if denoise else []))

@@ -1,0 +1,48 @@
+"""Time grids for sampling: n + 1 decreasing times that make n steps.
+
+The first n run from t_max to t_min, where the Denoiser is asked; the last is 0, which stands for clean data and is
+reached by the denoising step x = D(x, t_min). So n counts every step, the last included, as in EDM: 18 steps of Heun are
+17 of two evaluations and one of one, 35 in all.
+
+With `denoise=False` the grid has no clean end: n + 1 times from t_max to t_min, n steps, all of them the method's, and
+the sample keeps the noise of t_min.
+"""
+
+import jax.numpy as jnp
+from jax import Array
+
+from sde_lib.sde import SDE
+
+
+def _grid(sde: SDE, points: Array, denoise: bool) -> Array:
+    """The ends exact whatever was lost in computing them, and the clean end if it is asked for."""
+    points = points.at[-1].set(sde.t_min).at[0].set(sde.t_max)
+    return jnp.append(points, 0.0) if denoise else points
+
+
+def _number_of_points(n: int, denoise: bool) -> int:
+    if n < 1:
+        raise ValueError(f"a time grid needs at least 1 step, not {n}")
+    return n if denoise else n + 1
+
+
+def uniform_times(sde: SDE, n: int, *, denoise: bool = True) -> Array:
+    """n steps of equal length in t, (n + 1,)."""
+    points = jnp.linspace(sde.t_max, sde.t_min, _number_of_points(n, denoise))
+    return _grid(sde, points, denoise)
+
+
+def karras_times(sde: SDE, n: int, rho: float = 7.0, *, denoise: bool = True) -> Array:
+    """n steps of equal length in (sigma / alpha)^(1 / rho), (n + 1,): dense where the noise is low.
+
+    Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, eq. 5, with sigma / alpha for their sigma.
+    """
+    high, low = sde.noise_to_signal(sde.t_max) ** (1 / rho), sde.noise_to_signal(sde.t_min) ** (1 / rho)
+    noise_to_signal = jnp.linspace(high, low, _number_of_points(n, denoise)) ** rho
+    return _grid(sde, sde.time_at_log_snr(-2 * jnp.log(noise_to_signal)), denoise)
+
+
+def log_snr_times(sde: SDE, n: int, *, denoise: bool = True) -> Array:
+    """n steps of equal length in log-SNR, (n + 1,): the limit of `karras_times` for rho to infinity."""
+    log_snr = jnp.linspace(sde.log_snr(sde.t_max), sde.log_snr(sde.t_min), _number_of_points(n, denoise))
+    return _grid(sde, sde.time_at_log_snr(log_snr), denoise)
