@@ -26,10 +26,14 @@ def get_config() -> ConfigDict:
     model.channel_multipliers = (1, 2, 2, 2)  # one resolution each, halved from one to the next
     model.blocks_per_level = 2  # residual blocks at each resolution
     model.attention_resolutions = (16,)  # heights, in pixels, that get self-attention
-    model.head_channels = 64  # channels of one attention head
+    model.middle_attention = True  # attention between the two blocks of the coarsest level
+    model.head_channels = 64  # channels of one attention head; 0 leaves the choice to num_heads
+    model.num_heads = 1  # attention heads, where head_channels is 0
     model.dropout = 0.1  # probability, in the residual blocks
     model.num_classes = 0  # class condition: the number of classes; 0 is unconditional
     model.embedding = "positional"  # of the noise level: positional, fourier
+    model.scale_shift = True  # the embedding scales and shifts after each norm (ADM), or shifts before it (DDPM)
+    model.resampling = "conv"  # of the resolution: conv is a layer between levels (DDPM), block a residual block (ADM)
     model.fourier_scale = 16.0  # fourier: the standard deviation of the frequencies
     model.dtype = "float32"  # of the computation: float32, bfloat16; parameters are float32
     model.remat = False  # recompute activations in the backward pass: less memory, a third more time

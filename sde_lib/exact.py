@@ -103,4 +103,4 @@ class GaussianMixture(Denoiser):
         k = self.means.shape[0]
         component = jax.random.choice(key_component, k, (n,), p=self.weights)
         noise = jax.random.normal(key_noise, (n, *self.means.shape[1:]), self.means.dtype)
-        return self.means[component] + expand(jnp.broadcast_to(self.stds, (k,))[component], noise) * noise
+        return jnp.asarray(self.means)[component] + expand(jnp.broadcast_to(self.stds, (k,))[component], noise) * noise

@@ -26,6 +26,7 @@ from flax import struct
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
+from sde_lib.randomness import split, standard_normal
 from sde_lib.sde import SDE
 
 Weighting = Callable[[SDE, Array], Array]
@@ -133,9 +134,9 @@ def denoising_score_matching(
     """
     weighting = NoiseWeighting() if weighting is None else weighting
     times = UniformTime() if times is None else times
-    key_time, key_noise, key_network = jnp.moveaxis(jax.vmap(lambda key: jax.random.split(key, 3))(keys), 1, 0)
+    key_time, key_noise, key_network = split(keys, 3)
     t = times(key_time, denoiser.sde)
-    noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:], x0.dtype))(key_noise)
+    noise = standard_normal(key_noise, x0)
     x_t = denoiser.sde.perturb(x0, noise, t)
     model = denoiser.training(key_network) if train else denoiser
     error = model(x_t, t) - x0

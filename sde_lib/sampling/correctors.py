@@ -16,7 +16,8 @@ from flax import struct
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
-from sde_lib.sampling.method import Method, split, standard_normal
+from sde_lib.randomness import fold_in, split, standard_normal
+from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import ReverseDiffusion
 from sde_lib.sde import expand
 
@@ -69,12 +70,12 @@ class Langevin(Method):
         """`steps` corrections of x (B, *event) at time t (); keys (B,)."""
         sigma = denoiser.sde.sigma(t)
 
-        def body(x, keys):
-            noise, score = standard_normal(keys, x), denoiser.score(x, t)
+        def body(x, index):
+            noise, score = standard_normal(fold_in(keys, index), x), denoiser.score(x, t)
             step = 2 * (self.snr * self._norm_ratio(noise, score, sigma)) ** 2
             return x + step * score + jnp.sqrt(2 * step) * noise, None
 
-        return jax.lax.scan(body, x, split(keys, self.steps))[0]
+        return jax.lax.scan(body, x, jnp.arange(self.steps))[0]
 
     def step(self, carry, keys, x, t, s, denoiser):
         """To time s without moving x, then corrections there."""

@@ -19,7 +19,8 @@ from flax import struct
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
-from sde_lib.sampling.method import Method, standard_normal
+from sde_lib.randomness import standard_normal
+from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import posterior_variance
 
 

@@ -11,21 +11,10 @@ knows nothing of networks, guidance or classes of SDE. A new one derives from `M
 
 from typing import Any, ClassVar
 
-import jax
 from flax import struct
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
-
-
-def standard_normal(keys: Array, x: Array) -> Array:
-    """Independent noise of the shape of x (B, *event); that of example i depends on `keys[i]` alone."""
-    return jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)
-
-
-def split(keys: Array, n: int) -> Array:
-    """n independent sets of keys, (n, B), from one key per example (B,)."""
-    return jax.vmap(lambda key: jax.random.split(key, n), out_axes=1)(keys)
 
 
 @struct.dataclass

@@ -21,7 +21,8 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from sde_lib.sampling.method import Method, standard_normal
+from sde_lib.randomness import standard_normal
+from sde_lib.sampling.method import Method
 from sde_lib.sde import SDE
 
 

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
-from sde_lib.sampling.method import Method, split
+from sde_lib.randomness import fold_in, split
+from sde_lib.sampling.method import Method
 
 
 def sample(
@@ -80,8 +81,7 @@ def _sample(keys, denoiser, method, times, event_shape, x_init, denoise, return_
     def body(state, step):
         carry, x = state
         index, t, s = step
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(key_steps, index)
-        carry, x = method.step(carry, step_keys, x, t, s, denoiser)
+        carry, x = method.step(carry, fold_in(key_steps, index), x, t, s, denoiser)
         return (carry, x), x if return_trajectory else None
 
     steps = (jnp.arange(stops.shape[0] - 1), stops[:-1], stops[1:])

@@ -1,0 +1,258 @@
+"""The command line: `python -m experiments {train,sample,evaluate,benchmark}`.
+
+Errors that a user can mend are one line and exit code 2; a run that cannot go on is one line and exit code 1.
+"""
+
+import argparse
+import errno
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from experiments.errors import RunError, UserError, nearest
+
+OVERRIDES = "any key of configs/base.py can be set: --config.data.batch_size=64"
+
+
+class _Parser(argparse.ArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message: str):
+        raise UserError(f"{self.prog}: {message} (see --help)")
+
+
+def _parser() -> _Parser:
+    parser = _Parser(
+        prog="python -m experiments",
+        description="Train score-based diffusion models, sample from them and judge them.",
+        epilog="Start with: python -m experiments train --config=configs/digits.py --workdir=runs/digits",
+        allow_abbrev=False,
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    def command(name: str, run: Callable, summary: str, example: str) -> _Parser:
+        sub = commands.add_parser(
+            name, help=summary, description=summary, epilog=f"Example: {example}", allow_abbrev=False
+        )
+        sub.set_defaults(run=run)
+        return sub
+
+    train = command(
+        "train",
+        _train,
+        "Train an experiment, or go on with it; at the end evaluate it and write report.html.",
+        "python -m experiments train --config=configs/digits.py:ve --workdir=runs/ve --config.optim.lr=1e-3",
+    )
+    _add_config(train)
+    train.add_argument("--workdir", type=Path, required=True, help="folder of the run; made if it does not exist")
+    train.add_argument(
+        "--resume_with_changes", action="store_true", help="go on with the run in --workdir though the config differs"
+    )
+
+    sample = command(
+        "sample",
+        _sample,
+        "Draw samples from a trained run into an .npz file, with a grid.png beside it.",
+        "python -m experiments sample --workdir=runs/digits --num_samples=1000 --method=ddim --steps=50",
+    )
+    _add_workdir(sample, "config.sampling")
+    sample.add_argument("--num_samples", type=_positive, default=64, help="how many (default 64)")
+    sample.add_argument("--seed", type=int, default=0, help="sample i depends on the seed and i alone (default 0)")
+    sample.add_argument(
+        "--out", type=Path, default=Path("samples.npz"), help="file for `samples`, uint8 (N, H, W, C) (samples.npz)"
+    )
+    _add_method(sample)
+
+    evaluate = command(
+        "evaluate",
+        _evaluate,
+        "Measure a trained run against held-out images; writes metrics.json and report.html in its folder.",
+        "python -m experiments evaluate --workdir=runs/digits --method=ddim --steps=50",
+    )
+    _add_workdir(evaluate, "config.sampling, config.evaluation and config.data.source")
+    _add_method(evaluate)
+
+    benchmark = command(
+        "benchmark",
+        _benchmark,
+        "Measure an experiment's speed on this machine: compilation, training, network, sampler, memory.",
+        "python -m experiments benchmark --config=configs/digits.py",
+    )
+    _add_config(benchmark)
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+def _add_config(parser: _Parser) -> None:
+    parser.add_argument(
+        "--config", required=True, metavar="FILE[:ARG]", help=f"a config, such as configs/digits.py:ve; {OVERRIDES}"
+    )
+
+
+def _add_workdir(parser: _Parser, sections: str) -> None:
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help=f"folder of a trained run; keys of {sections} can be overridden"
+    )
+
+
+def _add_method(parser: _Parser) -> None:
+    parser.add_argument(
+        "--method",
+        help="heun, ddim, ancestral, euler_maruyama, reverse_diffusion, langevin, predictor_corrector "
+        "(the run's own by default); short for --config.sampling.method",
+    )
+    parser.add_argument("--steps", type=_positive, help="short for --config.sampling.steps")
+
+
+def _split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes `--config.KEY=VALUE` and `--config.KEY VALUE` out of the arguments."""
+    rest, overrides = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        key, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            value = next(remaining, None)
+            if value is None:
+                raise UserError(f"--config.{key}: a value is missing, as in --config.{key}=VALUE")
+        overrides.append((key, value))
+    return rest, overrides
+
+
+def _parse(arguments: list[str]) -> argparse.Namespace:
+    """The arguments, with `overrides` as (key, text) pairs.
+
+    Raises:
+        UserError: something is wrong with them.
+    """
+    rest, overrides = _split_overrides(arguments)
+    parser = _parser()
+    options, unknown = parser.parse_known_args(rest)
+    if unknown:
+        flags = [s for a in parser._subparsers._group_actions[0].choices[options.command]._actions for s in a.option_strings]
+        name = unknown[0].partition("=")[0]
+        raise UserError(f"python -m experiments {options.command}: unknown argument {name}{nearest(name, flags)}")
+    if getattr(options, "method", None):
+        overrides.append(("sampling.method", options.method))
+    if getattr(options, "steps", None):
+        overrides.append(("sampling.steps", str(options.steps)))
+    options.overrides = overrides
+    return options
+
+
+def _train(options: argparse.Namespace) -> int:
+    from experiments import config
+    from experiments.train import train
+
+    complete = train(
+        config.load(options.config, options.overrides),
+        options.workdir,
+        resume_with_changes=options.resume_with_changes,
+    )
+    return 0 if complete else 128 + signal.SIGINT
+
+
+def _open_run(options: argparse.Namespace, *allowed: str):
+    """The run with the overrides applied that this command allows, checked."""
+    import dataclasses
+
+    from experiments import build, config, runs
+
+    changed = runs.read_config(options.workdir)
+    for key, text in options.overrides:
+        config.override(changed, key, text)
+        if not key.startswith(allowed):
+            raise UserError(
+                f"--config.{key}={text}: cannot be changed after training; {options.command} takes keys of "
+                f"{', '.join(allowed)}"
+            )
+    build.check(changed)
+    return dataclasses.replace(runs.load_run(options.workdir), config=changed)
+
+
+def _sample(options: argparse.Namespace) -> int:
+    import numpy as np
+
+    from experiments import build, pictures
+    from experiments.sampler import Sampler
+
+    if options.out.suffix != ".npz":
+        raise UserError(f"--out={options.out}: must end in .npz")
+    run = _open_run(options, "sampling.")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    sampler = Sampler(run.config, build.parallel(run.config), options.num_samples)
+    images = sampler(run.variables, options.num_samples, options.seed, progress=True)
+    np.savez_compressed(options.out, samples=images)
+    picture = options.out.with_name("grid.png")
+    pictures.save(picture, pictures.grid(images[:100]), run.config.data.image_size)
+    print(
+        f"{len(images)} samples by {run.config.sampling.method}, {run.config.sampling.steps} steps, "
+        f"{sampler.nfe} evaluations each, from step {run.step}: {options.out}, {picture}"
+    )
+    return 0
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    from experiments import build
+    from experiments.evaluate import evaluate_run
+    from experiments.train import load_data
+
+    run = _open_run(options, "sampling.", "evaluation.", "data.source")
+    evaluate_run(run, load_data(run.config), build.parallel(run.config))
+    return 0
+
+
+def _benchmark(options: argparse.Namespace) -> int:
+    from experiments import build, config
+    from experiments.benchmark import benchmark
+
+    loaded = config.load(options.config, options.overrides)
+    build.check(loaded)
+    print(benchmark(loaded))
+    return 0
+
+
+def _use_compilation_cache() -> None:
+    """Keeps compiled programs between starts, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    import jax
+
+    home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+    if not jax.config.jax_compilation_cache_dir:
+        jax.config.update("jax_compilation_cache_dir", str(home / "ornstein" / "jax"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+
+
+def main(arguments: list[str]) -> int:
+    """Runs a command; returns the exit code."""
+    try:
+        options = _parse(arguments)
+        _use_compilation_cache()
+        return options.run(options)
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    except RunError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS):
+            raise
+        print(f"error: {error.filename or 'a file'} cannot be written: {error.strerror}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Interrupted. What was saved stays; run the same command to go on.", file=sys.stderr)
+        return 128 + signal.SIGINT
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,216 @@
+"""Config -> objects: the only place where a config string is read.
+
+Each function makes one thing from the sections of a config and raises `UserError` for a name that is not known. `check`
+makes everything that is cheap, so that a config that cannot work fails before anything is compiled.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from ml_collections import ConfigDict
+
+import models
+import sde_lib
+from experiments.errors import UserError, unknown_name
+from experiments.parallel import STRATEGIES
+
+PROCESSES = {"vp": sde_lib.VPSDE, "subvp": sde_lib.SubVPSDE, "ve": sde_lib.VESDE}
+
+PARAMETERIZATIONS = {
+    "edm": lambda c: sde_lib.EDMPreconditioning(sigma_data=c.sigma_data),
+    "noise": lambda c: sde_lib.NoisePrediction(time_scale=c.time_scale),
+    "score": lambda c: sde_lib.ScorePrediction(sigma_data=c.sigma_data),
+    "data": lambda c: sde_lib.DataPrediction(time_scale=c.time_scale),
+}
+
+WEIGHTINGS = {
+    "edm": lambda c: sde_lib.EDMWeighting(sigma_data=c.parameterization.sigma_data),
+    "noise": lambda c: sde_lib.NoiseWeighting(),
+    "score": lambda c: sde_lib.ScoreWeighting(),
+    "likelihood": lambda c: sde_lib.LikelihoodWeighting(),
+    "data": lambda c: sde_lib.DataWeighting(),
+}
+
+TIME_DISTRIBUTIONS = {
+    "log_normal": lambda c: sde_lib.LogNormalSigma(mean=c.log_sigma_mean, std=c.log_sigma_std),
+    "uniform": lambda c: sde_lib.UniformTime(),
+}
+
+PREDICTORS = {
+    "euler_maruyama": lambda c: sde_lib.EulerMaruyama(),
+    "reverse_diffusion": lambda c: sde_lib.ReverseDiffusion(),
+    "ancestral": lambda c: sde_lib.Ancestral(),
+    "ddim": lambda c: sde_lib.DDIM(eta=c.eta),
+    "heun": lambda c: sde_lib.Heun(
+        churn=c.churn, churn_min=c.churn_min, churn_max=c.churn_max, churn_noise=c.churn_noise
+    ),
+}
+
+
+def _langevin(c: ConfigDict) -> sde_lib.Langevin:
+    norms = ("process", "sample", "batch")
+    if c.langevin_norm not in norms:
+        raise unknown_name("sampling.langevin_norm", c.langevin_norm, norms)
+    return sde_lib.Langevin(snr=c.snr, steps=c.corrector_steps, norm=c.langevin_norm)
+
+
+METHODS = PREDICTORS | {
+    "langevin": _langevin,
+    "predictor_corrector": lambda c: sde_lib.PredictorCorrector(
+        predictor=_choose("sampling.predictor", c.predictor, PREDICTORS)(c), corrector=_langevin(c)
+    ),
+}
+
+TIME_GRIDS = {
+    "uniform": lambda sde, c: sde_lib.uniform_times(sde, c.steps),
+    "karras": lambda sde, c: sde_lib.karras_times(sde, c.steps, c.rho),
+    "log_snr": lambda sde, c: sde_lib.log_snr_times(sde, c.steps),
+}
+
+
+def _choose(key: str, name: str, table: dict[str, Any]) -> Any:
+    if name not in table:
+        raise unknown_name(key, name, table)
+    return table[name]
+
+
+def sde(config: ConfigDict, t_min: float) -> sde_lib.SDE:
+    """The forward process, from `t_min` (training's, sampling's or evaluation's) on."""
+    process = _choose("sde.name", config.sde.name, PROCESSES)
+    names = {field.name for field in dataclasses.fields(process)}
+    return process(**{k: v for k, v in config.sde.items() if k in names}, t_min=t_min)
+
+
+def network(config: ConfigDict) -> Any:
+    """The Flax module."""
+    options = config.model.to_dict()
+    name = options.pop("name")
+    if name not in models.names():
+        raise unknown_name("model.name", name, models.names())
+    try:
+        return models.create(name, **options)
+    except ValueError as error:
+        raise UserError(f"model: {error}") from error
+
+
+def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
+    """What the network is conditioned on: the labels of a class-conditional model, else nothing."""
+    return labels if config.model.num_classes else None
+
+
+def init_variables(config: ConfigDict) -> Any:
+    """The network's weights before training, from `training.seed`."""
+    image = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.num_channels))
+    labels = condition(config, jnp.zeros((1,), jnp.int32))
+    try:
+        return jax.jit(network(config).init)(jax.random.key(config.training.seed), image, jnp.zeros((1,)), labels)
+    except ValueError as error:
+        raise UserError(f"model: {error}") from error
+
+
+def denoiser(config: ConfigDict, variables: Any, t_min: float) -> sde_lib.NetworkDenoiser:
+    """The Denoiser of the network with these weights, unconditioned as yet."""
+    return sde_lib.NetworkDenoiser(
+        sde=sde(config, t_min),
+        parameterization=_choose("parameterization.name", config.parameterization.name, PARAMETERIZATIONS)(
+            config.parameterization
+        ),
+        network=network(config),
+        variables=variables,
+    )
+
+
+def loss(config: ConfigDict) -> Callable:
+    """(keys, denoiser, x0, train=...) -> (B,), the experiment's denoising score-matching loss."""
+    weighting = _choose("loss.weighting", config.loss.weighting, WEIGHTINGS)(config)
+    times = _choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)(config.loss)
+
+    def compute(keys, denoiser, x0, *, train=False):
+        return sde_lib.denoising_score_matching(keys, denoiser, x0, weighting=weighting, times=times, train=train)
+
+    return compute
+
+
+def method(config: ConfigDict) -> sde_lib.Method:
+    """The sampling method."""
+    return _choose("sampling.method", config.sampling.method, METHODS)(config.sampling)
+
+
+def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
+    """The sampling method's time grid, (steps + 1,)."""
+    return _choose("sampling.times", config.sampling.times, TIME_GRIDS)(process, config.sampling)
+
+
+def learning_rate(config: ConfigDict) -> optax.Schedule:
+    """step -> learning rate: a linear warm-up, then the schedule."""
+    optim, num_steps = config.optim, config.training.num_steps
+    after = max(num_steps - optim.warmup_steps, 1)
+    schedules = {
+        "constant": lambda: optax.constant_schedule(optim.lr),
+        "cosine": lambda: optax.cosine_decay_schedule(optim.lr, after),
+    }
+    schedule = _choose("optim.schedule", optim.schedule, schedules)()
+    if optim.warmup_steps == 0:
+        return schedule
+    return optax.join_schedules([optax.linear_schedule(0.0, optim.lr, optim.warmup_steps), schedule], [optim.warmup_steps])
+
+
+def optimizer(config: ConfigDict) -> optax.GradientTransformation:
+    """Gradient clipping, then Adam (AdamW with weight decay)."""
+    optim = config.optim
+    optimizers = {
+        "adam": lambda: optax.adamw(
+            learning_rate(config), optim.beta1, optim.beta2, optim.eps, weight_decay=optim.weight_decay
+        )
+    }
+    chosen = _choose("optim.name", optim.name, optimizers)()
+    return optax.chain(optax.clip_by_global_norm(optim.grad_clip), chosen) if optim.grad_clip else chosen
+
+
+def parallel(config: ConfigDict, devices: list[jax.Device] | None = None) -> Any:
+    """The mapping over devices (all local ones by default).
+
+    Raises:
+        UserError: the devices do not divide the batch.
+    """
+    strategy = _choose("parallel.strategy", config.parallel.strategy, STRATEGIES)(devices)
+    if config.data.batch_size % strategy.num_devices:
+        raise UserError(
+            f"data.batch_size={config.data.batch_size} cannot be shared by {strategy.num_devices} devices: "
+            f"choose a multiple of {strategy.num_devices}"
+        )
+    return strategy
+
+
+POSITIVE = (
+    "data.batch_size", "data.image_size", "data.num_channels", "training.num_steps", "training.steps_per_call",
+    "training.checkpoint_every", "training.keep_checkpoints", "training.log_every", "training.sample_every",
+    "sampling.steps", "sampling.batch_size", "sampling.corrector_steps", "evaluation.num_samples",
+    "evaluation.noise_levels", "optim.lr", "parameterization.sigma_data", "sampling.t_min", "training.t_min",
+    "evaluation.t_min", "sde.t_max", "sde.sigma_min", "sampling.snr", "sampling.rho", "model.channels",
+)  # fmt: skip
+
+
+def check(config: ConfigDict) -> None:
+    """Raises `UserError` for whatever in the config cannot work, without compiling anything."""
+    for key in POSITIVE:
+        section, name = key.split(".")
+        if not config[section][name] > 0:
+            raise UserError(f"{key}={config[section][name]}: must be more than 0")
+    for key in ("training", "sampling", "evaluation"):
+        if config[key].t_min >= config.sde.t_max:
+            raise UserError(f"{key}.t_min={config[key].t_min}: must be less than sde.t_max={config.sde.t_max}")
+    if not 0 <= config.training.ema_decay < 1:
+        raise UserError(f"training.ema_decay={config.training.ema_decay}: must lie in [0, 1)")
+    if config.model.num_classes and config.sampling.label >= config.model.num_classes:
+        raise UserError(
+            f"sampling.label={config.sampling.label}: the classes are 0 to {config.model.num_classes - 1}; "
+            "-1 takes each in turn"
+        )
+    denoiser(config, None, config.training.t_min)
+    loss(config), method(config), optimizer(config), parallel(config)
+    _choose("sampling.times", config.sampling.times, TIME_GRIDS)

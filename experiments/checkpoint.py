@@ -1,0 +1,110 @@
+"""Checkpoints with Orbax: the training state, the EMA weights beside it, and the position in the data.
+
+The three are separate items of one step, so that sampling reads the EMA alone. Saving is asynchronous; an interrupted
+save leaves a temporary folder that is never taken for a checkpoint and is removed at the next start.
+"""
+
+from pathlib import Path
+from typing import Any, Self
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+
+from experiments.errors import RunError, UserError
+from experiments.state import TrainState
+
+
+class Checkpoints:
+    """The checkpoints in one folder.
+
+    Args:
+        folder: created if need be.
+        keep: how many of the newest to keep.
+
+    Raises:
+        UserError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, keep: int):
+        self.folder = folder
+        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        try:
+            self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
+        except OSError as error:
+            raise UserError(f"checkpoints cannot be kept in {folder}: {error.strerror or error}") from error
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+    def latest_step(self) -> int | None:
+        """The step of the newest complete checkpoint."""
+        return self._manager.latest_step()
+
+    def save(self, state: TrainState, data_iterator: grain.DatasetIterator) -> None:
+        """Starts saving; returns before it is written. A step already saved is left alone.
+
+        Raises:
+            RunError: this save or the one before could not be written (the disk is full).
+        """
+        step = int(state.step)
+        try:
+            self._manager.wait_until_finished()
+            if step not in self._manager.all_steps():
+                items = ocp.args.Composite(
+                    state=ocp.args.StandardSave(state.replace(ema=None)),
+                    ema=ocp.args.StandardSave(state.ema),
+                    data=grain.checkpoint.CheckpointSave(data_iterator),
+                )
+                self._manager.save(step, args=items, force=True)
+        except (OSError, ValueError) as error:
+            raise self._not_written(error) from error
+
+    def _not_written(self, error: Exception) -> RunError:
+        return RunError(
+            f"a checkpoint cannot be written to {self.folder}: {getattr(error, 'strerror', None) or error}. "
+            f"The last good one is step {self.latest_step()}; make room and run the same command again"
+        )
+
+    def restore(self, abstract: TrainState, data_iterator: grain.DatasetIterator) -> TrainState:
+        """The newest checkpoint's state; `data_iterator` is moved to its position.
+
+        Args:
+            abstract: the shapes and dtypes expected (`jax.eval_shape`).
+            data_iterator: as made for this config, at its start.
+        """
+        device = jax.local_devices()[0]
+        sharding = jax.sharding.SingleDeviceSharding(device)
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+        restored = self._manager.restore(
+            self.latest_step(),
+            args=ocp.args.Composite(
+                state=ocp.args.StandardRestore(target.replace(ema=None)),
+                ema=ocp.args.StandardRestore(target.ema),
+                data=grain.checkpoint.CheckpointRestore(data_iterator),
+            ),
+        )
+        return restored.state.replace(ema=restored.ema)
+
+    def restore_ema(self, abstract: Any) -> Any:
+        """The newest checkpoint's EMA weights, of the shapes and dtypes of `abstract`."""
+        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+        items = ocp.args.Composite(ema=ocp.args.StandardRestore(target))
+        return self._manager.restore(self.latest_step(), args=items).ema
+
+    def close(self) -> None:
+        """Waits for a save under way.
+
+        Raises:
+            RunError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+        except (OSError, ValueError) as error:
+            raise self._not_written(error) from error
+        finally:
+            self._manager.close()

@@ -1,0 +1,146 @@
+"""Config files: loading one with its argument, applying overrides, comparing and storing.
+
+A config is a Python file with `get_config()`, or `get_config(argument)` for `--config=FILE:ARGUMENT`. It is trusted code:
+it is run. A stored `config.json` is data.
+"""
+
+import ast
+import difflib
+import importlib.util
+import inspect
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from experiments.errors import UserError, nearest
+
+
+def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
+    """The config of `FILE` or `FILE:ARGUMENT`, with (dotted key, text) overrides applied in order.
+
+    Raises:
+        UserError: no such file, a wrong argument, an unknown key or a value of the wrong type.
+    """
+    path, _, argument = spec.partition(":")
+    config = _run_file(Path(path), argument)
+    for key, text in overrides:
+        override(config, key, text)
+    return config
+
+
+def _run_file(path: Path, argument: str) -> ConfigDict:
+    if not path.is_file():
+        there = sorted(str(p) for p in path.parent.glob("*.py") if p.stem not in ("__init__", "base"))
+        hint = nearest(str(path), there) or (f"; there are {', '.join(there)}" if there else "")
+        raise UserError(f"--config={path}: no such file{hint}")
+    module_spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    if module_spec is None:
+        raise UserError(f"--config={path}: a config is a Python file (.py)")
+    module = importlib.util.module_from_spec(module_spec)
+    module_spec.loader.exec_module(module)
+    get_config = getattr(module, "get_config", None)
+    if get_config is None:
+        raise UserError(f"--config={path}: the file defines no get_config()")
+    if argument and not inspect.signature(get_config).parameters:
+        raise UserError(f"--config={path}:{argument}: this config takes no argument")
+    try:
+        return get_config(argument) if argument else get_config()
+    except ValueError as error:
+        raise UserError(f"--config={path}:{argument}: {error}") from error
+
+
+def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(dotted key, value) of every value in the config."""
+    for key, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from leaves(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}", value
+
+
+def override(config: ConfigDict, key: str, text: str) -> None:
+    """Sets a dotted key from text, in the type that its value has.
+
+    Raises:
+        UserError: the key does not exist, or the text is not of its type.
+    """
+    known = dict(leaves(config))
+    if key not in known:
+        raise UserError(f"--config.{key}={text}: unknown key{_nearest_key(key, known)}")
+    section, _, name = key.rpartition(".")
+    parent = config
+    for part in section.split(".") if section else ():
+        parent = parent[part]
+    parent[name] = _parse(key, text, known[key])
+
+
+def _nearest_key(key: str, known: Iterable[str]) -> str:
+    """The key meant: one of the same last name, else the one closest in spelling."""
+    known = list(known)
+    same_name = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
+    within = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
+    best = same_name or difflib.get_close_matches(key, within, 1, 0.5) or difflib.get_close_matches(key, known, 1, 0.5)
+    return f"; did you mean {best[0]!r}?" if best else f"; the sections are {', '.join({k.split('.')[0]: 0 for k in known})}"
+
+
+def _parse(key: str, text: str, current: Any) -> Any:
+    def wrong(kind: str) -> UserError:
+        return UserError(f"--config.{key}={text}: expected {kind}, such as {_example(current)}")
+
+    if isinstance(current, bool):
+        values = {"true": True, "1": True, "false": False, "0": False}
+        if text.lower() not in values:
+            raise wrong("true or false")
+        return values[text.lower()]
+    if isinstance(current, str):
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    if isinstance(current, tuple):
+        value = (value,) if isinstance(value, int) and not isinstance(value, bool) else value
+        if not isinstance(value, tuple | list) or any(type(v) is not int for v in value):
+            raise wrong("whole numbers with commas between")
+        return tuple(value)
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(current, int):
+        if not is_number or value != int(value):
+            raise wrong("a whole number")
+        return int(value)
+    if text.lower() in ("inf", "infinity"):
+        return float("inf")
+    if not is_number:
+        raise wrong("a number")
+    return float(value)
+
+
+def _example(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def to_json(config: ConfigDict) -> str:
+    """The config as indented JSON text."""
+    return json.dumps(config.to_dict(), indent=2) + "\n"
+
+
+def from_json(text: str) -> ConfigDict:
+    """The config of `to_json`'s text; lists become tuples again."""
+
+    def restore(value):
+        if isinstance(value, dict):
+            return {k: restore(v) for k, v in value.items()}
+        return tuple(restore(v) for v in value) if isinstance(value, list) else value
+
+    return ConfigDict(restore(json.loads(text)))
+
+
+def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
+    """`key: old -> new` for each key that differs; "absent" where one has it not."""
+    old_leaves, new_leaves = dict(leaves(old)), dict(leaves(new))
+    keys = sorted(old_leaves.keys() | new_leaves.keys())
+    pairs = [(k, old_leaves.get(k, "absent"), new_leaves.get(k, "absent")) for k in keys]
+    return [f"{k}: {a} -> {b}" for k, a, b in pairs if a != b]

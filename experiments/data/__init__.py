@@ -1,0 +1,7 @@
+"""Where images come from (`sources`), how they reach the train step (`pipeline`), and on which scale (`transform`)."""
+
+from experiments.data.pipeline import training_batches
+from experiments.data.sources import Dataset, Images, load
+from experiments.data.transform import DataTransform
+
+__all__ = ["DataTransform", "Dataset", "Images", "load", "training_batches"]

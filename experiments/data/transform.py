@@ -1,0 +1,38 @@
+"""The scale on which a network sees images: grey levels 0..255 become numbers in [-1, 1], and back."""
+
+from dataclasses import dataclass
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.errors import RunError
+
+
+@dataclass(frozen=True)
+class DataTransform:
+    """The affine map x = u / 127.5 - 1 = 2 u / 255 - 1 and its inverse.
+
+    Attributes:
+        levels_per_unit: grey levels per unit of x; a density over x has log2(levels_per_unit) fewer bits per dimension
+            than the same density over grey levels.
+    """
+
+    levels_per_unit: float = 127.5
+
+    def forward(self, images: jax.typing.ArrayLike) -> jax.Array:
+        """Maps grey levels in [0, 255], uint8 or (dequantized) floats, of any shape to float32 in [-1, 1]."""
+        return jnp.asarray(images, jnp.float32) / self.levels_per_unit - 1
+
+    def inverse(self, x: jax.typing.ArrayLike) -> np.ndarray:
+        """Maps x of any shape to the nearest grey level: uint8, values outside [-1, 1] clipped.
+
+        Raises:
+            RunError: an element is NaN, which the conversion to uint8 would turn into a plausible grey level.
+        """
+        x = np.asarray(x, np.float32)
+        if np.isnan(x).any():
+            raise RunError(
+                f"{int(np.isnan(x).sum())} of {x.size} image elements are NaN: there is no grey level for it"
+            )
+        return np.clip(np.rint((x + 1) * self.levels_per_unit), 0, 255).astype(np.uint8)

@@ -1,0 +1,55 @@
+"""How good samples are: a feature space that needs no download (`features`), and distances between sets in it.
+
+The distances are the Frechet distance (`frechet`), the kernel distance (`kernel`), and precision with recall
+(`precision_recall`). All of them take numpy arrays (N, d), compute in float64, and work in any feature space.
+"""
+
+import numpy as np
+
+from experiments.errors import UserError
+from experiments.metrics.features import FeatureSpace, fit_features
+from experiments.metrics.frechet import frechet_distance, scaled_frechet_distance
+from experiments.metrics.kernel import kernel_distance, scaled_kernel_distance
+from experiments.metrics.precision_recall import NEIGHBOURS, precision_and_recall
+
+__all__ = [
+    "FeatureSpace",
+    "compare",
+    "fit_features",
+    "frechet_distance",
+    "kernel_distance",
+    "precision_and_recall",
+    "scaled_frechet_distance",
+    "scaled_kernel_distance",
+]
+
+
+def compare(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
+    """Compares the features of samples (N, d) with those of real images (M, d).
+
+    Returns:
+        `frechet_distance` (the reference's variance = 100; lower is better), `kernel_distance` (100 MMD^2 on the
+        reference's scale; lower is better), `precision` and `recall` (in [0, 1]; higher is better).
+
+    Raises:
+        UserError: too few samples, unequal dimensions, a feature that is not finite, or a reference that does not vary.
+    """
+    for name, array in (("samples", features), ("reference", reference)):
+        if np.ndim(array) != 2 or len(array) <= NEIGHBOURS:
+            needed = f"(N, d) features with N > {NEIGHBOURS} are needed"
+            raise UserError(f"cannot compare: the {name} have shape {np.shape(array)}; {needed}")
+        if not np.isfinite(array).all():
+            raise UserError(f"cannot compare: features of the {name} are not all finite")
+    if features.shape[1] != reference.shape[1]:
+        raise UserError(
+            f"cannot compare {features.shape[1]} features of samples with {reference.shape[1]} of the reference"
+        )
+    if np.ptp(reference, axis=0).max() == 0:
+        raise UserError("cannot compare: all images of the reference have the same features, which leaves no scale")
+    precision, recall = precision_and_recall(features, reference)
+    return {
+        "frechet_distance": scaled_frechet_distance(features, reference),
+        "kernel_distance": scaled_kernel_distance(features, reference),
+        "precision": precision,
+        "recall": recall,
+    }

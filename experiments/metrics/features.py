@@ -1,0 +1,140 @@
+"""The feature space in which samples are compared: a small classifier, fitted to the training images in seconds.
+
+Distances between pixels say little about images; features of a network trained to tell images apart say more (Heusel
+et al. 2017, https://arxiv.org/abs/1706.08500). Published figures use the Inception network and its weights. Here a
+multilayer perceptron learns the classes of the training images, or, where there are no classes, the clusters that
+k-means finds in their pixels (as in DeepCluster, Caron et al. 2018, https://arxiv.org/abs/1807.05520). Its last hidden
+layer is the feature space. So figures compare runs on one data set with each other, and never with published ones.
+"""
+
+import math
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+from experiments.data.sources import Images
+from experiments.errors import UserError
+
+MAX_IMAGES = 10_000  # to fit on: more take longer and change the distances little
+MAX_SIZE = 32  # pixels; larger images are averaged down to it
+HIDDEN_UNITS = (128, 64)  # the last number is the number of features
+NUM_CLUSTERS = 10  # classes made by k-means where there are none
+MIN_EPOCHS, MIN_EXAMPLES = 10, 64_000  # the training of the perceptron: whichever is longer
+MIN_BATCH, BATCHES_PER_EPOCH = 64, 50  # batches grow with the number of images, since a step costs much by itself
+BLOCK = 1000  # images turned into features at a time
+
+
+@dataclass(frozen=True)
+class FeatureSpace:
+    """A fitted feature space: `space(images)` maps uint8 (N, H, W, C) to float64 (N, d).
+
+    Attributes:
+        name: a sentence for reports that says what the features are.
+        image_shape: (H, W, C) of the images it was fitted on, the only ones it takes.
+        layers: weights (n_in, n_out) and biases (n_out,) of the perceptron, its output layer last.
+        classes: int32, the label that each output stands for; None where the outputs are clusters.
+    """
+
+    name: str
+    image_shape: tuple[int, int, int]
+    layers: tuple[tuple[np.ndarray, np.ndarray], ...]
+    classes: np.ndarray | None
+
+    def __call__(self, images: np.ndarray) -> np.ndarray:
+        """Returns the activations (N, d), d = 64, of the last hidden layer (after its ReLU).
+
+        Raises:
+            UserError: the images are not uint8, or not of the shape that the space was fitted on.
+        """
+        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+            needed = ", ".join(map(str, self.image_shape))
+            raise UserError(f"features need images uint8 (N, {needed}); these are {images.dtype} {images.shape}")
+        return np.concatenate([self._features(x) for x in _pixels(images)])
+
+    def accuracy(self, images: Images) -> float | None:
+        """Returns the fraction of `images` whose label the classifier finds; None without classes."""
+        if self.classes is None:
+            return None
+        weights, biases = self.layers[-1]
+        predicted = self.classes[np.argmax(self(images.images) @ weights + biases, axis=1)]
+        return float(np.mean(predicted == images.labels))
+
+    def _features(self, x: np.ndarray) -> np.ndarray:
+        for weights, biases in self.layers[:-1]:
+            x = np.maximum(x @ weights + biases, 0)
+        return x
+
+
+def fit_features(train: Images, seed: int = 0) -> FeatureSpace:
+    """Fits a feature space to training images; the same images and seed give the same space on the same machine.
+
+    (On another machine, matrix products round differently and training amplifies it: figures then differ a little.)
+
+    Args:
+        train: the training images; at most 10,000 of them, drawn at random, are used.
+        seed: of that draw, of the initial weights and of the order of training.
+    """
+    import sklearn
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.neural_network import MLPClassifier
+    from threadpoolctl import threadpool_limits
+
+    if len(train) > MAX_IMAGES:
+        train = train.take(np.random.default_rng(seed).permutation(len(train))[:MAX_IMAGES])
+    pixels = np.concatenate(list(_pixels(train.images))).astype(np.float32)
+    has_classes = train.labels is not None and len(np.unique(train.labels)) > 1
+    epochs = max(MIN_EPOCHS, math.ceil(MIN_EXAMPLES / len(train)))
+    classifier = MLPClassifier(
+        HIDDEN_UNITS,
+        batch_size=min(max(MIN_BATCH, len(train) // BATCHES_PER_EPOCH), len(train)),
+        max_iter=epochs,
+        n_iter_no_change=epochs,  # no early stopping: the fit takes the same number of steps everywhere
+        random_state=seed,
+    )
+    # One thread: sums then do not depend on the number of cores, and threads would gain little on matrices so small.
+    with threadpool_limits(1), warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is what was asked for
+        classifier.fit(pixels, train.labels if has_classes else _clusters(pixels, seed))
+    layers = [
+        (np.asarray(weights, np.float64), np.asarray(biases, np.float64))
+        for weights, biases in zip(classifier.coefs_, classifier.intercepts_, strict=True)
+    ]
+    if len(classifier.classes_) == 2:  # scikit-learn then has one output, the log-odds of the second class
+        weights, biases = layers[-1]
+        layers[-1] = (np.hstack([0 * weights, weights]), np.hstack([0 * biases, biases]))
+    target = f"the {len(classifier.classes_)} {'classes' if has_classes else 'k-means clusters'}"
+    name = (
+        f"{HIDDEN_UNITS[-1]} features: the last hidden layer of a perceptron ({pixels.shape[1]} pixels, "
+        f"{', '.join(map(str, HIDDEN_UNITS))} units, ReLU) trained {epochs} epochs on {target} of {len(train)} "
+        f"training images (scikit-learn {sklearn.__version__}, seed {seed}); not comparable with Inception features"
+    )
+    return FeatureSpace(name, train.images.shape[1:], tuple(layers), classifier.classes_ if has_classes else None)
+
+
+def _clusters(pixels: np.ndarray, seed: int) -> np.ndarray:
+    from sklearn.cluster import KMeans
+
+    return KMeans(min(NUM_CLUSTERS, len(pixels)), n_init=1, random_state=seed).fit_predict(pixels)
+
+
+def _pixels(images: np.ndarray) -> Iterator[np.ndarray]:
+    """Yields blocks (B, h w C) of pixels in [0, 1] of images uint8 (N, H, W, C), at most 32 pixels high and wide."""
+    rows, columns = (_box_average(size, min(size, MAX_SIZE)) for size in images.shape[1:3])
+    for start in range(0, len(images), BLOCK):
+        block = images[start : start + BLOCK] / 255
+        if max(images.shape[1:3]) > MAX_SIZE:
+            block = np.einsum("hH,nHWc,wW->nhwc", rows, block, columns, optimize=True)
+        yield block.reshape(len(block), -1)
+
+
+def _box_average(size: int, new_size: int) -> np.ndarray:
+    """The matrix (new_size, size) that averages `size` pixels over `new_size` boxes of equal width.
+
+    A pixel that two boxes share counts in each by its overlap, so any size goes into any smaller one.
+    """
+    box = np.arange(new_size)[:, None] * (size / new_size)
+    pixel = np.arange(size)[None, :]
+    overlap = np.minimum(box + size / new_size, pixel + 1) - np.maximum(box, pixel)
+    return np.maximum(overlap, 0) / (size / new_size)

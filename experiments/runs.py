@@ -1,0 +1,76 @@
+"""A trained run, opened again: its config, its Denoiser with the EMA weights, its data transform."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax
+from ml_collections import ConfigDict
+
+import sde_lib
+from experiments import build
+from experiments.checkpoint import Checkpoints
+from experiments.data import DataTransform
+from experiments.errors import UserError
+from experiments.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What `load_run` gives.
+
+    Attributes:
+        workdir: its folder.
+        config: the experiment.
+        step: of the checkpoint.
+        variables: the network's EMA weights.
+        transform: between images in uint8 and what the model sees.
+    """
+
+    workdir: Workdir
+    config: ConfigDict
+    step: int
+    variables: Any
+    transform: DataTransform = DataTransform()
+
+    @property
+    def denoiser(self) -> sde_lib.NetworkDenoiser:
+        """The trained Denoiser, from sampling's smallest time on."""
+        return build.denoiser(self.config, self.variables, self.config.sampling.t_min)
+
+    @property
+    def event_shape(self) -> tuple[int, int, int]:
+        """The shape (H, W, C) of one image, for `sde_lib.sample`."""
+        return (self.config.data.image_size, self.config.data.image_size, self.config.data.num_channels)
+
+
+def read_config(path: str | Path) -> ConfigDict:
+    """The config of the run in a folder.
+
+    Raises:
+        UserError: there is no run in the folder, or no checkpoint yet.
+    """
+    workdir = Workdir(Path(path))
+    config = workdir.read_config()
+    if not any(workdir.checkpoints.glob("[0-9]*")):
+        raise UserError(f"--workdir={workdir.path} has no checkpoint yet: run `train` on it first")
+    return config
+
+
+def load_run(path: str | Path) -> Run:
+    """Opens the newest checkpoint in a run's folder.
+
+    In a notebook:
+
+        run = load_run("runs/digits")
+        x = sde_lib.sample(keys, run.denoiser, Heun(), karras_times(run.denoiser.sde, 18), run.event_shape)
+        images = run.transform.inverse(x)
+
+    Raises:
+        UserError: there is no run in the folder, or no checkpoint yet.
+    """
+    workdir, config = Workdir(Path(path)), read_config(path)
+    with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
+        variables = checkpoints.restore_ema(jax.eval_shape(lambda: build.init_variables(config)))
+        step = checkpoints.latest_step()
+    return Run(workdir, config, step, variables)

@@ -1,0 +1,102 @@
+"""Drawing many samples: one compiled program of a fixed batch per device, mapped over devices, called as often as needed.
+
+Sample i depends on the seed and i alone: its key is fold_in(key(seed), i). The last call is filled up with samples that
+are thrown away, so every call has the same shape.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+import sde_lib
+from experiments import build
+from experiments.data import DataTransform
+from experiments.errors import RunError
+
+
+class Sampler:
+    """Draws from networks of one config. Compiles at the first call; weights may differ from call to call.
+
+    Args:
+        config: `sampling` says how to draw.
+        strategy: the mapping over devices.
+        max_samples: no more will be asked for at once, so that the batch need not be larger.
+    """
+
+    def __init__(self, config: ConfigDict, strategy: Any, max_samples: int | None = None):
+        self._config = config
+        self._strategy = strategy
+        share = -(-(max_samples or config.sampling.batch_size) // strategy.num_devices)
+        self._batch_size = strategy.num_devices * min(config.sampling.batch_size, share)
+        self._draw = strategy.map(self._draw_on_device, in_axes=(0, 0, None))
+
+    @property
+    def nfe(self) -> int:
+        """Evaluations of the Denoiser for each sample."""
+        return build.method(self._config).nfe(self._config.sampling.steps)
+
+    @property
+    def event_shape(self) -> tuple[int, int, int]:
+        """The shape of one image."""
+        data = self._config.data
+        return (data.image_size, data.image_size, data.num_channels)
+
+    def denoiser(self, variables: Any, labels: jax.Array) -> sde_lib.Denoiser:
+        """What is sampled from: the network, conditioned on labels (B,) if it is a class-conditional one."""
+        denoiser = build.denoiser(self._config, variables, self._config.sampling.t_min)
+        return denoiser.replace(condition=build.condition(self._config, labels))
+
+    def keys_and_labels(self, indices: np.ndarray, seed: int) -> tuple[jax.Array, jax.Array]:
+        """The key (B,) and the class (B,) of the samples with these numbers."""
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
+        classes = max(self._config.model.num_classes, 1)
+        label = self._config.sampling.label
+        return keys, jnp.asarray(indices % classes if label < 0 else np.full_like(indices, label), jnp.int32)
+
+    def _draw_on_device(self, keys, labels, variables):
+        denoiser = self.denoiser(variables, labels)
+        grid = build.times(self._config, denoiser.sde)
+        return sde_lib.sample(keys, denoiser, build.method(self._config), grid, self.event_shape)
+
+    def __call__(self, variables: Any, num_samples: int, seed: int, *, progress: bool = False) -> np.ndarray:
+        """Samples 0 to num_samples - 1 as uint8 (N, H, W, C).
+
+        Raises:
+            RunError: a sample is not finite.
+        """
+        images = []
+        with tqdm(total=num_samples, unit="img", desc="sampling", disable=not progress) as bar:
+            for start in range(0, num_samples, self._batch_size):
+                keys, labels = self.keys_and_labels(np.arange(start, start + self._batch_size), seed)
+                drawn = self._draw(self._strategy.shard(keys), self._strategy.shard(labels), variables)
+                drawn = np.asarray(self._strategy.gather(drawn))[: num_samples - start]
+                self._require_finite(drawn, start)
+                images.append(DataTransform().inverse(drawn))
+                bar.update(len(drawn))
+        return np.concatenate(images)
+
+    def _require_finite(self, drawn: np.ndarray, start: int) -> None:
+        bad = np.flatnonzero(~np.isfinite(drawn).all((1, 2, 3)))
+        if bad.size:
+            raise RunError(
+                f"sample {start + bad[0]} is not finite (of {len(drawn)} from number {start} on, {bad.size} are not): "
+                f"sampling.method={self._config.sampling.method} with sampling.steps={self._config.sampling.steps} "
+                "is unstable here; try more steps or another method"
+            )
+
+    def trajectory(self, variables: Any, num_samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """The states of samples 0 to n - 1 at every time, (steps + 1, n, H, W, C), and their scale at each (steps + 1,).
+
+        The scale is the standard deviation of x_t for data of unit variance: divided by it, noise is as wide as data.
+        """
+        keys, labels = self.keys_and_labels(np.arange(num_samples), seed)
+        denoiser = self.denoiser(variables, labels)
+        times = build.times(self._config, denoiser.sde)
+        method = build.method(self._config)
+        states = sde_lib.sample(keys, denoiser, method, times, self.event_shape, return_trajectory=True)
+        scale = jnp.sqrt(denoiser.sde.alpha(times) ** 2 + denoiser.sde.sigma(times) ** 2)
+        return np.asarray(states), np.asarray(scale.at[-1].set(1.0))

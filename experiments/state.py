@@ -1,0 +1,108 @@
+"""The training state and the pure training step.
+
+The step is written for one device; `axis_name=None` means alone. All randomness comes from the seed, the step and an
+example's place in the global batch, so one device and eight draw the same times, noise and dropout.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import struct
+from jax import Array
+
+Params = Any
+
+
+@struct.dataclass
+class TrainState:
+    """All that training carries from step to step.
+
+    Attributes:
+        step: updates made, int32.
+        params: the network's weights.
+        opt_state: the optimizer's.
+        ema: the exponential moving average of `params`, for sampling.
+    """
+
+    step: Array
+    params: Params
+    opt_state: Any
+    ema: Params
+
+
+def create(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        params=params,
+        opt_state=optimizer.init(params),
+        ema=jax.tree.map(jnp.copy, params),
+    )
+
+
+def example_keys(seed: Array, step: Array, places: Array) -> Array:
+    """One key for each place in the global batch, (B,), from the seed's key and the step."""
+    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(seed, step), places)
+
+
+def make_train_step(
+    loss: Callable[[Array, Params, dict[str, Array]], Array],
+    optimizer: optax.GradientTransformation,
+    *,
+    ema_decay: float,
+    seed: int,
+    axis_name: str | None = None,
+) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
+    """Returns (state, batch) -> (state, metrics): one update on this device's share of the batch.
+
+    Args:
+        loss: (keys, params, batch) -> (B,), the loss of each example in training.
+        optimizer: of the parameters.
+        ema_decay: the decay of the average once warm: at step n it is min(ema_decay, (1 + n) / (10 + n)), which
+            forgets the random start.
+        seed: of all randomness.
+        axis_name: of the devices, to average over.
+
+    The metrics are the means over the global batch of `loss`, and the gradient's norm before clipping, `grad_norm`.
+    """
+
+    def average(tree):
+        return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
+
+    def train_step(state, batch):
+        size = batch["image"].shape[0]
+        device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
+        keys = example_keys(jax.random.key(seed), state.step, device * size + jnp.arange(size))
+        value, gradient = jax.value_and_grad(lambda params: loss(keys, params, batch).mean())(state.params)
+        value, gradient = average((value, gradient))
+        updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
+        ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
+        metrics = {"loss": value, "grad_norm": optax.global_norm(gradient)}
+        return TrainState(state.step + 1, params, opt_state, ema), metrics
+
+    return train_step
+
+
+def make_train_steps(train_step: Callable, steps_per_call: int) -> Callable:
+    """Returns (state, batches, n) -> (state, metrics): n <= steps_per_call steps in one compiled loop.
+
+    `batches` has a leading axis of `steps_per_call`, of which the first n are used; so have the metrics, NaN past n.
+    n is traced: one compilation serves every n.
+    """
+
+    def train_steps(state, batches, n):
+        def body(i, carry):
+            state, history = carry
+            state, metrics = train_step(state, jax.tree.map(lambda x: x[i], batches))
+            return state, jax.tree.map(lambda h, m: h.at[i].set(m), history, metrics)
+
+        one = jax.eval_shape(train_step, state, jax.tree.map(lambda x: x[0], batches))[1]
+        history = jax.tree.map(lambda m: jnp.full((steps_per_call, *m.shape), jnp.nan, m.dtype), one)
+        return jax.lax.fori_loop(0, n, body, (state, history))
+
+    return train_steps

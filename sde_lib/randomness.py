@@ -1,0 +1,22 @@
+"""Randomness comes in as one key per example, and what is drawn for example i depends on `keys[i]` alone.
+
+So a sample, or the noise of a training example, is the same in any batch, on any number of devices.
+"""
+
+import jax
+from jax import Array
+
+
+def fold_in(keys: Array, number: int | Array) -> Array:
+    """New keys (B,) from keys (B,) and a number, as `jax.random.fold_in` for each."""
+    return jax.vmap(jax.random.fold_in, (0, None))(keys, number)
+
+
+def split(keys: Array, n: int) -> tuple[Array, ...]:
+    """n independent sets of keys, each (B,), from one set."""
+    return tuple(fold_in(keys, i) for i in range(n))
+
+
+def standard_normal(keys: Array, x: Array) -> Array:
+    """Independent standard normal noise of the shape and dtype of x (B, *event)."""
+    return jax.vmap(lambda key: jax.random.normal(key, x.shape[1:], x.dtype))(keys)

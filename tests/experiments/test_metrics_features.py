@@ -1,0 +1,137 @@
+"""The feature space: the same each time, knows its classes, and tells real images from spoilt ones."""
+
+import numpy as np
+import pytest
+
+from experiments.data import Images, load
+from experiments.errors import UserError
+from experiments.metrics import compare, fit_features, scaled_frechet_distance
+from experiments.metrics.features import _pixels
+
+
+@pytest.fixture(scope="module")
+def digits():
+    return load("digits", image_size=8, num_channels=1, test_fraction=0.5)
+
+
+@pytest.fixture(scope="module")
+def classes(digits):
+    return fit_features(digits.train)
+
+
+@pytest.fixture(scope="module")
+def clusters(digits):
+    return fit_features(Images(digits.train.images))
+
+
+def test_deterministic(digits, classes, clusters):
+    """In spite of what others draw from numpy's global generator."""
+    np.random.random(7)  # noqa: NPY002
+    images = digits.test.images[:50]
+    np.testing.assert_array_equal(fit_features(digits.train)(images), classes(images))
+    np.testing.assert_array_equal(fit_features(Images(digits.train.images))(images), clusters(images))
+    assert (fit_features(digits.train, seed=1)(images) != classes(images)).any()
+
+
+def test_classifier_knows_the_held_out_digits(digits, classes):
+    assert classes.accuracy(digits.test) > 0.93
+    shuffled = Images(digits.test.images, np.random.default_rng(0).permutation(digits.test.labels))
+    assert classes.accuracy(shuffled) < 0.2
+
+
+def test_two_classes_with_a_gap_in_their_numbers(digits):
+    """Here scikit-learn has a single output, and its number is not the label."""
+
+    def threes_and_sevens(images):
+        return images.take(np.isin(images.labels, [3, 7]))
+
+    space = fit_features(threes_and_sevens(digits.train))
+    assert space.accuracy(threes_and_sevens(digits.test)) > 0.95
+
+
+def test_clusters_have_no_accuracy(digits, clusters):
+    assert clusters.accuracy(digits.test) is None
+    one_class = Images(digits.train.images[:100], np.zeros(100, np.int32))
+    assert fit_features(one_class).accuracy(one_class) is None
+    assert "cluster" in clusters.name
+
+
+@pytest.mark.parametrize("space", ["classes", "clusters"])
+def test_distances_grow_with_the_damage(space, digits, request):
+    """Real against real is the floor; noise of 16, 32 and 64 grey levels, then pure noise, is ever farther away."""
+    space = request.getfixturevalue(space)
+    rng = np.random.default_rng(0)
+    train = digits.train.images
+    sets = [train]
+    for std in (16, 32, 64):
+        sets.append(np.clip(np.rint(train + std * rng.normal(size=train.shape)), 0, 255).astype(np.uint8))
+    sets.append(rng.integers(0, 256, train.shape, dtype=np.uint8))
+    reference = space(digits.test.images)
+    frechet, kernel, precision = [], [], []
+    for images in sets:
+        figures = compare(space(images), reference)
+        print(len(frechet), figures)
+        frechet.append(figures["frechet_distance"])
+        kernel.append(figures["kernel_distance"])
+        precision.append(figures["precision"])
+    assert (np.diff(frechet) > 0).all() and (np.diff(kernel) > 0).all()
+    assert frechet[0] < 1 and frechet[-1] > 20
+    assert abs(kernel[0]) < 2 and kernel[-1] > 50
+    assert precision[0] > 0.85 and precision[-1] < 0.4
+
+
+def test_more_than_two_moments_of_the_pixels_are_seen(digits, clusters):
+    """Gaussian noise with the digits' own mean and covariance is far above the floor, without labels too."""
+    pixels = digits.train.images.reshape(899, 64).astype(np.float64)
+    noise = np.random.default_rng(0).multivariate_normal(pixels.mean(axis=0), np.cov(pixels.T), 899)
+    noise = np.clip(np.rint(noise), 0, 255).astype(np.uint8).reshape(899, 8, 8, 1)
+    reference = clusters(digits.test.images)
+    floor = scaled_frechet_distance(clusters(digits.train.images), reference)
+    assert scaled_frechet_distance(clusters(noise), reference) > 6 * floor
+
+
+def test_features_of_many_images_are_those_of_each(digits, classes):
+    """Over several blocks, the last one partial."""
+    images = np.concatenate([digits.train.images, digits.test.images])
+    one_by_one = np.concatenate([classes(images[i : i + 1]) for i in (0, 999, 1000, 1796)])
+    np.testing.assert_allclose(classes(images)[[0, 999, 1000, 1796]], one_by_one, rtol=1e-10, atol=1e-12)
+
+
+def test_large_images_are_averaged_in_boxes():
+    images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
+    (pixels,) = _pixels(images)
+    expected = images.reshape(3, 32, 2, 32, 2, 3).mean(axis=(2, 4)) / 255
+    np.testing.assert_allclose(pixels, expected.reshape(3, -1), rtol=1e-12)
+    # 48 pixels over 32 boxes, each 1.5 wide: the first holds pixel 0 and half of pixel 1.
+    images = np.zeros((1, 48, 48, 1), np.uint8)
+    images[0, :, 1] = 255
+    pixels = next(_pixels(images)).reshape(32, 32)
+    np.testing.assert_allclose(pixels[:, :3], np.tile([1 / 3, 1 / 3, 0], (32, 1)), atol=1e-12)
+
+
+def test_images_of_another_kind_are_refused(digits, classes):
+    with pytest.raises(UserError, match="float64"):
+        classes(digits.test.images / 255)
+    with pytest.raises(UserError, match=r"\(N, 8, 8, 1\)"):
+        classes(digits.test.images[..., 0])
+
+
+def test_compare_a_set_with_itself():
+    features = np.random.default_rng(0).normal(size=(100, 5))
+    figures = compare(features, features)
+    assert figures.keys() == {"frechet_distance", "kernel_distance", "precision", "recall"}
+    assert figures["frechet_distance"] < 1e-10 and figures["precision"] == figures["recall"] == 1
+
+
+@pytest.mark.parametrize(
+    "features, reference, phrase",
+    [
+        (np.ones((3, 2)), np.eye(8)[:, :2], r"samples have shape \(3, 2\)"),
+        (np.eye(8), np.eye(8)[:, :2], "8 features of samples with 2"),
+        (np.full((8, 2), np.nan), np.eye(8)[:, :2], "samples are not all finite"),
+        (np.eye(8), np.ones((8, 8)), "no scale"),
+    ],
+)
+def test_what_cannot_be_compared(features, reference, phrase):
+    with pytest.raises(UserError, match=phrase):
+        compare(features, reference)

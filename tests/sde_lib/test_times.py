@@ -1,0 +1,45 @@
+"""Time grids: the published formulas, exact ends, and the clean end."""
+
+import numpy as np
+import pytest
+
+from sde_lib import VESDE, karras_times, log_snr_times, uniform_times
+from tests.sde_lib.processes import every_sde
+
+GRIDS = [uniform_times, karras_times, log_snr_times]
+
+
+def test_karras_times_are_edms_noise_levels():
+    """Karras et al. (2022), eq. 5, with sigma_min 0.002, sigma_max 80, rho 7 and a final 0."""
+    sde = VESDE(sigma_min=0.002, sigma_max=80.0, t_min=0.0)
+    i = np.arange(18)
+    expected = (80 ** (1 / 7) + i / 17 * (0.002 ** (1 / 7) - 80 ** (1 / 7))) ** 7
+    times = karras_times(sde, 18)
+    np.testing.assert_allclose(sde.sigma(times[:-1]), expected, rtol=1e-9)
+    assert times[-1] == 0
+
+
+@every_sde
+def test_grids_are_even_in_what_they_name(sde):
+    np.testing.assert_allclose(np.diff(uniform_times(sde, 10)[:-1], 2), 0, atol=1e-12)
+    np.testing.assert_allclose(np.diff(sde.log_snr(log_snr_times(sde, 10)[:-1]), 2), 0, atol=1e-6)
+    np.testing.assert_allclose(np.diff(sde.noise_to_signal(karras_times(sde, 10)[:-1]) ** (1 / 7), 2), 0, atol=1e-8)
+
+
+@every_sde
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("n", [1, 2, 18])
+def test_n_steps_run_from_t_max_through_t_min_to_clean_data(sde, grid, n):
+    times = grid(sde, n)
+    assert len(times) == n + 1
+    assert times[0] == (sde.t_max if n > 1 else times[-2])
+    assert times[-1] == 0
+    assert n == 1 or times[-2] == sde.t_min
+    noisy = grid(sde, n, denoise=False)
+    assert (len(noisy), noisy[0], noisy[-1]) == (n + 1, sde.t_max, sde.t_min)
+    assert (np.diff(times) < 0).all() and (np.diff(noisy) < 0).all()
+
+
+def test_no_steps_are_refused():
+    with pytest.raises(ValueError, match="at least 1 step, not 0"):
+        uniform_times(VESDE(), 0)
