@@ -1,6 +1,6 @@
 """scikit-learn's handwritten digits (1,797 images, 8x8, no download): the first thing to run.
 
-    python -m experiments train --config=configs/digits.py --workdir=runs/digits          (VP; `:subvp`, `:ve`)
+python -m experiments train --config=configs/digits.py --workdir=runs/digits          (VP; `:subvp`, `:ve`)
 """
 
 from configs import base

@@ -139,7 +139,9 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
     parser = _parser()
     options, unknown = parser.parse_known_args(rest)
     if unknown:
-        flags = [s for a in parser._subparsers._group_actions[0].choices[options.command]._actions for s in a.option_strings]
+        flags = [
+            s for a in parser._subparsers._group_actions[0].choices[options.command]._actions for s in a.option_strings
+        ]
         name = unknown[0].partition("=")[0]
         raise UserError(f"python -m experiments {options.command}: unknown argument {name}{nearest(name, flags)}")
     if getattr(options, "method", None):
@@ -154,12 +156,12 @@ def _train(options: argparse.Namespace) -> int:
     from experiments import config
     from experiments.train import train
 
-    complete = train(
+    interrupted_by = train(
         config.load(options.config, options.overrides),
         options.workdir,
         resume_with_changes=options.resume_with_changes,
     )
-    return 0 if complete else 128 + signal.SIGINT
+    return 0 if interrupted_by is None else 128 + interrupted_by
 
 
 def _open_run(options: argparse.Namespace, *allowed: str):

@@ -156,7 +156,9 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     schedule = _choose("optim.schedule", optim.schedule, schedules)()
     if optim.warmup_steps == 0:
         return schedule
-    return optax.join_schedules([optax.linear_schedule(0.0, optim.lr, optim.warmup_steps), schedule], [optim.warmup_steps])
+    return optax.join_schedules(
+        [optax.linear_schedule(0.0, optim.lr, optim.warmup_steps), schedule], [optim.warmup_steps]
+    )
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:

@@ -83,7 +83,11 @@ def _nearest_key(key: str, known: Iterable[str]) -> str:
     same_name = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
     within = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
     best = same_name or difflib.get_close_matches(key, within, 1, 0.5) or difflib.get_close_matches(key, known, 1, 0.5)
-    return f"; did you mean {best[0]!r}?" if best else f"; the sections are {', '.join({k.split('.')[0]: 0 for k in known})}"
+    return (
+        f"; did you mean {best[0]!r}?"
+        if best
+        else f"; the sections are {', '.join({k.split('.')[0]: 0 for k in known})}"
+    )
 
 
 def _parse(key: str, text: str, current: Any) -> Any:

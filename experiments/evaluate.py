@@ -47,7 +47,9 @@ def loss_per_noise_level(run: Run, images: data.Images) -> list[dict[str, float]
             conditioned = denoiser.replace(condition=build.condition(run.config, labels))
             values = errors(conditioned, x0[places], t, places)
             total += float(values[: len(images) - start].sum())
-        rows.append({"log_snr": float(log_snr), "noise_to_signal": float(sde.noise_to_signal(t)), "loss": total / len(images)})
+        rows.append(
+            {"log_snr": float(log_snr), "noise_to_signal": float(sde.noise_to_signal(t)), "loss": total / len(images)}
+        )
     return rows
 
 

@@ -40,7 +40,9 @@ def write(workdir: Workdir) -> None:
         f"<p>{measured['step']:,} steps of batch {config.data.batch_size}; samples by {sampling['method']}, "
         f"{sampling['steps']} steps, {sampling['evaluations']} evaluations of the network.</p>",
         _section("Samples over training", _grids(workdir)),
-        _section("Noise becoming images", _picture(workdir.strip, "Each row is one sample, from the prior to the data.")),
+        _section(
+            "Noise becoming images", _picture(workdir.strip, "Each row is one sample, from the prior to the data.")
+        ),
         _section("How good they are", _figures(measured)),
         _section("Loss", f'<div class="curve">{_embedded(_loss_curve(rows), "training loss over steps")}</div>'),
         _section("Error at each noise level", _levels(measured)),

@@ -6,6 +6,7 @@ It reads from top to bottom in `train`. On resume the checkpoint gives the state
 comes from the seed and the step; so a run that was stopped goes on as if it had not been.
 """
 
+import signal
 import sys
 import time
 from pathlib import Path
@@ -83,11 +84,11 @@ def take_batches(iterator: Any, n: int, size: int) -> dict[str, np.ndarray]:
     return {k: np.concatenate([v, np.zeros((size - n, *v.shape[1:]), v.dtype)]) for k, v in stacked.items()}
 
 
-def train(config: ConfigDict, path: Path, *, resume_with_changes: bool = False) -> bool:
+def train(config: ConfigDict, path: Path, *, resume_with_changes: bool = False) -> signal.Signals | None:
     """Trains an experiment to its end, or goes on with it, then evaluates it and writes the report.
 
     Returns:
-        True when the run is complete, False when it was interrupted (it is saved, and the same call goes on).
+        None when the run is complete, or the signal that interrupted it (it is saved, and the same call goes on).
 
     Raises:
         UserError: the config, the data or the folder cannot work; nothing is changed.
@@ -104,16 +105,16 @@ def train(config: ConfigDict, path: Path, *, resume_with_changes: bool = False) 
             before = checkpoints.latest_step() or 0
             if before >= num_steps and workdir.report.exists():
                 print(f"Training is complete (step {before}); nothing to do. Report: {workdir.report}")
-                return True
+                return None
             step = before
             if before < num_steps:
                 step = _run_to_end(config, workdir, dataset.train, strategy, checkpoints, interruption)
         if step < num_steps:
             print(f"Interrupted by {interruption.signal.name} at step {step}: saved. Run the same command to go on.")
-            return False
+            return interruption.signal
     print(f"Training is complete (step {step}). Evaluating the EMA model:")
     evaluate_run(load_run(path), dataset, strategy)
-    return True
+    return None
 
 
 def _steps_to_boundary(config: ConfigDict, step: int) -> int:

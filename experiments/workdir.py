@@ -1,8 +1,8 @@
 """A run's folder: what lies where, and the guard that one folder holds one experiment.
 
-    config.json     the experiment          checkpoints/   Orbax, the newest ones      metrics.jsonl  the loss over steps
-    samples/        grids over training     events.*       TensorBoard                 metrics.json   the evaluation
-    report.html     everything on one page
+config.json     the experiment          checkpoints/   Orbax, the newest ones      metrics.jsonl  the loss over steps
+samples/        grids over training     events.*       TensorBoard                 metrics.json   the evaluation
+report.html     everything on one page
 """
 
 import dataclasses

@@ -90,7 +90,8 @@ class UNet(nn.Module):
             (B, H, W, C) float32.
 
         Raises:
-            ValueError: for a size that cannot be halved often enough, an unknown choice, and a condition or keys missing or in excess.
+            ValueError: for a size that cannot be halved often enough, for an unknown choice, and for a condition or
+                keys missing or in excess.
         """
         self._check(x, condition, train, dropout_keys)
         dropout_keys = dropout_keys if train and self.dropout else None
@@ -167,10 +168,9 @@ class UNet(nn.Module):
 
     def _check(self, x, condition, train, dropout_keys):
         for option, allowed in CHOICES.items():
-            if getattr(self, option) not in allowed:
-                raise ValueError(
-                    f"UNet: {option}={getattr(self, option)!r} is unknown: choose from {', '.join(allowed)}"
-                )
+            value = getattr(self, option)
+            if value not in allowed:
+                raise ValueError(f"UNet: {option}={value!r} is unknown: choose from {', '.join(allowed)}")
         divisor = 2 ** (len(self.channel_multipliers) - 1)
         for axis, size in zip(("height", "width"), x.shape[1:3], strict=True):
             if size % divisor:

@@ -33,21 +33,33 @@ class GroupNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H, W, C). Raises ValueError where `num_groups` does not divide C."""
+    def __call__(self, x: jax.Array, modulation: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
+        """Maps (B, H, W, C) to (B, H, W, C).
+
+        Args:
+            x: the images.
+            modulation: (scale, shift), each (B, C), of the result: norm(x) (1 + scale) + shift.
+
+        Raises:
+            ValueError: `num_groups` does not divide C.
+        """
         channels = x.shape[-1]
         groups = self.num_groups or group_count(channels)
         if channels % groups:
             raise ValueError(f"GroupNorm: num_groups={groups} does not divide {channels} channels")
-        scale = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
-        bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+        factor = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
+        offset = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
 
-        def group_mean(values):  # (B, H, W, C) -> (B, 1, 1, C), equal within a group
-            per_channel = values.mean((1, 2))
-            per_group = per_channel.reshape(-1, groups, channels // groups).mean(-1)
-            return jnp.repeat(per_group, channels // groups, axis=-1)[:, None, None]
+        def group_mean(values):  # (B, H, W, C) -> (B, C), equal within a group
+            per_channel = values.mean((1, 2)).reshape(-1, groups, channels // groups)
+            return jnp.broadcast_to(per_channel.mean(-1, keepdims=True), per_channel.shape).reshape(-1, channels)
 
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        centred = x - group_mean(x)
-        inverse_std = lax.rsqrt(group_mean(jnp.square(centred)) + self.epsilon)
-        return (centred * (inverse_std * scale) + bias).astype(self.dtype)
+        mean = group_mean(x)
+        factor = factor * lax.rsqrt(group_mean(jnp.square(x - mean[:, None, None])) + self.epsilon)
+        if modulation is not None:
+            scale, shift = (m.astype(factor.dtype) for m in modulation)
+            factor, offset = factor * (1 + scale), offset * (1 + scale) + shift
+        # All that varies with the pixel is one multiplication and one addition, forward and backward.
+        offset = offset - mean * factor
+        return (x * factor[:, None, None] + offset[:, None, None]).astype(self.dtype)

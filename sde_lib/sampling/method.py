@@ -27,9 +27,7 @@ class Method:
         """What the method carries from step to step (a pytree); nothing by default."""
         return ()
 
-    def step(
-        self, carry: Any, keys: Array, x: Array, t: Array, s: Array, denoiser: Denoiser
-    ) -> tuple[Any, Array]:
+    def step(self, carry: Any, keys: Array, x: Array, t: Array, s: Array, denoiser: Denoiser) -> tuple[Any, Array]:
         """Takes x (B, *event) from time t to time s < t, both (); `keys` (B,) are this step's, one per example."""
         raise NotImplementedError(f"{type(self).__name__} must define step")
 

@@ -81,7 +81,8 @@ def test_the_form_lowered_on_cpu_is_the_form_lowered_elsewhere(x64, leg, image, 
 @jax.jit
 def jitted_gradients(x, kernel):
     y, pullback = jax.vjp(functools.partial(convolution, stride=2), x, kernel)
-    return y, pullback(jnp.cos(y))
+    same_for_all = normal(2, *y.shape)  # a cotangent that vmap does not map: each gradient then maps one operand only
+    return y, pullback(jnp.cos(y)), pullback(same_for_all)
 
 
 @pytest.mark.parametrize("mapped", [(0, None), (None, 0), (0, 0), (1, 3)], ids=str)

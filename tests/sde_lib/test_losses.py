@@ -61,16 +61,15 @@ def test_expected_loss_of_the_exact_denoiser_is_the_posterior_variance(sde):
 @every_sde
 def test_the_posterior_mean_has_the_least_loss(sde):
     denoiser = exact.GaussianMixture(sde, np.array([[-1.0], [1.0]]), stds=0.2)
-    x0 = denoiser.sample(jax.random.key(1), 4000)
+    x0 = denoiser.sample(jax.random.key(1), 40_000)
 
+    @jax.jit
     def loss(offset, scale):
         other = FunctionDenoiser(sde, lambda x, t: offset + scale * denoiser(x, t))
-        return denoising_score_matching(keys(4000), other, x0, weighting=DataWeighting()).mean()
+        return denoising_score_matching(keys(40_000), other, x0, weighting=DataWeighting()).mean()
 
-    slopes = jax.grad(loss, (0, 1))(0.0, 1.0)
-    away = jax.grad(loss, (0, 1))(0.1, 1.1)
-    assert all(abs(at_minimum) < 0.02 for at_minimum in slopes)
-    assert away[0] > 0.15 and away[1] > 0.1
+    least = loss(0.0, 1.0)
+    assert all(loss(*away) > least for away in [(0.1, 1.0), (-0.1, 1.0), (0.0, 1.2), (0.0, 0.8)])
 
 
 def test_defaults_are_ddpms_simple_loss_at_uniform_times():

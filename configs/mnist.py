@@ -1,0 +1,38 @@
+"""MNIST (28x28 grey levels) as one .npz file with x_train, y_train, x_test, y_test.
+
+python -m experiments train --config=configs/mnist.py --workdir=runs/mnist --config.data.source=npz:mnist.npz
+"""
+
+from configs import base
+from configs.parts import sde
+
+
+def get_config(process: str = "vp"):
+    """The experiment; `process` is vp, subvp or ve."""
+    config = base.get_config()
+
+    config.data.source = "npz:mnist.npz"
+    config.data.image_size = 28
+    config.data.num_channels = 1
+    config.data.batch_size = 128
+    config.data.random_flip = False
+
+    config.sde.sigma_max = 50.0
+    sde.choose(config, process)
+    config.parameterization.sigma_data = 0.6
+
+    config.model.channels = 32
+    config.model.channel_multipliers = (1, 2, 2)
+    config.model.attention_resolutions = (7,)
+    config.model.head_channels = 32
+    config.model.dropout = 0.1
+
+    config.optim.lr = 1e-3
+    config.optim.warmup_steps = 500
+    config.optim.schedule = "cosine"
+
+    config.training.num_steps = 20_000
+    config.training.checkpoint_every = 1_000
+    config.training.sample_every = 2_000
+    config.training.ema_decay = 0.999
+    return config

@@ -1,0 +1,115 @@
+"""How fast an experiment is on this machine. Every figure is of compiled code, waited for with `block_until_ready`.
+
+Repeats of the things that are compared are interleaved and their minima taken, so that other load on the machine blurs
+the ratios little.
+"""
+
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+import sde_lib
+from experiments import build, data, state
+from experiments.parallel import AXIS
+from experiments.train import initial_state, load_data, make_step, take_batches
+
+REPEATS = 5
+
+
+def _seconds(function: Callable[[], Any]) -> float:
+    start = time.perf_counter()
+    jax.block_until_ready(function())
+    return time.perf_counter() - start
+
+
+def _minima(**functions: Callable[[], Any]) -> tuple[dict[str, float], dict[str, float]]:
+    """First-call seconds and the least of later ones, for each function; the later ones take turns."""
+    first = {name: _seconds(function) for name, function in functions.items()}
+    rounds = [{name: _seconds(function) for name, function in functions.items()} for _ in range(REPEATS)]
+    return first, {name: min(r[name] for r in rounds) for name in functions}
+
+
+def benchmark(config: ConfigDict) -> str:
+    """Measures and returns a table; takes a minute or two, mostly compilation."""
+    jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be those of a first start
+    rows = [("devices", f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}")]
+    rows += _training(config) + _sampling(config) + _memory()
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def _training(config: ConfigDict) -> list[tuple[str, str]]:
+    strategy, k = build.parallel(config), config.training.steps_per_call
+    images = load_data(config).train
+    iterator = data.training_batches(
+        images, batch_size=config.data.batch_size, seed=config.training.seed, flip=config.data.random_flip
+    )
+    start = time.perf_counter()
+    single = jax.block_until_ready(initial_state(config))
+    init_seconds = time.perf_counter() - start
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(single.params))
+    replicated = strategy.replicate(single)
+    batches = strategy.shard(take_batches(iterator, k, k), axis=1)
+    batch = jax.tree.map(lambda x: x[:, 0], batches)
+    step = make_step(config, AXIS)
+    alone = strategy.map(step, in_axes=(0, 0))
+    loop = strategy.map(state.make_train_steps(step, k), in_axes=(0, 0, None))
+    first, least = _minima(
+        alone=lambda: alone(replicated, batch)[0].step, loop=lambda: loop(replicated, batches, jnp.int32(k))[0].step
+    )
+    start = time.perf_counter()
+    for _ in range(20):
+        take_batches(iterator, k, k)
+    pipeline = 20 * k * config.data.batch_size / (time.perf_counter() - start)
+    in_loop = least["loop"] / k
+    return [
+        ("parameters", f"{parameters:,}"),
+        ("initialization, first start", f"{init_seconds:.1f} s"),
+        ("compilation of a training call", f"{first['loop'] - least['loop']:.1f} s"),
+        ("training step alone", f"{1e3 * least['alone']:.1f} ms"),
+        (f"training step in a loop of {k}", f"{1e3 * in_loop:.1f} ms"),
+        ("  relative to one alone", f"{in_loop / least['alone']:.3f}"),
+        ("training images per second", f"{config.data.batch_size / in_loop:,.0f}"),
+        ("data pipeline, images per second", f"{pipeline:,.0f}"),
+    ]
+
+
+def _sampling(config: ConfigDict) -> list[tuple[str, str]]:
+    size, shape = config.sampling.batch_size, (config.data.image_size,) * 2 + (config.data.num_channels,)
+    labels = build.condition(config, jnp.arange(size) % max(config.model.num_classes, 1))
+    denoiser = build.denoiser(config, build.init_variables(config), config.sampling.t_min).replace(condition=labels)
+    method, times = build.method(config), build.times(config, denoiser.sde)
+    keys = jax.random.split(jax.random.key(0), size)
+    x = jax.random.normal(jax.random.key(1), (size, *shape))
+    network = jax.jit(lambda variables, x, level: denoiser.network.apply(variables, x, level, labels, train=False))
+    level = jnp.full((size,), 0.5)
+    first, least = _minima(
+        network=lambda: network(denoiser.variables, x, level),
+        sampler=lambda: sde_lib.sample(keys, denoiser, method, times, shape),
+    )
+    nfe = method.nfe(config.sampling.steps)
+    return [
+        (f"network evaluation, batch {size}", f"{1e3 * least['network']:.1f} ms"),
+        (f"sampling, {config.sampling.method}, {nfe} evaluations", f"{least['sampler']:.3f} s"),
+        ("  relative to its evaluations", f"{least['sampler'] / (nfe * least['network']):.3f}"),
+        ("  samples per second on one device", f"{size / least['sampler']:,.0f}"),
+        ("compilation of the sampler", f"{first['sampler'] - least['sampler']:.1f} s"),
+    ]
+
+
+def _memory() -> list[tuple[str, str]]:
+    unit = 1 if sys.platform == "darwin" else 1024  # of ru_maxrss
+    rows = [
+        ("peak memory of the process", f"{resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**20:,.0f} MiB")
+    ]
+    statistics = jax.local_devices()[0].memory_stats() or {}
+    if "peak_bytes_in_use" in statistics:
+        rows.append(("peak memory of a device", f"{np.float64(statistics['peak_bytes_in_use']) / 2**20:,.0f} MiB"))
+    return rows

@@ -1,0 +1,144 @@
+"""Bad input ends with exit code 2 and one line that names it and what is allowed, before anything is compiled or made."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from tests.experiments.tiny import ROOT, flags
+
+DIGITS = f"{ROOT}/configs/digits.py"
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_compiled(monkeypatch, request):
+    """Building weights is the first thing that compiles: it must not be reached."""
+    if "compiles" not in request.keywords:
+        monkeypatch.setattr("experiments.build.init_variables", lambda config: pytest.fail("compiled"))
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ("--config.data.batchsize=64", "--config.data.batchsize=64: unknown key; did you mean 'data.batch_size'?"),
+        ("--config.optim.batch_size=64", "--config.optim.batch_size=64: unknown key; did you mean 'data.batch_size'?"),
+        ("--config.nonsense=1", "--config.nonsense=1: unknown key; the sections are sde, model, parameterization"),
+        ("--config.data.batch_size=many", "--config.data.batch_size=many: expected a whole number, such as 64"),
+        ("--config.data.batch_size=1.5", "--config.data.batch_size=1.5: expected a whole number, such as 64"),
+        ("--config.data.random_flip=maybe", "--config.data.random_flip=maybe: expected true or false, such as False"),
+        ("--config.model.channel_multipliers=a", "expected whole numbers with commas between, such as 1,2"),
+        ("--config.optim.lr=fast", "--config.optim.lr=fast: expected a number, such as 0.002"),
+        ("--config.optim.lr", "--config.optim.lr: a value is missing, as in --config.optim.lr=VALUE"),
+        ("--config.sde.name=vpp", "sde.name='vpp' is unknown: choose from subvp, ve, vp; did you mean 'vp'?"),
+        ("--config.model.name=unett", "model.name='unett' is unknown: choose from unet; did you mean 'unet'?"),
+        ("--config.model.dtype=float12", "model: "),
+        ("--config.sampling.method=huen", "sampling.method='huen' is unknown: choose from ancestral, ddim,"),
+        ("--config.sampling.method=huen", "did you mean 'heun'?"),
+        ("--config.sampling.times=linear", "sampling.times='linear' is unknown: choose from karras, log_snr, uniform"),
+        (
+            "--config.sampling.langevin_norm=x --config.sampling.method=langevin",
+            "sampling.langevin_norm='x' is unknown",
+        ),
+        ("--config.loss.weighting=snr", "loss.weighting='snr' is unknown: choose from data, edm, likelihood, noise"),
+        ("--config.loss.times=normal", "loss.times='normal' is unknown: choose from log_normal, uniform"),
+        (
+            "--config.parameterization.name=v",
+            "parameterization.name='v' is unknown: choose from data, edm, noise, score",
+        ),
+        ("--config.optim.name=adma", "optim.name='adma' is unknown: choose from adam; did you mean 'adam'?"),
+        ("--config.optim.schedule=cos", "optim.schedule='cos' is unknown: choose from constant, cosine; did you mean"),
+        ("--config.parallel.strategy=fsdpp", "parallel.strategy='fsdpp' is unknown: choose from pmap"),
+        ("--config.data.batch_size=12", "data.batch_size=12 cannot be shared by 8 devices: choose a multiple of 8"),
+        ("--config.training.num_steps=0", "training.num_steps=0: must be more than 0"),
+        ("--config.training.t_min=2", "training.t_min=2.0: must be less than sde.t_max=1.0"),
+        ("--config.training.ema_decay=1", "training.ema_decay=1.0: must lie in [0, 1)"),
+        ("--config.model.num_classes=7", "model.num_classes=7: data.source='digits' has 10 classes"),
+        ("--config.data.image_size=16", "--config.data.image_size=8"),
+        ("--config.data.source=digit", "data.source='digit' is unknown: choose from digits, npz:PATH, folder:PATH"),
+        ("--config.data.source=npz:/none.npz", "/none.npz does not exist"),
+        ("--resume_with_change", "unknown argument --resume_with_change; did you mean '--resume_with_changes'?"),
+    ],
+)
+def test_train_names_what_is_wrong_with_the_config(fails, tmp_path, argument, message):
+    workdir = tmp_path / "run"
+    assert message in fails("train", f"--config={DIGITS}", f"--workdir={workdir}", *argument.split())
+    assert not workdir.exists()
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        (f"{ROOT}/configs/digit.py", "configs/digit.py: no such file; did you mean"),
+        ("/nowhere/at/all.py", "--config=/nowhere/at/all.py: no such file"),
+        (f"{DIGITS}:vx", "the SDE 'vx' is unknown: choose from vp, subvp, ve"),
+        (f"{ROOT}/README.md", "README.md: a config is a Python file (.py)"),
+        (f"{ROOT}/configs/base.py:vp", "base.py:vp: this config takes no argument"),
+        (f"{ROOT}/configs/__init__.py", "the file defines no get_config()"),
+    ],
+)
+def test_train_names_a_config_that_cannot_be_loaded(fails, tmp_path, config, message):
+    assert message in fails("train", f"--config={config}", f"--workdir={tmp_path}/run")
+
+
+def test_the_command_line_names_missing_and_unknown_parts(fails):
+    assert "the following arguments are required: --workdir" in fails("train", f"--config={DIGITS}")
+    assert "invalid choice: 'trian'" in fails("trian")
+
+
+def image(path, size=8):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    Image.fromarray(np.zeros((size, size), np.uint8)).save(path)
+
+
+@pytest.mark.parametrize("fault", ["empty", "size", "broken"])
+def test_train_names_what_is_wrong_with_a_folder(fails, tmp_path, fault):
+    folder = tmp_path / "images"
+    folder.mkdir()
+    if fault != "empty":
+        for i in range(4):
+            image(folder / f"{i}.png")
+    if fault == "size":
+        image(folder / "odd.png", size=9)
+    if fault == "broken":
+        data = (folder / "2.png").read_bytes()
+        (folder / "2.png").write_bytes(data[: len(data) // 2])
+    message = fails("train", f"--config={DIGITS}", f"--workdir={tmp_path}/run", f"--config.data.source=folder:{folder}")
+    assert {"empty": str(folder), "size": "odd.png", "broken": "2.png"}[fault] in message
+    assert {"empty": "no image files", "size": "--config.data.image_size=9", "broken": "broken"}[fault] in message
+
+
+def test_a_workdir_that_cannot_be_written_is_named(fails, tmp_path):
+    (tmp_path / "file").touch()
+    message = fails("train", f"--config={DIGITS}", f"--workdir={tmp_path}/file/run")
+    assert "file/run cannot be written: Not a directory" in message
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_a_folder_without_a_run_is_named(fails, tmp_path, command):
+    assert "holds no run (no config.json)" in fails(command, f"--workdir={tmp_path}/none")
+    (tmp_path / "run").mkdir()
+    from experiments import config
+
+    (tmp_path / "run" / "config.json").write_text(config.to_json(config.load(DIGITS)))
+    assert f"{tmp_path}/run has no checkpoint yet" in fails(command, f"--workdir={tmp_path}/run")
+    assert "; did you mean" in fails(command, f"--workdir={tmp_path}/runs")
+
+
+@pytest.mark.compiles
+def test_another_experiment_in_the_workdir_is_named_with_its_keys(fails, tiny_run):
+    before = (tiny_run / "config.json").read_text()
+    message = fails("train", f"--config={DIGITS}:ve", f"--workdir={tiny_run}", *flags(optim__lr=1e-3))
+    assert "holds another experiment; these keys differ:" in message
+    assert "optim.lr: 0.002 -> 0.001" in message and "sde.name: vp -> ve" in message
+    assert "--resume_with_changes" in message
+    assert (tiny_run / "config.json").read_text() == before
+
+
+@pytest.mark.compiles
+def test_sample_names_what_cannot_be_changed_after_training(fails, tiny_run, tmp_path):
+    message = fails("sample", f"--workdir={tiny_run}", "--config.model.channels=4", f"--out={tmp_path}/s.npz")
+    assert "--config.model.channels=4: cannot be changed after training; sample takes keys of sampling." in message
+    message = fails("sample", f"--workdir={tiny_run}", "--method=dimm", f"--out={tmp_path}/s.npz")
+    assert "sampling.method='dimm' is unknown" in message and "did you mean 'ddim'?" in message
+    assert "must end in .npz" in fails("sample", f"--workdir={tiny_run}", f"--out={tmp_path}/s.png")
+    assert "must be at least 1" in fails("sample", f"--workdir={tiny_run}", "--num_samples=0")
+    assert list(tmp_path.iterdir()) == []

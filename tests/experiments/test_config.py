@@ -1,0 +1,68 @@
+"""Configs: every file builds, overrides keep types, and what is stored comes back."""
+
+import pytest
+
+from experiments import build, config
+from tests.experiments.tiny import ROOT, tiny_config
+
+FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
+@pytest.mark.parametrize("process", ["", ":vp", ":subvp", ":ve"])
+def test_every_config_builds_and_has_the_keys_of_base(path, process):
+    if path.stem == "base":
+        process = ""
+    loaded = config.load(f"{path}{process}")
+    build.check(loaded)
+    base = config.load(f"{ROOT}/configs/base.py")
+    assert [key for key, _ in config.leaves(loaded)] == [key for key, _ in config.leaves(base)]
+    if process:
+        assert loaded.sde.name == process[1:]
+
+
+def test_every_process_starts_sampling_at_a_small_noise_level():
+    """t_min means another noise level in each process; the configs choose it so that all end near 0.01."""
+    for process in ("vp", "subvp", "ve"):
+        loaded = tiny_config(process)
+        sde = build.sde(loaded, loaded.sampling.t_min)
+        assert 0.009 < sde.noise_to_signal(sde.t_min) < 0.013
+
+
+@pytest.mark.parametrize(
+    "key, text, value",
+    [
+        ("data.batch_size", "1e3", 1000),
+        ("optim.lr", "3", 3.0),
+        ("optim.lr", "1e-4", 1e-4),
+        ("sampling.churn_max", "inf", float("inf")),
+        ("data.random_flip", "true", True),
+        ("data.source", "npz:a=b.npz", "npz:a=b.npz"),
+        ("model.attention_resolutions", "(16, 8)", (16, 8)),
+        ("model.attention_resolutions", "16", (16,)),
+        ("model.attention_resolutions", "()", ()),
+    ],
+)
+def test_override_keeps_the_type(key, text, value):
+    loaded = tiny_config()
+    config.override(loaded, key, text)
+    section, name = key.split(".")
+    assert loaded[section][name] == value and type(loaded[section][name]) is type(value)
+
+
+def test_json_round_trip_and_differences():
+    loaded = tiny_config()
+    back = config.from_json(config.to_json(loaded))
+    assert config.differences(loaded, back) == [] and back.to_dict() == loaded.to_dict()
+    back.optim.lr, back.model.channel_multipliers = 0.5, (1, 2, 3)
+    expected = ["model.channel_multipliers: (1, 1) -> (1, 2, 3)", "optim.lr: 0.002 -> 0.5"]
+    assert config.differences(loaded, back) == expected
+
+
+def test_learning_rate_warms_up_and_falls_as_a_cosine():
+    loaded = tiny_config(training__num_steps=104, optim__warmup_steps=4)
+    rate = build.learning_rate(loaded)
+    assert [float(rate(s)) for s in (0, 2, 4)] == pytest.approx([0, 1e-3, 2e-3])
+    assert float(rate(54)) == pytest.approx(1e-3) and float(rate(104)) == pytest.approx(0, abs=1e-9)
+    loaded.optim.schedule, loaded.optim.warmup_steps = "constant", 0
+    assert float(build.learning_rate(loaded)(77)) == pytest.approx(2e-3)

@@ -1,0 +1,89 @@
+"""Sampling a run: image i depends on the seed and i alone, and what is written is what was drawn."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+import sde_lib
+from experiments import build, load_run
+from experiments.__main__ import main
+from experiments.errors import RunError
+from experiments.parallel import Pmap
+from experiments.sampler import Sampler
+
+
+@pytest.fixture(scope="module")
+def run(tiny_run):
+    return load_run(tiny_run)
+
+
+def draw(run, n, *, seed=0, devices=8, **sampling):
+    config = run.config.copy_and_resolve_references()
+    config.sampling.update(sampling)
+    return Sampler(config, Pmap(jax.devices()[:devices]), n)(run.variables, n, seed)
+
+
+def assert_same_pictures(a, b):
+    """Equal but for the rounding of a rare pixel that lies between two of the 256 levels."""
+    difference = np.abs(a.astype(int) - b.astype(int))
+    assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+@pytest.mark.parametrize("method", sorted(build.METHODS))
+def test_image_i_is_the_same_for_any_batch_size_and_number_of_devices(run, method):
+    eight = draw(run, 21, method=method)
+    one = draw(run, 21, method=method, devices=1, batch_size=5)
+    assert_same_pictures(eight, one)
+    assert len(np.unique(eight.reshape(21, -1), axis=0)) == 21
+
+
+def test_more_samples_begin_with_the_same_ones_and_seeds_differ(run):
+    few, many, other = draw(run, 5), draw(run, 40), draw(run, 5, seed=1)
+    assert_same_pictures(few, many[:5])
+    assert (few != other).any((1, 2, 3)).all()
+
+
+def test_the_sampler_draws_what_a_notebook_draws(run):
+    """The same keys through sde_lib, with no config."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), np.arange(6))
+    times = sde_lib.karras_times(run.denoiser.sde, 4)
+    x = sde_lib.sample(keys, run.denoiser, sde_lib.Heun(), times, run.event_shape)
+    assert_same_pictures(run.transform.inverse(x), draw(run, 6))
+
+
+def test_sample_writes_images_and_grid(tiny_run, run, tmp_path, capsys):
+    out = tmp_path / "deep" / "samples.npz"
+    arguments = ["--num_samples=10", "--method=predictor_corrector", "--steps=6", "--seed=3", f"--out={out}"]
+    assert main(["sample", f"--workdir={tiny_run}", *arguments, "--config.sampling.snr=0.1"]) == 0
+    assert "10 samples by predictor_corrector, 6 steps, 11 evaluations each, from step 40" in capsys.readouterr().out
+    with np.load(out, allow_pickle=False) as file:
+        samples = file["samples"]
+    expected = draw(run, 10, seed=3, method="predictor_corrector", steps=6, snr=0.1)
+    assert samples.dtype == np.uint8
+    assert_same_pictures(samples, expected)
+    picture = np.asarray(Image.open(tmp_path / "deep" / "grid.png"))
+    np.testing.assert_array_equal(picture[::6, ::6][:8, 9:17], samples[1, :, :, 0])
+
+
+def test_a_sample_that_is_not_finite_is_named(run):
+    broken = jax.tree.map(lambda w: w * np.nan, run.variables)
+    sampler = Sampler(run.config, Pmap(), 5)
+    with pytest.raises(RunError, match=r"sample 0 is not finite \(of 5 from number 0 on, 5 are not\)"):
+        sampler(broken, 5, 0)
+
+
+def test_samples_follow_the_ema_weights(run):
+    """Another EMA gives other samples: it is these weights that are drawn from."""
+    changed = jax.tree.map(lambda w: w * 1.1, run.variables)
+    sampler = Sampler(run.config, Pmap(), 5)
+    assert (sampler(run.variables, 5, 0) != sampler(changed, 5, 0)).any((1, 2, 3)).all()
+
+
+def test_trajectory_runs_from_the_prior_to_the_samples(run):
+    sampler = Sampler(run.config, Pmap(), 3)
+    states, scale = sampler.trajectory(run.variables, 3, 0)
+    assert_same_pictures(run.transform.inverse(states[-1]), draw(run, 3))
+    assert len(states) == len(scale) == run.config.sampling.steps + 1
+    np.testing.assert_allclose(states[0].std() / scale[0], 1, rtol=0.2)
+    assert scale[-1] == 1

@@ -1,0 +1,200 @@
+"""Training: what was killed and resumed equals what never stopped; a finished run stays as it is; failures lose nothing."""
+
+import hashlib
+import json
+import random
+import shutil
+import signal
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import data, load_run
+from experiments.__main__ import main
+from experiments.checkpoint import Checkpoints
+from experiments.train import initial_state
+from tests.experiments.tiny import ROOT, flags, tiny_config, train_command
+
+DIGITS = f"{ROOT}/configs/digits.py"
+
+
+def restored(workdir: Path):
+    """Everything in the newest checkpoint: step, weights, optimizer, EMA, and the next batch of data."""
+    import jax
+
+    config = tiny_config()
+    dataset = data.load("digits", image_size=8, num_channels=1, test_fraction=0.5)
+    iterator = data.training_batches(dataset.train, batch_size=16, seed=0, flip=False)
+    with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
+        state = checkpoints.restore(jax.eval_shape(lambda: initial_state(config)), iterator)
+    return jax.tree.leaves(state) + [next(iterator)["image"]]
+
+
+def history(workdir: Path):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+
+
+def wait_for(process, path: Path, pattern: str):
+    deadline = time.monotonic() + 240
+    while not any(path.glob(pattern)):
+        assert process.poll() is None, process.communicate()[1]
+        assert time.monotonic() < deadline, f"no {pattern} in {path}"
+        time.sleep(0.05)
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """A run on one device that nothing stopped."""
+    workdir = tmp_path_factory.mktemp("undisturbed") / "run"
+    process = train_command(workdir)
+    assert process.wait(400) == 0, process.communicate()[1]
+    return workdir
+
+
+def test_killed_and_interrupted_runs_end_as_if_never_stopped(undisturbed, tmp_path):
+    """SIGKILL at a random moment after the first checkpoint, then SIGTERM, then Ctrl-C, then to the end."""
+    workdir, rng = tmp_path / "run", random.Random(0)
+    for number, pattern in ((signal.SIGKILL, "8"), (signal.SIGTERM, "16"), (signal.SIGINT, "24")):
+        process = train_command(workdir, training__num_steps=40)
+        wait_for(process, workdir / "checkpoints", pattern)
+        time.sleep(rng.uniform(0, 0.2))
+        process.send_signal(number)
+        out, error = process.communicate(timeout=240)
+        if number == signal.SIGKILL:
+            assert process.returncode == -signal.SIGKILL
+        elif "Training is complete" not in out:  # it may have been faster than the signal
+            assert f"Interrupted by {number.name} at step" in out, error
+            assert process.returncode == 128 + number
+    process = train_command(workdir)
+    out, error = process.communicate(timeout=400)
+    assert process.returncode == 0, error
+    assert "Training is complete (step 40)" in out
+    for mine, theirs in zip(restored(workdir), restored(undisturbed), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+    assert history(workdir) == history(undisturbed)
+
+
+def contents(workdir: Path):
+    files = [p for p in sorted(workdir.rglob("*")) if p.is_file()]
+    return {str(p): (p.stat().st_mtime_ns, hashlib.sha256(p.read_bytes()).hexdigest()) for p in files}
+
+
+def test_a_complete_run_is_left_as_it_is(tiny_run, capsys):
+    before = contents(tiny_run)
+    assert main(["train", f"--config={DIGITS}", f"--workdir={tiny_run}", *flags()]) == 0
+    assert "Training is complete (step 40); nothing to do." in capsys.readouterr().out
+    assert contents(tiny_run) == before
+
+
+def test_a_run_leaves_everything_it_promises(tiny_run):
+    assert {"config.json", "checkpoints", "samples", "metrics.jsonl", "metrics.json", "report.html"} <= {
+        p.name for p in tiny_run.iterdir()
+    }
+    assert list(tiny_run.glob("events.out.tfevents.*"))
+    assert [row["step"] for row in history(tiny_run)] == list(range(4, 41, 4))
+    assert sorted(int(p.name) for p in (tiny_run / "checkpoints").iterdir()) == [32, 40]
+    for step in (20, 40):
+        picture = np.asarray(Image.open(tiny_run / "samples" / f"step_{step:08d}.png"))
+        assert picture.shape == ((8 * 9 - 1) * 6, (8 * 9 - 1) * 6)
+
+
+def test_one_device_and_eight_train_alike(tiny_run, undisturbed):
+    """The noise of an example comes from its place in the global batch; the same curve, to rounding."""
+    one, eight = ([row["loss"] for row in history(run)] for run in (undisturbed, tiny_run))
+    np.testing.assert_allclose(one, eight, rtol=2e-4)
+    assert one[-1] < 0.8 * one[0]
+
+
+def test_resume_with_changes_goes_on(tiny_run, tmp_path, capsys):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir)
+    longer = ["train", f"--config={DIGITS}", f"--workdir={workdir}", *flags(training__num_steps=48)]
+    assert main(longer) == 2
+    assert main([*longer, "--resume_with_changes"]) == 0
+    assert "Training is complete (step 48)" in capsys.readouterr().out
+    assert [row["step"] for row in history(workdir)] == list(range(4, 49, 4))
+    assert load_run(workdir).step == 48
+
+
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(fails, tiny_run, tmp_path):
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir)
+    changes = flags(training__num_steps=80, optim__lr=1e30, optim__warmup_steps=0, optim__grad_clip=0)
+    arguments = ["train", f"--config={DIGITS}", f"--workdir={workdir}", "--resume_with_changes", *changes]
+    assert main(arguments) == 1
+    # The first update makes the weights useless, so the second step's loss is the first that shows it.
+    process_error = fails_line(arguments, fails)
+    assert "the loss is not finite at step 42 (its batch: examples 656 to 671 of the stream)" in process_error
+    assert "the last good checkpoint is step 40" in process_error
+    for mine, theirs in zip(restored(workdir), restored(tiny_run), strict=True):
+        np.testing.assert_array_equal(mine, theirs)
+
+
+def fails_line(arguments, fails):
+    import io
+    from contextlib import redirect_stderr
+
+    stream = io.StringIO()
+    with redirect_stderr(stream):
+        assert main(arguments) == 1
+    return stream.getvalue().splitlines()[-1]
+
+
+def test_a_full_disk_stops_and_keeps_the_last_checkpoint(tiny_run, tmp_path, capsys, monkeypatch):
+    """The disk fills up under Orbax while it writes step 48: the message names the folder and step 40 can be read."""
+    import errno
+
+    import orbax.checkpoint as ocp
+
+    workdir = tmp_path / "run"
+    shutil.copytree(tiny_run, workdir)
+
+    def full(*arguments, **options):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(ocp.CheckpointManager, "save", full)
+    arguments = ["train", f"--config={DIGITS}", f"--workdir={workdir}", "--resume_with_changes"]
+    assert main([*arguments, *flags(training__num_steps=48)]) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
+    assert "checkpoints: No space left on device. The last good one is step 40" in line
+    monkeypatch.undo()
+    assert load_run(workdir).step == 40
+
+
+@pytest.mark.parametrize("changes", [
+    {"parameterization__name": "noise", "loss__weighting": "noise", "loss__times": "uniform", "sampling__times": "uniform"},
+    {"parameterization__name": "score", "loss__weighting": "score", "model__embedding": "fourier"},
+    {"parameterization__name": "data", "loss__weighting": "data", "model__num_classes": "10", "data__random_flip": "true"},
+    {"loss__weighting": "likelihood", "optim__schedule": "constant", "optim__weight_decay": "0.1",
+     "model__dtype": "bfloat16", "model__remat": "true", "sampling__times": "log_snr"},
+], ids=lambda c: c.get("parameterization__name", "edm"))  # fmt: skip
+def test_every_choice_of_the_config_trains_and_learns(changes, tmp_path, capsys):
+    """Each option builds a run whose loss falls; the Denoiser of the run then beats the mean image on held-out data."""
+    arguments = flags(training__num_steps=80, training__log_every=8, optim__lr=5e-3, **changes)
+    assert main(["train", f"--config={DIGITS}:subvp", f"--workdir={tmp_path}/run", *arguments]) == 0, (
+        capsys.readouterr()
+    )
+    run = load_run(tmp_path / "run")
+    test = data.load("digits", image_size=8, num_channels=1, test_fraction=0.5).test
+    x0, labels = run.transform.forward(test.images[:256]), test.labels[:256]
+    denoiser = run.denoiser.replace(condition=labels) if run.config.model.num_classes else run.denoiser
+    t = run.denoiser.sde.time_at_log_snr(0.0)
+    noise = np.random.default_rng(0).normal(size=x0.shape).astype(np.float32)
+    error = np.square(denoiser(run.denoiser.sde.perturb(x0, noise, t), t) - x0).mean()
+    assert error < 0.8 * np.square(x0 - x0.mean(0)).mean()
+
+
+@pytest.mark.parametrize("name, size, channels", [("mnist", 28, 1), ("cifar10_subset", 32, 3)])
+def test_real_data_trains_by_one_override(name, size, channels, tmp_path):
+    source = ROOT.parent / "shared" / "data" / f"{name}.npz"
+    if not source.exists():
+        pytest.skip(f"needs {source.name}, which is not part of the project")
+    config = f"{ROOT}/configs/{name.split('_')[0]}.py"
+    arguments = flags(model__channels=8, training__num_steps=8, data__source=f"npz:{source}", model__head_channels=0)
+    assert main(["train", f"--config={config}", f"--workdir={tmp_path}/run", *arguments]) == 0
+    picture = np.asarray(Image.open(tmp_path / "run" / "samples" / "step_00000008.png"))
+    assert picture.shape[0] == 2 * (8 * (size + 1) - 1) and (picture.ndim == 3) == (channels == 3)

@@ -1,0 +1,52 @@
+"""The digits experiment at a size that compiles in seconds: everything is on, nothing is large."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+from experiments import config
+
+ROOT = Path(__file__).parents[2]
+
+OVERRIDES = {
+    "model.channels": "8",
+    "model.channel_multipliers": "1,1",
+    "model.blocks_per_level": "1",
+    "model.head_channels": "4",
+    "data.batch_size": "16",
+    "training.num_steps": "40",
+    "training.steps_per_call": "4",
+    "training.checkpoint_every": "8",
+    "training.sample_every": "20",
+    "training.log_every": "4",
+    "optim.warmup_steps": "4",
+    "sampling.steps": "4",
+    "sampling.batch_size": "16",
+    "evaluation.num_samples": "64",
+    "evaluation.noise_levels": "3",
+}
+
+
+def flags(**changes: str) -> list[str]:
+    """The overrides as command-line flags; `section__key=value` adds or replaces one."""
+    merged = OVERRIDES | {k.replace("__", "."): str(v) for k, v in changes.items()}
+    return [f"--config.{k}={v}" for k, v in merged.items()]
+
+
+def tiny_config(process: str = "vp", **changes: str):
+    merged = OVERRIDES | {k.replace("__", "."): str(v) for k, v in changes.items()}
+    return config.load(f"{ROOT}/configs/digits.py:{process}", merged.items())
+
+
+def command(*arguments: str, devices: int = 1) -> subprocess.Popen:
+    """A real child process of the command line, on its own devices."""
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
+    return subprocess.Popen(
+        [sys.executable, "-m", "experiments", *map(str, arguments)],
+        cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def train_command(workdir: Path, **changes: str) -> subprocess.Popen:
+    return command("train", "--config=configs/digits.py", f"--workdir={workdir}", *flags(**changes))

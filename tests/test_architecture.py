@@ -1,0 +1,54 @@
+"""The laws of the design that a reader can check by reading: who imports whom, and where strings and classes are asked."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+ROOMS = ("sde_lib", "models", "configs", "experiments")
+ALLOWED = {"sde_lib": {"sde_lib"}, "models": {"models"}, "configs": {"configs"}, "experiments": set(ROOMS)}
+FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
+
+
+def parsed(path):
+    return ast.parse(path.read_text())
+
+
+def imported(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from (alias.name.split(".")[0] for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            yield node.module.split(".")[0]
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_go_one_way(path):
+    room = path.relative_to(ROOT).parts[0]
+    assert {name for name in imported(parsed(path)) if name in ROOMS} <= ALLOWED[room]
+
+
+def test_configs_import_only_ml_collections():
+    for path in (ROOT / "configs").rglob("*.py"):
+        assert set(imported(parsed(path))) <= {"configs", "ml_collections"}
+
+
+def test_no_class_check_in_the_mathematics():
+    """No isinstance or issubclass on a process, Denoiser or method: a new one must work everywhere at once."""
+    allowed = {"jax.core.Tracer"}
+    for path in (ROOT / "sde_lib").rglob("*.py"):
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("isinstance", "issubclass"):
+                assert ast.unparse(node.args[1]) in allowed, f"{path}:{node.lineno}"
+
+
+def test_no_branch_on_a_config_string_outside_build():
+    """A comparison of a `....name` with a literal string, or a `match` on one."""
+    for path in (ROOT / "experiments").rglob("*.py"):
+        if path.name == "build.py":
+            continue
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Compare) and "config." in ast.unparse(node.left):
+                texts = [c for c in node.comparators if isinstance(c, ast.Constant) and isinstance(c.value, str)]
+                assert not texts, f"{path}:{node.lineno}"
