@@ -23,23 +23,25 @@ def get_config(process: str = "vp"):
     config.parameterization.sigma_data = 0.75
     config.loss.log_sigma_mean = -0.8
 
-    config.model.channels = 48
+    config.model.channels = 32
     config.model.channel_multipliers = (1, 2)
-    config.model.blocks_per_level = 2
-    config.model.attention_resolutions = (4,)
+    config.model.blocks_per_level = 1
+    config.model.attention_resolutions = ()
     config.model.head_channels = 32
+    config.model.resampling = "plain"
     config.model.dropout = 0.1
 
     config.optim.lr = 2e-3
     config.optim.warmup_steps = 200
     config.optim.schedule = "cosine"
 
-    config.training.num_steps = 5_000
+    config.training.num_steps = 1_800
     config.training.steps_per_call = 20
     config.training.log_every = 100
-    config.training.checkpoint_every = 1_000
-    config.training.sample_every = 1_000
+    config.training.checkpoint_every = 600
+    config.training.sample_every = 600
     config.training.ema_decay = 0.998
 
+    config.sampling.batch_size = 64
     config.evaluation.num_samples = 898
     return config

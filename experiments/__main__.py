@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
 from experiments.errors import RunError, UserError, nearest
@@ -234,10 +235,24 @@ def _use_compilation_cache() -> None:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
 
 
+def _use_threaded_convolutions() -> None:
+    """Has XLA run convolutions on all CPU cores, by Eigen; must come before JAX is used.
+
+    jaxlib 0.10 hands them to a library that runs each on one core. An unknown flag ends the process, so only releases
+    that are known to have it get it.
+    """
+    name = "--xla_cpu_experimental_ynn_fusion_type"
+    release = tuple(map(int, metadata.version("jaxlib").split(".")[:2]))
+    flags = os.environ.get("XLA_FLAGS", "")
+    if (0, 10) <= release <= (0, 12) and name not in flags:
+        os.environ["XLA_FLAGS"] = f"{flags} {name}=".strip()
+
+
 def main(arguments: list[str]) -> int:
     """Runs a command; returns the exit code."""
     try:
         options = _parse(arguments)
+        _use_threaded_convolutions()
         _use_compilation_cache()
         return options.run(options)
     except UserError as error:
