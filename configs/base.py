@@ -33,7 +33,9 @@ def get_config() -> ConfigDict:
     model.num_classes = 0  # class condition: the number of classes; 0 is unconditional
     model.embedding = "positional"  # of the noise level: positional, fourier
     model.scale_shift = True  # the embedding scales and shifts after each norm (ADM), or shifts before it (DDPM)
-    model.resampling = "conv"  # of the resolution: conv is a layer between levels (DDPM), block a residual block (ADM), plain none
+    model.resampling = (
+        "conv"  # between levels: conv adds a convolution (DDPM), block a residual block (ADM), plain none
+    )
     model.fourier_scale = 16.0  # fourier: the standard deviation of the frequencies
     model.dtype = "float32"  # of the computation: float32, bfloat16; parameters are float32
     model.remat = False  # recompute activations in the backward pass: less memory, a third more time

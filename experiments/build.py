@@ -102,18 +102,32 @@ def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
     return labels if config.model.num_classes else None
 
 
+def _init(config: ConfigDict) -> Callable[[jax.Array], Any]:
+    """key -> the network's weights before training."""
+    image = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.num_channels))
+    labels = condition(config, jnp.zeros((1,), jnp.int32))
+    return lambda key: network(config).init(key, image, jnp.zeros((1,)), labels)
+
+
+def abstract_variables(config: ConfigDict) -> Any:
+    """The shapes and dtypes of the network's weights; compiles nothing.
+
+    Raises:
+        UserError: the network's options do not fit each other or the images.
+    """
+    try:
+        return jax.eval_shape(_init(config), jax.random.key(0))
+    except ValueError as error:
+        raise UserError(f"model: {error}") from error
+
+
 def init_variables(config: ConfigDict) -> Any:
     """The network's weights before training, from `training.seed`.
 
     The program runs once, so it is compiled without optimization: that takes a third of the time.
     """
-    image = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.num_channels))
-    labels = condition(config, jnp.zeros((1,), jnp.int32))
-    try:
-        init = jax.jit(network(config).init, compiler_options={"xla_backend_optimization_level": "0"})
-        return init(jax.random.key(config.training.seed), image, jnp.zeros((1,)), labels)
-    except ValueError as error:
-        raise UserError(f"model: {error}") from error
+    init = jax.jit(_init(config), compiler_options={"xla_backend_optimization_level": "0"})
+    return init(jax.random.key(config.training.seed))
 
 
 def denoiser(config: ConfigDict, variables: Any, t_min: float) -> sde_lib.NetworkDenoiser:
@@ -217,6 +231,7 @@ def check(config: ConfigDict) -> None:
             f"sampling.label={config.sampling.label}: the classes are 0 to {config.model.num_classes - 1}; "
             "-1 takes each in turn"
         )
+    abstract_variables(config)
     denoiser(config, None, config.training.t_min)
     loss(config), method(config), optimizer(config), parallel(config)
     _choose("sampling.times", config.sampling.times, TIME_GRIDS)

@@ -82,7 +82,7 @@ def _nearest_key(key: str, known: Iterable[str]) -> str:
     known = list(known)
     same_name = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
     within = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
-    best = same_name or difflib.get_close_matches(key, within, 1, 0.5) or difflib.get_close_matches(key, known, 1, 0.5)
+    best = same_name or difflib.get_close_matches(key, within, 1, 0.5) or difflib.get_close_matches(key, known, 1, 0.65)
     return (
         f"; did you mean {best[0]!r}?"
         if best

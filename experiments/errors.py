@@ -5,7 +5,7 @@ from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """Something in the user's input is wrong. The message is one line that names the key or file, its value and what is allowed.
+    """The user's input is wrong. The message is one line: the key or file, its value and what is allowed.
 
     The command line prints it and exits with code 2; in a notebook it is an ordinary exception.
     """

@@ -4,7 +4,6 @@ import dataclasses
 from pathlib import Path
 from typing import Any
 
-import jax
 from ml_collections import ConfigDict
 
 import sde_lib
@@ -31,7 +30,7 @@ class Run:
     config: ConfigDict
     step: int
     variables: Any
-    transform: DataTransform = DataTransform()
+    transform: DataTransform = dataclasses.field(default_factory=DataTransform)
 
     @property
     def denoiser(self) -> sde_lib.NetworkDenoiser:
@@ -71,6 +70,6 @@ def load_run(path: str | Path) -> Run:
     """
     workdir, config = Workdir(Path(path)), read_config(path)
     with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
-        variables = checkpoints.restore_ema(jax.eval_shape(lambda: build.init_variables(config)))
+        variables = checkpoints.restore_ema(build.abstract_variables(config))
         step = checkpoints.latest_step()
     return Run(workdir, config, step, variables)

@@ -77,6 +77,12 @@ def initial_state(config: ConfigDict) -> state.TrainState:
     return state.create(build.init_variables(config), build.optimizer(config))
 
 
+def abstract_state(config: ConfigDict) -> state.TrainState:
+    """The shapes and dtypes of the state; compiles nothing."""
+    optimizer = build.optimizer(config)
+    return jax.eval_shape(lambda params: state.create(params, optimizer), build.abstract_variables(config))
+
+
 def take_batches(iterator: Any, n: int, size: int) -> dict[str, np.ndarray]:
     """The next n batches stacked along a new first axis, filled up to `size` with zeros that are not used."""
     batches = [next(iterator) for _ in range(n)]
@@ -141,7 +147,7 @@ def _run_to_end(
     if checkpoints.latest_step() is None:
         current = initial_state(config)
     else:
-        current = checkpoints.restore(jax.eval_shape(lambda: initial_state(config)), iterator)
+        current = checkpoints.restore(abstract_state(config), iterator)
     current = strategy.replicate(current)
     train_steps = strategy.map(
         state.make_train_steps(make_step(config, AXIS), training.steps_per_call),

@@ -40,7 +40,7 @@ from sde_lib.sampling import (
     ReverseDiffusion,
     sample,
 )
-from sde_lib.sde import SDE, SubVPSDE, VESDE, VPSDE
+from sde_lib.sde import SDE, VESDE, VPSDE, SubVPSDE
 from sde_lib.times import karras_times, log_snr_times, uniform_times
 
 __all__ = [

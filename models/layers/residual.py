@@ -50,10 +50,7 @@ class ResidualBlock(nn.Module):
         width = self.features * (2 if self.scale_shift else 1)
         modulation = nn.Dense(width, kernel_init=scaled_init(1.0), dtype=self.dtype, name="embedding")(embedding)
         norm = GroupNorm(dtype=self.dtype, name="norm_out")
-        if self.scale_shift:
-            h = norm(h, jnp.split(modulation, 2, axis=-1))
-        else:
-            h = norm(h + modulation[:, None, None])
+        h = norm(h, jnp.split(modulation, 2, axis=-1)) if self.scale_shift else norm(h + modulation[:, None, None])
         h = Dropout(self.dropout, name="dropout")(nn.swish(h), dropout_keys)
         h = Conv(self.features, init_scale=0.0, dtype=self.dtype, name="conv_out")(h)
 

@@ -21,7 +21,7 @@ def nothing_is_compiled(monkeypatch, request):
     [
         ("--config.data.batchsize=64", "--config.data.batchsize=64: unknown key; did you mean 'data.batch_size'?"),
         ("--config.optim.batch_size=64", "--config.optim.batch_size=64: unknown key; did you mean 'data.batch_size'?"),
-        ("--config.nonsense=1", "--config.nonsense=1: unknown key; the sections are sde, model, parameterization"),
+        ("--config.quux=1", "--config.quux=1: unknown key; the sections are data, evaluation, loss, model"),
         ("--config.data.batch_size=many", "--config.data.batch_size=many: expected a whole number, such as 64"),
         ("--config.data.batch_size=1.5", "--config.data.batch_size=1.5: expected a whole number, such as 64"),
         ("--config.data.random_flip=maybe", "--config.data.random_flip=maybe: expected true or false, such as False"),
@@ -30,7 +30,8 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.optim.lr", "--config.optim.lr: a value is missing, as in --config.optim.lr=VALUE"),
         ("--config.sde.name=vpp", "sde.name='vpp' is unknown: choose from subvp, ve, vp; did you mean 'vp'?"),
         ("--config.model.name=unett", "model.name='unett' is unknown: choose from unet; did you mean 'unet'?"),
-        ("--config.model.dtype=float12", "model: "),
+        ("--config.model.dtype=float12", "float12"),
+        ("--config.model.channel_multipliers=1,2,2,2,2", "height 8 is not divisible by 16"),
         ("--config.sampling.method=huen", "sampling.method='huen' is unknown: choose from ancestral, ddim,"),
         ("--config.sampling.method=huen", "did you mean 'heun'?"),
         ("--config.sampling.times=linear", "sampling.times='linear' is unknown: choose from karras, log_snr, uniform"),
@@ -103,7 +104,9 @@ def test_train_names_what_is_wrong_with_a_folder(fails, tmp_path, fault):
         (folder / "2.png").write_bytes(data[: len(data) // 2])
     message = fails("train", f"--config={DIGITS}", f"--workdir={tmp_path}/run", f"--config.data.source=folder:{folder}")
     assert {"empty": str(folder), "size": "odd.png", "broken": "2.png"}[fault] in message
-    assert {"empty": "no image files", "size": "--config.data.image_size=9", "broken": "broken"}[fault] in message
+    assert {"empty": "no image files", "size": "--config.data.image_size=9", "broken": "cannot be read as an image"}[
+        fault
+    ] in message
 
 
 def test_a_workdir_that_cannot_be_written_is_named(fails, tmp_path):

@@ -15,7 +15,7 @@ from PIL import Image
 from experiments import data, load_run
 from experiments.__main__ import main
 from experiments.checkpoint import Checkpoints
-from experiments.train import initial_state
+from experiments.train import abstract_state
 from tests.experiments.tiny import ROOT, flags, tiny_config, train_command
 
 DIGITS = f"{ROOT}/configs/digits.py"
@@ -29,8 +29,8 @@ def restored(workdir: Path):
     dataset = data.load("digits", image_size=8, num_channels=1, test_fraction=0.5)
     iterator = data.training_batches(dataset.train, batch_size=16, seed=0, flip=False)
     with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
-        state = checkpoints.restore(jax.eval_shape(lambda: initial_state(config)), iterator)
-    return jax.tree.leaves(state) + [next(iterator)["image"]]
+        state = checkpoints.restore(abstract_state(config), iterator)
+    return [*jax.tree.leaves(state), next(iterator)["image"]]
 
 
 def history(workdir: Path):

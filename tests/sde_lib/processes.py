@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from flax import struct
 
-from sde_lib import SDE, SubVPSDE, VESDE, VPSDE
+from sde_lib import SDE, VESDE, VPSDE, SubVPSDE
 
 
 @struct.dataclass

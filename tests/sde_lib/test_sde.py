@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sde_lib import SDE, SubVPSDE, VESDE, VPSDE
+from sde_lib import SDE, VESDE, VPSDE, SubVPSDE
 from tests.sde_lib.processes import every_sde
 
 
