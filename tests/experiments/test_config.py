@@ -55,7 +55,7 @@ def test_json_round_trip_and_differences():
     back = config.from_json(config.to_json(loaded))
     assert config.differences(loaded, back) == [] and back.to_dict() == loaded.to_dict()
     back.optim.lr, back.model.channel_multipliers = 0.5, (1, 2, 3)
-    expected = ["model.channel_multipliers: (1, 1) -> (1, 2, 3)", "optim.lr: 0.002 -> 0.5"]
+    expected = ["model.channel_multipliers: (1,) -> (1, 2, 3)", "optim.lr: 0.002 -> 0.5"]
     assert config.differences(loaded, back) == expected
 
 

@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import sde_lib
-from experiments import build, load_run
+from experiments import load_run
 from experiments.__main__ import main
 from experiments.errors import RunError
 from experiments.parallel import Pmap
@@ -30,7 +30,7 @@ def assert_same_pictures(a, b):
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
-@pytest.mark.parametrize("method", sorted(build.METHODS))
+@pytest.mark.parametrize("method", ["heun", "predictor_corrector"])
 def test_image_i_is_the_same_for_any_batch_size_and_number_of_devices(run, method):
     eight = draw(run, 21, method=method)
     one = draw(run, 21, method=method, devices=1, batch_size=5)

@@ -8,14 +8,15 @@ import signal
 import time
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data, load_run
+from experiments import build, data, load_run, state
 from experiments.__main__ import main
 from experiments.checkpoint import Checkpoints
-from experiments.train import abstract_state
+from experiments.train import abstract_state, initial_state, load_data, make_step, take_batches
 from tests.experiments.tiny import ROOT, flags, tiny_config, train_command
 
 DIGITS = f"{ROOT}/configs/digits.py"
@@ -23,8 +24,6 @@ DIGITS = f"{ROOT}/configs/digits.py"
 
 def restored(workdir: Path):
     """Everything in the newest checkpoint: step, weights, optimizer, EMA, and the next batch of data."""
-    import jax
-
     config = tiny_config()
     dataset = data.load("digits", image_size=8, num_channels=1, test_fraction=0.5)
     iterator = data.training_batches(dataset.train, batch_size=16, seed=0, flip=False)
@@ -120,28 +119,18 @@ def test_resume_with_changes_goes_on(tiny_run, tmp_path, capsys):
     assert load_run(workdir).step == 48
 
 
-def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(fails, tiny_run, tmp_path):
+def test_a_loss_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tiny_run, tmp_path, capsys):
     workdir = tmp_path / "run"
     shutil.copytree(tiny_run, workdir)
     changes = flags(training__num_steps=80, optim__lr=1e30, optim__warmup_steps=0, optim__grad_clip=0)
     arguments = ["train", f"--config={DIGITS}", f"--workdir={workdir}", "--resume_with_changes", *changes]
     assert main(arguments) == 1
+    line = capsys.readouterr().err.strip().splitlines()[-1]
     # The first update makes the weights useless, so the second step's loss is the first that shows it.
-    process_error = fails_line(arguments, fails)
-    assert "the loss is not finite at step 42 (its batch: examples 656 to 671 of the stream)" in process_error
-    assert "the last good checkpoint is step 40" in process_error
+    assert "the loss is not finite at step 42 (its batch: examples 656 to 671 of the stream)" in line
+    assert "the last good checkpoint is step 40" in line
     for mine, theirs in zip(restored(workdir), restored(tiny_run), strict=True):
         np.testing.assert_array_equal(mine, theirs)
-
-
-def fails_line(arguments, fails):
-    import io
-    from contextlib import redirect_stderr
-
-    stream = io.StringIO()
-    with redirect_stderr(stream):
-        assert main(arguments) == 1
-    return stream.getvalue().splitlines()[-1]
 
 
 def test_a_full_disk_stops_and_keeps_the_last_checkpoint(tiny_run, tmp_path, capsys, monkeypatch):
@@ -165,30 +154,50 @@ def test_a_full_disk_stops_and_keeps_the_last_checkpoint(tiny_run, tmp_path, cap
     assert load_run(workdir).step == 40
 
 
-@pytest.mark.parametrize("changes", [
-    {"parameterization__name": "noise", "loss__weighting": "noise", "loss__times": "uniform", "sampling__times": "uniform"},
-    {"parameterization__name": "score", "loss__weighting": "score", "model__embedding": "fourier"},
-    {"parameterization__name": "data", "loss__weighting": "data", "model__num_classes": "10", "data__random_flip": "true"},
-    {"loss__weighting": "likelihood", "optim__schedule": "constant", "optim__weight_decay": "0.1",
-     "model__dtype": "bfloat16", "model__remat": "true", "sampling__times": "log_snr"},
-], ids=lambda c: c.get("parameterization__name", "edm"))  # fmt: skip
-def test_every_choice_of_the_config_trains_and_learns(changes, tmp_path, capsys):
-    """Each option builds a run whose loss falls; the Denoiser of the run then beats the mean image on held-out data."""
-    arguments = flags(training__num_steps=80, training__log_every=8, optim__lr=5e-3, **changes)
-    assert main(["train", f"--config={DIGITS}:subvp", f"--workdir={tmp_path}/run", *arguments]) == 0, (
-        capsys.readouterr()
-    )
-    run = load_run(tmp_path / "run")
-    test = data.load("digits", image_size=8, num_channels=1, test_fraction=0.5).test
-    x0, labels = run.transform.forward(test.images[:256]), test.labels[:256]
-    denoiser = run.denoiser.replace(condition=labels) if run.config.model.num_classes else run.denoiser
-    t = run.denoiser.sde.time_at_log_snr(0.0)
+CHOICES = [
+    {"parameterization__name": "noise", "loss__weighting": "noise", "loss__times": "uniform"},
+    {"parameterization__name": "score", "loss__weighting": "data", "model__embedding": "fourier"},
+    {
+        "parameterization__name": "data",
+        "loss__weighting": "data",
+        "model__num_classes": 10,
+        "data__random_flip": "true",
+    },
+    {"model__dtype": "bfloat16", "model__remat": "true", "optim__schedule": "constant", "optim__weight_decay": 0.1},
+]
+
+
+@pytest.mark.parametrize("changes", CHOICES, ids=lambda c: c.get("parameterization__name", "edm"))
+def test_every_choice_of_the_config_learns(changes):
+    """After 150 steps the Denoiser's error at log-SNR 0 is well below that of the best constant, the mean image."""
+    config = tiny_config("subvp", optim__lr=5e-3, training__num_steps=150, training__steps_per_call=150, **changes)
+    dataset = load_data(config)
+    batches = data.training_batches(dataset.train, batch_size=16, seed=0, flip=config.data.random_flip)
+    train_steps = jax.jit(state.make_train_steps(make_step(config, None), 150))
+    trained, _ = train_steps(initial_state(config), take_batches(batches, 150, 150), 150)
+    transform = data.DataTransform()
+    x0, labels = transform.forward(dataset.test.images[:256]), dataset.test.labels[:256]
+    denoiser = build.denoiser(config, trained.ema, 1e-2).replace(condition=build.condition(config, labels))
+    t = denoiser.sde.time_at_log_snr(0.0)
     noise = np.random.default_rng(0).normal(size=x0.shape).astype(np.float32)
-    error = np.square(denoiser(run.denoiser.sde.perturb(x0, noise, t), t) - x0).mean()
-    assert error < 0.8 * np.square(x0 - x0.mean(0)).mean()
+    error = np.square(denoiser(denoiser.sde.perturb(x0, noise, t), t) - x0).mean()
+    assert error < 0.75 * np.square(x0 - x0.mean(0)).mean()
 
 
-@pytest.mark.parametrize("name, size, channels", [("mnist", 28, 1), ("cifar10_subset", 32, 3)])
+@pytest.mark.parametrize("weighting", ["score", "likelihood"])
+def test_weightings_of_the_score_do_not_overflow_at_the_smallest_times(weighting):
+    """Their weights reach 1e12 at training's t_min; Adam does not mind, an overflow would stop it."""
+    config = tiny_config(loss__weighting=weighting, loss__times="uniform")
+    batch = next(data.training_batches(load_data(config).train, batch_size=16, seed=0, flip=False))
+    before = initial_state(config)
+    after, metrics = jax.jit(make_step(config, None))(before, batch)
+    assert 0 < metrics["grad_norm"] < 1e12
+    after, _ = jax.jit(make_step(config, None))(after, batch)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, before.params)
+    assert 0 < max(jax.tree.leaves(moved)) < 0.01
+
+
+@pytest.mark.parametrize("name, size, channels", [("mnist", 28, 1)])
 def test_real_data_trains_by_one_override(name, size, channels, tmp_path):
     source = ROOT.parent / "shared" / "data" / f"{name}.npz"
     if not source.exists():

@@ -11,7 +11,7 @@ ROOT = Path(__file__).parents[2]
 
 OVERRIDES = {
     "model.channels": "8",
-    "model.channel_multipliers": "1,1",
+    "model.channel_multipliers": "1",
     "model.blocks_per_level": "1",
     "model.head_channels": "4",
     "data.batch_size": "16",

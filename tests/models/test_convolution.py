@@ -153,7 +153,14 @@ def test_misfits_are_refused():
 
 
 @pytest.mark.skipif(jax.default_backend() != "cpu", reason="XLA's loops are slow on CPU only")
-def test_a_gradient_in_a_loop_costs_what_it_costs_alone():
+@pytest.fixture
+def optimized():
+    jax.config.update("jax_disable_most_optimizations", False)
+    yield
+    jax.config.update("jax_disable_most_optimizations", True)
+
+
+def test_a_gradient_in_a_loop_costs_what_it_costs_alone(optimized):
     """XLA's own kernel gradient would take some twenty times as long in this loop."""
     n_steps, x, kernel = 4, normal(0, 32, 8, 8, 48, dtype=jnp.float32), normal(1, 3, 3, 48, 48, dtype=jnp.float32)
 

@@ -15,8 +15,6 @@ from models.layers.normalization import GroupNorm, group_count
 from models.layers.resampling import average_pool, nearest_upsample
 from models.layers.residual import ResidualBlock
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 
 def normal(seed, *shape):
     return jnp.asarray(np.random.default_rng(seed).normal(size=shape), jnp.float32)

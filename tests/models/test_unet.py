@@ -10,8 +10,6 @@ import pytest
 
 import models
 
-pytestmark = pytest.mark.usefixtures("quick_compilation")
-
 TINY = {
     "channels": 8,
     "channel_multipliers": [1, 2],

@@ -30,7 +30,6 @@ EVERY_METHOD = [
     EulerMaruyama(),
     ReverseDiffusion(),
     Ancestral(),
-    DDIM(),
     DDIM(eta=0.5),
     Heun(),
     Heun(churn=10.0),
@@ -40,16 +39,22 @@ EVERY_METHOD = [
 ]
 
 every_method = pytest.mark.parametrize("method", EVERY_METHOD, ids=str)
+METHODS_OF_EVERY_SDE = [EulerMaruyama(), ReverseDiffusion(), PredictorCorrector()]
+METHODS_OF_ONE_SDE = [Ancestral(), DDIM(eta=0.5), Heun(churn=20.0)]
 stochastic = pytest.mark.parametrize(
-    "method",
-    [EulerMaruyama(), ReverseDiffusion(), Ancestral(), PredictorCorrector(), DDIM(eta=0.5), Heun(churn=20.0)],
-    ids=str,
+    "sde, method",
+    [(sde, method) for sde in EVERY_SDE for method in METHODS_OF_EVERY_SDE]
+    + [(EVERY_SDE[0], method) for method in METHODS_OF_ONE_SDE],
+    ids=lambda value: type(value).__name__,
 )
 
 
 @pytest.mark.parametrize("method, order", [(DDIM(), 1), (Heun(), 2)], ids=["DDIM", "Heun"])
-@pytest.mark.parametrize("grid", [uniform_times, karras_times])
-@every_sde
+@pytest.mark.parametrize(
+    "sde, grid",
+    [(sde, uniform_times) for sde in EVERY_SDE] + [(EVERY_SDE[2], karras_times)],
+    ids=lambda value: getattr(value, "__name__", type(value).__name__),
+)
 def test_error_falls_at_the_methods_order(sde, grid, method, order):
     """Against the exact probability flow of a Gaussian."""
     denoiser = exact.Gaussian(sde, mean=0.7, std=0.5)
@@ -61,9 +66,8 @@ def test_error_falls_at_the_methods_order(sde, grid, method, order):
         end = sample(keys(7), denoiser, method, times, (1,), x_init=start, denoise=False)
         return np.sqrt(np.mean((end - expected) ** 2))
 
-    errors = np.array([error(n) for n in (32, 64, 128, 256)])
-    orders = np.log2(errors[:-1] / errors[1:])
-    np.testing.assert_allclose(orders[-1], order, atol=0.15)
+    errors = np.array([error(n) for n in (128, 256)])
+    np.testing.assert_allclose(np.log2(errors[0] / errors[1]), order, atol=0.15)
 
 
 @every_sde
@@ -84,7 +88,6 @@ def test_variance_after_the_last_step_is_the_datas(sde, method):
 
 
 @stochastic
-@every_sde
 def test_stochastic_methods_reach_the_mixture(sde, method):
     """Kolmogorov-Smirnov against the exact distribution function, at the statistical floor of 4,000 samples."""
     weights, means, std = np.array([0.3, 0.7]), np.array([[-1.0], [1.5]]), 0.3
@@ -219,7 +222,7 @@ def test_one_program_serves_every_weight_and_number():
     assert _sample._cache_size() == before
 
 
-@every_method
+@pytest.mark.parametrize("method", [Ancestral(), Heun(churn=10.0), PredictorCorrector()], ids=str)
 def test_no_key_is_used_twice(method):
     sde = EVERY_SDE[0]
     with jax.debug_key_reuse(True):
@@ -262,30 +265,41 @@ def test_a_grid_that_does_not_fit_denoise_is_refused():
         sample(keys(1), denoiser, DDIM(), jnp.zeros(1), (1,))
 
 
+@struct.dataclass
+class Toy(TrigonometricSDE):
+    """A process that no other file knows."""
+
+    def sigma(self, t):
+        return 2 * jnp.sin(0.5 * jnp.pi * t)
+
+
+TOY = Toy(t_min=1e-2, t_max=0.99)
+
+
+@pytest.fixture(scope="module")
+def toy_mean():
+    """The data's mean, 0.8, as gradient descent on the loss finds it."""
+    with jax.enable_x64(True):
+        x0 = 0.8 + 0.1 * jax.random.normal(jax.random.key(0), (256, 1))
+
+        def loss(mean, keys):
+            return denoising_score_matching(keys, exact.Gaussian(TOY, mean=mean, std=0.1), x0).mean()
+
+        @jax.jit
+        def train(mean):
+            steps = jax.random.split(jax.random.key(1), (200, 256))
+            return jax.lax.scan(lambda m, k: (m - 0.05 * jax.grad(loss)(m, k), None), mean, steps)[0]
+
+        return float(train(jnp.float64(0.0)))
+
+
 @every_method
-def test_a_toy_sde_trains_and_samples(method):
-    """Defined in this test alone: a linear Denoiser finds the data's mean by gradient descent, and samples have it."""
-
-    @struct.dataclass
-    class Toy(TrigonometricSDE):
-        def sigma(self, t):
-            return 2 * jnp.sin(0.5 * jnp.pi * t)
-
-    sde = Toy(t_min=1e-2, t_max=0.99)
-    x0 = 0.8 + 0.1 * jax.random.normal(jax.random.key(0), (256, 1))
-
-    def loss(mean, keys):
-        return denoising_score_matching(keys, exact.Gaussian(sde, mean=mean, std=0.1), x0).mean()
-
-    @jax.jit
-    def train(mean):
-        steps = jax.random.split(jax.random.key(1), (200, 256))
-        return jax.lax.scan(lambda m, k: (m - 0.05 * jax.grad(loss)(m, k), None), mean, steps)[0]
-
-    mean = train(jnp.float64(0.0))
-    assert abs(mean - 0.8) < 0.03
-    x = sample(keys(500), exact.Gaussian(sde, mean=mean, std=0.1), method, karras_times(sde, 100), (1,))
-    assert abs(x.mean() - 0.8) < 0.05 if not isinstance(method, Langevin) else abs(x.mean() - 0.8) < 0.2
+def test_a_toy_sde_trains_and_samples(method, toy_mean):
+    """Training finds the data's mean, and samples by every method have it."""
+    assert abs(toy_mean - 0.8) < 0.03
+    x = sample(keys(500), exact.Gaussian(TOY, mean=toy_mean, std=0.1), method, karras_times(TOY, 100), (1,))
+    # Langevin dynamics alone are far from done after 300 corrections.
+    assert abs(x.mean() - 0.8) < (0.2 if str(method).startswith("Langevin") else 0.05)
 
 
 def test_a_method_written_in_a_notebook_samples():
