@@ -75,26 +75,34 @@ class Checkpoints:
         Args:
             abstract: the shapes and dtypes expected (`jax.eval_shape`).
             data_iterator: as made for this config, at its start.
+
+        Raises:
+            UserError: the checkpoint is of another network or optimizer.
         """
-        device = jax.local_devices()[0]
-        sharding = jax.sharding.SingleDeviceSharding(device)
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
-        restored = self._manager.restore(
-            self.latest_step(),
-            args=ocp.args.Composite(
-                state=ocp.args.StandardRestore(target.replace(ema=None)),
-                ema=ocp.args.StandardRestore(target.ema),
-                data=grain.checkpoint.CheckpointRestore(data_iterator),
-            ),
+        target = _on_first_device(abstract)
+        restored = self._restore(
+            state=ocp.args.StandardRestore(target.replace(ema=None)),
+            ema=ocp.args.StandardRestore(target.ema),
+            data=grain.checkpoint.CheckpointRestore(data_iterator),
         )
         return restored.state.replace(ema=restored.ema)
 
     def restore_ema(self, abstract: Any) -> Any:
-        """The newest checkpoint's EMA weights, of the shapes and dtypes of `abstract`."""
-        sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-        target = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
-        items = ocp.args.Composite(ema=ocp.args.StandardRestore(target))
-        return self._manager.restore(self.latest_step(), args=items).ema
+        """The newest checkpoint's EMA weights, of the shapes and dtypes of `abstract`.
+
+        Raises:
+            UserError: the checkpoint is of another network.
+        """
+        return self._restore(ema=ocp.args.StandardRestore(_on_first_device(abstract))).ema
+
+    def _restore(self, **items: Any) -> Any:
+        try:
+            return self._manager.restore(self.latest_step(), args=ocp.args.Composite(**items))
+        except ValueError as error:
+            raise UserError(
+                f"the checkpoint of step {self.latest_step()} in {self.folder} does not fit the config: another network "
+                f"or optimizer made it ({' '.join(str(error).split())[:200]} ...)"
+            ) from error
 
     def close(self) -> None:
         """Waits for a save under way.
@@ -108,3 +116,9 @@ class Checkpoints:
             raise self._not_written(error) from error
         finally:
             self._manager.close()
+
+
+def _on_first_device(abstract: Any) -> Any:
+    """Where to restore to: one device, whatever devices saved it."""
+    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
