@@ -37,7 +37,7 @@ def get_config(process: str = "vp"):
 
     config.training.num_steps = 1_800
     config.training.steps_per_call = 20
-    config.training.log_every = 100
+    config.training.log_every = 20
     config.training.checkpoint_every = 600
     config.training.sample_every = 600
     config.training.ema_decay = 0.998

@@ -101,7 +101,7 @@ def _figures(measured: dict[str, Any]) -> str:
 def _levels(measured: dict[str, Any]) -> str:
     pairs = zip(measured["held_out_loss"], measured["training_loss"], strict=True)
     rows = [
-        [f"{a['noise_to_signal']:.3g}", f"{a['log_snr']:.2f}", f"{a['loss']:.4f}", f"{b['loss']:.4f}"] for a, b in pairs
+        [f"{a['noise_to_signal']:.3g}", f"{a['log_snr']:.2f}", f"{a['loss']:.3g}", f"{b['loss']:.3g}"] for a, b in pairs
     ]
     note = "Mean squared error of the predicted noise, per pixel; 1 is no better than predicting 0."
     return _table(["sigma / alpha", "log-SNR", "held-out images", "training images"], rows) + f"<p>{note}</p>"

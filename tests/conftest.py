@@ -3,6 +3,12 @@
 Programs are compiled with fewer optimizations, in half the time; the test of speed turns them on again.
 """
 
+import os
+
+# Eight devices take turns on few cores: a device may have to wait long for the others at an average, and XLA would end
+# the process after 40 seconds of it.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_terminate_timeout_seconds=600"
+
 import jax
 
 jax.config.update("jax_num_cpu_devices", 8)

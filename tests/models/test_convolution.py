@@ -152,7 +152,6 @@ def test_misfits_are_refused():
         convolution(jnp.zeros((1, 4, 4, 3)), jnp.zeros((3, 3, 3, 4), jnp.bfloat16))
 
 
-@pytest.mark.skipif(jax.default_backend() != "cpu", reason="XLA's loops are slow on CPU only")
 @pytest.fixture
 def optimized():
     jax.config.update("jax_disable_most_optimizations", False)
@@ -160,6 +159,7 @@ def optimized():
     jax.config.update("jax_disable_most_optimizations", True)
 
 
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="XLA's loops are slow on CPU only")
 def test_a_gradient_in_a_loop_costs_what_it_costs_alone(optimized):
     """XLA's own kernel gradient would take some twenty times as long in this loop."""
     n_steps, x, kernel = 4, normal(0, 32, 8, 8, 48, dtype=jnp.float32), normal(1, 3, 3, 48, 48, dtype=jnp.float32)

@@ -114,7 +114,8 @@ def test_dropout_of_an_example_depends_on_its_own_key_alone():
     np.testing.assert_array_equal(module.apply({}, x[:1], keys[4:5])[0], y[4])
     np.testing.assert_array_equal(module.apply({}, x, keys[::-1]), y[::-1])
     assert not np.array_equal(y[0], y[1])
-    np.testing.assert_allclose(np.unique(y), [0, 1 / 0.7], rtol=1e-6)
+    np.testing.assert_allclose(np.unique(y), [0, 1 / (1 - 77 / 256)], rtol=1e-6)  # 0.3 is applied as 77/256
+    np.testing.assert_allclose(np.mean(y == 0), 77 / 256, atol=0.01)
     np.testing.assert_allclose(np.mean(y), 1, atol=0.02)
     np.testing.assert_array_equal(module.apply({}, x, None), x)
 
