@@ -88,7 +88,7 @@ def evaluate_run(run: Run, dataset: data.Dataset, strategy: Any) -> dict[str, An
     replace_text(run.workdir.metrics, json.dumps(measured, indent=2) + "\n")
     pictures.save(run.workdir.strip, _strip(run, sampler), config.data.image_size)
     report.write(run.workdir)
-    print(summary(measured))
+    print(report.summary(measured))
     print(f"Samples over training: {run.workdir.samples}\nReport: {run.workdir.report}")
     return measured
 
@@ -105,19 +105,3 @@ def _strip(run: Run, sampler: Sampler) -> np.ndarray:
     scaled = states[shown] / scale[shown, None, None, None, None]
     tiles = run.transform.inverse(scaled).swapaxes(0, 1)
     return pictures.grid(tiles.reshape(-1, *tiles.shape[2:]), columns=len(shown))
-
-
-FIGURES = {
-    "frechet_distance": "Frechet distance",
-    "kernel_distance": "kernel distance",
-    "precision": "precision",
-    "recall": "recall",
-}
-
-
-def summary(measured: dict[str, Any]) -> str:
-    """The figures as a small table: samples beside real images."""
-    lines = [f"{'':18}{'samples':>10}{'real':>10}   (against {measured['reference']})"]
-    for key, name in FIGURES.items():
-        lines.append(f"{name:18}{measured['samples'][key]:10.3f}{measured['real'][key]:10.3f}")
-    return "\n".join(lines)

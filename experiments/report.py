@@ -81,16 +81,28 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-MEANINGS = {
-    "frechet_distance": "Frechet distance (less is better)",
-    "kernel_distance": "Kernel distance (less is better)",
-    "precision": "Precision (samples that look real)",
-    "recall": "Recall (real images that are covered)",
+# Name and meaning of each figure of `metrics.compare`.
+FIGURES = {
+    "frechet_distance": ("Frechet distance", "less is better"),
+    "kernel_distance": ("kernel distance", "less is better"),
+    "precision": ("precision", "samples that look real"),
+    "recall": ("recall", "real images that are covered"),
 }
 
 
+def summary(measured: dict[str, Any]) -> str:
+    """The figures as a small table in text: samples beside real images."""
+    lines = [f"{'':18}{'samples':>10}{'real':>10}   (against {measured['reference']})"]
+    for key, (name, _) in FIGURES.items():
+        lines.append(f"{name:18}{measured['samples'][key]:10.3f}{measured['real'][key]:10.3f}")
+    return "\n".join(lines)
+
+
 def _figures(measured: dict[str, Any]) -> str:
-    rows = [[text, f"{measured['samples'][key]:.3f}", f"{measured['real'][key]:.3f}"] for key, text in MEANINGS.items()]
+    rows = [
+        [f"{name} ({meaning})", f"{measured['samples'][key]:.3f}", f"{measured['real'][key]:.3f}"]
+        for key, (name, meaning) in FIGURES.items()
+    ]
     note = (
         f"{measured['sampling']['num_samples']:,} samples, and {measured['real']['images']}, each against "
         f"{measured['reference']}. Features: {measured['features']}"

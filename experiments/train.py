@@ -193,7 +193,7 @@ class Monitor:
         self._learning_rate = build.learning_rate(config)
         interval = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log file wants few lines
         self._bar = tqdm(
-            total=config.training.num_steps, initial=step, unit="step", desc="training", mininterval=interval
+            total=config.training.num_steps, initial=step, unit="step", desc="compiling", mininterval=interval
         )
         self._since = time.perf_counter()
 
@@ -229,6 +229,7 @@ class Monitor:
         now = time.perf_counter()
         speed, self._since = n * self._config.data.batch_size / (now - self._since), now
         means = {name: float(value.mean()) for name, value in values.items()}
+        self._bar.set_description_str("training", refresh=False)
         self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {speed:,.0f} img/s", refresh=False)
         self._bar.update(n)
         if step % self._config.training.log_every == 0 or step == self._config.training.num_steps:

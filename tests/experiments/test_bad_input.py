@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from experiments import build
+from experiments.__main__ import main
 from tests.experiments.tiny import ROOT, flags
 
 DIGITS = f"{ROOT}/configs/digits.py"
@@ -83,6 +85,14 @@ def test_train_names_a_config_that_cannot_be_loaded(fails, tmp_path, config, mes
 def test_the_command_line_names_missing_and_unknown_parts(fails):
     assert "the following arguments are required: --workdir" in fails("train", f"--config={DIGITS}")
     assert "invalid choice: 'trian'" in fails("trian")
+
+
+def test_help_lists_every_method(capsys):
+    with pytest.raises(SystemExit) as end:
+        main(["sample", "--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert all(name in text for name in build.METHODS)
 
 
 def image(path, size=8):
