@@ -1,11 +1,16 @@
 """The digits experiment at a size that compiles in seconds: everything is on, nothing is large."""
 
+import json
 import os
 import subprocess
 import sys
 from pathlib import Path
 
-from experiments import config
+import jax
+
+from experiments import config, data
+from experiments.checkpoint import Checkpoints
+from experiments.train import abstract_state
 
 ROOT = Path(__file__).parents[2]
 
@@ -50,3 +55,18 @@ def command(*arguments: str, devices: int = 1) -> subprocess.Popen:
 
 def train_command(workdir: Path, **changes: str) -> subprocess.Popen:
     return command("train", "--config=configs/digits.py", f"--workdir={workdir}", *flags(**changes))
+
+
+def restored(workdir: Path):
+    """Everything in the newest checkpoint: step, weights, optimizer, EMA, and the next batch of data."""
+    config = tiny_config()
+    dataset = data.load("digits", image_size=8, num_channels=1, test_fraction=0.5)
+    iterator = data.training_batches(dataset.train, batch_size=16, seed=0, flip=False)
+    with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
+        state = checkpoints.restore(abstract_state(config), iterator)
+    return [*jax.tree.leaves(state), next(iterator)["image"]]
+
+
+def history(workdir: Path):
+    rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]

@@ -1,0 +1,63 @@
+"""Every choice of the config learns, and the other experiments train."""
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import build, data, state
+from experiments.__main__ import main
+from experiments.train import initial_state, load_data, make_step, take_batches
+from tests.experiments.tiny import ROOT, flags, tiny_config
+
+CHOICES = [
+    {"parameterization__name": "noise", "loss__weighting": "noise", "loss__times": "uniform"},
+    {"parameterization__name": "score", "loss__weighting": "noise", "model__embedding": "fourier"},
+    {
+        "parameterization__name": "data",
+        "loss__weighting": "data",
+        "model__num_classes": 10,
+        "data__random_flip": "true",
+    },
+    {"model__dtype": "bfloat16", "model__remat": "true", "optim__schedule": "constant", "optim__weight_decay": 0.1},
+]
+
+
+@pytest.mark.parametrize("changes", CHOICES, ids=lambda c: c.get("parameterization__name", "edm"))
+def test_every_choice_of_the_config_learns(changes):
+    """After 150 steps the Denoiser's error at log-SNR 0 is below that of the best constant, the mean image."""
+    config = tiny_config("subvp", optim__lr=5e-3, training__num_steps=150, training__steps_per_call=150, **changes)
+    dataset = load_data(config)
+    batches = data.training_batches(dataset.train, batch_size=16, seed=0, flip=config.data.random_flip)
+    train_steps = jax.jit(state.make_train_steps(make_step(config, None), 150))
+    trained, _ = train_steps(initial_state(config), take_batches(batches, 150, 150), 150)
+    transform = data.DataTransform()
+    x0, labels = transform.forward(dataset.test.images[:256]), dataset.test.labels[:256]
+    denoiser = build.denoiser(config, trained.ema, 1e-2).replace(condition=build.condition(config, labels))
+    t = denoiser.sde.time_at_log_snr(0.0)
+    noise = np.random.default_rng(0).normal(size=x0.shape).astype(np.float32)
+    error = np.square(denoiser(denoiser.sde.perturb(x0, noise, t), t) - x0).mean()
+    assert error < 0.9 * np.square(x0 - x0.mean(0)).mean()
+
+
+@pytest.mark.parametrize("weighting", ["score", "likelihood"])
+def test_weightings_of_the_score_do_not_overflow_at_the_smallest_times(weighting):
+    """Their weights reach 1e12 at training's t_min; Adam does not mind, an overflow would stop it."""
+    config = tiny_config(loss__weighting=weighting, loss__times="uniform")
+    batch = next(data.training_batches(load_data(config).train, batch_size=16, seed=0, flip=False))
+    before = initial_state(config)
+    after, metrics = jax.jit(make_step(config, None))(before, batch)
+    assert 0 < metrics["grad_norm"] < 1e12
+    after, _ = jax.jit(make_step(config, None))(after, batch)
+    moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, before.params)
+    assert 0 < max(jax.tree.leaves(moved)) < 0.01
+
+
+def test_mnist_trains_by_one_override(tmp_path):
+    source = ROOT.parent / "shared" / "data" / "mnist.npz"
+    if not source.exists():
+        pytest.skip("needs mnist.npz, which is not part of the project")
+    arguments = flags(training__num_steps=4, training__sample_every=4, data__source=f"npz:{source}")
+    assert main(["train", f"--config={ROOT}/configs/mnist.py", f"--workdir={tmp_path}/run", *arguments]) == 0
+    picture = np.asarray(Image.open(tmp_path / "run" / "samples" / "step_00000004.png"))
+    assert picture.shape == (2 * (8 * 29 - 1), 2 * (8 * 29 - 1))
