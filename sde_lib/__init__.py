@@ -31,24 +31,31 @@ from sde_lib.parameterization import (
 )
 from sde_lib.sampling import (
     DDIM,
+    DEIS,
     Ancestral,
+    DPMSolver,
     EulerMaruyama,
     Heun,
     Langevin,
     Method,
     PredictorCorrector,
     ReverseDiffusion,
+    SinglestepDPMSolver,
+    UniPC,
+    optimal_times,
     sample,
 )
 from sde_lib.sde import SDE, VESDE, VPSDE, SubVPSDE
-from sde_lib.times import karras_times, log_snr_times, uniform_times
+from sde_lib.times import karras_times, log_snr_times, quadratic_times, uniform_times
 
 __all__ = [
     "DDIM",
+    "DEIS",
     "SDE",
     "VESDE",
     "VPSDE",
     "Ancestral",
+    "DPMSolver",
     "DataPrediction",
     "DataWeighting",
     "Denoiser",
@@ -69,12 +76,16 @@ __all__ = [
     "ReverseDiffusion",
     "ScorePrediction",
     "ScoreWeighting",
+    "SinglestepDPMSolver",
     "SubVPSDE",
+    "UniPC",
     "UniformTime",
     "denoising_score_matching",
     "exact",
     "karras_times",
     "log_snr_times",
+    "optimal_times",
+    "quadratic_times",
     "sample",
     "uniform_times",
 ]

@@ -11,7 +11,7 @@ the sample keeps the noise of t_min.
 import jax.numpy as jnp
 from jax import Array
 
-from sde_lib.sde import SDE
+from sde_lib.sde import SDE, VPSDE
 
 
 def _grid(sde: SDE, points: Array, denoise: bool) -> Array:
@@ -46,3 +46,24 @@ def log_snr_times(sde: SDE, n: int, *, denoise: bool = True) -> Array:
     """n steps of equal length in log-SNR, (n + 1,): the limit of `karras_times` for rho to infinity."""
     log_snr = jnp.linspace(sde.log_snr(sde.t_max), sde.log_snr(sde.t_min), _number_of_points(n, denoise))
     return _grid(sde, sde.time_at_log_snr(log_snr), denoise)
+
+
+def quadratic_times(sde: SDE, n: int, power: float = 2.0, *, denoise: bool = True) -> Array:
+    """n steps of equal length in tau^(1 / power), (n + 1,), where tau is the time at which `VPSDE()` has the same log-SNR.
+
+    For `VPSDE()` itself that is the quadratic grid of DDIM; every other process gets the same noise levels. With the
+    multistep methods it is more accurate than `karras_times` and `log_snr_times` (`python -m experiments benchmark
+    --suite=methods`).
+
+    Source: Song, Meng and Ermon (2021), https://arxiv.org/abs/2010.02502, appendix D.2, for VP.
+    """
+    return times_at(sde, jnp.linspace(0, 1, _number_of_points(n, denoise)), power, denoise=denoise)
+
+
+def times_at(sde: SDE, places: Array, power: float = 2.0, *, denoise: bool = True) -> Array:
+    """The times at the given places of `quadratic_times`, which rise from 0 (at t_max) to 1 (at t_min)."""
+    reference = VPSDE()
+    log_snr = jnp.stack([sde.log_snr(sde.t_max), sde.log_snr(sde.t_min)])
+    high, low = reference.time_at_log_snr(log_snr) ** (1 / power)
+    tau = (high + (low - high) * places) ** power
+    return _grid(sde, sde.time_at_log_snr(reference.log_snr(tau)), denoise)

@@ -6,17 +6,25 @@ Start at `sample.py` (the loop), then `method.py` (what a method is).
 from sde_lib.sampling.correctors import Langevin, PredictorCorrector
 from sde_lib.sampling.flows import DDIM, Heun
 from sde_lib.sampling.method import Method
+from sde_lib.sampling.multistep import DEIS, DPMSolver, UniPC
+from sde_lib.sampling.optimal_times import optimal_times
 from sde_lib.sampling.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
 from sde_lib.sampling.sample import sample
+from sde_lib.sampling.singlestep import SinglestepDPMSolver
 
 __all__ = [
     "DDIM",
+    "DEIS",
     "Ancestral",
+    "DPMSolver",
     "EulerMaruyama",
     "Heun",
     "Langevin",
     "Method",
     "PredictorCorrector",
     "ReverseDiffusion",
+    "SinglestepDPMSolver",
+    "UniPC",
+    "optimal_times",
     "sample",
 ]

@@ -1,0 +1,71 @@
+"""Singlestep methods: a step asks the Denoiser at points of its own and remembers nothing.
+
+| method                          | points, as parts of the step in log-SNR | evaluations | order |
+|---------------------------------|-----------------------------------------|-------------|-------|
+| `SinglestepDPMSolver(order=1)`  | 0                                       | 1           | 1     |
+| `SinglestepDPMSolver(order=2)`  | 0, 1/2                                  | 2           | 2     |
+| `SinglestepDPMSolver(order=3)`  | 0, 1/3, 2/3                             | 3           | 3     |
+
+Sources: Lu et al. (2022), https://arxiv.org/abs/2206.00927, algorithms 1 and 2, and https://arxiv.org/abs/2211.01095
+(for the Denoiser in place of the noise, and for the stochastic step); Gonzalez et al. (2023),
+https://arxiv.org/abs/2305.14267 (SEEDS), for noise that is shared by the stages of a step.
+"""
+
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+
+from sde_lib.randomness import split
+from sde_lib.sampling.exponential import combine, data_kernel, half_log_snr, homogeneous, lagrange, quadrature
+from sde_lib.sampling.method import Method, require
+
+STAGES = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}
+
+
+@struct.dataclass
+class SinglestepDPMSolver(Method):
+    """DPM-Solver++ with its evaluations inside the step.
+
+    The noise of a stochastic step is one path: that of a stage goes on to the step's end, so stages and step agree.
+
+    Attributes:
+        order: 1, 2 or 3: evaluations a step.
+        stochastic: tau >= 0, as in `DPMSolver`.
+    """
+
+    order: int = struct.field(pytree_node=False, default=2)
+    stochastic: float = 0.0
+
+    def __post_init__(self):
+        require(self.order in STAGES, f"SinglestepDPMSolver: order={self.order!r}: must be 1, 2 or 3")
+        require(
+            self.stochastic, f"SinglestepDPMSolver: stochastic={self.stochastic}: must be 0 or more", lambda v: v >= 0
+        )
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """One at the start and one at each point within."""
+        return self.order
+
+    def _integral(self, h: Array, nodes: list[Array], values: list[Array]) -> Array:
+        u, weights = quadrature(h)
+        polynomials = lagrange(u, jnp.stack(nodes), jnp.ones(len(nodes), bool))
+        return combine(polynomials @ (weights * data_kernel(u, h, self.stochastic)), jnp.stack(values))
+
+    def step(self, carry, keys, x, t, s, denoiser):
+        """From t to s; `order` evaluations."""
+        sde = denoiser.sde
+        start, end = half_log_snr(sde, t), half_log_snr(sde, s)
+        h, stages = end - start, STAGES[self.order]
+        nodes, values = [jnp.zeros_like(h)], [denoiser(x, t)]
+        base, reached = x / sde.alpha(t), jnp.zeros_like(h)
+        for key, part in zip(split(keys, self.order), (*stages, 1.0), strict=True):
+            base = homogeneous(key, base, start + reached, part * h - reached, self.stochastic)
+            reached = part * h
+            # The newest value with the first: a polynomial through all three would need stages of higher order.
+            y = base + self._integral(reached, [nodes[0], *nodes[1:][-1:]], [values[0], *values[1:][-1:]])
+            if part < 1:
+                at = sde.time_at_log_snr(2 * (start + reached))
+                nodes.append(reached)
+                values.append(denoiser(sde.alpha(at) * y, at))
+        return carry, sde.alpha(s) * y
