@@ -50,7 +50,7 @@ def get_config() -> ConfigDict:
     config.loss = loss = ConfigDict()
     # edm, noise, score, likelihood, data, v, velocity: 1 on the error of that name; min_snr, soft_min_snr, sigmoid
     loss.weighting = "edm"
-    loss.snr_gamma = 5.0  # min_snr, soft_min_snr: the largest weight of the error in x0
+    loss.snr_gamma = 5.0  # min_snr, soft_min_snr: the largest weight of the error in x0; published: 5 and 4
     loss.sigmoid_bias = 2.0  # sigmoid: the log-SNR (natural) at which the noise's error weighs one half
     # log_normal (of sigma / alpha), uniform (in t), log_snr (uniform in log-SNR), logit_normal (of t),
     # geometric_sigma (SMLD's levels), discrete (DDPM's t = i t_max / N)
