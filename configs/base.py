@@ -42,16 +42,25 @@ def get_config() -> ConfigDict:
 
     # What the network sees and what its output means.
     config.parameterization = parameterization = ConfigDict()
-    parameterization.name = "edm"  # edm, noise, score, data
+    parameterization.name = "edm"  # edm, noise, score, data, v, velocity (of the probability flow)
     parameterization.sigma_data = 0.5  # edm, score: standard deviation of the data in [-1, 1]
-    parameterization.time_scale = 999.0  # noise, data: noise_level = time_scale * t
+    parameterization.time_scale = 999.0  # noise, data, v, velocity: noise_level = time_scale * t
 
     # Denoising score matching.
     config.loss = loss = ConfigDict()
-    loss.weighting = "edm"  # edm, noise, score, likelihood, data
-    loss.times = "log_normal"  # log_normal (of sigma / alpha), uniform (in t)
-    loss.log_sigma_mean = -1.2  # log_normal: EDM's P_mean
+    # edm, noise, score, likelihood, data, v, velocity: 1 on the error of that name; min_snr, soft_min_snr, sigmoid
+    loss.weighting = "edm"
+    loss.snr_gamma = 5.0  # min_snr, soft_min_snr: the largest weight of the error in x0; published: 5 and 4
+    loss.sigmoid_bias = 2.0  # sigmoid: the log-SNR (natural) at which the noise's error weighs one half
+    # log_normal (of sigma / alpha), uniform (in t), log_snr (uniform in log-SNR), logit_normal (of t),
+    # geometric_sigma (SMLD's levels), discrete (DDPM's t = i t_max / N)
+    loss.times = "log_normal"
+    loss.log_sigma_mean = -1.2  # log_normal: EDM's P_mean, natural logarithm
     loss.log_sigma_std = 1.2  # log_normal: EDM's P_std
+    loss.logit_mean = 0.0  # logit_normal: less than 0 is nearer to the data
+    loss.logit_std = 1.0  # logit_normal
+    loss.discrete_levels = 1000  # geometric_sigma, discrete: the number of times
+    loss.importance = False  # divide by the density of the times: the average is over uniform times whatever they are
 
     # The images. They are uint8 at the source, and [-1, 1] for the model.
     config.data = data = ConfigDict()

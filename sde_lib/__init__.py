@@ -7,20 +7,35 @@
     denoiser = exact.GaussianMixture(sde, means=jax.numpy.array([[-2.0], [2.0]]))
     x = sample(jax.random.split(jax.random.key(0), 1000), denoiser, Heun(), karras_times(sde, 18), (1,))
 
-Read `sde.py` first, then `denoiser.py`, `losses.py`, `times.py` and `sampling/`.
+Read `sde.py` first, then `denoiser.py`, `losses/`, `times.py` and `sampling/`.
 """
 
 from sde_lib import exact
 from sde_lib.denoiser import Denoiser, FunctionDenoiser, NetworkDenoiser
 from sde_lib.losses import (
     DataWeighting,
+    DiscreteTime,
     EDMWeighting,
+    GeometricSigma,
+    LearnedLogVariance,
     LikelihoodWeighting,
+    LogitNormalTime,
     LogNormalSigma,
+    LowDiscrepancyTimes,
+    MinSNRWeighting,
     NoiseWeighting,
+    PerLogSNR,
     ScoreWeighting,
+    SigmoidWeighting,
+    SoftMinSNRWeighting,
+    TimeDistribution,
+    UniformLogSNR,
     UniformTime,
+    VelocityWeighting,
+    VWeighting,
     denoising_score_matching,
+    implicit_score_matching,
+    sliced_score_matching,
 )
 from sde_lib.parameterization import (
     DataPrediction,
@@ -28,6 +43,8 @@ from sde_lib.parameterization import (
     NoisePrediction,
     Parameterization,
     ScorePrediction,
+    VelocityPrediction,
+    VPrediction,
 )
 from sde_lib.sampling import (
     DDIM,
@@ -52,29 +69,46 @@ __all__ = [
     "DataPrediction",
     "DataWeighting",
     "Denoiser",
+    "DiscreteTime",
     "EDMPreconditioning",
     "EDMWeighting",
     "EulerMaruyama",
     "FunctionDenoiser",
+    "GeometricSigma",
     "Heun",
     "Langevin",
+    "LearnedLogVariance",
     "LikelihoodWeighting",
     "LogNormalSigma",
+    "LogitNormalTime",
+    "LowDiscrepancyTimes",
     "Method",
+    "MinSNRWeighting",
     "NetworkDenoiser",
     "NoisePrediction",
     "NoiseWeighting",
     "Parameterization",
+    "PerLogSNR",
     "PredictorCorrector",
     "ReverseDiffusion",
     "ScorePrediction",
     "ScoreWeighting",
+    "SigmoidWeighting",
+    "SoftMinSNRWeighting",
     "SubVPSDE",
+    "TimeDistribution",
+    "UniformLogSNR",
     "UniformTime",
+    "VPrediction",
+    "VWeighting",
+    "VelocityPrediction",
+    "VelocityWeighting",
     "denoising_score_matching",
     "exact",
+    "implicit_score_matching",
     "karras_times",
     "log_snr_times",
     "sample",
+    "sliced_score_matching",
     "uniform_times",
 ]
