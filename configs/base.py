@@ -42,16 +42,25 @@ def get_config() -> ConfigDict:
 
     # What the network sees and what its output means.
     config.parameterization = parameterization = ConfigDict()
-    parameterization.name = "edm"  # edm, noise, score, data
+    parameterization.name = "edm"  # edm, noise, score, data, v, velocity (of the probability flow)
     parameterization.sigma_data = 0.5  # edm, score: standard deviation of the data in [-1, 1]
-    parameterization.time_scale = 999.0  # noise, data: noise_level = time_scale * t
+    parameterization.time_scale = 999.0  # noise, data, v, velocity: noise_level = time_scale * t
 
     # Denoising score matching.
     config.loss = loss = ConfigDict()
-    loss.weighting = "edm"  # edm, noise, score, likelihood, data
-    loss.times = "log_normal"  # log_normal (of sigma / alpha), uniform (in t)
-    loss.log_sigma_mean = -1.2  # log_normal: EDM's P_mean
+    # edm, noise, score, likelihood, data, v, velocity: 1 on the error of that name; min_snr, soft_min_snr, sigmoid
+    loss.weighting = "edm"
+    loss.snr_gamma = 5.0  # min_snr, soft_min_snr: the largest weight of the error in x0; published: 5 and 4
+    loss.sigmoid_bias = 2.0  # sigmoid: the log-SNR (natural) at which the noise's error weighs one half
+    # log_normal (of sigma / alpha), uniform (in t), log_snr (uniform in log-SNR), logit_normal (of t),
+    # geometric_sigma (SMLD's levels), discrete (DDPM's t = i t_max / N)
+    loss.times = "log_normal"
+    loss.log_sigma_mean = -1.2  # log_normal: EDM's P_mean, natural logarithm
     loss.log_sigma_std = 1.2  # log_normal: EDM's P_std
+    loss.logit_mean = 0.0  # logit_normal: less than 0 is nearer to the data
+    loss.logit_std = 1.0  # logit_normal
+    loss.discrete_levels = 1000  # geometric_sigma, discrete: the number of times
+    loss.importance = False  # divide by the density of the times: the average is over uniform times whatever they are
 
     # The images. They are uint8 at the source, and [-1, 1] for the model.
     config.data = data = ConfigDict()
@@ -87,14 +96,19 @@ def get_config() -> ConfigDict:
 
     # How `sample`, the grids during training and `evaluate` draw.
     config.sampling = sampling = ConfigDict()
-    sampling.method = "heun"  # heun, ddim, ancestral, euler_maruyama, reverse_diffusion, langevin, predictor_corrector
+    # heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama,
+    # reverse_diffusion, langevin, predictor_corrector
+    sampling.method = "heun"
     sampling.steps = 18  # the denoising step included
-    sampling.times = "karras"  # karras, uniform, log_snr
+    sampling.times = "karras"  # karras, uniform, log_snr, quadratic
     sampling.rho = 7.0  # karras: 1 is uniform in sigma / alpha, infinity in its logarithm
     sampling.t_min = 1e-3  # where the denoising step is made
     sampling.batch_size = 256  # samples drawn at once on each device; does not change them
     sampling.label = -1  # class-conditional models: the class; -1 is sample i of class i mod num_classes
     sampling.eta = 0.0  # ddim: 0 is deterministic, 1 ancestral
+    sampling.order = 2  # dpm_solver, dpm_solver_singlestep, unipc, deis: 1 to 3
+    sampling.variable = "log_snr"  # of the polynomial of dpm_solver, unipc, deis: log_snr, angle, time
+    sampling.stochastic = 0.0  # dpm_solver, unipc: 0 is the probability flow, 1 the reverse-time SDE
     sampling.churn = 0.0  # heun: S_churn
     sampling.churn_min = 0.05  # heun: S_min, of sigma / alpha
     sampling.churn_max = 50.0  # heun: S_max

@@ -21,7 +21,8 @@ def get_config(process: str = "vp"):
     config.sde.sigma_max = 20.0
     sde.choose(config, process)
     config.parameterization.sigma_data = 0.75
-    config.loss.log_sigma_mean = -0.8
+    config.loss.log_sigma_mean = -0.5
+    config.loss.log_sigma_std = 1.0
 
     config.model.channels = 32
     config.model.channel_multipliers = (1, 2)
@@ -35,11 +36,11 @@ def get_config(process: str = "vp"):
     config.optim.warmup_steps = 200
     config.optim.schedule = "cosine"
 
-    config.training.num_steps = 1_800
+    config.training.num_steps = 1_500
     config.training.steps_per_call = 20
     config.training.log_every = 20
-    config.training.checkpoint_every = 600
-    config.training.sample_every = 600
+    config.training.checkpoint_every = 500
+    config.training.sample_every = 500
     config.training.ema_decay = 0.998
 
     config.sampling.batch_size = 64

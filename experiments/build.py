@@ -25,6 +25,8 @@ PARAMETERIZATIONS = {
     "noise": lambda c: sde_lib.NoisePrediction(time_scale=c.time_scale),
     "score": lambda c: sde_lib.ScorePrediction(sigma_data=c.sigma_data),
     "data": lambda c: sde_lib.DataPrediction(time_scale=c.time_scale),
+    "v": lambda c: sde_lib.VPrediction(time_scale=c.time_scale),
+    "velocity": lambda c: sde_lib.VelocityPrediction(time_scale=c.time_scale),
 }
 
 WEIGHTINGS = {
@@ -33,11 +35,20 @@ WEIGHTINGS = {
     "score": lambda c: sde_lib.ScoreWeighting(),
     "likelihood": lambda c: sde_lib.LikelihoodWeighting(),
     "data": lambda c: sde_lib.DataWeighting(),
+    "v": lambda c: sde_lib.VWeighting(),
+    "velocity": lambda c: sde_lib.VelocityWeighting(),
+    "min_snr": lambda c: sde_lib.MinSNRWeighting(gamma=c.loss.snr_gamma),
+    "soft_min_snr": lambda c: sde_lib.SoftMinSNRWeighting(gamma=c.loss.snr_gamma),
+    "sigmoid": lambda c: sde_lib.SigmoidWeighting(bias=c.loss.sigmoid_bias),
 }
 
 TIME_DISTRIBUTIONS = {
     "log_normal": lambda c: sde_lib.LogNormalSigma(mean=c.log_sigma_mean, std=c.log_sigma_std),
     "uniform": lambda c: sde_lib.UniformTime(),
+    "log_snr": lambda c: sde_lib.UniformLogSNR(),
+    "logit_normal": lambda c: sde_lib.LogitNormalTime(mean=c.logit_mean, std=c.logit_std),
+    "geometric_sigma": lambda c: sde_lib.GeometricSigma(levels=c.discrete_levels),
+    "discrete": lambda c: sde_lib.DiscreteTime(steps=c.discrete_levels),
 }
 
 PREDICTORS = {
@@ -48,6 +59,11 @@ PREDICTORS = {
     "heun": lambda c: sde_lib.Heun(
         churn=c.churn, churn_min=c.churn_min, churn_max=c.churn_max, churn_noise=c.churn_noise
     ),
+    "probability_flow": lambda c: sde_lib.ProbabilityFlow(),
+    "dpm_solver": lambda c: sde_lib.DPMSolver(c.order, c.variable, stochastic=c.stochastic),
+    "dpm_solver_singlestep": lambda c: sde_lib.SinglestepDPMSolver(c.order, c.stochastic),
+    "unipc": lambda c: sde_lib.UniPC(c.order, c.variable, stochastic=c.stochastic),
+    "deis": lambda c: sde_lib.DEIS(c.order, c.variable),
 }
 
 
@@ -69,6 +85,7 @@ TIME_GRIDS = {
     "uniform": lambda sde, c: sde_lib.uniform_times(sde, c.steps),
     "karras": lambda sde, c: sde_lib.karras_times(sde, c.steps, c.rho),
     "log_snr": lambda sde, c: sde_lib.log_snr_times(sde, c.steps),
+    "quadratic": lambda sde, c: sde_lib.quadratic_times(sde, c.steps),
 }
 
 
@@ -143,19 +160,37 @@ def denoiser(config: ConfigDict, variables: Any, t_min: float) -> sde_lib.Networ
 
 
 def loss(config: ConfigDict) -> Callable:
-    """(keys, denoiser, x0, train=...) -> (B,), the experiment's denoising score-matching loss."""
-    weighting = _choose("loss.weighting", config.loss.weighting, WEIGHTINGS)(config)
-    times = _choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)(config.loss)
+    """(keys, denoiser, x0, train=...) -> (B,), the experiment's denoising score-matching loss.
+
+    Raises:
+        UserError: the numbers of the weighting or the times do not fit, or the times have no density to divide by.
+    """
+    make_weighting = _choose("loss.weighting", config.loss.weighting, WEIGHTINGS)
+    make_times = _choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)
+    process = sde(config, config.training.t_min)
+    try:
+        weighting, times = make_weighting(config), make_times(config.loss)
+        jax.eval_shape(lambda u: times.quantile(process, u), jnp.zeros(1))
+        if config.loss.importance:
+            jax.eval_shape(lambda t: times.log_density(process, t), jnp.ones(1))
+    except ValueError as error:
+        raise UserError(f"loss: {error}") from error
+    importance = config.loss.importance
 
     def compute(keys, denoiser, x0, *, train=False):
-        return sde_lib.denoising_score_matching(keys, denoiser, x0, weighting=weighting, times=times, train=train)
+        return sde_lib.denoising_score_matching(
+            keys, denoiser, x0, weighting=weighting, times=times, importance=importance, train=train
+        )
 
     return compute
 
 
 def method(config: ConfigDict) -> sde_lib.Method:
     """The sampling method."""
-    return _choose("sampling.method", config.sampling.method, METHODS)(config.sampling)
+    try:
+        return _choose("sampling.method", config.sampling.method, METHODS)(config.sampling)
+    except ValueError as error:
+        raise UserError(f"sampling: {error}") from error
 
 
 def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
@@ -211,7 +246,8 @@ POSITIVE = (
     "training.checkpoint_every", "training.keep_checkpoints", "training.log_every", "training.sample_every",
     "sampling.steps", "sampling.batch_size", "sampling.corrector_steps", "evaluation.num_samples",
     "evaluation.noise_levels", "optim.lr", "parameterization.sigma_data", "sampling.t_min", "training.t_min",
-    "evaluation.t_min", "sde.t_max", "sde.sigma_min", "sampling.snr", "sampling.rho", "model.channels",
+    "evaluation.t_min", "loss.snr_gamma", "loss.log_sigma_std", "loss.logit_std", "sde.t_max", "sde.sigma_min",
+    "sampling.snr", "sampling.rho", "model.channels",
 )  # fmt: skip
 
 

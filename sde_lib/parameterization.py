@@ -1,18 +1,33 @@
 """Parameterizations: what a network sees, and what its output means.
 
-Each turns one evaluation of `network(x, noise_level)` into the pair (x0, noise) with alpha x0 + sigma noise = x:
+Each turns one evaluation of `network(x, noise_level)` into the pair (x0, noise) with alpha x0 + sigma noise = x, and
+offers the way back, the output that a perfect network would give:
 
-| parameterization     | the output F is                        | noise_level        | published in |
-|----------------------|----------------------------------------|--------------------|--------------|
-| `NoisePrediction`    | noise                                  | 999 t              | DDPM, score_sde's VP and sub-VP |
-| `ScorePrediction`    | sigma times the score                  | log(sigma / alpha) | score_sde's VE (NCSN++), NCSNv2 |
-| `DataPrediction`     | x0                                     | 999 t              | |
-| `EDMPreconditioning` | (x0 - c_skip x / alpha) / c_out        | log(sigma/alpha)/4 | EDM |
+| parameterization     | the output F is                  | noise_level        | published in |
+|----------------------|----------------------------------|--------------------|--------------|
+| `NoisePrediction`    | noise                            | 999 t              | DDPM, score_sde's VP and sub-VP |
+| `ScorePrediction`    | sigma times the score: -noise    | log(sigma / alpha) | score_sde's VE (NCSN++), NCSNv2 |
+| `DataPrediction`     | x0                               | 999 t              | |
+| `VPrediction`        | v = (alpha noise - sigma x0) / r | 999 t              | progressive distillation |
+| `VelocityPrediction` | dx/dt = alpha' x0 + sigma' noise | 1000 t             | rectified flow, SD3 |
+| `EDMPreconditioning` | (x0 - c_skip x / alpha) / c_out  | log(sigma/alpha)/4 | EDM |
+
+with r = sqrt(alpha^2 + sigma^2), which is 1 for a variance-preserving process. Every F is linear in (x0, noise), so any
+output becomes any other at the same x and t:
+
+    other.output(sde, *one.x0_and_noise(network, sde, x, t), t)                       (`convert` does it)
+
+What a conversion can know is another matter: x0 = (x - sigma noise) / alpha multiplies the error of a predicted noise by
+sigma / alpha, and noise = (x - alpha x0) / sigma that of predicted data by alpha / sigma. v and EDM's output are rotations
+of (alpha x0, sigma noise) and keep both to rounding at every t. Here each formula is the one that loses no more than
+its parameterization must.
 
 The unit of `noise_level` is what the published networks were trained on, so that their weights keep their meaning.
 
 Sources: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Song et al. (2021), https://arxiv.org/abs/2011.13456,
-appendix C; Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 1.
+appendix C; Salimans and Ho (2022), https://arxiv.org/abs/2202.00512, section 4 and appendix D; Liu et al. (2023),
+https://arxiv.org/abs/2209.03003, eq. 1; Lipman et al. (2023), https://arxiv.org/abs/2210.02747, eq. 15; Karras et al.
+(2022), https://arxiv.org/abs/2206.00364, table 1.
 """
 
 from collections.abc import Callable
@@ -21,18 +36,36 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from sde_lib.sde import SDE, expand
+from sde_lib.sde import SDE, expand, time_derivative
 
 Network = Callable[[Array, Array], Array]
 
 
 @struct.dataclass
 class Parameterization:
-    """Turns a network's output into (x0, noise); x (B, *event), t (B,)."""
+    """Turns a network's output into (x0, noise), and back; x (B, *event), t (B,)."""
 
     def x0_and_noise(self, network: Network, sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
         """Both views, of the shape of x, from one call of `network(x, noise_level)`."""
         raise NotImplementedError(f"{type(self).__name__} must define x0_and_noise")
+
+    def output(self, sde: SDE, x0: Array, noise: Array, t: Array) -> Array:
+        """The output F that means (x0, noise) at x = alpha x0 + sigma noise: the network's target, of the shape of x0."""
+        raise NotImplementedError(f"{type(self).__name__} must define output")
+
+
+def convert(output: Array, source: Parameterization, target: Parameterization, sde: SDE, x: Array, t: Array) -> Array:
+    """What a network of the parameterization `target` would say where one of `source` says `output`.
+
+    Args:
+        output: what the source's network returned at (x, t), of the shape of x (B, *event).
+        source, target: the parameterizations.
+        sde: the forward process.
+        x: the noisy data, (B, *event).
+        t: its times, (B,).
+    """
+    x0, noise = source.x0_and_noise(lambda inputs, noise_level: output, sde, x, t)
+    return target.output(sde, x0, noise, t)
 
 
 def _x0_from_noise(sde: SDE, x: Array, noise: Array, t: Array) -> Array:
@@ -58,6 +91,10 @@ class NoisePrediction(Parameterization):
         noise = network(x, self.time_scale * t)
         return _x0_from_noise(sde, x, noise, t), noise
 
+    def output(self, sde, x0, noise, t):
+        """The noise."""
+        return noise
+
 
 @struct.dataclass
 class ScorePrediction(Parameterization):
@@ -80,6 +117,10 @@ class ScorePrediction(Parameterization):
         noise = -network(inputs, -0.5 * sde.log_snr(t))
         return _x0_from_noise(sde, x, noise, t), noise
 
+    def output(self, sde, x0, noise, t):
+        """sigma times the score of p(x_t | x0)."""
+        return -noise
+
 
 @struct.dataclass
 class DataPrediction(Parameterization):
@@ -95,6 +136,92 @@ class DataPrediction(Parameterization):
         """x0 = F(x, time_scale t)."""
         x0 = network(x, self.time_scale * t)
         return x0, _noise_from_x0(sde, x, x0, t)
+
+    def output(self, sde, x0, noise, t):
+        """The data."""
+        return x0
+
+
+@struct.dataclass
+class VPrediction(Parameterization):
+    """The network predicts v, the direction at right angles to x: a rotation of x0 and noise by the angle of the noise.
+
+    With r = sqrt(alpha^2 + sigma^2), cos = alpha / r and sin = sigma / r,
+
+        x / r = cos x0 + sin noise            x0    = cos x / r - sin v
+        v     = cos noise - sin x0            noise = sin x / r + cos v
+
+    For a variance-preserving process r = 1, and this is Salimans and Ho's v = alpha noise - sigma x0; for the others
+    (VE, sub-VP, rectified flow) the division by r keeps input and output at the scale of x0 and noise at every t, where
+    alpha noise - sigma x0 itself would grow with sigma. It is `EDMPreconditioning(sigma_data=1)` with the sign changed.
+
+    Source: Salimans and Ho (2022), https://arxiv.org/abs/2202.00512, appendix D.
+
+    Attributes:
+        time_scale: noise_level = time_scale * t.
+    """
+
+    time_scale: float = 999.0
+
+    @staticmethod
+    def _rotation(sde, x, t):
+        alpha, sigma = expand(sde.alpha(t), x), expand(sde.sigma(t), x)
+        r = jnp.hypot(alpha, sigma)
+        return alpha / r, sigma / r, r
+
+    def x0_and_noise(self, network, sde, x, t):
+        """The rotation back, of (x / r, F(x / r, time_scale t))."""
+        cos, sin, r = self._rotation(sde, x, t)
+        inputs = x / r
+        v = network(inputs, self.time_scale * t)
+        return cos * inputs - sin * v, sin * inputs + cos * v
+
+    def output(self, sde, x0, noise, t):
+        """v."""
+        cos, sin, _ = self._rotation(sde, x0, t)
+        return cos * noise - sin * x0
+
+
+@struct.dataclass
+class VelocityPrediction(Parameterization):
+    """The network predicts the velocity of the probability flow, as in flow matching: u = dx/dt = alpha' x0 + sigma' noise.
+
+    For rectified flow (alpha = 1 - t, sigma = t) that is noise - x0. From x and u
+
+        x0 = (sigma' x - sigma u) / w,    noise = (alpha u - alpha' x) / w,    w = alpha sigma' - alpha' sigma > 0.
+
+    The output is per unit of time: its scale is that of alpha' and sigma', which for VP grows as 1 / sqrt(t) near 0 and
+    for VE as sigma. The straight paths of rectified flow are its home.
+
+    Sources: Liu et al. (2023), https://arxiv.org/abs/2209.03003, eq. 1; Lipman et al. (2023),
+    https://arxiv.org/abs/2210.02747, eq. 15; Esser et al. (2024), https://arxiv.org/abs/2403.03206, for SD3.
+
+    Attributes:
+        time_scale: noise_level = time_scale * t; 1000 for SD3's networks.
+        data_last: the network's own time runs from noise at 0 to data at 1, as in Liu et al.'s and Lipman et al.'s
+            networks: it sees time_scale * (1 - t) and its output is -dx/dt, which is x0 - noise for rectified flow.
+    """
+
+    time_scale: float = 1000.0
+    data_last: bool = struct.field(pytree_node=False, default=False)
+
+    @staticmethod
+    def _rates(sde, x, t):
+        return expand(time_derivative(sde.alpha, t), x), expand(time_derivative(sde.sigma, t), x)
+
+    def x0_and_noise(self, network, sde, x, t):
+        """The two equations for x and u, solved for x0 and noise."""
+        u = -network(x, self.time_scale * (1 - t)) if self.data_last else network(x, self.time_scale * t)
+        alpha, sigma = expand(sde.alpha(t), x), expand(sde.sigma(t), x)
+        d_alpha, d_sigma = self._rates(sde, x, t)
+        w = alpha * d_sigma - d_alpha * sigma
+        return (d_sigma * x - sigma * u) / w, (alpha * u - d_alpha * x) / w
+
+    def output(self, sde, x0, noise, t):
+        """The velocity; its opposite with `data_last`."""
+        d_alpha, d_sigma = self._rates(sde, x0, t)
+        u = d_alpha * x0 + d_sigma * noise
+        return -u if self.data_last else u
 
 
 @struct.dataclass
@@ -115,12 +242,20 @@ class EDMPreconditioning(Parameterization):
 
     sigma_data: float = 0.5
 
+    def _coefficients(self, sde, x, t):
+        """alpha sigma_data / r, sigma / r and r = sqrt(alpha^2 sigma_data^2 + sigma^2): the standard deviation of x."""
+        signal, sigma = expand(sde.alpha(t), x) * self.sigma_data, expand(sde.sigma(t), x)
+        r = jnp.hypot(signal, sigma)
+        return signal / r, sigma / r, r
+
     def x0_and_noise(self, network, sde, x, t):
-        """x0 as above; noise from the same output by its own formula, for y - x0 loses its digits at small s."""
-        s = expand(sde.noise_to_signal(t), x)
-        total = jnp.sqrt(s**2 + self.sigma_data**2)
-        y = x / expand(sde.alpha(t), x)
-        output = network(y / total, -0.125 * sde.log_snr(t))
-        x0 = (self.sigma_data / total) ** 2 * y + (s * self.sigma_data / total) * output
-        noise = (s / total) * (y / total) - (self.sigma_data / total) * output
-        return x0, noise
+        """x0 as above, times alpha over alpha; noise from the same output, for x - alpha x0 loses its digits."""
+        cos, sin, r = self._coefficients(sde, x, t)
+        inputs = x / r
+        output = network(inputs, -0.125 * sde.log_snr(t))
+        return self.sigma_data * (cos * inputs + sin * output), sin * inputs - cos * output
+
+    def output(self, sde, x0, noise, t):
+        """(x0 - c_skip y) / c_out, in which the noise of y cancels all but c_skip s / c_out of itself."""
+        cos, sin, _ = self._coefficients(sde, x0, t)
+        return sin * x0 / self.sigma_data - cos * noise

@@ -3,8 +3,8 @@
 Start at `sample.py` (the loop), then `method.py` (what a method is).
 """
 
-from sde_lib.sampling.correctors import Langevin, PredictorCorrector
-from sde_lib.sampling.flows import DDIM, Heun
+from sde_lib.sampling.correctors import AnnealedLangevin, Langevin, PredictorCorrector
+from sde_lib.sampling.flows import DDIM, Heun, ProbabilityFlow
 from sde_lib.sampling.method import Method
 from sde_lib.sampling.multistep import DEIS, DPMSolver, UniPC
 from sde_lib.sampling.optimal_times import optimal_times
@@ -16,12 +16,14 @@ __all__ = [
     "DDIM",
     "DEIS",
     "Ancestral",
+    "AnnealedLangevin",
     "DPMSolver",
     "EulerMaruyama",
     "Heun",
     "Langevin",
     "Method",
     "PredictorCorrector",
+    "ProbabilityFlow",
     "ReverseDiffusion",
     "SinglestepDPMSolver",
     "UniPC",

@@ -1,11 +1,11 @@
-"""Methods of the probability-flow ODE, which carries p_t through time without noise: DDIM and Heun.
+"""Methods of the probability-flow ODE, which carries p_t through time without noise: Euler, DDIM and Heun.
 
 On y = x / alpha, with s = sigma / alpha for the time, the flow of any process is the same simple equation,
 
     dy / ds = noise(x, t),
 
-so both methods work on y and s: DDIM takes the Euler step, Heun the trapezoidal one. Each can add noise: DDIM by `eta`,
-Heun by `churn`.
+so DDIM and Heun work on y and s: DDIM takes the Euler step, Heun the trapezoidal one. Each can add noise: DDIM by `eta`,
+Heun by `churn`. `ProbabilityFlow` is the Euler step in x and t, score_sde's, kept for comparison.
 
 Sources: Song, Meng and Ermon (2021), https://arxiv.org/abs/2010.02502, eq. 12 to 14; Karras et al. (2022),
 https://arxiv.org/abs/2206.00364, algorithms 1 and 2.
@@ -20,8 +20,17 @@ from jax import Array
 
 from sde_lib.denoiser import Denoiser
 from sde_lib.randomness import standard_normal
-from sde_lib.sampling.method import Method
+from sde_lib.sampling.method import Method, require
 from sde_lib.sampling.predictors import posterior_variance
+
+
+@struct.dataclass
+class ProbabilityFlow(Method):
+    """The Euler step of dx/dt = velocity(x, t), on any process; `DDIM` is more accurate for one evaluation too."""
+
+    def step(self, carry, keys, x, t, s, denoiser):
+        """From t to s; one evaluation."""
+        return carry, x + (s - t) * denoiser.velocity(x, t)
 
 
 @struct.dataclass
@@ -33,6 +42,9 @@ class DDIM(Method):
     """
 
     eta: float = 0.0
+
+    def __post_init__(self):
+        require(self.eta, f"DDIM: eta={self.eta}: must be 0 or more", lambda v: v >= 0)
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
@@ -62,6 +74,9 @@ class Heun(Method):
     churn_min: float = 0.0
     churn_max: float = math.inf
     churn_noise: float = 1.0
+
+    def __post_init__(self):
+        require(self.churn, f"Heun: churn={self.churn}: must be 0 or more", lambda v: v >= 0)
 
     evaluations_per_step = 2
 

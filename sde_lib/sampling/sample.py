@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
@@ -47,17 +48,31 @@ def sample(
     """
     times = jnp.asarray(times)
     event_shape = tuple(event_shape)
-    _check(keys, times, event_shape, x_init, denoise)
+    _check(keys, denoiser.sde, times, event_shape, x_init, denoise)
     return _sample(keys, denoiser, method, times, event_shape, x_init, denoise, return_trajectory)
 
 
-def _check(keys, times, event_shape, x_init, denoise):
+def _check(keys, sde, times, event_shape, x_init, denoise):
+    if keys.ndim != 1 or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"keys must be a vector of typed keys, one per sample, as jax.random.split(jax.random.key(0), B) makes them; "
+            f"not {keys.dtype}{list(keys.shape)}"
+        )
     if times.ndim != 1 or times.shape[0] < 2:
         raise ValueError(f"times must be a vector of at least 2 times, not of shape {times.shape}")
     if x_init is not None and x_init.shape != (*keys.shape, *event_shape):
         raise ValueError(f"x_init has shape {x_init.shape}; keys and event_shape ask for {(*keys.shape, *event_shape)}")
     if isinstance(times, jax.core.Tracer):
         return
+    times = np.asarray(times)
+    rises = np.flatnonzero(~(times[:-1] > times[1:]))
+    if rises.size:
+        i = rises[0]
+        raise ValueError(
+            f"times must decrease, but times[{i}]={times[i]:g} is followed by times[{i + 1}]={times[i + 1]:g}"
+        )
+    if not isinstance(sde.t_max, jax.core.Tracer) and times[0] > sde.t_max * (1 + 1e-5):
+        raise ValueError(f"times start at {times[0]:g}, beyond the process's t_max={sde.t_max:g}")
     if denoise and times[-1] != 0:
         raise ValueError(
             f"the denoising step ends at clean data, time 0, but times end at {times[-1]:g}: "

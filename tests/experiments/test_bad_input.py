@@ -41,11 +41,23 @@ def nothing_is_compiled(monkeypatch, request):
             "--config.sampling.langevin_norm=x --config.sampling.method=langevin",
             "sampling.langevin_norm='x' is unknown",
         ),
-        ("--config.loss.weighting=snr", "loss.weighting='snr' is unknown: choose from data, edm, likelihood, noise"),
-        ("--config.loss.times=normal", "loss.times='normal' is unknown: choose from log_normal, uniform"),
+        ("--config.loss.weighting=snr", "loss.weighting='snr' is unknown: choose from data, edm, likelihood, min_snr"),
         (
-            "--config.parameterization.name=v",
-            "parameterization.name='v' is unknown: choose from data, edm, noise, score",
+            "--config.loss.times=normal",
+            "loss.times='normal' is unknown: choose from discrete, geometric_sigma, log_normal",
+        ),
+        (
+            "--config.parameterization.name=x0",
+            "parameterization.name='x0' is unknown: choose from data, edm, noise, score, v, velocity",
+        ),
+        ("--config.loss.snr_gamma=0", "loss.snr_gamma=0.0: must be more than 0"),
+        (
+            "--config.loss.times=discrete --config.loss.discrete_levels=1000000",
+            "loss: DiscreteTime: steps=1000000 of t_max=1.0 begin below t_min=1e-05: choose at most",
+        ),
+        (
+            "--config.loss.times=discrete --config.loss.importance=true",
+            "loss: DiscreteTime has no density in t, which importance weighting needs",
         ),
         ("--config.optim.name=adma", "optim.name='adma' is unknown: choose from adam; did you mean 'adam'?"),
         ("--config.optim.schedule=cos", "optim.schedule='cos' is unknown: choose from constant, cosine; did you mean"),

@@ -11,7 +11,8 @@ from experiments.train import initial_state, load_data, make_step, take_batches
 from tests.experiments.tiny import ROOT, flags, tiny_config
 
 CHOICES = [
-    {"parameterization__name": "noise", "loss__weighting": "noise", "loss__times": "uniform"},
+    {"parameterization__name": "v", "loss__weighting": "min_snr", "loss__times": "uniform"},
+    {"parameterization__name": "velocity", "loss__weighting": "velocity", "loss__times": "logit_normal"},
     {"parameterization__name": "score", "loss__weighting": "noise", "model__embedding": "fourier"},
     {
         "parameterization__name": "data",

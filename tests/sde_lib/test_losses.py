@@ -4,46 +4,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.stats
 
 from sde_lib import (
+    VPSDE,
     DataWeighting,
     EDMWeighting,
     FunctionDenoiser,
+    GeometricSigma,
     LikelihoodWeighting,
+    LogitNormalTime,
     LogNormalSigma,
+    LowDiscrepancyTimes,
     NoiseWeighting,
-    ScoreWeighting,
+    UniformLogSNR,
     UniformTime,
+    VWeighting,
     denoising_score_matching,
     exact,
 )
-from sde_lib.sde import expand
+from sde_lib.randomness import fold_in
 from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
-
-
-def at(t):
-    """All the weight of the time distribution on one time."""
-    return lambda keys, sde: jnp.full(keys.shape, t)
-
-
-@every_sde
-def test_weightings_are_the_squared_errors_that_the_table_names(sde):
-    """For D(x) = x / alpha the error in x0 is sigma / alpha times the noise: every loss is a multiple of the first."""
-    denoiser = FunctionDenoiser(sde, lambda x, t: x / expand(sde.alpha(t), x))
-    t, x0 = 0.3, np.random.default_rng(0).normal(size=(4000, 5))
-
-    def loss(weighting):
-        return denoising_score_matching(keys(4000), denoiser, x0, weighting=weighting, times=at(t))
-
-    noise = loss(NoiseWeighting())  # |noise|^2 / 5, which is chi-squared
-    assert scipy.stats.kstest(noise * 5, scipy.stats.chi2(5).cdf).pvalue > 0.01
-    s, sigma = sde.sigma(t) / sde.alpha(t), sde.sigma(t)
-    np.testing.assert_allclose(loss(ScoreWeighting()), noise / sigma**2, rtol=1e-9)
-    np.testing.assert_allclose(loss(LikelihoodWeighting()), noise * sde.diffusion(t) ** 2 / sigma**2, rtol=1e-9)
-    np.testing.assert_allclose(loss(DataWeighting()), noise * s**2, rtol=1e-9)
-    c_out = s * 0.7 / np.sqrt(s**2 + 0.7**2)
-    np.testing.assert_allclose(loss(EDMWeighting(0.7)), noise * s**2 / c_out**2, rtol=1e-9)
 
 
 @every_sde
@@ -89,20 +69,92 @@ def test_example_i_depends_on_key_i_alone(sde):
     assert len(np.unique(together)) == 8
 
 
-@every_sde
-def test_times_have_the_distribution_they_name(sde):
-    t = UniformTime()(keys(20_000), sde)
-    uniform = scipy.stats.uniform(sde.t_min, sde.t_max - sde.t_min)
-    assert scipy.stats.kstest(t, uniform.cdf).pvalue > 0.01
-    t = LogNormalSigma(mean=-0.5, std=0.4)(keys(20_000), sde)
-    log_sigma = np.log(sde.sigma(t) / sde.alpha(t))
-    assert scipy.stats.kstest(log_sigma, scipy.stats.norm(-0.5, 0.4).cdf).pvalue > 0.01
+MISSED = {"mean": 0.1, "std": 0.8}  # what the Denoiser of the next tests takes the data N(0.4, 0.5^2) for
 
 
-@every_sde
-def test_log_normal_times_stay_in_the_processes_range(sde):
-    t = LogNormalSigma(mean=0.0, std=20.0)(keys(1000), sde)
-    np.testing.assert_allclose((t.min(), t.max()), (sde.t_min, sde.t_max), rtol=1e-12)
+def expected_error(sde, t):
+    """E |D - x0|^2 at t in one dimension, for D = m' + k (x - alpha m'): a bias, a gain and noise let through."""
+    alpha, sigma = np.asarray(sde.alpha(t)), np.asarray(sde.sigma(t))
+    k = alpha * 0.8**2 / (alpha**2 * 0.8**2 + sigma**2)
+    return (1 - k * alpha) ** 2 * (0.5**2 + (0.4 - 0.1) ** 2) + k**2 * sigma**2
+
+
+IMPORTANCE = [
+    (UniformTime(), LikelihoodWeighting()),
+    (UniformLogSNR(), LikelihoodWeighting()),
+    (LogNormalSigma(-1.0, 1.5), NoiseWeighting()),
+    (LogitNormalTime(0.0, 2.0), VWeighting()),
+]
+
+
+@pytest.fixture(scope="module")
+def weighted_losses():
+    """20,000 losses of the wrong Denoiser with importance weights, for each pair of `IMPORTANCE`."""
+    with jax.enable_x64(True):
+        sde, n = VPSDE(t_min=1e-3), 20_000
+        denoiser = exact.Gaussian(sde, **MISSED)
+        x0 = exact.Gaussian(sde, 0.4, 0.5).sample(jax.random.key(1), (n, 2))
+
+        @jax.jit
+        def losses():
+            return [
+                denoising_score_matching(keys(n), denoiser, x0, weighting=w, times=times, importance=True)
+                for times, w in IMPORTANCE
+            ]
+
+        return sde, [np.asarray(loss) for loss in losses()]
+
+
+@pytest.mark.parametrize("i", range(len(IMPORTANCE)), ids=[type(times).__name__ for times, _ in IMPORTANCE])
+def test_importance_weights_keep_the_loss_at_uniform_times(weighted_losses, i):
+    """The mean is the quadrature over t of the closed-form error of a Denoiser that is wrong on purpose."""
+    sde, losses = weighted_losses
+    t = np.linspace(sde.t_min**0.5, sde.t_max**0.5, 20_001) ** 2
+    expected = np.trapezoid(IMPORTANCE[i][1](sde, t) * expected_error(sde, t), t) / (sde.t_max - sde.t_min)
+    assert abs(losses[i].mean() - expected) < 3.5 * losses[i].std() / np.sqrt(len(losses[i]))
+    assert losses[i].std() / np.sqrt(len(losses[i])) < 0.08 * expected
+
+
+def test_importance_sampling_takes_the_variance_out_of_the_likelihood(weighted_losses):
+    uniform, log_snr, *_ = weighted_losses[1]
+    assert log_snr.var() < 0.1 * uniform.var()
+
+
+def test_importance_weights_divide_the_uncertainty_too():
+    """The whole of e^{-u} w error + u is what the average over uniform times is taken of."""
+    sde = EVERY_SDE[0]
+    options = {"times": UniformLogSNR(), "log_variance": lambda sde, t: 3.0 * t}
+    args = keys(8), exact.Gaussian(sde), np.ones((8, 3))
+    t = options["times"](fold_in(keys(8), 0), sde)
+    relative = np.exp(UniformLogSNR().log_density(sde, t)) * (sde.t_max - sde.t_min)
+    weighted = denoising_score_matching(*args, importance=True, **options)
+    np.testing.assert_allclose(weighted * relative, denoising_score_matching(*args, **options), rtol=1e-9)
+
+
+def test_low_discrepancy_lowers_the_variance_of_a_batch():
+    """The mean loss of batches of 32 at even times, against independent ones."""
+    sde = VPSDE(t_min=1e-3)
+    denoiser, x0 = exact.Gaussian(sde, **MISSED), jnp.ones((32, 256))
+
+    @jax.jit
+    def mean_losses(step):
+        even = LowDiscrepancyTimes(jax.random.key(step), jnp.arange(32), 32)
+        both = [UniformTime(), even]
+        step_keys = jax.random.split(jax.random.key(1000 + step), 32)
+        return [
+            denoising_score_matching(step_keys, denoiser, x0, weighting=DataWeighting(), times=t).mean() for t in both
+        ]
+
+    independent, even = np.array([mean_losses(step) for step in range(100)]).T
+    assert even.var() < 0.2 * independent.var()
+    assert even.mean() == pytest.approx(independent.mean(), abs=4 * independent.std() / 10)
+
+
+def test_importance_without_a_density_is_an_error():
+    with pytest.raises(ValueError, match="GeometricSigma has no density in t, which importance weighting needs"):
+        denoising_score_matching(
+            keys(8), exact.Gaussian(EVERY_SDE[0]), np.ones((8, 3)), times=GeometricSigma(4), importance=True
+        )
 
 
 @pytest.mark.parametrize("weighting", [NoiseWeighting(), EDMWeighting(0.5)], ids=lambda w: type(w).__name__)

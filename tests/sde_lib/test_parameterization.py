@@ -1,0 +1,169 @@
+"""Parameterizations: targets as published, and conversions that lose no more than they must, at every t, in float32."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sde_lib import (
+    VESDE,
+    VPSDE,
+    DataPrediction,
+    EDMPreconditioning,
+    NetworkDenoiser,
+    NoisePrediction,
+    ScorePrediction,
+    SubVPSDE,
+    VelocityPrediction,
+    VPrediction,
+)
+from sde_lib.parameterization import convert
+from tests.sde_lib.processes import TrigonometricSDE, every_sde
+from tests.sde_lib.special_cases import NoiseLevelSDE, StraightSDE
+
+EVERY_PARAMETERIZATION = [
+    NoisePrediction(),
+    ScorePrediction(sigma_data=0.5),
+    DataPrediction(),
+    VPrediction(),
+    VelocityPrediction(),
+    EDMPreconditioning(0.5),
+]
+WIDE_RANGES = [
+    VPSDE(t_min=1e-5),
+    SubVPSDE(t_min=1e-5),
+    VESDE(t_min=1e-5, sigma_max=1348.0),
+    NoiseLevelSDE(t_min=2e-3, t_max=80.0),
+    StraightSDE(t_min=1e-5, t_max=0.9999),
+    TrigonometricSDE(t_min=1e-5, t_max=0.999),
+]
+
+
+def rates(sde, t):
+    """alpha, sigma and their derivatives, as columns."""
+    ones = np.ones_like(t)
+    pairs = [jax.jvp(f, (t,), (ones,)) for f in (sde.alpha, sde.sigma)]
+    return [np.asarray(a)[:, None] for a in (pairs[0][0], pairs[1][0], pairs[0][1], pairs[1][1])]
+
+
+def draw(n):
+    return np.random.default_rng(0).normal(size=(2, n, 3))
+
+
+@every_sde
+def test_the_output_is_what_the_table_says(sde):
+    t = np.array([sde.t_min, 0.1, 0.5, sde.t_max])
+    x0, noise = draw(4)
+    alpha, sigma = (np.asarray(f(t))[:, None] for f in (sde.alpha, sde.sigma))
+    s, d = sigma / alpha, 0.5
+    published = {
+        NoisePrediction: noise,
+        ScorePrediction: -noise,
+        DataPrediction: x0,
+        VPrediction: (alpha * noise - sigma * x0) / np.sqrt(alpha**2 + sigma**2),
+        VelocityPrediction: jax.jvp(lambda t: sde.perturb(x0, noise, t), (t,), (np.ones(4),))[1],
+        EDMPreconditioning: (x0 - d**2 / (s**2 + d**2) * (x0 + s * noise)) / (s * d / np.sqrt(s**2 + d**2)),
+    }
+    for p in EVERY_PARAMETERIZATION:
+        np.testing.assert_allclose(p.output(sde, x0, noise, t), published[type(p)], rtol=1e-8, atol=1e-10)
+
+
+def condition(parameterization, sde, t):
+    """The factors by which x0 and noise magnify rounding of x and of the output; 0 is not beyond their own size.
+
+    For the velocity: the terms of (sigma' x - sigma u) / w and (alpha u - alpha' x) / w at x0 and noise of size 1.
+    """
+    alpha, sigma, d_alpha, d_sigma = (np.abs(a) for a in rates(sde, t))
+    x, u, w = alpha + sigma, d_alpha + d_sigma, alpha * d_sigma + d_alpha * sigma
+    zero = np.zeros_like(alpha)
+    return {
+        NoisePrediction: (sigma / alpha, zero),
+        ScorePrediction: (sigma / alpha, zero),
+        DataPrediction: (zero, alpha / sigma),
+        VPrediction: (zero, zero),
+        VelocityPrediction: ((d_sigma * x + sigma * u) / w, (alpha * u + d_alpha * x) / w),
+        EDMPreconditioning: (zero, zero),
+    }[type(parameterization)]
+
+
+@pytest.mark.parametrize("sde", WIDE_RANGES, ids=lambda sde: type(sde).__name__)
+def test_every_pair_converts_in_float32_at_every_time(sde):
+    """A perfect network's output, rounded, becomes another's: the output, x0 and noise keep the digits they can."""
+    low, high = sde.noise_to_signal(np.array([sde.t_min, sde.t_max]))
+    levels = np.geomspace(low, high, 7)
+    t = np.clip(np.asarray(sde.time_at_log_snr(-2 * np.log(levels))), sde.t_min, sde.t_max)
+    t[0], t[-1] = sde.t_min, sde.t_max
+    t = t.astype(np.float32).astype(np.float64)
+    x0, noise = draw(len(t))
+    x = np.asarray(sde.perturb(x0, noise, t))
+    for one in EVERY_PARAMETERIZATION:
+        x0_loss, noise_loss = condition(one, sde, t)
+        perfect = np.asarray(one.output(sde, x0, noise, t), np.float32)
+        for other in EVERY_PARAMETERIZATION:
+            x0_more, noise_more = condition(other, sde, t)
+            # JAX's derivative of expm1 is expm1 + 1, so sigma' of VP near t_max has a digit less than sigma.
+            velocity = VelocityPrediction() in (one, other)
+            bit = (400 if velocity else 40) * np.finfo(np.float32).eps
+            expected = np.asarray(other.output(sde, x0, noise, t))
+            of_x0 = np.abs(other.output(sde, np.ones_like(x0), np.zeros_like(x0), t))
+            of_noise = np.abs(other.output(sde, np.zeros_like(x0), np.ones_like(x0), t))
+            with jax.enable_x64(False):
+                x32, t32 = x.astype(np.float32), t.astype(np.float32)
+                got = convert(perfect, one, other, sde, x32, t32)
+                x0_got, noise_got = other.x0_and_noise(lambda *_: got, sde, x32, t32)  # noqa: B023
+            assert got.dtype == x0_got.dtype == np.float32
+            pair = f"{type(one).__name__} to {type(other).__name__}"
+            assert (np.abs(got - expected) < bit * (of_x0 * (1 + x0_loss) + of_noise * (1 + noise_loss))).all(), pair
+            assert (np.abs(x0_got - x0) < bit * (1 + x0_loss + x0_more)).all(), pair
+            assert (np.abs(noise_got - noise) < bit * (1 + noise_loss + noise_more)).all(), pair
+
+
+def test_v_and_velocity_hold_where_no_signal_is_left():
+    """At t = 1 rectified flow has alpha = 0, where x0 cannot be had from the noise."""
+    sde, t = StraightSDE(), np.ones(2)
+    x0, noise = draw(2)
+    for p in (VPrediction(), VelocityPrediction()):
+        got = p.x0_and_noise(lambda *_: p.output(sde, x0, noise, t), sde, noise, t)  # noqa: B023
+        np.testing.assert_allclose(got, (x0, noise), rtol=1e-12)
+
+
+class Recorder:
+    """A network that notes what it sees and answers with zeros."""
+
+    def apply(self, variables, x, noise_level, condition, *, train):
+        self.seen = np.asarray(x), np.asarray(noise_level)
+        return jnp.zeros_like(x)
+
+
+@pytest.mark.parametrize(
+    "parameterization, level",
+    [
+        (VPrediction(), [0.0, 249.75, 999.0]),
+        (VelocityPrediction(), [0.0, 250.0, 1000.0]),
+        (VelocityPrediction(time_scale=1.0), [0.0, 0.25, 1.0]),
+        (VelocityPrediction(time_scale=999.0, data_last=True), [999.0, 749.25, 0.0]),
+    ],
+)
+def test_networks_see_the_time_of_their_kind(parameterization, level):
+    network = Recorder()
+    NetworkDenoiser(StraightSDE(), parameterization, network)(jnp.ones((3, 2)), jnp.array([0.0, 0.25, 1.0]))
+    np.testing.assert_allclose(network.seen[1], level, atol=1e-9)
+
+
+@every_sde
+def test_v_gives_the_network_an_input_of_unit_size(sde):
+    """x itself for VP, x / sqrt(alpha^2 + sigma^2) in general."""
+    network, t = Recorder(), jnp.array([sde.t_min, 0.3, sde.t_max])
+    x = np.sqrt(sde.alpha(t) ** 2 + sde.sigma(t) ** 2)[:, None] * np.ones((3, 2))
+    NetworkDenoiser(sde, VPrediction(), network)(x, t)
+    np.testing.assert_allclose(network.seen[0], 1, rtol=1e-12)
+
+
+def test_velocity_of_rectified_flow_is_noise_minus_data():
+    sde, t = StraightSDE(), np.array([0.1, 0.9])
+    x0, noise = draw(2)
+    np.testing.assert_allclose(VelocityPrediction().output(sde, x0, noise, t), noise - x0, rtol=1e-12)
+    other = VelocityPrediction(data_last=True)
+    np.testing.assert_allclose(other.output(sde, x0, noise, t), x0 - noise, rtol=1e-12)
+    got = other.x0_and_noise(lambda *_: x0 - noise, sde, np.asarray(sde.perturb(x0, noise, t)), t)
+    np.testing.assert_allclose(got, (x0, noise), rtol=1e-12)
