@@ -113,7 +113,7 @@ def get_config() -> ConfigDict:
     sampling.churn_min = 0.05  # heun: S_min, of sigma / alpha
     sampling.churn_max = 50.0  # heun: S_max
     sampling.churn_noise = 1.003  # heun: S_noise
-    sampling.predictor = "reverse_diffusion"  # predictor_corrector: any method but itself and langevin
+    sampling.predictor = "reverse_diffusion"  # predictor_corrector: any one-step method
     sampling.snr = 0.16  # langevin and predictor_corrector: sets the length of Langevin steps
     sampling.corrector_steps = 1  # langevin and predictor_corrector: Langevin steps at each time
     sampling.langevin_norm = "process"  # process, sample, batch: see sde_lib/sampling/correctors.py

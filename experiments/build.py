@@ -51,6 +51,7 @@ TIME_DISTRIBUTIONS = {
     "discrete": lambda c: sde_lib.DiscreteTime(steps=c.discrete_levels),
 }
 
+# One-step methods: what a corrector may move x between.
 PREDICTORS = {
     "euler_maruyama": lambda c: sde_lib.EulerMaruyama(),
     "reverse_diffusion": lambda c: sde_lib.ReverseDiffusion(),
@@ -60,10 +61,7 @@ PREDICTORS = {
         churn=c.churn, churn_min=c.churn_min, churn_max=c.churn_max, churn_noise=c.churn_noise
     ),
     "probability_flow": lambda c: sde_lib.ProbabilityFlow(),
-    "dpm_solver": lambda c: sde_lib.DPMSolver(c.order, c.variable, stochastic=c.stochastic),
     "dpm_solver_singlestep": lambda c: sde_lib.SinglestepDPMSolver(c.order, c.stochastic),
-    "unipc": lambda c: sde_lib.UniPC(c.order, c.variable, stochastic=c.stochastic),
-    "deis": lambda c: sde_lib.DEIS(c.order, c.variable),
 }
 
 
@@ -75,6 +73,9 @@ def _langevin(c: ConfigDict) -> sde_lib.Langevin:
 
 
 METHODS = PREDICTORS | {
+    "dpm_solver": lambda c: sde_lib.DPMSolver(c.order, c.variable, stochastic=c.stochastic),
+    "unipc": lambda c: sde_lib.UniPC(c.order, c.variable, stochastic=c.stochastic),
+    "deis": lambda c: sde_lib.DEIS(c.order, c.variable),
     "langevin": _langevin,
     "predictor_corrector": lambda c: sde_lib.PredictorCorrector(
         predictor=_choose("sampling.predictor", c.predictor, PREDICTORS)(c), corrector=_langevin(c)

@@ -109,7 +109,7 @@ class PredictorCorrector(Method):
     """At each time first the corrector, then the predictor's step to the next (Song et al., 2021, appendix G).
 
     Attributes:
-        predictor: any method.
+        predictor: any one-step method (a multistep method does not know what a corrector moved).
         corrector: anything with `correct` and `evaluations_per_step`.
     """
 

@@ -9,14 +9,20 @@ from flax import struct
 
 from sde_lib import (
     DDIM,
+    DEIS,
     Ancestral,
+    AnnealedLangevin,
+    DPMSolver,
     EulerMaruyama,
     FunctionDenoiser,
     Heun,
     Langevin,
     Method,
     PredictorCorrector,
+    ProbabilityFlow,
     ReverseDiffusion,
+    SinglestepDPMSolver,
+    UniPC,
     denoising_score_matching,
     exact,
     karras_times,
@@ -36,6 +42,12 @@ EVERY_METHOD = [
     Langevin(steps=3),
     PredictorCorrector(),
     PredictorCorrector(predictor=DDIM(), corrector=Langevin(snr=0.1, steps=2)),
+    ProbabilityFlow(),
+    AnnealedLangevin(),
+    DPMSolver(3, lower_order_final=True),
+    UniPC(2, "angle", stochastic=0.5),
+    DEIS(3),
+    SinglestepDPMSolver(3, stochastic=1.0),
 ]
 
 every_method = pytest.mark.parametrize("method", EVERY_METHOD, ids=str)
@@ -49,7 +61,7 @@ stochastic = pytest.mark.parametrize(
 )
 
 
-@pytest.mark.parametrize("method, order", [(DDIM(), 1), (Heun(), 2)], ids=["DDIM", "Heun"])
+@pytest.mark.parametrize("method, order", [(DDIM(), 1), (ProbabilityFlow(), 1), (Heun(), 2)], ids=str)
 @pytest.mark.parametrize(
     "sde, grid",
     [(sde, uniform_times) for sde in EVERY_SDE] + [(EVERY_SDE[2], karras_times)],
@@ -262,6 +274,12 @@ def test_a_grid_that_does_not_fit_denoise_is_refused():
         sample(keys(1), denoiser, DDIM(), uniform_times(sde, 4), (1,), x_init=jnp.ones((2, 1)))
     with pytest.raises(ValueError, match="at least 2 times"):
         sample(keys(1), denoiser, DDIM(), jnp.zeros(1), (1,))
+    with pytest.raises(ValueError, match=r"times must decrease, but times\[1\]=0\.5 is followed by times\[2\]=0\.6"):
+        sample(keys(1), denoiser, DDIM(), jnp.array([1.0, 0.5, 0.6, 0.0]), (1,))
+    with pytest.raises(ValueError, match=r"times start at 1\.5, beyond the process's t_max=1"):
+        sample(keys(1), denoiser, DDIM(), jnp.array([1.5, 0.5, 0.0]), (1,))
+    with pytest.raises(ValueError, match="keys must be a vector of typed keys"):
+        sample(jax.random.key(0), denoiser, DDIM(), uniform_times(sde, 4), (1,))
 
 
 @struct.dataclass
