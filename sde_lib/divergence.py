@@ -3,10 +3,11 @@
 Each estimator is given the derivative of one example's velocity as a linear function, u -> (dv/dx) u, which costs about
 one evaluation of the velocity:
 
-| estimator         | evaluations a step    | error                                                        |
-|-------------------|-----------------------|--------------------------------------------------------------|
-| `ExactDivergence` | one per dimension     | none                                                         |
-| `Hutchinson`      | one per probe         | variance sum_ij A_ij^2 / 2 over i != j of A = J + J^T (Rademacher), over probes |
+| estimator         | evaluations a step | variance                                                          |
+|-------------------|--------------------|-------------------------------------------------------------------|
+| `ExactDivergence` | one per dimension  | 0                                                                 |
+| `Hutchinson`      | one per probe      | 2 sum A_ij^2 / num_probes, A = (J + J^T) / 2, over i != j for     |
+|                   |                    | signs, over all i, j for normal probes                            |
 
 A new one defines `probes` and `__call__`. Probes are drawn once and kept over the whole solve, so that the ODE stays
 smooth and each probe gives an unbiased estimate of the whole integral; their spread is the standard error.
@@ -48,7 +49,9 @@ class ExactDivergence:
             return derivative(basis).reshape(-1)[index]
 
         indices = jnp.arange(x.size)
-        diagonal = jax.vmap(entry)(indices) if x.size <= self.chunk else jax.lax.map(entry, indices, batch_size=self.chunk)
+        diagonal = (
+            jax.vmap(entry)(indices) if x.size <= self.chunk else jax.lax.map(entry, indices, batch_size=self.chunk)
+        )
         return diagonal.sum()[None]
 
     def standard_error(self, estimates: Array) -> Array:

@@ -77,7 +77,7 @@ def encode(
         ValueError: x0 has no event axis, or a tolerance or `max_steps` is not positive.
     """
     x0 = check_solve(x0, rtol, atol, max_steps)
-    return _follow(denoiser, x0, rtol, atol, "forward", max_steps, adjoint)
+    return _follow(denoiser, x0, denoiser.sde.t_min, denoiser.sde.t_max, rtol, atol, max_steps, adjoint)
 
 
 def decode(
@@ -91,11 +91,18 @@ def decode(
 ) -> FlowSolution:
     """Carries noise z (B, *event) at t_max to data at t_min: the inverse of `encode`, with its arguments and errors."""
     z = check_solve(z, rtol, atol, max_steps)
-    return _follow(denoiser, z, rtol, atol, "backward", max_steps, adjoint)
+    return _follow(denoiser, z, denoiser.sde.t_max, denoiser.sde.t_min, rtol, atol, max_steps, adjoint)
 
 
 def interpolate(
-    denoiser: Denoiser, a: Array, b: Array, weights: Array, *, rtol: float = 1e-5, atol: float = 1e-5, max_steps: int = 4096
+    denoiser: Denoiser,
+    a: Array,
+    b: Array,
+    weights: Array,
+    *,
+    rtol: float = 1e-5,
+    atol: float = 1e-5,
+    max_steps: int = 4096,
 ) -> FlowSolution:
     """Images between a and b: decodings of points on the great circle between their encodings.
 
@@ -121,23 +128,18 @@ def interpolate(
     weights = jnp.asarray(weights, a.dtype)
     if a.shape != b.shape:
         raise ValueError(f"a has shape {a.shape} and b {b.shape}: they must be equal")
-    if weights.ndim != 1:
-        raise ValueError(f"weights must be a vector (W,), not of shape {weights.shape}")
-    return _interpolate(denoiser, a, b, weights, rtol, atol, max_steps)
-
-
-@partial(jax.jit, static_argnames="max_steps")
-def _interpolate(denoiser, a, b, weights, rtol, atol, max_steps):
-    follow = partial(_follow, denoiser, rtol=rtol, atol=atol, max_steps=max_steps, adjoint=None)
-    start, end = follow(a, direction="forward"), follow(b, direction="forward")
-
-    def between(weight):
-        mixed = jax.vmap(spherical, (0, 0, None))(start.x, end.x, weight)
-        decoded = follow(mixed, direction="backward")
-        status = jnp.maximum(jnp.maximum(start.status, end.status), decoded.status)
-        return FlowSolution(decoded.x, start.nfe + end.nfe + decoded.nfe, status)
-
-    return jax.lax.map(between, weights)
+    if weights.ndim != 1 or not weights.size:
+        raise ValueError(f"weights must be a vector (W,) with W > 0, not of shape {weights.shape}")
+    solve = {"rtol": rtol, "atol": atol, "max_steps": max_steps}
+    start, end = encode(denoiser, a, **solve), encode(denoiser, b, **solve)
+    # One decoding per weight: the Denoiser may hold a condition per example, and one program serves them all.
+    mixed = [jax.vmap(spherical, (0, 0, None))(start.x, end.x, weight) for weight in weights]
+    decoded = [decode(denoiser, z, **solve) for z in mixed]
+    return FlowSolution(
+        x=jnp.stack([each.x for each in decoded]),
+        nfe=jnp.stack([each.nfe for each in decoded]) + start.nfe + end.nfe,
+        status=jnp.maximum(jnp.stack([each.status for each in decoded]), jnp.maximum(start.status, end.status)),
+    )
 
 
 def spherical(a: Array, b: Array, weight: Array) -> Array:
@@ -155,23 +157,27 @@ def spherical(a: Array, b: Array, weight: Array) -> Array:
     return ((1 - weight) * norm_a + weight * norm_b) * (share_a * a + share_b * b)
 
 
-def check_solve(x: Array, rtol: float, atol: float, max_steps: int) -> Array:
-    """x as an array of floats; ValueError for what no solve can take."""
+def check_batch(x: Array) -> Array:
+    """x as an array; ValueError if it is no batch of examples."""
     x = jnp.asarray(x)
-    if not jnp.issubdtype(x.dtype, jnp.floating):
-        x = x.astype(float)
     if x.ndim < 2:
         raise ValueError(f"a batch of examples has shape (B, *event) with at least 2 axes, not {x.shape}")
+    return x
+
+
+def check_solve(x: Array, rtol: float, atol: float, max_steps: int) -> Array:
+    """x as an array; ValueError for what no solve can take."""
+    x = check_batch(x)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"examples must be real numbers, not {x.dtype}: images are dequantized and scaled first")
     for name, value in (("rtol", rtol), ("atol", atol), ("max_steps", max_steps)):
         if not isinstance(value, jax.core.Tracer) and not value > 0:
             raise ValueError(f"{name}={value} must be positive")
     return x
 
 
-@partial(jax.jit, static_argnames=("direction", "max_steps", "adjoint"))
-def _follow(denoiser, x, rtol, atol, direction, max_steps, adjoint):
-    times = (denoiser.sde.t_min, denoiser.sde.t_max)
-    start, end = times if direction == "forward" else times[::-1]
+@partial(jax.jit, static_argnames=("max_steps", "adjoint"))
+def _follow(denoiser, x, start, end, rtol, atol, max_steps, adjoint):
     return integrate(denoiser, x, start, end, rtol=rtol, atol=atol, max_steps=max_steps, adjoint=adjoint)[0]
 
 
@@ -218,7 +224,9 @@ def integrate(denoiser, x, start, end, *, rtol, atol, max_steps, adjoint, diverg
             throw=False,
         )
         ended, integral = (values[0] for values in solution.ys)
-        solved = (solution.result == diffrax.RESULTS.successful) & jnp.isfinite(ended).all() & jnp.isfinite(integral).all()
+        solved = (
+            (solution.result == diffrax.RESULTS.successful) & jnp.isfinite(ended).all() & jnp.isfinite(integral).all()
+        )
         exhausted = solution.result == diffrax.RESULTS.max_steps_reached
         status = jnp.where(solved, Status.SOLVED, jnp.where(exhausted, Status.MAX_STEPS, Status.NO_STEP))
         nfe = 1 + EVALUATIONS_PER_STEP * solution.stats["num_steps"]

@@ -9,7 +9,7 @@ What it is the density of:
 - **t_max.** The flow starts from the process's prior, not from p_{t_max}. That is the model's own density; with an exact
   Denoiser it differs from the data's by log(prior / p_{t_max}) at the encoding.
 
-The variational bound for the reverse-time SDE of the same Denoiser is in `sde_lib.elbo`.
+The variational bound for the reverse-time SDE of the same Denoiser is in `sde_lib.variational_bound`.
 
 Sources: Chen et al. (2018), https://arxiv.org/abs/1806.07366, for the instantaneous change of variables; Song et al.
 (2021), https://arxiv.org/abs/2011.13456, eq. 39 and appendix D.2.
@@ -113,4 +113,6 @@ def check_keys(keys: Array, x0: Array) -> None:
     if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
         raise ValueError(f"keys must be typed keys, as of jax.random.split(jax.random.key(0), B), not {keys.dtype}")
     if keys.shape != x0.shape[:1]:
-        raise ValueError(f"keys have shape {keys.shape}; x0 of shape {x0.shape} needs one key per example, {x0.shape[:1]}")
+        raise ValueError(
+            f"keys have shape {keys.shape}; x0 of shape {x0.shape} needs one key per example, {x0.shape[:1]}"
+        )
