@@ -161,7 +161,8 @@ def _check_images(keys, images, quantization):
     if images.ndim < 2 or keys.shape != images.shape[:1]:
         raise ValueError(f"images (B, *event) need keys (B,), one per image; given {images.shape} and {keys.shape}")
     if not isinstance(images, jax.core.Tracer) and images.size:
-        least, largest = int(images.min()), int(images.max())
+        known = np.asarray(images)  # NumPy's, for these may be constants within a traced function
+        least, largest = known.min(), known.max()
         if least < 0 or largest >= quantization.num_levels:
             raise ValueError(f"levels run from {least} to {largest}, outside [0, {quantization.num_levels - 1}]")
 

