@@ -32,7 +32,9 @@ X0 = np.array([[0.0, 0.0], [0.3, -0.5], [0.4, 0.4], [-0.9, 0.1], [1.0, -1.0], [0
 
 
 def evaluate(sde, means, std, x0=X0):
-    return elbo(keys(8), shared_mixture(sde, means, std), jnp.asarray(x0), num_times=32, num_estimates=16, data_std=0.5)
+    return elbo(
+        keys(8), shared_mixture(sde, means, std), jnp.asarray(x0), num_times=256, num_estimates=32, data_std=0.5
+    )
 
 
 @every_sde
@@ -58,7 +60,7 @@ def model_std(sde):
 def test_never_better_than_the_models_likelihood_and_tight_but_for_the_last_step(sde):
     truth = scipy.stats.norm(scale=model_std(sde)).logpdf(X0).sum(1)
     gap = truth + sum(bound_in_closed_form(sde, X0))
-    assert (gap > 0).all() and gap.max() < 2e-3
+    assert (gap > 0).all() and gap.max() < 1e-2
     found = evaluate(sde, np.zeros((2, 2)), STD)
     assert (np.abs(found.log_prob - truth) < gap + 5 * found.standard_error).all()
 
