@@ -26,8 +26,8 @@ Each dequantizer returns x and what (1) or (2) subtracts from log p(x), so that 
     bits = bits_per_dim(log_prob, x, log_ratio=log_ratio)
 
 Sources: Theis et al. (2016), https://arxiv.org/abs/1511.01844, section 3.1, for uniform noise; Ho et al. (2019),
-https://arxiv.org/abs/1902.00275, eq. 10, for (1); Zheng et al. (2023), https://arxiv.org/abs/2305.03935, section 4.1,
-for the truncated normal; Kingma et al. (2021), https://arxiv.org/abs/2107.00630, eq. 11 to 13 and appendix, for P(q | x).
+https://arxiv.org/abs/1902.00275, section 3.1, for (1); Zheng et al. (2023), https://arxiv.org/abs/2305.03935,
+for the truncated normal; Kingma et al. (2021), https://arxiv.org/abs/2107.00630, section 3.3, for P(q | x).
 """
 
 import jax
@@ -276,7 +276,7 @@ def log_prob_of_levels(sde: SDE, x: Array, images: Array, quantization: Quantiza
 
     This is the posterior under levels that are equally likely and independent between dimensions.
 
-    Source: Kingma et al. (2021), https://arxiv.org/abs/2107.00630, appendix E.
+    Source: Kingma et al. (2021), https://arxiv.org/abs/2107.00630, section 3.3.
 
     Args:
         sde: the forward process; t_min and its alpha and sigma count.

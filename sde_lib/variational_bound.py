@@ -20,8 +20,8 @@ integrand is bounded, whatever the process. Two more devices leave the mean as i
 noise comes with its negative; and where the noise cannot be seen (high SNR) the integrand is |eps|^2, whose mean is
 known, so that much is subtracted and its mean added.
 
-Sources: Kingma et al. (2021), https://arxiv.org/abs/2107.00630, eq. 11, 15 and 18; Song et al. (2021),
-https://arxiv.org/abs/2101.09258, theorem 3 and section 4.2, for the bound and the importance sampling of its times.
+Sources: Kingma et al. (2021), https://arxiv.org/abs/2107.00630, sections 3.5 and 5; Song et al. (2021),
+https://arxiv.org/abs/2101.09258, theorem 3, for the bound and the importance sampling of its times.
 """
 
 from functools import partial
