@@ -7,11 +7,25 @@
     denoiser = exact.GaussianMixture(sde, means=jax.numpy.array([[-2.0], [2.0]]))
     x = sample(jax.random.split(jax.random.key(0), 1000), denoiser, Heun(), karras_times(sde, 18), (1,))
 
-Read `sde.py` first, then `denoiser.py`, `losses/`, `times.py` and `sampling/`.
+Read `sde.py` first, then `denoiser.py`, `losses/`, `times.py` and `sampling/`; for likelihoods `flow.py`,
+`likelihood.py`, `dequantization.py` and `variational_bound.py`.
 """
 
 from sde_lib import exact
 from sde_lib.denoiser import Denoiser, FunctionDenoiser, NetworkDenoiser
+from sde_lib.dequantization import (
+    Dequantizer,
+    LogitNormalDequantizer,
+    ModelDequantizer,
+    Quantization,
+    TruncatedNormalDequantizer,
+    UniformDequantizer,
+    bits_per_dim,
+    dequantize,
+)
+from sde_lib.divergence import ExactDivergence, Hutchinson
+from sde_lib.flow import FlowSolution, Status, decode, encode, interpolate
+from sde_lib.likelihood import LogLikelihood, log_likelihood
 from sde_lib.losses import (
     DataWeighting,
     DiscreteTime,
@@ -66,6 +80,7 @@ from sde_lib.sampling import (
 )
 from sde_lib.sde import SDE, VESDE, VPSDE, SubVPSDE
 from sde_lib.times import karras_times, log_snr_times, quadratic_times, uniform_times
+from sde_lib.variational_bound import Elbo, elbo
 
 __all__ = [
     "DDIM",
@@ -79,21 +94,29 @@ __all__ = [
     "DataPrediction",
     "DataWeighting",
     "Denoiser",
+    "Dequantizer",
     "DiscreteTime",
     "EDMPreconditioning",
     "EDMWeighting",
+    "Elbo",
     "EulerMaruyama",
+    "ExactDivergence",
+    "FlowSolution",
     "FunctionDenoiser",
     "GeometricSigma",
     "Heun",
+    "Hutchinson",
     "Langevin",
     "LearnedLogVariance",
     "LikelihoodWeighting",
+    "LogLikelihood",
     "LogNormalSigma",
+    "LogitNormalDequantizer",
     "LogitNormalTime",
     "LowDiscrepancyTimes",
     "Method",
     "MinSNRWeighting",
+    "ModelDequantizer",
     "NetworkDenoiser",
     "NoisePrediction",
     "NoiseWeighting",
@@ -101,25 +124,36 @@ __all__ = [
     "PerLogSNR",
     "PredictorCorrector",
     "ProbabilityFlow",
+    "Quantization",
     "ReverseDiffusion",
     "ScorePrediction",
     "ScoreWeighting",
     "SigmoidWeighting",
     "SinglestepDPMSolver",
     "SoftMinSNRWeighting",
+    "Status",
     "SubVPSDE",
     "TimeDistribution",
+    "TruncatedNormalDequantizer",
     "UniPC",
+    "UniformDequantizer",
     "UniformLogSNR",
     "UniformTime",
     "VPrediction",
     "VWeighting",
     "VelocityPrediction",
     "VelocityWeighting",
+    "bits_per_dim",
+    "decode",
     "denoising_score_matching",
+    "dequantize",
+    "elbo",
+    "encode",
     "exact",
     "implicit_score_matching",
+    "interpolate",
     "karras_times",
+    "log_likelihood",
     "log_snr_times",
     "optimal_times",
     "quadratic_times",

@@ -1,0 +1,136 @@
+"""Log-likelihood: against closed forms, and the standard error against the errors made."""
+
+import diffrax
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+from flax import struct
+
+from sde_lib import VPSDE, Denoiser, ExactDivergence, Hutchinson, Status, exact, log_likelihood
+from sde_lib.sde import expand
+from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
+from tests.sde_lib.shared_programs import MEANS, shared_mixture, symmetric_sample
+
+
+def true_log_prob(denoiser, x, z):
+    """The flow's density from the data's: where it starts from the prior instead of p_{t_max}, it differs at z."""
+    sde = denoiser.sde
+    return denoiser.log_prob(x, sde.t_min) + sde.prior_log_prob(z) - denoiser.log_prob(z, sde.t_max)
+
+
+@every_sde
+@pytest.mark.parametrize("means, std", [(np.zeros((2, 2)), 0.4), (MEANS, 0.3)], ids=["gaussian", "mixture"])
+def test_bits_per_dim_are_those_of_the_closed_form(sde, means, std):
+    x, truth = symmetric_sample(sde, means, std), exact.GaussianMixture(sde, means, stds=std)
+    found = log_likelihood(None, shared_mixture(sde, means, std), x, divergence=ExactDivergence())
+    bit_per_dim = 2 * np.log(2)
+    np.testing.assert_allclose(found.log_prob, true_log_prob(truth, x, found.z), atol=3e-4 * bit_per_dim)
+    # Over data, the prior's difference from p_{t_max} is below a thousandth of a bit too.
+    assert abs(found.log_prob.mean() - truth.log_prob(x, sde.t_min).mean()) < 1e-3 * bit_per_dim
+    assert (found.status == Status.SOLVED).all() and (found.standard_error == 0).all()
+
+
+@struct.dataclass
+class CorrelatedGaussian(Denoiser):
+    """The exact Denoiser of N(0, axes diag(variances) axes^T): its flow's derivative is full of off-diagonal entries."""
+
+    axes: jax.Array
+    variances: jax.Array
+
+    def __call__(self, x, t):
+        alpha, sigma = expand(self.sde.alpha(t), x), expand(self.sde.sigma(t), x)
+        gain = alpha * self.variances / (alpha**2 * self.variances + sigma**2)
+        return (gain * (x @ self.axes)) @ self.axes.T
+
+    def log_prob(self, x, t):
+        return exact.Gaussian(self.sde, std=jnp.sqrt(self.variances)).log_prob(x @ self.axes, t)
+
+
+@pytest.fixture(scope="module")
+def many_estimates():
+    """One example in 12 dimensions, 400 sets of 8 probes."""
+    with jax.enable_x64(True):
+        axes = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
+        denoiser = CorrelatedGaussian(VPSDE(t_min=1e-3), jnp.asarray(axes), jnp.geomspace(0.05, 2.0, 12))
+        x = jnp.broadcast_to(jnp.linspace(-0.4, 0.6, 12), (400, 12))
+        estimates = {
+            kind: log_likelihood(keys(400), denoiser, x, divergence=Hutchinson(8, kind))
+            for kind in ("rademacher", "gaussian")
+        }
+        return estimates, true_log_prob(denoiser, x[:1], estimates["gaussian"].z[:1])[0]
+
+
+@pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
+def test_the_standard_error_covers_the_truth_as_often_as_it_should(many_estimates, distribution):
+    estimates, truth = many_estimates[0][distribution], many_estimates[1]
+    error = estimates.log_prob - truth
+    assert np.std(error) > 0.05  # much more than the solver's error
+    assert abs(error.mean()) < 4 * np.std(error) / np.sqrt(400)
+    for level in (0.5, 0.9):
+        covered = np.abs(error) < scipy.stats.t(7).ppf(0.5 + level / 2) * estimates.standard_error
+        assert scipy.stats.binomtest(int(covered.sum()), 400, level).pvalue > 1e-3, (level, covered.mean())
+
+
+def test_signs_have_less_variance_than_normal_probes(many_estimates):
+    estimates = many_estimates[0]
+    assert np.std(estimates["rademacher"].log_prob) < 0.9 * np.std(estimates["gaussian"].log_prob)
+
+
+def test_probes_come_from_the_examples_own_key(many_estimates):
+    """Equal examples with other keys have other estimates; and JAX finds no key used twice."""
+    assert len(np.unique(many_estimates[0]["rademacher"].log_prob)) > 350
+    with jax.debug_key_reuse(True):
+        jax.vmap(Hutchinson(3).probes)(keys(4), jnp.zeros((4, 2)))
+
+
+def test_one_probe_knows_no_standard_error():
+    assert np.isnan(Hutchinson(1).standard_error(jnp.ones((5, 1)))).all()
+
+
+@pytest.mark.parametrize("chunk", [2, 3, 64])
+def test_exact_divergence_is_the_trace_in_any_chunks(chunk):
+    matrix = np.random.default_rng(0).normal(size=(6, 6))
+    found = ExactDivergence(chunk)(lambda u: (matrix @ u.ravel()).reshape(2, 3), jnp.zeros((2, 3)), None)
+    np.testing.assert_allclose(found, [np.trace(matrix)], rtol=1e-12)
+
+
+def test_an_example_whose_denoiser_breaks_leaves_the_others_intact():
+    whole = shared_mixture(EVERY_SDE[0])
+    x = symmetric_sample(EVERY_SDE[0]).at[2].set(9.0)
+    found = log_likelihood(None, whole.replace(highest=8.0), x, divergence=ExactDivergence())
+    expected = log_likelihood(None, whole, x, divergence=ExactDivergence())
+    np.testing.assert_array_equal(np.isnan(found.log_prob), np.arange(8) == 2)
+    np.testing.assert_array_equal(found.status, np.where(np.arange(8) == 2, Status.NO_STEP, Status.SOLVED))
+    others = np.arange(8) != 2
+    np.testing.assert_allclose(found.log_prob[others], expected.log_prob[others], rtol=1e-10)
+
+
+def test_gradient_is_the_score_at_t_min():
+    sde = EVERY_SDE[0]
+    denoiser = exact.Gaussian(sde, mean=0.4, std=0.5)
+    x = jnp.array([[0.2], [0.9]])
+
+    def total(x):
+        found = log_likelihood(
+            None, denoiser, x, divergence=ExactDivergence(), max_steps=64, adjoint=diffrax.RecursiveCheckpointAdjoint()
+        )
+        # The prior instead of p_{t_max}, as in `true_log_prob`.
+        return (found.log_prob - sde.prior_log_prob(found.z) + denoiser.log_prob(found.z, sde.t_max)).sum()
+
+    np.testing.assert_allclose(jax.grad(total)(x), denoiser.score(x, sde.t_min), atol=2e-3)
+
+
+def test_wrong_keys_are_refused():
+    denoiser, x = exact.Gaussian(EVERY_SDE[0]), jnp.zeros((2, 3))
+    with pytest.raises(ValueError, match=r"keys have shape \(3,\); x0 of shape \(2, 3\) needs"):
+        log_likelihood(keys(3), denoiser, x)
+    with pytest.raises(ValueError, match="Hutchinson is random: pass keys"):
+        log_likelihood(None, denoiser, x)
+    with pytest.raises(ValueError, match="typed keys"):
+        log_likelihood(jax.random.PRNGKey(0), denoiser, x)
+    with pytest.raises(ValueError, match="num_probes=0"):
+        log_likelihood(keys(2), denoiser, x, divergence=Hutchinson(0))
+    with pytest.raises(ValueError, match=r"distribution='normal' is unknown: choose from \['gaussian', 'rademacher'\]"):
+        log_likelihood(keys(2), denoiser, x, divergence=Hutchinson(distribution="normal"))
