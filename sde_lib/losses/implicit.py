@@ -27,7 +27,7 @@ import jax.numpy as jnp
 from jax import Array
 from jax.typing import ArrayLike
 
-from sde_lib.losses.checks import at_least
+from sde_lib.checks import at_least
 from sde_lib.randomness import fold_in
 
 Score = Callable[[Array, ArrayLike], Array]

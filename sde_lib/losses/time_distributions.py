@@ -29,7 +29,7 @@ from jax import Array
 from jax.scipy.special import logit, ndtr, ndtri
 from jax.scipy.stats import norm
 
-from sde_lib.losses.checks import at_least, positive
+from sde_lib.checks import at_least, positive
 from sde_lib.sde import SDE, time_derivative
 
 

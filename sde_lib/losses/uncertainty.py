@@ -20,7 +20,7 @@ from flax import struct
 from jax import Array
 from jax.scipy.special import ndtri
 
-from sde_lib.losses.checks import at_least
+from sde_lib.checks import at_least
 from sde_lib.sde import SDE
 
 LogVariance = Callable[[SDE, Array], Array]

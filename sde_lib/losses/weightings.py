@@ -44,7 +44,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from sde_lib.losses.checks import positive
+from sde_lib.checks import positive
 from sde_lib.sde import SDE, time_derivative
 
 Weighting = Callable[[SDE, Array], Array]

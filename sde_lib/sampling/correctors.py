@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from sde_lib.checks import at_least, one_of, positive
 from sde_lib.denoiser import Denoiser
 from sde_lib.randomness import fold_in, split, standard_normal
-from sde_lib.sampling.method import Method, require
+from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import ReverseDiffusion
 from sde_lib.sde import expand
 
@@ -56,9 +57,9 @@ class Langevin(Method):
 
     def __post_init__(self):
         name = type(self).__name__
-        require(self.snr, f"{name}: snr={self.snr}: must be more than 0", lambda v: v > 0)
-        require(self.steps, f"{name}: steps={self.steps}: must be at least 1", lambda v: v >= 1)
-        require(self.norm in NORMS, f"{name}: norm={self.norm!r} is unknown: choose from {', '.join(NORMS)}")
+        positive(name, snr=self.snr)
+        at_least(name, 1, steps=self.steps)
+        one_of(name, NORMS, norm=self.norm)
 
     @property
     def evaluations_per_step(self) -> int:

@@ -18,9 +18,10 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from sde_lib.checks import at_least
 from sde_lib.denoiser import Denoiser
 from sde_lib.randomness import standard_normal
-from sde_lib.sampling.method import Method, require
+from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import posterior_variance
 
 
@@ -44,7 +45,7 @@ class DDIM(Method):
     eta: float = 0.0
 
     def __post_init__(self):
-        require(self.eta, f"DDIM: eta={self.eta}: must be 0 or more", lambda v: v >= 0)
+        at_least("DDIM", 0, eta=self.eta)
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
@@ -76,7 +77,7 @@ class Heun(Method):
     churn_noise: float = 1.0
 
     def __post_init__(self):
-        require(self.churn, f"Heun: churn={self.churn}: must be 0 or more", lambda v: v >= 0)
+        at_least("Heun", 0, churn=self.churn)
 
     evaluations_per_step = 2
 

@@ -9,20 +9,12 @@ knows nothing of networks, guidance or classes of SDE. A new one derives from `M
             return carry, x + (s - t) * denoiser.velocity(x, t)
 """
 
-from collections.abc import Callable
-from numbers import Number
 from typing import Any, ClassVar
 
 from flax import struct
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
-
-
-def require(value: Any, message: str, allows: Callable[[Any], bool] = bool) -> None:
-    """Raises `ValueError` for a number that is not allowed. A traced value is not looked at."""
-    if isinstance(value, Number) and not allows(value):
-        raise ValueError(message)
 
 
 @struct.dataclass

@@ -23,6 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from sde_lib.checks import at_least, one_of
 from sde_lib.denoiser import Denoiser
 from sde_lib.sampling.exponential import (
     VARIABLES,
@@ -35,7 +36,7 @@ from sde_lib.sampling.exponential import (
     noise_kernel,
     quadrature,
 )
-from sde_lib.sampling.method import Method, require
+from sde_lib.sampling.method import Method
 
 
 @struct.dataclass
@@ -74,11 +75,8 @@ class Multistep(Method):
     lower_order_final: bool = struct.field(pytree_node=False, default=False)
 
     def __post_init__(self):
-        name = type(self).__name__
-        require(self.order in (1, 2, 3), f"{name}: order={self.order!r}: must be 1, 2 or 3")
-        require(
-            self.variable in VARIABLES, f"{name}: variable={self.variable!r}: must be one of {', '.join(VARIABLES)}"
-        )
+        one_of(type(self).__name__, (1, 2, 3), order=self.order)
+        one_of(type(self).__name__, VARIABLES, variable=self.variable)
 
     def _value(self, denoiser: Denoiser, x: Array, t: Array) -> Array:
         """What the polynomial goes through, (B, *event); one evaluation."""
@@ -145,9 +143,7 @@ class DPMSolver(Multistep):
 
     def __post_init__(self):
         super().__post_init__()
-        require(
-            self.stochastic, f"{type(self).__name__}: stochastic={self.stochastic}: must be 0 or more", lambda v: v >= 0
-        )
+        at_least(type(self).__name__, 0, stochastic=self.stochastic)
 
     def _value(self, denoiser, x, t):
         return denoiser(x, t)

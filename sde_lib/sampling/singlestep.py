@@ -15,9 +15,10 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from sde_lib.checks import at_least, one_of
 from sde_lib.randomness import split
 from sde_lib.sampling.exponential import combine, data_kernel, half_log_snr, homogeneous, lagrange, quadrature
-from sde_lib.sampling.method import Method, require
+from sde_lib.sampling.method import Method
 
 STAGES = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}
 
@@ -37,10 +38,8 @@ class SinglestepDPMSolver(Method):
     stochastic: float = 0.0
 
     def __post_init__(self):
-        require(self.order in STAGES, f"SinglestepDPMSolver: order={self.order!r}: must be 1, 2 or 3")
-        require(
-            self.stochastic, f"SinglestepDPMSolver: stochastic={self.stochastic}: must be 0 or more", lambda v: v >= 0
-        )
+        one_of("SinglestepDPMSolver", STAGES, order=self.order)
+        at_least("SinglestepDPMSolver", 0, stochastic=self.stochastic)
 
     @property
     def evaluations_per_step(self) -> int:

@@ -220,12 +220,12 @@ def test_a_fitted_grid_is_better_on_starts_it_has_not_seen():
 @pytest.mark.parametrize(
     "make, message",
     [
-        (lambda: DPMSolver(order=4), "DPMSolver: order=4: must be 1, 2 or 3"),
-        (lambda: UniPC(variable="rho"), "UniPC: variable='rho': must be one of log_snr, angle, time"),
-        (lambda: DPMSolver(stochastic=-0.5), "DPMSolver: stochastic=-0.5: must be 0 or more"),
-        (lambda: SinglestepDPMSolver(order=0), "order=0: must be 1, 2 or 3"),
-        (lambda: DDIM(eta=-1.0), "DDIM: eta=-1.0: must be 0 or more"),
-        (lambda: Heun(churn=-1.0), "Heun: churn=-1.0: must be 0 or more"),
+        (lambda: DPMSolver(order=4), "DPMSolver: order=4 must be one of 1, 2, 3"),
+        (lambda: UniPC(variable="rho"), "UniPC: variable='rho' must be one of log_snr, angle, time"),
+        (lambda: DPMSolver(stochastic=-0.5), "DPMSolver: stochastic=-0.5 must be at least 0"),
+        (lambda: SinglestepDPMSolver(order=0), "order=0 must be one of 1, 2, 3"),
+        (lambda: DDIM(eta=-1.0), "DDIM: eta=-1.0 must be at least 0"),
+        (lambda: Heun(churn=-1.0), "Heun: churn=-1.0 must be at least 0"),
     ],
 )
 def test_numbers_that_are_not_allowed_are_named(make, message):

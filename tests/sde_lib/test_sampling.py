@@ -142,7 +142,7 @@ def test_langevin_steps_have_the_lengths_of_their_norms(sde, norm):
 
 
 def test_an_unknown_norm_is_named():
-    with pytest.raises(ValueError, match="norm='median' is unknown: choose from process, sample, batch"):
+    with pytest.raises(ValueError, match="norm='median' must be one of process, sample, batch"):
         Langevin(norm="median")
 
 
