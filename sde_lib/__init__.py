@@ -7,7 +7,7 @@
     denoiser = exact.GaussianMixture(sde, means=jax.numpy.array([[-2.0], [2.0]]))
     x = sample(jax.random.split(jax.random.key(0), 1000), denoiser, Heun(), karras_times(sde, 18), (1,))
 
-Read `sde.py` first, then `denoiser.py`, `losses.py`, `times.py` and `sampling/`.
+Read `sde.py` first, then `processes.py`, `denoiser.py`, `losses.py`, `times.py` and `sampling/`.
 """
 
 from sde_lib import exact
@@ -29,6 +29,7 @@ from sde_lib.parameterization import (
     Parameterization,
     ScorePrediction,
 )
+from sde_lib.processes import EDMSDE, VESDE, VPSDE, CosineVPSDE, DiscreteVP, RectifiedFlow, SubVPSDE
 from sde_lib.sampling import (
     DDIM,
     Ancestral,
@@ -40,18 +41,21 @@ from sde_lib.sampling import (
     ReverseDiffusion,
     sample,
 )
-from sde_lib.sde import SDE, VESDE, VPSDE, SubVPSDE
+from sde_lib.sde import SDE
 from sde_lib.times import karras_times, log_snr_times, uniform_times
 
 __all__ = [
     "DDIM",
+    "EDMSDE",
     "SDE",
     "VESDE",
     "VPSDE",
     "Ancestral",
+    "CosineVPSDE",
     "DataPrediction",
     "DataWeighting",
     "Denoiser",
+    "DiscreteVP",
     "EDMPreconditioning",
     "EDMWeighting",
     "EulerMaruyama",
@@ -66,6 +70,7 @@ __all__ = [
     "NoiseWeighting",
     "Parameterization",
     "PredictorCorrector",
+    "RectifiedFlow",
     "ReverseDiffusion",
     "ScorePrediction",
     "ScoreWeighting",

@@ -136,7 +136,7 @@ def denoising_score_matching(
     times = UniformTime() if times is None else times
     key_time, key_noise, key_network = split(keys, 3)
     t = times(key_time, denoiser.sde)
-    noise = standard_normal(key_noise, x0)
+    noise = standard_normal(key_noise, denoiser.sde.clean_state(x0))
     x_t = denoiser.sde.perturb(x0, noise, t)
     model = denoiser.training(key_network) if train else denoiser
     error = model(x_t, t) - x0

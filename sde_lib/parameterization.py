@@ -117,9 +117,9 @@ class EDMPreconditioning(Parameterization):
 
     def x0_and_noise(self, network, sde, x, t):
         """x0 as above; noise from the same output by its own formula, for y - x0 loses its digits at small s."""
-        s = expand(sde.noise_to_signal(t), x)
+        y = sde.to_data_scale(x, t)
+        s = expand(sde.noise_to_signal(t), y)
         total = jnp.sqrt(s**2 + self.sigma_data**2)
-        y = x / expand(sde.alpha(t), x)
         output = network(y / total, -0.125 * sde.log_snr(t))
         x0 = (self.sigma_data / total) ** 2 * y + (s * self.sigma_data / total) * output
         noise = (s / total) * (y / total) - (self.sigma_data / total) * output

@@ -34,28 +34,29 @@ def sample(
         method: how to step; see `sde_lib.sampling`.
         times: (n + 1,), decreasing, ending in 0 (clean data): `uniform_times(denoiser.sde, n)`.
         event_shape: the shape of one sample.
-        x_init: (B, *event), where to start at times[0]; None draws from the prior.
+        x_init: (B, *state), where to start at times[0]; None draws from the prior.
         denoise: False makes all n steps the method's: the sample keeps the noise of times[-1], which then must be
             positive: `uniform_times(denoiser.sde, n, denoise=False)`.
-        return_trajectory: return the states at all times, (n + 1, B, *event), the start first.
+        return_trajectory: return the states at all times, (n + 1, B, *state), the start first.
 
     Returns:
-        (B, *event), or the trajectory.
+        (B, *event), or the trajectory. States have the data's shape, here and above, unless the process says otherwise
+        (`SDE.state_shape`); with denoise=False the sample is a state.
 
     Raises:
         ValueError: the grid's end does not fit `denoise` (seen where `times` is not traced), or a shape does not fit.
     """
     times = jnp.asarray(times)
     event_shape = tuple(event_shape)
-    _check(keys, times, event_shape, x_init, denoise)
+    _check(keys, times, denoiser.sde.state_shape(event_shape), x_init, denoise)
     return _sample(keys, denoiser, method, times, event_shape, x_init, denoise, return_trajectory)
 
 
-def _check(keys, times, event_shape, x_init, denoise):
+def _check(keys, times, state_shape, x_init, denoise):
     if times.ndim != 1 or times.shape[0] < 2:
         raise ValueError(f"times must be a vector of at least 2 times, not of shape {times.shape}")
-    if x_init is not None and x_init.shape != (*keys.shape, *event_shape):
-        raise ValueError(f"x_init has shape {x_init.shape}; keys and event_shape ask for {(*keys.shape, *event_shape)}")
+    if x_init is not None and x_init.shape != (*keys.shape, *state_shape):
+        raise ValueError(f"x_init has shape {x_init.shape}; keys and event_shape ask for {(*keys.shape, *state_shape)}")
     if isinstance(times, jax.core.Tracer):
         return
     if denoise and times[-1] != 0:
@@ -90,4 +91,4 @@ def _sample(keys, denoiser, method, times, event_shape, x_init, denoise, return_
         end = denoiser(end, stops[-1])
     if not return_trajectory:
         return end
-    return jnp.concatenate([x[None], states] + ([end[None]] if denoise else []))
+    return jnp.concatenate([x[None], states] + ([denoiser.sde.clean_state(end)[None]] if denoise else []))
