@@ -12,6 +12,7 @@ Read `sde.py` first, then `processes.py`, `denoiser.py`, `losses.py`, `times.py`
 
 from sde_lib import exact
 from sde_lib.denoiser import Denoiser, FunctionDenoiser, NetworkDenoiser
+from sde_lib.linear import LinearSDE
 from sde_lib.losses import (
     DataWeighting,
     EDMWeighting,
@@ -30,6 +31,7 @@ from sde_lib.parameterization import (
     ScorePrediction,
 )
 from sde_lib.processes import EDMSDE, VESDE, VPSDE, CosineVPSDE, DiscreteVP, RectifiedFlow, SubVPSDE
+from sde_lib.reverse import ReverseSDE, reverse
 from sde_lib.sampling import (
     DDIM,
     Ancestral,
@@ -63,6 +65,7 @@ __all__ = [
     "Heun",
     "Langevin",
     "LikelihoodWeighting",
+    "LinearSDE",
     "LogNormalSigma",
     "Method",
     "NetworkDenoiser",
@@ -72,6 +75,7 @@ __all__ = [
     "PredictorCorrector",
     "RectifiedFlow",
     "ReverseDiffusion",
+    "ReverseSDE",
     "ScorePrediction",
     "ScoreWeighting",
     "SubVPSDE",
@@ -80,6 +84,7 @@ __all__ = [
     "exact",
     "karras_times",
     "log_snr_times",
+    "reverse",
     "sample",
     "uniform_times",
 ]
