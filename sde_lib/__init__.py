@@ -11,6 +11,7 @@ Read `sde.py` first, then `processes.py`, `denoiser.py`, `losses.py`, `times.py`
 """
 
 from sde_lib import exact
+from sde_lib.critically_damped import CriticallyDampedLangevin, HybridNoiseWeighting, HybridWeighting
 from sde_lib.denoiser import Denoiser, FunctionDenoiser, NetworkDenoiser
 from sde_lib.linear import LinearSDE
 from sde_lib.losses import (
@@ -34,6 +35,7 @@ from sde_lib.processes import EDMSDE, VESDE, VPSDE, CosineVPSDE, DiscreteVP, Rec
 from sde_lib.reverse import ReverseSDE, reverse
 from sde_lib.sampling import (
     DDIM,
+    SSCS,
     Ancestral,
     EulerMaruyama,
     Heun,
@@ -50,10 +52,12 @@ __all__ = [
     "DDIM",
     "EDMSDE",
     "SDE",
+    "SSCS",
     "VESDE",
     "VPSDE",
     "Ancestral",
     "CosineVPSDE",
+    "CriticallyDampedLangevin",
     "DataPrediction",
     "DataWeighting",
     "Denoiser",
@@ -63,6 +67,8 @@ __all__ = [
     "EulerMaruyama",
     "FunctionDenoiser",
     "Heun",
+    "HybridNoiseWeighting",
+    "HybridWeighting",
     "Langevin",
     "LikelihoodWeighting",
     "LinearSDE",

@@ -4,6 +4,7 @@ Start at `sample.py` (the loop), then `method.py` (what a method is).
 """
 
 from sde_lib.sampling.correctors import Langevin, PredictorCorrector
+from sde_lib.sampling.critically_damped import SSCS
 from sde_lib.sampling.flows import DDIM, Heun
 from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
@@ -11,6 +12,7 @@ from sde_lib.sampling.sample import sample
 
 __all__ = [
     "DDIM",
+    "SSCS",
     "Ancestral",
     "EulerMaruyama",
     "Heun",
