@@ -12,8 +12,8 @@ def get_config() -> ConfigDict:
 
     # The forward process, over t in [0, t_max]. Keys of another process than `name` are not read.
     config.sde = sde = ConfigDict()
-    sde.name = "vp"  # vp, subvp, ve
-    sde.t_max = 1.0  # the time of the prior
+    sde.name = "vp"  # vp, subvp, ve, cosine, edm, rectified_flow, ddpm
+    sde.t_max = 1.0  # the time of the prior: less than 1 for cosine and rectified_flow, sigma_max for edm
     sde.beta_min = 0.1  # vp, subvp: beta at t = 0
     sde.beta_max = 20.0  # vp, subvp: beta at t = 1
     sde.sigma_min = 0.01  # ve: sigma at t = 0, in units of data in [-1, 1]

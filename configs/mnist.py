@@ -8,7 +8,7 @@ from configs.parts import sde
 
 
 def get_config(process: str = "vp"):
-    """The experiment; `process` is vp, subvp or ve."""
+    """The experiment; `process` is one of `configs/parts/sde.py`: vp, subvp, ve, edm, ..."""
     config = base.get_config()
 
     config.data.source = "npz:mnist.npz"

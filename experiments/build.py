@@ -4,7 +4,7 @@ Each function makes one thing from the sections of a config and raises `UserErro
 makes everything that is cheap, so that a config that cannot work fails before anything is compiled.
 """
 
-import dataclasses
+import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -18,7 +18,15 @@ import sde_lib
 from experiments.errors import UserError, unknown_name
 from experiments.parallel import STRATEGIES
 
-PROCESSES = {"vp": sde_lib.VPSDE, "subvp": sde_lib.SubVPSDE, "ve": sde_lib.VESDE}
+PROCESSES = {
+    "vp": sde_lib.VPSDE,
+    "subvp": sde_lib.SubVPSDE,
+    "ve": sde_lib.VESDE,
+    "cosine": sde_lib.CosineVPSDE,
+    "edm": sde_lib.EDMSDE,
+    "rectified_flow": sde_lib.RectifiedFlow,
+    "ddpm": sde_lib.DiscreteVP.linear,
+}
 
 PARAMETERIZATIONS = {
     "edm": lambda c: sde_lib.EDMPreconditioning(sigma_data=c.sigma_data),
@@ -99,7 +107,7 @@ def _choose(key: str, name: str, table: dict[str, Any]) -> Any:
 def sde(config: ConfigDict, t_min: float) -> sde_lib.SDE:
     """The forward process, from `t_min` (training's, sampling's or evaluation's) on."""
     process = _choose("sde.name", config.sde.name, PROCESSES)
-    names = {field.name for field in dataclasses.fields(process)}
+    names = inspect.signature(process).parameters
     return process(**{k: v for k, v in config.sde.items() if k in names}, t_min=t_min)
 
 

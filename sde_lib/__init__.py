@@ -7,11 +7,12 @@
     denoiser = exact.GaussianMixture(sde, means=jax.numpy.array([[-2.0], [2.0]]))
     x = sample(jax.random.split(jax.random.key(0), 1000), denoiser, Heun(), karras_times(sde, 18), (1,))
 
-Read `sde.py` first, then `denoiser.py`, `losses/`, `times.py` and `sampling/`; for likelihoods `flow.py`,
+Read `sde.py` first, then `processes.py`, `denoiser.py`, `losses/`, `times.py` and `sampling/`; for likelihoods `flow.py`,
 `likelihood.py`, `dequantization.py` and `variational_bound.py`.
 """
 
 from sde_lib import exact
+from sde_lib.critically_damped import CriticallyDampedLangevin, HybridNoiseWeighting, HybridWeighting
 from sde_lib.denoiser import Denoiser, FunctionDenoiser, NetworkDenoiser
 from sde_lib.dequantization import (
     Dequantizer,
@@ -26,6 +27,7 @@ from sde_lib.dequantization import (
 from sde_lib.divergence import ExactDivergence, Hutchinson
 from sde_lib.flow import FlowSolution, Status, decode, encode, interpolate
 from sde_lib.likelihood import LogLikelihood, log_likelihood
+from sde_lib.linear import LinearSDE
 from sde_lib.losses import (
     DataWeighting,
     DiscreteTime,
@@ -60,9 +62,12 @@ from sde_lib.parameterization import (
     VelocityPrediction,
     VPrediction,
 )
+from sde_lib.processes import EDMSDE, VESDE, VPSDE, CosineVPSDE, DiscreteVP, RectifiedFlow, SubVPSDE
+from sde_lib.reverse import ReverseSDE, reverse
 from sde_lib.sampling import (
     DDIM,
     DEIS,
+    SSCS,
     Ancestral,
     AnnealedLangevin,
     DPMSolver,
@@ -78,24 +83,29 @@ from sde_lib.sampling import (
     optimal_times,
     sample,
 )
-from sde_lib.sde import SDE, VESDE, VPSDE, SubVPSDE
+from sde_lib.sde import SDE
 from sde_lib.times import karras_times, log_snr_times, quadratic_times, uniform_times
 from sde_lib.variational_bound import Elbo, elbo
 
 __all__ = [
     "DDIM",
     "DEIS",
+    "EDMSDE",
     "SDE",
+    "SSCS",
     "VESDE",
     "VPSDE",
     "Ancestral",
     "AnnealedLangevin",
+    "CosineVPSDE",
+    "CriticallyDampedLangevin",
     "DPMSolver",
     "DataPrediction",
     "DataWeighting",
     "Denoiser",
     "Dequantizer",
     "DiscreteTime",
+    "DiscreteVP",
     "EDMPreconditioning",
     "EDMWeighting",
     "Elbo",
@@ -106,9 +116,12 @@ __all__ = [
     "GeometricSigma",
     "Heun",
     "Hutchinson",
+    "HybridNoiseWeighting",
+    "HybridWeighting",
     "Langevin",
     "LearnedLogVariance",
     "LikelihoodWeighting",
+    "LinearSDE",
     "LogLikelihood",
     "LogNormalSigma",
     "LogitNormalDequantizer",
@@ -125,7 +138,9 @@ __all__ = [
     "PredictorCorrector",
     "ProbabilityFlow",
     "Quantization",
+    "RectifiedFlow",
     "ReverseDiffusion",
+    "ReverseSDE",
     "ScorePrediction",
     "ScoreWeighting",
     "SigmoidWeighting",
@@ -157,6 +172,7 @@ __all__ = [
     "log_snr_times",
     "optimal_times",
     "quadratic_times",
+    "reverse",
     "sample",
     "sliced_score_matching",
     "uniform_times",

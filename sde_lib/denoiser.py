@@ -7,7 +7,8 @@ The posterior mean of the data holds all that sampling needs. With x_t = alpha x
     velocity(x, t) = alpha' D + sigma' noise               = dx/dt of the probability-flow ODE
 
 Methods ask a Denoiser for these views and know nothing of networks; guidance maps a Denoiser to a Denoiser.
-A new one defines `__call__(x, t)` alone.
+A new one defines `__call__(x, t)` alone. The formulas above are the process's (`sde.py`, "views"), so a process whose
+state is more than noisy data brings its own, and every Denoiser works on it.
 
 Sources: Robbins (1956) and Efron (2011) for Tweedie's formula; Song et al. (2021), https://arxiv.org/abs/2011.13456,
 eq. 13 for the probability flow; Karras et al. (2022), https://arxiv.org/abs/2206.00364, for the view of a model as a
@@ -23,12 +24,12 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.parameterization import Parameterization
-from sde_lib.sde import SDE, expand, time_derivative
+from sde_lib.sde import SDE
 
 
 @struct.dataclass
 class Denoiser:
-    """E[x_0 | x_t = x] for x (B, *event) and t () or (B,).
+    """E[x_0 | x_t = x] for x (B, *state) and t () or (B,); states have the data's shape unless the process says otherwise.
 
     Attributes:
         sde: the forward process.
@@ -37,13 +38,13 @@ class Denoiser:
     sde: SDE
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The expected data, of the shape of x."""
+        """The expected data, (B, *event)."""
         raise NotImplementedError(f"{type(self).__name__} must define __call__(x, t)")
 
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """The expected data and the expected noise from one evaluation: alpha x0 + sigma noise = x."""
+        """The expected data and the expected noise from one evaluation: `sde.perturb(x0, noise, t)` is x."""
         x0 = self(x, t)
-        return x0, (x - expand(self.sde.alpha(t), x) * x0) / expand(self.sde.sigma(t), x)
+        return x0, self.sde.noise_from_x0(x, x0, t)
 
     def noise(self, x: Array, t: ArrayLike) -> Array:
         """E[noise | x_t = x], of the shape of x."""
@@ -51,14 +52,12 @@ class Denoiser:
 
     def score(self, x: Array, t: ArrayLike) -> Array:
         """grad log p_t(x), of the shape of x."""
-        return -self.noise(x, t) / expand(self.sde.sigma(t), x)
+        return self.sde.score_from_noise(self.noise(x, t), t)
 
     def velocity(self, x: Array, t: ArrayLike) -> Array:
         """dx/dt of the probability flow, of the shape of x."""
         x0, noise = self.x0_and_noise(x, t)
-        d_alpha = expand(time_derivative(self.sde.alpha, t), x)
-        d_sigma = expand(time_derivative(self.sde.sigma, t), x)
-        return d_alpha * x0 + d_sigma * noise
+        return self.sde.velocity_from_x0_and_noise(x, x0, noise, t)
 
     def training(self, keys: Array) -> "Denoiser":
         """The Denoiser as it is during training: dropout on, for example i by `keys[i]`. Without dropout, itself."""
@@ -104,10 +103,11 @@ class NetworkDenoiser(Denoiser):
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
         """Both from one evaluation, each by the formula that keeps its digits at every noise level."""
         t = jnp.broadcast_to(t, x.shape[:1])
-        return self.parameterization.x0_and_noise(self._network, self.sde, x, t)
+        x0, noise = self.parameterization.x0_and_noise(self._network, self.sde, x, t)
+        return x0, self.sde.noise_from_data_scale(x, noise, t)
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The expected data, of the shape of x."""
+        """The expected data, (B, *event)."""
         return self.x0_and_noise(x, t)[0]
 
     def training(self, keys: Array) -> "NetworkDenoiser":

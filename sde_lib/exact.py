@@ -1,8 +1,9 @@
 """Denoisers with no network: distributions whose posterior mean has a closed form. The ground truth of the tests.
 
-For data N(m, s^2 I), x_t is N(alpha m, (alpha^2 s^2 + sigma^2) I) and
+What x_t tells of x_0 is y = x_t / alpha: x_0 plus noise of standard deviation n = sigma / alpha (`sde.py`, "views").
+For data N(m, s^2 I), y is N(m, (s^2 + n^2) I) and
 
-    E[x_0 | x_t] = m + alpha s^2 / (alpha^2 s^2 + sigma^2) (x_t - alpha m);
+    E[x_0 | x_t] = m + s^2 / (s^2 + n^2) (y - m);
 
 a mixture averages its components' posterior means with their posterior probabilities.
 """
@@ -33,10 +34,9 @@ class Gaussian(Denoiser):
     std: ArrayLike = 1.0
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The posterior mean, of the shape of x (B, *event)."""
-        alpha, sigma = expand(self.sde.alpha(t), x), expand(self.sde.sigma(t), x)
-        variance = jnp.square(self.std)
-        return self.mean + alpha * variance / (alpha**2 * variance + sigma**2) * (x - alpha * self.mean)
+        """The posterior mean, (B, *event)."""
+        y, variance = self.sde.to_data_scale(x, t), jnp.square(self.std)
+        return self.mean + variance / (variance + expand(self.sde.noise_to_signal(t), y) ** 2) * (y - self.mean)
 
     def marginal_std(self, t: ArrayLike) -> Array:
         """The standard deviation of x_t itself; t is ()."""
@@ -48,9 +48,11 @@ class Gaussian(Denoiser):
         return self.sde.alpha(s) * self.mean + self.marginal_std(s) * z
 
     def log_prob(self, x: Array, t: ArrayLike) -> Array:
-        """log p_t(x) in nats, (B,); t is ()."""
-        log_density = jax.scipy.stats.norm.logpdf(x, self.sde.alpha(t) * self.mean, self.marginal_std(t))
-        return _event_sum(log_density, x.ndim - 1)
+        """log p_t(x) in nats, (B,)."""
+        y = self.sde.to_data_scale(x, t)
+        std = jnp.sqrt(jnp.square(self.std) + expand(self.sde.noise_to_signal(t), y) ** 2)
+        log_density = _event_sum(jax.scipy.stats.norm.logpdf(y, self.mean, std), y.ndim - 1)
+        return log_density + self.sde.log_prob_beyond_data_scale(x, t)
 
     def sample(self, key: Array, shape: tuple[int, ...]) -> Array:
         """Draws of the data, of the given shape (B, *event)."""
@@ -71,31 +73,26 @@ class GaussianMixture(Denoiser):
     stds: ArrayLike = 0.1
     weights: Array | None = None
 
-    def _log_joint(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """log(weight_k p_t(x | k)) as (B, K), and the variance of x_t in each component, (B, K) or (K,) broadcast."""
+    def _log_joint(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
+        """log(weight_k p(y | k)) (B, K), y - mean_k (B, K, *event) and the variance of y in each component (B, K)."""
         k, event_ndim = self.means.shape[0], self.means.ndim - 1
-        t = jnp.broadcast_to(t, x.shape[:1])[:, None]
-        variance = (self.sde.alpha(t) * jnp.broadcast_to(self.stds, (k,))) ** 2 + self.sde.sigma(t) ** 2
-        offset = x[:, None] - expand(self.sde.alpha(t), x[:, None]) * self.means
+        offset = self.sde.to_data_scale(x, t)[:, None] - self.means
+        noise_to_signal = self.sde.noise_to_signal(jnp.broadcast_to(t, x.shape[:1]))[:, None]
+        variance = jnp.broadcast_to(self.stds, (k,)) ** 2 + noise_to_signal**2
         size = self.means[0].size
         log_weights = -jnp.log(k) if self.weights is None else jnp.log(self.weights)
         square = _event_sum(offset**2, event_ndim)
-        return log_weights - 0.5 * (square / variance + size * jnp.log(2 * jnp.pi * variance)), variance
+        return log_weights - 0.5 * (square / variance + size * jnp.log(2 * jnp.pi * variance)), offset, variance
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The posterior mean, of the shape of x (B, *event)."""
-        log_joint, variance = self._log_joint(x, t)
-        posterior = jax.nn.softmax(log_joint, axis=1)
-        t = jnp.broadcast_to(t, x.shape[:1])[:, None]
-        alpha = self.sde.alpha(t)
-        gain = alpha * jnp.square(self.stds) / variance
-        offset = x[:, None] - expand(alpha, x[:, None]) * self.means
-        components = self.means + expand(gain, offset) * offset
-        return (expand(posterior, components) * components).sum(1)
+        """The posterior mean, (B, *event)."""
+        log_joint, offset, variance = self._log_joint(x, t)
+        components = self.means + expand(jnp.square(self.stds) / variance, offset) * offset
+        return (expand(jax.nn.softmax(log_joint, axis=1), components) * components).sum(1)
 
     def log_prob(self, x: Array, t: ArrayLike) -> Array:
         """log p_t(x) in nats, (B,)."""
-        return jax.nn.logsumexp(self._log_joint(x, t)[0], axis=1)
+        return jax.nn.logsumexp(self._log_joint(x, t)[0], axis=1) + self.sde.log_prob_beyond_data_scale(x, t)
 
     def sample(self, key: Array, n: int) -> Array:
         """n draws of the data, (n, *event)."""

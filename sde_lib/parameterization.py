@@ -242,16 +242,17 @@ class EDMPreconditioning(Parameterization):
 
     sigma_data: float = 0.5
 
-    def _coefficients(self, sde, x, t):
-        """alpha sigma_data / r, sigma / r and r = sqrt(alpha^2 sigma_data^2 + sigma^2): the standard deviation of x."""
-        signal, sigma = expand(sde.alpha(t), x) * self.sigma_data, expand(sde.sigma(t), x)
-        r = jnp.hypot(signal, sigma)
-        return signal / r, sigma / r, r
+    def _coefficients(self, sde, y, t):
+        """sigma_data / r, s / r and r = sqrt(s^2 + sigma_data^2), the standard deviation of y; s = sigma / alpha."""
+        s = expand(sde.noise_to_signal(t), y)
+        r = jnp.hypot(s, self.sigma_data)
+        return self.sigma_data / r, s / r, r
 
     def x0_and_noise(self, network, sde, x, t):
-        """x0 as above, times alpha over alpha; noise from the same output, for x - alpha x0 loses its digits."""
-        cos, sin, r = self._coefficients(sde, x, t)
-        inputs = x / r
+        """x0 as above; noise from the same output by its own formula, for y - x0 loses its digits at small s."""
+        y = sde.to_data_scale(x, t)
+        cos, sin, r = self._coefficients(sde, y, t)
+        inputs = y / r
         output = network(inputs, -0.125 * sde.log_snr(t))
         return self.sigma_data * (cos * inputs + sin * output), sin * inputs - cos * output
 

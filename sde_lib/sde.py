@@ -13,7 +13,13 @@ so a new process is a dataclass with two methods, and it cannot disagree with it
         def sigma(self, t): return jnp.sin(0.5 * jnp.pi * t)
 
 `alpha` and `sigma` must act element by element, with alpha > 0, sigma > 0 and log_snr falling over [t_min, t_max].
-t_min is the smallest time at which a score is asked for; time 0 stands for the data.
+t_min is the smallest time at which a score is asked for; time 0 stands for the data. The processes of the literature are
+in `processes.py`.
+
+The rest of the library asks a process for little: that its state x says of the data what y = `to_data_scale(x, t)` does,
+which is x_0 with independent noise of standard deviation `noise_to_signal(t)`; and how scores, noise and velocities of
+the state follow from x_0. Those methods (the section "views" below) are what a process overrides whose state is not the
+data with scalar noise; `critically_damped.py`, with a velocity beside the data, is one.
 
 Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, section 3 and appendix B; for g^2 in terms of the
 log-SNR, Kingma et al. (2021), https://arxiv.org/abs/2107.00630, appendix A.
@@ -46,7 +52,8 @@ def time_derivative(function: Callable[[ArrayLike], Array], t: ArrayLike) -> Arr
 class SDE:
     """A linear diffusion process told by `alpha(t)` and `sigma(t)`; see the module's text for what follows from them.
 
-    Times have shape () or (B,), states (B, *event); whatever takes only t returns t's shape.
+    Times have shape () or (B,), states (B, *event), or (B, *state_shape(event)) where that differs from the data's;
+    whatever takes only t returns t's shape.
 
     Attributes:
         t_min: the smallest time of training, sampling and likelihood (there sigma > 0).
@@ -92,6 +99,14 @@ class SDE:
         """g(t)."""
         return jnp.sqrt(self.squared_diffusion(t))
 
+    def apply_diffusion(self, noise: Array, t: ArrayLike) -> Array:
+        """g(t) noise, of the shape of the noise (that of the state): what dw = noise adds to the state."""
+        return expand(self.diffusion(t), noise) * noise
+
+    def apply_squared_diffusion(self, score: Array, t: ArrayLike) -> Array:
+        """g(t)^2 score, of the shape of the score: the reverse-time SDE's pull towards the data."""
+        return expand(self.squared_diffusion(t), score) * score
+
     def marginal(self, x0: Array, t: ArrayLike) -> tuple[Array, Array]:
         """Mean (of the shape of x0) and standard deviation (of t's) of p(x_t | x_0)."""
         return expand(self.alpha(t), x0) * x0, self.sigma(t)
@@ -117,7 +132,7 @@ class SDE:
         return expand(scale, x_s) * x_s, jnp.sqrt(variance)
 
     def prior_sample(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """A draw of the given shape from N(0, sigma(t_max)^2 I), what is left of the data at t_max."""
+        """A draw from N(0, sigma(t_max)^2 I), what is left of data of the given shape at t_max."""
         return self.sigma(self.t_max) * jax.random.normal(key, shape)
 
     def prior_log_prob(self, x: Array) -> Array:
@@ -144,95 +159,37 @@ class SDE:
         low, high = jax.lax.fori_loop(0, steps, halve, (low, high))
         return 0.5 * (low + high)
 
+    # Views: what the state says of the data. x (B, *state), x0 (B, *event), t () or (B,).
 
-@struct.dataclass
-class VPSDE(SDE):
-    """Variance-preserving SDE: dx = -beta(t)/2 x dt + sqrt(beta(t)) dw, with beta linear in t.
+    def state_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of one state whose data has the given shape: the same."""
+        return tuple(event_shape)
 
-    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, eq. 11 and appendix B.
+    def clean_state(self, x0: Array) -> Array:
+        """The state (B, *state) that stands for the data x0 (B, *event) at time 0: x0 itself."""
+        return x0
 
-    Attributes:
-        beta_min, beta_max: beta at t = 0 and t = 1, per unit of time.
-    """
+    def to_data_scale(self, x: Array, t: ArrayLike) -> Array:
+        """y = x / alpha, (B, *event): x_0 plus noise of standard deviation `noise_to_signal(t)`; x tells no more of x_0."""
+        return x / expand(self.alpha(t), x)
 
-    beta_min: float = 0.1
-    beta_max: float = 20.0
+    def log_prob_beyond_data_scale(self, x: Array, t: ArrayLike) -> Array:
+        """log p_t(x) - log p(y) in nats, (B,), with y as above; the same for any data. Here the Jacobian of x = alpha y."""
+        return -x[0].size * self.log_alpha(jnp.broadcast_to(t, x.shape[:1]))
 
-    def log_alpha(self, t):
-        """-1/2 the integral of beta from 0 to t."""
-        return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
+    def noise_from_x0(self, x: Array, x0: Array, t: ArrayLike) -> Array:
+        """The noise of the state's shape with which `perturb(x0, noise, t)` gives x."""
+        return (x - expand(self.alpha(t), x) * x0) / expand(self.sigma(t), x)
 
-    def alpha(self, t):
-        """exp(log_alpha)."""
-        return jnp.exp(self.log_alpha(t))
+    def noise_from_data_scale(self, x: Array, noise: Array, t: ArrayLike) -> Array:
+        """The state's noise, from the noise (y - x0) / noise_to_signal of `to_data_scale(x, t)`: the same."""
+        return noise
 
-    def sigma(self, t):
-        """sqrt(1 - alpha^2)."""
-        return jnp.sqrt(-jnp.expm1(2 * self.log_alpha(t)))
+    def score_from_noise(self, noise: Array, t: ArrayLike) -> Array:
+        """-noise / sigma, of the shape of x: the score of p(x_t | x_0), or of p(x_t) if the noise is its expectation."""
+        return -noise / expand(self.sigma(t), noise)
 
-    def time_at_log_snr(self, log_snr):
-        """In closed form: log alpha = -softplus(-log_snr) / 2 is quadratic in t."""
-        return self._time_at_log_alpha(-0.5 * jax.nn.softplus(-jnp.asarray(log_snr)))
-
-    def _time_at_log_alpha(self, log_alpha):
-        slope = self.beta_max - self.beta_min
-        # The root of slope/4 t^2 + beta_min/2 t + log_alpha = 0, written without cancellation (beta_max = beta_min too).
-        return -4 * log_alpha / (self.beta_min + jnp.sqrt(self.beta_min**2 - 4 * slope * log_alpha))
-
-
-@struct.dataclass
-class SubVPSDE(VPSDE):
-    """Sub-VP SDE: the drift of VPSDE with less noise, sigma = 1 - alpha^2.
-
-    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, eq. 12 and appendix C.
-    """
-
-    def sigma(self, t):
-        """1 - alpha^2: the square of VPSDE's sigma."""
-        return -jnp.expm1(2 * self.log_alpha(t))
-
-    def time_at_log_snr(self, log_snr):
-        """In closed form: with u = sigma / alpha = exp(-log_snr / 2), alpha solves 1 - alpha^2 = u alpha."""
-        log_snr = jnp.asarray(log_snr)
-        # alpha = 2 / (u + sqrt(u^2 + 4)) = exp(-asinh(u / 2)).
-        return self._time_at_log_alpha(-jnp.arcsinh(0.5 * jnp.exp(-0.5 * log_snr)))
-
-
-@struct.dataclass
-class VESDE(SDE):
-    """Variance-exploding SDE: dx = sqrt(d sigma^2 / dt) dw, with sigma geometric in t; sigma(0) = sigma_min.
-
-    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, eq. 9 and appendix B.
-
-    Attributes:
-        sigma_min, sigma_max: sigma at t = 0 and t = 1, in units of the data. A good sigma_max is the largest
-            distance between two points of the data (Song and Ermon, 2020, https://arxiv.org/abs/2006.09011).
-    """
-
-    sigma_min: float = 0.01
-    sigma_max: float = 50.0
-
-    def log_alpha(self, t):
-        """0: the data keep their scale."""
-        return jnp.zeros_like(t, jnp.result_type(float, t))
-
-    def alpha(self, t):
-        """1: the data keep their scale."""
-        return jnp.ones_like(t, jnp.result_type(float, t))
-
-    def log_sigma(self, t):
-        """log sigma, linear in t."""
-        return (1 - t) * jnp.log(self.sigma_min) + t * jnp.log(self.sigma_max)
-
-    def sigma(self, t):
-        """sigma_min (sigma_max / sigma_min)^t."""
-        return jnp.exp(self.log_sigma(t))
-
-    def log_snr(self, t):
-        """-2 log sigma."""
-        return -2 * self.log_sigma(t)
-
-    def time_at_log_snr(self, log_snr):
-        """In closed form: log sigma is linear in t."""
-        log_min = jnp.log(self.sigma_min)
-        return (-0.5 * jnp.asarray(log_snr) - log_min) / (jnp.log(self.sigma_max) - log_min)
+    def velocity_from_x0_and_noise(self, x: Array, x0: Array, noise: Array, t: ArrayLike) -> Array:
+        """alpha' x0 + sigma' noise: dx/dt of the probability flow at x, where x0 and noise are expected."""
+        d_alpha, d_sigma = time_derivative(self.alpha, t), time_derivative(self.sigma, t)
+        return expand(d_alpha, x) * x0 + expand(d_sigma, x) * noise

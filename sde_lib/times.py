@@ -11,7 +11,8 @@ the sample keeps the noise of t_min.
 import jax.numpy as jnp
 from jax import Array
 
-from sde_lib.sde import SDE, VPSDE
+from sde_lib.processes import VPSDE
+from sde_lib.sde import SDE
 
 
 def _grid(sde: SDE, points: Array, denoise: bool) -> Array:

@@ -1,4 +1,4 @@
-"""The three processes of Song et al. (2021), https://arxiv.org/abs/2011.13456, chosen by name."""
+"""The forward processes, chosen by name: each from where sampling and evaluation end to the time of the prior."""
 
 from ml_collections import ConfigDict
 
@@ -21,7 +21,42 @@ def ve(config: ConfigDict) -> None:
     config.sampling.t_min = config.evaluation.t_min = 1e-5
 
 
-PROCESSES = {"vp": vp, "subvp": subvp, "ve": ve}
+def cosine(config: ConfigDict) -> None:
+    """The cosine schedule: sigma / alpha from 0.010 to 128."""
+    config.sde.name = "cosine"
+    config.sde.t_max = 0.995
+    config.sampling.t_min = config.evaluation.t_min = 2e-3
+
+
+def edm(config: ConfigDict) -> None:
+    """EDM: time is sigma, from 0.002 to 80, the published range."""
+    config.sde.name = "edm"
+    config.sde.t_max = 80.0
+    config.training.t_min = config.sampling.t_min = config.evaluation.t_min = 0.002
+
+
+def rectified_flow(config: ConfigDict) -> None:
+    """Rectified flow: sigma / alpha = t / (1 - t) from 0.010 to 199."""
+    config.sde.name = "rectified_flow"
+    config.sde.t_max = 0.995
+    config.sampling.t_min = config.evaluation.t_min = 1e-2
+
+
+def ddpm(config: ConfigDict) -> None:
+    """DDPM's table of 1,000 betas; t_min is its first step, sigma / alpha from 0.010 to 157."""
+    config.sde.name = "ddpm"
+    config.training.t_min = config.sampling.t_min = config.evaluation.t_min = 1e-3
+
+
+PROCESSES = {
+    "vp": vp,
+    "subvp": subvp,
+    "ve": ve,
+    "cosine": cosine,
+    "edm": edm,
+    "rectified_flow": rectified_flow,
+    "ddpm": ddpm,
+}
 
 
 def choose(config: ConfigDict, name: str) -> None:

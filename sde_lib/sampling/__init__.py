@@ -4,6 +4,7 @@ Start at `sample.py` (the loop), then `method.py` (what a method is).
 """
 
 from sde_lib.sampling.correctors import AnnealedLangevin, Langevin, PredictorCorrector
+from sde_lib.sampling.critically_damped import SSCS
 from sde_lib.sampling.flows import DDIM, Heun, ProbabilityFlow
 from sde_lib.sampling.method import Method
 from sde_lib.sampling.multistep import DEIS, DPMSolver, UniPC
@@ -15,6 +16,7 @@ from sde_lib.sampling.singlestep import SinglestepDPMSolver
 __all__ = [
     "DDIM",
     "DEIS",
+    "SSCS",
     "Ancestral",
     "AnnealedLangevin",
     "DPMSolver",

@@ -33,9 +33,8 @@ class EulerMaruyama(Method):
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
         sde, dt = denoiser.sde, t - s
-        squared_diffusion = sde.squared_diffusion(t)
-        drift = sde.drift(x, t) - squared_diffusion * denoiser.score(x, t)
-        return carry, x - dt * drift + jnp.sqrt(squared_diffusion * dt) * standard_normal(keys, x)
+        drift = sde.drift(x, t) - sde.apply_squared_diffusion(denoiser.score(x, t), t)
+        return carry, x - dt * drift + jnp.sqrt(dt) * sde.apply_diffusion(standard_normal(keys, x), t)
 
 
 @struct.dataclass

@@ -35,13 +35,14 @@ def sample(
         method: how to step; see `sde_lib.sampling`.
         times: (n + 1,), decreasing, ending in 0 (clean data): `uniform_times(denoiser.sde, n)`.
         event_shape: the shape of one sample.
-        x_init: (B, *event), where to start at times[0]; None draws from the prior.
+        x_init: (B, *state), where to start at times[0]; None draws from the prior.
         denoise: False makes all n steps the method's: the sample keeps the noise of times[-1], which then must be
             positive: `uniform_times(denoiser.sde, n, denoise=False)`.
-        return_trajectory: return the states at all times, (n + 1, B, *event), the start first.
+        return_trajectory: return the states at all times, (n + 1, B, *state), the start first.
 
     Returns:
-        (B, *event), or the trajectory.
+        (B, *event), or the trajectory. States have the data's shape, here and above, unless the process says otherwise
+        (`SDE.state_shape`); with denoise=False the sample is a state.
 
     Raises:
         ValueError: the grid's end does not fit `denoise` (seen where `times` is not traced), or a shape does not fit.
@@ -60,8 +61,9 @@ def _check(keys, sde, times, event_shape, x_init, denoise):
         )
     if times.ndim != 1 or times.shape[0] < 2:
         raise ValueError(f"times must be a vector of at least 2 times, not of shape {times.shape}")
-    if x_init is not None and x_init.shape != (*keys.shape, *event_shape):
-        raise ValueError(f"x_init has shape {x_init.shape}; keys and event_shape ask for {(*keys.shape, *event_shape)}")
+    if x_init is not None and x_init.shape != (*keys.shape, *sde.state_shape(event_shape)):
+        expected = (*keys.shape, *sde.state_shape(event_shape))
+        raise ValueError(f"x_init has shape {x_init.shape}; keys and event_shape ask for {expected}")
     if isinstance(times, jax.core.Tracer):
         return
     times = np.asarray(times)
@@ -105,4 +107,4 @@ def _sample(keys, denoiser, method, times, event_shape, x_init, denoise, return_
         end = denoiser(end, stops[-1])
     if not return_trajectory:
         return end
-    return jnp.concatenate([x[None], states] + ([end[None]] if denoise else []))
+    return jnp.concatenate([x[None], states] + ([denoiser.sde.clean_state(end)[None]] if denoise else []))

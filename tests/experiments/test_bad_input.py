@@ -30,7 +30,10 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.model.channel_multipliers=a", "expected whole numbers with commas between, such as 1,2"),
         ("--config.optim.lr=fast", "--config.optim.lr=fast: expected a number, such as 0.002"),
         ("--config.optim.lr", "--config.optim.lr: a value is missing, as in --config.optim.lr=VALUE"),
-        ("--config.sde.name=vpp", "sde.name='vpp' is unknown: choose from subvp, ve, vp; did you mean 'vp'?"),
+        (
+            "--config.sde.name=vpp",
+            "sde.name='vpp' is unknown: choose from cosine, ddpm, edm, rectified_flow, subvp, ve, vp; did you mean 'vp'?",
+        ),
         ("--config.model.name=unett", "model.name='unett' is unknown: choose from unet; did you mean 'unet'?"),
         ("--config.model.dtype=float12", "float12"),
         ("--config.model.channel_multipliers=1,2,2,2,2", "height 8 is not divisible by 16"),
@@ -84,7 +87,7 @@ def test_train_names_what_is_wrong_with_the_config(fails, tmp_path, argument, me
     [
         (f"{ROOT}/configs/digit.py", "configs/digit.py: no such file; did you mean"),
         ("/nowhere/at/all.py", "--config=/nowhere/at/all.py: no such file"),
-        (f"{DIGITS}:vx", "the SDE 'vx' is unknown: choose from vp, subvp, ve"),
+        (f"{DIGITS}:vx", "the SDE 'vx' is unknown: choose from vp, subvp, ve, cosine, edm, rectified_flow, ddpm"),
         (f"{ROOT}/README.md", "README.md: a config is a Python file (.py)"),
         (f"{ROOT}/configs/base.py:vp", "base.py:vp: this config takes no argument"),
         (f"{ROOT}/configs/__init__.py", "the file defines no get_config()"),

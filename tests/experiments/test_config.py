@@ -1,7 +1,9 @@
 """Configs: every file builds, overrides keep types, and what is stored comes back."""
 
+import numpy as np
 import pytest
 
+from configs.parts.sde import PROCESSES
 from experiments import build, config
 from tests.experiments.tiny import ROOT, tiny_config
 
@@ -9,7 +11,7 @@ FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-@pytest.mark.parametrize("process", ["", ":vp", ":subvp", ":ve"])
+@pytest.mark.parametrize("process", ["", *(f":{name}" for name in PROCESSES)])
 def test_every_config_builds_and_has_the_keys_of_base(path, process):
     if path.stem == "base":
         process = ""
@@ -22,11 +24,13 @@ def test_every_config_builds_and_has_the_keys_of_base(path, process):
 
 
 def test_every_process_starts_sampling_at_a_small_noise_level():
-    """t_min means another noise level in each process; the configs choose it so that all end near 0.01."""
-    for process in ("vp", "subvp", "ve"):
+    """t_min means another noise level in each process; the configs choose it so that all but EDM end near 0.01."""
+    for process in build.PROCESSES:
         loaded = tiny_config(process)
         sde = build.sde(loaded, loaded.sampling.t_min)
-        assert 0.009 < sde.noise_to_signal(sde.t_min) < 0.013
+        level, highest = sde.noise_to_signal(sde.t_min), sde.noise_to_signal(sde.t_max)
+        assert 0.009 < level < 0.013 or (process == "edm" and level == np.float32(0.002))
+        assert 19 < highest < 200 and sde.t_min >= loaded.training.t_min
 
 
 @pytest.mark.parametrize(

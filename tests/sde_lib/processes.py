@@ -1,11 +1,11 @@
-"""The processes that every test of the mathematics runs on: the library's three and a researcher's own."""
+"""The processes that every test of the mathematics runs on: the library's and a researcher's own."""
 
 import jax
 import jax.numpy as jnp
 import pytest
 from flax import struct
 
-from sde_lib import SDE, VESDE, VPSDE, SubVPSDE
+from sde_lib import EDMSDE, SDE, VESDE, VPSDE, CosineVPSDE, DiscreteVP, RectifiedFlow, SubVPSDE
 
 
 @struct.dataclass
@@ -26,6 +26,10 @@ EVERY_SDE = [
     SubVPSDE(t_min=1e-2),
     VESDE(sigma_max=20.0),
     TrigonometricSDE(t_min=1e-2, t_max=0.995),
+    CosineVPSDE(t_min=1e-3),
+    EDMSDE(),
+    RectifiedFlow(t_min=1e-3),
+    DiscreteVP.linear(),
 ]
 
 every_sde = pytest.mark.parametrize("sde", EVERY_SDE, ids=lambda sde: type(sde).__name__)

@@ -1,46 +1,52 @@
 """Processes: drift, diffusion, marginals and transitions must be those of one and the same SDE."""
 
-import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.integrate
 import scipy.stats
 
-from sde_lib import SDE, VESDE, VPSDE, SubVPSDE
+from sde_lib import EDMSDE, SDE, VESDE, VPSDE, CosineVPSDE, DiscreteVP, RectifiedFlow, SubVPSDE
 from tests.sde_lib.processes import every_sde
 
 
 def moments(sde, mean, variance, start, end):
     """Mean and variance at `end` of a scalar that has the given ones at `start`, by their own ODEs from f and g."""
 
-    def slope(t, moments, _):
-        mean, variance = moments
-        rate = sde.drift(jnp.ones((1,)), t)[0]
-        return rate * mean, 2 * rate * variance + sde.diffusion(t) ** 2
+    @jax.jit
+    def slope(t, moments):
+        rate, g = sde.drift(jnp.ones((1,)), t)[0], sde.diffusion(t)
+        return jnp.stack([rate * moments[0], 2 * rate * moments[1] + g**2])
 
-    controller = diffrax.PIDController(rtol=1e-10, atol=1e-12)
-    solution = diffrax.diffeqsolve(
-        diffrax.ODETerm(slope), diffrax.Tsit5(), start, end, 1e-4, (mean, variance),
-        stepsize_controller=controller, max_steps=100_000,
-    )  # fmt: skip
-    return solution.ys[0][0], solution.ys[1][0]
+    solution = scipy.integrate.solve_ivp(slope, (start, end), (mean, variance), "DOP853", rtol=1e-11, atol=1e-14)
+    return solution.y[:, -1]
 
 
 @every_sde
 @pytest.mark.parametrize("start, end", [(0.02, 0.3), (0.3, 0.9)])
 def test_drift_and_diffusion_carry_the_marginal_from_one_time_to_another(sde, start, end):
-    mean, std = sde.marginal(jnp.array([1.7]), jnp.float64(start))
-    got = moments(sde, mean[0], std**2, jnp.float64(start), jnp.float64(end))
-    expected_mean, expected_std = sde.marginal(jnp.array([1.7]), jnp.float64(end))
+    start, end = start * sde.t_max, end * sde.t_max
+    mean, std = sde.marginal(jnp.array([1.7]), start)
+    got = moments(sde, mean[0], std**2, start, end)
+    expected_mean, expected_std = sde.marginal(jnp.array([1.7]), end)
     np.testing.assert_allclose(got, (expected_mean[0], expected_std**2), rtol=1e-7)
 
 
 @every_sde
 def test_transition_is_the_kernel_of_drift_and_diffusion(sde):
-    got = moments(sde, jnp.float64(1.7), jnp.float64(0), jnp.float64(0.2), jnp.float64(0.7))
+    got = moments(sde, 1.7, 0.0, 0.2, 0.7)
     mean, std = sde.transition(jnp.array([1.7]), 0.2, 0.7)
     np.testing.assert_allclose((mean[0], std**2), got, rtol=1e-7)
+
+
+@every_sde
+def test_transitions_compose(sde):
+    """From r to s to t is from r to t: the means' factors multiply, the variances add up."""
+    r, s, t = sde.t_min, 0.3 * sde.t_max, 0.9 * sde.t_max
+    (first, v_first), (second, v_second) = sde.transition_coefficients(r, s), sde.transition_coefficients(s, t)
+    both = sde.transition_coefficients(r, t)
+    np.testing.assert_allclose((first * second, second**2 * v_first + v_second), both, rtol=1e-10)
 
 
 @pytest.mark.parametrize("t", [0.01, 0.4, 1.0])
@@ -78,21 +84,107 @@ def test_prior_is_the_marginal_at_t_max_of_data_at_the_origin(sde):
     np.testing.assert_allclose(sde.prior_log_prob(x[:5]), expected, rtol=1e-12)
 
 
-@pytest.mark.parametrize("sde", [VPSDE(), SubVPSDE(), VESDE()], ids=lambda sde: type(sde).__name__)
+SMALLEST_TIMES = [
+    VPSDE(),
+    SubVPSDE(),
+    VESDE(),
+    CosineVPSDE(t_min=1e-5),
+    EDMSDE(),
+    RectifiedFlow(t_min=1e-5),
+    DiscreteVP.linear(),
+    DiscreteVP.cosine(),
+]
+smallest_times = pytest.mark.parametrize("sde", SMALLEST_TIMES, ids=lambda sde: type(sde).__name__)
+
+
+@smallest_times
 def test_float32_keeps_five_digits_at_the_smallest_times_and_steps(sde):
     """1 - alpha^2 and the kernel's variance are differences of numbers close to 1; steps are those of 1,000."""
-    t = np.float32([1e-5, 2e-3, 0.5, 1.0])
-    s = np.float32([5e-6, 1e-3, 0.499, 0.999])
-    exact = [sde.sigma(np.float64(t)), sde.log_snr(np.float64(t)), sde.squared_diffusion(np.float64(t))]
+    t = np.float32([sde.t_min, 2e-3 * sde.t_max, 0.5 * sde.t_max, sde.t_max])
+    s = t - np.float32(1e-3 * sde.t_max)
+    exact = [f(np.float64(t)) for f in (sde.alpha, sde.sigma, sde.log_snr, sde.squared_diffusion)]
     exact_variance = sde.transition_coefficients(np.float64(s[1:]), np.float64(t[1:]))[1]
     with jax.enable_x64(False):
-        short = [sde.sigma(t), sde.log_snr(t), sde.squared_diffusion(t)]
+        short = [f(t) for f in (sde.alpha, sde.sigma, sde.log_snr, sde.squared_diffusion)]
         short_variance = sde.transition_coefficients(s[1:], t[1:])[1]
     assert short_variance.dtype == np.float32
     np.testing.assert_allclose(short_variance, exact_variance, rtol=3e-4)
+    # At alpha close to 0 the digits of 1 - t limit those of any formula.
+    conditioning = 2 / (1.001 - t / np.float32(sde.t_max)) if exact[0][-1] < 0.01 else 1
     for value, expected in zip(short, exact, strict=True):
         assert value.dtype == np.float32
-        np.testing.assert_allclose(value, expected, rtol=1e-5)
+        assert (np.abs(value / expected - 1) < 1e-5 * np.maximum(conditioning, 1)).all()
+
+
+@smallest_times
+def test_time_at_log_snr_inverts_log_snr_in_float32(sde):
+    """As exactly as float32 holds the log-SNR itself: dt = d log_snr / log_snr', and t's own digits."""
+    t = np.float32(np.linspace(sde.t_min, sde.t_max, 50))
+    log_snr = sde.log_snr(np.float64(t))
+    slope = jax.vmap(jax.grad(sde.log_snr))(np.float64(t))
+    with jax.enable_x64(False):
+        back = sde.time_at_log_snr(np.float32(log_snr))
+    assert back.dtype == np.float32
+    assert (np.abs(back - t) < 4e-7 * (t + np.maximum(np.abs(log_snr), 1) / np.abs(slope))).all()
+
+
+@pytest.mark.parametrize("index, expected", [(0, 1e-4), (499, 0.0100400400400), (999, 0.02)])
+def test_discrete_vp_has_ddpms_table_at_the_knots(index, expected):
+    """x_{i+1} given x_i is N(sqrt(1 - beta_i) x_i, beta_i), and alpha_bar is the product, written out here in float64."""
+    sde, t = DiscreteVP.linear(), (index + 1) / 1000
+    if index:
+        scale, variance = sde.transition_coefficients(index / 1000, t)
+        np.testing.assert_allclose((scale**2, variance), (1 - expected, expected), rtol=1e-10)
+    alpha_bar = np.prod([1 - (1e-4 + i * (0.02 - 1e-4) / 999) for i in range(index + 1)])
+    np.testing.assert_allclose((sde.alpha(t) ** 2, sde.sigma(t) ** 2), (alpha_bar, 1 - alpha_bar), rtol=1e-11)
+
+
+def test_discrete_vp_equals_the_table_at_every_knot_in_both_precisions():
+    betas = np.random.default_rng(0).uniform(1e-3, 0.5, 40)
+    sde, alpha_bar, t = DiscreteVP.from_betas(betas), np.cumprod(1 - betas), np.arange(1, 41) / 40
+    np.testing.assert_allclose(sde.marginal(np.ones(40), t), (alpha_bar**0.5, (1 - alpha_bar) ** 0.5), rtol=1e-12)
+    with jax.enable_x64(False):
+        short = sde.marginal(np.ones(40, np.float32), np.float32(t))
+    np.testing.assert_allclose(short, (alpha_bar**0.5, (1 - alpha_bar) ** 0.5), rtol=1e-5)
+
+
+@pytest.mark.parametrize("sde", [DiscreteVP.linear(20, 0.01, 0.5), DiscreteVP.cosine(20)])
+def test_discrete_vp_falls_between_its_knots_and_has_no_kink(sde):
+    """Finite differences across each knot agree from both sides, the first included; g^2 > 0 down to t = 0."""
+    knots, step = np.arange(1, 20) / 20, 1e-7
+    left = (sde.log_snr(knots) - sde.log_snr(knots - step)) / step
+    right = (sde.log_snr(knots + step) - sde.log_snr(knots)) / step
+    np.testing.assert_allclose(left, right, rtol=2e-5)
+    assert (np.diff(sde.log_snr(np.linspace(1e-4, 1, 2001))) < 0).all()
+    assert (sde.squared_diffusion(np.linspace(1e-4, 1, 2001)) > 0).all()
+
+
+def test_cosine_table_has_the_published_betas():
+    """The published code's first and last betas of 1,000, and before the clip the continuous schedule at the knots."""
+    sde, t = DiscreteVP.cosine(), np.array([1, 250, 999]) / 1000
+    np.testing.assert_allclose(sde.sigma(0.001) ** 2, 4.128422482e-05, rtol=1e-6)
+    np.testing.assert_allclose(sde.transition_coefficients(0.999, 1.0)[1], 0.999, rtol=1e-9)
+    np.testing.assert_allclose(sde.alpha(t), CosineVPSDE().alpha(t), rtol=1e-9)
+    assert (sde.t_min, sde.t_max) == (0.001, 1.0)
+
+
+def test_betas_outside_0_and_1_are_refused():
+    with pytest.raises(ValueError, match=r"betas must lie in \(0, 1\), not in \[0.1, 1\]"):
+        DiscreteVP.from_betas([0.1, 1.0])
+    with pytest.raises(ValueError, match=r"at least 2 betas, not an array of shape \(1,\)"):
+        DiscreteVP.from_betas([0.1])
+
+
+def test_cosine_edm_and_rectified_flow_are_the_published_ones():
+    """Nichol and Dhariwal, eq. 17; Karras et al., table 1: dx = sqrt(2 t) dw; Liu et al.: velocity noise - x_0."""
+    t = np.array([0.01, 0.4, 0.9])
+    bar = [np.cos((u + 0.008) / 1.008 * np.pi / 2) ** 2 for u in (t, 0.0)]
+    np.testing.assert_allclose(CosineVPSDE().alpha(t) ** 2, bar[0] / bar[1], rtol=1e-12)
+    np.testing.assert_allclose(CosineVPSDE().sigma(t) ** 2, 1 - bar[0] / bar[1], rtol=1e-12)
+    np.testing.assert_allclose(EDMSDE().diffusion(t), np.sqrt(2 * t), rtol=1e-12)
+    x0, noise, sde = np.full((3, 1), 0.3), np.ones((3, 1)), RectifiedFlow()
+    velocity = sde.velocity_from_x0_and_noise(sde.perturb(x0, noise, t), x0, noise, t)
+    np.testing.assert_allclose(velocity, noise - x0, rtol=1e-12)
 
 
 def test_positional_numbers_are_the_processes_own():

@@ -1,0 +1,273 @@
+"""Critically damped Langevin diffusion: noise enters a velocity, and the velocity carries it into the data.
+
+    dx = beta v / M dt,      dv = -beta x dt - beta Gamma v / M dt + sqrt(2 Gamma beta) dw,      Gamma^2 = 4 M,
+
+with v_0 ~ N(0, gamma M). The state is z = (x, v), one velocity for each number of the data, on a last axis of size 2; the
+stationary law is x ~ N(0, 1), v ~ N(0, M). With r = beta t / sqrt(M) and w = v / sqrt(M) no parameter but gamma is left:
+
+    dx = w dr,  dw = -(x + 2 w) dr + 2 dB,      exp(F r) = e^-r [[1 + r, r], [-r, 1 - r]],
+
+which gives z_t | x_0 ~ N(a x_0, S), a(t) of 2 numbers and S(t) of 2 x 2, in closed form. v_0 is within S, not conditioned
+on: that is hybrid score matching, whose kernel stays smooth as t falls to 0.
+
+How it fits the five nouns. The score of z is S^-1 (a E[x_0 | z] - z), so a Denoiser E[x_0 | z_t = z] gives everything,
+as ever. And E[x_0 | z] depends on z through one number,
+
+    y = a^T S^-1 z / (a^T S^-1 a),      which is x_0 + noise of variance 1 / SNR,      SNR = a^T S^-1 a,
+
+so what is written for (y, noise level) works unchanged: a network of EDM's preconditioning sees y alone, with the data's
+shape; exact Denoisers, time grids, weightings and time distributions in log-SNR likewise. `noise` is that of the lower
+Cholesky factor, z = a x_0 + L noise, L L^T = S: its first number is the data's, its second the velocity's.
+
+Methods that need no scalar alpha and sigma sample it: `SSCS`, made for it, `EulerMaruyama`, and the probability flow.
+
+Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, sections 3 and 4 and appendix B.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
+
+from sde_lib.sde import SDE, expand
+
+
+def _apply(rows: tuple, z: Array, transpose: bool = False) -> Array:
+    """The 2 x 2 matrix of rows ((m00, m01), (m10, m11)), each of t's shape, times z (B, *event, 2) on the last axis."""
+    x, v = z[..., 0], z[..., 1]
+    (m00, m01), (m10, m11) = (tuple(expand(entry, x) for entry in row) for row in rows)
+    if transpose:
+        m01, m10 = m10, m01
+    return jnp.stack([m00 * x + m01 * v, m10 * x + m11 * v], -1)
+
+
+def _poisson_tail(mean: Array) -> Array:
+    """1 - e^-m (1 + m + m^2 / 2), with all its digits: for m < 2 as e^-m sum_{k >= 3} m^k / k!."""
+    m = jnp.minimum(mean, 2)
+    series = jnp.zeros_like(m)
+    for k in range(24, 2, -1):
+        series = (series + 1) * m / k
+    early = jnp.exp(-m) * 0.5 * m**2 * series
+    return jnp.where(mean < 2, early, 1 - jnp.exp(-mean) * (1 + mean + 0.5 * mean**2))
+
+
+@struct.dataclass
+class CriticallyDampedLangevin(SDE):
+    """Critically damped Langevin diffusion, with beta constant in t; see the module's text.
+
+    t_min is where the last denoising step is made; at 1e-3 float32 still holds the noise in x, of standard deviation 1e-3.
+
+    Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068; the defaults are their experiments'.
+
+    Attributes:
+        beta: the speed, per unit of time.
+        mass: M, the variance of the velocity at t_max; the friction Gamma is 2 sqrt(M).
+        gamma: the velocity's variance at t = 0 is gamma M.
+    """
+
+    t_min: float = struct.field(default=1e-3, kw_only=True)
+    beta: float = 4.0
+    mass: float = 0.25
+    gamma: float = 0.04
+
+    @property
+    def friction(self) -> Array:
+        """Gamma = 2 sqrt(M): critical damping."""
+        return 2 * jnp.sqrt(self.mass)
+
+    def _scaled_time(self, t: ArrayLike) -> Array:
+        return self.beta * jnp.asarray(t, jnp.result_type(float, t)) / jnp.sqrt(self.mass)
+
+    def _propagator(self, r: Array) -> tuple:
+        """exp(F r) on (x, v), as rows."""
+        root, decay = jnp.sqrt(self.mass), jnp.exp(-r)
+        return ((1 + r) * decay, r * decay / root), (-root * r * decay, (1 - r) * decay)
+
+    def _kernel_covariance(self, r: Array, gamma: ArrayLike) -> tuple[Array, Array, Array, Array]:
+        """Variance of x, covariance, variance of w = v / sqrt(M) and the determinant, from x_0 and w_0 ~ N(., gamma).
+
+        The covariance without gamma is 1 - exp(F r) exp(F r)^T. Its first entry, 1 - e^-2r (1 + 2 r + 2 r^2), is the
+        probability that a Poisson variable of mean 2 r is 3 or more: about (2 r)^3 / 6 where r is small.
+        """
+        decay = jnp.exp(-2 * r)
+        tail = _poisson_tail(2 * r)
+        xx, xw, ww = tail, 2 * r**2 * decay, tail + 4 * r * decay
+        # gamma b b^T, b = e^-r (r, 1 - r), with the determinant of the sum expanded: no difference of near-equal terms.
+        square, product, rest = r**2 * decay, r * (1 - r) * decay, (1 - r) ** 2 * decay
+        determinant = xx * ww - xw**2 + gamma * (square * ww - 2 * product * xw + rest * xx)
+        return xx + gamma * square, xw + gamma * product, ww + gamma * rest, determinant
+
+    def _cholesky(self, covariance: tuple[Array, Array, Array, Array]) -> tuple:
+        """The lower factor on (x, v), as rows, of a covariance on (x, w)."""
+        xx, xw, _, determinant = covariance
+        root = jnp.sqrt(self.mass)
+        return (jnp.sqrt(xx), jnp.zeros_like(xx)), (root * xw / jnp.sqrt(xx), root * jnp.sqrt(determinant / xx))
+
+    def mean_coefficients(self, t: ArrayLike) -> tuple[Array, Array]:
+        """a(t): the factors of x_0 in the means of x and of v, each of t's shape."""
+        (a_x, _), (a_v, _) = self._propagator(self._scaled_time(t))
+        return a_x, a_v
+
+    def covariance(self, t: ArrayLike) -> tuple[Array, Array, Array]:
+        """S(t): the variance of x, the covariance of x and v, the variance of v given x_0, each of t's shape."""
+        xx, xw, ww, _ = self._kernel_covariance(self._scaled_time(t), self.gamma)
+        return xx, jnp.sqrt(self.mass) * xw, self.mass * ww
+
+    def cholesky(self, t: ArrayLike) -> tuple:
+        """L(t) with L L^T = S(t), as rows ((L_xx, 0), (L_vx, L_vv)), each of t's shape."""
+        return self._cholesky(self._kernel_covariance(self._scaled_time(t), self.gamma))
+
+    def whitened_mean_coefficients(self, t: ArrayLike) -> tuple[Array, Array]:
+        """L^-1 a, each of t's shape: an error in x_0 times this is one in the noise of x and of v. Its square is the SNR."""
+        (a_x, a_v), ((l_xx, _), (l_vx, l_vv)) = self.mean_coefficients(t), self.cholesky(t)
+        return a_x / l_xx, (a_v - l_vx * a_x / l_xx) / l_vv
+
+    def log_snr(self, t: ArrayLike) -> Array:
+        """log(a^T S^-1 a)."""
+        in_x, in_v = self.whitened_mean_coefficients(t)
+        return jnp.log(in_x**2 + in_v**2)
+
+    def noise_to_signal(self, t: ArrayLike) -> Array:
+        """SNR^-1/2: the standard deviation of the noise of y = `to_data_scale(x, t)`."""
+        return 1 / jnp.hypot(*self.whitened_mean_coefficients(t))
+
+    def drift(self, x: Array, t: ArrayLike) -> Array:
+        """F z, of the shape of z (B, *event, 2)."""
+        position, velocity = x[..., 0], x[..., 1] / self.mass
+        return self.beta * jnp.stack([velocity, -position - self.friction * velocity], -1)
+
+    def apply_diffusion(self, noise: Array, t: ArrayLike) -> Array:
+        """(0, sqrt(2 Gamma beta) noise_v): noise enters the velocity only."""
+        return jnp.sqrt(2 * self.friction * self.beta) * noise * jnp.array([0, 1], noise.dtype)
+
+    def apply_squared_diffusion(self, score: Array, t: ArrayLike) -> Array:
+        """(0, 2 Gamma beta score_v)."""
+        return 2 * self.friction * self.beta * score * jnp.array([0, 1], score.dtype)
+
+    def marginal(self, x0: Array, t: ArrayLike) -> tuple[Array, tuple]:
+        """Mean (B, *event, 2) and Cholesky factor (rows, each entry of t's shape) of p(z_t | x_0), x0 (B, *event)."""
+        a_x, a_v = self.mean_coefficients(t)
+        return jnp.stack([expand(a_x, x0) * x0, expand(a_v, x0) * x0], -1), self.cholesky(t)
+
+    def perturb(self, x0: Array, noise: Array, t: ArrayLike) -> Array:
+        """z_t = a x_0 + L noise, (B, *event, 2) as the noise is."""
+        mean, cholesky = self.marginal(x0, t)
+        return mean + _apply(cholesky, noise)
+
+    def transition(self, x_s: Array, s: ArrayLike, t: ArrayLike) -> tuple[Array, tuple]:
+        """Mean (B, *event, 2) and Cholesky factor (rows) of the kernel p(z_t | z_s), for s < t."""
+        r = self._scaled_time(t) - self._scaled_time(s)
+        return _apply(self._propagator(r), x_s), self._cholesky(self._kernel_covariance(r, 0.0))
+
+    def reverse_velocity(self, x: Array) -> Array:
+        """(x, -v): in equilibrium, this is what reversing time does to the process."""
+        return x * jnp.array([1, -1], x.dtype)
+
+    def diffuse(self, x_s: Array, noise: Array, s: ArrayLike, t: ArrayLike) -> Array:
+        """A draw from p(z_t | z_s), for s < t, made of standard normal noise of z's shape."""
+        mean, cholesky = self.transition(x_s, s, t)
+        return mean + _apply(cholesky, noise)
+
+    def prior_sample(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """A draw (*shape, 2) of L(t_max) noise, what is left of data of the given shape."""
+        return _apply(self.cholesky(self.t_max), jax.random.normal(key, self.state_shape(shape)))
+
+    def prior_log_prob(self, x: Array) -> Array:
+        """Log-density (B,), in nats, of states (B, *event, 2) under the prior."""
+        return self._log_kernel(x, self.t_max)
+
+    def _log_kernel(self, centred: Array, t: ArrayLike) -> Array:
+        """log N(centred; 0, S(t)), (B,)."""
+        t = jnp.broadcast_to(t, centred.shape[:1])
+        (l_xx, _), (_, l_vv) = self.cholesky(t)
+        log_density = jax.scipy.stats.norm.logpdf(self._whiten(centred, t)).sum(tuple(range(1, centred.ndim)))
+        return log_density - centred[0, ..., 0].size * jnp.log(l_xx * l_vv)
+
+    def state_shape(self, event_shape: tuple[int, ...]) -> tuple[int, ...]:
+        """(*event_shape, 2): position and velocity on the last axis."""
+        return (*event_shape, 2)
+
+    def clean_state(self, x0: Array) -> Array:
+        """(x0, 0): the velocity's mean."""
+        return jnp.stack([x0, jnp.zeros_like(x0)], -1)
+
+    def _whiten(self, x: Array, t: ArrayLike) -> Array:
+        """L^-1 z."""
+        (l_xx, zero), (l_vx, l_vv) = self.cholesky(t)
+        return _apply(((1 / l_xx, zero), (-l_vx / (l_xx * l_vv), 1 / l_vv)), x)
+
+    def to_data_scale(self, x: Array, t: ArrayLike) -> Array:
+        """y = a^T S^-1 z / SNR, (B, *event)."""
+        whitened = self._whiten(x, t)
+        in_x, in_v = (expand(part, whitened[..., 0]) for part in self.whitened_mean_coefficients(t))
+        return (in_x * whitened[..., 0] + in_v * whitened[..., 1]) / (in_x**2 + in_v**2)
+
+    def log_prob_beyond_data_scale(self, x: Array, t: ArrayLike) -> Array:
+        """log p_t(z) - log p(y), (B,): log N(z; a y, S) - log N(y; y, 1 / SNR), as for any x_0."""
+        y, t = self.to_data_scale(x, t), jnp.broadcast_to(t, x.shape[:1])
+        log_density_of_y = y[0].size * 0.5 * (self.log_snr(t) - jnp.log(2 * jnp.pi))
+        return self._log_kernel(x - self.marginal(y, t)[0], t) - log_density_of_y
+
+    def noise_from_x0(self, x: Array, x0: Array, t: ArrayLike) -> Array:
+        """L^-1 (z - a x_0), (B, *event, 2)."""
+        return self._whiten(x - self.marginal(x0, t)[0], t)
+
+    def noise_from_data_scale(self, x: Array, noise: Array, t: ArrayLike) -> Array:
+        """L^-1 z with its part along L^-1 a, where x_0 is, replaced by the given noise of y (B, *event)."""
+        whitened = self._whiten(x, t)
+        in_x, in_v = (expand(part, noise) for part in self.whitened_mean_coefficients(t))
+        length = jnp.hypot(in_x, in_v)
+        along_x, along_v = in_x / length, in_v / length
+        across = along_x * whitened[..., 1] - along_v * whitened[..., 0]
+        return jnp.stack([along_x * noise - along_v * across, along_v * noise + along_x * across], -1)
+
+    def score_from_noise(self, noise: Array, t: ArrayLike) -> Array:
+        """-L^-T noise, (B, *event, 2)."""
+        (l_xx, zero), (l_vx, l_vv) = self.cholesky(t)
+        return -_apply(((1 / l_xx, zero), (-l_vx / (l_xx * l_vv), 1 / l_vv)), noise, transpose=True)
+
+    def velocity_from_x0_and_noise(self, x: Array, x0: Array, noise: Array, t: ArrayLike) -> Array:
+        """dz/dt of the probability flow, F z - G G^T score / 2, (B, *event, 2)."""
+        return self.drift(x, t) - 0.5 * self.apply_squared_diffusion(self.score_from_noise(noise, t), t)
+
+    def alpha(self, t: ArrayLike) -> Array:
+        """There is none.
+
+        Raises:
+            NotImplementedError: always; it names the methods that work.
+        """
+        raise NotImplementedError(
+            f"{type(self).__name__} has no scalar alpha(t) and sigma(t), for its state has a velocity too: sample it with "
+            "SSCS, EulerMaruyama, ProbabilityFlow or an adaptive ODE solver, and train it with HybridNoiseWeighting"
+        )
+
+    sigma = alpha
+
+
+@struct.dataclass
+class HybridNoiseWeighting:
+    """(L^-1 a)_v^2: the squared error of the velocity's noise, the reweighted objective of hybrid score matching.
+
+    Since noise_hat - noise = -L^-1 a (D - x_0) and only the velocity's score enters the reverse-time SDE, the published
+    loss |noise_v - alpha_theta(z, t)|^2 is this weight times the squared error in x_0.
+
+    Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3.2, lambda(t) = 1 / l_t^2 with
+    l_t = 1 / L_vv.
+    """
+
+    def __call__(self, sde: CriticallyDampedLangevin, t: Array) -> Array:
+        """The weight at t, of its shape."""
+        return sde.whitened_mean_coefficients(t)[1] ** 2
+
+
+@struct.dataclass
+class HybridWeighting:
+    """(S^-1 a)_v^2: the squared error of the velocity's score. Times Gamma beta it bounds the likelihood.
+
+    Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3.2, lambda(t) = 1.
+    """
+
+    def __call__(self, sde: CriticallyDampedLangevin, t: Array) -> Array:
+        """The weight at t, of its shape."""
+        return (sde.whitened_mean_coefficients(t)[1] / sde.cholesky(t)[1][1]) ** 2

@@ -1,0 +1,61 @@
+"""The reverse-time SDE and the probability flow of a process and a Denoiser, for any solver.
+
+A process dx = f x dt + g dw has, for every lambda >= 0, the same marginals as
+
+    dx = [f x - (1 + lambda^2) / 2 g^2 score(x, t)] dt + lambda g dw,      run from t_max down to t_min.
+
+lambda = 1 is the reverse-time SDE, lambda = 0 the probability-flow ODE. `sample` has methods made for these equations;
+`reverse` is for solvers that want a drift and a diffusion:
+
+    backward = reverse(sde, denoiser)
+    term = diffrax.ODETerm(lambda t, x, args: backward.flow(x, t))
+    diffrax.diffeqsolve(term, diffrax.Tsit5(), sde.t_max, sde.t_min, -0.01, x)
+
+Sources: Anderson (1982), https://doi.org/10.1016/0304-4149(82)90051-5; Song et al. (2021),
+https://arxiv.org/abs/2011.13456, eq. 6 and 13; for lambda, Huang, Lim and Courville (2021),
+https://arxiv.org/abs/2106.02808, and Karras et al. (2022), https://arxiv.org/abs/2206.00364, eq. 6.
+"""
+
+from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
+
+from sde_lib.denoiser import Denoiser
+from sde_lib.sde import SDE
+
+
+@struct.dataclass
+class ReverseSDE:
+    """Drift and diffusion with time running as in the forward process: a solver takes negative steps of t.
+
+    Attributes:
+        sde: the forward process.
+        denoiser: E[x_0 | x_t] of that process.
+        stochasticity: lambda; 0 is the probability flow, 1 the reverse-time SDE.
+    """
+
+    sde: SDE
+    denoiser: Denoiser
+    stochasticity: ArrayLike = 1.0
+
+    def drift(self, x: Array, t: ArrayLike) -> Array:
+        """f x - (1 + lambda^2) / 2 g^2 score, of the shape of x (B, *state), per unit of t; t is () or (B,)."""
+        pull = self.sde.apply_squared_diffusion(self.denoiser.score(x, t), t)
+        return self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * pull
+
+    def diffusion(self, t: ArrayLike) -> Array:
+        """lambda g(t), of t's shape; for processes with a matrix for g, use `apply_diffusion`."""
+        return self.stochasticity * self.sde.diffusion(t)
+
+    def apply_diffusion(self, noise: Array, t: ArrayLike) -> Array:
+        """lambda g(t) noise, of the noise's shape (the state's): what dw = noise adds, for any process."""
+        return self.stochasticity * self.sde.apply_diffusion(noise, t)
+
+    def flow(self, x: Array, t: ArrayLike) -> Array:
+        """dx/dt of the probability flow, whatever the stochasticity; of the shape of x."""
+        return self.denoiser.velocity(x, t)
+
+
+def reverse(sde: SDE, denoiser: Denoiser, stochasticity: ArrayLike = 1.0) -> ReverseSDE:
+    """The reverse-time SDE of `sde` whose score is the Denoiser's; see `ReverseSDE`."""
+    return ReverseSDE(sde, denoiser, stochasticity)

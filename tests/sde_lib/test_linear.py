@@ -1,0 +1,71 @@
+"""LinearSDE: given another process's drift and diffusion, it is that process."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sde_lib import DDIM, VPSDE, LinearSDE, SubVPSDE, exact, sample, uniform_times
+from tests.sde_lib.processes import keys
+
+
+def beta(t):
+    return 0.1 + 19.9 * t
+
+
+def copy(sde):
+    """The process of the published drift and diffusion (Song et al., 2021, eq. 11 and 12)."""
+    integral = {VPSDE: lambda t: jnp.inf, SubVPSDE: lambda t: 0.1 * t + 9.95 * t**2}[type(sde)]
+    squared_diffusion = lambda t: -beta(t) * jnp.expm1(-2 * integral(t))  # noqa: E731
+    return LinearSDE(lambda t: -0.5 * beta(t), squared_diffusion, t_min=sde.t_min, t_max=sde.t_max)
+
+
+@pytest.mark.parametrize("sde", [VPSDE(), SubVPSDE()], ids=lambda sde: type(sde).__name__)
+def test_moments_are_those_of_the_process_with_this_drift_and_diffusion(sde):
+    """Values and derivatives, at t of shape () and (B,), from t_min (where sub-VP's sigma is 1e-6) to t_max."""
+    linear, t = copy(sde), jnp.array([1e-5, 1e-3, 0.1, 0.5, 1.0])
+    np.testing.assert_allclose(linear.alpha(t), sde.alpha(t), rtol=1e-9)
+    np.testing.assert_allclose(linear.sigma(t), sde.sigma(t), rtol=1e-9)
+    assert linear.alpha(t[2]).shape == ()
+    for name in ("log_alpha", "sigma", "log_snr"):
+        got, expected = (jax.jit(jax.vmap(jax.grad(getattr(s, name))))(t) for s in (linear, sde))
+        np.testing.assert_allclose(got, expected, rtol=1e-6)  # sigma's is a small difference at t_max
+    second = [jax.grad(jax.grad(s.sigma))(0.3) for s in (linear, sde)]
+    np.testing.assert_allclose(*second, rtol=1e-8)
+
+
+def test_drift_and_diffusion_are_the_functions_themselves():
+    sde, t = LinearSDE(lambda t: -3 * t, lambda t: jnp.exp(t)), jnp.array([0.2, 0.9])
+    np.testing.assert_array_equal(sde.drift_rate(t), -3 * t)
+    np.testing.assert_array_equal(sde.squared_diffusion(t), jnp.exp(t))
+    np.testing.assert_array_equal(sde.drift(jnp.full((2, 3), 2.0), t), -6 * t[:, None] * jnp.ones((2, 3)))
+
+
+def test_float32_has_five_digits():
+    t = np.float32([1e-5, 1e-3, 0.1, 0.5, 1.0])
+    expected = VPSDE().alpha(np.float64(t)), VPSDE().sigma(np.float64(t))
+    with jax.enable_x64(False):
+        linear = copy(VPSDE())
+        got = linear.alpha(t), linear.sigma(t)
+    assert got[0].dtype == got[1].dtype == np.float32
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+
+
+def test_a_time_in_a_batch_is_a_time_alone():
+    """To rounding: the solver's steps for one time do not depend on the others."""
+    linear, t = copy(VPSDE()), jnp.array([1e-4, 0.3, 1.0])
+    np.testing.assert_allclose(linear.log_snr(t)[1], linear.log_snr(t[1:2])[0], rtol=1e-14)
+
+
+def test_the_loop_samples_it():
+    sde = VPSDE(t_min=1e-3)
+    ends = [
+        sample(keys(4), exact.Gaussian(s, mean=0.7, std=0.5), DDIM(), uniform_times(sde, 5), (1,))
+        for s in (sde, copy(sde))
+    ]
+    np.testing.assert_allclose(*ends, rtol=1e-6)
+
+
+def test_a_parameter_inside_the_functions_is_not_silently_constant():
+    with pytest.raises(Exception, match=r"closed-over|nondiff|[Tt]racer"):
+        jax.grad(lambda beta: LinearSDE(lambda t: -0.5 * beta * t, lambda t: beta * t).alpha(0.5))(2.0)
