@@ -107,7 +107,8 @@ def _add_workdir(parser: _Parser, sections: str) -> None:
 def _add_method(parser: _Parser) -> None:
     parser.add_argument(
         "--method",
-        help="heun, ddim, ancestral, euler_maruyama, reverse_diffusion, langevin, predictor_corrector "
+        help="heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama, "
+        "reverse_diffusion, langevin, predictor_corrector "
         "(the run's own by default); short for --config.sampling.method",
     )
     parser.add_argument("--steps", type=_positive, help="short for --config.sampling.steps")
