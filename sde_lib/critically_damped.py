@@ -11,7 +11,7 @@ which gives z_t | x_0 ~ N(a x_0, S), a(t) of 2 numbers and S(t) of 2 x 2, in clo
 on: that is hybrid score matching, whose kernel stays smooth as t falls to 0.
 
 How it fits the five nouns. The score of z is S^-1 (a E[x_0 | z] - z), so a Denoiser E[x_0 | z_t = z] gives everything,
-as ever. And E[x_0 | z] depends on z through one number,
+as ever. And E[x_0 | z] depends on z only through, for each number of the data,
 
     y = a^T S^-1 z / (a^T S^-1 a),      which is x_0 + noise of variance 1 / SNR,      SNR = a^T S^-1 a,
 

@@ -98,6 +98,10 @@ class LinearSDE(SDE):
         log_alpha, variance = self._moments(t)
         return 2 * log_alpha - jnp.log(variance)
 
+    def noise_to_signal(self, t):
+        """sigma / alpha, from one solve."""
+        return jnp.exp(-0.5 * self.log_snr(t))
+
     def drift_rate(self, t):
         """`f(t)` itself."""
         return self.f(jnp.asarray(t, jnp.result_type(float, t)))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sde_lib import DDIM, VPSDE, LinearSDE, SubVPSDE, exact, sample, uniform_times
+from sde_lib import VPSDE, EulerMaruyama, FunctionDenoiser, LinearSDE, SubVPSDE, sample, uniform_times
 from tests.sde_lib.processes import keys
 
 
@@ -20,18 +20,30 @@ def copy(sde):
     return LinearSDE(lambda t: -0.5 * beta(t), squared_diffusion, t_min=sde.t_min, t_max=sde.t_max)
 
 
+T = np.array([1e-5, 1e-3, 0.1, 0.5, 1.0])  # at the first, sub-VP's sigma is 1e-6
+
+
 @pytest.mark.parametrize("sde", [VPSDE(), SubVPSDE()], ids=lambda sde: type(sde).__name__)
 def test_moments_are_those_of_the_process_with_this_drift_and_diffusion(sde):
-    """Values and derivatives, at t of shape () and (B,), from t_min (where sub-VP's sigma is 1e-6) to t_max."""
-    linear, t = copy(sde), jnp.array([1e-5, 1e-3, 0.1, 0.5, 1.0])
-    np.testing.assert_allclose(linear.alpha(t), sde.alpha(t), rtol=1e-9)
-    np.testing.assert_allclose(linear.sigma(t), sde.sigma(t), rtol=1e-9)
-    assert linear.alpha(t[2]).shape == ()
-    for name in ("log_alpha", "sigma", "log_snr"):
-        got, expected = (jax.jit(jax.vmap(jax.grad(getattr(s, name))))(t) for s in (linear, sde))
-        np.testing.assert_allclose(got, expected, rtol=1e-6)  # sigma's is a small difference at t_max
-    second = [jax.grad(jax.grad(s.sigma))(0.3) for s in (linear, sde)]
-    np.testing.assert_allclose(*second, rtol=1e-8)
+    linear = copy(sde)
+    np.testing.assert_allclose(linear.log_alpha(T), sde.log_alpha(T), rtol=1e-9)
+    np.testing.assert_allclose(linear.sigma(T), sde.sigma(T), rtol=1e-9)
+
+
+def test_a_time_alone_is_that_time_in_a_batch():
+    """Of shape () too; to rounding, for the solver's steps for one time do not depend on the others."""
+    linear = copy(VPSDE())
+    alone = linear.log_snr(0.1)
+    assert alone.shape == ()
+    np.testing.assert_allclose(linear.log_snr(T)[2], alone, rtol=1e-14)
+
+
+def test_moments_differentiate_to_any_order_under_jit_and_vmap():
+    linear, sde = copy(VPSDE()), VPSDE()
+    got, expected = (jax.jit(jax.vmap(jax.grad(s.log_snr)))(T) for s in (linear, sde))
+    np.testing.assert_allclose(got, expected, rtol=1e-7)
+    got, expected = (jax.jit(jax.grad(jax.grad(s.sigma)))(0.3) for s in (linear, sde))
+    np.testing.assert_allclose(got, expected, rtol=1e-7)
 
 
 def test_drift_and_diffusion_are_the_functions_themselves():
@@ -42,7 +54,7 @@ def test_drift_and_diffusion_are_the_functions_themselves():
 
 
 def test_float32_has_five_digits():
-    t = np.float32([1e-5, 1e-3, 0.1, 0.5, 1.0])
+    t = np.float32(T)
     expected = VPSDE().alpha(np.float64(t)), VPSDE().sigma(np.float64(t))
     with jax.enable_x64(False):
         linear = copy(VPSDE())
@@ -51,18 +63,13 @@ def test_float32_has_five_digits():
     np.testing.assert_allclose(got, expected, rtol=1e-5)
 
 
-def test_a_time_in_a_batch_is_a_time_alone():
-    """To rounding: the solver's steps for one time do not depend on the others."""
-    linear, t = copy(VPSDE()), jnp.array([1e-4, 0.3, 1.0])
-    np.testing.assert_allclose(linear.log_snr(t)[1], linear.log_snr(t[1:2])[0], rtol=1e-14)
-
-
 def test_the_loop_samples_it():
-    sde = VPSDE(t_min=1e-3)
+    """The same states as of the process itself, for data at one point."""
     ends = [
-        sample(keys(4), exact.Gaussian(s, mean=0.7, std=0.5), DDIM(), uniform_times(sde, 5), (1,))
-        for s in (sde, copy(sde))
-    ]
+        sample(keys(4), FunctionDenoiser(sde, lambda x, t: jnp.full_like(x, 0.3)), EulerMaruyama(),
+               uniform_times(sde, 20, denoise=False), (1,), x_init=jnp.ones((4, 1)), denoise=False)
+        for sde in (VPSDE(t_min=0.1), copy(VPSDE(t_min=0.1)))
+    ]  # fmt: skip
     np.testing.assert_allclose(*ends, rtol=1e-6)
 
 
