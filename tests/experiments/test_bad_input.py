@@ -39,7 +39,10 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.model.channel_multipliers=1,2,2,2,2", "height 8 is not divisible by 16"),
         ("--config.sampling.method=huen", "sampling.method='huen' is unknown: choose from ancestral, ddim,"),
         ("--config.sampling.method=huen", "did you mean 'heun'?"),
-        ("--config.sampling.times=linear", "sampling.times='linear' is unknown: choose from karras, log_snr, quadratic"),
+        (
+            "--config.sampling.times=linear",
+            "sampling.times='linear' is unknown: choose from karras, log_snr, quadratic",
+        ),
         (
             "--config.sampling.langevin_norm=x --config.sampling.method=langevin",
             "sampling.langevin_norm='x' is unknown",

@@ -32,7 +32,11 @@ EVERY_SDE = [
     DiscreteVP.linear(),
 ]
 
+# The library's first three and the researcher's: for tests whose subject is not the process, where each costs a compilation.
+SOME_SDES = EVERY_SDE[:4]
+
 every_sde = pytest.mark.parametrize("sde", EVERY_SDE, ids=lambda sde: type(sde).__name__)
+some_sdes = pytest.mark.parametrize("sde", SOME_SDES, ids=lambda sde: type(sde).__name__)
 
 
 def keys(n, seed=0):

@@ -15,7 +15,7 @@ from sde_lib import (
     exact,
 )
 from sde_lib.sde import expand
-from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
+from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
 
 MEANS = np.array([[-1.0, 0.5], [2.0, 1.0], [0.3, -2.0]])
 X = np.array([[0.3, -0.7], [1.5, 2.0], [-4.0, 0.1]])
@@ -26,7 +26,7 @@ def denoisers(sde):
     yield exact.GaussianMixture(sde, MEANS, stds=jnp.array([0.2, 0.5, 1.0]), weights=jnp.array([0.5, 0.2, 0.3]))
 
 
-@every_sde
+@some_sdes
 @pytest.mark.parametrize("t", [0.05, 0.9])
 def test_score_is_the_gradient_of_the_log_density(sde, t):
     for denoiser in denoisers(sde):
@@ -34,7 +34,7 @@ def test_score_is_the_gradient_of_the_log_density(sde, t):
         np.testing.assert_allclose(denoiser.score(X, t), gradient, rtol=1e-9, atol=1e-12)
 
 
-@every_sde
+@some_sdes
 def test_mixture_density_is_that_of_its_perturbed_samples(sde):
     """The density integrates to 1, and its mean is alpha times the data's."""
     denoiser = exact.GaussianMixture(sde, np.array([[-1.0], [2.0]]), stds=0.3, weights=jnp.array([0.3, 0.7]))
@@ -45,7 +45,7 @@ def test_mixture_density_is_that_of_its_perturbed_samples(sde):
     np.testing.assert_allclose(jnp.trapezoid(density * x[:, 0], x[:, 0]), 1.1 * sde.alpha(t), rtol=1e-9)
 
 
-@every_sde
+@some_sdes
 def test_mixture_samples_have_the_mixtures_moments(sde):
     denoiser = exact.GaussianMixture(sde, np.array([[-1.0], [2.0]]), stds=0.3, weights=jnp.array([0.3, 0.7]))
     x = denoiser.sample(jax.random.key(0), 40_000)
@@ -54,7 +54,7 @@ def test_mixture_samples_have_the_mixtures_moments(sde):
     assert abs(x.var() - variance) < 0.03
 
 
-@every_sde
+@some_sdes
 def test_velocity_is_that_of_the_probability_flow(sde):
     t = jnp.array([0.1, 0.5, 0.8])
     for denoiser in denoisers(sde):
@@ -63,7 +63,7 @@ def test_velocity_is_that_of_the_probability_flow(sde):
         np.testing.assert_allclose(denoiser.velocity(X, t), expected, rtol=1e-8)
 
 
-@every_sde
+@some_sdes
 def test_gaussian_flow_solves_the_probability_flow(sde):
     denoiser = exact.Gaussian(sde, mean=0.4, std=0.5)
     slope = jax.jvp(lambda s: denoiser.flow(X, 0.7, s), (0.3,), (1.0,))[1]
@@ -102,7 +102,7 @@ def target(parameterization, sde, x0, noise, t):
     return kinds[type(parameterization)]
 
 
-@every_sde
+@some_sdes
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize(
     "parameterization",
@@ -127,7 +127,7 @@ def test_every_parameterization_gives_the_same_denoiser(sde, parameterization, p
     assert (np.abs(got_noise - noise) < rounding * (1 + alpha / sigma)).all()
 
 
-@every_sde
+@some_sdes
 def test_edm_preconditioning_gives_input_and_target_of_unit_variance(sde):
     std, t = 0.6, np.array([sde.t_min, 0.3, sde.t_max])
     x0, noise = np.random.default_rng(0).normal(size=(2, 3, 100_000)) * np.array([std, 1])[:, None, None]
@@ -150,7 +150,7 @@ def test_training_turns_dropout_on_with_one_key_an_example():
         def apply(self, variables, x, noise_level, condition, *, train, dropout_keys=None):
             return x if not train else jax.vmap(lambda k, v: v * jax.random.bernoulli(k))(dropout_keys, x)
 
-    denoiser = NetworkDenoiser(EVERY_SDE[0], DataPrediction(), Dropout(None, None))
+    denoiser = NetworkDenoiser(SOME_SDES[0], DataPrediction(), Dropout(None, None))
     x = jnp.ones((64, 1))
     np.testing.assert_array_equal(denoiser(x, 0.5), x)
     expected = jax.vmap(jax.random.bernoulli)(keys(64))[:, None]
@@ -158,7 +158,7 @@ def test_training_turns_dropout_on_with_one_key_an_example():
 
 
 def test_function_denoiser_has_all_views():
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     gaussian = exact.Gaussian(sde, mean=0.4, std=0.5)
     denoiser = FunctionDenoiser(sde, gaussian)
     np.testing.assert_allclose(denoiser.score(X, 0.5), gaussian.score(X, 0.5))

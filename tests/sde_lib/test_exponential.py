@@ -27,7 +27,9 @@ from sde_lib import (
     uniform_times,
 )
 from sde_lib.sampling.exponential import data_kernel, lagrange, quadrature
-from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
+from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
+
+pytestmark = pytest.mark.thorough
 
 # Method, order, and the numbers of steps between which its error is seen to fall at that order.
 ORDERS = [
@@ -60,7 +62,7 @@ def run(denoiser, method, times, start):
 
 
 @pytest.mark.parametrize("method, order, steps", ORDERS, ids=str)
-@every_sde
+@some_sdes
 def test_error_falls_at_the_methods_order(sde, method, order, steps):
     denoiser, start, expected = gaussian(sde)
     step = jax.jit(method.step)  # compiled once for both numbers of steps, which `sample` would not be
@@ -77,13 +79,13 @@ def test_error_falls_at_the_methods_order(sde, method, order, steps):
 
 def test_unipc_of_order_3_is_better_still():
     """Its corrector is of order 4, which the first steps, that know less, do not quite let through."""
-    denoiser, start, expected = gaussian(EVERY_SDE[0])
-    ends = [run(denoiser, UniPC(3), quadratic_times(EVERY_SDE[0], n, denoise=False), start) for n in (64, 128)]
+    denoiser, start, expected = gaussian(SOME_SDES[0])
+    ends = [run(denoiser, UniPC(3), quadratic_times(SOME_SDES[0], n, denoise=False), start) for n in (64, 128)]
     errors = [np.sqrt(np.mean((end - expected) ** 2)) for end in ends]
     assert np.log2(errors[0] / errors[1]) > 3.5
 
 
-@every_sde
+@some_sdes
 @pytest.mark.parametrize("method", [DPMSolver(1), DEIS(1), SinglestepDPMSolver(1)], ids=str)
 def test_order_1_is_ddim(sde, method):
     denoiser, start, _ = gaussian(sde)
@@ -93,7 +95,7 @@ def test_order_1_is_ddim(sde, method):
     np.testing.assert_allclose(x, expected, rtol=1e-9)
 
 
-@every_sde
+@some_sdes
 def test_the_stochastic_step_of_order_1_is_ancestral(sde):
     """tau = 1 is the reverse-time SDE, whose exact step for a constant Denoiser draws from p(x_s | x_t, x_0)."""
     denoiser, start, _ = gaussian(sde)
@@ -138,7 +140,7 @@ STOCHASTIC = [DPMSolver(2, stochastic=1.0), UniPC(2, "angle", stochastic=0.7), S
 @pytest.mark.parametrize("method", STOCHASTIC, ids=str)
 def test_few_stochastic_steps_reach_the_mixture(method):
     """30 steps pass the Kolmogorov-Smirnov test of 4,000 samples; ancestral sampling, of order 1, fails it with as many."""
-    sde, weights, means, std = EVERY_SDE[0], np.array([0.3, 0.7]), np.array([[-1.0], [1.5]]), 0.3
+    sde, weights, means, std = SOME_SDES[0], np.array([0.3, 0.7]), np.array([[-1.0], [1.5]]), 0.3
     denoiser = exact.GaussianMixture(sde, means, stds=std, weights=weights)
     start = sde.perturb(denoiser.sample(jax.random.key(1), 4000), jax.random.normal(jax.random.key(2), (4000, 1)), 1.0)
 
@@ -153,7 +155,7 @@ def test_few_stochastic_steps_reach_the_mixture(method):
 
 def test_the_weak_error_of_stochastic_steps_falls_with_their_order():
     """The standard deviation of samples of a Gaussian, 200,000 of them: floor 0.002 of it."""
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     denoiser = exact.Gaussian(sde, mean=0.0, std=0.5)
     start = denoiser.marginal_std(1.0) * jax.random.normal(jax.random.key(0), (200_000, 1))
 
@@ -180,7 +182,7 @@ def test_many_steps_in_float32_lose_no_digits(method):
 
 
 def test_lower_order_final_ends_with_steps_of_orders_2_and_1():
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     denoiser, start, _ = gaussian(sde)
     times = quadratic_times(sde, 6)
     method = DPMSolver(3, lower_order_final=True)

@@ -7,11 +7,13 @@ import pytest
 
 from sde_lib import FunctionDenoiser, Status, decode, encode, exact, interpolate
 from sde_lib.flow import spherical
-from tests.sde_lib.processes import EVERY_SDE, every_sde
+from tests.sde_lib.processes import SOME_SDES, some_sdes
 from tests.sde_lib.shared_programs import shared_mixture, symmetric_sample
 
+pytestmark = pytest.mark.thorough
 
-@every_sde
+
+@some_sdes
 def test_encoding_of_a_gaussian_is_its_exact_flow_and_decoding_brings_it_back(sde):
     mean, std = jnp.array([0.3, -0.2]), 0.4
     gaussian = exact.Gaussian(sde, mean=mean, std=std)
@@ -25,14 +27,14 @@ def test_encoding_of_a_gaussian_is_its_exact_flow_and_decoding_brings_it_back(sd
     assert (encoded.status == Status.SOLVED).all() and (decoded.status == Status.SOLVED).all()
 
 
-@every_sde
+@some_sdes
 def test_encode_then_decode_returns_a_mixtures_data(sde):
     denoiser = shared_mixture(sde)
     x0 = symmetric_sample(sde)
     np.testing.assert_allclose(decode(denoiser, encode(denoiser, x0).x).x, x0, atol=2e-4)
 
 
-@every_sde
+@some_sdes
 def test_tighter_tolerances_are_met(sde):
     gaussian = exact.Gaussian(sde, mean=jnp.array([0.3, -0.2]), std=0.4)
     denoiser = shared_mixture(sde, jnp.stack([gaussian.mean] * 2), 0.4)
@@ -43,8 +45,8 @@ def test_tighter_tolerances_are_met(sde):
 
 
 def test_an_example_does_not_depend_on_its_batch_mates():
-    denoiser = shared_mixture(EVERY_SDE[0])
-    x0 = symmetric_sample(EVERY_SDE[0]).at[:4].multiply(1e-3)
+    denoiser = shared_mixture(SOME_SDES[0])
+    x0 = symmetric_sample(SOME_SDES[0]).at[:4].multiply(1e-3)
     together, alone = encode(denoiser, x0), encode(denoiser, x0[3:4])
     np.testing.assert_allclose(together.x[3], alone.x[0], rtol=1e-10)
     assert together.nfe[3] == alone.nfe[0]
@@ -53,8 +55,8 @@ def test_an_example_does_not_depend_on_its_batch_mates():
 
 @pytest.mark.parametrize("broken", ["at once", "on the way"])
 def test_an_example_whose_denoiser_breaks_is_reported_and_leaves_the_others_intact(broken):
-    whole = shared_mixture(EVERY_SDE[0])
-    x0 = symmetric_sample(EVERY_SDE[0]).at[2].set(9.0 if broken == "at once" else -6.0)
+    whole = shared_mixture(SOME_SDES[0])
+    x0 = symmetric_sample(SOME_SDES[0]).at[2].set(9.0 if broken == "at once" else -6.0)
     # The far example is beyond the limit from the start, or comes to lie beneath it.
     limits = {"highest": 8.0} if broken == "at once" else {"lowest": -3.0, "lowest_at": 0.5}
     solution = encode(whole.replace(**limits), x0)
@@ -67,8 +69,8 @@ def test_an_example_whose_denoiser_breaks_is_reported_and_leaves_the_others_inta
 
 
 def test_too_few_steps_are_reported_and_leave_the_others_intact():
-    denoiser = shared_mixture(EVERY_SDE[0])
-    x0 = symmetric_sample(EVERY_SDE[0]).at[:4].multiply(1e-3)
+    denoiser = shared_mixture(SOME_SDES[0])
+    x0 = symmetric_sample(SOME_SDES[0]).at[:4].multiply(1e-3)
     expected = encode(denoiser, x0)
     max_steps = int(np.sort((expected.nfe - 1) // 6)[3])
     solution = encode(denoiser, x0, max_steps=max_steps)
@@ -80,7 +82,7 @@ def test_too_few_steps_are_reported_and_leave_the_others_intact():
 
 
 def test_nfe_is_the_number_of_calls():
-    calls, sde = [], EVERY_SDE[0]
+    calls, sde = [], SOME_SDES[0]
     gaussian = exact.Gaussian(sde, mean=0.4, std=0.5)
 
     def counted(x, t):
@@ -93,7 +95,7 @@ def test_nfe_is_the_number_of_calls():
     assert len(calls) == max(nfe)
 
 
-CONDITIONED = exact.Gaussian(EVERY_SDE[0], mean=np.repeat([[-0.5], [0.8]], 512, axis=1), std=0.5)
+CONDITIONED = exact.Gaussian(SOME_SDES[0], mean=np.repeat([[-0.5], [0.8]], 512, axis=1), std=0.5)
 
 
 def test_a_condition_per_example_meets_its_example():
@@ -127,7 +129,7 @@ def test_spherical_interpolation_turns_at_even_speed():
 
 
 def test_what_no_solve_can_take_is_refused():
-    denoiser = exact.Gaussian(EVERY_SDE[0])
+    denoiser = exact.Gaussian(SOME_SDES[0])
     with pytest.raises(ValueError, match=r"at least 2 axes, not \(3,\)"):
         encode(denoiser, jnp.zeros(3))
     with pytest.raises(ValueError, match="real numbers, not uint8"):

@@ -10,8 +10,10 @@ from flax import struct
 
 from sde_lib import VPSDE, Denoiser, ExactDivergence, Hutchinson, Status, exact, log_likelihood
 from sde_lib.sde import expand
-from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
+from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
 from tests.sde_lib.shared_programs import MEANS, shared_mixture, symmetric_sample
+
+pytestmark = pytest.mark.thorough
 
 
 def true_log_prob(denoiser, x, z):
@@ -20,7 +22,7 @@ def true_log_prob(denoiser, x, z):
     return denoiser.log_prob(x, sde.t_min) + sde.prior_log_prob(z) - denoiser.log_prob(z, sde.t_max)
 
 
-@every_sde
+@some_sdes
 @pytest.mark.parametrize("means, std", [(np.zeros((2, 2)), 0.4), (MEANS, 0.3)], ids=["gaussian", "mixture"])
 def test_bits_per_dim_are_those_of_the_closed_form(sde, means, std):
     x, truth = symmetric_sample(sde, means, std), exact.GaussianMixture(sde, means, stds=std)
@@ -97,8 +99,8 @@ def test_exact_divergence_is_the_trace_in_any_chunks(chunk):
 
 
 def test_an_example_whose_denoiser_breaks_leaves_the_others_intact():
-    whole = shared_mixture(EVERY_SDE[0])
-    x = symmetric_sample(EVERY_SDE[0]).at[2].set(9.0)
+    whole = shared_mixture(SOME_SDES[0])
+    x = symmetric_sample(SOME_SDES[0]).at[2].set(9.0)
     found = log_likelihood(None, whole.replace(highest=8.0), x, divergence=ExactDivergence())
     expected = log_likelihood(None, whole, x, divergence=ExactDivergence())
     np.testing.assert_array_equal(np.isnan(found.log_prob), np.arange(8) == 2)
@@ -108,7 +110,7 @@ def test_an_example_whose_denoiser_breaks_leaves_the_others_intact():
 
 
 def test_gradient_is_the_score_at_t_min():
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     denoiser = exact.Gaussian(sde, mean=0.4, std=0.5)
     x = jnp.array([[0.2], [0.9]])
 
@@ -123,7 +125,7 @@ def test_gradient_is_the_score_at_t_min():
 
 
 def test_wrong_keys_are_refused():
-    denoiser, x = exact.Gaussian(EVERY_SDE[0]), jnp.zeros((2, 3))
+    denoiser, x = exact.Gaussian(SOME_SDES[0]), jnp.zeros((2, 3))
     with pytest.raises(ValueError, match=r"keys have shape \(3,\); x0 of shape \(2, 3\) needs"):
         log_likelihood(keys(3), denoiser, x)
     with pytest.raises(ValueError, match="Hutchinson is random: pass keys"):

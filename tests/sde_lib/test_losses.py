@@ -23,10 +23,10 @@ from sde_lib import (
     exact,
 )
 from sde_lib.randomness import fold_in
-from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
+from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
 
 
-@every_sde
+@some_sdes
 def test_expected_loss_of_the_exact_denoiser_is_the_posterior_variance(sde):
     """For data N(m, s^2): E |D - x0|^2 = s^2 sigma^2 / (alpha^2 s^2 + sigma^2), averaged over uniform times."""
     denoiser = exact.Gaussian(sde, mean=0.4, std=0.5)
@@ -38,7 +38,7 @@ def test_expected_loss_of_the_exact_denoiser_is_the_posterior_variance(sde):
     assert abs(loss.mean() - expected) < 4 * loss.std() / np.sqrt(len(loss))
 
 
-@every_sde
+@some_sdes
 def test_the_posterior_mean_has_the_least_loss(sde):
     denoiser = exact.GaussianMixture(sde, np.array([[-1.0], [1.0]]), stds=0.2)
     x0 = denoiser.sample(jax.random.key(1), 40_000)
@@ -53,13 +53,13 @@ def test_the_posterior_mean_has_the_least_loss(sde):
 
 
 def test_defaults_are_ddpms_simple_loss_at_uniform_times():
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     denoiser, x0 = exact.Gaussian(sde, mean=0.4, std=0.5), np.ones((8, 3))
     explicit = denoising_score_matching(keys(8), denoiser, x0, weighting=NoiseWeighting(), times=UniformTime())
     np.testing.assert_array_equal(denoising_score_matching(keys(8), denoiser, x0), explicit)
 
 
-@every_sde
+@some_sdes
 def test_example_i_depends_on_key_i_alone(sde):
     denoiser = exact.Gaussian(sde, mean=0.4, std=0.5)
     x0 = np.random.default_rng(0).normal(size=(8, 3))
@@ -122,7 +122,7 @@ def test_importance_sampling_takes_the_variance_out_of_the_likelihood(weighted_l
 
 def test_importance_weights_divide_the_uncertainty_too():
     """The whole of e^{-u} w error + u is what the average over uniform times is taken of."""
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     options = {"times": UniformLogSNR(), "log_variance": lambda sde, t: 3.0 * t}
     args = keys(8), exact.Gaussian(sde), np.ones((8, 3))
     t = options["times"](fold_in(keys(8), 0), sde)
@@ -153,14 +153,14 @@ def test_low_discrepancy_lowers_the_variance_of_a_batch():
 def test_importance_without_a_density_is_an_error():
     with pytest.raises(ValueError, match="GeometricSigma has no density in t, which importance weighting needs"):
         denoising_score_matching(
-            keys(8), exact.Gaussian(EVERY_SDE[0]), np.ones((8, 3)), times=GeometricSigma(4), importance=True
+            keys(8), exact.Gaussian(SOME_SDES[0]), np.ones((8, 3)), times=GeometricSigma(4), importance=True
         )
 
 
 @pytest.mark.parametrize("weighting", [NoiseWeighting(), EDMWeighting(0.5)], ids=lambda w: type(w).__name__)
 def test_keys_are_used_once(weighting):
     """JAX's own check: no key is consumed twice on the way."""
-    denoiser = exact.Gaussian(EVERY_SDE[0], mean=0.4, std=0.5)
+    denoiser = exact.Gaussian(SOME_SDES[0], mean=0.4, std=0.5)
     with jax.debug_key_reuse(True):
         loss = jax.jit(lambda k: denoising_score_matching(k, denoiser, jnp.ones((4, 3)), weighting=weighting))(keys(4))
     assert len(np.unique(loss)) == 4

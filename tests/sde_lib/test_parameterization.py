@@ -18,8 +18,10 @@ from sde_lib import (
     VPrediction,
 )
 from sde_lib.parameterization import convert
-from tests.sde_lib.processes import TrigonometricSDE, every_sde
+from tests.sde_lib.processes import TrigonometricSDE, some_sdes
 from tests.sde_lib.special_cases import NoiseLevelSDE, StraightSDE
+
+pytestmark = pytest.mark.thorough
 
 EVERY_PARAMETERIZATION = [
     NoisePrediction(),
@@ -50,7 +52,7 @@ def draw(n):
     return np.random.default_rng(0).normal(size=(2, n, 3))
 
 
-@every_sde
+@some_sdes
 def test_the_output_is_what_the_table_says(sde):
     t = np.array([sde.t_min, 0.1, 0.5, sde.t_max])
     x0, noise = draw(4)
@@ -150,7 +152,7 @@ def test_networks_see_the_time_of_their_kind(parameterization, level):
     np.testing.assert_allclose(network.seen[1], level, atol=1e-9)
 
 
-@every_sde
+@some_sdes
 def test_v_gives_the_network_an_input_of_unit_size(sde):
     """x itself for VP, x / sqrt(alpha^2 + sigma^2) in general."""
     network, t = Recorder(), jnp.array([sde.t_min, 0.3, sde.t_max])

@@ -30,7 +30,7 @@ from sde_lib import (
     uniform_times,
 )
 from sde_lib.sampling.sample import _sample
-from tests.sde_lib.processes import EVERY_SDE, TrigonometricSDE, every_sde, keys
+from tests.sde_lib.processes import SOME_SDES, TrigonometricSDE, keys, some_sdes
 
 EVERY_METHOD = [
     EulerMaruyama(),
@@ -55,8 +55,8 @@ METHODS_OF_EVERY_SDE = [EulerMaruyama(), ReverseDiffusion(), PredictorCorrector(
 METHODS_OF_ONE_SDE = [Ancestral(), DDIM(eta=0.5), Heun(churn=20.0)]
 stochastic = pytest.mark.parametrize(
     "sde, method",
-    [(sde, method) for sde in EVERY_SDE for method in METHODS_OF_EVERY_SDE]
-    + [(EVERY_SDE[0], method) for method in METHODS_OF_ONE_SDE],
+    [(sde, method) for sde in SOME_SDES for method in METHODS_OF_EVERY_SDE]
+    + [(SOME_SDES[0], method) for method in METHODS_OF_ONE_SDE],
     ids=lambda value: type(value).__name__,
 )
 
@@ -64,7 +64,7 @@ stochastic = pytest.mark.parametrize(
 @pytest.mark.parametrize("method, order", [(DDIM(), 1), (ProbabilityFlow(), 1), (Heun(), 2)], ids=str)
 @pytest.mark.parametrize(
     "sde, grid",
-    [(sde, uniform_times) for sde in EVERY_SDE] + [(EVERY_SDE[2], karras_times)],
+    [(sde, uniform_times) for sde in SOME_SDES] + [(SOME_SDES[2], karras_times)],
     ids=lambda value: getattr(value, "__name__", type(value).__name__),
 )
 def test_error_falls_at_the_methods_order(sde, grid, method, order):
@@ -82,7 +82,7 @@ def test_error_falls_at_the_methods_order(sde, grid, method, order):
     np.testing.assert_allclose(np.log2(errors[0] / errors[1]), order, atol=0.15)
 
 
-@every_sde
+@some_sdes
 @pytest.mark.parametrize("method", [DDIM(), Heun()], ids=str)
 def test_variance_after_the_last_step_is_the_datas(sde, method):
     """The whole run on a Gaussian is an affine map of the start, so two starts tell it exactly: no noise may be left.
@@ -114,7 +114,7 @@ def test_stochastic_methods_reach_the_mixture(sde, method):
     assert scipy.stats.kstest(x[:, 0], distribution_function).pvalue > 0.01
 
 
-@every_sde
+@some_sdes
 def test_langevin_alone_finds_the_data(sde):
     """Annealed slowly; the step's bias of some snr^2 remains."""
     denoiser = exact.Gaussian(sde, mean=0.4, std=0.5)
@@ -122,7 +122,7 @@ def test_langevin_alone_finds_the_data(sde):
     np.testing.assert_allclose((x.mean(), x.std()), (0.4, 0.5), atol=0.05)
 
 
-@every_sde
+@some_sdes
 @pytest.mark.parametrize("norm", ["process", "sample", "batch"])
 def test_langevin_steps_have_the_lengths_of_their_norms(sde, norm):
     """One correction from a known state: step = 2 (snr |z| / |score|)^2, with |z| / |score| as documented."""
@@ -146,7 +146,7 @@ def test_an_unknown_norm_is_named():
         Langevin(norm="median")
 
 
-@every_sde
+@some_sdes
 def test_ddim_keeps_a_point_on_its_line(sde):
     """Data at one point: x_s = alpha_s x0 + sigma_s noise with the noise that x_t has, exactly."""
     denoiser = FunctionDenoiser(sde, lambda x, t: jnp.full_like(x, 0.3))
@@ -156,7 +156,7 @@ def test_ddim_keeps_a_point_on_its_line(sde):
     np.testing.assert_allclose(x_s, sde.perturb(jnp.full((5, 1), 0.3), noise, s), rtol=1e-9)
 
 
-@every_sde
+@some_sdes
 def test_ancestral_is_ddim_with_eta_1_and_draws_from_the_posterior(sde):
     """For data at one point the posterior p(x_s | x_t, x_0) is the forward bridge: Bayes' rule with the two kernels."""
     denoiser = FunctionDenoiser(sde, lambda x, t: jnp.full_like(x, 0.3))
@@ -171,7 +171,7 @@ def test_ancestral_is_ddim_with_eta_1_and_draws_from_the_posterior(sde):
     assert scipy.stats.kstest(x_s[:, 0], scipy.stats.norm(mean, precision**-0.5).cdf).pvalue > 0.01
 
 
-@every_sde
+@some_sdes
 def test_reverse_diffusion_inverts_the_forward_step_to_first_order(sde):
     """Its mean is the reverse-time SDE's: the difference to Euler-Maruyama's falls with the square of the step."""
     denoiser = exact.Gaussian(sde, mean=0.7, std=0.5)
@@ -187,7 +187,7 @@ def test_reverse_diffusion_inverts_the_forward_step_to_first_order(sde):
 
 @every_method
 def test_nfe_is_the_number_of_calls(method):
-    calls, sde = [], EVERY_SDE[0]
+    calls, sde = [], SOME_SDES[0]
     gaussian = exact.Gaussian(sde, mean=0.4, std=0.5)
 
     def counted(x, t):
@@ -206,7 +206,7 @@ def test_heun_with_18_steps_costs_35():
 
 @every_method
 def test_sample_i_depends_on_key_i_alone(method):
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     denoiser = exact.GaussianMixture(sde, np.array([[-1.0, 0.0], [1.5, 1.0]]), stds=0.3)
     together = sample(keys(8), denoiser, method, karras_times(sde, 12), (2,))
     alone = sample(keys(8)[3:4], denoiser, method, karras_times(sde, 12), (2,))
@@ -235,14 +235,14 @@ def test_one_program_serves_every_weight_and_number():
 
 @pytest.mark.parametrize("method", [Ancestral(), Heun(churn=10.0), PredictorCorrector()], ids=str)
 def test_no_key_is_used_twice(method):
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     with jax.debug_key_reuse(True):
         x = sample(keys(3), exact.Gaussian(sde, mean=0.4, std=0.5), method, karras_times(sde, 4), (2,))
     assert len(np.unique(x)) == 6
 
 
 def test_trajectory_starts_at_the_start_and_ends_at_the_sample():
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     denoiser, times = exact.Gaussian(sde, mean=0.4, std=0.5), karras_times(sde, 10)
     start = np.array([[0.3], [-0.8]])
     states = sample(keys(2), denoiser, DDIM(), times, (1,), x_init=start, return_trajectory=True)
@@ -254,7 +254,7 @@ def test_trajectory_starts_at_the_start_and_ends_at_the_sample():
 
 @pytest.mark.parametrize("method", [DDIM(), Heun(), Ancestral(), PredictorCorrector()], ids=str)
 def test_gradient_through_sampling_agrees_with_finite_differences(method):
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
 
     def end(mean):
         return sample(keys(3), exact.Gaussian(sde, mean=mean, std=0.5), method, karras_times(sde, 8), (1,)).sum()
@@ -264,7 +264,7 @@ def test_gradient_through_sampling_agrees_with_finite_differences(method):
 
 
 def test_a_grid_that_does_not_fit_denoise_is_refused():
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     denoiser = exact.Gaussian(sde)
     with pytest.raises(ValueError, match=r"times end at 0\.001: append a 0"):
         sample(keys(1), denoiser, DDIM(), uniform_times(sde, 4, denoise=False), (1,))
@@ -325,6 +325,6 @@ def test_a_method_written_in_a_notebook_samples():
         def step(self, carry, keys, x, t, s, denoiser):
             return carry, x + (s - t) * denoiser.velocity(x, t)
 
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     x = sample(keys(4000), exact.Gaussian(sde, mean=0.4, std=0.5), Mine(), uniform_times(sde, 400), (1,))
     assert scipy.stats.kstest(x[:, 0], scipy.stats.norm(0.4, 0.5).cdf).pvalue > 0.01

@@ -16,8 +16,10 @@ from sde_lib import (
     UniformLogSNR,
     UniformTime,
 )
-from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
+from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
 from tests.sde_lib.special_cases import StraightSDE
+
+pytestmark = pytest.mark.thorough
 
 CONTINUOUS = [UniformTime(), UniformLogSNR(), LogNormalSigma(-0.5, 0.8), LogitNormalTime(0.3, 0.7)]
 continuous = pytest.mark.parametrize("times", CONTINUOUS, ids=lambda times: type(times).__name__)
@@ -26,7 +28,7 @@ continuous = pytest.mark.parametrize("times", CONTINUOUS, ids=lambda times: type
 U = np.array([0.003, 0.02, 0.1, 0.3, 0.5, 0.7, 0.9, 0.98, 0.997])
 
 
-@every_sde
+@some_sdes
 def test_quantiles_are_those_of_the_distribution_they_name(sde):
     """Beside scipy's, for the normal ones those of a normal distribution cut at the ends of the process."""
     length, high, low = sde.t_max - sde.t_min, sde.log_snr(sde.t_min), sde.log_snr(sde.t_max)
@@ -42,7 +44,7 @@ def test_quantiles_are_those_of_the_distribution_they_name(sde):
 
 
 @continuous
-@every_sde
+@some_sdes
 def test_density_is_the_slope_of_the_distribution(sde, times):
     """u -> t covers [t_min, t_max], and density dt = du on the way: the density integrates to 1."""
     t = times.quantile(sde, np.linspace(0, 1, 9))
@@ -52,7 +54,7 @@ def test_density_is_the_slope_of_the_distribution(sde, times):
     np.testing.assert_allclose(np.exp(times.log_density(sde, times.quantile(sde, U))) * slope, 1, rtol=1e-4)
 
 
-@every_sde
+@some_sdes
 def test_density_of_uniform_log_snr_is_the_importance_of_the_likelihood(sde):
     """Proportional to g^2 / sigma^2 (Song et al., 2021b)."""
     t = np.linspace(sde.t_min, sde.t_max, 9)
@@ -61,7 +63,7 @@ def test_density_of_uniform_log_snr_is_the_importance_of_the_likelihood(sde):
 
 
 @continuous
-@every_sde
+@some_sdes
 def test_times_and_densities_are_finite_in_float32(sde, times):
     """Down to the smallest and up to the largest number that a uniform draw can be."""
     with jax.enable_x64(False):
@@ -73,7 +75,7 @@ def test_times_and_densities_are_finite_in_float32(sde, times):
 
 
 def test_times_are_quantiles_of_one_uniform_number_a_key():
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     t = np.asarray(UniformTime()(keys(5_000), sde))
     assert scipy.stats.kstest(t, scipy.stats.uniform(sde.t_min, sde.t_max - sde.t_min).cdf).pvalue > 0.01
     np.testing.assert_array_equal(UniformTime()(keys(5_000)[7:8], sde), t[7:8])
@@ -88,9 +90,9 @@ def test_logit_normal_of_rectified_flow_is_log_normal():
 
 
 def test_ddpm_takes_every_step_equally_often():
-    t = DiscreteTime(50).quantile(EVERY_SDE[0], (np.arange(500) + 0.5) / 500)
+    t = DiscreteTime(50).quantile(SOME_SDES[0], (np.arange(500) + 0.5) / 500)
     np.testing.assert_allclose(t, np.repeat(np.arange(1, 51), 10) / 50, rtol=1e-12)
-    assert np.asarray(DiscreteTime(50).quantile(EVERY_SDE[0], np.array([0.0, 1.0]))).tolist() == [0.02, 1.0]
+    assert np.asarray(DiscreteTime(50).quantile(SOME_SDES[0], np.array([0.0, 1.0]))).tolist() == [0.02, 1.0]
 
 
 def test_smld_takes_every_geometric_sigma_equally_often():
@@ -99,7 +101,7 @@ def test_smld_takes_every_geometric_sigma_equally_often():
     np.testing.assert_allclose(sigma, np.repeat(np.geomspace(0.01, 1.0, 10), 10), rtol=1e-9)
 
 
-@every_sde
+@some_sdes
 def test_geometric_sigmas_are_geometric_in_every_process(sde):
     sigma = sde.noise_to_signal(GeometricSigma(5).quantile(sde, (np.arange(5) + 0.5) / 5))
     ends = sde.noise_to_signal(np.array([sde.t_min, sde.t_max]))
@@ -120,13 +122,13 @@ def test_low_discrepancy_times_cover_the_batch_evenly():
 
 
 def test_each_low_discrepancy_time_is_uniform_by_itself():
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     t = jax.jit(jax.vmap(lambda step: low_discrepancy(step, [5])(keys(1), sde)[0]))(np.arange(400))
     assert scipy.stats.kstest(t, scipy.stats.uniform(sde.t_min, sde.t_max - sde.t_min).cdf).pvalue > 0.01
 
 
 def test_low_discrepancy_times_do_not_depend_on_how_the_batch_is_divided():
-    sde, times = EVERY_SDE[2], UniformLogSNR()
+    sde, times = SOME_SDES[2], UniformLogSNR()
     whole = low_discrepancy(0, np.arange(64), times=times)(keys(64), sde)
     part = low_discrepancy(0, np.arange(40, 48), times=times)(keys(8, seed=9), sde)
     np.testing.assert_array_equal(part, whole[40:48])
@@ -141,9 +143,9 @@ def test_low_discrepancy_times_do_not_depend_on_how_the_batch_is_divided():
         (lambda: LogitNormalTime(std=-1.0), "LogitNormalTime: std=-1.0 must be more than 0"),
         (lambda: GeometricSigma(1), "GeometricSigma: levels=1 must be at least 2"),
         (lambda: DiscreteTime(0), "DiscreteTime: steps=0 must be at least 1"),
-        (lambda: DiscreteTime(2000)(keys(1), EVERY_SDE[0]), "steps=2000 of t_max=1.0 begin below t_min=0.001"),
-        (lambda: DiscreteTime().log_density(EVERY_SDE[0], 0.5), "DiscreteTime has no density"),
-        (lambda: low_discrepancy(0, np.arange(4))(keys(3), EVERY_SDE[0]), r"\(3,\) keys for \(4,\) places"),
+        (lambda: DiscreteTime(2000)(keys(1), SOME_SDES[0]), "steps=2000 of t_max=1.0 begin below t_min=0.001"),
+        (lambda: DiscreteTime().log_density(SOME_SDES[0], 0.5), "DiscreteTime has no density"),
+        (lambda: low_discrepancy(0, np.arange(4))(keys(3), SOME_SDES[0]), r"\(3,\) keys for \(4,\) places"),
     ],
 )
 def test_bad_numbers_are_named(make, message):

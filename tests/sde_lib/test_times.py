@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from sde_lib import VESDE, karras_times, log_snr_times, uniform_times
-from tests.sde_lib.processes import every_sde
+from tests.sde_lib.processes import some_sdes
 
 GRIDS = [uniform_times, karras_times, log_snr_times]
 
@@ -19,14 +19,14 @@ def test_karras_times_are_edms_noise_levels():
     assert times[-1] == 0
 
 
-@every_sde
+@some_sdes
 def test_grids_are_even_in_what_they_name(sde):
     np.testing.assert_allclose(np.diff(uniform_times(sde, 10)[:-1], 2), 0, atol=1e-12)
     np.testing.assert_allclose(np.diff(sde.log_snr(log_snr_times(sde, 10)[:-1]), 2), 0, atol=1e-6)
     np.testing.assert_allclose(np.diff(sde.noise_to_signal(karras_times(sde, 10)[:-1]) ** (1 / 7), 2), 0, atol=1e-8)
 
 
-@every_sde
+@some_sdes
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("n", [1, 2, 18])
 def test_n_steps_run_from_t_max_through_t_min_to_clean_data(sde, grid, n):

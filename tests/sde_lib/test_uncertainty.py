@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 
 from sde_lib import EDMWeighting, FunctionDenoiser, LearnedLogVariance, denoising_score_matching, exact
-from tests.sde_lib.processes import EVERY_SDE, keys
+from tests.sde_lib.processes import SOME_SDES, keys
 
-SDE = EVERY_SDE[0]
+pytestmark = pytest.mark.thorough
+
+SDE = SOME_SDES[0]
 STD = 0.5
 
 

@@ -7,8 +7,10 @@ import pytest
 import scipy.stats
 
 from sde_lib import VPSDE, Quantization, elbo, exact
-from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
+from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
 from tests.sde_lib.shared_programs import MEANS, shared_mixture
+
+pytestmark = pytest.mark.thorough
 
 STD = 0.4
 
@@ -37,7 +39,7 @@ def evaluate(sde, means, std, x0=X0):
     )
 
 
-@every_sde
+@some_sdes
 def test_terms_are_those_of_the_closed_form(sde):
     found = evaluate(sde, np.zeros((2, 2)), STD)
     prior, diffusion, reconstruction = bound_in_closed_form(sde, X0)
@@ -56,7 +58,7 @@ def model_std(sde):
     return np.sqrt((variance + sde.sigma(sde.t_min) ** 2) / sde.alpha(sde.t_min) ** 2)
 
 
-@every_sde
+@some_sdes
 def test_never_better_than_the_models_likelihood_and_tight_but_for_the_last_step(sde):
     truth = scipy.stats.norm(scale=model_std(sde)).logpdf(X0).sum(1)
     gap = truth + sum(bound_in_closed_form(sde, X0))
@@ -74,7 +76,7 @@ def test_at_the_clean_datas_likelihood_as_t_min_falls():
     assert (np.abs(found.log_prob - truth) < 1e-3 + 5 * found.standard_error).all()
 
 
-@every_sde
+@some_sdes
 def test_of_a_mixture_is_close_below_its_likelihood(sde):
     found = evaluate(sde, MEANS, 0.3, X0)
     std = np.sqrt(0.3**2 + 2 * sde.noise_to_signal(sde.t_min) ** 2)
@@ -85,7 +87,7 @@ def test_of_a_mixture_is_close_below_its_likelihood(sde):
 
 
 def test_standard_error_is_that_of_repeats():
-    sde = EVERY_SDE[0]
+    sde = SOME_SDES[0]
     x0 = jnp.broadcast_to(X0[1], (400, 2))
     found = elbo(keys(400), exact.Gaussian(sde, std=STD), x0, num_times=4, num_estimates=16)
     np.testing.assert_allclose(jnp.sqrt(jnp.square(found.standard_error).mean()), found.log_prob.std(), rtol=0.15)
@@ -105,7 +107,7 @@ def test_of_levels_is_their_probability():
 
 
 def test_example_i_depends_on_key_i_alone():
-    denoiser = exact.Gaussian(EVERY_SDE[0], std=STD)
+    denoiser = exact.Gaussian(SOME_SDES[0], std=STD)
     together, alone = elbo(keys(8), denoiser, X0), elbo(keys(8)[3:4], denoiser, X0[3:4])
     np.testing.assert_allclose(together.log_prob[3], alone.log_prob[0], rtol=1e-10)
     with jax.debug_key_reuse(True):
@@ -113,7 +115,7 @@ def test_example_i_depends_on_key_i_alone():
 
 
 def test_misuse_is_refused():
-    denoiser, levels = exact.Gaussian(EVERY_SDE[0]), jnp.zeros((8, 2), jnp.uint8)
+    denoiser, levels = exact.Gaussian(SOME_SDES[0]), jnp.zeros((8, 2), jnp.uint8)
     with pytest.raises(ValueError, match="uint8 without quantization"):
         elbo(keys(8), denoiser, levels)
     with pytest.raises(ValueError, match="float64 with quantization"):

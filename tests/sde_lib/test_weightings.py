@@ -35,8 +35,10 @@ from sde_lib import (
     denoising_score_matching,
 )
 from sde_lib.sde import expand
-from tests.sde_lib.processes import TrigonometricSDE, every_sde, keys
+from tests.sde_lib.processes import TrigonometricSDE, keys, some_sdes
 from tests.sde_lib.special_cases import NoiseLevelSDE, StraightSDE
+
+pytestmark = pytest.mark.thorough
 
 VP, SUBVP, VE = VPSDE(t_min=1e-3), SubVPSDE(t_min=1e-2), VESDE(t_min=0.0)
 COSINE = TrigonometricSDE(t_min=1e-2, t_max=0.99)
@@ -176,7 +178,7 @@ def test_published_times_are_those_of_the_paper():
     np.testing.assert_allclose(100 * ddpm.t, np.round(100 * ddpm.t), atol=1e-9)
 
 
-@every_sde
+@some_sdes
 def test_a_network_output_under_its_own_weighting_has_weight_one(sde):
     """|error of the output|^2 = w |error of x_0|^2, for each output and the weighting of its name."""
     t = jnp.array([0.02, 0.3, 0.9])
@@ -193,7 +195,7 @@ def test_a_network_output_under_its_own_weighting_has_weight_one(sde):
         np.testing.assert_allclose(output_error**2, weighting(sde, t)[:, None] * error**2, rtol=1e-7)
 
 
-@every_sde
+@some_sdes
 def test_soft_weightings_have_the_limits_of_their_names(sde):
     """Soft-min-SNR lies below min-SNR, by half at the corner; the sigmoid is the same function with gamma = e^bias."""
     t = jnp.linspace(sde.t_min, sde.t_max, 50)
