@@ -57,7 +57,7 @@ def denoising_score_matching(
     sde = denoiser.sde
     key_time, key_noise, key_network = split(keys, 3)
     t = times(key_time, sde)
-    noise = standard_normal(key_noise, denoiser.sde.clean_state(x0))
+    noise = standard_normal(key_noise, sde.clean_state(x0))
     x_t = sde.perturb(x0, noise, t)
     model = denoiser.training(key_network) if train else denoiser
     error = model(x_t, t) - x0
