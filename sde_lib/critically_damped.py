@@ -31,6 +31,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.sde import SDE, expand
+from sde_lib.struct import Struct
 
 
 def _apply(rows: tuple, z: Array, transpose: bool = False) -> Array:
@@ -246,7 +247,7 @@ class CriticallyDampedLangevin(SDE):
 
 
 @struct.dataclass
-class HybridNoiseWeighting:
+class HybridNoiseWeighting(Struct):
     """(L^-1 a)_v^2: the squared error of the velocity's noise, the reweighted objective of hybrid score matching.
 
     Since noise_hat - noise = -L^-1 a (D - x_0) and only the velocity's score enters the reverse-time SDE, the published
@@ -262,7 +263,7 @@ class HybridNoiseWeighting:
 
 
 @struct.dataclass
-class HybridWeighting:
+class HybridWeighting(Struct):
     """(S^-1 a)_v^2: the squared error of the velocity's score. Times Gamma beta it bounds the likelihood.
 
     Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3.2, lambda(t) = 1.

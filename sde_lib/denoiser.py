@@ -25,10 +25,11 @@ from jax.typing import ArrayLike
 
 from sde_lib.parameterization import Parameterization
 from sde_lib.sde import SDE
+from sde_lib.struct import Struct
 
 
 @struct.dataclass
-class Denoiser:
+class Denoiser(Struct):
     """E[x_0 | x_t = x] for x (B, *state) and t () or (B,); states have the data's shape unless the process says otherwise.
 
     Attributes:

@@ -38,6 +38,7 @@ from jax import Array
 
 from sde_lib.randomness import standard_normal
 from sde_lib.sde import SDE, expand
+from sde_lib.struct import Struct
 
 LOG_2 = float(np.log(2.0))
 
@@ -47,7 +48,7 @@ def _event_sum(x: Array) -> Array:
 
 
 @struct.dataclass
-class Quantization:
+class Quantization(Struct):
     """Where the levels 0..num_levels - 1 lie: bins of equal width that fill [low, high].
 
     Attributes:
@@ -168,7 +169,7 @@ def _check_images(keys, images, quantization):
 
 
 @struct.dataclass
-class Dequantizer:
+class Dequantizer(Struct):
     """A distribution r(x | q) within the bins. A new one defines `place`."""
 
     def place(self, keys: Array, images: Array) -> tuple[Array, Array]:
@@ -246,7 +247,7 @@ class LogitNormalDequantizer(Dequantizer):
 
 
 @struct.dataclass
-class ModelDequantizer:
+class ModelDequantizer(Struct):
     """The process's own noise at t_min, undone by P(q | x): equation (2).
 
     Attributes:

@@ -24,9 +24,11 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from sde_lib.struct import Struct
+
 
 @struct.dataclass
-class ExactDivergence:
+class ExactDivergence(Struct):
     """The trace, one basis vector at a time: for small dimensions.
 
     Attributes:
@@ -60,7 +62,7 @@ class ExactDivergence:
 
 
 @struct.dataclass
-class Hutchinson:
+class Hutchinson(Struct):
     """z^T (dv/dx) z for random z with E[z z^T] = I, unbiased.
 
     Attributes:

@@ -23,6 +23,7 @@ from flax import struct
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
+from sde_lib.struct import Struct
 
 EVALUATIONS_PER_STEP = 6  # Tsit5's stages; the last of a step is the first of the next
 
@@ -36,7 +37,7 @@ class Status(enum.IntEnum):
 
 
 @struct.dataclass
-class FlowSolution:
+class FlowSolution(Struct):
     """Where the flow has carried each example, and at what cost.
 
     Attributes:

@@ -26,10 +26,11 @@ from jax import Array
 from sde_lib.denoiser import Denoiser
 from sde_lib.divergence import ExactDivergence, Hutchinson
 from sde_lib.flow import check_solve, integrate
+from sde_lib.struct import Struct
 
 
 @struct.dataclass
-class LogLikelihood:
+class LogLikelihood(Struct):
     """The log-likelihood of each example.
 
     Attributes:

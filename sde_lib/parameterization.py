@@ -37,12 +37,13 @@ from flax import struct
 from jax import Array
 
 from sde_lib.sde import SDE, expand, time_derivative
+from sde_lib.struct import Struct
 
 Network = Callable[[Array, Array], Array]
 
 
 @struct.dataclass
-class Parameterization:
+class Parameterization(Struct):
     """Turns a network's output into (x0, noise), and back; x (B, *event), t (B,)."""
 
     def x0_and_noise(self, network: Network, sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:

@@ -22,10 +22,11 @@ from jax.typing import ArrayLike
 
 from sde_lib.denoiser import Denoiser
 from sde_lib.sde import SDE
+from sde_lib.struct import Struct
 
 
 @struct.dataclass
-class ReverseSDE:
+class ReverseSDE(Struct):
     """Drift and diffusion with time running as in the forward process: a solver takes negative steps of t.
 
     Attributes:

@@ -33,6 +33,8 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
+from sde_lib.struct import Struct
+
 
 def expand(t: ArrayLike, x: Array) -> Array:
     """Gives `t`, of shape () or (B,), trailing axes of size 1, so that it broadcasts against `x` (B, *event)."""
@@ -49,7 +51,7 @@ def time_derivative(function: Callable[[ArrayLike], Array], t: ArrayLike) -> Arr
 
 
 @struct.dataclass(kw_only=True)
-class SDE:
+class SDE(Struct):
     """A linear diffusion process told by `alpha(t)` and `sigma(t)`; see the module's text for what follows from them.
 
     Times have shape () or (B,), states (B, *event), or (B, *state_shape(event)) where that differs from the data's;

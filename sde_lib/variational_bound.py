@@ -36,10 +36,11 @@ from sde_lib.dequantization import Quantization, log_prob_of_levels
 from sde_lib.flow import check_batch
 from sde_lib.likelihood import check_keys
 from sde_lib.randomness import fold_in, split, standard_normal
+from sde_lib.struct import Struct
 
 
 @struct.dataclass
-class Elbo:
+class Elbo(Struct):
     """A lower bound on each example's log-likelihood.
 
     Attributes:

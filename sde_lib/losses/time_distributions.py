@@ -31,10 +31,11 @@ from jax.scipy.stats import norm
 
 from sde_lib.checks import at_least, positive
 from sde_lib.sde import SDE, time_derivative
+from sde_lib.struct import Struct
 
 
 @struct.dataclass
-class TimeDistribution:
+class TimeDistribution(Struct):
     """A distribution of times on a process's [t_min, t_max]; a new one defines `quantile`, and its `log_density` if any."""
 
     def quantile(self, sde: SDE, u: Array) -> Array:

@@ -22,6 +22,7 @@ from jax.scipy.special import ndtri
 
 from sde_lib.checks import at_least
 from sde_lib.sde import SDE
+from sde_lib.struct import Struct
 
 LogVariance = Callable[[SDE, Array], Array]
 
@@ -29,7 +30,7 @@ _GOLDEN_RATIO = 0.6180339887498949
 
 
 @struct.dataclass
-class LearnedLogVariance:
+class LearnedLogVariance(Struct):
     """u(t) = sqrt(2) sum_k weights_k cos(2 pi (f_k c + phase_k)) / sqrt(K), c = log(sigma / alpha) / 4.
 
     The frequencies are the K quantiles of a standard normal and the phases even in [0, 1], where EDM2 draws both: the

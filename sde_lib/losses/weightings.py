@@ -46,12 +46,13 @@ from jax import Array
 
 from sde_lib.checks import positive
 from sde_lib.sde import SDE, time_derivative
+from sde_lib.struct import Struct
 
 Weighting = Callable[[SDE, Array], Array]
 
 
 @struct.dataclass
-class DataWeighting:
+class DataWeighting(Struct):
     """1: the squared error of x_0."""
 
     def __call__(self, sde: SDE, t: Array) -> Array:
@@ -60,7 +61,7 @@ class DataWeighting:
 
 
 @struct.dataclass
-class NoiseWeighting:
+class NoiseWeighting(Struct):
     """alpha^2 / sigma^2: the squared error of the noise."""
 
     def __call__(self, sde: SDE, t: Array) -> Array:
@@ -69,7 +70,7 @@ class NoiseWeighting:
 
 
 @struct.dataclass
-class ScoreWeighting:
+class ScoreWeighting(Struct):
     """alpha^2 / sigma^4: the squared error of the score."""
 
     def __call__(self, sde: SDE, t: Array) -> Array:
@@ -78,7 +79,7 @@ class ScoreWeighting:
 
 
 @struct.dataclass
-class LikelihoodWeighting:
+class LikelihoodWeighting(Struct):
     """g^2 alpha^2 / sigma^4: with uniform times, a bound on the negative log-likelihood (up to a constant and a factor).
 
     It is `PerLogSNR(NoiseWeighting())`, for g^2 / sigma^2 = -d log_snr / dt.
@@ -92,7 +93,7 @@ class LikelihoodWeighting:
 
 
 @struct.dataclass
-class VWeighting:
+class VWeighting(Struct):
     """1 + alpha^2 / sigma^2: the squared error of v as `VPrediction` defines it, for any process.
 
     Source: Salimans and Ho (2022), https://arxiv.org/abs/2202.00512, section 4 ("SNR + 1 weighting").
@@ -104,7 +105,7 @@ class VWeighting:
 
 
 @struct.dataclass
-class VelocityWeighting:
+class VelocityWeighting(Struct):
     """(alpha' - alpha sigma' / sigma)^2: the squared error of dx/dt; 1 / t^2 for rectified flow (alpha = 1 - t, sigma = t).
 
     Sources: Liu et al. (2023), https://arxiv.org/abs/2209.03003, eq. 1; Esser et al. (2024),
@@ -118,7 +119,7 @@ class VelocityWeighting:
 
 
 @struct.dataclass
-class EDMWeighting:
+class EDMWeighting(Struct):
     """(s^2 + sigma_data^2) / (s sigma_data)^2, s = sigma / alpha: the squared error of EDM's network output.
 
     Attributes:
@@ -136,7 +137,7 @@ class EDMWeighting:
 
 
 @struct.dataclass
-class MinSNRWeighting:
+class MinSNRWeighting(Struct):
     """min(SNR, gamma): the error of the noise where there is much, of x_0 where there is little.
 
     Source: Hang et al. (2023), https://arxiv.org/abs/2303.09556.
@@ -156,7 +157,7 @@ class MinSNRWeighting:
 
 
 @struct.dataclass
-class SoftMinSNRWeighting:
+class SoftMinSNRWeighting(Struct):
     """SNR gamma / (SNR + gamma): min-SNR with its corner rounded.
 
     With gamma = 1 / sigma_data^2 it is 1 / (s^2 + sigma_data^2), s = sigma / alpha, which as a weight of the error of EDM's
@@ -179,7 +180,7 @@ class SoftMinSNRWeighting:
 
 
 @struct.dataclass
-class SigmoidWeighting:
+class SigmoidWeighting(Struct):
     """SNR sigmoid(bias - log SNR) = e^bias sigmoid(log SNR - bias), natural logarithm.
 
     Its papers give it per unit of log-SNR: take it with `UniformLogSNR` times, or as `PerLogSNR(SigmoidWeighting(bias))`
@@ -201,7 +202,7 @@ class SigmoidWeighting:
 
 
 @struct.dataclass
-class PerLogSNR:
+class PerLogSNR(Struct):
     """-(d log_snr / dt) w: with uniform times, the integral over log-SNR of the loss weighted by w, whatever the process.
 
     Source: Kingma and Gao (2023), https://arxiv.org/abs/2303.00848.

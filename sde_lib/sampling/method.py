@@ -15,10 +15,11 @@ from flax import struct
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
+from sde_lib.struct import Struct
 
 
 @struct.dataclass
-class Method:
+class Method(Struct):
     """One reverse step. The denoising step that ends a run is `sample`'s, the same for every method."""
 
     evaluations_per_step: ClassVar[int] = 1

@@ -37,10 +37,11 @@ from sde_lib.sampling.exponential import (
     quadrature,
 )
 from sde_lib.sampling.method import Method
+from sde_lib.struct import Struct
 
 
 @struct.dataclass
-class History:
+class History(Struct):
     """Evaluations of the last K steps, the newest first, and what the newest step did with them.
 
     Attributes:
