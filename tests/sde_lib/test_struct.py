@@ -27,7 +27,9 @@ def test_structures_of_two_processes_differ():
 
 
 def test_every_dataclass_of_the_library_is_told_apart():
-    found = [value for value in vars(sde_lib).values() if isinstance(value, type) and hasattr(value, "__dataclass_fields__")]
+    found = [
+        value for value in vars(sde_lib).values() if isinstance(value, type) and hasattr(value, "__dataclass_fields__")
+    ]
     assert len(found) > 40
     assert [cls for cls in found if not issubclass(cls, Struct)] == []
     assert all(a._class is not b._class for a, b in itertools.combinations(found, 2))
