@@ -97,7 +97,7 @@ def get_config() -> ConfigDict:
     # How `sample`, the grids during training and `evaluate` draw.
     config.sampling = sampling = ConfigDict()
     # heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama,
-    # reverse_diffusion, langevin, predictor_corrector
+    # reverse_diffusion, langevin, predictor_corrector, adaptive
     sampling.method = "heun"
     sampling.steps = 18  # the denoising step included
     sampling.times = "karras"  # karras, uniform, log_snr, quadratic
@@ -109,6 +109,7 @@ def get_config() -> ConfigDict:
     sampling.order = 2  # dpm_solver, dpm_solver_singlestep, unipc, deis: 1 to 3
     sampling.variable = "log_snr"  # of the polynomial of dpm_solver, unipc, deis: log_snr, angle, time
     sampling.stochastic = 0.0  # dpm_solver, unipc: 0 is the probability flow, 1 the reverse-time SDE
+    sampling.tolerance = 1e-3  # adaptive: of a step's error, relative and absolute; takes sampling.steps = 2
     sampling.churn = 0.0  # heun: S_churn
     sampling.churn_min = 0.05  # heun: S_min, of sigma / alpha
     sampling.churn_max = 50.0  # heun: S_max

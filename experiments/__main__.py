@@ -108,7 +108,7 @@ def _add_method(parser: _Parser) -> None:
     parser.add_argument(
         "--method",
         help="heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama, "
-        "reverse_diffusion, langevin, predictor_corrector "
+        "reverse_diffusion, langevin, predictor_corrector, adaptive "
         "(the run's own by default); short for --config.sampling.method",
     )
     parser.add_argument("--steps", type=_positive, help="short for --config.sampling.steps")
@@ -201,7 +201,7 @@ def _sample(options: argparse.Namespace) -> int:
     pictures.save(picture, pictures.grid(images[:100]), run.config.data.image_size)
     print(
         f"{len(images)} samples by {run.config.sampling.method}, {run.config.sampling.steps} steps, "
-        f"{sampler.nfe} evaluations each, from step {run.step}: {options.out}, {picture}"
+        f"{sampler.nfe or 'its own number of'} evaluations each, from step {run.step}: {options.out}, {picture}"
     )
     return 0
 

@@ -80,10 +80,19 @@ def _langevin(c: ConfigDict) -> sde_lib.Langevin:
     return sde_lib.Langevin(snr=c.snr, steps=c.corrector_steps, norm=c.langevin_norm)
 
 
+def _adaptive(c: ConfigDict) -> sde_lib.Adaptive:
+    if c.steps != 2:
+        raise UserError(
+            f"sampling.steps={c.steps}: adaptive chooses its own steps; set 2, for one solve and the denoising step"
+        )
+    return sde_lib.Adaptive(rtol=c.tolerance, atol=c.tolerance)
+
+
 METHODS = PREDICTORS | {
     "dpm_solver": lambda c: sde_lib.DPMSolver(c.order, c.variable, stochastic=c.stochastic),
     "unipc": lambda c: sde_lib.UniPC(c.order, c.variable, stochastic=c.stochastic),
     "deis": lambda c: sde_lib.DEIS(c.order, c.variable),
+    "adaptive": _adaptive,
     "langevin": _langevin,
     "predictor_corrector": lambda c: sde_lib.PredictorCorrector(
         predictor=_choose("sampling.predictor", c.predictor, PREDICTORS)(c), corrector=_langevin(c)

@@ -38,7 +38,7 @@ def write(workdir: Workdir) -> None:
     sections = [
         f"<h1>{html.escape(title)}</h1>",
         f"<p>{measured['step']:,} steps of batch {config.data.batch_size}; samples by {sampling['method']}, "
-        f"{sampling['steps']} steps, {sampling['evaluations']} evaluations of the network.</p>",
+        f"{sampling['steps']} steps, {sampling['evaluations'] or 'its own number of'} evaluations of the network.</p>",
         _section("Samples over training", _grids(workdir)),
         _section(
             "Noise becoming images", _picture(workdir.strip, "Each row is one sample, from the prior to the data.")

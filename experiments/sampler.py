@@ -35,8 +35,8 @@ class Sampler:
         self._draw = strategy.map(self._draw_on_device, in_axes=(0, 0, None))
 
     @property
-    def nfe(self) -> int:
-        """Evaluations of the Denoiser for each sample."""
+    def nfe(self) -> int | None:
+        """Evaluations of the Denoiser for each sample; None where the method chooses them as it goes."""
         return build.method(self._config).nfe(self._config.sampling.steps)
 
     @property

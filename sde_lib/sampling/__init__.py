@@ -3,6 +3,7 @@
 Start at `sample.py` (the loop), then `method.py` (what a method is).
 """
 
+from sde_lib.sampling.adaptive import Adaptive
 from sde_lib.sampling.correctors import AnnealedLangevin, Langevin, PredictorCorrector
 from sde_lib.sampling.critically_damped import SSCS
 from sde_lib.sampling.flows import DDIM, Heun, ProbabilityFlow
@@ -17,6 +18,7 @@ __all__ = [
     "DDIM",
     "DEIS",
     "SSCS",
+    "Adaptive",
     "Ancestral",
     "AnnealedLangevin",
     "DPMSolver",

@@ -32,6 +32,6 @@ class Method(Struct):
         """Takes x (B, *event) from time t to time s < t, both (); `keys` (B,) are this step's, one per example."""
         raise NotImplementedError(f"{type(self).__name__} must define step")
 
-    def nfe(self, n_steps: int) -> int:
-        """Evaluations of the Denoiser in n steps, of which the last is the denoising step and costs one."""
+    def nfe(self, n_steps: int) -> int | None:
+        """Evaluations of the Denoiser in n steps, of which the last is the denoising step and costs one; None: not fixed."""
         return self.evaluations_per_step * (n_steps - 1) + 1

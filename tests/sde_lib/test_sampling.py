@@ -10,6 +10,7 @@ from flax import struct
 from sde_lib import (
     DDIM,
     DEIS,
+    Adaptive,
     Ancestral,
     AnnealedLangevin,
     DPMSolver,
@@ -48,6 +49,7 @@ EVERY_METHOD = [
     UniPC(2, "angle", stochastic=0.5),
     DEIS(3),
     SinglestepDPMSolver(3, stochastic=1.0),
+    Adaptive(),
 ]
 
 every_method = pytest.mark.parametrize("method", EVERY_METHOD, ids=str)
