@@ -218,7 +218,7 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 def _benchmark(options: argparse.Namespace) -> int:
     from experiments import build, config
-    from experiments.benchmark import benchmark
+    from experiments.benchmarks.speed import benchmark
 
     loaded = config.load(options.config, options.overrides)
     build.check(loaded)

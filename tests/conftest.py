@@ -1,19 +1,40 @@
 """All tests run on 8 virtual CPU devices.
 
-Programs are compiled with fewer optimizations, in half the time; the test of speed turns them on again.
+Compilation is most of the time they take, so programs are compiled with fewer optimizations (the test of speed turns them
+on again), and kept: for the other worker, for child processes and for the next run of the tests.
 """
 
 import os
+from importlib import metadata
 
 # Eight devices take turns on few cores: a device may have to wait long for the others at an average, and XLA would end
-# the process after 40 seconds of it.
-os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_collective_call_terminate_timeout_seconds=600"
+# the process after 40 seconds of it. The other flags halve the compilation time once more; later releases do not know the
+# first of them, and an unknown flag ends the process.
+os.environ["XLA_FLAGS"] = " ".join(
+    [
+        os.environ.get("XLA_FLAGS", ""),
+        "--xla_cpu_collective_call_terminate_timeout_seconds=600",
+        *(
+            ["--xla_cpu_use_fusion_emitters=false", "--xla_cpu_parallel_codegen_split_count=1"]
+            if metadata.version("jaxlib").startswith("0.10.")
+            else []
+        ),
+    ]
+)
 
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
 jax.config.update("jax_disable_most_optimizations", True)
+jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
+
+
+def pytest_configure(config):
+    """Compiled programs lie in pytest's cache folder unless JAX_COMPILATION_CACHE_DIR says otherwise."""
+    folder = os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(config.rootpath / ".pytest_cache" / "jax"))
+    jax.config.update("jax_compilation_cache_dir", folder)
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name

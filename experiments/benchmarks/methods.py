@@ -94,6 +94,7 @@ class Problem:
 
     @cached_property
     def denoiser(self) -> sde_lib.GaussianMixture:
+        """The exact one."""
         return sde_lib.GaussianMixture(self.sde, jnp.asarray(self.means), stds=self.std)
 
     def data(self, seed: int) -> Array:
@@ -201,7 +202,7 @@ def deterministic(problem: Problem, name: str, method: Method, grid: str) -> Row
     found = []
     for evaluations in EVALUATIONS:
         steps, rest = divmod(evaluations, method.evaluations_per_step)
-        if rest and method.evaluations_per_step > 2 or steps < 1:
+        if (rest and method.evaluations_per_step > 2) or steps < 1:
             found.append((np.nan,) * 3)
             continue
         times = GRIDS[grid](problem.sde, steps, denoise=False)

@@ -21,8 +21,6 @@ from sde_lib.parameterization import convert
 from tests.sde_lib.processes import TrigonometricSDE, some_sdes
 from tests.sde_lib.special_cases import NoiseLevelSDE, StraightSDE
 
-pytestmark = pytest.mark.thorough
-
 EVERY_PARAMETERIZATION = [
     NoisePrediction(),
     ScorePrediction(sigma_data=0.5),

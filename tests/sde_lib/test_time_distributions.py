@@ -19,8 +19,6 @@ from sde_lib import (
 from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
 from tests.sde_lib.special_cases import StraightSDE
 
-pytestmark = pytest.mark.thorough
-
 CONTINUOUS = [UniformTime(), UniformLogSNR(), LogNormalSigma(-0.5, 0.8), LogitNormalTime(0.3, 0.7)]
 continuous = pytest.mark.parametrize("times", CONTINUOUS, ids=lambda times: type(times).__name__)
 
