@@ -78,10 +78,18 @@ def _parser() -> _Parser:
     benchmark = command(
         "benchmark",
         _benchmark,
-        "Measure an experiment's speed on this machine: compilation, training, network, sampler, memory.",
+        "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory), or how accurate "
+        "the sampling methods are on two mixtures whose answer is known.",
         "python -m experiments benchmark --config=configs/digits.py",
     )
-    _add_config(benchmark)
+    benchmark.add_argument(
+        "--suite",
+        choices=("speed", "methods"),
+        default="speed",
+        help="speed (default) takes --config; methods takes none, and some twenty minutes",
+    )
+    _add_config(benchmark, required=False)
+    benchmark.add_argument("--out", type=Path, help="methods: a Markdown file for all rows; the best ones are printed")
     return parser
 
 
@@ -92,9 +100,9 @@ def _positive(text: str) -> int:
     return value
 
 
-def _add_config(parser: _Parser) -> None:
+def _add_config(parser: _Parser, *, required: bool = True) -> None:
     parser.add_argument(
-        "--config", required=True, metavar="FILE[:ARG]", help=f"a config, such as configs/digits.py:ve; {OVERRIDES}"
+        "--config", required=required, metavar="FILE[:ARG]", help=f"a config, such as configs/digits.py:ve; {OVERRIDES}"
     )
 
 
@@ -217,9 +225,33 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
+    return _benchmark_methods(options) if options.suite == "methods" else _benchmark_speed(options)
+
+
+def _benchmark_methods(options: argparse.Namespace) -> int:
+    if options.config or options.overrides:
+        raise UserError("--suite=methods takes no config: its problems are fixed, so that figures can be compared")
+    if options.out is not None and options.out.suffix != ".md":
+        raise UserError(f"--out={options.out}: must end in .md")
+    from experiments.benchmarks import methods
+
+    rows = methods.benchmark()
+    print(methods.best(rows))
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(methods.markdown(rows))
+        print(f"All {len(rows)} rows: {options.out}")
+    return 0
+
+
+def _benchmark_speed(options: argparse.Namespace) -> int:
     from experiments import build, config
     from experiments.benchmarks.speed import benchmark
 
+    if options.config is None:
+        raise UserError("--suite=speed measures an experiment: pass --config=configs/digits.py, or --suite=methods")
+    if options.out is not None:
+        raise UserError(f"--out={options.out}: is for --suite=methods")
     loaded = config.load(options.config, options.overrides)
     build.check(loaded)
     print(benchmark(loaded))

@@ -176,7 +176,7 @@ def run(method: Method, times: Array, x: Array, denoiser: Denoiser, seed: int = 
 def sliced_wasserstein(a: Array, b: Array) -> float:
     """The 2-Wasserstein distance of a and b (N, D) along fixed random directions, root mean square over them.
 
-    Times sqrt(D), so that independent errors of unit variance in each element are a distance of about sqrt(D).
+    Times sqrt(D), so that a shift by v is a distance of about |v|.
     Source: Bonneel et al. (2015), https://doi.org/10.1007/s10851-014-0506-3.
     """
     directions = np.random.default_rng(0).normal(size=(a.shape[1], NUM_PROJECTIONS))
@@ -187,7 +187,7 @@ def sliced_wasserstein(a: Array, b: Array) -> float:
 
 @dataclass(frozen=True)
 class Row:
-    """One method on one grid: its error at each number of evaluations of `EVALUATIONS`, NaN where it has no such run."""
+    """One method on one grid: its error with at most each number of evaluations of `EVALUATIONS`."""
 
     problem: str
     method: str
@@ -201,10 +201,7 @@ def deterministic(problem: Problem, name: str, method: Method, grid: str) -> Row
     """The errors of a deterministic method."""
     found = []
     for evaluations in EVALUATIONS:
-        steps, rest = divmod(evaluations, method.evaluations_per_step)
-        if (rest and method.evaluations_per_step > 2) or steps < 1:
-            found.append((np.nan,) * 3)
-            continue
+        steps = evaluations // method.evaluations_per_step
         times = GRIDS[grid](problem.sde, steps, denoise=False)
         found.append(_compare(problem, run(method, times, problem.start, problem.denoiser)))
     return Row(problem.name, name, grid, *(tuple(values) for values in zip(*found, strict=True)))
@@ -264,3 +261,42 @@ def benchmark(num_samples: int = NUM_SAMPLES, *, fit: bool = True) -> list[Row]:
         jobs.append(partial(floor, problem))
     with jax.enable_x64(True):
         return [job() for job in tqdm(jobs, unit="row", desc="methods")]
+
+
+def _cells(values: tuple[float, ...]) -> str:
+    return " | ".join(f"{value:.1e}" for value in values)
+
+
+def _sections(rows: list[Row]) -> Iterator[tuple[str, list[Row]]]:
+    """(title, rows) of each problem, the deterministic methods first."""
+    for problem in dict.fromkeys(row.problem for row in rows):
+        mine = [row for row in rows if row.problem == problem]
+        yield f"{problem}: root mean square error to the probability flow", [row for row in mine if row.medians]
+        yield f"{problem}: sliced Wasserstein distance to fresh data", [row for row in mine if not row.medians]
+
+
+def markdown(rows: list[Row]) -> str:
+    """A table for each problem and kind of method, one line for each method and grid."""
+    lines = []
+    for title, mine in _sections(rows):
+        lines += [f"### {title}", "", f"| method | grid | {' | '.join(map(str, EVALUATIONS))} |"]
+        lines += ["|---|---|" + "---|" * len(EVALUATIONS)]
+        lines += [f"| {row.method} | {row.grid} | {_cells(row.errors)} |" for row in mine] + [""]
+    return "\n".join(lines)
+
+
+def best(rows: list[Row]) -> str:
+    """For each problem and number of evaluations the method and grid of the least error, with the median and flips."""
+    lines = []
+    for title, mine in _sections(rows):
+        lines.append(title)
+        for i, evaluations in enumerate(EVALUATIONS):
+            rivals = [row for row in mine if row.grid]
+            row = min(rivals, key=lambda row: row.errors[i])
+            line = f"  {evaluations:3d}  {row.errors[i]:.1e}  {row.method}, {row.grid}"
+            if row.medians:
+                line += f"  (median {row.medians[i]:.1e}, {100 * row.flips[i]:.2f} % flips)"
+            lines.append(line)
+        if not mine[-1].grid:
+            lines.append(f"       {mine[-1].errors[0]:.1e}  {mine[-1].method}: the floor")
+    return "\n".join(lines)

@@ -37,7 +37,7 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.model.name=unett", "model.name='unett' is unknown: choose from unet; did you mean 'unet'?"),
         ("--config.model.dtype=float12", "float12"),
         ("--config.model.channel_multipliers=1,2,2,2,2", "height 8 is not divisible by 16"),
-        ("--config.sampling.method=huen", "sampling.method='huen' is unknown: choose from ancestral, ddim,"),
+        ("--config.sampling.method=huen", "sampling.method='huen' is unknown: choose from adaptive, ancestral,"),
         ("--config.sampling.method=huen", "did you mean 'heun'?"),
         (
             "--config.sampling.times=linear",

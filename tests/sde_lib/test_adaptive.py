@@ -7,6 +7,8 @@ from sde_lib import VPSDE, Adaptive, exact, karras_times, sample, uniform_times
 from tests.sde_lib.processes import keys, some_sdes
 from tests.sde_lib.shared_programs import one_program, shared_mixture
 
+pytestmark = pytest.mark.thorough
+
 SDE = VPSDE(t_min=1e-3)
 
 

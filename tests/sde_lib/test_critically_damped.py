@@ -29,6 +29,8 @@ from sde_lib import (
 )
 from tests.sde_lib.processes import keys
 
+pytestmark = pytest.mark.thorough
+
 SDE = CriticallyDampedLangevin(beta=3.0, mass=0.3, gamma=0.1)
 DEFAULT = CriticallyDampedLangevin()
 TIMES = [1e-3, 0.1, 0.7]

@@ -24,6 +24,8 @@ from sde_lib.dequantization import log_prob_of_levels
 from sde_lib.sde import expand
 from tests.sde_lib.processes import keys
 
+pytestmark = pytest.mark.thorough
+
 RANGES = [Quantization.filling(-1.0, 1.0), Quantization.filling(0.0, 1.0), Quantization.between(-1.0, 1.0)]
 DEQUANTIZERS = [
     UniformDequantizer(),

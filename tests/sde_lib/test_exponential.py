@@ -28,6 +28,8 @@ from sde_lib.sampling.exponential import data_kernel, lagrange, quadrature
 from tests.sde_lib.processes import SOME_SDES, every_sde, keys, some_sdes
 from tests.sde_lib.shared_programs import gaussian_error
 
+pytestmark = pytest.mark.thorough
+
 # Method, order, and the numbers of steps between which its error is seen to fall at that order.
 ORDERS = [
     (DPMSolver(1), 1, (64, 128)),

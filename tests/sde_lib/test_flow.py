@@ -10,6 +10,8 @@ from sde_lib.flow import spherical
 from tests.sde_lib.processes import SOME_SDES, some_sdes
 from tests.sde_lib.shared_programs import shared_mixture, symmetric_sample
 
+pytestmark = pytest.mark.thorough
+
 
 @some_sdes
 def test_encoding_of_a_gaussian_is_its_exact_flow_and_decoding_brings_it_back(sde):

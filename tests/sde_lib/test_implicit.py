@@ -10,6 +10,8 @@ from sde_lib.losses import rademacher
 from sde_lib.randomness import standard_normal
 from tests.sde_lib.processes import keys
 
+pytestmark = pytest.mark.thorough
+
 SDE = VPSDE(t_min=1e-3)
 TRUTH = exact.GaussianMixture(SDE, np.array([[-1.0], [1.5]]), stds=0.4)
 MODEL = exact.GaussianMixture(SDE, np.array([[-0.7], [1.0]]), stds=0.6)

@@ -13,6 +13,8 @@ from sde_lib.sde import expand
 from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
 from tests.sde_lib.shared_programs import MEANS, shared_mixture, symmetric_sample
 
+pytestmark = pytest.mark.thorough
+
 
 def true_log_prob(denoiser, x, z):
     """The flow's density from the data's: where it starts from the prior instead of p_{t_max}, it differs at z."""

@@ -8,6 +8,8 @@ import pytest
 from sde_lib import VPSDE, EulerMaruyama, FunctionDenoiser, LinearSDE, SubVPSDE, sample, uniform_times
 from tests.sde_lib.processes import keys
 
+pytestmark = pytest.mark.thorough
+
 
 def beta(t):
     return 0.1 + 19.9 * t

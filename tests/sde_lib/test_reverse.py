@@ -8,6 +8,8 @@ import pytest
 
 from sde_lib import EDMSDE, VPSDE, CriticallyDampedLangevin, RectifiedFlow, exact, reverse
 
+pytestmark = pytest.mark.thorough
+
 SDES = [VPSDE(t_min=1e-3), EDMSDE(), RectifiedFlow(t_min=1e-3)]
 MEAN, STD = 0.7, 0.5
 

@@ -8,6 +8,8 @@ import pytest
 from sde_lib import EDMWeighting, FunctionDenoiser, LearnedLogVariance, denoising_score_matching, exact
 from tests.sde_lib.processes import SOME_SDES, keys
 
+pytestmark = pytest.mark.thorough
+
 SDE = SOME_SDES[0]
 STD = 0.5
 

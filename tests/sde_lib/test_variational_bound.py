@@ -10,6 +10,8 @@ from sde_lib import VPSDE, Quantization, elbo, exact
 from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
 from tests.sde_lib.shared_programs import MEANS, shared_mixture
 
+pytestmark = pytest.mark.thorough
+
 STD = 0.4
 
 

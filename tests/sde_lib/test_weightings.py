@@ -38,6 +38,8 @@ from sde_lib.sde import expand
 from tests.sde_lib.processes import TrigonometricSDE, keys, some_sdes
 from tests.sde_lib.special_cases import NoiseLevelSDE, StraightSDE
 
+pytestmark = pytest.mark.thorough
+
 VP, SUBVP, VE = VPSDE(t_min=1e-3), SubVPSDE(t_min=1e-2), VESDE(t_min=0.0)
 COSINE = TrigonometricSDE(t_min=1e-2, t_max=0.99)
 EDM, STRAIGHT = NoiseLevelSDE(t_min=2e-3, t_max=80.0), StraightSDE(t_min=1e-3, t_max=0.999)

@@ -1,0 +1,71 @@
+"""The benchmark of methods: what it compares with, and how it measures."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.benchmarks import methods
+from experiments.benchmarks.methods import Problem, Row
+from sde_lib import DDIM, VPSDE, DPMSolver, exact, quadratic_times, sample
+
+pytestmark = pytest.mark.thorough
+
+ONE_MODE = Problem("one mode", np.array([[0.7, -0.2]]), 0.5, VPSDE(t_min=1e-3), 64)
+
+
+@pytest.fixture(autouse=True)
+def float64():
+    with jax.enable_x64(True):
+        yield
+
+
+def test_the_exact_flow_is_that_of_the_closed_form():
+    gaussian, start = exact.Gaussian(ONE_MODE.sde, mean=ONE_MODE.means[0], std=0.5), np.array([[0.3, -1.0], [2.0, 0.5]])
+    expected = gaussian.flow(start, ONE_MODE.sde.t_max, ONE_MODE.sde.t_min)
+    np.testing.assert_allclose(methods.exact_flow(ONE_MODE.denoiser, jnp.asarray(start)), expected, atol=1e-9)
+
+
+def test_a_run_is_that_of_sample():
+    times, method = quadratic_times(ONE_MODE.sde, 6, denoise=False), DPMSolver(3, "angle")
+    keys = jax.random.split(jax.random.key(0), 64)
+    expected = sample(keys, ONE_MODE.denoiser, method, times, (2,), x_init=ONE_MODE.start, denoise=False)
+    np.testing.assert_allclose(methods.run(method, times, ONE_MODE.start, ONE_MODE.denoiser), expected, rtol=1e-9)
+
+
+def test_errors_are_those_of_the_method_and_fall_at_its_order():
+    row = methods.deterministic(ONE_MODE, "ddim", DDIM(), "quadratic")
+    times = quadratic_times(ONE_MODE.sde, 50, denoise=False)
+    difference = methods.run(DDIM(), times, ONE_MODE.start, ONE_MODE.denoiser) - ONE_MODE.end
+    np.testing.assert_allclose(row.errors[6], np.sqrt((difference**2).mean()))
+    assert 1.8 < row.errors[6] / row.errors[7] < 2.2 and row.flips == (0,) * 8
+    assert row.medians[7] < row.errors[7]
+
+
+def test_a_shift_is_a_wasserstein_distance_of_its_length():
+    x, shift = np.random.default_rng(0).normal(size=(100, 64)), np.random.default_rng(1).normal(size=64)
+    np.testing.assert_allclose(methods.sliced_wasserstein(x, x + shift), np.linalg.norm(shift), rtol=0.2)
+    assert methods.sliced_wasserstein(x, np.random.default_rng(2).permutation(x)) == 0
+
+
+def test_the_best_of_each_column_is_named():
+    rows = [
+        Row("p", "a", "uniform", (0.5,) * 8, (0.4,) * 8, (0.01,) * 8),
+        Row("p", "b", "karras", (0.6,) * 4 + (0.1,) * 4, (0.3,) * 8, (0.0,) * 8),
+        Row("p", "c", "uniform", (0.7,) * 8),
+        Row("p", "fresh data", "", (0.2,) * 8),
+    ]
+    lines = methods.best(rows).splitlines()
+    assert lines[1] == "    5  5.0e-01  a, uniform  (median 4.0e-01, 1.00 % flips)"
+    assert lines[8] == "  100  1.0e-01  b, karras  (median 3.0e-01, 0.00 % flips)"
+    assert lines[-1] == "       2.0e-01  fresh data: the floor"
+    assert "| b | karras | 6.0e-01 | 6.0e-01 | 6.0e-01 | 6.0e-01 | 1.0e-01 |" in methods.markdown(rows)
+
+
+def test_the_suite_takes_no_config(fails, tmp_path):
+    assert fails("benchmark", "--suite=methods", "--config=configs/digits.py").startswith(
+        "--suite=methods takes no config"
+    )
+    assert "pass --config=configs/digits.py" in fails("benchmark")
+    assert fails("benchmark", "--suite=methods", f"--out={tmp_path}/table.txt").endswith("must end in .md")
+    assert "is for --suite=methods" in fails("benchmark", "--config=configs/digits.py", "--out=table.md")
