@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from configs import base
 from experiments.errors import UserError, nearest
 
 
@@ -132,14 +133,18 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config of `to_json`'s text; lists become tuples again."""
+    """The config of `to_json`'s text; lists become tuples again. Keys younger than the text have the defaults of base.py."""
 
     def restore(value):
         if isinstance(value, dict):
             return {k: restore(v) for k, v in value.items()}
         return tuple(restore(v) for v in value) if isinstance(value, list) else value
 
-    return ConfigDict(restore(json.loads(text)))
+    def fill(defaults, stored):
+        nested = {k: fill(defaults.get(k, {}), v) for k, v in stored.items() if isinstance(v, dict)}
+        return {**defaults, **stored, **nested}
+
+    return ConfigDict(fill(base.get_config().to_dict(), restore(json.loads(text))))
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

@@ -1,5 +1,7 @@
 """Configs: every file builds, overrides keep types, and what is stored comes back."""
 
+import json
+
 import numpy as np
 import pytest
 
@@ -70,3 +72,11 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine():
     assert float(rate(54)) == pytest.approx(1e-3) and float(rate(104)) == pytest.approx(0, abs=1e-9)
     loaded.optim.schedule, loaded.optim.warmup_steps = "constant", 0
     assert float(build.learning_rate(loaded)(77)) == pytest.approx(2e-3)
+
+
+def test_a_stored_config_has_defaults_for_keys_that_came_later():
+    """A run of an older version goes on, and is sampled, as if the keys had been there with their defaults."""
+    stored = tiny_config("ve", optim__lr=3e-3).to_dict()
+    del stored["sampling"]["tolerance"], stored["parallel"]
+    read = config.from_json(json.dumps(stored))
+    assert config.differences(read, tiny_config("ve", optim__lr=3e-3)) == []
