@@ -93,9 +93,9 @@ class Problem:
     num_samples: int
 
     @cached_property
-    def denoiser(self) -> sde_lib.GaussianMixture:
+    def denoiser(self) -> sde_lib.exact.GaussianMixture:
         """The exact one."""
-        return sde_lib.GaussianMixture(self.sde, jnp.asarray(self.means), stds=self.std)
+        return sde_lib.exact.GaussianMixture(self.sde, jnp.asarray(self.means), stds=self.std)
 
     def data(self, seed: int) -> Array:
         """Fresh data, (N, D)."""

@@ -11,10 +11,20 @@ pytestmark = pytest.mark.thorough
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "experiments" / "notebooks").glob("*.ipynb"))
 
 
+def pictures(notebook):
+    """The number of pictures that each cell shows."""
+    return [
+        sum("image/png" in output.get("data", {}) for output in cell.outputs)
+        for cell in notebook.cells
+        if cell.cell_type == "code"
+    ]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_notebook_runs(path):
+def test_notebook_runs_and_is_kept_with_its_pictures(path):
     notebook = nbformat.read(path, as_version=4)
-    kept = [len(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"]
-    assert sum(kept) > 0, f"{path.name} is kept with its outputs, for readers who do not run it"
-    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": str(path.parents[2])}}).execute()
-    assert [len(cell.outputs) for cell in notebook.cells if cell.cell_type == "code"] == kept
+    kept = pictures(notebook)
+    assert sum(kept) > 0
+    root = str(path.parents[2])
+    nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": root}}).execute()
+    assert pictures(notebook) == kept
