@@ -19,13 +19,13 @@ from functools import partial
 
 import diffrax
 import jax
-import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
 from sde_lib.divergence import ExactDivergence, Hutchinson
 from sde_lib.flow import check_solve, integrate
+from sde_lib.randomness import check_keys
 from sde_lib.struct import Struct
 
 
@@ -81,7 +81,7 @@ def log_likelihood(
     if keys is None and divergence.needs_keys:
         raise ValueError(f"{type(divergence).__name__} is random: pass keys of shape {x0.shape[:1]}, not None")
     if keys is not None:
-        check_keys(keys, x0)
+        check_keys(keys, len(x0))
     return _log_likelihood(keys, denoiser, x0, divergence, rtol, atol, max_steps, adjoint)
 
 
@@ -107,13 +107,3 @@ def _log_likelihood(keys, denoiser, x0, divergence, rtol, atol, max_steps, adjoi
         nfe=solution.nfe,
         status=solution.status,
     )
-
-
-def check_keys(keys: Array, x0: Array) -> None:
-    """ValueError unless there is one typed key per example."""
-    if not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
-        raise ValueError(f"keys must be typed keys, as of jax.random.split(jax.random.key(0), B), not {keys.dtype}")
-    if keys.shape != x0.shape[:1]:
-        raise ValueError(
-            f"keys have shape {keys.shape}; x0 of shape {x0.shape} needs one key per example, {x0.shape[:1]}"
-        )

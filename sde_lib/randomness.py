@@ -4,7 +4,19 @@ So a sample, or the noise of a training example, is the same in any batch, on an
 """
 
 import jax
+import jax.numpy as jnp
 from jax import Array
+
+
+def check_keys(keys: Array, batch: int | None = None) -> None:
+    """ValueError unless `keys` is a vector of typed keys, of `batch` of them if that is given."""
+    if keys.ndim != 1 or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
+        raise ValueError(
+            f"keys must be a vector of typed keys, one per example, as jax.random.split(jax.random.key(0), B) makes them; "
+            f"not {keys.dtype}{list(keys.shape)}"
+        )
+    if batch is not None and len(keys) != batch:
+        raise ValueError(f"there are {len(keys)} keys: {batch} examples need one each")
 
 
 def fold_in(keys: Array, number: int | Array) -> Array:

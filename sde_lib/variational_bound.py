@@ -34,8 +34,7 @@ from jax import Array
 from sde_lib.denoiser import Denoiser
 from sde_lib.dequantization import Quantization, log_prob_of_levels
 from sde_lib.flow import check_batch
-from sde_lib.likelihood import check_keys
-from sde_lib.randomness import fold_in, split, standard_normal
+from sde_lib.randomness import check_keys, fold_in, split, standard_normal
 from sde_lib.struct import Struct
 
 
@@ -95,7 +94,7 @@ def elbo(
         raise ValueError(f"num_times={num_times} and num_estimates={num_estimates} must be at least 1")
     if not isinstance(data_std, jax.core.Tracer) and not data_std > 0:
         raise ValueError(f"data_std={data_std} must be positive")
-    check_keys(keys, check_batch(x0))
+    check_keys(keys, len(check_batch(x0)))
     return _elbo(keys, denoiser, x0, quantization, data_std, num_times, num_estimates)
 
 

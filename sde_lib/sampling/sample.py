@@ -8,7 +8,7 @@ import numpy as np
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
-from sde_lib.randomness import fold_in, split
+from sde_lib.randomness import check_keys, fold_in, split
 from sde_lib.sampling.method import Method
 
 
@@ -54,11 +54,7 @@ def sample(
 
 
 def _check(keys, sde, times, event_shape, x_init, denoise):
-    if keys.ndim != 1 or not jnp.issubdtype(keys.dtype, jax.dtypes.prng_key):
-        raise ValueError(
-            f"keys must be a vector of typed keys, one per sample, as jax.random.split(jax.random.key(0), B) makes them; "
-            f"not {keys.dtype}{list(keys.shape)}"
-        )
+    check_keys(keys)
     if times.ndim != 1 or times.shape[0] < 2:
         raise ValueError(f"times must be a vector of at least 2 times, not of shape {times.shape}")
     if x_init is not None and x_init.shape != (*keys.shape, *sde.state_shape(event_shape)):

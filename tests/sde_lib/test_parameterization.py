@@ -6,12 +6,14 @@ import numpy as np
 import pytest
 
 from sde_lib import (
+    EDMSDE,
     VESDE,
     VPSDE,
     DataPrediction,
     EDMPreconditioning,
     NetworkDenoiser,
     NoisePrediction,
+    RectifiedFlow,
     ScorePrediction,
     SubVPSDE,
     VelocityPrediction,
@@ -19,7 +21,6 @@ from sde_lib import (
 )
 from sde_lib.parameterization import convert
 from tests.sde_lib.processes import TrigonometricSDE, some_sdes
-from tests.sde_lib.special_cases import NoiseLevelSDE, StraightSDE
 
 EVERY_PARAMETERIZATION = [
     NoisePrediction(),
@@ -33,8 +34,8 @@ WIDE_RANGES = [
     VPSDE(t_min=1e-5),
     SubVPSDE(t_min=1e-5),
     VESDE(t_min=1e-5, sigma_max=1348.0),
-    NoiseLevelSDE(t_min=2e-3, t_max=80.0),
-    StraightSDE(t_min=1e-5, t_max=0.9999),
+    EDMSDE(),
+    RectifiedFlow(t_min=1e-5, t_max=0.9999),
     TrigonometricSDE(t_min=1e-5, t_max=0.999),
 ]
 
@@ -120,7 +121,7 @@ def test_every_pair_converts_in_float32_at_every_time(sde):
 
 def test_v_and_velocity_hold_where_no_signal_is_left():
     """At t = 1 rectified flow has alpha = 0, where x0 cannot be had from the noise."""
-    sde, t = StraightSDE(), np.ones(2)
+    sde, t = RectifiedFlow(t_max=1.0), np.ones(2)
     x0, noise = draw(2)
     for p in (VPrediction(), VelocityPrediction()):
         got = p.x0_and_noise(lambda *_: p.output(sde, x0, noise, t), sde, noise, t)  # noqa: B023
@@ -146,7 +147,7 @@ class Recorder:
 )
 def test_networks_see_the_time_of_their_kind(parameterization, level):
     network = Recorder()
-    NetworkDenoiser(StraightSDE(), parameterization, network)(jnp.ones((3, 2)), jnp.array([0.0, 0.25, 1.0]))
+    NetworkDenoiser(RectifiedFlow(t_max=1.0), parameterization, network)(jnp.ones((3, 2)), jnp.array([0.0, 0.25, 1.0]))
     np.testing.assert_allclose(network.seen[1], level, atol=1e-9)
 
 
@@ -160,7 +161,7 @@ def test_v_gives_the_network_an_input_of_unit_size(sde):
 
 
 def test_velocity_of_rectified_flow_is_noise_minus_data():
-    sde, t = StraightSDE(), np.array([0.1, 0.9])
+    sde, t = RectifiedFlow(t_max=1.0), np.array([0.1, 0.9])
     x0, noise = draw(2)
     np.testing.assert_allclose(VelocityPrediction().output(sde, x0, noise, t), noise - x0, rtol=1e-12)
     other = VelocityPrediction(data_last=True)

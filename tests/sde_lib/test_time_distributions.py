@@ -13,11 +13,11 @@ from sde_lib import (
     LogitNormalTime,
     LogNormalSigma,
     LowDiscrepancyTimes,
+    RectifiedFlow,
     UniformLogSNR,
     UniformTime,
 )
 from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
-from tests.sde_lib.special_cases import StraightSDE
 
 CONTINUOUS = [UniformTime(), UniformLogSNR(), LogNormalSigma(-0.5, 0.8), LogitNormalTime(0.3, 0.7)]
 continuous = pytest.mark.parametrize("times", CONTINUOUS, ids=lambda times: type(times).__name__)
@@ -82,7 +82,7 @@ def test_times_are_quantiles_of_one_uniform_number_a_key():
 
 
 def test_logit_normal_of_rectified_flow_is_log_normal():
-    sde, u = StraightSDE(t_min=0.0, t_max=1.0), U
+    sde, u = RectifiedFlow(t_min=0.0, t_max=1.0), U
     logit_normal = LogitNormalTime(-0.4, 1.3).quantile(sde, u)
     np.testing.assert_allclose(logit_normal, LogNormalSigma(-0.4, 1.3).quantile(sde, u), rtol=1e-9)
 
@@ -112,7 +112,7 @@ def low_discrepancy(step, places, size=64, times=UniformTime()):  # noqa: B008
 
 def test_low_discrepancy_times_cover_the_batch_evenly():
     """Apart by 1/B, and the variance of a batch's mean is 1 / (12 B^2), where independent times have 1 / (12 B)."""
-    sde = StraightSDE(t_min=0.0, t_max=1.0)
+    sde = RectifiedFlow(t_min=0.0, t_max=1.0)
     batches = jax.jit(jax.vmap(lambda step: low_discrepancy(step, np.arange(64))(keys(64), sde)))(np.arange(200))
     means, t = batches.mean(1), batches[0]
     np.testing.assert_allclose(np.diff(np.sort(t)), 1 / 64, rtol=1e-9)

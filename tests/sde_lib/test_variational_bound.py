@@ -120,7 +120,7 @@ def test_misuse_is_refused():
         elbo(keys(8), denoiser, levels)
     with pytest.raises(ValueError, match="float64 with quantization"):
         elbo(keys(8), denoiser, X0, quantization=Quantization.filling(-1, 1))
-    with pytest.raises(ValueError, match=r"keys have shape \(7,\)"):
+    with pytest.raises(ValueError, match="there are 7 keys"):
         elbo(keys(7), denoiser, X0)
     with pytest.raises(ValueError, match="num_times=0"):
         elbo(keys(8), denoiser, X0, num_times=0)

@@ -7,6 +7,7 @@ import pytest
 from flax import struct
 
 from sde_lib import (
+    EDMSDE,
     SDE,
     VESDE,
     VPSDE,
@@ -22,6 +23,7 @@ from sde_lib import (
     MinSNRWeighting,
     NoiseWeighting,
     PerLogSNR,
+    RectifiedFlow,
     ScoreWeighting,
     SigmoidWeighting,
     SoftMinSNRWeighting,
@@ -36,13 +38,12 @@ from sde_lib import (
 )
 from sde_lib.sde import expand
 from tests.sde_lib.processes import TrigonometricSDE, keys, some_sdes
-from tests.sde_lib.special_cases import NoiseLevelSDE, StraightSDE
 
 pytestmark = pytest.mark.thorough
 
 VP, SUBVP, VE = VPSDE(t_min=1e-3), SubVPSDE(t_min=1e-2), VESDE(t_min=0.0)
 COSINE = TrigonometricSDE(t_min=1e-2, t_max=0.99)
-EDM, STRAIGHT = NoiseLevelSDE(t_min=2e-3, t_max=80.0), StraightSDE(t_min=1e-3, t_max=0.999)
+EDM, STRAIGHT = EDMSDE(), RectifiedFlow(t_min=1e-3, t_max=0.999)
 
 
 @struct.dataclass
