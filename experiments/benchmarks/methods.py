@@ -66,7 +66,6 @@ DETERMINISTIC: dict[str, Method] = {
 FITTED: dict[str, Method] = {
     "unipc 2 angle": sde_lib.UniPC(2, "angle"),
     "unipc 3 angle": sde_lib.UniPC(3, "angle"),
-    "deis 3 angle corrected": sde_lib.DEIS(3, "angle", corrected=True),
 }
 
 STOCHASTIC: dict[str, Method] = {
