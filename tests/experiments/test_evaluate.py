@@ -74,6 +74,7 @@ def test_small_pictures_are_enlarged_by_whole_pixels(tmp_path, tile, factor):
     np.testing.assert_array_equal(saved, np.kron(picture, np.ones((factor, factor, 1), np.uint8)))
 
 
+@pytest.mark.thorough
 def test_benchmark_prints_what_the_readme_promises(capsys):
     from tests.experiments.tiny import ROOT
 
