@@ -14,7 +14,7 @@ Everything runs in float64. Each method's step is compiled once for all grids an
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 
 import diffrax
@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 import sde_lib
 from sde_lib import SDE, Denoiser, Method
+from sde_lib.randomness import fold_in
 
 EVALUATIONS = (5, 8, 10, 15, 20, 35, 50, 100)
 NUM_SAMPLES = 2_000
@@ -63,10 +64,7 @@ DETERMINISTIC: dict[str, Method] = {
     "deis 3 angle corrected": sde_lib.DEIS(3, "angle", corrected=True),
 }
 
-FITTED: dict[str, Method] = {
-    "unipc 2 angle": sde_lib.UniPC(2, "angle"),
-    "unipc 3 angle": sde_lib.UniPC(3, "angle"),
-}
+FITTED: dict[str, Method] = {name: DETERMINISTIC[name] for name in ("unipc 2 angle", "unipc 3 angle")}
 
 STOCHASTIC: dict[str, Method] = {
     "euler_maruyama": sde_lib.EulerMaruyama(),
@@ -90,6 +88,7 @@ class Problem:
     std: float
     sde: SDE
     num_samples: int
+    seed: int = 0
 
     @cached_property
     def denoiser(self) -> sde_lib.exact.GaussianMixture:
@@ -103,8 +102,8 @@ class Problem:
     @cached_property
     def start(self) -> Array:
         """The data at t_max, (N, D)."""
-        x0 = self.data(0)
-        return self.sde.perturb(x0, jax.random.normal(jax.random.key(1), x0.shape), self.sde.t_max)
+        x0 = self.data(self.seed)
+        return self.sde.perturb(x0, jax.random.normal(jax.random.key(self.seed + 1), x0.shape), self.sde.t_max)
 
     @cached_property
     def end(self) -> Array:
@@ -116,7 +115,7 @@ class Problem:
         return np.asarray(((x[:, None] - self.denoiser.means) ** 2).sum(-1).argmin(1))
 
 
-def problems(num_samples: int = NUM_SAMPLES) -> Iterator[Problem]:
+def problems() -> Iterator[Problem]:
     """The four of the module's text."""
     angles = 2 * np.pi * np.arange(8) / 8
     mixtures = {
@@ -125,7 +124,7 @@ def problems(num_samples: int = NUM_SAMPLES) -> Iterator[Problem]:
     }
     for mixture, (means, std) in mixtures.items():
         for process, sde in PROCESSES.items():
-            yield Problem(f"{mixture}, {process}", means, std, sde, num_samples)
+            yield Problem(f"{mixture}, {process}", means, std, sde, NUM_SAMPLES)
 
 
 @jax.jit
@@ -158,17 +157,21 @@ def exact_flow(denoiser: Denoiser, x: Array) -> Array:
 
 
 @jax.jit
+def _denoise(denoiser, x, t):
+    return denoiser(x, t)
+
+
+@jax.jit
 def _step(method, carry, keys, x, t, s, denoiser):
     return method.step(carry, keys, x, t, s, denoiser)
 
 
-def run(method: Method, times: Array, x: Array, denoiser: Denoiser, seed: int = 0) -> Array:
+def run(method: Method, times: Array, x: Array, denoiser: Denoiser) -> Array:
     """`sample` from x (N, D) with its loop in Python: one program for all grids. Makes every step of the grid."""
     carry = method.init(x, denoiser, times)
-    keys = jax.random.split(jax.random.key(seed), len(x))
+    keys = jax.random.split(jax.random.key(0), len(x))
     for i in range(len(times) - 1):
-        step_keys = jax.vmap(jax.random.fold_in, (0, None))(keys, i)
-        carry, x = _step(method, carry, step_keys, x, times[i], times[i + 1], denoiser)
+        carry, x = _step(method, carry, fold_in(keys, i), x, times[i], times[i + 1], denoiser)
     return x
 
 
@@ -215,9 +218,7 @@ def _compare(problem: Problem, x: Array) -> tuple[float, float, float]:
 def fitted(problem: Problem, name: str, method: Method) -> Row:
     """The errors of a deterministic method on grids fitted to the Denoiser, with 128 starts that are not the test's."""
     found = []
-    other = Problem(problem.name, problem.means, problem.std, problem.sde, 128)
-    x0 = other.data(2)
-    start = problem.sde.perturb(x0, jax.random.normal(jax.random.key(3), x0.shape), problem.sde.t_max)
+    start = replace(problem, num_samples=128, seed=2).start
     keys = jax.random.split(jax.random.key(4), len(start))
     for evaluations in EVALUATIONS:
         times = sde_lib.optimal_times(
@@ -229,12 +230,12 @@ def fitted(problem: Problem, name: str, method: Method) -> Row:
 
 def stochastic(problem: Problem, name: str, method: Method, grid: str) -> Row:
     """The distances of a stochastic method, from starts drawn from the prior's place: the data at t_max."""
-    denoise, data, errors = jax.jit(problem.denoiser.__class__.__call__), problem.data(5), []
+    data, errors = problem.data(5), []
     for evaluations in EVALUATIONS:
         steps = (evaluations - 1) // method.evaluations_per_step + 1
         times = GRIDS[grid](problem.sde, steps)
         x = run(method, times[:-1], problem.start, problem.denoiser)
-        errors.append(sliced_wasserstein(denoise(problem.denoiser, x, times[-2]), data))
+        errors.append(sliced_wasserstein(_denoise(problem.denoiser, x, times[-2]), data))
     return Row(problem.name, name, grid, tuple(errors))
 
 
@@ -244,16 +245,16 @@ def floor(problem: Problem) -> Row:
     return Row(problem.name, "fresh data", "", (distance,) * len(EVALUATIONS))
 
 
-def benchmark(num_samples: int = NUM_SAMPLES, *, fit: bool = True) -> list[Row]:
+def benchmark() -> list[Row]:
     """All rows: deterministic methods (`medians` and `flips` given) and stochastic ones, of every problem and grid."""
     jobs: list[Callable[[], Row]] = []
-    for problem in problems(num_samples):
+    for problem in problems():
         jobs += [
             partial(deterministic, problem, name, method, grid)
             for name, method in DETERMINISTIC.items()
             for grid in GRIDS
         ]
-        jobs += [partial(fitted, problem, name, method) for name, method in FITTED.items() if fit]
+        jobs += [partial(fitted, problem, name, method) for name, method in FITTED.items()]
         jobs += [
             partial(stochastic, problem, name, method, grid) for name, method in STOCHASTIC.items() for grid in GRIDS
         ]
