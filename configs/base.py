@@ -12,12 +12,15 @@ def get_config() -> ConfigDict:
 
     # The forward process, over t in [0, t_max]. Keys of another process than `name` are not read.
     config.sde = sde = ConfigDict()
-    sde.name = "vp"  # vp, subvp, ve, cosine, edm, rectified_flow, ddpm
+    sde.name = "vp"  # vp, subvp, ve, cosine, edm, rectified_flow, ddpm, critically_damped
     sde.t_max = 1.0  # the time of the prior: less than 1 for cosine and rectified_flow, sigma_max for edm
     sde.beta_min = 0.1  # vp, subvp: beta at t = 0
     sde.beta_max = 20.0  # vp, subvp: beta at t = 1
     sde.sigma_min = 0.01  # ve: sigma at t = 0, in units of data in [-1, 1]
     sde.sigma_max = 50.0  # ve: sigma at t = 1; a good value is the largest distance between two images
+    sde.beta = 4.0  # critically_damped: the speed, per unit of time
+    sde.mass = 0.25  # critically_damped: the velocity's variance at t_max
+    sde.gamma = 0.04  # critically_damped: the velocity's variance at t = 0, in units of the mass
 
     # The score network.
     config.model = model = ConfigDict()
@@ -48,7 +51,8 @@ def get_config() -> ConfigDict:
 
     # Denoising score matching.
     config.loss = loss = ConfigDict()
-    # edm, noise, score, likelihood, data, v, velocity: 1 on the error of that name; min_snr, soft_min_snr, sigmoid
+    # edm, noise, score, likelihood, data, v, velocity: 1 on the error of that name; min_snr, soft_min_snr, sigmoid;
+    # hybrid, hybrid_noise: critically_damped's score matching, 1 on the error of the velocity's score or noise
     loss.weighting = "edm"
     loss.snr_gamma = 5.0  # min_snr, soft_min_snr: the largest weight of the error in x0; published: 5 and 4
     loss.sigmoid_bias = 2.0  # sigmoid: the log-SNR (natural) at which the noise's error weighs one half
@@ -61,6 +65,9 @@ def get_config() -> ConfigDict:
     loss.logit_std = 1.0  # logit_normal
     loss.discrete_levels = 1000  # geometric_sigma, discrete: the number of times
     loss.importance = False  # divide by the density of the times: the average is over uniform times whatever they are
+    loss.low_discrepancy = False  # spread the times of a batch evenly over their distribution
+    loss.learned_uncertainty = False  # learn how much each noise level counts (EDM2); the loss may fall below 0
+    loss.uncertainty_channels = 128  # learned_uncertainty: features of the noise level
 
     # The images. They are uint8 at the source, and [-1, 1] for the model.
     config.data = data = ConfigDict()
@@ -97,7 +104,7 @@ def get_config() -> ConfigDict:
     # How `sample`, the grids during training and `evaluate` draw.
     config.sampling = sampling = ConfigDict()
     # heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama,
-    # reverse_diffusion, langevin, predictor_corrector, adaptive
+    # reverse_diffusion, langevin, predictor_corrector, adaptive, sscs (critically_damped)
     sampling.method = "heun"
     sampling.steps = 18  # the denoising step included
     sampling.times = "karras"  # karras, uniform, log_snr, quadratic
@@ -106,7 +113,7 @@ def get_config() -> ConfigDict:
     sampling.batch_size = 256  # samples drawn at once on each device; does not change them
     sampling.label = -1  # class-conditional models: the class; -1 is sample i of class i mod num_classes
     sampling.eta = 0.0  # ddim: 0 is deterministic, 1 ancestral
-    sampling.order = 2  # dpm_solver, dpm_solver_singlestep, unipc, deis: 1 to 3
+    sampling.order = 2  # dpm_solver, dpm_solver_singlestep, unipc, deis: 1 to 3; sscs: 1 or 2
     sampling.variable = "log_snr"  # of the polynomial of dpm_solver, unipc, deis: log_snr, angle, time
     sampling.stochastic = 0.0  # dpm_solver, unipc: 0 is the probability flow, 1 the reverse-time SDE
     sampling.tolerance = 1e-3  # adaptive: of a step's error, relative and absolute; takes sampling.steps = 2

@@ -116,7 +116,7 @@ def _add_method(parser: _Parser) -> None:
     parser.add_argument(
         "--method",
         help="heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama, "
-        "reverse_diffusion, langevin, predictor_corrector, adaptive "
+        "reverse_diffusion, langevin, predictor_corrector, adaptive, sscs "
         "(the run's own by default); short for --config.sampling.method",
     )
     parser.add_argument("--steps", type=_positive, help="short for --config.sampling.steps")

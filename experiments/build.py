@@ -26,6 +26,7 @@ PROCESSES = {
     "edm": sde_lib.EDMSDE,
     "rectified_flow": sde_lib.RectifiedFlow,
     "ddpm": sde_lib.DiscreteVP.linear,
+    "critically_damped": sde_lib.CriticallyDampedLangevin,
 }
 
 PARAMETERIZATIONS = {
@@ -48,6 +49,8 @@ WEIGHTINGS = {
     "min_snr": lambda c: sde_lib.MinSNRWeighting(gamma=c.loss.snr_gamma),
     "soft_min_snr": lambda c: sde_lib.SoftMinSNRWeighting(gamma=c.loss.snr_gamma),
     "sigmoid": lambda c: sde_lib.SigmoidWeighting(bias=c.loss.sigmoid_bias),
+    "hybrid": lambda c: sde_lib.HybridWeighting(),
+    "hybrid_noise": lambda c: sde_lib.HybridNoiseWeighting(),
 }
 
 TIME_DISTRIBUTIONS = {
@@ -70,6 +73,7 @@ PREDICTORS = {
     ),
     "probability_flow": lambda c: sde_lib.ProbabilityFlow(),
     "dpm_solver_singlestep": lambda c: sde_lib.SinglestepDPMSolver(c.order, c.stochastic),
+    "sscs": lambda c: sde_lib.SSCS(c.order),
 }
 
 
@@ -137,15 +141,20 @@ def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
     return labels if config.model.num_classes else None
 
 
+LOSS = "loss"  # the collection, beside the network's own, of what the loss learns; networks do not see it
+
+
 def _init(config: ConfigDict) -> Callable[[jax.Array], Any]:
-    """key -> the network's weights before training."""
+    """key -> the weights before training: the network's collections, and that of the loss if it learns anything."""
     image = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.num_channels))
     labels = condition(config, jnp.zeros((1,), jnp.int32))
-    return lambda key: network(config).init(key, image, jnp.zeros((1,)), labels)
+    log_variance = sde_lib.LearnedLogVariance.init(config.loss.uncertainty_channels)
+    learned = {LOSS: {"log_variance": log_variance.weights}} if config.loss.learned_uncertainty else {}
+    return lambda key: network(config).init(key, image, jnp.zeros((1,)), labels) | learned
 
 
 def abstract_variables(config: ConfigDict) -> Any:
-    """The shapes and dtypes of the network's weights; compiles nothing.
+    """The shapes and dtypes of the weights; compiles nothing.
 
     Raises:
         UserError: the network's options do not fit each other or the images.
@@ -157,7 +166,7 @@ def abstract_variables(config: ConfigDict) -> Any:
 
 
 def init_variables(config: ConfigDict) -> Any:
-    """The network's weights before training, from `training.seed`.
+    """The weights before training, from `training.seed`.
 
     The program runs once, so it is compiled without optimization: that takes a third of the time.
     """
@@ -178,7 +187,7 @@ def denoiser(config: ConfigDict, variables: Any, t_min: float) -> sde_lib.Networ
 
 
 def loss(config: ConfigDict) -> Callable:
-    """(keys, denoiser, x0, train=...) -> (B,), the experiment's denoising score-matching loss.
+    """(draws, variables, x0, condition) -> (B,), the experiment's denoising score-matching loss in training.
 
     Raises:
         UserError: the numbers of the weighting or the times do not fit, or the times have no density to divide by.
@@ -186,18 +195,31 @@ def loss(config: ConfigDict) -> Callable:
     make_weighting = _choose("loss.weighting", config.loss.weighting, WEIGHTINGS)
     make_times = _choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)
     process = sde(config, config.training.t_min)
+    importance = config.loss.importance
     try:
         weighting, times = make_weighting(config), make_times(config.loss)
-        jax.eval_shape(lambda u: times.quantile(process, u), jnp.zeros(1))
-        if config.loss.importance:
+        jax.eval_shape(lambda u: weighting(process, times.quantile(process, u)), jnp.zeros(1))
+        if importance:
             jax.eval_shape(lambda t: times.log_density(process, t), jnp.ones(1))
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:
         raise UserError(f"loss: {error}") from error
-    importance = config.loss.importance
 
-    def compute(keys, denoiser, x0, *, train=False):
+    def compute(draws, variables, x0, condition):
+        model = denoiser(config, variables, config.training.t_min).replace(condition=condition)
+        drawn_times, log_variance = times, None
+        if config.loss.low_discrepancy:
+            drawn_times = sde_lib.LowDiscrepancyTimes(draws.shared, draws.places, draws.size, times)
+        if config.loss.learned_uncertainty:
+            log_variance = sde_lib.LearnedLogVariance(variables[LOSS]["log_variance"])
         return sde_lib.denoising_score_matching(
-            keys, denoiser, x0, weighting=weighting, times=times, importance=importance, train=train
+            draws.keys,
+            model,
+            x0,
+            weighting=weighting,
+            times=drawn_times,
+            importance=importance,
+            log_variance=log_variance,
+            train=True,
         )
 
     return compute
@@ -265,7 +287,7 @@ POSITIVE = (
     "sampling.steps", "sampling.batch_size", "sampling.corrector_steps", "evaluation.num_samples",
     "evaluation.noise_levels", "optim.lr", "parameterization.sigma_data", "sampling.t_min", "training.t_min",
     "evaluation.t_min", "loss.snr_gamma", "loss.log_sigma_std", "loss.logit_std", "sde.t_max", "sde.sigma_min",
-    "sampling.snr", "sampling.rho", "model.channels",
+    "sampling.snr", "sampling.rho", "model.channels", "loss.uncertainty_channels", "sde.beta", "sde.mass",
 )  # fmt: skip
 
 
@@ -286,6 +308,29 @@ def check(config: ConfigDict) -> None:
             "-1 takes each in turn"
         )
     abstract_variables(config)
-    denoiser(config, None, config.training.t_min)
-    loss(config), method(config), optimizer(config), parallel(config)
-    _choose("sampling.times", config.sampling.times, TIME_GRIDS)
+    loss(config), optimizer(config), parallel(config)
+    _check_sampling(config)
+
+
+class _AnyNetwork:
+    """Stands for the network where only shapes are asked for."""
+
+    def apply(self, variables, x, *args, **kwargs):
+        return x
+
+
+def _check_sampling(config: ConfigDict) -> None:
+    """Raises `UserError` if the method, its times or the parameterization do not work on the process; compiles nothing."""
+    model = denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
+    stepper, size, channels = method(config), config.data.image_size, config.data.num_channels
+
+    def run(key, model):
+        return sde_lib.sample(key[None], model, stepper, times(config, model.sde), (size, size, channels))
+
+    try:
+        jax.eval_shape(run, jax.random.key(0), model)
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(
+            f"sampling.method={config.sampling.method!r} on sde.name={config.sde.name!r} with "
+            f"parameterization.name={config.parameterization.name!r}: {error}"
+        ) from error

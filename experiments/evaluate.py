@@ -23,6 +23,9 @@ STRIP = (8, 12)  # images and times in the picture of noise becoming images
 def loss_per_noise_level(run: Run, images: data.Images) -> list[dict[str, float]]:
     """The mean squared error of the predicted noise (per pixel; 1 is no better than guessing 0) at even log-SNRs.
 
+    It is the noise of y = x_0 + noise_to_signal noise, which is all that any process's state says of the data, so the
+    figures of processes can be compared.
+
     Times, noise and images are the same in every evaluation, so that figures can be compared.
     """
     evaluation = run.config.evaluation
@@ -32,9 +35,9 @@ def loss_per_noise_level(run: Run, images: data.Images) -> list[dict[str, float]
     @jax.jit
     def errors(denoiser, x0, t, places):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(evaluation.seed), places)
-        noise = jax.vmap(lambda key: jax.random.normal(key, x0.shape[1:]))(keys)
-        predicted = denoiser.noise(denoiser.sde.perturb(x0, noise, t), t)
-        return jnp.square(predicted - noise).mean((1, 2, 3))
+        noise = jax.vmap(lambda key: jax.random.normal(key, denoiser.sde.state_shape(x0.shape[1:])))(keys)
+        error = denoiser(denoiser.sde.perturb(x0, noise, t), t) - x0
+        return jnp.square(error / denoiser.sde.noise_to_signal(t)).mean((1, 2, 3))
 
     x0 = np.asarray(run.transform.forward(images.images))
     rows = []
@@ -100,8 +103,7 @@ def _first(images: data.Images, limit: int) -> data.Images:
 def _strip(run: Run, sampler: Sampler) -> np.ndarray:
     """Rows of samples, columns of times: noise on the left, images on the right, each scaled to the width of the data."""
     num_images, num_times = STRIP
-    states, scale = sampler.trajectory(run.variables, num_images, seed=0)
+    states = sampler.trajectory(run.variables, num_images, seed=0)
     shown = np.unique(np.linspace(0, len(states) - 1, num_times).round().astype(int))
-    scaled = states[shown] / scale[shown, None, None, None, None]
-    tiles = run.transform.inverse(scaled).swapaxes(0, 1)
+    tiles = run.transform.inverse(states[shown]).swapaxes(0, 1)
     return pictures.grid(tiles.reshape(-1, *tiles.shape[2:]), columns=len(shown))

@@ -131,7 +131,8 @@ def _loss_curve(rows: list[dict[str, float]]) -> bytes:
         width = min(len(losses), 1 + len(losses) // 20)
         means = np.convolve(losses, np.ones(width) / width, mode="valid")
         axes.plot(steps[width - 1 :], means, color="#1f5fbf", linewidth=1.8, label=f"mean of the last {width}")
-    axes.set(xlabel="step", ylabel="loss", yscale="log")
+    # A loss with learned uncertainty falls below 0.
+    axes.set(xlabel="step", ylabel="loss", yscale="log" if (losses > 0).all() else "linear")
     axes.grid(alpha=0.25, which="both")
     axes.legend(frameon=False)
     axes.spines[["top", "right"]].set_visible(False)

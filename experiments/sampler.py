@@ -88,15 +88,22 @@ class Sampler:
                 "is unstable here; try more steps or another method"
             )
 
-    def trajectory(self, variables: Any, num_samples: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """The states of samples 0 to n - 1 at every time, (steps + 1, n, H, W, C), and their scale at each (steps + 1,).
+    def trajectory(self, variables: Any, num_samples: int, seed: int) -> np.ndarray:
+        """What the states of samples 0 to n - 1 say of the data at every time, and last the samples: (steps + 1, n, *event).
 
-        The scale is the standard deviation of x_t for data of unit variance: divided by it, noise is as wide as data.
+        Each is the noisy data y = `sde.to_data_scale(x, t)`, divided by its standard deviation for data of unit variance:
+        noise is as wide as data.
         """
         keys, labels = self.keys_and_labels(np.arange(num_samples), seed)
         denoiser = self.denoiser(variables, labels)
-        times = build.times(self._config, denoiser.sde)
+        sde, times = denoiser.sde, build.times(self._config, denoiser.sde)
         method = build.method(self._config)
         states = sde_lib.sample(keys, denoiser, method, times, self.event_shape, return_trajectory=True)
-        scale = jnp.sqrt(denoiser.sde.alpha(times) ** 2 + denoiser.sde.sigma(times) ** 2)
-        return np.asarray(states), np.asarray(scale.at[-1].set(1.0))
+
+        @jax.jit
+        def view(x, t):
+            return sde.to_data_scale(x, t) / jnp.sqrt(1 + sde.noise_to_signal(t) ** 2)
+
+        views = [view(x, t) for x, t in zip(states[:-1], times[:-1], strict=True)]
+        samples = jax.jit(lambda denoiser, x, t: denoiser(x, t))(denoiser, states[-2], times[-2])
+        return np.stack([*views, samples])

@@ -43,13 +43,32 @@ def create(params: Params, optimizer: optax.GradientTransformation) -> TrainStat
     )
 
 
-def example_keys(seed: Array, step: Array, places: Array) -> Array:
-    """One key for each place in the global batch, (B,), from the seed's key and the step."""
-    return jax.vmap(jax.random.fold_in, (None, 0))(jax.random.fold_in(seed, step), places)
+@struct.dataclass
+class Draws:
+    """The randomness of one step: of its examples, and what they share.
+
+    Attributes:
+        keys: (B,), one per example at hand.
+        shared: (), one for the step, the same on all devices.
+        places: (B,), where in the global batch the examples are.
+        size: of the global batch.
+    """
+
+    keys: Array
+    shared: Array
+    places: Array
+    size: int = struct.field(pytree_node=False)
+
+
+def draws(seed: Array, step: Array, places: Array, size: int) -> Draws:
+    """Those of the examples at `places` (B,) in a global batch of the given size, from the seed's key and the step."""
+    key = jax.random.fold_in(seed, step)
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+    return Draws(keys, jax.random.fold_in(key, size), places, size)  # no example is at the place `size`
 
 
 def make_train_step(
-    loss: Callable[[Array, Params, dict[str, Array]], Array],
+    loss: Callable[[Draws, Params, dict[str, Array]], Array],
     optimizer: optax.GradientTransformation,
     *,
     ema_decay: float,
@@ -59,7 +78,7 @@ def make_train_step(
     """Returns (state, batch) -> (state, metrics): one update on this device's share of the batch.
 
     Args:
-        loss: (keys, params, batch) -> (B,), the loss of each example in training.
+        loss: (draws, params, batch) -> (B,), the loss of each example in training.
         optimizer: of the parameters.
         ema_decay: the decay of the average once warm: at step n it is min(ema_decay, (1 + n) / (10 + n)), which
             forgets the random start.
@@ -73,10 +92,10 @@ def make_train_step(
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
     def train_step(state, batch):
-        size = batch["image"].shape[0]
-        device = 0 if axis_name is None else jax.lax.axis_index(axis_name)
-        keys = example_keys(jax.random.key(seed), state.step, device * size + jnp.arange(size))
-        value, gradient = jax.value_and_grad(lambda params: loss(keys, params, batch).mean())(state.params)
+        share = batch["image"].shape[0]
+        device, devices = (0, 1) if axis_name is None else (jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name))
+        drawn = draws(jax.random.key(seed), state.step, device * share + jnp.arange(share), devices * share)
+        value, gradient = jax.value_and_grad(lambda params: loss(drawn, params, batch).mean())(state.params)
         value, gradient = average((value, gradient))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

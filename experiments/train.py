@@ -57,11 +57,9 @@ def make_step(config: ConfigDict, axis_name: str | None) -> Any:
     """The pure training step of an experiment: (state, batch) -> (state, metrics)."""
     loss = build.loss(config)
 
-    def example_losses(keys, params, batch):
+    def example_losses(draws, params, batch):
         x0 = data.DataTransform().forward(batch["image"])
-        denoiser = build.denoiser(config, params, config.training.t_min)
-        denoiser = denoiser.replace(condition=build.condition(config, batch.get("label")))
-        return loss(keys, denoiser, x0, train=True)
+        return loss(draws, params, x0, build.condition(config, batch.get("label")))
 
     return state.make_train_step(
         example_losses,

@@ -246,6 +246,13 @@ class CriticallyDampedLangevin(SDE):
     sigma = alpha
 
 
+def _in_velocity(sde: SDE, t: Array) -> Array:
+    """The second of `whitened_mean_coefficients`; ValueError where the process has no velocity."""
+    if not hasattr(sde, "whitened_mean_coefficients"):
+        raise ValueError(f"hybrid score matching is CriticallyDampedLangevin's: {type(sde).__name__} has no velocity")
+    return sde.whitened_mean_coefficients(t)[1]
+
+
 @struct.dataclass
 class HybridNoiseWeighting(Struct):
     """(L^-1 a)_v^2: the squared error of the velocity's noise, the reweighted objective of hybrid score matching.
@@ -259,7 +266,7 @@ class HybridNoiseWeighting(Struct):
 
     def __call__(self, sde: CriticallyDampedLangevin, t: Array) -> Array:
         """The weight at t, of its shape."""
-        return sde.whitened_mean_coefficients(t)[1] ** 2
+        return _in_velocity(sde, t) ** 2
 
 
 @struct.dataclass
@@ -271,4 +278,4 @@ class HybridWeighting(Struct):
 
     def __call__(self, sde: CriticallyDampedLangevin, t: Array) -> Array:
         """The weight at t, of its shape."""
-        return (sde.whitened_mean_coefficients(t)[1] / sde.cholesky(t)[1][1]) ** 2
+        return (_in_velocity(sde, t) / sde.cholesky(t)[1][1]) ** 2

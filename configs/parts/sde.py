@@ -48,6 +48,13 @@ def ddpm(config: ConfigDict) -> None:
     config.training.t_min = config.sampling.t_min = config.evaluation.t_min = 1e-3
 
 
+def critically_damped(config: ConfigDict) -> None:
+    """Critically damped Langevin diffusion, the published constants; its own method, the splitting sampler."""
+    config.sde.name = "critically_damped"
+    config.training.t_min = config.sampling.t_min = config.evaluation.t_min = 1e-3
+    config.sampling.method = "sscs"
+
+
 PROCESSES = {
     "vp": vp,
     "subvp": subvp,
@@ -56,6 +63,7 @@ PROCESSES = {
     "edm": edm,
     "rectified_flow": rectified_flow,
     "ddpm": ddpm,
+    "critically_damped": critically_damped,
 }
 
 

@@ -10,7 +10,8 @@ Deterministic methods start where the data are at t_max and are compared at t_mi
 another mode, because one flip in 2,000 samples of `narrow` adds 0.017. Stochastic methods end with the denoising step and
 are compared with fresh data: the sliced Wasserstein distance, beside that of two sets of fresh data, which is the floor.
 
-Everything runs in float64. Each method's step is compiled once for all grids and numbers of steps.
+Everything runs in float64. Each method's step is compiled once for all grids and numbers of steps. Where diffusers is
+installed (the `interop` extra) its solvers run beside ours, in rows of their own: `peers.py`.
 """
 
 from collections.abc import Callable, Iterator
@@ -25,6 +26,7 @@ from jax import Array
 from tqdm import tqdm
 
 import sde_lib
+from experiments.benchmarks import peers
 from sde_lib import SDE, Denoiser, Method
 from sde_lib.randomness import fold_in
 
@@ -197,16 +199,28 @@ class Row:
     errors: tuple[float, ...]
     medians: tuple[float, ...] = ()
     flips: tuple[float, ...] = ()
+    peer: bool = False
+
+
+def _row(problem: Problem, name: str, grid: str, ends: list[Array], peer: bool = False) -> Row:
+    """The row of a deterministic method that ended there."""
+    found = [_compare(problem, x) for x in ends]
+    return Row(problem.name, name, grid, *(tuple(values) for values in zip(*found, strict=True)), peer)
 
 
 def deterministic(problem: Problem, name: str, method: Method, grid: str) -> Row:
     """The errors of a deterministic method."""
-    found = []
+    ends = []
     for evaluations in EVALUATIONS:
         steps = evaluations // method.evaluations_per_step
         times = GRIDS[grid](problem.sde, steps, denoise=False)
-        found.append(_compare(problem, run(method, times, problem.start, problem.denoiser)))
-    return Row(problem.name, name, grid, *(tuple(values) for values in zip(*found, strict=True)))
+        ends.append(run(method, times, problem.start, problem.denoiser))
+    return _row(problem, name, grid, ends)
+
+
+def peer(problem: Problem, name: str, grid: str, run_all: Callable[[Array, Denoiser], list[Array]]) -> Row:
+    """The errors of another library's method."""
+    return _row(problem, f"diffusers: {name}", grid, run_all(problem.start, problem.denoiser), peer=True)
 
 
 def _compare(problem: Problem, x: Array) -> tuple[float, float, float]:
@@ -217,15 +231,15 @@ def _compare(problem: Problem, x: Array) -> tuple[float, float, float]:
 
 def fitted(problem: Problem, name: str, method: Method) -> Row:
     """The errors of a deterministic method on grids fitted to the Denoiser, with 128 starts that are not the test's."""
-    found = []
+    ends = []
     start = replace(problem, num_samples=128, seed=2).start
     keys = jax.random.split(jax.random.key(4), len(start))
     for evaluations in EVALUATIONS:
         times = sde_lib.optimal_times(
             problem.denoiser, evaluations, keys, start.shape[1:], method=method, x_init=start, denoise=False
         )
-        found.append(_compare(problem, run(method, times, problem.start, problem.denoiser)))
-    return Row(problem.name, name, "fitted", *(tuple(values) for values in zip(*found, strict=True)))
+        ends.append(run(method, times, problem.start, problem.denoiser))
+    return _row(problem, name, "fitted", ends)
 
 
 def stochastic(problem: Problem, name: str, method: Method, grid: str) -> Row:
@@ -255,6 +269,7 @@ def benchmark() -> list[Row]:
             for grid in GRIDS
         ]
         jobs += [partial(fitted, problem, name, method) for name, method in FITTED.items()]
+        jobs += [partial(peer, problem, *solver) for solver in peers.rows(EVALUATIONS)]
         jobs += [
             partial(stochastic, problem, name, method, grid) for name, method in STOCHASTIC.items() for grid in GRIDS
         ]
@@ -286,17 +301,26 @@ def markdown(rows: list[Row]) -> str:
 
 
 def best(rows: list[Row]) -> str:
-    """For each problem and number of evaluations the method and grid of the least error, with the median and flips."""
+    """For each problem and number of evaluations the method and grid of the least error, with the median and flips.
+
+    Beside it that of the other library, where it was measured.
+    """
     lines = []
     for title, mine in _sections(rows):
         lines.append(title)
         for i, evaluations in enumerate(EVALUATIONS):
-            rivals = [row for row in mine if row.grid]
-            row = min(rivals, key=lambda row: row.errors[i])
-            line = f"  {evaluations:3d}  {row.errors[i]:.1e}  {row.method}, {row.grid}"
-            if row.medians:
-                line += f"  (median {row.medians[i]:.1e}, {100 * row.flips[i]:.2f} % flips)"
+            line = f"  {evaluations:3d}  {_least([row for row in mine if row.grid and not row.peer], i)}"
+            if rivals := [row for row in mine if row.peer]:
+                line += f"; {_least(rivals, i)}"
             lines.append(line)
         if not mine[-1].grid:
             lines.append(f"       {mine[-1].errors[0]:.1e}  {mine[-1].method}: the floor")
+    if not any(row.peer for row in rows):
+        lines.append("diffusers is not installed, so it was not measured beside: pip install -e '.[interop]'")
     return "\n".join(lines)
+
+
+def _least(rows: list[Row], i: int) -> str:
+    row = min(rows, key=lambda row: row.errors[i])
+    text = f"{row.errors[i]:.1e}  {row.method}, {row.grid}"
+    return f"{text}  (median {row.medians[i]:.1e}, {100 * row.flips[i]:.2f} % flips)" if row.medians else text

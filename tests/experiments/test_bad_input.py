@@ -32,7 +32,8 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.optim.lr", "--config.optim.lr: a value is missing, as in --config.optim.lr=VALUE"),
         (
             "--config.sde.name=vpp",
-            "sde.name='vpp' is unknown: choose from cosine, ddpm, edm, rectified_flow, subvp, ve, vp; did you mean 'vp'?",
+            "sde.name='vpp' is unknown: choose from cosine, critically_damped, ddpm, edm, rectified_flow, subvp, ve, vp; "
+            "did you mean 'vp'?",
         ),
         ("--config.model.name=unett", "model.name='unett' is unknown: choose from unet; did you mean 'unet'?"),
         ("--config.model.dtype=float12", "float12"),
@@ -47,7 +48,10 @@ def nothing_is_compiled(monkeypatch, request):
             "--config.sampling.langevin_norm=x --config.sampling.method=langevin",
             "sampling.langevin_norm='x' is unknown",
         ),
-        ("--config.loss.weighting=snr", "loss.weighting='snr' is unknown: choose from data, edm, likelihood, min_snr"),
+        (
+            "--config.loss.weighting=snr",
+            "loss.weighting='snr' is unknown: choose from data, edm, hybrid, hybrid_noise, likelihood",
+        ),
         (
             "--config.loss.times=normal",
             "loss.times='normal' is unknown: choose from discrete, geometric_sigma, log_normal",
@@ -64,6 +68,19 @@ def nothing_is_compiled(monkeypatch, request):
         (
             "--config.loss.times=discrete --config.loss.importance=true",
             "loss: DiscreteTime has no density in t, which importance weighting needs",
+        ),
+        (
+            "--config.loss.weighting=hybrid",
+            "loss: hybrid score matching is CriticallyDampedLangevin's: VPSDE has no velo",
+        ),
+        (
+            "--config.sde.name=critically_damped",
+            "sampling.method='heun' on sde.name='critically_damped' with parameterization.name='edm': "
+            "CriticallyDampedLangevin has no scalar alpha(t) and sigma(t)",
+        ),
+        (
+            "--config.sampling.method=sscs",
+            "SSCS samples CriticallyDampedLangevin, whose state has a velocity, not VPSDE",
         ),
         ("--config.optim.name=adma", "optim.name='adma' is unknown: choose from adam; did you mean 'adam'?"),
         ("--config.optim.schedule=cos", "optim.schedule='cos' is unknown: choose from constant, cosine; did you mean"),
@@ -90,7 +107,10 @@ def test_train_names_what_is_wrong_with_the_config(fails, tmp_path, argument, me
     [
         (f"{ROOT}/configs/digit.py", "configs/digit.py: no such file; did you mean"),
         ("/nowhere/at/all.py", "--config=/nowhere/at/all.py: no such file"),
-        (f"{DIGITS}:vx", "the SDE 'vx' is unknown: choose from vp, subvp, ve, cosine, edm, rectified_flow, ddpm"),
+        (
+            f"{DIGITS}:vx",
+            "the SDE 'vx' is unknown: choose from vp, subvp, ve, cosine, edm, rectified_flow, ddpm, critically_damped",
+        ),
         (f"{ROOT}/README.md", "README.md: a config is a Python file (.py)"),
         (f"{ROOT}/configs/base.py:vp", "base.py:vp: this config takes no argument"),
         (f"{ROOT}/configs/__init__.py", "the file defines no get_config()"),

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+import sde_lib
 from experiments import build, data, state
 from experiments.__main__ import main
 from experiments.train import initial_state, load_data, make_step, take_batches
@@ -13,6 +14,13 @@ from tests.experiments.tiny import ROOT, flags, tiny_config
 pytestmark = pytest.mark.thorough
 
 CHOICES = [
+    {
+        "process": "critically_damped",
+        "loss__weighting": "hybrid_noise",
+        "loss__times": "uniform",
+        "loss__low_discrepancy": "true",
+    },
+    {"loss__learned_uncertainty": "true"},
     {
         "parameterization__name": "v",
         "loss__weighting": "min_snr",
@@ -33,10 +41,11 @@ CHOICES = [
 ]
 
 
-@pytest.mark.parametrize("changes", CHOICES, ids=lambda c: c["parameterization__name"])
+@pytest.mark.parametrize("changes", CHOICES, ids=lambda c: next(iter(c.values())))
 def test_every_choice_of_the_config_learns(changes):
     """After 150 steps the Denoiser's error at log-SNR 0 is below that of the best constant, the mean image."""
-    config = tiny_config("subvp", optim__lr=5e-3, training__num_steps=150, training__steps_per_call=150, **changes)
+    options = {"process": "subvp", "optim__lr": 5e-3, "training__num_steps": 150, "training__steps_per_call": 150}
+    config = tiny_config(**options | changes)
     dataset = load_data(config)
     batches = data.training_batches(dataset.train, batch_size=16, seed=0, flip=config.data.random_flip)
     train_steps = jax.jit(state.make_train_steps(make_step(config, None), 150))
@@ -45,9 +54,34 @@ def test_every_choice_of_the_config_learns(changes):
     x0, labels = transform.forward(dataset.test.images[:256]), dataset.test.labels[:256]
     denoiser = build.denoiser(config, trained.ema, 1e-2).replace(condition=build.condition(config, labels))
     t = denoiser.sde.time_at_log_snr(0.0)
-    noise = np.random.default_rng(0).normal(size=x0.shape).astype(np.float32)
+    noise = np.random.default_rng(0).normal(size=denoiser.sde.state_shape(x0.shape)).astype(np.float32)
     error = np.square(denoiser(denoiser.sde.perturb(x0, noise, t), t) - x0).mean()
     assert error < 0.9 * np.square(x0 - x0.mean(0)).mean()
+
+
+def test_the_loss_is_that_of_the_library_with_shared_times_and_what_the_loss_learns():
+    config = tiny_config(loss__low_discrepancy="true", loss__learned_uncertainty="true", model__dropout=0)
+    drawn = state.draws(jax.random.key(0), 3, 8 + np.arange(8), 16)
+    x0 = data.DataTransform().forward(load_data(config).test.images[:8])
+    variables = build.init_variables(config)
+    learned = sde_lib.LearnedLogVariance(np.linspace(-1, 1, 128, dtype=np.float32))
+    variables[build.LOSS]["log_variance"] = learned.weights
+    expected = sde_lib.denoising_score_matching(
+        drawn.keys,
+        build.denoiser(config, variables, config.training.t_min),
+        x0,
+        weighting=sde_lib.EDMWeighting(0.75),
+        times=sde_lib.LowDiscrepancyTimes(drawn.shared, drawn.places, 16, sde_lib.LogNormalSigma(-0.5, 1.0)),
+        log_variance=learned,
+    )
+    np.testing.assert_allclose(build.loss(config)(drawn, variables, x0, None), expected, rtol=1e-4)
+
+
+def test_what_the_loss_learns_is_trained_beside_the_network():
+    config = tiny_config(loss__learned_uncertainty="true", optim__warmup_steps=0)
+    batch = next(data.training_batches(load_data(config).train, batch_size=16, seed=0, flip=False))
+    after, _ = jax.jit(make_step(config, None))(initial_state(config), batch)
+    assert (after.params[build.LOSS]["log_variance"] != 0).mean() > 0.9
 
 
 @pytest.mark.parametrize("weighting", ["score", "likelihood"])

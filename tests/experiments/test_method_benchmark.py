@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.benchmarks import methods
+from experiments.benchmarks import methods, peers
 from experiments.benchmarks.methods import Problem, Row
-from sde_lib import DDIM, VPSDE, DPMSolver, exact, quadratic_times, sample
+from sde_lib import DDIM, VPSDE, DPMSolver, Heun, exact, karras_times, quadratic_times, sample
 
 pytestmark = pytest.mark.thorough
 
@@ -58,7 +58,12 @@ def test_the_best_of_each_column_is_named():
     lines = methods.best(rows).splitlines()
     assert lines[1] == "    5  5.0e-01  a, uniform  (median 4.0e-01, 1.00 % flips)"
     assert lines[8] == "  100  1.0e-01  b, karras  (median 3.0e-01, 0.00 % flips)"
-    assert lines[-1] == "       2.0e-01  fresh data: the floor"
+    assert lines[-2] == "       2.0e-01  fresh data: the floor"
+    assert lines[-1].startswith("diffusers is not installed")
+    beside = methods.best([*rows, Row("p", "diffusers: x", "table", (0.05,) * 8, (0.04,) * 8, (0.0,) * 8, peer=True)])
+    assert beside.splitlines()[1].endswith(
+        "1.00 % flips); 5.0e-02  diffusers: x, table  (median 4.0e-02, 0.00 % flips)"
+    )
     assert "| b | karras | 6.0e-01 | 6.0e-01 | 6.0e-01 | 6.0e-01 | 1.0e-01 |" in methods.markdown(rows)
 
 
@@ -69,3 +74,27 @@ def test_the_suite_takes_no_config(fails, tmp_path):
     assert "pass --config=configs/digits.py" in fails("benchmark")
     assert fails("benchmark", "--suite=methods", f"--out={tmp_path}/table.txt").endswith("must end in .md")
     assert "is for --suite=methods" in fails("benchmark", "--config=configs/digits.py", "--out=table.md")
+
+
+@pytest.fixture
+def diffusers():
+    return pytest.importorskip("diffusers", reason="the interop extra is not installed")
+
+
+@pytest.mark.parametrize("process", ["vp", "edm"])
+@pytest.mark.parametrize("solver, method", [("dpm_solver++ 1", DDIM()), ("heun", Heun())])
+def test_a_method_that_both_libraries_have_gives_the_same(diffusers, process, solver, method):
+    """On the same grid, from the same starts, to float32."""
+    problem = Problem("one mode", ONE_MODE.means, 0.5, methods.PROCESSES[process], num_samples=64)
+    expected = methods.run(method, karras_times(problem.sde, 12, denoise=False), problem.start, problem.denoiser)
+    evaluations = 12 * method.evaluations_per_step
+    found = peers.run(solver, "karras", evaluations, problem.start, problem.denoiser)
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+
+
+@pytest.mark.parametrize("grid", peers.GRIDS)
+def test_diffusers_ends_where_the_flow_does(diffusers, grid):
+    """Of second order on every grid: a wrong last level, scale or start would leave an error that does not fall."""
+    ends = [peers.run("dpm_solver++ 2", grid, n, ONE_MODE.start, ONE_MODE.denoiser) for n in (100, 200)]
+    errors = [np.abs(end - ONE_MODE.end).max() for end in ends]
+    assert 3.6 < errors[0] / errors[1] < 4.6

@@ -12,10 +12,11 @@ from experiments.parallel import AXIS, Pmap
 SEED, DECAY = 3, 0.9
 
 
-def loss(keys, params, batch):
-    """A linear model with a noisy target, so that keys, weights and data all matter."""
-    noise = jax.vmap(jax.random.normal)(keys)
-    return jnp.square(batch["image"] @ params["w"] - noise)
+def loss(draws, params, batch):
+    """A linear model with a noisy target, so that keys, places, weights and data all matter."""
+    noise = jax.vmap(jax.random.normal)(draws.keys)
+    spread = (jax.random.uniform(draws.shared) + draws.places / draws.size) % 1
+    return jnp.square(batch["image"] @ params["w"] - noise - spread)
 
 
 def batches(n, size=16):
@@ -37,7 +38,8 @@ def by_hand(n):
     for i, x in enumerate(batches(n)["image"]):
         key = jax.random.fold_in(jax.random.key(SEED), i)
         noise = np.array([jax.random.normal(jax.random.fold_in(key, place)) for place in range(16)])
-        residual = x @ w - noise
+        spread = (jax.random.uniform(jax.random.fold_in(key, 16)) + np.arange(16) / 16) % 1
+        residual = x @ w - noise - spread
         losses.append(np.square(residual).mean())
         w = w - 0.1 * 2 * x.T @ residual / 16
         decay = min(DECAY, (1 + i) / (10 + i))
@@ -80,5 +82,6 @@ def test_shard_gives_device_d_its_places_in_the_global_batch():
 def test_no_key_is_used_twice():
     with jax.debug_key_reuse(True):
         jax.jit(step())(start(), {"image": batches(1)["image"][0]})
-    keys = [state.example_keys(jax.random.key(0), s, np.arange(8)) for s in range(4)]
-    assert len(np.unique(np.concatenate([jax.random.key_data(k) for k in keys]), axis=0)) == 32
+    drawn = [state.draws(jax.random.key(0), s, np.arange(8), 8) for s in range(4)]
+    keys = [jax.random.key_data(key).reshape(-1, 2) for d in drawn for key in (d.keys, d.shared)]
+    assert len(np.unique(np.concatenate(keys), axis=0)) == 36
