@@ -234,12 +234,17 @@ def _benchmark_methods(options: argparse.Namespace) -> int:
     if options.out is not None and options.out.suffix != ".md":
         raise UserError(f"--out={options.out}: must end in .md")
     from experiments.benchmarks import methods
+    from experiments.workdir import replace_text
 
-    rows = methods.benchmark()
-    print(methods.best(rows))
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
-        options.out.write_text(methods.markdown(rows))
+    rows = []
+    for row in methods.benchmark():
+        rows.append(row)
+        if options.out is not None:  # after each row: what is interrupted keeps what it found
+            replace_text(options.out, methods.markdown(rows))
+    print(methods.best(rows))
+    if options.out is not None:
         print(f"All {len(rows)} rows: {options.out}")
     return 0
 

@@ -66,7 +66,8 @@ DETERMINISTIC: dict[str, Method] = {
     "deis 3 angle corrected": sde_lib.DEIS(3, "angle", corrected=True),
 }
 
-FITTED: dict[str, Method] = {name: DETERMINISTIC[name] for name in ("unipc 2 angle", "unipc 3 angle")}
+FITTED: dict[str, Method] = {name: DETERMINISTIC[name] for name in ("unipc 2 angle", "deis 3 angle corrected")}
+NUM_FITTED_STARTS = 256
 
 STOCHASTIC: dict[str, Method] = {
     "euler_maruyama": sde_lib.EulerMaruyama(),
@@ -230,9 +231,9 @@ def _compare(problem: Problem, x: Array) -> tuple[float, float, float]:
 
 
 def fitted(problem: Problem, name: str, method: Method) -> Row:
-    """The errors of a deterministic method on grids fitted to the Denoiser, with 128 starts that are not the test's."""
+    """The errors of a deterministic method on grids fitted to the Denoiser, with starts that are not the test's."""
     ends = []
-    start = replace(problem, num_samples=128, seed=2).start
+    start = replace(problem, num_samples=NUM_FITTED_STARTS, seed=2).start
     keys = jax.random.split(jax.random.key(4), len(start))
     for evaluations in EVALUATIONS:
         times = sde_lib.optimal_times(
@@ -259,8 +260,9 @@ def floor(problem: Problem) -> Row:
     return Row(problem.name, "fresh data", "", (distance,) * len(EVALUATIONS))
 
 
-def benchmark() -> list[Row]:
-    """All rows: deterministic methods (`medians` and `flips` given) and stochastic ones, of every problem and grid."""
+def benchmark() -> Iterator[Row]:
+    """All rows, as they are found: deterministic methods (`medians` and `flips` given) and stochastic ones, of every
+    problem and grid."""
     jobs: list[Callable[[], Row]] = []
     for problem in problems():
         jobs += [
@@ -274,8 +276,9 @@ def benchmark() -> list[Row]:
             partial(stochastic, problem, name, method, grid) for name, method in STOCHASTIC.items() for grid in GRIDS
         ]
         jobs.append(partial(floor, problem))
-    with jax.enable_x64(True):
-        return [job() for job in tqdm(jobs, unit="row", desc="methods")]
+    for job in tqdm(jobs, unit="row", desc="methods"):
+        with jax.enable_x64(True):
+            yield job()
 
 
 def _cells(values: tuple[float, ...]) -> str:

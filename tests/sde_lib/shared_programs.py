@@ -61,8 +61,8 @@ MEANS = np.array([[0.5, 0.3], [-0.5, -0.3]])  # two modes, off the axes, with me
 
 
 def shared_mixture(sde, means=MEANS, stds=0.3):
-    """A mixture of two modes in the plane, for calls of compiled programs."""
-    return Fragile(one_program(sde), jnp.asarray(means), stds=stds)
+    """A mixture of two modes in the plane under any of the processes, for calls of compiled programs."""
+    return Fragile(one_program(sde, EVERY_SDE), jnp.asarray(means), stds=stds)
 
 
 def symmetric_sample(sde, means=MEANS, stds=0.3):

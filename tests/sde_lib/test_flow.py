@@ -5,15 +5,21 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sde_lib import FunctionDenoiser, Status, decode, encode, exact, interpolate
+from sde_lib import DiscreteVP, FunctionDenoiser, Status, decode, encode, exact, interpolate
 from sde_lib.flow import spherical
-from tests.sde_lib.processes import SOME_SDES, some_sdes
+from tests.sde_lib.processes import SOME_SDES, every_sde
 from tests.sde_lib.shared_programs import shared_mixture, symmetric_sample
 
 pytestmark = pytest.mark.thorough
 
 
-@some_sdes
+def kinked(sde):
+    """Whether the velocity bends on the way: DDPM's table is interpolated by cubic pieces, and 1,000 joints cost an adaptive
+    solver of fifth order digits that its tolerance does not see."""
+    return isinstance(sde, DiscreteVP)
+
+
+@every_sde
 def test_encoding_of_a_gaussian_is_its_exact_flow_and_decoding_brings_it_back(sde):
     mean, std = jnp.array([0.3, -0.2]), 0.4
     gaussian = exact.Gaussian(sde, mean=mean, std=std)
@@ -23,25 +29,26 @@ def test_encoding_of_a_gaussian_is_its_exact_flow_and_decoding_brings_it_back(sd
     expected = gaussian.flow(x0, sde.t_min, sde.t_max)
     np.testing.assert_allclose(encoded.x, expected, rtol=1e-3, atol=1e-4)
     decoded = decode(denoiser, encoded.x)
-    np.testing.assert_allclose(decoded.x, x0, atol=1e-4)
+    np.testing.assert_allclose(decoded.x, x0, atol=4e-4 if kinked(sde) else 1e-4)
     assert (encoded.status == Status.SOLVED).all() and (decoded.status == Status.SOLVED).all()
 
 
-@some_sdes
+@every_sde
 def test_encode_then_decode_returns_a_mixtures_data(sde):
     denoiser = shared_mixture(sde)
     x0 = symmetric_sample(sde)
     np.testing.assert_allclose(decode(denoiser, encode(denoiser, x0).x).x, x0, atol=2e-4)
 
 
-@some_sdes
+@every_sde
 def test_tighter_tolerances_are_met(sde):
     gaussian = exact.Gaussian(sde, mean=jnp.array([0.3, -0.2]), std=0.4)
     denoiser = shared_mixture(sde, jnp.stack([gaussian.mean] * 2), 0.4)
     x0 = gaussian.sample(jax.random.key(0), (8, 2))
     scale = sde.sigma(sde.t_max)
     encoded = encode(denoiser, x0, rtol=1e-9, atol=1e-9)
-    np.testing.assert_allclose(encoded.x / scale, gaussian.flow(x0, sde.t_min, sde.t_max) / scale, atol=1e-8)
+    expected = gaussian.flow(x0, sde.t_min, sde.t_max)
+    np.testing.assert_allclose(encoded.x / scale, expected / scale, rtol=0, atol=1e-5 if kinked(sde) else 1e-7)
 
 
 def test_an_example_does_not_depend_on_its_batch_mates():

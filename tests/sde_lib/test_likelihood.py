@@ -10,7 +10,7 @@ from flax import struct
 
 from sde_lib import VPSDE, Denoiser, ExactDivergence, Hutchinson, Status, exact, log_likelihood
 from sde_lib.sde import expand
-from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
+from tests.sde_lib.processes import SOME_SDES, every_sde, keys
 from tests.sde_lib.shared_programs import MEANS, shared_mixture, symmetric_sample
 
 pytestmark = pytest.mark.thorough
@@ -22,7 +22,7 @@ def true_log_prob(denoiser, x, z):
     return denoiser.log_prob(x, sde.t_min) + sde.prior_log_prob(z) - denoiser.log_prob(z, sde.t_max)
 
 
-@some_sdes
+@every_sde
 @pytest.mark.parametrize("means, std", [(np.zeros((2, 2)), 0.4), (MEANS, 0.3)], ids=["gaussian", "mixture"])
 def test_bits_per_dim_are_those_of_the_closed_form(sde, means, std):
     x, truth = symmetric_sample(sde, means, std), exact.GaussianMixture(sde, means, stds=std)
@@ -81,10 +81,8 @@ def test_signs_have_less_variance_than_normal_probes(many_estimates):
 
 
 def test_probes_come_from_the_examples_own_key(many_estimates):
-    """Equal examples with other keys have other estimates; and JAX finds no key used twice."""
+    """Equal examples with other keys have other estimates."""
     assert len(np.unique(many_estimates[0]["rademacher"].log_prob)) > 350
-    with jax.debug_key_reuse(True):
-        jax.vmap(Hutchinson(3).probes)(keys(4), jnp.zeros((4, 2)))
 
 
 def test_one_probe_knows_no_standard_error():
