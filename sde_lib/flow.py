@@ -22,6 +22,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from sde_lib.checks import positive
 from sde_lib.denoiser import Denoiser
 from sde_lib.struct import Struct
 
@@ -171,9 +172,7 @@ def check_solve(x: Array, rtol: float, atol: float, max_steps: int) -> Array:
     x = check_batch(x)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"examples must be real numbers, not {x.dtype}: images are dequantized and scaled first")
-    for name, value in (("rtol", rtol), ("atol", atol), ("max_steps", max_steps)):
-        if not isinstance(value, jax.core.Tracer) and not value > 0:
-            raise ValueError(f"{name}={value} must be positive")
+    positive("the solve", rtol=rtol, atol=atol, max_steps=max_steps)
     return x
 
 

@@ -145,21 +145,29 @@ class SDE(Struct):
     def time_at_log_snr(self, log_snr: ArrayLike) -> Array:
         """The time at which the log-SNR has the given value, clipped to [t_min, t_max]; of the shape of `log_snr`.
 
-        Found by bisection to the last bit, for any process. Processes with a closed form override it (and need not clip).
+        Found by bisection to the last bit, for any process; its derivatives, by the log-SNR asked for and by the process's
+        own numbers, are those of the implicit function. Processes with a closed form override it (and need not clip).
         """
         log_snr = jnp.asarray(log_snr)
-        low = jnp.full_like(log_snr, self.t_min)
-        high = jnp.full_like(log_snr, self.t_max)
 
-        def halve(_, bounds):
-            low, high = bounds
-            middle = 0.5 * (low + high)
-            too_early = self.log_snr(middle) > log_snr
-            return jnp.where(too_early, middle, low), jnp.where(too_early, high, middle)
+        def bisect(excess, _):
+            def halve(_, bounds):
+                low, high = bounds
+                middle = 0.5 * (low + high)
+                too_early = excess(middle) > 0
+                return jnp.where(too_early, middle, low), jnp.where(too_early, high, middle)
 
-        steps = jnp.finfo(log_snr.dtype).nmant + 8
-        low, high = jax.lax.fori_loop(0, steps, halve, (low, high))
-        return 0.5 * (low + high)
+            low, high = jnp.full_like(log_snr, self.t_min), jnp.full_like(log_snr, self.t_max)
+            low, high = jax.lax.fori_loop(0, jnp.finfo(log_snr.dtype).nmant + 8, halve, (low, high))
+            return 0.5 * (low + high)
+
+        def divide(linear, y):
+            return y / linear(jnp.ones_like(y))
+
+        first, last = (jnp.asarray(t, log_snr.dtype) for t in (self.t_min, self.t_max))
+        found = jax.lax.custom_root(lambda t: self.log_snr(t) - log_snr, jnp.zeros_like(log_snr), bisect, divide)
+        found = jnp.where(log_snr >= self.log_snr(first), first, found)
+        return jnp.where(log_snr <= self.log_snr(last), last, found)
 
     # Views: what the state says of the data. x (B, *state), x0 (B, *event), t () or (B,).
 

@@ -31,6 +31,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from sde_lib.checks import at_least, positive
 from sde_lib.denoiser import Denoiser
 from sde_lib.dequantization import Quantization, log_prob_of_levels
 from sde_lib.flow import check_batch
@@ -90,10 +91,8 @@ def elbo(
             f"x0 of {x0.dtype} {'with' if quantization is not None else 'without'} quantization: integer levels go with "
             "a quantization, which says where they lie, and real data without one"
         )
-    if num_times < 1 or num_estimates < 1:
-        raise ValueError(f"num_times={num_times} and num_estimates={num_estimates} must be at least 1")
-    if not isinstance(data_std, jax.core.Tracer) and not data_std > 0:
-        raise ValueError(f"data_std={data_std} must be positive")
+    at_least("elbo", 1, num_times=num_times, num_estimates=num_estimates)
+    positive("elbo", data_std=data_std)
     check_keys(keys, len(check_batch(x0)))
     return _elbo(keys, denoiser, x0, quantization, data_std, num_times, num_estimates)
 

@@ -28,6 +28,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from sde_lib.numerics import sqrt_or_zero
 from sde_lib.randomness import standard_normal
 from sde_lib.sde import SDE
 
@@ -75,9 +76,7 @@ def noise_kernel(start: Array, u: Array) -> Array:
 def homogeneous(keys: Array, y: Array, start: Array, h: Array, tau: Array) -> Array:
     """y(start + h) less its part in D: what is left of y (B, *event), and the noise that the step adds."""
     left = jnp.exp(-(1 + jnp.square(tau)) * h) * y
-    variance = -jnp.expm1(-2 * jnp.square(tau) * h)
-    # Of tau = 0 the root would have an infinite gradient.
-    std = jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1)), 0)
+    std = sqrt_or_zero(-jnp.expm1(-2 * jnp.square(tau) * h))
     return left + jnp.exp(-(start + h)) * std * standard_normal(keys, y)
 
 

@@ -20,6 +20,7 @@ from jax import Array
 
 from sde_lib.checks import at_least
 from sde_lib.denoiser import Denoiser
+from sde_lib.numerics import sqrt_or_zero
 from sde_lib.randomness import standard_normal
 from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import posterior_variance
@@ -92,7 +93,7 @@ class Heun(Method):
         inside = (now >= self.churn_min) & (now <= self.churn_max)
         # At t_max there is no room: time_at_log_snr may clip, and the noise added is that of the time it gives.
         higher = jnp.where(inside, sde.time_at_log_snr(sde.log_snr(t) - 2 * jnp.log1p(gamma)), t)
-        added = jnp.sqrt(jnp.maximum(sde.noise_to_signal(higher) ** 2 - now**2, 0))
+        added = sqrt_or_zero(sde.noise_to_signal(higher) ** 2 - now**2)
         y = x / sde.alpha(t) + self.churn_noise * added * standard_normal(keys, x)
         return sde.alpha(higher) * y, higher
 

@@ -141,9 +141,9 @@ def test_what_no_solve_can_take_is_refused():
         encode(denoiser, jnp.zeros(3))
     with pytest.raises(ValueError, match="real numbers, not uint8"):
         encode(denoiser, jnp.zeros((1, 3), jnp.uint8))
-    with pytest.raises(ValueError, match="rtol=0 must be positive"):
+    with pytest.raises(ValueError, match="the solve: rtol=0 must be more than 0"):
         decode(denoiser, jnp.zeros((1, 3)), rtol=0)
-    with pytest.raises(ValueError, match="max_steps=0 must be positive"):
+    with pytest.raises(ValueError, match="the solve: max_steps=0 must be more than 0"):
         decode(denoiser, jnp.zeros((1, 3)), max_steps=0)
     with pytest.raises(ValueError, match=r"\(1, 3\) and b \(2, 3\)"):
         interpolate(denoiser, jnp.zeros((1, 3)), jnp.zeros((2, 3)), [0.5])

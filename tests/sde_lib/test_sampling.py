@@ -231,15 +231,21 @@ def test_trajectory_starts_at_the_start_and_ends_at_the_sample():
     np.testing.assert_allclose(states[4], DDIM().step((), keys(2), states[3], times[3], times[4], denoiser)[1])
 
 
-@pytest.mark.parametrize("method", [DDIM(), Heun(), Ancestral(), PredictorCorrector()], ids=str)
-def test_gradient_through_sampling_agrees_with_finite_differences(method):
-    sde = SOME_SDES[0]
+@pytest.mark.thorough
+@pytest.mark.parametrize("method", [m for m in EVERY_METHOD if not isinstance(m, Adaptive)], ids=str)
+def test_gradients_through_sampling_agree_with_finite_differences(method):
+    """Under jit and vmap, over processes of different shapes at once: by the process's own number and the Denoiser's."""
 
-    def end(mean):
-        return sample(keys(3), exact.Gaussian(sde, mean=mean, std=0.5), method, karras_times(sde, 8), (1,)).sum()
+    def end(bend, std):
+        sde = TrigonometricSDE(t_min=1e-2, t_max=0.99, bend=bend)
+        return sample(keys(3), exact.Gaussian(sde, mean=0.4, std=std), method, karras_times(sde, 4), (2,)).sum()
 
-    difference = (end(0.4 + 1e-5) - end(0.4 - 1e-5)) / 2e-5
-    np.testing.assert_allclose(jax.grad(end)(0.4), difference, rtol=1e-6)
+    bends, stds, step = jnp.array([1.0, 1.3]), jnp.array([0.5, 0.8]), 1e-5
+    gradients = jax.jit(jax.vmap(jax.grad(end, (0, 1))))(bends, stds)
+    ends = jax.jit(jax.vmap(end))
+    by_bend = (ends(bends + step, stds) - ends(bends - step, stds)) / (2 * step)
+    by_std = (ends(bends, stds + step) - ends(bends, stds - step)) / (2 * step)
+    np.testing.assert_allclose(gradients, [by_bend, by_std], rtol=1e-6, atol=1e-7)
 
 
 def test_a_grid_that_does_not_fit_denoise_is_refused():

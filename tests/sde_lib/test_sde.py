@@ -8,7 +8,7 @@ import scipy.integrate
 import scipy.stats
 
 from sde_lib import EDMSDE, SDE, VESDE, VPSDE, CosineVPSDE, DiscreteVP, RectifiedFlow, SubVPSDE
-from tests.sde_lib.processes import every_sde
+from tests.sde_lib.processes import TrigonometricSDE, every_sde
 
 
 def moments(sde, mean, variance, start, end):
@@ -190,3 +190,23 @@ def test_cosine_edm_and_rectified_flow_are_the_published_ones():
 def test_positional_numbers_are_the_processes_own():
     assert VPSDE(0.2, 10.0).beta_max == 10.0
     assert VESDE(0.02, 30.0).sigma_min == 0.02
+
+
+@every_sde
+def test_the_time_at_a_log_snr_has_the_derivative_of_the_inverse_function(sde):
+    t = jnp.array([0.03, 0.3, 0.8])
+    forth, back = (jax.vmap(jax.grad(function)) for function in (sde.log_snr, sde.time_at_log_snr))
+    np.testing.assert_allclose(forth(t) * back(sde.log_snr(t)), 1, rtol=1e-9)
+
+
+def test_the_time_at_a_log_snr_follows_the_process_s_own_numbers():
+    """Where it is found by bisection: in both modes, and it stays where it is clipped."""
+    log_snr, step = jnp.array([-20.0, -3.0, 0.0, 4.0, 30.0]), 1e-6
+
+    def times(bend):
+        return TrigonometricSDE(t_min=1e-2, t_max=0.99, bend=bend).time_at_log_snr(log_snr)
+
+    difference = (times(1.3 + step) - times(1.3 - step)) / (2 * step)
+    assert (np.asarray(difference) != 0).tolist() == [False, True, True, True, False]
+    for jacobian in (jax.jacfwd, jax.jacrev):
+        np.testing.assert_allclose(jacobian(times)(1.3), difference, rtol=1e-7)

@@ -62,14 +62,17 @@ def test_density_of_uniform_log_snr_is_the_importance_of_the_likelihood(sde):
 
 @continuous
 @some_sdes
-def test_times_and_densities_are_finite_in_float32(sde, times):
+def test_times_and_densities_keep_their_digits_in_float32(sde, times):
     """Down to the smallest and up to the largest number that a uniform draw can be."""
+    u = np.array([0, 1.2e-38, 2**-23, 0.1, 0.5, 0.9, 1 - 2**-22, 1 - 2**-23, 1 - 2**-24], np.float32)
     with jax.enable_x64(False):
-        u = np.array([0, 1.2e-38, 2**-23, 0.1, 0.5, 0.9, 1 - 2**-22, 1 - 2**-23, 1 - 2**-24], np.float32)
-        t = times.quantile(sde, u)
-        low, high = np.float32(sde.t_min), np.float32(sde.t_max)
-        assert t.dtype == np.float32 and (t >= low).all() and (t <= high).all() and (np.diff(t) >= 0).all()
-        assert np.isfinite(times.log_density(sde, t)[(t > low) & (t < high)]).all()
+        t = np.asarray(times.quantile(sde, u))
+        log_density = times.log_density(sde, t)
+    low, high = np.float32(sde.t_min), np.float32(sde.t_max)
+    assert t.dtype == np.float32 and (t >= low).all() and (t <= high).all() and (np.diff(t) >= 0).all()
+    np.testing.assert_allclose(t, times.quantile(sde, u.astype(float)), rtol=1e-3, atol=2e-4)
+    within = (t > low) & (t < high)
+    np.testing.assert_allclose(log_density[within], times.log_density(sde, t.astype(float))[within], atol=1e-2)
 
 
 def test_times_are_quantiles_of_one_uniform_number_a_key():

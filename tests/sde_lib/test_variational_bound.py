@@ -121,5 +121,5 @@ def test_misuse_is_refused():
         elbo(keys(7), denoiser, X0)
     with pytest.raises(ValueError, match="num_times=0"):
         elbo(keys(8), denoiser, X0, num_times=0)
-    with pytest.raises(ValueError, match="data_std=0 must be positive"):
+    with pytest.raises(ValueError, match="elbo: data_std=0 must be more than 0"):
         elbo(keys(8), denoiser, X0, data_std=0)
