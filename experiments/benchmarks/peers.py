@@ -37,32 +37,27 @@ def noise_levels(sde: SDE) -> np.ndarray:
     return np.geomspace(sde.noise_to_signal(sde.t_min), sde.noise_to_signal(sde.t_max), LEVELS)
 
 
-def _with_table(scheduler: Any, sde: SDE) -> Any:
-    """The scheduler with `noise_levels` in float64."""
-    import torch
+def _scheduler(name: str, **options: Any) -> Callable[..., Any]:
+    """(sde, options of the grid) -> diffusers' scheduler of that name, with `noise_levels` in float64."""
 
-    scheduler.alphas_cumprod = torch.from_numpy(1 / (1 + noise_levels(sde) ** 2))
-    return scheduler
-
-
-def _multistep(name: str, **options: Any) -> Callable[[SDE], Any]:
     def make(sde, **grid):
         import diffusers
+        import torch
 
-        return _with_table(getattr(diffusers, name)(LEVELS, **options, **grid), sde)
+        scheduler = getattr(diffusers, name)(LEVELS, **options, **grid)
+        scheduler.alphas_cumprod = torch.from_numpy(1 / (1 + noise_levels(sde) ** 2))
+        return scheduler
 
     return make
 
 
+_END = {"final_sigmas_type": "sigma_min"}  # DEIS ends there in any case
+
 SOLVERS: dict[str, Callable[..., Any]] = {
-    "dpm_solver++ 1": _multistep("DPMSolverMultistepScheduler", solver_order=1, final_sigmas_type="sigma_min"),
-    "dpm_solver++ 2": _multistep("DPMSolverMultistepScheduler", solver_order=2, final_sigmas_type="sigma_min"),
-    "dpm_solver++ 3": _multistep("DPMSolverMultistepScheduler", solver_order=3, final_sigmas_type="sigma_min"),
-    "unipc 2": _multistep("UniPCMultistepScheduler", solver_order=2, final_sigmas_type="sigma_min"),
-    "unipc 3": _multistep("UniPCMultistepScheduler", solver_order=3, final_sigmas_type="sigma_min"),
-    "deis 2": _multistep("DEISMultistepScheduler", solver_order=2),
-    "deis 3": _multistep("DEISMultistepScheduler", solver_order=3),
-    "heun": _multistep("HeunDiscreteScheduler"),
+    **{f"dpm_solver++ {n}": _scheduler("DPMSolverMultistepScheduler", solver_order=n, **_END) for n in (1, 2, 3)},
+    **{f"unipc {n}": _scheduler("UniPCMultistepScheduler", solver_order=n, **_END) for n in (2, 3)},
+    **{f"deis {n}": _scheduler("DEISMultistepScheduler", solver_order=n) for n in (2, 3)},
+    "heun": _scheduler("HeunDiscreteScheduler"),
 }
 
 

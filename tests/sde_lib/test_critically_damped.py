@@ -22,6 +22,7 @@ from sde_lib import (
     HybridWeighting,
     NetworkDenoiser,
     NoiseWeighting,
+    ProbabilityFlow,
     decode,
     denoising_score_matching,
     exact,
@@ -275,9 +276,13 @@ def test_weak_error_of_the_splitting_falls_at_its_order_and_beats_euler_maruyama
     assert weak_error(first, unit, times[::8]) < others and weak_error(second, unit, times[::8]) < others
 
 
+def two_modes():
+    return exact.GaussianMixture(DEFAULT, np.array([[0.5, 0.3], [-0.5, -0.3]]), stds=0.3)
+
+
 def test_likelihood_of_position_and_velocity_is_that_of_the_closed_form():
     """Along the probability flow of both, where only the velocity feels the score; and back to where it came from."""
-    denoiser = exact.GaussianMixture(DEFAULT, np.array([[0.5, 0.3], [-0.5, -0.3]]), stds=0.3)
+    denoiser = two_modes()
     x0 = denoiser.sample(jax.random.key(0), 8)
     z = DEFAULT.perturb(x0, jax.random.normal(jax.random.key(1), (8, 2, 2)), DEFAULT.t_min)
     found = log_likelihood(None, denoiser, z, divergence=ExactDivergence())
@@ -285,6 +290,18 @@ def test_likelihood_of_position_and_velocity_is_that_of_the_closed_form():
     difference = DEFAULT.prior_log_prob(found.z) - denoiser.log_prob(found.z, DEFAULT.t_max)
     np.testing.assert_allclose(found.log_prob, denoiser.log_prob(z, DEFAULT.t_min) + difference, atol=2e-3)
     np.testing.assert_allclose(decode(denoiser, found.z).x, z, atol=2e-4)
+
+
+def test_the_probability_flow_by_euler_steps_is_of_order_1():
+    denoiser = two_modes()
+    start = jax.vmap(lambda key: DEFAULT.prior_sample(key, (2,)))(keys(8))
+    truth = decode(denoiser, start, rtol=1e-9, atol=1e-9).x
+    errors = []
+    for steps in (512, 1024):
+        times = log_snr_times(DEFAULT, steps, denoise=False)
+        end = sample(keys(8), denoiser, ProbabilityFlow(), times, (2,), x_init=start, denoise=False)
+        errors.append(np.sqrt(np.square(end - truth).mean()))
+    np.testing.assert_allclose(np.log2(errors[0] / errors[1]), 1, atol=0.15)
 
 
 def test_trajectory_and_start_have_the_states_shape():
