@@ -49,9 +49,10 @@ def ddpm(config: ConfigDict) -> None:
 
 
 def critically_damped(config: ConfigDict) -> None:
-    """Critically damped Langevin diffusion, the published constants; its own method, the splitting sampler."""
+    """Critically damped Langevin diffusion, the published constants; noise level from 0.010 to 248; its own method."""
     config.sde.name = "critically_damped"
-    config.training.t_min = config.sampling.t_min = config.evaluation.t_min = 1e-3
+    config.training.t_min = 1e-3
+    config.sampling.t_min = config.evaluation.t_min = 7.5e-3
     config.sampling.method = "sscs"
 
 

@@ -67,7 +67,6 @@ DETERMINISTIC: dict[str, Method] = {
 }
 
 FITTED: dict[str, Method] = {name: DETERMINISTIC[name] for name in ("unipc 2 angle", "deis 3 angle corrected")}
-NUM_FITTED_STARTS = 256
 
 STOCHASTIC: dict[str, Method] = {
     "euler_maruyama": sde_lib.EulerMaruyama(),
@@ -92,6 +91,7 @@ class Problem:
     sde: SDE
     num_samples: int
     seed: int = 0
+    num_fitted: int = 64  # starts that grids are fitted to
 
     @cached_property
     def denoiser(self) -> sde_lib.exact.GaussianMixture:
@@ -122,12 +122,12 @@ def problems() -> Iterator[Problem]:
     """The four of the module's text."""
     angles = 2 * np.pi * np.arange(8) / 8
     mixtures = {
-        "circle": (4 * np.stack([np.cos(angles), np.sin(angles)], 1), 0.3),
-        "narrow": (np.random.default_rng(0).uniform(-1, 1, (10, 64)), 0.1),
+        "circle": (4 * np.stack([np.cos(angles), np.sin(angles)], 1), 0.3, 256),
+        "narrow": (np.random.default_rng(0).uniform(-1, 1, (10, 64)), 0.1, 64),
     }
-    for mixture, (means, std) in mixtures.items():
+    for mixture, (means, std, num_fitted) in mixtures.items():
         for process, sde in PROCESSES.items():
-            yield Problem(f"{mixture}, {process}", means, std, sde, NUM_SAMPLES)
+            yield Problem(f"{mixture}, {process}", means, std, sde, NUM_SAMPLES, num_fitted=num_fitted)
 
 
 @jax.jit
@@ -233,7 +233,7 @@ def _compare(problem: Problem, x: Array) -> tuple[float, float, float]:
 def fitted(problem: Problem, name: str, method: Method) -> Row:
     """The errors of a deterministic method on grids fitted to the Denoiser, with starts that are not the test's."""
     ends = []
-    start = replace(problem, num_samples=NUM_FITTED_STARTS, seed=2).start
+    start = replace(problem, num_samples=problem.num_fitted, seed=2).start
     keys = jax.random.split(jax.random.key(4), len(start))
     for evaluations in EVALUATIONS:
         times = sde_lib.optimal_times(
@@ -260,23 +260,20 @@ def floor(problem: Problem) -> Row:
     return Row(problem.name, "fresh data", "", (distance,) * len(EVALUATIONS))
 
 
+def jobs(problem: Problem) -> list[Callable[[], Row]]:
+    """One for each row of a problem: deterministic methods (`medians` and `flips` given), then stochastic ones."""
+    return [
+        *(partial(deterministic, problem, *each, grid) for each in DETERMINISTIC.items() for grid in GRIDS),
+        *(partial(fitted, problem, *each) for each in FITTED.items()),
+        *(partial(peer, problem, *solver) for solver in peers.rows(EVALUATIONS)),
+        *(partial(stochastic, problem, *each, grid) for each in STOCHASTIC.items() for grid in GRIDS),
+        partial(floor, problem),
+    ]
+
+
 def benchmark() -> Iterator[Row]:
-    """All rows, as they are found: deterministic methods (`medians` and `flips` given) and stochastic ones, of every
-    problem and grid."""
-    jobs: list[Callable[[], Row]] = []
-    for problem in problems():
-        jobs += [
-            partial(deterministic, problem, name, method, grid)
-            for name, method in DETERMINISTIC.items()
-            for grid in GRIDS
-        ]
-        jobs += [partial(fitted, problem, name, method) for name, method in FITTED.items()]
-        jobs += [partial(peer, problem, *solver) for solver in peers.rows(EVALUATIONS)]
-        jobs += [
-            partial(stochastic, problem, name, method, grid) for name, method in STOCHASTIC.items() for grid in GRIDS
-        ]
-        jobs.append(partial(floor, problem))
-    for job in tqdm(jobs, unit="row", desc="methods"):
+    """All rows, as they are found."""
+    for job in tqdm([job for problem in problems() for job in jobs(problem)], unit="row", desc="methods"):
         with jax.enable_x64(True):
             yield job()
 
