@@ -115,6 +115,7 @@ def get_config() -> ConfigDict:
     sampling.eta = 0.0  # ddim: 0 is deterministic, 1 ancestral
     sampling.order = 2  # dpm_solver, dpm_solver_singlestep, unipc, deis: 1 to 3; sscs: 1 or 2
     sampling.variable = "log_snr"  # of the polynomial of dpm_solver, unipc, deis: log_snr, angle, time
+    sampling.corrected = False  # deis: do each step again with what is found at its end, as unipc does
     sampling.stochastic = 0.0  # dpm_solver, unipc: 0 is the probability flow, 1 the reverse-time SDE
     sampling.tolerance = 1e-3  # adaptive: of a step's error, relative and absolute; takes sampling.steps = 2
     sampling.churn = 0.0  # heun: S_churn

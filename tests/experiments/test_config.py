@@ -7,6 +7,7 @@ import pytest
 
 from configs.parts.sde import PROCESSES
 from experiments import build, config
+from sde_lib import DEIS, SSCS, UniPC
 from tests.experiments.tiny import ROOT, tiny_config
 
 FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
@@ -80,3 +81,16 @@ def test_a_stored_config_has_defaults_for_keys_that_came_later():
     del stored["sampling"]["tolerance"], stored["parallel"]
     read = config.from_json(json.dumps(stored))
     assert config.differences(read, tiny_config("ve", optim__lr=3e-3)) == []
+
+
+@pytest.mark.parametrize(
+    "changes, method",
+    [
+        ({"method": "deis", "order": 3, "variable": "angle", "corrected": "true"}, DEIS(3, "angle", corrected=True)),
+        ({"method": "unipc", "order": 1, "variable": "time", "stochastic": 0.5}, UniPC(1, "time", stochastic=0.5)),
+        ({"method": "sscs", "order": 1}, SSCS(1)),
+    ],
+    ids=lambda value: value["method"] if isinstance(value, dict) else "",
+)
+def test_the_settings_of_a_method_reach_it(changes, method):
+    assert build.method(tiny_config(**{f"sampling__{key}": value for key, value in changes.items()})) == method
