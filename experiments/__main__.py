@@ -86,7 +86,7 @@ def _parser() -> _Parser:
         "--suite",
         choices=("speed", "methods"),
         default="speed",
-        help="speed (default) takes --config; methods takes none, and about an hour",
+        help="speed (default) takes --config; methods takes none, and an hour or two",
     )
     _add_config(benchmark, required=False)
     benchmark.add_argument("--out", type=Path, help="methods: a Markdown file for all rows; the best ones are printed")
