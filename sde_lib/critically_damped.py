@@ -193,6 +193,10 @@ class CriticallyDampedLangevin(SDE):
         """(x0, 0): the velocity's mean."""
         return jnp.stack([x0, jnp.zeros_like(x0)], -1)
 
+    def clean_data(self, x: Array) -> Array:
+        """The position."""
+        return x[..., 0]
+
     def _whiten(self, x: Array, t: ArrayLike) -> Array:
         """L^-1 z."""
         (l_xx, zero), (l_vx, l_vv) = self.cholesky(t)

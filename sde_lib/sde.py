@@ -179,6 +179,10 @@ class SDE(Struct):
         """The state (B, *state) that stands for the data x0 (B, *event) at time 0: x0 itself."""
         return x0
 
+    def clean_data(self, x: Array) -> Array:
+        """The data (B, *event) that the state x (B, *state) stands for at time 0: what `clean_state` makes, undone."""
+        return x
+
     def to_data_scale(self, x: Array, t: ArrayLike) -> Array:
         """y = x / alpha, (B, *event): x_0 plus noise of standard deviation `noise_to_signal(t)`; x tells no more of x_0."""
         return x / expand(self.alpha(t), x)

@@ -311,6 +311,7 @@ def test_trajectory_and_start_have_the_states_shape():
     np.testing.assert_array_equal(states[0], start)
     end = denoiser(states[-2], times[-2])
     np.testing.assert_allclose(states[-1], np.stack([end, np.zeros_like(end)], -1))
+    np.testing.assert_array_equal(DEFAULT.clean_data(states[-1]), states[-1, ..., 0])
 
 
 def test_what_does_not_fit_is_named():
