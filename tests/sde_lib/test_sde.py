@@ -1,26 +1,35 @@
 """Processes: drift, diffusion, marginals and transitions must be those of one and the same SDE."""
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import scipy.integrate
 import scipy.stats
 
 from sde_lib import EDMSDE, SDE, VESDE, VPSDE, CosineVPSDE, DiscreteVP, RectifiedFlow, SubVPSDE
 from tests.sde_lib.processes import TrigonometricSDE, every_sde
 
 
+@jax.jit
 def moments(sde, mean, variance, start, end):
     """Mean and variance at `end` of a scalar that has the given ones at `start`, by their own ODEs from f and g."""
 
-    @jax.jit
-    def slope(t, moments):
+    def slope(t, moments, _):
         rate, g = sde.drift(jnp.ones((1,)), t)[0], sde.diffusion(t)
         return jnp.stack([rate * moments[0], 2 * rate * moments[1] + g**2])
 
-    solution = scipy.integrate.solve_ivp(slope, (start, end), (mean, variance), "DOP853", rtol=1e-11, atol=1e-14)
-    return solution.y[:, -1]
+    return diffrax.diffeqsolve(
+        diffrax.ODETerm(slope),
+        diffrax.Dopri8(),
+        start,
+        end,
+        None,
+        jnp.stack([mean, variance]),
+        stepsize_controller=diffrax.PIDController(rtol=1e-11, atol=1e-14),
+        adjoint=diffrax.ForwardMode(),
+        max_steps=100_000,
+    ).ys[0]
 
 
 @every_sde
@@ -35,7 +44,7 @@ def test_drift_and_diffusion_carry_the_marginal_from_one_time_to_another(sde, st
 
 @every_sde
 def test_transition_is_the_kernel_of_drift_and_diffusion(sde):
-    got = moments(sde, 1.7, 0.0, 0.2, 0.7)
+    got = moments(sde, *jnp.array([1.7, 0.0]), 0.2, 0.7)
     mean, std = sde.transition(jnp.array([1.7]), 0.2, 0.7)
     np.testing.assert_allclose((mean[0], std**2), got, rtol=1e-7)
 
