@@ -21,7 +21,7 @@ Cholesky factor, z = a x_0 + L noise, L L^T = S: its first number is the data's,
 
 Methods that need no scalar alpha and sigma sample it: `SSCS`, made for it, `EulerMaruyama`, and the probability flow.
 
-Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, sections 3 and 4 and appendix B.
+Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3 and appendix B.
 """
 
 import jax
@@ -277,7 +277,8 @@ class HybridNoiseWeighting(Struct):
 class HybridWeighting(Struct):
     """(S^-1 a)_v^2: the squared error of the velocity's score. Times Gamma beta it bounds the likelihood.
 
-    Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3.2, lambda(t) = 1.
+    Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3.2, their lambda(t) = Gamma beta
+    for maximum likelihood, less that constant.
     """
 
     def __call__(self, sde: CriticallyDampedLangevin, t: Array) -> Array:

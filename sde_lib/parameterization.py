@@ -24,10 +24,11 @@ its parameterization must.
 
 The unit of `noise_level` is what the published networks were trained on, so that their weights keep their meaning.
 
-Sources: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Song et al. (2021), https://arxiv.org/abs/2011.13456,
-appendix C; Salimans and Ho (2022), https://arxiv.org/abs/2202.00512, section 4 and appendix D; Liu et al. (2023),
-https://arxiv.org/abs/2209.03003, eq. 1; Lipman et al. (2023), https://arxiv.org/abs/2210.02747, eq. 15; Karras et al.
-(2022), https://arxiv.org/abs/2206.00364, table 1.
+Sources: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix
+H and its code (https://github.com/yang-song/score_sde, models/utils.py) for the units; Salimans and Ho (2022),
+https://arxiv.org/abs/2202.00512, section 4 and appendix D; Liu et al. (2023), https://arxiv.org/abs/2209.03003, eq. 1;
+Lipman et al. (2023), https://arxiv.org/abs/2210.02747, eq. 15; Karras et al. (2022),
+https://arxiv.org/abs/2206.00364, table 1.
 """
 
 from collections.abc import Callable

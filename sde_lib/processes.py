@@ -33,7 +33,7 @@ from sde_lib.sde import SDE
 class VPSDE(SDE):
     """Variance-preserving SDE: dx = -beta(t)/2 x dt + sqrt(beta(t)) dw, with beta linear in t.
 
-    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, eq. 11 and appendix B.
+    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, eq. 11 and appendices B and C.
 
     Attributes:
         beta_min, beta_max: beta at t = 0 and t = 1, per unit of time.
@@ -86,7 +86,7 @@ class SubVPSDE(VPSDE):
 class VESDE(SDE):
     """Variance-exploding SDE: dx = sqrt(d sigma^2 / dt) dw, with sigma geometric in t; sigma(0) = sigma_min.
 
-    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, eq. 9 and appendix B.
+    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, eq. 9 and appendices B and C.
 
     Attributes:
         sigma_min, sigma_max: sigma at t = 0 and t = 1, in units of the data. A good sigma_max is the largest

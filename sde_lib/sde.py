@@ -22,7 +22,7 @@ the state follow from x_0. Those methods (the section "views" below) are what a 
 data with scalar noise; `critically_damped.py`, with a velocity beside the data, is one.
 
 Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, section 3 and appendix B; for g^2 in terms of the
-log-SNR, Kingma et al. (2021), https://arxiv.org/abs/2107.00630, appendix A.
+log-SNR, Kingma et al. (2021), https://arxiv.org/abs/2107.00630, appendix D.
 """
 
 from collections.abc import Callable

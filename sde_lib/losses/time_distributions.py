@@ -162,7 +162,7 @@ class LogitNormalTime(TimeDistribution):
 class GeometricSigma(TimeDistribution):
     """K levels of sigma / alpha in geometric progression from that of t_min to that of t_max, each equally likely.
 
-    Source: Song and Ermon (2019), https://arxiv.org/abs/1907.05600, section 4 (SMLD, with K = 10; NCSNv2: 232).
+    Source: Song and Ermon (2019), https://arxiv.org/abs/1907.05600, sections 4 and 5 (SMLD, with K = 10; NCSNv2: 232).
 
     Attributes:
         levels: K, at least 2 (ValueError).

@@ -18,7 +18,7 @@ exact to rounding for the steps of any grid, in any variable that the polynomial
 that closed forms suffer at small steps.
 
 Sources: Hochbruck and Ostermann (2010), https://doi.org/10.1017/S0962492910000048, for exponential integrators; Lu et al.
-(2022), https://arxiv.org/abs/2211.01095, eq. 8 and 12; Xue et al. (2023), https://arxiv.org/abs/2309.05019, for tau.
+(2022), https://arxiv.org/abs/2211.01095, proposition 4.1; Xue et al. (2023), https://arxiv.org/abs/2309.05019, for tau.
 """
 
 from collections.abc import Callable
