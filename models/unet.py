@@ -12,6 +12,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models import checks
 from models.layers.attention import Attention
 from models.layers.convolution import Conv, scaled_init
 from models.layers.embedding import FourierEmbedding, positional_embedding
@@ -93,10 +94,12 @@ class UNet(nn.Module):
             ValueError: for a size that cannot be halved often enough, for an unknown choice, and for a condition or
                 keys missing or in excess.
         """
-        self._check(x, condition, train, dropout_keys)
-        dropout_keys = dropout_keys if train and self.dropout else None
-        dtype = jnp.dtype(self.dtype)
         levels = len(self.channel_multipliers)
+        checks.choices(self, CHOICES)
+        checks.divisible(self, x.shape, 2 ** (levels - 1), f"{levels} levels need")
+        checks.condition(self, condition)
+        dropout_keys = checks.dropout(self, train, dropout_keys)
+        dtype = jnp.dtype(self.dtype)
         embedding = self._embed(noise_level, condition, dtype)
         block_type = nn.remat(ResidualBlock) if self.remat else ResidualBlock
         attention_type = nn.remat(Attention) if self.remat else Attention
@@ -165,21 +168,3 @@ class UNet(nn.Module):
             table = nn.Embed(self.num_classes, width, embedding_init=init, dtype=dtype, name="classes")
             embedding = embedding + table(condition)
         return nn.swish(embedding)
-
-    def _check(self, x, condition, train, dropout_keys):
-        for option, allowed in CHOICES.items():
-            value = getattr(self, option)
-            if value not in allowed:
-                raise ValueError(f"UNet: {option}={value!r} is unknown: choose from {', '.join(allowed)}")
-        divisor = 2 ** (len(self.channel_multipliers) - 1)
-        for axis, size in zip(("height", "width"), x.shape[1:3], strict=True):
-            if size % divisor:
-                raise ValueError(
-                    f"UNet: {axis} {size} is not divisible by {divisor}, as {len(self.channel_multipliers)} levels need"
-                )
-        if self.num_classes and condition is None:
-            raise ValueError(f"UNet: num_classes={self.num_classes} needs condition, a label for each image")
-        if not self.num_classes and condition is not None:
-            raise ValueError("UNet: condition is given, but num_classes=0 makes the network unconditional")
-        if train and self.dropout and dropout_keys is None:
-            raise ValueError(f"UNet: train=True with dropout={self.dropout} needs dropout_keys, one key for each image")
