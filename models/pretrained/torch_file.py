@@ -1,0 +1,271 @@
+"""Files of PyTorch and pickled networks, read as tensors and plain values alone: nothing in a file is ever executed.
+
+A pickle is a program: it names functions of any installed module and calls them. Here the only names that mean anything are
+those of the tables below, each of which builds a tensor, a dictionary or a `Record` (the class name and the attributes of an
+object, as data); every other name ends the reading with an error that says which it was. PyTorch itself is not needed.
+
+Three kinds of file hold tensors:
+
+    zip      torch.save since 1.6: data.pkl beside one entry for each storage
+    legacy   torch.save before 1.6, and with _use_new_zipfile_serialization=False: pickles, then the storages
+    pickle   a network pickled whole, as EDM and EDM2 publish theirs; its storages are legacy files within it
+
+Source: the format as PyTorch writes it, https://github.com/pytorch/pytorch/blob/main/torch/serialization.py.
+"""
+
+import io
+import pickle
+import struct
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import ml_dtypes  # noqa: F401
+import numpy as np
+
+# Names of NumPy's dtypes; "bfloat16" is known to NumPy once ml_dtypes is imported.
+STORAGES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "BFloat16Storage": "bfloat16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+CONTAINERS = ("ModuleDict", "ModuleList", "Sequential")
+
+LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
+LEGACY_PROTOCOL = 1001
+
+
+class UnsafeFileError(ValueError):
+    """The file asks for something other than tensors and plain values."""
+
+
+class BrokenFileError(ValueError):
+    """The file is truncated or not of a kind that is known."""
+
+
+@dataclass(frozen=True)
+class Record:
+    """An object of the file, as data: the name of its class and its attributes."""
+
+    class_name: str
+    state: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class _Storage:
+    """Numbers in a row, still to be shaped."""
+
+    numbers: np.ndarray
+
+
+class _Dict(dict):
+    """A dictionary of whatever class; attributes that the file gives to it (`_metadata`) are dropped."""
+
+    def __setstate__(self, state):
+        pass
+
+
+class _Builder:
+    """A function that the file may call; has no attribute that it could set."""
+
+    __slots__ = ("_build",)
+
+    def __init__(self, build: Callable[..., Any]):
+        object.__setattr__(self, "_build", build)
+
+    def __call__(self, *args):
+        return self._build(*args)
+
+    def __setstate__(self, state):
+        raise UnsafeFileError("it sets attributes of a function")
+
+    def __setattr__(self, name, value):
+        raise UnsafeFileError("it sets attributes of a function")
+
+
+class _Module:
+    """A container of PyTorch; its state is all that counts."""
+
+    def __setstate__(self, state):
+        self.state = dict(state)
+
+
+def _tensor(storage, offset, size, stride, *_) -> np.ndarray:
+    """A strided view of the storage, within its bounds."""
+    numbers, size, stride = storage.numbers, tuple(map(int, size)), tuple(map(int, stride))
+    last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
+    if min((offset, *size, *stride)) < 0 or (0 not in size and last >= len(numbers)):
+        raise BrokenFileError(f"a tensor of shape {size} reaches beyond its {len(numbers)} numbers")
+    if 0 in size:
+        return np.zeros(size, numbers.dtype)
+    view = np.lib.stride_tricks.as_strided(
+        numbers[offset:], size, [step * numbers.itemsize for step in stride], writeable=False
+    )
+    return np.ascontiguousarray(view).reshape(size)
+
+
+def _persistent_object(meta) -> Record:
+    """EDM's and EDM2's networks carry their source code along; it stays unread."""
+    return Record(str(meta["class_name"]), dict(meta.get("state") or {}))
+
+
+def _nested_storage(data: bytes) -> _Storage:
+    found = read(data)
+    if not isinstance(found, _Storage):
+        raise BrokenFileError("a storage within the pickle holds something else")
+    return found
+
+
+def _object_of_class(cls, base, state, *_):
+    """copyreg's way to make an object of a class; only containers come by it."""
+    return cls()
+
+
+_NAMES: dict[tuple[str, str], Any] = {
+    ("collections", "OrderedDict"): _Dict,
+    ("dnnlib.util", "EasyDict"): _Dict,
+    ("torch", "Size"): _Builder(tuple),
+    ("torch", "device"): _Builder(lambda *args: str(args[0]) if args else ""),
+    ("torch._utils", "_rebuild_tensor"): _Builder(_tensor),
+    ("torch._utils", "_rebuild_tensor_v2"): _Builder(_tensor),
+    ("torch._utils", "_rebuild_parameter"): _Builder(lambda data, *_: data),
+    ("torch.storage", "_load_from_bytes"): _Builder(_nested_storage),
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Builder(_persistent_object),
+    ("copyreg", "_reconstructor"): _Builder(_object_of_class),
+    ("builtins", "object"): object(),
+    **{("torch", name): dtype for name, dtype in STORAGES.items()},
+    **{("torch", dtype): dtype for dtype in STORAGES.values()},
+    **{("torch.nn.modules.container", name): type(name, (_Module,), {}) for name in CONTAINERS},
+}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Knows the names of the table and the storages that `storage` finds by their persistent id."""
+
+    def __init__(self, file, storage: Callable[..., _Storage] | None = None):
+        super().__init__(file, encoding="utf-8")
+        self.storage = storage
+
+    def find_class(self, module, name):
+        if (module, name) not in _NAMES:
+            raise UnsafeFileError(f"it asks for {module}.{name}, which is neither a tensor nor a plain value")
+        return _NAMES[module, name]
+
+    def persistent_load(self, pid):
+        if self.storage is None or not isinstance(pid, tuple) or pid[0] != "storage":
+            raise UnsafeFileError(f"it refers to something outside it: {str(pid)[:80]}")
+        return self.storage(*pid[1:])
+
+
+def read(data: bytes) -> Any:
+    """What a .pth, .pt, .ckpt or .pkl file holds: dictionaries, lists, numbers, strings, arrays and `Record`s.
+
+    Args:
+        data: the file's bytes.
+
+    Raises:
+        UnsafeFileError: it asks for anything else; the message names it.
+        BrokenFileError: it is truncated, or none of the three kinds.
+    """
+    try:
+        if data[:4] == b"PK\x03\x04":
+            return _plain(_read_zip(data))
+        if data[:1] == pickle.PROTO:
+            return _plain(_read_pickles(io.BytesIO(data)))
+        raise BrokenFileError("it is not a file of PyTorch, and not a pickle")
+    except (UnsafeFileError, BrokenFileError):
+        raise
+    except (
+        Exception
+    ) as error:  # whatever a broken pickle leads to: the reader has called nothing but the builders above
+        _broken(error)
+
+
+def _read_zip(data: bytes) -> Any:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        names = archive.namelist()
+        root = next((name[: -len("data.pkl")] for name in names if name.endswith("data.pkl")), None)
+        if root is None:
+            raise BrokenFileError("it is a zip file, but holds no data.pkl as PyTorch's do")
+        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+            raise BrokenFileError("its numbers are big-endian")
+        storages: dict[str, _Storage] = {}
+
+        def storage(dtype, key, location, count, *_):
+            if key not in storages:
+                storages[key] = _Storage(_numbers(archive.read(f"{root}data/{key}"), dtype, count))
+            return storages[key]
+
+        return _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")), storage).load()
+
+
+def _read_pickles(file: io.BytesIO) -> Any:
+    first = _Unpickler(file).load()
+    if first != LEGACY_MAGIC:
+        return first
+    if (protocol := _Unpickler(file).load()) != LEGACY_PROTOCOL:
+        raise BrokenFileError(f"its protocol is {protocol}, not {LEGACY_PROTOCOL}")
+    _Unpickler(file).load()  # sizes of C types
+    storages: dict[str, _Storage] = {}
+
+    def storage(dtype, key, location, count, view=None):
+        if view is not None:
+            raise BrokenFileError("it holds views of storages, which PyTorch no longer writes")
+        return storages.setdefault(key, _Storage(np.zeros(count, dtype)))
+
+    # The numbers come after the object, so tensors are made at a second reading, when the storages are known.
+    start = file.tell()
+    _Unpickler(file, storage).load()
+    for key in _Unpickler(file).load():
+        (count,) = struct.unpack("<q", file.read(8))
+        dtype = storages[key].numbers.dtype
+        storages[key] = _Storage(_numbers(file.read(count * dtype.itemsize), dtype, count))
+    file.seek(start)
+    return _Unpickler(file, storage).load()
+
+
+def _numbers(data: bytes, dtype: str, count: int) -> np.ndarray:
+    if len(data) < count * np.dtype(dtype).itemsize:
+        raise BrokenFileError(f"a storage of {count} numbers has {len(data)} bytes")
+    return np.frombuffer(data, dtype, count)
+
+
+def _plain(value: Any) -> Any:
+    """Containers of the file as Python's own."""
+    match value:
+        case Mapping():
+            return {key: _plain(item) for key, item in value.items()}
+        case list() | tuple():
+            return type(value)(_plain(item) for item in value)
+        case Record():
+            return Record(value.class_name, _plain(value.state))
+        case _Module():
+            return Record(type(value).__name__, _plain(getattr(value, "state", {})))
+        case _Builder() | type():
+            raise UnsafeFileError("it holds a function")
+    return value
+
+
+def _broken(error: Exception) -> NoReturn:
+    raise BrokenFileError(f"it is truncated or not a file of PyTorch ({type(error).__name__}: {error})") from error
+
+
+def module_tensors(module: Record, prefix: str = "") -> dict[str, np.ndarray]:
+    """Parameters and buffers of a pickled module, by the names that its `state_dict` would give them."""
+    tensors = {}
+    for kind in ("_parameters", "_buffers"):
+        for name, tensor in module.state.get(kind, {}).items():
+            if tensor is not None:
+                tensors[prefix + name] = tensor
+    for name, child in module.state.get("_modules", {}).items():
+        if child is not None:
+            tensors |= module_tensors(child, f"{prefix}{name}.")
+    return tensors

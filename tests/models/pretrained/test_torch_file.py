@@ -1,0 +1,185 @@
+"""Files of PyTorch: what torch.save wrote is read without torch, and hostile files execute nothing."""
+
+import io
+import pickle
+import zipfile
+from collections import OrderedDict
+
+import numpy as np
+import pytest
+
+from models.pretrained.torch_file import BrokenFileError, Record, UnsafeFileError, module_tensors, read
+
+# Pickles by their opcodes: what a hostile file may hold is not what Python's own pickler would write.
+
+
+def value(item):
+    """The opcodes that push a plain value."""
+    return pickle.dumps(item, 2)[2:-1]
+
+
+def name(module, function):
+    """Pushes a global."""
+    return f"c{module}\n{function}\n".encode()
+
+
+def call(function, *arguments):
+    """Pushes what the function returns; all are opcodes."""
+    return function + b"(" + b"".join(arguments) + b"tR"
+
+
+def dictionary(**items):
+    """Pushes a dictionary of opcodes."""
+    return b"}" + b"".join(value(key) + item + b"s" for key, item in items.items())
+
+
+def whole(opcodes):
+    """A pickle."""
+    return b"\x80\x02" + opcodes + b"."
+
+
+def storage(count, *more):
+    """Pushes the storage "0" of float32 numbers."""
+    entries = (value("storage"), name("torch", "FloatStorage"), value("0"), value("cpu"), value(count), *more)
+    return b"(" + b"".join(entries) + b"tQ"
+
+
+def tensor(storage, offset, size, stride):
+    arguments = (value(offset), value(size), value(stride), value(False), value({}))
+    return call(name("torch._utils", "_rebuild_tensor_v2"), storage, *arguments)
+
+
+def zipped(root="archive", **entries):
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, data in entries.items():
+            archive.writestr(f"{root}/{name}", data)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_what_torch_saves_is_read_without_it(legacy):
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install -e '.[interop]'")
+    base = torch.arange(24, dtype=torch.float32).reshape(4, 6)
+    value = {
+        "model": OrderedDict(a=base, slice=base[1:3, ::2], transposed=base.T, scalar=torch.tensor(7)),
+        "parameter": torch.nn.Parameter(torch.ones(2, 3)),
+        "bfloat16": torch.tensor([1.5, -2.0], dtype=torch.bfloat16),
+        "half": torch.tensor([0.5], dtype=torch.float16),
+        "empty": torch.zeros(0, 3),
+        "flags": torch.tensor([True, False]),
+        "ema": {"decay": 0.999, "shadow_params": [base * 2, base[0]], "size": base.shape, "dtype": torch.float32},
+        "step": 5,
+    }
+    file = io.BytesIO()
+    torch.save(value, file, _use_new_zipfile_serialization=not legacy)
+    got = read(file.getvalue())
+    assert list(got) == list(value) and list(got["model"]) == list(value["model"])
+    for name, tensor in value["model"].items():
+        np.testing.assert_array_equal(got["model"][name], tensor.numpy())
+        assert got["model"][name].dtype == tensor.numpy().dtype
+    np.testing.assert_array_equal(got["parameter"], np.ones((2, 3)))
+    np.testing.assert_array_equal(got["bfloat16"].astype(np.float32), [1.5, -2.0])
+    np.testing.assert_array_equal(got["half"], np.float16([0.5]))
+    assert got["empty"].shape == (0, 3) and got["flags"].tolist() == [True, False]
+    np.testing.assert_array_equal(got["ema"]["shadow_params"][1], base[0].numpy())
+    assert got["ema"]["decay"] == 0.999 and got["ema"]["size"] == (4, 6) and got["ema"]["dtype"] == "float32"
+    assert got["step"] == 5
+
+
+def test_every_prefix_of_a_file_is_broken_and_nothing_worse():
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install -e '.[interop]'")
+    for legacy in (False, True):
+        file = io.BytesIO()
+        torch.save({"w": torch.ones(50)}, file, _use_new_zipfile_serialization=not legacy)
+        data = file.getvalue()
+        for size in range(0, len(data) - 1, 37):
+            with pytest.raises(BrokenFileError):
+                read(data[:size])
+
+
+@pytest.mark.parametrize("wrap", [lambda data: data, lambda data: zipped(**{"data.pkl": data})], ids=["pickle", "zip"])
+@pytest.mark.parametrize(
+    "module, function, arguments",
+    [
+        ("os", "system", ("touch {mark}",)),
+        ("posix", "system", ("touch {mark}",)),
+        ("builtins", "eval", ("open('{mark}', 'w')",)),
+        ("builtins", "open", ("{mark}", "w")),
+        ("builtins", "getattr", ({}, "clear")),
+        ("torch", "load", ("{mark}",)),
+        ("numpy", "fromfile", ("{mark}",)),
+    ],
+)
+def test_a_hostile_pickle_is_refused_by_name_and_executes_nothing(tmp_path, wrap, module, function, arguments):
+    mark = tmp_path / "mark"
+    arguments = [value(arg.format(mark=mark) if isinstance(arg, str) else arg) for arg in arguments]
+    with pytest.raises(UnsafeFileError, match=f"{module}.{function}"):
+        read(wrap(whole(dictionary(model=call(name(module, function), *arguments)))))
+    assert not mark.exists()
+
+
+def test_the_functions_of_the_reader_cannot_be_changed():
+    """A pickle that sets an attribute of what it may name is refused, and the reader reads on as before."""
+    size = name("torch", "Size")
+    for target in (size, name("collections", "OrderedDict"), name("torch.nn.modules.container", "ModuleList")):
+        with pytest.raises((UnsafeFileError, BrokenFileError)):
+            read(whole(target + value(({}, {"_build": 1, "__setstate__": 1})) + b"b"))
+    with pytest.raises(UnsafeFileError, match="a function"):
+        read(whole(dictionary(model=size)))
+    assert read(whole(call(size, value((1, 2))))) == (1, 2)
+
+
+def test_a_reference_to_something_outside_the_file_is_refused():
+    with pytest.raises(UnsafeFileError, match="outside it"):
+        read(whole(value(("module", "net.py")) + b"Q"))
+
+
+@pytest.mark.parametrize(
+    "size, stride, offset", [((5,), (1,), 0), ((2, 2), (3, 1), 0), ((1,), (1,), 4), ((2,), (-1,), 3)]
+)
+def test_a_tensor_cannot_reach_beyond_its_storage(size, stride, offset):
+    numbers = np.arange(4, dtype=np.float32)
+
+    def file(*shape):
+        return zipped(**{"data.pkl": whole(tensor(storage(4), *shape)), "data/0": numbers.tobytes()})
+
+    np.testing.assert_array_equal(read(file(0, (2, 2), (1, 2))), [[0, 2], [1, 3]])
+    with pytest.raises(BrokenFileError, match="reaches beyond"):
+        read(file(offset, size, stride))
+    with pytest.raises(BrokenFileError, match="a storage of 40 numbers has 16 bytes"):
+        read(zipped(**{"data.pkl": whole(tensor(storage(40), 0, (1,), (1,))), "data/0": numbers.tobytes()}))
+
+
+def test_a_pickled_network_is_a_record_of_tensors_and_its_source_stays_unread(tmp_path):
+    numbers = np.float32([1, 2, 3, 4, 5, 6])
+    legacy = b"".join(whole(value(part)) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    legacy += whole(storage(6, value(None))) + whole(value(["0"])) + np.int64(6).tobytes() + numbers.tobytes()
+
+    def module(class_name, **state):
+        mark = tmp_path / "mark"
+        meta = {"type": "class", "version": 6, "module_src": f"open({str(mark)!r}, 'w')", "class_name": class_name}
+        meta = dictionary(state=dictionary(**state), **{key: value(item) for key, item in meta.items()})
+        return call(name("torch_utils.persistence", "_reconstruct_persistent_obj"), meta)
+
+    nested = call(name("torch.storage", "_load_from_bytes"), b"B" + len(legacy).to_bytes(4, "little") + legacy)
+    kernel = tensor(nested, 0, (2, 3), (3, 1))
+    parameters = dictionary(weight=kernel, bias=value(None))
+    conv = module("Conv2d", _parameters=parameters, _buffers=value({}), _modules=value({}))
+    net = module("Net", sigma=value(0.5), _parameters=value({}), _buffers=value({}), _modules=dictionary(conv=conv))
+    got = read(whole(dictionary(ema=net)))["ema"]
+    assert isinstance(got, Record) and got.class_name == "Net" and got.state["sigma"] == 0.5
+    tensors = module_tensors(got)
+    assert tensors.keys() == {"conv.weight"}
+    np.testing.assert_array_equal(tensors["conv.weight"], [[1, 2, 3], [4, 5, 6]])
+    assert not (tmp_path / "mark").exists()
+
+
+def test_other_files_are_named_as_such():
+    with pytest.raises(BrokenFileError, match="holds no data"):
+        read(zipped(**{"readme.txt": b""}))
+    for data in (b"", b"\x89PNG\r\n\x1a\n" + bytes(100), b"<html>"):
+        with pytest.raises(BrokenFileError, match="not a file of PyTorch"):
+            read(data)
+    with pytest.raises(BrokenFileError, match="truncated"):
+        read(whole(value([1, 2, 3]))[:-3])
