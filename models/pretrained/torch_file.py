@@ -98,6 +98,35 @@ class _Module:
         self.state = dict(state)
 
 
+class _NumpyDType:
+    """NumPy's dtype, of numbers alone."""
+
+    def __init__(self, code, *_):
+        self.code = str(code)
+
+    def __setstate__(self, state):
+        if state[1] == ">":
+            raise BrokenFileError("its numbers are big-endian")
+
+    def read(self, data: bytes | str) -> np.ndarray:
+        """The numbers in the bytes; Python 2 wrote bytes as Latin-1."""
+        dtype = np.dtype(self.code)
+        if dtype.kind not in "biufc":
+            raise UnsafeFileError(f"it holds a NumPy array of {self.code}, not of numbers")
+        return np.frombuffer(data if isinstance(data, bytes) else data.encode("latin1"), dtype)
+
+
+class _NumpyArray:
+    """NumPy's array, filled by its state."""
+
+    def __init__(self, *_):
+        self.array = np.zeros(0)
+
+    def __setstate__(self, state):
+        _, shape, dtype, fortran, data = state
+        self.array = dtype.read(data).reshape(shape, order="F" if fortran else "C")
+
+
 def _tensor(storage, offset, size, stride, *_) -> np.ndarray:
     """A strided view of the storage, within its bounds."""
     numbers, size, stride = storage.numbers, tuple(map(int, size)), tuple(map(int, stride))
@@ -141,10 +170,31 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Builder(_persistent_object),
     ("copyreg", "_reconstructor"): _Builder(_object_of_class),
     ("builtins", "object"): object(),
+    ("builtins", "set"): _Builder(set),
+    ("numpy", "dtype"): _NumpyDType,
+    ("numpy", "ndarray"): "ndarray",
+    ("_codecs", "encode"): _Builder(lambda text, encoding="latin1": str(text).encode("latin1")),
+    **{
+        (f"numpy.{core}.multiarray", name): build
+        for core in ("core", "_core")  # the latter since NumPy 2
+        for name, build in (
+            ("scalar", _Builder(lambda dtype, data: dtype.read(data)[0])),
+            ("_reconstruct", _Builder(_NumpyArray)),
+        )
+    },
+    **{
+        (f"numpy.{core}.numeric", "_frombuffer"): _Builder(
+            lambda data, dtype, shape, order: dtype.read(bytes(data)).reshape(shape, order=order)
+        )
+        for core in ("core", "_core")
+    },
     **{("torch", name): dtype for name, dtype in STORAGES.items()},
     **{("torch", dtype): dtype for dtype in STORAGES.values()},
     **{("torch.nn.modules.container", name): type(name, (_Module,), {}) for name in CONTAINERS},
 }
+
+
+_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # its names of modules, kept by old pickles
 
 
 class _Unpickler(pickle.Unpickler):
@@ -155,6 +205,7 @@ class _Unpickler(pickle.Unpickler):
         self.storage = storage
 
     def find_class(self, module, name):
+        module = _PYTHON_2.get(module, module)
         if (module, name) not in _NAMES:
             raise UnsafeFileError(f"it asks for {module}.{name}, which is neither a tensor nor a plain value")
         return _NAMES[module, name]
@@ -249,7 +300,9 @@ def _plain(value: Any) -> Any:
             return Record(value.class_name, _plain(value.state))
         case _Module():
             return Record(type(value).__name__, _plain(getattr(value, "state", {})))
-        case _Builder() | type():
+        case _NumpyArray():
+            return value.array
+        case _Builder() | _NumpyDType() | type():
             raise UnsafeFileError("it holds a function")
     return value
 

@@ -98,6 +98,18 @@ def test_every_prefix_of_a_file_is_broken_and_nothing_worse():
                 read(data[:size])
 
 
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+def test_numpy_s_numbers_are_read_and_its_objects_are_not(protocol):
+    array = np.arange(6.0, dtype=np.float32).reshape(2, 3)
+    value = {"scalar": np.float64(0.5), "array": array, "columns": np.asfortranarray(array), "set": {1, 2}}
+    got = read(pickle.dumps(value, protocol))
+    assert got["scalar"] == 0.5 and got["set"] == {1, 2}
+    for name in ("array", "columns"):
+        np.testing.assert_array_equal(got[name], array)
+    with pytest.raises(UnsafeFileError, match="not of numbers"):
+        read(pickle.dumps(np.array([{}, None]), protocol))
+
+
 @pytest.mark.parametrize("wrap", [lambda data: data, lambda data: zipped(**{"data.pkl": data})], ids=["pickle", "zip"])
 @pytest.mark.parametrize(
     "module, function, arguments",
