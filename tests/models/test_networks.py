@@ -1,0 +1,139 @@
+"""What holds of every network: independence of the batch, dropout by keys, number types, and how misuse is named."""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import models
+from tests.models.families import FAMILIES, normal, randomized
+
+every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
+
+
+@functools.cache
+def _variables(name):
+    family = FAMILIES[name]
+    return randomized(jax.eval_shape(family.network().init, jax.random.key(0), *family.batch()))
+
+
+@functools.cache
+def _compiled(name, train=False, **changes):
+    """`apply` with or without dropout; one compilation for all tests of a family."""
+    network = FAMILIES[name].network(**changes)
+    if train:
+        return jax.jit(lambda v, x, t, c, keys: network.apply(v, x, t, c, train=True, dropout_keys=keys))
+    return jax.jit(network.apply)
+
+
+def close(a, b, tolerance=1e-4):
+    """Equal to rounding, relative to the size of b."""
+    return np.allclose(a, b, atol=tolerance * float(jnp.std(b)), rtol=0)
+
+
+def test_every_network_has_a_small_one_here():
+    assert list(FAMILIES) == models.names()
+
+
+@every_family
+def test_an_example_does_not_depend_on_the_others(family):
+    x, level, label = family.batch()
+    apply = _compiled(family.name)
+    y = apply(_variables(family.name), x, level, label)
+    assert y.dtype == jnp.float32 and float(jnp.std(y)) > 0.03
+    others = (x.at[1:].set(normal(1, *x[1:].shape)), level.at[1:].multiply(0.7))
+    labels = None if label is None else label.at[1:].set((label[1:] + 1) % 3)
+    again = apply(_variables(family.name), *others, labels)
+    assert close(again[0], y[0], 1e-5)
+    assert not any(close(again[i], y[i], 1e-2) for i in (1, 2, 3))
+
+
+@every_family
+def test_noise_level_and_class_reach_the_output(family):
+    x, level, label = family.batch()
+    apply, variables = _compiled(family.name), _variables(family.name)
+    y = apply(variables, x, level, label)
+    changed = [apply(variables, x, level * 1.1 + 0.1, label)]
+    if label is not None:
+        changed.append(apply(variables, x, level, (label + 1) % 3))
+    for other in changed:
+        assert float(jnp.abs(other - y).reshape(4, -1).max(1).min()) > 1e-3
+
+
+@every_family
+def test_dropout_of_an_example_depends_on_its_key_alone(family):
+    x, level, label = family.batch()
+    keys = jax.random.split(jax.random.key(7), 4)
+    apply, variables = _compiled(family.name, train=True), _variables(family.name)
+    y = apply(variables, x, level, label, keys)
+    assert not close(y, _compiled(family.name)(variables, x, level, label), 1e-2)
+    turned = apply(variables, x[::-1], level[::-1], None if label is None else label[::-1], keys[::-1])
+    assert close(turned[::-1], y)
+    other = apply(variables, x, level, label, keys.at[0].set(jax.random.key(8)))
+    assert close(other[1:], y[1:], 1e-5) and not close(other[0], y[0], 1e-2)
+
+
+@every_family
+def test_bfloat16_is_close_to_float32(family):
+    exact, rounded = (
+        _compiled(family.name, **options)(_variables(family.name), *family.batch())
+        for options in ({}, {"dtype": "bfloat16"})
+    )
+    assert rounded.dtype == jnp.float32
+    error = float(jnp.sqrt(jnp.mean((rounded - exact) ** 2)) / jnp.std(exact))
+    assert 1e-4 < error < 0.06
+
+
+@every_family
+def test_remat_changes_no_gradient(family):
+    """Dropout included: the recomputed masks are those of the first pass."""
+    x, level, label = (None if part is None else part[:2] for part in family.batch())
+    keys = jax.random.split(jax.random.key(7), 2)
+
+    def gradient(remat):
+        network = family.network(**family.smaller, remat=remat)
+        weights = randomized(jax.eval_shape(network.init, jax.random.key(0), x, level, label))
+
+        def loss(v):
+            return jnp.mean(network.apply(v, x, level, label, train=True, dropout_keys=keys) ** 2)
+
+        return jax.jit(jax.grad(loss))(weights)
+
+    expected = gradient(remat=False)
+    scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected))
+    jax.tree.map(lambda a, e: np.testing.assert_allclose(a, e, atol=1e-5 * scale), gradient(remat=True), expected)
+
+
+@every_family
+def test_missing_and_needless_arguments_are_named(family):
+    x, level, label = family.batch()
+    network, variables = family.network(), _variables(family.name)
+    with pytest.raises(ValueError, match="needs dropout_keys, one key for each"):
+        network.apply(variables, x, level, label, train=True)
+    if label is not None:
+        with pytest.raises(ValueError, match="num_classes=3 needs condition"):
+            network.apply(variables, x, level)
+        with pytest.raises(ValueError, match="num_classes=0"):
+            family.network(num_classes=0).apply(variables, x, level, label)
+
+
+@every_family
+def test_unknown_choices_and_options_are_named(family):
+    x, level, label = family.batch()
+    with pytest.raises(ValueError, match="dtype='float33' is unknown: choose from float32, bfloat16"):
+        family.network(dtype="float33").apply(_variables(family.name), x, level, label)
+    with pytest.raises(ValueError, match=f"unknown option of {family.name} 'dropuot': did you mean 'dropout'"):
+        models.create(family.name, dropuot=0.1)
+
+
+def test_unknown_networks_are_named():
+    with pytest.raises(ValueError, match="unknown network 'unett': did you mean 'unet'"):
+        models.create("unett")
+
+
+@every_family
+def test_defaults_are_valid_options_and_modules_are_hashable(family):
+    assert models.create(family.name, **models.options(family.name)) == models.create(family.name)
+    hash(family.network())
