@@ -79,18 +79,29 @@ def _noise_from_x0(sde: SDE, x: Array, x0: Array, t: Array) -> Array:
 
 
 @struct.dataclass
-class NoisePrediction(Parameterization):
-    """The network predicts the noise.
+class _OfTime(Parameterization):
+    """A network that sees noise_level = time_scale * t + time_offset.
 
     Attributes:
-        time_scale: noise_level = time_scale * t; 999 for networks of DDPM's kind.
+        time_scale: 999 for networks trained on continuous t in [0, 1], as score_sde's.
+        time_offset: with a scale of 1000, -1 gives the networks of DDPM, trained on the indices 0 to 999, their index at
+            every step of `DiscreteVP`, whose index i is the time (i + 1) / 1000.
     """
 
     time_scale: float = 999.0
+    time_offset: float = 0.0
+
+    def _noise_level(self, t):
+        return self.time_scale * t + self.time_offset
+
+
+@struct.dataclass
+class NoisePrediction(_OfTime):
+    """The network predicts the noise. Attributes: as of all networks that see the time, `time_scale`, `time_offset`."""
 
     def x0_and_noise(self, network, sde, x, t):
-        """noise = F(x, time_scale t)."""
-        noise = network(x, self.time_scale * t)
+        """noise = F(x, time_scale t + time_offset)."""
+        noise = network(x, self._noise_level(t))
         return _x0_from_noise(sde, x, noise, t), noise
 
     def output(self, sde, x0, noise, t):
@@ -100,23 +111,26 @@ class NoisePrediction(Parameterization):
 
 @struct.dataclass
 class ScorePrediction(Parameterization):
-    """The network, divided by sigma, is the score: score = F(c_in x, log(sigma / alpha)) / sigma.
+    """The network, divided by sigma, is the score: score = F(c_in x, log(sigma_scale sigma / alpha)) / sigma.
 
     Without the division the output would have to span the scales of 1 / sigma, four decades for VE.
 
     Attributes:
         sigma_data: the standard deviation of the data: c_in = 1 / sqrt(alpha^2 sigma_data^2 + sigma^2) gives the network
             an input of unit variance at every t. `None` leaves the input as it is, as score_sde's networks expect.
+        sigma_scale: the network's unit of sigma in the data's: 0.5 where a network that was trained on data in [0, 1] runs
+            on data in [-1, 1], as score_sde's VE networks do here.
     """
 
     sigma_data: float | None = None
+    sigma_scale: float = 1.0
 
     def x0_and_noise(self, network, sde, x, t):
         """noise = -F."""
         inputs = x
         if self.sigma_data is not None:
             inputs = x / expand(jnp.sqrt((sde.alpha(t) * self.sigma_data) ** 2 + sde.sigma(t) ** 2), x)
-        noise = -network(inputs, -0.5 * sde.log_snr(t))
+        noise = -network(inputs, jnp.log(self.sigma_scale) - 0.5 * sde.log_snr(t))
         return _x0_from_noise(sde, x, noise, t), noise
 
     def output(self, sde, x0, noise, t):
@@ -125,18 +139,12 @@ class ScorePrediction(Parameterization):
 
 
 @struct.dataclass
-class DataPrediction(Parameterization):
-    """The network predicts the data.
-
-    Attributes:
-        time_scale: noise_level = time_scale * t.
-    """
-
-    time_scale: float = 999.0
+class DataPrediction(_OfTime):
+    """The network predicts the data. Attributes: `time_scale`, `time_offset`, as in `NoisePrediction`."""
 
     def x0_and_noise(self, network, sde, x, t):
-        """x0 = F(x, time_scale t)."""
-        x0 = network(x, self.time_scale * t)
+        """x0 = F(x, time_scale t + time_offset)."""
+        x0 = network(x, self._noise_level(t))
         return x0, _noise_from_x0(sde, x, x0, t)
 
     def output(self, sde, x0, noise, t):
@@ -145,7 +153,7 @@ class DataPrediction(Parameterization):
 
 
 @struct.dataclass
-class VPrediction(Parameterization):
+class VPrediction(_OfTime):
     """The network predicts v, the direction at right angles to x: a rotation of x0 and noise by the angle of the noise.
 
     With r = sqrt(alpha^2 + sigma^2), cos = alpha / r and sin = sigma / r,
@@ -157,13 +165,10 @@ class VPrediction(Parameterization):
     (VE, sub-VP, rectified flow) the division by r keeps input and output at the scale of x0 and noise at every t, where
     alpha noise - sigma x0 itself would grow with sigma. It is `EDMPreconditioning(sigma_data=1)` with the sign changed.
 
+    Attributes: `time_scale`, `time_offset`, as in `NoisePrediction`.
+
     Source: Salimans and Ho (2022), https://arxiv.org/abs/2202.00512, appendix D.
-
-    Attributes:
-        time_scale: noise_level = time_scale * t.
     """
-
-    time_scale: float = 999.0
 
     @staticmethod
     def _rotation(sde, x, t):
@@ -172,10 +177,10 @@ class VPrediction(Parameterization):
         return alpha / r, sigma / r, r
 
     def x0_and_noise(self, network, sde, x, t):
-        """The rotation back, of (x / r, F(x / r, time_scale t))."""
+        """The rotation back, of (x / r, F(x / r, time_scale t + time_offset))."""
         cos, sin, r = self._rotation(sde, x, t)
         inputs = x / r
-        v = network(inputs, self.time_scale * t)
+        v = network(inputs, self._noise_level(t))
         return cos * inputs - sin * v, sin * inputs + cos * v
 
     def output(self, sde, x0, noise, t):
