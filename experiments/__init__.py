@@ -1,8 +1,11 @@
-"""What is launched: `python -m experiments {train,sample,evaluate,benchmark}`; and `load_run` for notebooks."""
+"""What is launched: `python -m experiments COMMAND`; and `load_run` and `load_pretrained` for notebooks."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from ml_collections import ConfigDict
+
     from experiments.runs import Run
 
 
@@ -11,3 +14,10 @@ def load_run(path: str) -> "Run":
     from experiments.runs import load_run  # here, so that `--help` need not wait for JAX
 
     return load_run(path)
+
+
+def load_pretrained(path: str | Path, format: str, config: "ConfigDict | None" = None) -> "Run":
+    """Opens a published model: see `experiments.pretrained.load_pretrained`."""
+    from experiments.pretrained import load_pretrained
+
+    return load_pretrained(path, format, config)

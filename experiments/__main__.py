@@ -1,4 +1,4 @@
-"""The command line: `python -m experiments {train,sample,evaluate,benchmark}`.
+"""The command line: `python -m experiments {train,sample,evaluate,import,export,benchmark}`.
 
 Errors that a user can mend are one line and exit code 2; a run that cannot go on is one line and exit code 1.
 """
@@ -13,6 +13,10 @@ from importlib import metadata
 from pathlib import Path
 
 from experiments.errors import RunError, UserError, nearest
+
+# The formats of `experiments/pretrained.py`, said here so that --help need not wait for JAX; a test holds them together.
+IMPORTS = ("ornstein",)
+EXPORTS = ("ornstein",)
 
 OVERRIDES = "any key of configs/base.py can be set: --config.data.batch_size=64"
 
@@ -46,8 +50,13 @@ def _parser() -> _Parser:
         "Train an experiment, or go on with it; at the end evaluate it and write report.html.",
         "python -m experiments train --config=configs/digits.py:ve --workdir=runs/ve --config.optim.lr=1e-3",
     )
-    _add_config(train)
-    train.add_argument("--workdir", type=Path, required=True, help="folder of the run; made if it does not exist")
+    _add_config(train, required=False)
+    train.add_argument(
+        "--workdir",
+        type=Path,
+        required=True,
+        help="folder of the run; one that exists needs no --config; made otherwise",
+    )
     train.add_argument(
         "--resume_with_changes", action="store_true", help="go on with the run in --workdir though the config differs"
     )
@@ -74,6 +83,27 @@ def _parser() -> _Parser:
     )
     _add_workdir(evaluate, "config.sampling, config.evaluation and config.data.source")
     _add_method(evaluate)
+
+    importing = command(
+        "import",
+        _import,
+        "Make a run of a model from another code base, or from a file of `export`: sample, evaluate and train it on.",
+        "python -m experiments import --from=model.safetensors --format=ornstein --workdir=runs/imported",
+    )
+    importing.add_argument("--from", dest="source", type=Path, required=True, help="the file or folder of the model")
+    importing.add_argument("--format", required=True, help=f"whose it is: {', '.join(IMPORTS)}")
+    importing.add_argument("--workdir", type=Path, required=True, help="folder of the run; must not hold one")
+    _add_config(importing, required=False)
+
+    export = command(
+        "export",
+        _export,
+        "Write a trained run's EMA weights, with its config, to a file that `import` reads.",
+        "python -m experiments export --workdir=runs/digits --out=digits.safetensors",
+    )
+    export.add_argument("--workdir", type=Path, required=True, help="folder of a trained run")
+    export.add_argument("--format", default="ornstein", help=f"{', '.join(EXPORTS)} (default ornstein)")
+    export.add_argument("--out", type=Path, required=True, help="the file or folder to write; must not exist")
 
     benchmark = command(
         "benchmark",
@@ -165,9 +195,18 @@ def _parse(arguments: list[str]) -> argparse.Namespace:
 def _train(options: argparse.Namespace) -> int:
     from experiments import config
     from experiments.train import train
+    from experiments.workdir import Workdir
 
+    if options.config is not None:
+        loaded = config.load(options.config, options.overrides)
+    elif Workdir(options.workdir).config.exists():
+        loaded = Workdir(options.workdir).read_config()
+        for key, text in options.overrides:
+            config.override(loaded, key, text)
+    else:
+        raise UserError(f"--workdir={options.workdir} holds no run yet: say which with --config, as configs/digits.py")
     interrupted_by = train(
-        config.load(options.config, options.overrides),
+        loaded,
         options.workdir,
         resume_with_changes=options.resume_with_changes,
     )
@@ -221,6 +260,37 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     run = _open_run(options, "sampling.", "evaluation.", "data.source")
     evaluate_run(run, load_data(run.config), build.parallel(run.config))
+    return 0
+
+
+def _import(options: argparse.Namespace) -> int:
+    from experiments import config
+    from experiments.pretrained import import_run
+
+    if options.overrides and options.config is None:
+        key, text = options.overrides[0]
+        raise UserError(f"--config.{key}={text}: overrides need --config=FILE, which they change")
+    loaded = config.load(options.config, options.overrides) if options.config else None
+    run = import_run(options.source, options.format, options.workdir, loaded)
+    print(
+        f"Imported {options.source} to {options.workdir}: model {run.config.model.name}, process {run.config.sde.name}, "
+        f"{run.config.data.image_size} px. Next: python -m experiments sample --workdir={options.workdir}"
+    )
+    return 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from experiments.pretrained import export_run
+    from experiments.runs import load_run
+
+    if options.overrides:
+        key, text = options.overrides[0]
+        raise UserError(f"--config.{key}={text}: a run is exported as it is; export takes no overrides")
+    if options.out.exists():
+        raise UserError(f"--out={options.out}: exists already; choose another name")
+    run = load_run(options.workdir)
+    export_run(run, options.out, options.format)
+    print(f"Exported step {run.step} of {options.workdir} to {options.out}")
     return 0
 
 

@@ -50,16 +50,26 @@ class Checkpoints:
         Raises:
             RunError: this save or the one before could not be written (the disk is full).
         """
-        step = int(state.step)
+        self._save(
+            int(state.step),
+            state=ocp.args.StandardSave(state.replace(ema=None)),
+            ema=ocp.args.StandardSave(state.ema),
+            data=grain.checkpoint.CheckpointSave(data_iterator),
+        )
+
+    def save_weights(self, step: int, variables: Any) -> None:
+        """Starts saving the weights of a model that was trained elsewhere: training begins with them.
+
+        Raises:
+            RunError: they could not be written.
+        """
+        self._save(step, ema=ocp.args.StandardSave(variables))
+
+    def _save(self, step: int, **items: Any) -> None:
         try:
             self._manager.wait_until_finished()
             if step not in self._manager.all_steps():
-                items = ocp.args.Composite(
-                    state=ocp.args.StandardSave(state.replace(ema=None)),
-                    ema=ocp.args.StandardSave(state.ema),
-                    data=grain.checkpoint.CheckpointSave(data_iterator),
-                )
-                self._manager.save(step, args=items, force=True)
+                self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         except (OSError, ValueError) as error:
             raise self._not_written(error) from error
 
@@ -68,6 +78,10 @@ class Checkpoints:
             f"a checkpoint cannot be written to {self.folder}: {getattr(error, 'strerror', None) or error}. "
             f"The last good one is step {self.latest_step()}; make room and run the same command again"
         )
+
+    def holds_weights_alone(self) -> bool:
+        """Whether the newest checkpoint is one of `save_weights`."""
+        return not (self.folder / str(self.latest_step()) / "state").exists()
 
     def restore(self, abstract: TrainState, data_iterator: grain.DatasetIterator) -> TrainState:
         """The newest checkpoint's state; `data_iterator` is moved to its position.

@@ -16,17 +16,17 @@ from experiments.workdir import Workdir
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What `load_run` gives.
+    """What `load_run` and `load_pretrained` give.
 
     Attributes:
-        workdir: its folder.
+        workdir: its folder; None for a model that was read from a file.
         config: the experiment.
         step: of the checkpoint.
         variables: the network's EMA weights.
         transform: between images in uint8 and what the model sees.
     """
 
-    workdir: Workdir
+    workdir: Workdir | None
     config: ConfigDict
     step: int
     variables: Any

@@ -144,6 +144,9 @@ def _run_to_end(
     step = checkpoints.latest_step() or 0
     if checkpoints.latest_step() is None:
         current = initial_state(config)
+    elif checkpoints.holds_weights_alone():
+        weights = checkpoints.restore_ema(build.abstract_variables(config))
+        current = state.create(weights, build.optimizer(config))
     else:
         current = checkpoints.restore(abstract_state(config), iterator)
     current = strategy.replicate(current)

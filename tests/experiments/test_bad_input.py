@@ -125,6 +125,11 @@ def test_the_command_line_names_missing_and_unknown_parts(fails):
     assert "invalid choice: 'trian'" in fails("trian")
 
 
+def test_train_without_a_config_wants_a_run_to_go_on_with(fails, tmp_path):
+    message = f"--workdir={tmp_path} holds no run yet: say which with --config, as configs/digits.py"
+    assert fails("train", f"--workdir={tmp_path}") == message
+
+
 def test_help_lists_every_method(capsys):
     with pytest.raises(SystemExit) as end:
         main(["sample", "--help"])

@@ -1,0 +1,146 @@
+"""Models of other code bases, and of files, as runs of ours; and ours as files.
+
+Every format is a function (path, config or None) -> (config, variables). The config says all that there is to say of a
+model (network, process, parameterization, size of the images), so an imported model is a run like any other: `sample`,
+`evaluate`, `train` (which goes on from its weights) and `export` work on it.
+
+`FORMATS` has them by name. Files are read as data alone: see `models/pretrained/`.
+"""
+
+import dataclasses
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import build
+from experiments import config as configs
+from experiments.checkpoint import Checkpoints
+from experiments.errors import UserError, unknown_name
+from experiments.runs import Run, load_run
+from experiments.workdir import Workdir
+from models.pretrained import files
+from models.pretrained.mapping import Weight, WeightsError, flatten, to_tensors, to_variables
+from models.pretrained.torch_file import BrokenFileError, UnsafeFileError
+
+Model = tuple[ConfigDict, Any]
+
+
+def _own_mapping(shapes: Any) -> dict:
+    """Our own files: each weight by its path, laid out as it is."""
+    return {path: Weight("/".join(path)) for path in flatten(shapes)}
+
+
+def _read_own(path: Path, config: ConfigDict | None) -> Model:
+    """What `export` wrote: safetensors, with the config as metadata."""
+    tensors, metadata = files.read_safetensors(path)
+    if "config" not in metadata:
+        raise UserError(f"--from={path}: it was not written by `export`: its metadata has no config")
+    config = configs.from_json(metadata["config"])
+    shapes = build.abstract_variables(config)
+    return config, to_variables(tensors, _own_mapping(shapes), shapes)
+
+
+def _write_own(path: Path, run: Run) -> None:
+    metadata = {"config": configs.to_json(run.config), "step": str(run.step)}
+    files.write_safetensors(path, to_tensors(run.variables, _own_mapping(run.variables)), metadata)
+
+
+@dataclasses.dataclass(frozen=True)
+class Format:
+    """How models are kept somewhere.
+
+    Attributes:
+        read: (path, config or None) -> (config, variables).
+        needs_config: whether the file does not say its architecture, so that a config must.
+        write: (path, run) -> None, where models can be exported to it.
+    """
+
+    read: Callable[[Path, ConfigDict | None], Model]
+    needs_config: bool = False
+    write: Callable[[Path, Run], None] | None = None
+
+
+FORMATS = {
+    "ornstein": Format(_read_own, write=_write_own),
+}
+
+
+def _format(flag: str, name: str, allowed: dict[str, Format]) -> Format:
+    if name not in allowed:
+        raise unknown_name(flag, name, allowed)
+    return allowed[name]
+
+
+def read(path: str | Path, format: str, config: ConfigDict | None = None) -> Model:
+    """The config and the weights of a model in a file or folder.
+
+    Args:
+        path: what to read.
+        format: a name of `FORMATS`.
+        config: for a format whose files do not say their architecture.
+
+    Raises:
+        UserError: the format is unknown, the file is not of it, or its weights are not those of the network; they are named.
+    """
+    path, reader = Path(path), _format("--format", format, FORMATS)
+    if reader.needs_config and config is None:
+        raise UserError(
+            f"--format={format}: its files do not say their architecture; pass --config=FILE, with overrides"
+        )
+    if config is not None and not reader.needs_config:
+        raise UserError(f"--format={format}: its files say their architecture; leave --config out")
+    if not path.exists():
+        raise UserError(f"--from={path}: there is no such file or folder")
+    try:
+        config, variables = reader.read(path, config)
+    except (BrokenFileError, UnsafeFileError, WeightsError, ImportError, OSError, ValueError) as error:
+        raise UserError(f"--from={path}: {error}") from error
+    build.check(config)
+    return config, jax.tree.map(np.asarray, variables)
+
+
+def load_pretrained(path: str | Path, format: str, config: ConfigDict | None = None) -> Run:
+    """A published model, ready to sample from; the same as `load_run` gives for a run of ours, but without a folder.
+
+        run = load_pretrained("ddpm-cifar10-32", "diffusers")
+        x = sde_lib.sample(keys, run.denoiser, sde_lib.DDIM(), sde_lib.uniform_times(run.denoiser.sde, 50), run.event_shape)
+
+    For the arguments and errors see `read`.
+    """
+    config, variables = read(path, format, config)
+    return Run(None, config, 0, variables)
+
+
+def import_run(path: Path, format: str, workdir: Path, config: ConfigDict | None = None) -> Run:
+    """Makes a run's folder of a published model: its config, and a checkpoint of step 0 with its weights.
+
+    Raises:
+        UserError: as `read`; or the folder holds a run already, or cannot be written. Then nothing is written.
+    """
+    target = Workdir(workdir)
+    if target.config.exists() or target.checkpoints.exists():
+        raise UserError(f"--workdir={workdir} holds a run already: choose another folder")
+    config, variables = read(path, format, config)
+    target.claim(config)
+    with Checkpoints(target.checkpoints, config.training.keep_checkpoints) as checkpoints:
+        checkpoints.save_weights(0, variables)
+    return load_run(workdir)
+
+
+def export_run(run: Run, path: Path, format: str = "ornstein") -> None:
+    """Writes a run's EMA weights, so that `read` of the format gives config and weights back.
+
+    Raises:
+        UserError: the format is unknown or cannot hold this network.
+    """
+    exportable = {name: known for name, known in FORMATS.items() if known.write}
+    writer = _format("--format", format, exportable)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        writer.write(path, run)
+    except (ImportError, ValueError) as error:
+        raise UserError(f"--format={format}: {error}") from error

@@ -1,0 +1,84 @@
+"""Models from files: an import of an export is the same model, training goes on from it, and faults are named."""
+
+import jax
+import numpy as np
+import pytest
+
+import sde_lib
+from experiments import load_pretrained, load_run
+from experiments.__main__ import EXPORTS, IMPORTS, main
+from experiments.pretrained import FORMATS
+from models.pretrained import files
+
+pytest.importorskip("safetensors", reason="safetensors is not installed: pip install -e '.[pretrained]'")
+
+
+@pytest.fixture(scope="session")
+def exported(tiny_run, tmp_path_factory):
+    path = tmp_path_factory.mktemp("exported") / "digits.safetensors"
+    assert main(["export", f"--workdir={tiny_run}", f"--out={path}"]) == 0
+    return path
+
+
+def equal(a, b):
+    jax.tree.map(np.testing.assert_array_equal, a, b)
+
+
+def test_the_help_names_every_format():
+    assert list(IMPORTS) == list(FORMATS)
+    assert list(EXPORTS) == [name for name, known in FORMATS.items() if known.write]
+
+
+def test_an_import_of_an_export_is_the_same_model(tiny_run, exported, tmp_path, capsys):
+    run, workdir = load_run(tiny_run), tmp_path / "imported"
+    assert main(["import", f"--from={exported}", "--format=ornstein", f"--workdir={workdir}"]) == 0
+    assert f"sample --workdir={workdir}" in capsys.readouterr().out
+    imported, opened = load_run(workdir), load_pretrained(exported, "ornstein")
+    assert imported.config.to_dict() == opened.config.to_dict() == run.config.to_dict()
+    equal(imported.variables, run.variables)
+    equal(opened.variables, run.variables)
+    keys, times = jax.random.split(jax.random.key(0), 2), sde_lib.uniform_times(run.denoiser.sde, 2)
+    a, b = (sde_lib.sample(keys, r.denoiser, sde_lib.DDIM(), times, r.event_shape) for r in (run, opened))
+    np.testing.assert_array_equal(a, b)
+
+
+def test_training_goes_on_from_imported_weights(exported, tmp_path):
+    """With a learning rate of almost 0 the weights after training are those imported; the optimizer starts afresh."""
+    workdir = tmp_path / "imported"
+    assert main(["import", f"--from={exported}", "--format=ornstein", f"--workdir={workdir}"]) == 0
+    before = load_run(workdir).variables
+    flags = ["--config.optim.lr=1e-12", "--config.training.num_steps=4", "--resume_with_changes"]
+    assert main(["train", f"--workdir={workdir}", *flags]) == 0
+    after = load_run(workdir)
+    assert after.step == 4
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-9), after.variables, before)
+
+
+def test_faults_are_one_line_and_nothing_is_written(fails, exported, tiny_run, tmp_path):
+    workdir = tmp_path / "new"
+
+    def importing(source, *more, format="ornstein"):
+        message = fails("import", f"--from={source}", f"--format={format}", f"--workdir={workdir}", *more)
+        assert not workdir.exists()
+        return message
+
+    assert "--format='ornstien' is unknown: choose from ornstein" in importing(exported, format="ornstien")
+    assert "there is no such file" in importing(tmp_path / "absent")
+    assert "leave --config out" in importing(exported, "--config=configs/digits.py")
+    assert "overrides need --config" in importing(exported, "--config.model.channels=8")
+    broken = tmp_path / "broken"
+    broken.write_bytes(exported.read_bytes()[:-100])
+    assert f"--from={broken}: it is truncated" in importing(broken)
+    other = tmp_path / "other"
+    tensors, metadata = files.read_safetensors(exported)
+    files.write_safetensors(other, tensors, {})
+    assert "not written by `export`" in importing(other)
+    name = "params/conv_in/kernel"
+    files.write_safetensors(other, tensors | {name: tensors[name][..., :-1].copy(), "extra": np.zeros(1)}, metadata)
+    message = importing(other)
+    assert f"of another shape: {name} (3, 3, 1, 7), not (3, 3, 1, 8)" in message
+    assert "not of this network: extra" in message
+    message = fails("import", f"--from={exported}", "--format=ornstein", f"--workdir={tiny_run}")
+    assert "holds a run already" in message
+    assert "exists already" in fails("export", f"--workdir={tiny_run}", f"--out={exported}")
+    assert "--format='onnx' is unknown" in fails("export", f"--workdir={tiny_run}", f"--out={workdir}", "--format=onnx")
