@@ -295,7 +295,7 @@ def check(config: ConfigDict) -> None:
     """Raises `UserError` for whatever in the config cannot work, without compiling anything."""
     for key in POSITIVE:
         section, name = key.split(".")
-        if not config[section][name] > 0:
+        if name in config[section] and not config[section][name] > 0:  # networks differ in their options
             raise UserError(f"{key}={config[section][name]}: must be more than 0")
     for key in ("training", "sampling", "evaluation"):
         if config[key].t_min >= config.sde.t_max:

@@ -15,6 +15,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+import models
 from configs import base
 from experiments.errors import UserError, nearest
 
@@ -26,7 +27,7 @@ def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
         UserError: no such file, a wrong argument, an unknown key or a value of the wrong type.
     """
     path, _, argument = spec.partition(":")
-    config = _run_file(Path(path), argument)
+    config = complete(_run_file(Path(path), argument))
     for key, text in overrides:
         override(config, key, text)
     return config
@@ -53,6 +54,18 @@ def _run_file(path: Path, argument: str) -> ConfigDict:
         raise UserError(f"--config={path}:{argument}: {error}") from error
 
 
+def complete(config: ConfigDict) -> ConfigDict:
+    """The config with the defaults of its network for the options that it leaves out.
+
+    base.py says those of the U-Net; the options of another network are explained in its file in `models/`.
+    """
+    if config.model.name in models.names():
+        config.model = ConfigDict(
+            {"name": config.model.name} | models.options(config.model.name) | config.model.to_dict()
+        )
+    return config
+
+
 def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every value in the config."""
     for key, value in config.items():
@@ -65,9 +78,14 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def override(config: ConfigDict, key: str, text: str) -> None:
     """Sets a dotted key from text, in the type that its value has.
 
+    Another network (`model.name`) begins with its own defaults, whatever was set for the one before.
+
     Raises:
         UserError: the key does not exist, or the text is not of its type.
     """
+    if key == "model.name" and text != config.model.name and text in models.names():
+        config.model = ConfigDict({"name": text} | models.options(text))
+        return
     known = dict(leaves(config))
     if key not in known:
         raise UserError(f"--config.{key}={text}: unknown key{_nearest_key(key, known)}")
@@ -107,9 +125,11 @@ def _parse(key: str, text: str, current: Any) -> Any:
     except (ValueError, SyntaxError):
         value = text
     if isinstance(current, tuple):
-        value = (value,) if isinstance(value, int) and not isinstance(value, bool) else value
-        if not isinstance(value, tuple | list) or any(type(v) is not int for v in value):
-            raise wrong("whole numbers with commas between")
+        value = (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
+        whole = all(type(v) is int for v in current)
+        kinds = (int,) if whole else (int, float)
+        if not isinstance(value, tuple | list) or any(type(v) not in kinds for v in value):
+            raise wrong(f"{'whole ' if whole else ''}numbers with commas between")
         return tuple(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(current, int):
@@ -144,7 +164,10 @@ def from_json(text: str) -> ConfigDict:
         nested = {k: fill(defaults.get(k, {}), v) for k, v in stored.items() if isinstance(v, dict)}
         return {**defaults, **stored, **nested}
 
-    return ConfigDict(fill(base.get_config().to_dict(), restore(json.loads(text))))
+    defaults, stored = base.get_config().to_dict(), restore(json.loads(text))
+    if stored.get("model", {}).get("name", defaults["model"]["name"]) != defaults["model"]["name"]:
+        defaults["model"] = {}
+    return complete(ConfigDict(fill(defaults, stored)))
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
