@@ -150,7 +150,7 @@ def test_unknown_names_and_options_suggest_the_nearest():
     with pytest.raises(ValueError, match="unknown option of unet 'chanels': did you mean 'channels'"):
         models.create("unet", chanels=8)
     assert set(TINY) <= set(models.options("unet"))
-    assert models.names() == ["unet"]
+    assert "unet" in models.names()
 
 
 def test_defaults_are_valid_options_and_modules_are_hashable():
