@@ -86,7 +86,8 @@ class NCSNpp(nn.Module):
         scale_by_sigma: divide the output by sigma, which makes it the score itself (score_sde's `scale_by_sigma=True`).
             Where the parameterization divides, as `ScorePrediction` does, this stays False. Not for "positional".
         centered: whether images lie in [-1, 1]; else in [0, 1], and the network sees 2 x - 1 (score_sde's `data.centered`,
-            False for its VE models).
+            False for its VE models). Such a model runs on images in [-1, 1] as well, where every sigma is twice what it
+            knows: with centered=True and log(sigma / 2) for the noise level (`ScorePrediction(sigma_scale=0.5)`).
         init_scale: variance of the last kernel of each block and of the network at initialization, relative to Glorot's.
         dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
         remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
@@ -189,17 +190,15 @@ class NCSNpp(nn.Module):
             name = f"{direction}_{level}_resample"
             if self.resblock_type == "biggan":
                 return residual(h, h.shape[-1], name, direction)
-            return (
-                resampling_conv(h, h.shape[-1], direction, name)
-                if self.resamp_with_conv
-                else resample(h, direction, fir_kernel)
-            )
+            if self.resamp_with_conv:
+                return resampling_conv(h, h.shape[-1], direction, name)
+            return resample(h, direction, fir_kernel)
 
         def normalized_conv(h, features, norm, conv, init_scale):
             h = nn.swish(GroupNorm(dtype=dtype, name=norm)(h))
             return Conv(features, init_scale=init_scale, dtype=dtype, name=conv)(h)
 
-        x = x.astype(dtype) if self.centered else 2 * x.astype(dtype) - 1
+        x = (x if self.centered else 2 * x - 1).astype(dtype)
         pyramid = x
         h = Conv(self.channels, dtype=dtype, name="conv_in")(x)
         skips = [h]
