@@ -10,9 +10,10 @@ from typing import Any
 
 import flax.linen as nn
 
+from models.ncsnpp import NCSNpp
 from models.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {"ncsnpp": NCSNpp, "unet": UNet}
 
 
 def names() -> list[str]:

@@ -117,7 +117,7 @@ class UNet(nn.Module):
 
         def attention(h, name):
             heads = h.shape[-1] // self.head_channels if self.head_channels else self.num_heads
-            return attention_type(heads, dtype, name=name)(h)
+            return attention_type(heads, dtype=dtype, name=name)(h)
 
         def resample(h, level, direction):
             name = f"{direction}_{level}_resample"

@@ -11,6 +11,7 @@ from einops import rearrange
 
 from models.layers.convolution import Conv
 from models.layers.normalization import GroupNorm
+from models.layers.residual import joined
 
 
 class Attention(nn.Module):
@@ -21,10 +22,16 @@ class Attention(nn.Module):
 
     Attributes:
         num_heads: number of heads; divides the channels.
+        skip_rescale: whether the sum is divided by sqrt(2).
+        init_scale: variance of the last kernel's initialization, relative to Glorot's.
+        qkv_init_scale: that of the first kernel, which makes q, k and v.
         dtype: of the computation (the softmax is float32).
     """
 
     num_heads: int = 1
+    skip_rescale: bool = False
+    init_scale: float = 0.0
+    qkv_init_scale: float = 1.0
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
@@ -34,7 +41,8 @@ class Attention(nn.Module):
         if channels % self.num_heads:
             raise ValueError(f"Attention: num_heads={self.num_heads} does not divide {channels} channels")
         h = GroupNorm(dtype=self.dtype, name="norm")(x)
-        qkv = Conv(3 * channels, 1, dtype=self.dtype, name="qkv")(h)
+        qkv = Conv(3 * channels, 1, init_scale=self.qkv_init_scale, dtype=self.dtype, name="qkv")(h)
         q, k, v = rearrange(qkv, "b h w (three n c) -> three b (h w) n c", three=3, n=self.num_heads)
         h = rearrange(jax.nn.dot_product_attention(q, k, v), "b (h w) n c -> b h w (n c)", h=height)
-        return x + Conv(channels, 1, init_scale=0.0, dtype=self.dtype, name="out")(h)
+        h = Conv(channels, 1, init_scale=self.init_scale, dtype=self.dtype, name="out")(h)
+        return joined(x, h, self.skip_rescale)

@@ -83,6 +83,25 @@ def convolution(
     return trilinear_p.bind(x, kernel, open_leg="output", geometry=geometry)
 
 
+def transposed_convolution(x: jax.Array, kernel: jax.Array, *, stride: int | Pair = 2) -> jax.Array:
+    """Convolves images with `stride - 1` zeros put between their pixels: every pixel spreads the flipped kernel.
+
+    Differentiable as `convolution` is, of which it is the gradient with respect to the input (nothing is padded or cut).
+
+    Args:
+        x: images of shape (N, H, W, C_in).
+        kernel: of shape (kernel height, kernel width, C_in, C_out), in the dtype of `x`; as `convolution` would see it.
+        stride: one number or (height, width).
+
+    Returns:
+        Array of shape (N, stride (H - 1) + kernel height, stride (W - 1) + kernel width, C_out) in the dtype of `x`.
+    """
+    stride = _pair(stride)
+    size = tuple(s * (n - 1) + k for n, s, k in zip(x.shape[1:3], stride, kernel.shape[:2], strict=True))
+    geometry = _geometry(size, kernel.shape[:2], stride, (1, 1), "VALID")
+    return trilinear_p.bind(jnp.flip(kernel, (0, 1)).swapaxes(2, 3), x, open_leg="input", geometry=geometry)
+
+
 class Conv(nn.Module):
     """Convolution with a bias, "SAME" padding and the initialization of DDPM.
 

@@ -1,7 +1,32 @@
-"""Halving and doubling the resolution of images."""
+"""Halving and doubling the resolution of images: by means and repeats of 2x2 pixels, or by a smoothing (FIR) filter.
 
+With the filter k, normalized to sum 1, along each of the two axes:
+
+    down:  y[i] = sum_a k[a] x[2 i + low - a]          up:  y[i] = 2 sum over a, j with 2 j + a = i + low of k[a] x[j]
+
+Pixels outside the image are zero. `low` centres the filter, so that means and repeats are the case k = (1, 1); StyleGAN2
+and NCSN++ take k = (1, 3, 3, 1).
+
+Why no `jax.lax.conv_general_dilated` with a group for each channel? A filter of a few constant taps is a sum of a few
+shifted images: additions that every compiler fuses, in the derivative as well, since only the image has one. XLA's grouped
+convolution takes over ten times as long on CPU (up to a hundred times for the derivative and for zeros between pixels).
+
+Source: Karras et al. (2020), https://arxiv.org/abs/1912.04958; the padding is that of
+https://github.com/NVlabs/stylegan2/blob/master/dnnlib/tflib/ops/upfirdn_2d.py.
+"""
+
+from collections.abc import Sequence
+from typing import Literal
+
+import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from einops import reduce, repeat
+from jax import lax
+
+from models.layers.convolution import convolution, scaled_init, transposed_convolution
+
+Direction = Literal["down", "up"]
 
 
 def average_pool(x: jax.Array) -> jax.Array:
@@ -15,3 +40,103 @@ def nearest_upsample(x: jax.Array) -> jax.Array:
 
 
 RESAMPLINGS = {"down": average_pool, "up": nearest_upsample}
+
+
+def resample(x: jax.Array, direction: Direction, fir_kernel: Sequence[float] | None = None) -> jax.Array:
+    """Halves ("down") or doubles ("up") height and width of x (B, H, W, C), which are even for "down".
+
+    Args:
+        x: the images.
+        direction: "down" or "up".
+        fir_kernel: two taps or more of the filter, in any scale; None for means and repeats.
+    """
+    if fir_kernel is None:
+        return RESAMPLINGS[direction](x)
+    taps, pad = _taps(fir_kernel), len(fir_kernel) - 2
+    result = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    for axis in (1, 2):
+        if direction == "down":
+            result = _halved(result, axis, taps, low=len(taps) - 1 - (pad + 1) // 2)
+        else:
+            result = _doubled(result, axis, [2 * tap for tap in taps], low=len(taps) - 2 - (pad + 1) // 2)
+    return result.astype(x.dtype)
+
+
+class ResamplingConv(nn.Module):
+    """A 3x3 convolution that halves or doubles the resolution on its way, smoothed where there is a filter.
+
+    Without a filter: a convolution of stride 2 (down), or of repeated pixels (up). With a filter, the image is padded once
+    for filter and convolution together: the filter, then a convolution of stride 2 (down); or the transposed convolution of
+    stride 2, then the filter (up).
+
+    Source: Song et al. (2021), https://github.com/yang-song/score_sde/blob/main/models/up_or_down_sampling.py.
+
+    Attributes:
+        features: channels of the output.
+        direction: "down" or "up".
+        fir_kernel: taps of the filter, in any scale; None for none.
+        dtype: of the computation; parameters are float32.
+    """
+
+    features: int
+    direction: Direction
+    fir_kernel: tuple[float, ...] | None = None
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B, H, W, C) to (B, H/2, W/2, features), H and W even, or to (B, 2H, 2W, features)."""
+        kernel = self.param("kernel", scaled_init(1.0), (3, 3, x.shape[-1], self.features), jnp.float32)
+        bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
+        x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
+        if self.fir_kernel is None and self.direction == "down":
+            y = convolution(x, kernel, stride=2)
+        elif self.fir_kernel is None:
+            y = convolution(nearest_upsample(x), kernel)
+        elif self.direction == "down":
+            pad = len(self.fir_kernel)  # (taps - 2) for the filter, 2 for the convolution
+            x = _filtered(x, _taps(self.fir_kernel), (pad + 1) // 2, pad // 2)
+            y = convolution(x, kernel, stride=2, padding="VALID")
+        else:
+            pad = len(self.fir_kernel) - 4
+            y = transposed_convolution(x, kernel, stride=2)
+            y = _filtered(y, [2 * tap for tap in _taps(self.fir_kernel)], (pad + 1) // 2 + 1, pad // 2 + 1)
+        return y + bias.astype(self.dtype)
+
+
+def _taps(fir_kernel: Sequence[float]) -> list[float]:
+    return [tap / sum(fir_kernel) for tap in fir_kernel]
+
+
+def _shifted(x, offset, axis):
+    """y[i] = x[i + offset] along the axis, zero outside."""
+    config = [(0, 0, 0)] * x.ndim
+    config[axis] = (-offset, offset, 0)
+    return lax.pad(x, jnp.zeros((), x.dtype), config)
+
+
+def _halved(x, axis, taps, low):
+    phases = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
+    phases = [lax.index_in_dim(phases, parity, axis + 1, keepdims=False) for parity in range(2)]
+    return sum(tap * _shifted(phases[(low - a) % 2], (low - a) // 2, axis) for a, tap in enumerate(taps))
+
+
+def _doubled(x, axis, taps, low):
+    def phase(parity):  # the pixels i = 2 m + parity
+        terms = [(tap, parity + low - a) for a, tap in enumerate(taps)]
+        return sum(tap * _shifted(x, twice // 2, axis) for tap, twice in terms if twice % 2 == 0)
+
+    y = jnp.stack([phase(0), phase(1)], axis + 1)
+    return y.reshape(*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
+
+
+def _filtered(x, taps, low, high):
+    """The convolution with the taps along both axes of the image padded by (low, high); the resolution stays."""
+    y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    for axis in (1, 2):
+        config = [(0, 0, 0)] * y.ndim
+        config[axis] = (low, high, 0)
+        padded = lax.pad(y, jnp.zeros((), y.dtype), config)
+        size = padded.shape[axis] - len(taps) + 1
+        y = sum(tap * lax.slice_in_dim(padded, a, a + size, axis=axis) for a, tap in enumerate(reversed(taps)))
+    return y.astype(x.dtype)

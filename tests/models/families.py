@@ -56,6 +56,19 @@ FAMILIES = {
     family.name: family
     for family in (
         Family(
+            "ncsnpp",
+            {
+                "channels": 8,
+                "channel_multipliers": (1, 2),
+                "blocks_per_level": 1,
+                "attention_resolutions": (4,),
+                "progressive_input": "input_skip",
+                "progressive": "output_skip",
+            },
+            {"channel_multipliers": (1,)},
+            levels=(-4.0, -1.0, 1.0, 3.0),
+        ),
+        Family(
             "unet",
             {
                 "channels": 8,

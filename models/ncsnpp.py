@@ -1,0 +1,302 @@
+"""NCSN++ and DDPM++: the U-Nets of score-based modelling through SDEs, with EDM's versions of them.
+
+The plan is the U-Net's: residual blocks down through ever coarser levels and up again, joined level by level. What is
+new: resolutions change within residual blocks (BigGAN), through a smoothing filter (FIR); every sum is divided by sqrt(2);
+and pyramids run beside the U-Net: of the input, fed into every level on the way down, and of the output, gathered from
+every level on the way up. Attention stands after every block on the way down and after the last of a level on the way up.
+
+| network                                  | options                                                             |
+|------------------------------------------|---------------------------------------------------------------------|
+| NCSN++, 32 and 64 px (defaults)          | progressive_input="residual", embedding="fourier"                   |
+| the same for discrete noise levels       | progressive_input="residual", embedding="discrete"                  |
+| NCSN++, 256 and 1024 px                  | progressive_input="input_skip", progressive="output_skip"           |
+| DDPM++                                   | fir=False, progressive_input="none", embedding="positional"         |
+| "deep"                                   | blocks_per_level=8                                                  |
+| EDM's ddpmpp and ncsnpp at 32 px         | those above with channel_multipliers=(2, 2, 2), augment_features=9  |
+
+The noise level that the published networks were trained with:
+
+| embedding  | noise_level                | of                                                                    |
+|------------|----------------------------|-----------------------------------------------------------------------|
+| fourier    | log(sigma)                 | NCSN++ with VE; log(sigma) / 4 in EDM                                 |
+| positional | 999 t                      | DDPM++ and NCSN++ with VP and sub-VP; log(sigma) / 4 in EDM           |
+| discrete   | log(sigma)                 | NCSN++ trained on `num_scales` levels; score_sde names them 0, 1, ... |
+
+Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix H, and
+https://github.com/yang-song/score_sde/blob/main/models/ncsnpp.py; Karras et al. (2022), https://arxiv.org/abs/2206.00364,
+appendix F.1, and https://github.com/NVlabs/edm/blob/main/training/networks.py (SongUNet).
+"""
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from models import checks
+from models.layers.attention import Attention
+from models.layers.convolution import Conv, scaled_init
+from models.layers.embedding import FourierEmbedding, positional_embedding
+from models.layers.normalization import GroupNorm
+from models.layers.resampling import ResamplingConv, resample
+from models.layers.residual import ResidualBlock, joined
+
+CHOICES = {
+    "resblock_type": ("ddpm", "biggan"),
+    "progressive": ("none", "output_skip", "residual"),
+    "progressive_input": ("none", "input_skip", "residual"),
+    "progressive_combine": ("sum", "cat"),
+    "embedding": ("fourier", "positional", "discrete"),
+    "dtype": ("float32", "bfloat16"),
+}
+
+
+class NCSNpp(nn.Module):
+    """NCSN++, DDPM++ and what lies between; the defaults are score_sde's NCSN++ for CIFAR-10 (`cifar10_ncsnpp_continuous`).
+
+    Options have score_sde's names and meaning, but for those that the U-Net has too and for what is noted.
+
+    Attributes:
+        channels: channels of the first convolution (`nf`).
+        channel_multipliers: channels of each level, finest first, in units of `channels` (`ch_mult`); every further level
+            halves the resolution.
+        blocks_per_level: residual blocks of each level on the way down; one more on the way up (`num_res_blocks`).
+        attention_resolutions: heights in pixels at which there is attention (`attn_resolutions`); between the two blocks
+            in the middle there always is.
+        dropout: rate of the dropout in each residual block, in training.
+        num_classes: 0 for an unconditional network; else `condition` holds labels below it, which enter with the noise
+            level as in EDM.
+        augment_features: EDM's augmentation labels: their number, 0 for none.
+        out_channels: channels of the output; 0 for those of the input.
+        fir: whether resolutions change through a filter; else by means and repeats of 2x2 pixels.
+        fir_kernel: taps of the filter, in any scale.
+        skip_rescale: whether sums of two paths are divided by sqrt(2).
+        resblock_type: "biggan" blocks change the resolution themselves; "ddpm" ones leave it to a layer between them.
+        resamp_with_conv: whether that layer has a 3x3 convolution.
+        progressive: the output's pyramid: "none"; "output_skip" sums an image from each level; "residual" carries features
+            from level to level, to which each level is added.
+        progressive_input: the input's pyramid: "none"; "input_skip" feeds the image, reduced, to each level; "residual"
+            carries features from level to level.
+        progressive_combine: how "input_skip" joins the image's features to the level: "sum" or "cat" (concatenation).
+        conditional: whether the network knows the noise level at all.
+        embedding: of the noise level, see the table above; "discrete" encodes the number of the nearest of `num_scales`
+            levels.
+        fourier_scale: standard deviation of the Fourier frequencies.
+        sigma_min, sigma_max, num_scales: the levels of "discrete", equally spaced in log(sigma); number 0 is sigma_max.
+        scale_by_sigma: divide the output by sigma, which makes it the score itself (score_sde's `scale_by_sigma=True`).
+            Where the parameterization divides, as `ScorePrediction` does, this stays False. Not for "positional".
+        centered: whether images lie in [-1, 1]; else in [0, 1], and the network sees 2 x - 1 (score_sde's `data.centered`,
+            False for its VE models). Such a model runs on images in [-1, 1] as well, where every sigma is twice what it
+            knows: with centered=True and log(sigma / 2) for the noise level (`ScorePrediction(sigma_scale=0.5)`).
+        init_scale: variance of the last kernel of each block and of the network at initialization, relative to Glorot's.
+        dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
+        remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
+    """
+
+    channels: int = 128
+    channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    blocks_per_level: int = 4
+    attention_resolutions: tuple[int, ...] = (16,)
+    dropout: float = 0.1
+    num_classes: int = 0
+    augment_features: int = 0
+    out_channels: int = 0
+    fir: bool = True
+    fir_kernel: tuple[float, ...] = (1, 3, 3, 1)
+    skip_rescale: bool = True
+    resblock_type: str = "biggan"
+    resamp_with_conv: bool = True
+    progressive: str = "none"
+    progressive_input: str = "residual"
+    progressive_combine: str = "sum"
+    conditional: bool = True
+    embedding: str = "fourier"
+    fourier_scale: float = 16.0
+    sigma_min: float = 0.01
+    sigma_max: float = 50.0
+    num_scales: int = 1000
+    scale_by_sigma: bool = False
+    centered: bool = True
+    init_scale: float = 0.0
+    dtype: str = "float32"
+    remat: bool = False
+
+    @nn.compact
+    def __call__(
+        self,
+        x: jax.Array,
+        noise_level: jax.Array,
+        condition: jax.Array | None = None,
+        *,
+        augmentation: jax.Array | None = None,
+        train: bool = False,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Maps noisy images to images.
+
+        Args:
+            x: (B, H, W, C); H and W divisible by 2 ** (levels - 1).
+            noise_level: (B,), see the table above.
+            condition: (B,) integer labels in [0, num_classes), or None where `num_classes` is 0.
+            augmentation: (B, augment_features), how each image was augmented; None for not at all, which is zero.
+            train: whether dropout is on.
+            dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
+
+        Returns:
+            (B, H, W, out_channels) float32.
+
+        Raises:
+            ValueError: for a size that cannot be halved often enough, for an unknown choice, for options that exclude each
+                other, and for a condition, augmentation or keys missing or in excess.
+        """
+        levels = len(self.channel_multipliers)
+        self._check(x, condition, augmentation)
+        dropout_keys = checks.dropout(self, train, dropout_keys)
+        dtype = jnp.dtype(self.dtype)
+        out_channels = self.out_channels or x.shape[-1]
+        fir_kernel = tuple(self.fir_kernel) if self.fir else None
+        noise_level = noise_level.astype(jnp.float32)
+        embedding = self._embed(noise_level, condition, augmentation, dtype) if self.conditional else None
+        block_type = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        attention_type = nn.remat(Attention) if self.remat else Attention
+
+        def residual(h, features, name, resampling=None):
+            block = block_type(
+                features,
+                dropout=self.dropout,
+                scale_shift=False,
+                resampling=resampling,
+                fir_kernel=fir_kernel,
+                skip_conv=True,
+                skip_rescale=self.skip_rescale,
+                init_scale=self.init_scale,
+                skip_init_scale=0.1 if self.resblock_type == "ddpm" else 1.0,
+                dtype=dtype,
+                name=name,
+            )
+            return block(h, embedding, dropout_keys)
+
+        def attention(h, name):
+            # 0.2 for q, k and v in one kernel is 0.1 for each.
+            block = attention_type(
+                skip_rescale=self.skip_rescale, init_scale=self.init_scale, qkv_init_scale=0.2, dtype=dtype, name=name
+            )
+            return block(h)
+
+        def resampling_conv(h, features, direction, name):
+            return ResamplingConv(features, direction, fir_kernel, dtype, name=name)(h)
+
+        def resampled(h, level, direction):
+            name = f"{direction}_{level}_resample"
+            if self.resblock_type == "biggan":
+                return residual(h, h.shape[-1], name, direction)
+            if self.resamp_with_conv:
+                return resampling_conv(h, h.shape[-1], direction, name)
+            return resample(h, direction, fir_kernel)
+
+        def normalized_conv(h, features, norm, conv, init_scale):
+            h = nn.swish(GroupNorm(dtype=dtype, name=norm)(h))
+            return Conv(features, init_scale=init_scale, dtype=dtype, name=conv)(h)
+
+        x = (x if self.centered else 2 * x - 1).astype(dtype)
+        pyramid = x
+        h = Conv(self.channels, dtype=dtype, name="conv_in")(x)
+        skips = [h]
+        for level, multiplier in enumerate(self.channel_multipliers):
+            for i in range(self.blocks_per_level):
+                h = residual(h, self.channels * multiplier, f"down_{level}_{i}")
+                if h.shape[1] in self.attention_resolutions:
+                    h = attention(h, f"down_{level}_{i}_attention")
+                skips.append(h)
+            if level < levels - 1:
+                h = resampled(h, level, "down")
+                name = f"down_{level}_pyramid"
+                if self.progressive_input == "input_skip":
+                    pyramid = resample(pyramid, "down", fir_kernel)
+                    features = Conv(h.shape[-1], 1, dtype=dtype, name=name)(pyramid)
+                    h = jnp.concatenate([features, h], -1) if self.progressive_combine == "cat" else features + h
+                elif self.progressive_input == "residual":
+                    pyramid = resampling_conv(pyramid, h.shape[-1], "down", name)
+                    h = pyramid = joined(h, pyramid, self.skip_rescale)
+                skips.append(h)
+
+        h = residual(h, h.shape[-1], "middle_0")
+        h = attention(h, "middle_attention")
+        h = residual(h, h.shape[-1], "middle_1")
+
+        pyramid = None
+        for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
+            for i in range(self.blocks_per_level + 1):
+                h = residual(jnp.concatenate([h, skips.pop()], axis=-1), self.channels * multiplier, f"up_{level}_{i}")
+            if h.shape[1] in self.attention_resolutions:
+                h = attention(h, f"up_{level}_attention")
+            name = f"up_{level}_pyramid"
+            if self.progressive == "output_skip":
+                image = normalized_conv(h, out_channels, f"{name}_norm", name, self.init_scale)
+                pyramid = image if pyramid is None else resample(pyramid, "up", fir_kernel) + image
+            elif self.progressive == "residual" and pyramid is None:
+                pyramid = normalized_conv(h, h.shape[-1], f"{name}_norm", name, 1.0)
+            elif self.progressive == "residual":
+                pyramid = resampling_conv(pyramid, h.shape[-1], "up", name)
+                h = pyramid = joined(h, pyramid, self.skip_rescale)
+            if level > 0:
+                h = resampled(h, level, "up")
+
+        if self.progressive == "output_skip":
+            h = pyramid
+        else:
+            h = normalized_conv(h, out_channels, "norm_out", "conv_out", self.init_scale)
+        h = h.astype(jnp.float32)
+        return h / self._sigma(noise_level)[:, None, None, None] if self.scale_by_sigma else h
+
+    def _check(self, x, condition, augmentation):
+        checks.choices(self, CHOICES)
+        halvings = len(self.channel_multipliers) - 1
+        checks.divisible(self, x.shape, 2**halvings, f"{halvings + 1} levels need")
+        checks.condition(self, condition)
+        if self.fir and len(self.fir_kernel) < 2:
+            raise ValueError(f"NCSNpp: fir_kernel={self.fir_kernel} needs two taps or more")
+        if self.num_classes and not self.conditional:
+            raise ValueError("NCSNpp: num_classes needs conditional=True, as classes enter with the noise level")
+        if self.scale_by_sigma and self.embedding == "positional":
+            raise ValueError(
+                "NCSNpp: scale_by_sigma needs embedding 'fourier' or 'discrete', whose noise_level is log(sigma)"
+            )
+        expected = (x.shape[0], self.augment_features)
+        if augmentation is not None and augmentation.shape != expected:
+            raise ValueError(f"NCSNpp: augmentation has shape {augmentation.shape}, not {expected}")
+
+    def _scale_number(self, log_sigma):
+        """The number of the nearest discrete level, (B,) float32."""
+        span = math.log(self.sigma_max / self.sigma_min)
+        number = (math.log(self.sigma_max) - log_sigma) * ((self.num_scales - 1) / span)
+        return jnp.clip(jnp.round(number), 0, self.num_scales - 1)
+
+    def _sigma(self, noise_level):
+        if self.embedding == "fourier":
+            return jnp.exp(noise_level)
+        step = math.log(self.sigma_max / self.sigma_min) / (self.num_scales - 1)
+        return self.sigma_max * jnp.exp(-step * self._scale_number(noise_level))
+
+    def _embed(self, noise_level, condition, augmentation, dtype):
+        """(B,) noise levels, with labels and augmentations, to (B, 4 channels)."""
+
+        def dense(features, name, use_bias=True):
+            init = scaled_init(1.0)
+            return nn.Dense(features, use_bias=use_bias, kernel_init=init, dtype=dtype, name=name)
+
+        if self.embedding == "fourier":
+            embedding = FourierEmbedding(2 * self.channels, self.fourier_scale, name="fourier")(noise_level)
+        else:
+            number = self._scale_number(noise_level) if self.embedding == "discrete" else noise_level
+            embedding = positional_embedding(number, self.channels)
+        width = embedding.shape[-1]
+        if self.num_classes:
+            one_hot = jax.nn.one_hot(condition, self.num_classes)
+            embedding = embedding + dense(width, "classes")(math.sqrt(self.num_classes) * one_hot)
+        if self.augment_features:
+            zeros = jnp.zeros((len(noise_level), self.augment_features))
+            augmentation = zeros if augmentation is None else augmentation
+            embedding = embedding + dense(width, "augmentation", use_bias=False)(augmentation)
+        embedding = nn.swish(dense(4 * self.channels, "embedding_0")(embedding))
+        return nn.swish(dense(4 * self.channels, "embedding_1")(embedding))

@@ -1,0 +1,113 @@
+"""The weights of EDM's SongUNet (DDPM++ and NCSN++, `--arch=ddpmpp` and `ncsnpp`) as those of our NCSN++.
+
+EDM names the parts of its network by resolution: `enc.32x32_block0`, `dec.16x16_up`, ... A block there holds the attention
+after it. The kernel of q, k and v has them side by side for each channel: q0 k0 v0 q1 k1 v1 ...
+
+Source: Karras et al. (2022), https://github.com/NVlabs/edm/blob/main/training/networks.py.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from models.ncsnpp import NCSNpp
+from models.pretrained.mapping import CONV, DENSE, SAME, Layout, Path, Tensors, Weight, flatten
+
+
+def mapping(network: NCSNpp, shapes: Any, image_size: int) -> dict[Path, Weight]:
+    """For each weight of the network its tensor in SongUNet's state, named as `named_model` does.
+
+    Args:
+        network: a network with "biggan" blocks; `fir` where the file's resample_filter is not [1, 1]; `progressive_input`
+            "residual" or "input_skip" for its encoder_type "residual" or "skip", `progressive` "output_skip" for its
+            decoder_type "skip".
+        shapes: its variables, or their shapes (`jax.eval_shape` of its init).
+        image_size: height of the images in pixels.
+    """
+    pyramid = {"residual": "aux_residual", "input_skip": "aux_skip", "none": ""}[network.progressive_input]
+    sizes = [f"{image_size >> level}x{image_size >> level}" for level in range(len(network.channel_multipliers))]
+
+    def place(part):
+        """The name of one of our parts in SongUNet, by the parts' names in our network."""
+        if part in WHOLE:
+            return WHOLE[part].format(finest=sizes[0], coarsest=sizes[-1])
+        match part.split("_"):
+            case ["down", level, "resample"]:
+                return f"enc.{sizes[int(level) + 1]}_down"
+            case ["down", level, "pyramid"]:
+                return f"enc.{sizes[int(level) + 1]}_{pyramid}"
+            case ["up", level, "resample"]:
+                return f"dec.{sizes[int(level) - 1]}_up"
+            case ["up", level, "pyramid", "norm"]:
+                return f"dec.{sizes[int(level)]}_aux_norm"
+            case ["up", level, "pyramid"]:
+                return f"dec.{sizes[int(level)]}_aux_conv"
+            case ["up", level, "attention"]:
+                return f"dec.{sizes[int(level)]}_block{network.blocks_per_level}"
+            case [direction, level, i, *_]:
+                return f"{'enc' if direction == 'down' else 'dec'}.{sizes[int(level)]}_block{i}"
+        raise ValueError(f"SongUNet has nothing like {part}")
+
+    def weight(path):
+        _, part, *inner, leaf = path
+        names = [place(part), *(LAYERS[layer] for layer in inner), LEAVES.get(leaf, leaf)]
+        return Weight(".".join(names), _layout(part, inner, leaf))
+
+    return {path: weight(path) for path in flatten(shapes)}
+
+
+def named_model(tensors: Tensors) -> Mapping[str, np.ndarray]:
+    """The parameters of EDM's network without the prefix of its preconditioning and without the filters' taps."""
+    named = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    return {name: tensor for name, tensor in named.items() if not name.endswith("resample_filter")}
+
+
+# Parts that there is one of; {finest} and {coarsest} stand for resolutions.
+WHOLE = {
+    "fourier": "map_noise",
+    "classes": "map_label",
+    "augmentation": "map_augment",
+    "embedding_0": "map_layer0",
+    "embedding_1": "map_layer1",
+    "conv_in": "enc.{finest}_conv",
+    "middle_0": "dec.{coarsest}_in0",
+    "middle_attention": "dec.{coarsest}_in0",
+    "middle_1": "dec.{coarsest}_in1",
+    "norm_out": "dec.{finest}_aux_norm",
+    "conv_out": "dec.{finest}_aux_conv",
+}
+LAYERS = {
+    "norm_in": "norm0",
+    "conv_in": "conv0",
+    "embedding": "affine",
+    "norm_out": "norm1",
+    "conv_out": "conv1",
+    "skip": "skip",
+    "norm": "norm2",
+    "qkv": "qkv",
+    "out": "proj",
+}
+LEAVES = {"kernel": "weight", "scale": "weight", "frequencies": "freqs"}
+DENSE_PARTS = ("classes", "augmentation", "embedding_0", "embedding_1")
+
+
+def _grouped(a):
+    """q0 k0 v0 q1 ... to q0 q1 ... k0 k1 ... v0 v1 ..., along the last axis."""
+    return a.reshape(*a.shape[:-1], -1, 3).swapaxes(-1, -2).reshape(a.shape)
+
+
+def _interleaved(a):
+    return a.reshape(*a.shape[:-1], 3, -1).swapaxes(-1, -2).reshape(a.shape)
+
+
+def _layout(part, inner, leaf):
+    if leaf != "kernel":
+        layout = SAME
+    elif part in DENSE_PARTS or inner == ["embedding"]:
+        layout = DENSE
+    else:
+        layout = CONV
+    if inner != ["qkv"]:
+        return layout
+    return Layout(lambda a: _grouped(layout.to_ours(a)), lambda a: layout.to_theirs(_interleaved(a)))
