@@ -10,9 +10,10 @@ from typing import Any
 
 import flax.linen as nn
 
+from models.edm2 import EDM2
 from models.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {"edm2": EDM2, "unet": UNet}
 
 
 def names() -> list[str]:
