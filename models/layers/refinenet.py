@@ -30,7 +30,7 @@ def pool5(x: jax.Array, kind: str) -> jax.Array:
     """The "max" or the "mean" of every 5x5 window, with stride 1: (B, H, W, C) to (B, H, W, C).
 
     Beyond the border are zeros for the mean, which divides by 25 everywhere, and nothing for the maximum. Shifts along one
-    axis, then along the other, take ten operations in place of 25 and have a cheap gradient, unlike `lax.reduce_window`.
+    axis, then along the other, are many times as fast on CPU as `lax.reduce_window`, above all their gradient.
     """
     combine, fill = {"max": (jnp.maximum, -jnp.inf), "mean": (jnp.add, 0.0)}[kind]
     for axis in (1, 2):
