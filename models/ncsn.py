@@ -9,8 +9,9 @@ followed by one refine block for each stage, from the coarsest to the finest (`m
 
 **What goes in and out.** `noise_level` is log(sigma), and the output is sigma times the score: `ScorePrediction`. (The
 published code has the index of sigma for the one and the score for the other, and divides NCSNv2's output by sigma
-itself.) The published networks were trained on data in [0, 1] and map it to [-1, 1] at their entry. With `centered`, the
-default, x is data in [-1, 1], where every sigma is twice as large as published; without, it is data in [0, 1].
+itself.) The published networks were trained on data in [0, 1], in whose units their sigmas are, and map it to [-1, 1] at
+their entry. With `centered`, the default, x comes as data in [-1, 1]; where `noise_level` stays in the published unit
+(`ScorePrediction(sigma_scale=0.5)`), the output is the published one, since sigma times the score has no unit.
 
 Published sizes: 128 channels (64 for MNIST). NCSN: sigma from 1 to 0.01 in 10 levels. NCSNv2: up to 64 pixels the
 defaults; `SIZES` has the stages for 128 and 256 pixels.
@@ -47,8 +48,8 @@ class NCSN(nn.Module):
         channel_multipliers: channels of each stage, finest first, in units of `channels`.
         dilations: of the convolutions of each stage. A stage after the first halves the resolution where this is 1.
         num_scales: number of noise levels, in a geometric sequence.
-        sigma_min, sigma_max: its ends, in the units of x.
-        centered: whether x is data in [-1, 1]; else in [0, 1]. Either way the network inside learns the score of [0, 1].
+        sigma_min, sigma_max: its ends, in the unit of `noise_level`.
+        centered: whether x is data in [-1, 1]; else in [0, 1].
         dropout: rate of the dropout in each residual block, in training; published networks have none.
         num_classes: 0 for an unconditional network; else `condition` holds labels below it, and the norms have parameters
             for each class at each noise level; published networks have none.
@@ -60,8 +61,8 @@ class NCSN(nn.Module):
     channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
     dilations: tuple[int, ...] = (1, 1, 2, 4)
     num_scales: int = 10
-    sigma_min: float = 0.02
-    sigma_max: float = 2.0
+    sigma_min: float = 0.01
+    sigma_max: float = 1.0
     centered: bool = True
     dropout: float = 0.0
     num_classes: int = 0
@@ -100,8 +101,7 @@ class NCSN(nn.Module):
             index = index * self.num_classes + condition
         rows = self.num_scales * max(self.num_classes, 1)
         score = _refine(self, x, index, rows, rows, dropout_keys)
-        sigma = jnp.exp(noise_level) / (2 if self.centered else 1)
-        return sigma.astype(jnp.float32)[:, None, None, None] * score
+        return jnp.exp(noise_level.astype(jnp.float32))[:, None, None, None] * score
 
     def nearest(self, noise_level: jax.Array) -> jax.Array:
         """The index (B,) of the noise level nearest in log(sigma), from 0 for `sigma_max` down to `sigma_min`."""

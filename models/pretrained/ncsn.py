@@ -2,7 +2,7 @@
 
 The tensors are those of the PyTorch modules CondRefineNetDilated (NCSN), NCSNv2, NCSNv2Deeper (128 pixels) and
 NCSNv2Deepest (256 pixels) without the prefix `module.` that data-parallel training adds. Not weights, and not of the
-mapping: `SIGMAS`, NCSNv2's list of noise levels in units of data in [0, 1].
+mapping: `SIGMAS`, NCSNv2's list of noise levels, for data in [0, 1].
 
 Sources: https://github.com/ermongroup/ncsn/blob/master/models/cond_refinenet_dilated.py,
 https://github.com/ermongroup/ncsnv2/blob/master/models/ncsnv2.py. The modules of
