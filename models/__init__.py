@@ -10,10 +10,18 @@ from typing import Any
 
 import flax.linen as nn
 
+from models.edm2 import EDM2
+from models.ncsn import NCSN, NCSNv2
 from models.ncsnpp import NCSNpp
 from models.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"ncsnpp": NCSNpp, "unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {
+    "edm2": EDM2,
+    "ncsn": NCSN,
+    "ncsnpp": NCSNpp,
+    "ncsnv2": NCSNv2,
+    "unet": UNet,
+}
 
 
 def names() -> list[str]:

@@ -113,6 +113,7 @@ class Conv(nn.Module):
         kernel_size: side of the square kernel.
         init_scale: variance of the kernel relative to Glorot's; 0 starts the layer at zero, as the last layer of a
             residual branch wants it.
+        fan: "fan_avg", the mean above; or "fan_in" to scale by it alone. PyTorch's default kernel is that at 1/3.
         dtype: of the computation; parameters are float32.
     """
 
@@ -123,21 +124,22 @@ class Conv(nn.Module):
     init_scale: float = 1.0
     use_bias: bool = True
     dtype: jnp.dtype = jnp.float32
+    fan: Literal["fan_avg", "fan_in"] = "fan_avg"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (N, H, W, C) to (N, ceil(H / stride), ceil(W / stride), features)."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
-        kernel = self.param("kernel", scaled_init(self.init_scale), shape, jnp.float32)
+        kernel = self.param("kernel", scaled_init(self.init_scale, self.fan), shape, jnp.float32)
         y = convolution(x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, dilation=self.dilation)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         return y
 
 
-def scaled_init(scale: float) -> nn.initializers.Initializer:
-    """DDPM's initializer: uniform, variance `scale / mean(fan_in, fan_out)`; all zeros for `scale` 0."""
-    return nn.initializers.variance_scaling(scale, "fan_avg", "uniform") if scale else nn.initializers.zeros
+def scaled_init(scale: float, fan: str = "fan_avg") -> nn.initializers.Initializer:
+    """DDPM's initializer: uniform, variance `scale / mean(fan_in, fan_out)`, or over `fan`; all zeros for `scale` 0."""
+    return nn.initializers.variance_scaling(scale, fan, "uniform") if scale else nn.initializers.zeros
 
 
 def _pair(value: int | Sequence[int]) -> Pair:

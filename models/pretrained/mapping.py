@@ -104,7 +104,7 @@ def to_tensors(variables: Any, mapping: Mapping[Path, Weight]) -> dict[str, np.n
         weight = mapping[path]
         parts = np.split(np.asarray(array), len(weight.parts), -1) if len(weight.parts) > 1 else [np.asarray(array)]
         for name, part in zip(weight.parts, parts, strict=True):
-            tensors[name] = np.ascontiguousarray(weight.layout.to_theirs(part))
+            tensors[name] = np.asarray(weight.layout.to_theirs(part), order="C")
     return tensors
 
 

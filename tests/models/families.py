@@ -25,6 +25,7 @@ class Family:
         shape: of one input.
         levels: noise levels, in the unit of the network.
         classes: whether it can be class-conditional.
+        sees_noise_level: whether it is told the noise level.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Family:
     shape: tuple[int, ...] = (8, 12, 2)
     levels: tuple[float, ...] = (10.0, 40.0, 60.0, 90.0)
     classes: bool = True
+    sees_noise_level: bool = True
 
     def network(self, **changes):
         """The module, with dropout, and class-conditional if it can be."""
@@ -56,6 +58,24 @@ FAMILIES = {
     family.name: family
     for family in (
         Family(
+            "edm2",
+            {
+                "channels": 8,
+                "channel_multipliers": (1, 2),
+                "blocks_per_level": 1,
+                "attention_resolutions": (4,),
+                "head_channels": 8,
+            },
+            {"channel_multipliers": (1,)},
+            levels=(-1.0, -0.3, 0.2, 0.7),
+        ),
+        Family(
+            "ncsn",
+            {"channels": 8, "channel_multipliers": (1, 2, 2), "dilations": (1, 1, 2), "num_scales": 4},
+            {"channel_multipliers": (1,), "dilations": (1,)},
+            levels=(-4.0, -2.0, -1.0, 0.5),
+        ),
+        Family(
             "ncsnpp",
             {
                 "channels": 8,
@@ -67,6 +87,12 @@ FAMILIES = {
             },
             {"channel_multipliers": (1,)},
             levels=(-4.0, -1.0, 1.0, 3.0),
+        ),
+        Family(
+            "ncsnv2",
+            {"channels": 8, "channel_multipliers": (1, 2, 2), "dilations": (1, 1, 2)},
+            {"channel_multipliers": (1,), "dilations": (1,)},
+            sees_noise_level=False,
         ),
         Family(
             "unet",

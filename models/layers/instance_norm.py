@@ -1,0 +1,62 @@
+"""InstanceNorm++: each channel of each image is normalized, and what that forgets, the channels' means, is added back.
+
+    y_c = scale_c ((x_c - mean_c) / sqrt(var_c + epsilon) + mean_scale_c (mean_c - m) / sqrt(v + epsilon)) + bias_c
+
+with mean_c and var_c over the pixels, and m and v the mean and the (unbiased) variance of the means over the channels.
+
+Source: Song and Ermon (2019), https://arxiv.org/abs/1907.05600, appendix A;
+https://github.com/ermongroup/ncsn/blob/master/models/cond_refinenet_dilated.py for the constants.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+
+class InstanceNormPlus(nn.Module):
+    """InstanceNorm++ with learned scale, mean_scale and bias per channel, of which each condition can have its own.
+
+    The statistics are float32.
+
+    Attributes:
+        num_conditions: 0 for one set of parameters; else a table with a set for each.
+        dtype: of the result; parameters are float32.
+    """
+
+    num_conditions: int = 0
+    epsilon: float = 1e-5
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
+        """Maps (B, H, W, C) with the condition (B,), an index below `num_conditions`, to (B, H, W, C); C is above 1."""
+        channels = x.shape[-1]
+        if self.num_conditions:
+            table = self.param("table", _table, (self.num_conditions, 3 * channels), jnp.float32)
+            scale, mean_scale, bias = jnp.split(table[condition], 3, axis=-1)
+        else:
+            scale = self.param("scale", _near_one, (channels,), jnp.float32)
+            mean_scale = self.param("mean_scale", _near_one, (channels,), jnp.float32)
+            bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
+
+        x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+        mean = x.mean((1, 2))
+        variance = jnp.mean(jnp.square(x - mean[:, None, None]), (1, 2))
+        centred = mean - mean.mean(-1, keepdims=True)
+        relative = centred * lax.rsqrt(jnp.sum(jnp.square(centred), -1, keepdims=True) / (channels - 1) + self.epsilon)
+        # All that varies with the pixel is one multiplication and one addition, forward and backward.
+        factor = scale * lax.rsqrt(variance + self.epsilon)
+        offset = scale * mean_scale * relative + bias - mean * factor
+        return (x * factor[:, None, None] + offset[:, None, None]).astype(self.dtype)
+
+
+def _near_one(key, shape, dtype):
+    return 1 + 0.02 * jax.random.normal(key, shape, dtype)
+
+
+def _table(key, shape, dtype):
+    """Scales and mean_scales near 1, biases 0."""
+    conditions, width = shape
+    ones = _near_one(key, (conditions, 2 * (width // 3)), dtype)
+    return jnp.concatenate([ones, jnp.zeros((conditions, width // 3), dtype)], -1)

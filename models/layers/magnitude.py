@@ -1,0 +1,135 @@
+"""Layers that preserve magnitude: with inputs of unit variance their outputs have it too, whatever was learned.
+
+A network made of them needs no group norm, and its weights can grow or shrink without effect: only their directions
+count. The magnitude of an array is its root mean square. A sum, a concatenation and a nonlinearity are divided by the
+magnitude that they give to independent inputs of unit variance; a convolution uses normalized weights.
+
+Source: Karras et al. (2024), https://arxiv.org/abs/2312.02696, appendix B;
+https://github.com/NVlabs/edm2/blob/main/training/networks_edm2.py for the constants that the text leaves open.
+"""
+
+import math
+from collections.abc import Sequence
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax import lax
+
+from models.layers.convolution import convolution
+
+EPSILON = 1e-4
+
+
+def normalize(x: jax.Array, axis: int | Sequence[int]) -> jax.Array:
+    """x divided by its root mean square over the axes (plus 1e-4), eq. 47; the magnitude is taken in float32."""
+    wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
+    square = jnp.mean(jnp.square(wide), axis, keepdims=True)
+    # The gradient of sqrt at 0 is infinite, and times 0 it would be NaN: an image that is 0 everywhere may occur.
+    magnitude = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
+    return x / (magnitude + EPSILON).astype(x.dtype)
+
+
+def normalize_kernel(kernel: jax.Array) -> jax.Array:
+    """A kernel (..., in, out) with the weights of every output at magnitude 1."""
+    return normalize(kernel, tuple(range(kernel.ndim - 1)))
+
+
+def mp_silu(x: jax.Array) -> jax.Array:
+    """SiLU over its magnitude for normal inputs, eq. 81."""
+    return nn.silu(x) / 0.596
+
+
+def mp_sum(a: jax.Array, b: jax.Array, balance: float) -> jax.Array:
+    """The sum of (1 - balance) a and balance b over its magnitude, eq. 88."""
+    scale = math.hypot(1 - balance, balance)
+    return a * ((1 - balance) / scale) + b * (balance / scale)
+
+
+def mp_concat(a: jax.Array, b: jax.Array, balance: float) -> jax.Array:
+    """Joins channels such that b has the share `balance` of the whole however many channels it has, eq. 103."""
+    channels = a.shape[-1] + b.shape[-1]
+    scale = math.sqrt(channels) / math.hypot(1 - balance, balance)
+    a = a * (scale * (1 - balance) / math.sqrt(a.shape[-1]))
+    b = b * (scale * balance / math.sqrt(b.shape[-1]))
+    return jnp.concatenate([a, b], axis=-1)
+
+
+class MPFourier(nn.Module):
+    """sqrt(2) cos(w noise_level + phase) with fixed random w ~ N(0, (2 pi)^2), phase ~ U(0, 2 pi), eq. 75.
+
+    Frequencies and phases are stored with the weights, so that a checkpoint holds them, but receive no gradient.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, noise_level: jax.Array) -> jax.Array:
+        """Maps (B,) to (B, features) float32."""
+        shape = (self.features,)
+        frequencies = self.param("frequencies", nn.initializers.normal(2 * math.pi), shape, jnp.float32)
+        phases = self.param("phases", nn.initializers.uniform(2 * math.pi), shape, jnp.float32)
+        angles = noise_level.astype(jnp.float32)[:, None] * frequencies + phases
+        return math.sqrt(2) * jnp.cos(lax.stop_gradient(angles))
+
+
+class MPDense(nn.Module):
+    """x W / sqrt(in) with W normalized, times a gain; no bias, eq. 47. Its kernel starts as N(0, 1).
+
+    Attributes:
+        features: of the output.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array, gain: jax.Array | float = 1.0) -> jax.Array:
+        """Maps (B, in) to (B, features) in the dtype of x."""
+        kernel = self.param("kernel", nn.initializers.normal(1.0), (x.shape[-1], self.features), jnp.float32)
+        return x @ (normalize_kernel(kernel) * (gain / math.sqrt(x.shape[-1]))).astype(x.dtype)
+
+
+class MPConv(nn.Module):
+    """Convolution with a normalized kernel over sqrt(fan in), times a gain; no bias, eq. 47. The kernel starts as N(0, 1).
+
+    Attributes:
+        features: channels of the output.
+        kernel_size: side of the square kernel.
+    """
+
+    features: int
+    kernel_size: int = 3
+
+    @nn.compact
+    def __call__(self, x: jax.Array, gain: jax.Array | float = 1.0) -> jax.Array:
+        """Maps (B, H, W, C) to (B, H, W, features) in the dtype of x."""
+        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        kernel = self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32)
+        kernel = normalize_kernel(kernel) * (gain / math.sqrt(math.prod(shape[:-1])))
+        return convolution(x, kernel.astype(x.dtype))
+
+
+class CosineAttention(nn.Module):
+    """Self-attention over the pixels with q, k, v normalized in each head, joined to x by `mp_sum`.
+
+    So no logit exceeds sqrt(head channels), whatever was learned. The channels of the layer `qkv` are ordered by head, then
+    by channel of the head, then q, k, v.
+
+    Attributes:
+        num_heads: divides the channels.
+        balance: share of the result in the sum.
+    """
+
+    num_heads: int
+    balance: float = 0.3
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Maps (B, H, W, C) to (B, H, W, C)."""
+        _, height, _, channels = x.shape
+        qkv = MPConv(3 * channels, 1, name="qkv")(x)
+        qkv = rearrange(qkv, "b h w (n c three) -> three b (h w) n c", three=3, n=self.num_heads)
+        h = jax.nn.dot_product_attention(*normalize(qkv, -1))
+        h = rearrange(h, "b (h w) n c -> b h w (n c)", h=height)
+        return mp_sum(x, MPConv(channels, 1, name="out")(h), self.balance)
