@@ -25,6 +25,7 @@ class Family:
         shape: of one input.
         levels: noise levels, in the unit of the network.
         classes: whether it can be class-conditional.
+        blind: whether it knows the noise level from the image alone.
     """
 
     name: str
@@ -33,6 +34,7 @@ class Family:
     shape: tuple[int, ...] = (8, 12, 2)
     levels: tuple[float, ...] = (10.0, 40.0, 60.0, 90.0)
     classes: bool = True
+    blind: bool = False
 
     def network(self, **changes):
         """The module, with dropout, and class-conditional if it can be."""
@@ -52,9 +54,26 @@ def _create(name, options):
     return models.create(name, **dict(options))
 
 
+REFINENET = {"channels": 8, "channel_multipliers": (1, 2, 2), "dilations": (1, 1, 2)}
+ONE_STAGE = {"channel_multipliers": (1,), "dilations": (1,)}
+
 FAMILIES = {
     family.name: family
     for family in (
+        Family(
+            "edm2",
+            {
+                "channels": 8,
+                "channel_multipliers": (1, 2),
+                "blocks_per_level": 1,
+                "attention_resolutions": (4,),
+                "head_channels": 8,
+            },
+            {"channel_multipliers": (1,)},
+            levels=(-0.8, -0.3, 0.2, 0.9),
+        ),
+        Family("ncsn", REFINENET, ONE_STAGE, levels=(-0.5, -1.6, -2.7, -4.0)),
+        Family("ncsnv2", REFINENET, ONE_STAGE, levels=(-0.5, -1.6, -2.7, -4.0), blind=True),
         Family(
             "unet",
             {
