@@ -25,7 +25,7 @@ class Family:
         shape: of one input.
         levels: noise levels, in the unit of the network.
         classes: whether it can be class-conditional.
-        sees_noise_level: whether it is told the noise level.
+        blind: whether it knows the noise level from the image alone.
     """
 
     name: str
@@ -34,7 +34,7 @@ class Family:
     shape: tuple[int, ...] = (8, 12, 2)
     levels: tuple[float, ...] = (10.0, 40.0, 60.0, 90.0)
     classes: bool = True
-    sees_noise_level: bool = True
+    blind: bool = False
 
     def network(self, **changes):
         """The module, with dropout, and class-conditional if it can be."""
@@ -54,6 +54,9 @@ def _create(name, options):
     return models.create(name, **dict(options))
 
 
+REFINENET = {"channels": 8, "channel_multipliers": (1, 2, 2), "dilations": (1, 1, 2)}
+ONE_STAGE = {"channel_multipliers": (1,), "dilations": (1,)}
+
 FAMILIES = {
     family.name: family
     for family in (
@@ -67,14 +70,9 @@ FAMILIES = {
                 "head_channels": 8,
             },
             {"channel_multipliers": (1,)},
-            levels=(-1.0, -0.3, 0.2, 0.7),
+            levels=(-0.8, -0.3, 0.2, 0.9),
         ),
-        Family(
-            "ncsn",
-            {"channels": 8, "channel_multipliers": (1, 2, 2), "dilations": (1, 1, 2), "num_scales": 4},
-            {"channel_multipliers": (1,), "dilations": (1,)},
-            levels=(-4.0, -2.0, -1.0, 0.5),
-        ),
+        Family("ncsn", REFINENET, ONE_STAGE, levels=(-0.5, -1.6, -2.7, -4.0)),
         Family(
             "ncsnpp",
             {
@@ -88,12 +86,7 @@ FAMILIES = {
             {"channel_multipliers": (1,)},
             levels=(-4.0, -1.0, 1.0, 3.0),
         ),
-        Family(
-            "ncsnv2",
-            {"channels": 8, "channel_multipliers": (1, 2, 2), "dilations": (1, 1, 2)},
-            {"channel_multipliers": (1,), "dilations": (1,)},
-            sees_noise_level=False,
-        ),
+        Family("ncsnv2", REFINENET, ONE_STAGE, levels=(-0.5, -1.6, -2.7, -4.0), blind=True),
         Family(
             "unet",
             {
