@@ -10,10 +10,12 @@ from typing import Any
 
 import flax.linen as nn
 
+from models.adm import ADM
+from models.ddpm import DDPM
 from models.ncsnpp import NCSNpp
 from models.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"ncsnpp": NCSNpp, "unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {"adm": ADM, "ddpm": DDPM, "ncsnpp": NCSNpp, "unet": UNet}
 
 
 def names() -> list[str]:

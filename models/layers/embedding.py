@@ -7,7 +7,9 @@ import jax
 import jax.numpy as jnp
 
 
-def positional_embedding(noise_level: jax.Array, features: int, max_period: float = 10_000.0) -> jax.Array:
+def positional_embedding(
+    noise_level: jax.Array, features: int, max_period: float = 10_000.0, *, adm: bool = False
+) -> jax.Array:
     """The transformer's encoding of a real number: sines, then cosines, of frequencies from 1 down to 1 / max_period.
 
     Made for levels that span hundreds, such as `999 t`.
@@ -16,6 +18,9 @@ def positional_embedding(noise_level: jax.Array, features: int, max_period: floa
     Args:
         noise_level: (B,).
         features: an even number of at least 4.
+        adm: as ADM has it, the cosines before the sines and the frequencies a geometric sequence that would reach
+            1 / max_period one step after its last (https://github.com/openai/guided-diffusion,
+            guided_diffusion/nn.py, `timestep_embedding`).
 
     Returns:
         (B, features) float32.
@@ -23,9 +28,11 @@ def positional_embedding(noise_level: jax.Array, features: int, max_period: floa
     if features < 4 or features % 2:
         raise ValueError(f"positional_embedding: features={features} must be even and at least 4")
     half = features // 2
-    frequencies = jnp.exp(-math.log(max_period) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
+    steps = half if adm else half - 1
+    frequencies = jnp.exp(-math.log(max_period) / steps * jnp.arange(half, dtype=jnp.float32))
     angles = noise_level.astype(jnp.float32)[:, None] * frequencies
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    sines, cosines = jnp.sin(angles), jnp.cos(angles)
+    return jnp.concatenate([cosines, sines] if adm else [sines, cosines], axis=-1)
 
 
 class FourierEmbedding(nn.Module):
