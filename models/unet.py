@@ -48,8 +48,9 @@ class UNet(nn.Module):
         head_channels: channels of each head; their number then grows with the channels.
         dropout: rate of the dropout in each residual block, in training.
         num_classes: 0 for an unconditional network; else `condition` holds labels below it.
-        embedding: of the noise level; "positional" (DDPM) or "positional_adm" (ADM; see `positional_embedding`) for levels
-            that span hundreds (`999 t`), "fourier" for levels of order one (`log(sigma) / 4`).
+        embedding: of the noise level; "positional" (DDPM) or "positional_adm" (ADM: cosines first, and without the endpoint
+            of `positional_embedding`) for levels that span hundreds (`999 t`), "fourier" for levels of order one
+            (`log(sigma) / 4`).
         fourier_scale: standard deviation of the Fourier frequencies.
         scale_shift: whether the embedding scales and shifts after the norm (ADM) or shifts before it (DDPM).
         resampling: how the resolution changes between levels: "conv" pools or repeats pixels and convolves, "plain" does
@@ -210,7 +211,8 @@ class UNet(nn.Module):
         if self.embedding == "fourier":
             embedding = FourierEmbedding(2 * self.channels, self.fourier_scale, name="fourier")(noise_level)
         else:
-            embedding = positional_embedding(noise_level, self.channels, adm=self.embedding == "positional_adm")
+            adm = self.embedding == "positional_adm"
+            embedding = positional_embedding(noise_level, self.channels, endpoint=not adm, cosine_first=adm)
         dense = [nn.Dense(width, kernel_init=scaled_init(1.0), dtype=dtype, name=f"embedding_{i}") for i in range(2)]
         embedding = dense[1](nn.swish(dense[0](embedding)))
         if self.num_classes:

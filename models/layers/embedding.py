@@ -8,19 +8,25 @@ import jax.numpy as jnp
 
 
 def positional_embedding(
-    noise_level: jax.Array, features: int, max_period: float = 10_000.0, *, adm: bool = False
+    noise_level: jax.Array,
+    features: int,
+    max_period: float = 10_000.0,
+    *,
+    endpoint: bool = True,
+    cosine_first: bool = False,
 ) -> jax.Array:
     """The transformer's encoding of a real number: sines, then cosines, of frequencies from 1 down to 1 / max_period.
 
     Made for levels that span hundreds, such as `999 t`.
-    Source: Ho et al. (2020), https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/nn.py.
+    Source: Ho et al. (2020), https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/nn.py; without the
+    endpoint and with cosines first, Dhariwal and Nichol (2021),
+    https://github.com/openai/guided-diffusion/blob/main/guided_diffusion/nn.py.
 
     Args:
         noise_level: (B,).
         features: an even number of at least 4.
-        adm: as ADM has it, the cosines before the sines and the frequencies a geometric sequence that would reach
-            1 / max_period one step after its last (https://github.com/openai/guided-diffusion,
-            guided_diffusion/nn.py, `timestep_embedding`).
+        endpoint: whether the last frequency is 1 / max_period itself; else it is the one before a next that would be.
+        cosine_first: whether the cosines stand before the sines.
 
     Returns:
         (B, features) float32.
@@ -28,11 +34,11 @@ def positional_embedding(
     if features < 4 or features % 2:
         raise ValueError(f"positional_embedding: features={features} must be even and at least 4")
     half = features // 2
-    steps = half if adm else half - 1
+    steps = half - 1 if endpoint else half
     frequencies = jnp.exp(-math.log(max_period) / steps * jnp.arange(half, dtype=jnp.float32))
     angles = noise_level.astype(jnp.float32)[:, None] * frequencies
-    sines, cosines = jnp.sin(angles), jnp.cos(angles)
-    return jnp.concatenate([cosines, sines] if adm else [sines, cosines], axis=-1)
+    waves = [jnp.cos(angles), jnp.sin(angles)] if cosine_first else [jnp.sin(angles), jnp.cos(angles)]
+    return jnp.concatenate(waves, axis=-1)
 
 
 class FourierEmbedding(nn.Module):

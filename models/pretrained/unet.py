@@ -1,7 +1,7 @@
 """What the mappings of the U-Nets have in common: our modules, one by one, under the names of another code base.
 
 A mapping first says which module of theirs each of ours is ("down_0_1" is "down_blocks.0.resnets.1"), then what the layers
-within a residual block and within an attention are called. The leaves follow PyTorch.
+within a residual block and within an attention are called.
 """
 
 from collections.abc import Iterator, Mapping
@@ -28,28 +28,28 @@ class Layer(NamedTuple):
     bias: Layout = SAME
     leaves: Mapping[str, str] = LEAVES
 
-    def weight(self, prefix: str, leaf: str, ndim: int) -> Weight:
-        """The weight named `leaf` here, which has `ndim` axes, of this layer of their module `prefix`."""
+    def weight(self, module: str, leaf: str, ndim: int, separator: str) -> Weight:
+        """The weight named `leaf` here, which has `ndim` axes, of this layer of their module."""
         names = (self.names,) if isinstance(self.names, str) else self.names
-        names = tuple(".".join(part for part in (prefix, name, self.leaves[leaf]) if part) for name in names)
+        names = tuple(separator.join(part for part in (module, name, self.leaves[leaf]) if part) for name in names)
         layout = {"kernel": self.kernel or (CONV if ndim == 4 else DENSE), "bias": self.bias}.get(leaf, SAME)
         return Weight(names[0] if len(names) == 1 else names, layout)
 
 
 class Place(NamedTuple):
-    """One of our modules in the file: the name of theirs, and its layers; none for a module that is a layer itself."""
+    """One of our modules in the file: the name of theirs, and its layers by our names; "" is a module that is a layer."""
 
     name: str
-    layers: Mapping[str, Layer] = {}
+    layers: Mapping[str, Layer] = {"": Layer("")}
 
 
-def weights(shapes: Any, places: Mapping[str, Place]) -> dict[Path, Weight]:
+def weights(shapes: Any, places: Mapping[str, Place], separator: str = ".") -> dict[Path, Weight]:
     """The mapping of a U-Net's variables (or their shapes), given where each of its modules is in the file."""
     mapping = {}
     for path, array in flatten(shapes).items():
         _, module, *layer, leaf = path
         place = places[module]
-        mapping[path] = (place.layers[layer[0]] if layer else Layer("")).weight(place.name, leaf, len(array.shape))
+        mapping[path] = place.layers["".join(layer)].weight(place.name, leaf, len(array.shape), separator)
     return mapping
 
 
