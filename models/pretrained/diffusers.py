@@ -68,6 +68,16 @@ DEFAULTS = {
     "num_class_embeds": None,
     "num_train_timesteps": None,
 }
+# What diffusers' training scripts add in the folder of an exponential moving average: nothing of the architecture.
+OF_AVERAGES = {
+    "decay",
+    "inv_gamma",
+    "min_decay",
+    "optimization_step",
+    "power",
+    "update_after_step",
+    "use_ema_warmup",
+}
 EMBEDDINGS = {(False, 1): "positional", (True, 0): "positional_adm"}  # by flip_sin_to_cos and freq_shift
 PADDINGS = {0: "strided", 1: "strided_symmetric"}  # by downsample_padding
 # Whether the block attends, and what changes the resolution after it; None leaves that to downsample_type, upsample_type.
@@ -144,7 +154,7 @@ def from_config(config: Mapping[str, Any]) -> tuple[UNet, Facts]:
         ValueError: `UNet` cannot express it; the key, its value and what is possible are named.
     """
     for key in config:
-        if key not in DEFAULTS and not key.startswith("_"):
+        if key not in DEFAULTS and key not in OF_AVERAGES and not key.startswith("_"):
             raise ValueError(f"config.json: {key!r} is not a key of UNet2DModel")
     if (kind := config.get("_class_name", "UNet2DModel")) != "UNet2DModel":
         raise _inexpressible("_class_name", kind, "'UNet2DModel'")

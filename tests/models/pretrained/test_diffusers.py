@@ -35,12 +35,27 @@ CIFAR10 = {
     "time_embedding_type": "positional",
     "up_block_types": ["UpBlock2D", "UpBlock2D", "AttnUpBlock2D", "UpBlock2D"],
 }
-# google/ddpm-church-256: the same but for these.
+# google/ddpm-church-256, and the others of 256 px: the same but for these.
 CHURCH = CIFAR10 | {
     "block_out_channels": [128, 128, 256, 256, 512, 512],
     "down_block_types": ["DownBlock2D"] * 4 + ["AttnDownBlock2D", "DownBlock2D"],
     "sample_size": 256,
     "up_block_types": ["UpBlock2D", "AttnUpBlock2D"] + ["UpBlock2D"] * 4,
+}
+# unet/config.json of openai/diffusers-cd_imagenet64_l2 (https://huggingface.co/openai/diffusers-cd_imagenet64_l2), less what
+# is diffusers' default.
+CONSISTENCY = {
+    "attention_head_dim": 64,
+    "attn_norm_num_groups": 32,
+    "block_out_channels": [192, 384, 576, 768],
+    "down_block_types": ["ResnetDownsampleBlock2D"] + ["AttnDownBlock2D"] * 3,
+    "downsample_type": "resnet",
+    "layers_per_block": 3,
+    "num_class_embeds": 1000,
+    "resnet_time_scale_shift": "scale_shift",
+    "sample_size": 64,
+    "up_block_types": ["AttnUpBlock2D"] * 3 + ["ResnetUpsampleBlock2D"],
+    "upsample_type": "resnet",
 }
 # The networks that run: the published ones at reduced width, and the other things that UNet2DModel can be.
 REDUCED = {
@@ -51,20 +66,16 @@ REDUCED = {
         "up_block_types": ["AttnUpBlock2D", "UpBlock2D"],
         "sample_size": 8,
     },
-    # The layout of openai/diffusers-cd_imagenet64_l2, which is ADM.
-    "adm": {
+    "adm": CONSISTENCY
+    | {
         "attention_head_dim": 16,
-        "attn_norm_num_groups": 32,
-        "block_out_channels": [32, 64, 96],
-        "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D", "AttnDownBlock2D"],
-        "downsample_type": "resnet",
+        "block_out_channels": [32, 96],
+        "down_block_types": ["ResnetDownsampleBlock2D", "AttnDownBlock2D"],
         "layers_per_block": 1,
         "num_class_embeds": 5,
         "out_channels": 6,
-        "resnet_time_scale_shift": "scale_shift",
         "sample_size": [8, 12],
-        "up_block_types": ["AttnUpBlock2D", "AttnUpBlock2D", "ResnetUpsampleBlock2D"],
-        "upsample_type": "resnet",
+        "up_block_types": ["AttnUpBlock2D", "ResnetUpsampleBlock2D"],
     },
     # diffusers' defaults, and images to condition on.
     "defaults": {
@@ -152,11 +163,15 @@ def test_the_import_of_an_export_is_the_identity(case):
 
 @pytest.mark.parametrize(
     "config, name, options, count",
-    [(CIFAR10, "ddpm", {}, 35746307), (CHURCH, "ddpm", {"channel_multipliers": (1, 1, 2, 2, 4, 4)}, 113673219)],
-    ids=["cifar10", "church"],
+    [
+        (CIFAR10, "ddpm", {}, 35746307),
+        (CHURCH, "ddpm", {"channel_multipliers": (1, 1, 2, 2, 4, 4)}, 113673219),
+        (CONSISTENCY, "adm", {"num_classes": 1000}, 295899267),
+    ],
+    ids=["cifar10", "church", "consistency"],
 )
-def test_published_files_are_the_papers_network(config, name, options, count):
-    """35.7 M and 114 M in DDPM's appendix B; the counts are those of diffusers' own networks."""
+def test_published_files_are_the_papers_networks(config, name, options, count):
+    """35.7 M and 114 M in DDPM's appendix B; the counts are those of diffusers' own networks. None of them has dropout."""
     network, facts = from_config(config)
     paper = models.create(name, **options, dropout=0.0)
     assert {k: getattr(paper, k) for k in models.options("unet")} == {
@@ -196,6 +211,11 @@ def test_published_files_are_the_papers_network(config, name, options, count):
 def test_what_cannot_be_expressed_is_refused_by_its_key(change, message):
     with pytest.raises(ValueError, match=message):
         from_config(CIFAR10 | change)
+
+
+def test_keys_of_moving_averages_and_those_of_the_first_release_are_understood():
+    blocks = {key: [f"UNetRes{name}" for name in CIFAR10[key]] for key in ("down_block_types", "up_block_types")}
+    assert from_config(CIFAR10 | blocks | {"decay": 0.9999, "power": 0.75}) == from_config(CIFAR10)
 
 
 def test_networks_that_the_peer_does_not_have_are_refused():
