@@ -10,12 +10,16 @@ from typing import Any
 
 import flax.linen as nn
 
+from models.adm import ADM
+from models.ddpm import DDPM
 from models.edm2 import EDM2
 from models.ncsn import NCSN, NCSNv2
 from models.ncsnpp import NCSNpp
 from models.unet import UNet
 
 NETWORKS: dict[str, type[nn.Module]] = {
+    "adm": ADM,
+    "ddpm": DDPM,
     "edm2": EDM2,
     "ncsn": NCSN,
     "ncsnpp": NCSNpp,

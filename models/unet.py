@@ -4,6 +4,9 @@ Residual blocks run down through ever coarser levels and up again. Every output 
 the input of its counterpart on the way up. Attention mixes pixels at chosen resolutions. The noise level (and the
 class) enters every block through one embedding.
 
+`UNet` has every option of the family; `models/ddpm.py` and `models/adm.py` are the same network with the defaults of
+their papers.
+
 Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Dhariwal and Nichol (2021),
 https://arxiv.org/abs/2105.05233.
 """
@@ -21,41 +24,54 @@ from models.layers.resampling import RESAMPLINGS
 from models.layers.residual import ResidualBlock
 
 CHOICES = {
-    "embedding": ("positional", "fourier"),
-    "resampling": ("conv", "plain", "block"),
+    "embedding": ("positional", "positional_adm", "fourier"),
+    "resampling": ("conv", "plain", "block", "strided", "strided_symmetric"),
+    "up_attention": ("block", "level"),
     "dtype": ("float32", "bfloat16"),
 }
+PADDINGS = {"strided": "SAME", "strided_symmetric": ((1, 1), (1, 1))}  # of the strided convolution, by `resampling`
 
 
 class UNet(nn.Module):
     """U-Net of the DDPM family; its last layer starts at zero, and so does its output.
 
     Attributes:
-        channels: channels of the finest level.
-        channel_multipliers: channels of each level, finest first, in units of `channels`; every further level halves
-            the resolution.
+        channels: the unit of channels; the noise level's embedding has four times as many.
+        channel_multipliers: channels of each level, finest first, in units of `channels` and rounded; every further level
+            halves the resolution. The first convolution has as many as the finest level.
         blocks_per_level: residual blocks of each level on the way down; one more on the way up.
         attention_resolutions: heights in pixels at which every block is followed by attention.
+        up_attention: on the way up, "block" lets attention follow every block (DDPM, ADM), "level" only the last of its
+            level (score_sde's DDPM).
         middle_attention: whether attention stands between the two blocks of the coarsest level.
         num_heads: heads of each attention, where `head_channels` is 0.
         head_channels: channels of each head; their number then grows with the channels.
         dropout: rate of the dropout in each residual block, in training.
         num_classes: 0 for an unconditional network; else `condition` holds labels below it.
-        embedding: of the noise level; "positional" for levels that span hundreds (`999 t`), "fourier" for levels of
-            order one (`log(sigma) / 4`).
+        embedding: of the noise level; "positional" (DDPM) or "positional_adm" (ADM: cosines first, and without the endpoint
+            of `positional_embedding`) for levels that span hundreds (`999 t`), "fourier" for levels of order one
+            (`log(sigma) / 4`).
         fourier_scale: standard deviation of the Fourier frequencies.
         scale_shift: whether the embedding scales and shifts after the norm (ADM) or shifts before it (DDPM).
-        resampling: how the resolution changes between levels: "conv" pools or repeats pixels and convolves (DDPM),
-            "plain" does without the convolution (score_sde's `resamp_with_conv=False`; fastest), "block" does it
-            within a residual block (ADM).
+        resampling: how the resolution changes between levels: "conv" pools or repeats pixels and convolves, "plain" does
+            without the convolution (score_sde's `resamp_with_conv=False`; fastest), "block" does it within a residual
+            block (ADM's `resblock_updown`), "strided" convolves with stride 2 on the way down, zeros added below and to
+            the right (DDPM), "strided_symmetric" the same with zeros on every side (ADM without `resblock_updown`).
+        norm_groups: groups of every group norm; 0 takes 32, or fewer where a group would have less than 4 channels.
+        norm_epsilon: added to the variance in every group norm: 1e-6 (DDPM), 1e-5 (ADM).
+        out_channels: channels of the output; 0 takes as many as the input has. With images to condition on joined to the
+            input's channels, those of x alone.
+        learned_variance: whether the last layer also predicts a variance for each value (iDDPM, ADM). The call returns
+            the mean alone, so that a Denoiser can be made of the network; `mean_and_variance` returns both.
         dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
         remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
     """
 
     channels: int = 128
-    channel_multipliers: tuple[int, ...] = (1, 2, 2, 2)
+    channel_multipliers: tuple[float, ...] = (1, 2, 2, 2)
     blocks_per_level: int = 2
     attention_resolutions: tuple[int, ...] = (16,)
+    up_attention: str = "block"
     middle_attention: bool = True
     num_heads: int = 1
     head_channels: int = 0
@@ -65,10 +81,13 @@ class UNet(nn.Module):
     fourier_scale: float = 16.0
     scale_shift: bool = True
     resampling: str = "conv"
+    norm_groups: int = 0
+    norm_epsilon: float = 1e-6
+    out_channels: int = 0
+    learned_variance: bool = False
     dtype: str = "float32"
     remat: bool = False
 
-    @nn.compact
     def __call__(
         self,
         x: jax.Array,
@@ -81,20 +100,40 @@ class UNet(nn.Module):
         """Maps noisy images to images.
 
         Args:
-            x: (B, H, W, C); H and W divisible by 2 ** (levels - 1).
+            x: (B, H, W, C); H and W divisible by 2 ** (levels - 1). Images to condition on are joined to its channels,
+                behind those of the noisy images; `out_channels` then says how many the latter are.
             noise_level: (B,), in whatever unit the network is trained with.
             condition: (B,) integer labels in [0, num_classes), or None where `num_classes` is 0.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
         Returns:
-            (B, H, W, C) float32.
+            (B, H, W, C) float32, or (B, H, W, out_channels).
 
         Raises:
-            ValueError: for a size that cannot be halved often enough, for an unknown choice, and for a condition or
-                keys missing or in excess.
+            ValueError: for a size that cannot be halved often enough, for heads or groups that do not divide the
+                channels, for an unknown choice, and for a condition or keys missing or in excess.
+        """
+        output = self.mean_and_variance(x, noise_level, condition, train=train, dropout_keys=dropout_keys)
+        return output[..., : self._out_channels(x)]
+
+    @nn.compact
+    def mean_and_variance(
+        self,
+        x: jax.Array,
+        noise_level: jax.Array,
+        condition: jax.Array | None = None,
+        *,
+        train: bool = False,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """As the call itself, with the `learned_variance` behind the mean: (B, H, W, 2 C) float32.
+
+        The second half is v of iDDPM (https://arxiv.org/abs/2102.09672, eq. 15), in [-1, 1] for a reverse variance
+        between the posterior's and the forward process's; without `learned_variance` there is none.
         """
         levels = len(self.channel_multipliers)
+        widths = [round(self.channels * multiplier) for multiplier in self.channel_multipliers]
         checks.choices(self, CHOICES)
         checks.divisible(self, x.shape, 2 ** (levels - 1), f"{levels} levels need")
         checks.condition(self, condition)
@@ -103,34 +142,41 @@ class UNet(nn.Module):
         embedding = self._embed(noise_level, condition, dtype)
         block_type = nn.remat(ResidualBlock) if self.remat else ResidualBlock
         attention_type = nn.remat(Attention) if self.remat else Attention
+        shared = {"dtype": dtype, "norm_groups": self.norm_groups, "norm_epsilon": self.norm_epsilon}
 
         def residual(h, level, name, resampling=None):
             block = block_type(
-                self.channels * self.channel_multipliers[level],
+                widths[level],
                 dropout=self.dropout,
                 scale_shift=self.scale_shift,
                 resampling=resampling,
-                dtype=dtype,
                 name=name,
+                **shared,
             )
             return block(h, embedding, dropout_keys)
 
         def attention(h, name):
+            if self.head_channels and h.shape[-1] % self.head_channels:
+                raise ValueError(
+                    f"{type(self).__name__}: head_channels={self.head_channels} does not divide {h.shape[-1]} channels"
+                )
             heads = h.shape[-1] // self.head_channels if self.head_channels else self.num_heads
-            return attention_type(heads, dtype=dtype, name=name)(h)
+            return attention_type(heads, name=name, **shared)(h)
 
         def resample(h, level, direction):
             name = f"{direction}_{level}_resample"
             if self.resampling == "block":
                 return residual(h, level, name, direction)
+            if direction == "down" and self.resampling in PADDINGS:
+                return Conv(h.shape[-1], stride=2, padding=PADDINGS[self.resampling], dtype=dtype, name=name)(h)
             h = RESAMPLINGS[direction](h)
-            return Conv(h.shape[-1], dtype=dtype, name=name)(h) if self.resampling == "conv" else h
+            return h if self.resampling == "plain" else Conv(h.shape[-1], dtype=dtype, name=name)(h)
 
-        def block(h, level, name):
+        def block(h, level, name, attend=True):
             h = residual(h, level, name)
-            return attention(h, f"{name}_attention") if h.shape[1] in self.attention_resolutions else h
+            return attention(h, f"{name}_attention") if attend and h.shape[1] in self.attention_resolutions else h
 
-        h = Conv(self.channels, dtype=dtype, name="conv_in")(x.astype(dtype))
+        h = Conv(widths[0], dtype=dtype, name="conv_in")(x.astype(dtype))
         skips = [h]
         for level in range(levels):
             for i in range(self.blocks_per_level):
@@ -147,12 +193,17 @@ class UNet(nn.Module):
 
         for level in reversed(range(levels)):
             for i in range(self.blocks_per_level + 1):
-                h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}")
+                attend = self.up_attention == "block" or i == self.blocks_per_level
+                h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}", attend)
             if level > 0:
                 h = resample(h, level, "up")
 
-        h = nn.swish(GroupNorm(dtype=dtype, name="norm_out")(h))
-        return Conv(x.shape[-1], init_scale=0.0, dtype=dtype, name="conv_out")(h).astype(jnp.float32)
+        h = nn.swish(GroupNorm(self.norm_groups, self.norm_epsilon, dtype, name="norm_out")(h))
+        features = self._out_channels(x) * (2 if self.learned_variance else 1)
+        return Conv(features, init_scale=0.0, dtype=dtype, name="conv_out")(h).astype(jnp.float32)
+
+    def _out_channels(self, x):
+        return self.out_channels or x.shape[-1]
 
     def _embed(self, noise_level, condition, dtype):
         """(B,) noise levels and (B,) labels to (B, 4 channels)."""
@@ -160,7 +211,8 @@ class UNet(nn.Module):
         if self.embedding == "fourier":
             embedding = FourierEmbedding(2 * self.channels, self.fourier_scale, name="fourier")(noise_level)
         else:
-            embedding = positional_embedding(noise_level, self.channels)
+            adm = self.embedding == "positional_adm"
+            embedding = positional_embedding(noise_level, self.channels, endpoint=not adm, cosine_first=adm)
         dense = [nn.Dense(width, kernel_init=scaled_init(1.0), dtype=dtype, name=f"embedding_{i}") for i in range(2)]
         embedding = dense[1](nn.swish(dense[0](embedding)))
         if self.num_classes:

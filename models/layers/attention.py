@@ -25,6 +25,7 @@ class Attention(nn.Module):
         skip_rescale: whether the sum is divided by sqrt(2).
         init_scale: variance of the last kernel's initialization, relative to Glorot's.
         qkv_init_scale: that of the first kernel, which makes q, k and v.
+        norm_groups, norm_epsilon: of the group norm, as `GroupNorm` has them.
         dtype: of the computation (the softmax is float32).
     """
 
@@ -33,6 +34,8 @@ class Attention(nn.Module):
     init_scale: float = 0.0
     qkv_init_scale: float = 1.0
     dtype: jnp.dtype = jnp.float32
+    norm_groups: int = 0
+    norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
@@ -40,7 +43,7 @@ class Attention(nn.Module):
         _, height, _, channels = x.shape
         if channels % self.num_heads:
             raise ValueError(f"Attention: num_heads={self.num_heads} does not divide {channels} channels")
-        h = GroupNorm(dtype=self.dtype, name="norm")(x)
+        h = GroupNorm(self.norm_groups, self.norm_epsilon, self.dtype, name="norm")(x)
         qkv = Conv(3 * channels, 1, init_scale=self.qkv_init_scale, dtype=self.dtype, name="qkv")(h)
         q, k, v = rearrange(qkv, "b h w (three n c) -> three b (h w) n c", three=3, n=self.num_heads)
         h = rearrange(jax.nn.dot_product_attention(q, k, v), "b (h w) n c -> b h w (n c)", h=height)

@@ -103,7 +103,7 @@ def transposed_convolution(x: jax.Array, kernel: jax.Array, *, stride: int | Pai
 
 
 class Conv(nn.Module):
-    """Convolution with a bias, "SAME" padding and the initialization of DDPM.
+    """Convolution with a bias and the initialization of DDPM.
 
     Kernels are drawn from U(-a, a) with a = sqrt(3 init_scale / mean(fan_in, fan_out)), biases are zero.
     Source: Ho et al. (2020), https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/nn.py.
@@ -111,6 +111,8 @@ class Conv(nn.Module):
     Attributes:
         features: channels of the output.
         kernel_size: side of the square kernel.
+        padding: "SAME", "VALID" or ((low, high), (low, high)). "SAME" gives an image of even size, at stride 2, a row of
+            zeros below and a column to its right, as TensorFlow does; PyTorch's `padding=1` is ((1, 1), (1, 1)).
         init_scale: variance of the kernel relative to Glorot's; 0 starts the layer at zero, as the last layer of a
             residual branch wants it.
         fan: "fan_avg", the mean above; or "fan_in" to scale by it alone. PyTorch's default kernel is that at 1/3.
@@ -124,14 +126,16 @@ class Conv(nn.Module):
     init_scale: float = 1.0
     use_bias: bool = True
     dtype: jnp.dtype = jnp.float32
+    padding: str | tuple[Pair, Pair] = "SAME"
     fan: Literal["fan_avg", "fan_in"] = "fan_avg"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (N, H, W, C) to (N, ceil(H / stride), ceil(W / stride), features)."""
+        """Maps (N, H, W, C) to (N, H', W', features); "SAME" makes H' and W' ceil(H / stride) and ceil(W / stride)."""
         shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
         kernel = self.param("kernel", scaled_init(self.init_scale, self.fan), shape, jnp.float32)
-        y = convolution(x.astype(self.dtype), kernel.astype(self.dtype), stride=self.stride, dilation=self.dilation)
+        options = {"stride": self.stride, "dilation": self.dilation, "padding": self.padding}
+        y = convolution(x.astype(self.dtype), kernel.astype(self.dtype), **options)
         if self.use_bias:
             y = y + self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32).astype(self.dtype)
         return y

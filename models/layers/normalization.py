@@ -25,6 +25,7 @@ class GroupNorm(nn.Module):
 
     Attributes:
         num_groups: number of groups; 0 takes `group_count`.
+        epsilon: added to the variance.
         dtype: of the result; parameters are float32.
     """
 

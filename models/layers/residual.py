@@ -36,6 +36,7 @@ class ResidualBlock(nn.Module):
         skip_rescale: whether the sum of skip and branch is divided by sqrt(2).
         init_scale: variance of the last kernel's initialization, relative to Glorot's.
         skip_init_scale: that of the skip's convolution.
+        norm_groups, norm_epsilon: of both group norms, as `GroupNorm` has them.
         dtype: of the computation; parameters are float32.
     """
 
@@ -49,6 +50,8 @@ class ResidualBlock(nn.Module):
     init_scale: float = 0.0
     skip_init_scale: float = 1.0
     dtype: jnp.dtype = jnp.float32
+    norm_groups: int = 0
+    norm_epsilon: float = 1e-6
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array | None, dropout_keys: jax.Array | None = None) -> jax.Array:
@@ -63,10 +66,11 @@ class ResidualBlock(nn.Module):
         def resampled(x):
             return resample(x, self.resampling, self.fir_kernel) if self.resampling else x
 
-        h = resampled(nn.swish(GroupNorm(dtype=self.dtype, name="norm_in")(x)))
+        groups = self.norm_groups, self.norm_epsilon
+        norm_in, norm = (GroupNorm(*groups, self.dtype, name=f"norm_{end}") for end in ("in", "out"))
+        h = resampled(nn.swish(norm_in(x)))
         h = Conv(self.features, dtype=self.dtype, name="conv_in")(h)
 
-        norm = GroupNorm(dtype=self.dtype, name="norm_out")
         if embedding is None:
             h = norm(h)
         else:

@@ -1,6 +1,9 @@
 """The U-Net: its symmetries, and how choices and sizes that do not fit are named."""
 
+import functools
+
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -32,9 +35,24 @@ def test_mirrored_kernels_mirror_the_output():
     np.testing.assert_allclose(apply(mirrored, x[:, :, ::-1], level, label), expected, atol=1e-4)
 
 
+def test_images_to_condition_on_change_the_output_and_not_its_channels():
+    """The learned variance stands behind the mean, which alone is the output."""
+    network = UNET.network(**UNET.smaller, out_channels=1, learned_variance=True)
+    x, *rest = (part[:2] for part in UNET.batch())
+    variables = randomized(jax.eval_shape(network.init, jax.random.key(0), x, *rest))
+    apply = jax.jit(network.apply)
+    mean, joined = apply(variables, x, *rest), apply(variables, x.at[..., 1:].add(1), *rest)
+    both = jax.jit(functools.partial(network.apply, method="mean_and_variance"))(variables, x, *rest)
+    assert mean.shape == (*x.shape[:3], 1) and both.shape == (*x.shape[:3], 2)
+    np.testing.assert_allclose(mean, both[..., :1], atol=1e-5)
+    assert float(jnp.abs(joined - mean).max(axis=(1, 2, 3)).min()) > 1e-2
+
+
 def test_choices_and_sizes_that_do_not_fit_are_named():
     _, level, label = UNET.batch()
     with pytest.raises(ValueError, match="resampling='blok' is unknown: choose from conv, plain, block"):
         models.create("unet", resampling="blok").apply({}, normal(0, 4, 8, 8, 2), level)
     with pytest.raises(ValueError, match="width 9 is not divisible by 2, as 2 levels need"):
         UNET.network().apply({}, normal(0, 4, 8, 9, 2), level, label)
+    with pytest.raises(ValueError, match="head_channels=3 does not divide 16 channels"):
+        UNET.network(head_channels=3).init(jax.random.key(0), *UNET.batch())
