@@ -115,7 +115,8 @@ class Conv(nn.Module):
             zeros below and a column to its right, as TensorFlow does; PyTorch's `padding=1` is ((1, 1), (1, 1)).
         init_scale: variance of the kernel relative to Glorot's; 0 starts the layer at zero, as the last layer of a
             residual branch wants it.
-        fan: "fan_avg", the mean above; or "fan_in" to scale by it alone. PyTorch's default kernel is that at 1/3.
+        fan: "fan_avg", the mean above; or "fan_in" or "fan_out" to scale by one of them alone. PyTorch's default kernel is
+            "fan_in" at 1/3, and He's initialization is either at 2.
         dtype: of the computation; parameters are float32.
     """
 
@@ -127,7 +128,7 @@ class Conv(nn.Module):
     use_bias: bool = True
     dtype: jnp.dtype = jnp.float32
     padding: str | tuple[Pair, Pair] = "SAME"
-    fan: Literal["fan_avg", "fan_in"] = "fan_avg"
+    fan: Literal["fan_avg", "fan_in", "fan_out"] = "fan_avg"
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:

@@ -54,7 +54,7 @@ def mapping(network: UNet, shapes: Any, *, new_attention_order: bool) -> dict[Pa
     def attention(name):
         channels = modules[name]["norm"]["scale"].shape[0]
         heads = channels // network.head_channels if network.head_channels else network.num_heads
-        order = (lambda layout: layout) if new_attention_order else (lambda layout: _by_head(layout, heads))
+        order = (lambda layout: layout) if new_attention_order else (lambda layout: by_head(layout, heads))
         qkv = Layer("qkv", order(POINTWISE_1D), order(Layout(np.asarray, np.asarray)))
         return {"norm": Layer("norm"), "qkv": qkv, "out": Layer("proj_out", POINTWISE_1D)}
 
@@ -93,7 +93,7 @@ def mapping(network: UNet, shapes: Any, *, new_attention_order: bool) -> dict[Pa
     return weights(shapes, places)
 
 
-def _by_head(layout, heads):
+def by_head(layout, heads):
     """The layout of channels that lie as (query key value, head, channel) here, (head, query key value, channel) there."""
 
     def swapped(array, first, second):

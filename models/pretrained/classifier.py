@@ -1,0 +1,83 @@
+"""Weights of published classifiers of noisy images: guided-diffusion's and score_sde's.
+
+Sources: https://github.com/openai/guided-diffusion/blob/main/guided_diffusion/unet.py (EncoderUNetModel);
+https://github.com/yang-song/score_sde/blob/main/models/wideresnet_noise_conditional.py (flax).
+"""
+
+from typing import Any
+
+import numpy as np
+
+from models.classifier import UNetClassifier, WideResNetClassifier
+from models.pretrained.guided_diffusion import RESIDUAL, by_head
+from models.pretrained.mapping import DENSE, POINTWISE_1D, SAME, Layout, Path, Weight
+from models.pretrained.unet import Layer, Place, down, weights
+
+# Kernels of 1x1 convolutions with one spatial axis, (out, in, 1), where ours are those of dense layers, (in, out).
+DENSE_1D = Layout(lambda a: a[..., 0].T, lambda a: a.T[..., None])
+
+
+def guided_diffusion_mapping(network: UNetClassifier, shapes: Any) -> dict[Path, Weight]:
+    """The weights of guided-diffusion's EncoderUNetModel, as `create_classifier` makes it by the README's flags.
+
+    Its modules are numbered as in the U-Net. Queries, keys and values lie head by head, but not in the pooling.
+
+    Args:
+        network: a classifier of noisy images.
+        shapes: its variables, or their shapes (`jax.eval_shape` of its init with images of the published size).
+
+    Raises:
+        ValueError: the network has what that code has not.
+    """
+    if network.norm_groups != 32:
+        raise ValueError(f"guided-diffusion has no classifier with norm_groups={network.norm_groups}, only with 32")
+    modules = shapes["params"]
+
+    def attention(name):
+        heads = modules[name]["norm"]["scale"].shape[0] // network.head_channels
+        qkv = Layer("qkv", by_head(POINTWISE_1D, heads), by_head(Layout(np.asarray, np.asarray), heads))
+        return {"norm": Layer("norm"), "qkv": qkv, "out": Layer("proj_out", POINTWISE_1D)}
+
+    places = {
+        "conv_in": Place("input_blocks.0.0"),
+        "embedding_0": Place("time_embed.0"),
+        "embedding_1": Place("time_embed.2"),
+        "middle_0": Place("middle_block.0", RESIDUAL),
+        "middle_attention": Place("middle_block.1", attention("middle_attention")),
+        "middle_1": Place("middle_block.2", RESIDUAL),
+        "norm_out": Place("out.0"),
+        "pool": Place("out.2", {"qkv": Layer("qkv_proj", DENSE_1D), "out": Layer("c_proj", DENSE_1D)}),
+    }
+    for number, (level, what) in enumerate(down(network), start=1):
+        name = f"down_{level}_{what}"
+        places[name] = Place(f"input_blocks.{number}.0", RESIDUAL)
+        if f"{name}_attention" in modules:
+            places[f"{name}_attention"] = Place(f"input_blocks.{number}.1", attention(f"{name}_attention"))
+    positions = {"params": dict(modules, pool={k: v for k, v in modules["pool"].items() if k != "positions"})}
+    mapping = weights(positions, places)
+    mapping["params", "pool", "positions"] = Weight("out.2.positional_embedding", DENSE)
+    return mapping
+
+
+def score_sde_mapping(network: WideResNetClassifier) -> dict[Path, Weight]:
+    """The weights of score_sde's WideResnet (JAX release), whose arrays are named by their path: "Dense_0/kernel"."""
+    mapping = {("params", "fourier", "frequencies"): Weight("GaussianFourierProjection_0/W")}
+
+    def add(ours, theirs, *leaves):
+        for leaf in leaves:
+            mapping["params", *ours.split("/"), leaf] = Weight(f"{theirs}/{leaf}", SAME)
+
+    add("embedding_0", "Dense_0", "kernel", "bias")
+    add("embedding_1", "Dense_1", "kernel", "bias")
+    add("conv_in", "init_conv", "kernel")
+    for group in range(3):
+        for i in range(network.blocks_per_group):
+            ours, theirs = f"block_{group}_{i}", f"WideResnetGroup_{group}/WideResnetBlock_{i}"
+            add(f"{ours}/norm_in", f"{theirs}/init_bn", "scale", "bias")
+            add(f"{ours}/conv_in", f"{theirs}/conv1", "kernel")
+            add(f"{ours}/embedding", f"{theirs}/Dense_0", "kernel", "bias")
+            add(f"{ours}/norm_out", f"{theirs}/bn_2", "scale", "bias")
+            add(f"{ours}/conv_out", f"{theirs}/conv2", "kernel")
+    add("norm_out", "pre-pool-bn", "scale", "bias")
+    add("out", "Dense_2", "kernel", "bias")
+    return mapping
