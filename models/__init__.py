@@ -10,9 +10,10 @@ from typing import Any
 
 import flax.linen as nn
 
+from models.dit import DiT
 from models.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {"dit": DiT, "unet": UNet}
 
 
 def names() -> list[str]:

@@ -7,15 +7,26 @@ import jax
 import jax.numpy as jnp
 
 
-def positional_embedding(noise_level: jax.Array, features: int, max_period: float = 10_000.0) -> jax.Array:
+def positional_embedding(
+    noise_level: jax.Array,
+    features: int,
+    max_period: float = 10_000.0,
+    *,
+    endpoint: bool = True,
+    cosine_first: bool = False,
+) -> jax.Array:
     """The transformer's encoding of a real number: sines, then cosines, of frequencies from 1 down to 1 / max_period.
 
     Made for levels that span hundreds, such as `999 t`.
-    Source: Ho et al. (2020), https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/nn.py.
+    Source: Ho et al. (2020), https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/nn.py; without the
+    endpoint and with cosines first, Dhariwal and Nichol (2021),
+    https://github.com/openai/guided-diffusion/blob/main/guided_diffusion/nn.py.
 
     Args:
         noise_level: (B,).
         features: an even number of at least 4.
+        endpoint: whether the last frequency is 1 / max_period itself; else it is the one before a next that would be.
+        cosine_first: whether the cosines stand before the sines.
 
     Returns:
         (B, features) float32.
@@ -23,9 +34,11 @@ def positional_embedding(noise_level: jax.Array, features: int, max_period: floa
     if features < 4 or features % 2:
         raise ValueError(f"positional_embedding: features={features} must be even and at least 4")
     half = features // 2
-    frequencies = jnp.exp(-math.log(max_period) / (half - 1) * jnp.arange(half, dtype=jnp.float32))
+    steps = half - 1 if endpoint else half
+    frequencies = jnp.exp(-math.log(max_period) / steps * jnp.arange(half, dtype=jnp.float32))
     angles = noise_level.astype(jnp.float32)[:, None] * frequencies
-    return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+    waves = [jnp.cos(angles), jnp.sin(angles)] if cosine_first else [jnp.sin(angles), jnp.cos(angles)]
+    return jnp.concatenate(waves, axis=-1)
 
 
 class FourierEmbedding(nn.Module):
