@@ -11,9 +11,10 @@ from typing import Any
 import flax.linen as nn
 
 from models.dit import DiT
+from models.mlp import MLP
 from models.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {"dit": DiT, "unet": UNet}
+NETWORKS: dict[str, type[nn.Module]] = {"dit": DiT, "mlp": MLP, "unet": UNet}
 
 
 def names() -> list[str]:

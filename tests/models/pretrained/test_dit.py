@@ -156,6 +156,12 @@ def test_full_sizes_have_the_published_number_of_parameters(size, count):
     assert set(mapping) == set(_paths(shapes))
 
 
+def test_diffusers_repeats_the_embedding_in_every_block():
+    """The count is that of DiTTransformer2DModel(out_channels=8), diffusers 0.42.1: DiT-XL/2 and 27 more embeddings."""
+    shapes = shapes_of(dit.from_diffusers_config({"out_channels": 8}), 4, 32)
+    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == 749826464
+
+
 def _paths(shapes):
     return [tuple(key.key for key in path) for path, _ in jax.tree_util.tree_flatten_with_path(shapes)[0]]
 
