@@ -28,7 +28,8 @@ CHOICES = {
     "dtype": ("float32", "bfloat16"),
 }
 
-# The paper's table 1; "DiT-XL/2" is `DiT(**SIZES["XL"], patch_size=2)`, and takes 4 latent channels to out_channels=8.
+# The paper's table 1: "DiT-XL/2" is `DiT(**SIZES["XL"], patch_size=2, num_classes=1000, learned_variance=True)`, which takes
+# the four channels of a latent image.
 SIZES = {
     "S": {"width": 384, "depth": 12, "num_heads": 6},
     "B": {"width": 768, "depth": 12, "num_heads": 12},
@@ -46,8 +47,10 @@ class DiT(nn.Module):
         num_heads: heads of each attention.
         patch_size: side of a patch in pixels.
         mlp_ratio: hidden features of each block's MLP, in units of `width`.
-        out_channels: channels of the output; 0 for as many as the input has. Twice the image's channels for a learned
-            variance; the image's alone where the input has further channels that condition it.
+        out_channels: channels of the output; 0 takes as many as the input has. With images to condition on joined to the
+            input's channels, those of x alone.
+        learned_variance: whether the last layer also predicts a variance for each value (iDDPM, and the published DiT).
+            The call returns the mean alone, so that a Denoiser can be made of the network; `mean_and_variance` returns both.
         num_classes: 0 for an unconditional network; else `condition` holds labels below it.
         null_class: whether the label `num_classes` stands for no class, as classifier-free guidance wants it; training
             puts it in place of some labels.
@@ -71,6 +74,7 @@ class DiT(nn.Module):
     patch_size: int = 2
     mlp_ratio: float = 4.0
     out_channels: int = 0
+    learned_variance: bool = False
     num_classes: int = 0
     null_class: bool = True
     positions: str = "sincos"
@@ -82,7 +86,6 @@ class DiT(nn.Module):
     dtype: str = "float32"
     remat: bool = False
 
-    @nn.compact
     def __call__(
         self,
         x: jax.Array,
@@ -95,7 +98,8 @@ class DiT(nn.Module):
         """Maps noisy images to images.
 
         Args:
-            x: (B, H, W, C); H and W divisible by `patch_size`.
+            x: (B, H, W, C); H and W divisible by `patch_size`. Images to condition on are joined to its channels, behind
+                those of the noisy images; `out_channels` then says how many the latter are.
             noise_level: (B,), the published networks' step from 0 to 999; it may lie between steps.
             condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class with `null_class`;
                 None where `num_classes` is 0.
@@ -103,11 +107,29 @@ class DiT(nn.Module):
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
         Returns:
-            (B, H, W, out_channels or C) float32.
+            (B, H, W, C) float32, or (B, H, W, out_channels).
 
         Raises:
             ValueError: for a size that patches do not fill, a width that the heads do not divide, an unknown choice,
                 and for a condition or keys missing or in excess.
+        """
+        output = self.mean_and_variance(x, noise_level, condition, train=train, dropout_keys=dropout_keys)
+        return output[..., : self.out_channels or x.shape[-1]]
+
+    @nn.compact
+    def mean_and_variance(
+        self,
+        x: jax.Array,
+        noise_level: jax.Array,
+        condition: jax.Array | None = None,
+        *,
+        train: bool = False,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """As the call itself, with the `learned_variance` behind the mean: (B, H, W, 2 C) float32.
+
+        The second half is v of iDDPM (https://arxiv.org/abs/2102.09672, eq. 15), in [-1, 1] for a reverse variance
+        between the posterior's and the forward process's; without `learned_variance` there is none.
         """
         checks.choices(self, CHOICES)
         checks.divisible(self, x.shape, self.patch_size, f"patches of {self.patch_size} pixels need")
@@ -143,8 +165,8 @@ class DiT(nn.Module):
 
         shift, scale = _modulation(2, self.width, dtype, first)
         tokens = _norm(tokens, shift, scale, 1e-6, dtype)
-        out_channels = self.out_channels or x.shape[-1]
-        tokens = _dense(side**2 * out_channels, dtype, "out", init_scale=0.0)(tokens).astype(jnp.float32)
+        features = (self.out_channels or x.shape[-1]) * (2 if self.learned_variance else 1)
+        tokens = _dense(side**2 * features, dtype, "out", init_scale=0.0)(tokens).astype(jnp.float32)
         return rearrange(tokens, "b (h w) (p q c) -> b (h p) (w q) c", h=height, p=side, q=side)
 
 

@@ -75,7 +75,7 @@ def from_facebook_tensors(tensors: Tensors, num_heads: int = 16, **options: Any)
     Args:
         tensors: of the file, by name.
         num_heads: of each attention.
-        options: further options of the network.
+        options: further options of the network; null_class=False for one that was trained without it.
 
     Raises:
         WeightsError: a tensor that tells a size is missing.
@@ -90,15 +90,14 @@ def from_facebook_tensors(tensors: Tensors, num_heads: int = 16, **options: Any)
     except KeyError as missing:
         raise WeightsError(f"missing: {missing.args[0]}") from None
     depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
-    out_channels = outputs // patch_size**2
     found = {
         "width": width,
         "depth": depth,
         "num_heads": num_heads,
         "patch_size": patch_size,
         "mlp_ratio": hidden / width,
-        "out_channels": 0 if out_channels == in_channels else out_channels,
-        "num_classes": rows - 1,
+        "learned_variance": outputs == 2 * in_channels * patch_size**2,
+        "num_classes": rows - options.get("null_class", True),
     }
     return DiT(**(found | options))
 
@@ -163,13 +162,15 @@ def from_diffusers_config(config: Mapping[str, Any], **options: Any) -> DiT:
         if config.get(key, allowed[0]) not in allowed:
             raise ValueError(f"{key}={config[key]!r} is none of diffusers' DiT: it has {allowed[0]!r}")
     in_channels, num_heads = config.get("in_channels", 4), config.get("num_attention_heads", 16)
-    patch_size, out_channels = config.get("patch_size", 2), config.get("out_channels")
+    patch_size, out_channels = config.get("patch_size", 2), config.get("out_channels") or in_channels
+    learned_variance = out_channels == 2 * in_channels
     found = {
         "width": num_heads * config.get("attention_head_dim", 72),
         "depth": config.get("num_layers", 28),
         "num_heads": num_heads,
         "patch_size": patch_size,
-        "out_channels": 0 if out_channels in (None, in_channels) else out_channels,
+        "out_channels": 0 if learned_variance or out_channels == in_channels else out_channels,
+        "learned_variance": learned_variance,
         "num_classes": config.get("num_embeds_ada_norm", 1000),
         "position_span": config.get("sample_size", 32) // patch_size,
         "frequencies": "ddpm",

@@ -55,6 +55,8 @@ def _create(name, options):
 FAMILIES = {
     family.name: family
     for family in (
+        Family("dit", {"width": 16, "depth": 2, "num_heads": 2}, {"depth": 1}),
+        Family("mlp", {"width": 8, "depth": 2}, {"depth": 1}, shape=(5,)),
         Family(
             "unet",
             {

@@ -132,18 +132,25 @@ def test_rotary_scores_do_not_change_where_all_positions_are_shifted():
 
 def test_the_output_has_as_many_channels_as_the_input_unless_told():
     x, level, label = batch(4, 4, channels=3)
-    for out_channels, expected in ((0, 3), (6, 6), (2, 2)):
-        net = network(out_channels=out_channels)
+    for options, mean, both in (({}, 3, 3), ({"out_channels": 2}, 2, 2), ({"learned_variance": True}, 3, 6)):
+        net = network(**options)
         variables = jax.eval_shape(net.init, jax.random.key(0), x, level, label)
-        assert jax.eval_shape(net.apply, variables, x, level, label).shape == (2, 4, 4, expected)
+        for method, channels in (("__call__", mean), ("mean_and_variance", both)):
+            apply = functools.partial(net.apply, method=method)
+            assert jax.eval_shape(apply, variables, x, level, label).shape == (2, 4, 4, channels)
 
 
-def test_noise_level_class_and_null_class_reach_the_output():
-    x, level, label = batch(8, 8)
-    variables = randomized()
-    y = compiled()(variables, x, level, label)
-    for other in (compiled()(variables, x, level + 10, label), compiled()(variables, x, level, jnp.array([1, 2]))):
-        assert float(jnp.abs(other - y).reshape(2, -1).max(1).min()) > 1e-3
+def test_the_call_is_the_first_half_of_mean_and_variance():
+    variables, net = randomized(learned_variance=True), network(learned_variance=True)
+    both = jax.jit(functools.partial(net.apply, method="mean_and_variance"))(variables, *batch(4, 4))
+    np.testing.assert_allclose(jax.jit(net.apply)(variables, *batch(4, 4)), both[..., :2], atol=1e-6)
+    assert float(jnp.abs(both[..., 2:] - both[..., :2]).max()) > 0.1
+
+
+def test_the_null_class_is_one_more_row_and_reaches_the_output():
+    x, level, _ = batch(8, 8)
+    y = [compiled()(randomized(), x, level, jnp.full(2, label)) for label in range(4)]
+    assert min(float(jnp.abs(y[3] - other).max()) for other in y[:3]) > 1e-2
     rows = {null: randomized(null_class=null)["params"]["embedding"]["classes"]["embedding"] for null in (True, False)}
     assert rows[True].shape[0] == 4 and rows[False].shape[0] == 3
 

@@ -82,6 +82,10 @@ def shapes_of(network, in_channels, size=8):
     return jax.eval_shape(network.init, jax.random.key(0), x, jnp.zeros(1), label)
 
 
+def with_variance(network):
+    return jax.jit(functools.partial(network.apply, method="mean_and_variance"))
+
+
 def tensors_for(mapping, shapes):
     """`named_weights` for every tensor of the mapping."""
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
@@ -98,7 +102,7 @@ def facebook(case):
         num_heads=settings["num_heads"],
         patch_size=settings["patch_size"],
         num_classes=settings["num_classes"],
-        out_channels=out_channels if out_channels != settings["in_channels"] else 0,
+        learned_variance=out_channels == 2 * settings["in_channels"],
     )
     shapes = shapes_of(network, settings["in_channels"], settings["input_size"])
     tensors = tensors_for(dit.facebook_mapping(network, settings["in_channels"]), shapes)
@@ -115,7 +119,7 @@ def test_outputs_are_those_of_facebookresearch(case):
     weights = dit.drop_facebook_positions(tensors, network)
     variables = to_variables(weights, dit.facebook_mapping(network, in_channels), shapes)
     x = named_normal("x", 4, size, size, in_channels)
-    y = jax.jit(network.apply)(variables, x, LEVELS, np.array([0, 1, 2, num_classes]))
+    y = with_variance(network)(variables, x, LEVELS, np.array([0, 1, 2, num_classes]))
     assert y.shape == (4, size, size, out_channels)
     got = [y[i % 4, (3 * i + 1) % size, (5 * i + 2) % size, (i * i + i // 4) % out_channels] for i in range(12)]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * moments[1])
@@ -149,7 +153,7 @@ def test_there_and_back_is_the_identity():
 # table 1 has them in millions: 33, 130, 458 and 675.
 @pytest.mark.parametrize("size, count", [("S", 32865056), ("B", 130315808), ("L", 457840672), ("XL", 674834720)])
 def test_full_sizes_have_the_published_number_of_parameters(size, count):
-    network = DiT(**SIZES[size], num_classes=1000, out_channels=8)
+    network = DiT(**SIZES[size], num_classes=1000, learned_variance=True)
     shapes = shapes_of(network, 4, 32)
     assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
     mapping = dit.facebook_mapping(network, 4)
@@ -191,7 +195,7 @@ def test_outputs_are_those_of_diffusers_at_its_own_size_and_at_another():
         with torch.no_grad():
             images, levels = torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(LEVELS)
             expected = peer(images, levels, torch.from_numpy(label)).sample.permute(0, 2, 3, 1).numpy()
-        y = jax.jit(network.apply)(variables, x, LEVELS, label)
+        y = with_variance(network)(variables, x, LEVELS, label)
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4 * expected.std())
     back = to_tensors(variables, mapping)
     assert back.keys() == tensors.keys()
@@ -220,7 +224,7 @@ def test_a_diffusers_config_gives_its_network():
     network = dit.from_diffusers_config(XL, dtype="bfloat16")
     assert network == dit.from_diffusers_config({"out_channels": 8}, dtype="bfloat16")
     assert {name: getattr(network, name) for name in SIZES["XL"]} == SIZES["XL"]
-    assert (network.out_channels, network.num_classes, network.position_span) == (8, 1000, 16)
+    assert (network.learned_variance, network.num_classes, network.position_span) == (True, 1000, 16)
     assert network.mlp_norm_epsilon == 1e-5
     for key, value in {"norm_type": "layer_norm", "activation_fn": "gelu", "attention_bias": False}.items():
         with pytest.raises(ValueError, match=f"{key}={value!r}"):
