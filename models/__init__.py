@@ -11,8 +11,11 @@ from typing import Any
 import flax.linen as nn
 
 from models.adm import ADM
+from models.classifier import UNetClassifier, WideResNetClassifier
 from models.ddpm import DDPM
+from models.dit import DiT
 from models.edm2 import EDM2
+from models.mlp import MLP
 from models.ncsn import NCSN, NCSNv2
 from models.ncsnpp import NCSNpp
 from models.unet import UNet
@@ -20,23 +23,31 @@ from models.unet import UNet
 NETWORKS: dict[str, type[nn.Module]] = {
     "adm": ADM,
     "ddpm": DDPM,
+    "dit": DiT,
     "edm2": EDM2,
+    "mlp": MLP,
     "ncsn": NCSN,
     "ncsnpp": NCSNpp,
     "ncsnv2": NCSNv2,
     "unet": UNet,
 }
+# What says of a noisy image which class it is of, (B, num_classes); for guidance.
+CLASSIFIERS: dict[str, type[nn.Module]] = {
+    "unet_classifier": UNetClassifier,
+    "wideresnet_classifier": WideResNetClassifier,
+}
+KNOWN = NETWORKS | CLASSIFIERS
 
 
 def names() -> list[str]:
-    """The names that `create` knows."""
+    """The names of the networks whose output has the shape of their input."""
     return sorted(NETWORKS)
 
 
 def options(name: str) -> dict[str, Any]:
     """The options of network `name` with their defaults. Raises ValueError for an unknown name."""
-    _check_known("network", name, names())
-    fields = dataclasses.fields(NETWORKS[name])
+    _check_known("network", name, KNOWN)
+    fields = dataclasses.fields(KNOWN[name])
     return {field.name: field.default for field in fields if field.name not in ("parent", "name")}
 
 
@@ -49,7 +60,7 @@ def create(name: str, **given: Any) -> nn.Module:
     allowed = options(name)
     for option in given:
         _check_known(f"option of {name}", option, allowed)
-    return NETWORKS[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
+    return KNOWN[name](**{k: tuple(v) if isinstance(v, list) else v for k, v in given.items()})
 
 
 def _check_known(what, name, allowed):

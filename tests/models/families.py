@@ -57,9 +57,22 @@ def _create(name, options):
 REFINENET = {"channels": 8, "channel_multipliers": (1, 2, 2), "dilations": (1, 1, 2)}
 ONE_STAGE = {"channel_multipliers": (1,), "dilations": (1,)}
 
+SMALL_UNET = {
+    "channels": 8,
+    "channel_multipliers": (1, 2),
+    "blocks_per_level": 1,
+    "attention_resolutions": (4,),
+    "num_heads": 2,
+}
+ONE_LEVEL = {"channel_multipliers": (1,), "middle_attention": False}
+
 FAMILIES = {
     family.name: family
     for family in (
+        Family("adm", SMALL_UNET | {"head_channels": 4, "norm_groups": 4}, ONE_LEVEL),
+        Family("ddpm", SMALL_UNET | {"norm_groups": 4}, ONE_LEVEL),
+        Family("dit", {"width": 16, "depth": 2, "num_heads": 2}, {"depth": 1}),
+        Family("mlp", {"width": 8, "depth": 2}, {"depth": 1}, shape=(5,)),
         Family(
             "edm2",
             {
@@ -87,16 +100,26 @@ FAMILIES = {
             levels=(-4.0, -1.0, 1.0, 3.0),
         ),
         Family("ncsnv2", REFINENET, ONE_STAGE, levels=(-0.5, -1.6, -2.7, -4.0), blind=True),
+        Family("unet", SMALL_UNET, ONE_LEVEL),
         Family(
-            "unet",
+            "unet_classifier",
             {
+                "num_classes": 3,
                 "channels": 8,
                 "channel_multipliers": (1, 2),
                 "blocks_per_level": 1,
                 "attention_resolutions": (4,),
-                "num_heads": 2,
+                "head_channels": 4,
+                "norm_groups": 0,
             },
-            {"channel_multipliers": (1,), "middle_attention": False},
+            {"channel_multipliers": (1,)},
+            classes=False,
+        ),
+        Family(
+            "wideresnet_classifier",
+            {"num_classes": 3, "width": 1, "blocks_per_group": 1},
+            levels=(-4.0, -1.0, 1.0, 3.0),
+            classes=False,
         ),
     )
 }

@@ -1,0 +1,263 @@
+"""The diffusion transformer: an image is cut into patches, a transformer's tokens, and comes out as an image again.
+
+Noise level and class become one vector c. Every block normalizes its tokens without weights of its own and takes scale,
+shift and gate from c (adaLN-Zero):
+
+    x <- x + gate1(c) * attention((1 + scale1(c)) norm(x) + shift1(c))
+    x <- x + gate2(c) * mlp((1 + scale2(c)) norm(x) + shift2(c))
+
+Gates start at zero, so every block starts as the identity; the last layer starts at zero, and so does the output.
+
+Source: Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, https://github.com/facebookresearch/DiT.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+
+from models import checks
+from models.layers.convolution import scaled_init
+from models.layers.dropout import Dropout
+from models.layers.embedding import positional_embedding
+from models.layers.positions import rotary_angles, rotate, sincos_positions
+
+CHOICES = {
+    "positions": ("sincos", "rotary"),
+    "frequencies": ("dit", "ddpm"),
+    "dtype": ("float32", "bfloat16"),
+}
+
+# The paper's table 1: "DiT-XL/2" is `DiT(**SIZES["XL"], patch_size=2, num_classes=1000, learned_variance=True)`, which takes
+# the four channels of a latent image.
+SIZES = {
+    "S": {"width": 384, "depth": 12, "num_heads": 6},
+    "B": {"width": 768, "depth": 12, "num_heads": 12},
+    "L": {"width": 1024, "depth": 24, "num_heads": 16},
+    "XL": {"width": 1152, "depth": 28, "num_heads": 16},
+}
+
+
+class DiT(nn.Module):
+    """Diffusion transformer with adaLN-Zero; the defaults are DiT-S/2, and `SIZES` has the paper's others.
+
+    Attributes:
+        width: features of a token; divisible by 4 and by `num_heads`.
+        depth: number of blocks.
+        num_heads: heads of each attention.
+        patch_size: side of a patch in pixels.
+        mlp_ratio: hidden features of each block's MLP, in units of `width`.
+        out_channels: channels of the output; 0 takes as many as the input has. With images to condition on joined to the
+            input's channels, those of x alone.
+        learned_variance: whether the last layer also predicts a variance for each value (iDDPM, and the published DiT).
+            The call returns the mean alone, so that a Denoiser can be made of the network; `mean_and_variance` returns both.
+        num_classes: 0 for an unconditional network; else `condition` holds labels below it.
+        null_class: whether the label `num_classes` stands for no class, as classifier-free guidance wants it; training
+            puts it in place of some labels.
+        positions: of the patches; "sincos" adds the paper's fixed encoding, "rotary" rotates queries and keys, so that
+            attention sees only how far apart two patches are.
+        position_span: 0 counts patches as positions; else positions run over [0, position_span) whatever the size of the
+            image, so that a network trained on a grid of so many patches can take others.
+        frequencies: of the noise level's 128 cosines and sines; "dit" is 10,000 ** (-k / 128), "ddpm" is
+            10,000 ** (-k / 127), as in diffusers.
+        block_embeddings: whether every block embeds noise level and class with weights of its own, as in diffusers,
+            instead of sharing one vector c; the last layer then shares those of the first block.
+        mlp_norm_epsilon: added to the variance in the norm before each MLP; 1e-5 in diffusers. It is 1e-6 in the others.
+        dropout: rate in training, after each attention and within each MLP. The paper has none.
+        dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
+        remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
+    """
+
+    width: int = 384
+    depth: int = 12
+    num_heads: int = 6
+    patch_size: int = 2
+    mlp_ratio: float = 4.0
+    out_channels: int = 0
+    learned_variance: bool = False
+    num_classes: int = 0
+    null_class: bool = True
+    positions: str = "sincos"
+    position_span: int = 0
+    frequencies: str = "dit"
+    block_embeddings: bool = False
+    mlp_norm_epsilon: float = 1e-6
+    dropout: float = 0.0
+    dtype: str = "float32"
+    remat: bool = False
+
+    def __call__(
+        self,
+        x: jax.Array,
+        noise_level: jax.Array,
+        condition: jax.Array | None = None,
+        *,
+        train: bool = False,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Maps noisy images to images.
+
+        Args:
+            x: (B, H, W, C); H and W divisible by `patch_size`. Images to condition on are joined to its channels, behind
+                those of the noisy images; `out_channels` then says how many the latter are.
+            noise_level: (B,), the published networks' step from 0 to 999; it may lie between steps.
+            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class with `null_class`;
+                None where `num_classes` is 0.
+            train: whether dropout is on.
+            dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
+
+        Returns:
+            (B, H, W, C) float32, or (B, H, W, out_channels).
+
+        Raises:
+            ValueError: for a size that patches do not fill, a width that the heads do not divide, an unknown choice,
+                and for a condition or keys missing or in excess.
+        """
+        output = self.mean_and_variance(x, noise_level, condition, train=train, dropout_keys=dropout_keys)
+        return output[..., : self.out_channels or x.shape[-1]]
+
+    @nn.compact
+    def mean_and_variance(
+        self,
+        x: jax.Array,
+        noise_level: jax.Array,
+        condition: jax.Array | None = None,
+        *,
+        train: bool = False,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """As the call itself, with the `learned_variance` behind the mean: (B, H, W, 2 C) float32.
+
+        The second half is v of iDDPM (https://arxiv.org/abs/2102.09672, eq. 15), in [-1, 1] for a reverse variance
+        between the posterior's and the forward process's; without `learned_variance` there is none.
+        """
+        checks.choices(self, CHOICES)
+        checks.divisible(self, x.shape, self.patch_size, f"patches of {self.patch_size} pixels need")
+        checks.condition(self, condition)
+        dropout_keys = checks.dropout(self, train, dropout_keys)
+        if self.width % self.num_heads:
+            raise ValueError(f"DiT: num_heads={self.num_heads} does not divide width={self.width}")
+        dtype = jnp.dtype(self.dtype)
+        side = self.patch_size
+        height, width = (size // side for size in x.shape[1:3])
+
+        tokens = rearrange(x.astype(dtype), "b (h p) (w q) c -> b (h w) (p q c)", p=side, q=side)
+        tokens = _dense(self.width, dtype, "patches")(tokens)
+        angles = None
+        if self.positions == "sincos":
+            tokens = tokens + sincos_positions(height, width, self.width, self.position_span).astype(dtype)
+        else:
+            angles = rotary_angles(height, width, self.width // self.num_heads, self.position_span)
+
+        def embed(name):
+            embedding = Embedding(self.width, self.num_classes, self.null_class, self.frequencies, dtype, name=name)
+            return nn.swish(embedding(noise_level, condition))
+
+        first = embedding = embed("embedding_0" if self.block_embeddings else "embedding")
+        block_type = nn.remat(DiTBlock) if self.remat else DiTBlock
+        for i in range(self.depth):
+            if self.block_embeddings and i:
+                embedding = embed(f"embedding_{i}")
+            block = block_type(
+                self.num_heads, self.mlp_ratio, self.mlp_norm_epsilon, self.dropout, dtype, name=f"block_{i}"
+            )
+            tokens = block(tokens, embedding, angles, dropout_keys)
+
+        shift, scale = _modulation(2, self.width, dtype, first)
+        tokens = _norm(tokens, shift, scale, 1e-6, dtype)
+        features = (self.out_channels or x.shape[-1]) * (2 if self.learned_variance else 1)
+        tokens = _dense(side**2 * features, dtype, "out", init_scale=0.0)(tokens).astype(jnp.float32)
+        return rearrange(tokens, "b (h w) (p q c) -> b (h p) (w q) c", h=height, p=side, q=side)
+
+
+class Embedding(nn.Module):
+    """Noise level (B,) and labels (B,) or None to one vector each image, (B, features): the sum of both embeddings."""
+
+    features: int
+    num_classes: int
+    null_class: bool
+    frequencies: str
+    dtype: jnp.dtype
+
+    @nn.compact
+    def __call__(self, noise_level: jax.Array, condition: jax.Array | None) -> jax.Array:
+        """Maps (B,) and (B,) to (B, features)."""
+        init = nn.initializers.normal(0.02)
+        waves = positional_embedding(noise_level, 256, endpoint=self.frequencies == "ddpm", cosine_first=True)
+        dense = [nn.Dense(self.features, kernel_init=init, dtype=self.dtype, name=f"noise_level_{i}") for i in range(2)]
+        embedding = dense[1](nn.swish(dense[0](waves)))
+        if self.num_classes:
+            rows = self.num_classes + self.null_class
+            table = nn.Embed(rows, self.features, embedding_init=init, dtype=self.dtype, name="classes")
+            embedding = embedding + table(condition)
+        return embedding
+
+
+class DiTBlock(nn.Module):
+    """Attention and MLP, each between a modulated norm and a gate that starts at zero.
+
+    Attributes:
+        num_heads: heads of the attention.
+        mlp_ratio: hidden features of the MLP in units of the tokens' features.
+        mlp_norm_epsilon: added to the variance in the norm before the MLP.
+        dropout: rate, after the attention and after the MLP's nonlinearity.
+        dtype: of the computation; parameters are float32.
+    """
+
+    num_heads: int
+    mlp_ratio: float = 4.0
+    mlp_norm_epsilon: float = 1e-6
+    dropout: float = 0.0
+    dtype: jnp.dtype = jnp.float32
+
+    @nn.compact
+    def __call__(
+        self,
+        tokens: jax.Array,
+        embedding: jax.Array,
+        angles: jax.Array | None = None,
+        dropout_keys: jax.Array | None = None,
+    ) -> jax.Array:
+        """Maps (B, tokens, features) to the same shape.
+
+        Args:
+            tokens: (B, tokens, features).
+            embedding: (B, E), after its last nonlinearity.
+            angles: of the rotary encoding, (tokens, head features / 2), or None for no rotation.
+            dropout_keys: (B,) typed keys, or None for no dropout.
+        """
+        features = tokens.shape[-1]
+        parts = _modulation(6, features, self.dtype, embedding)
+        attention_shift, attention_scale, attention_gate, mlp_shift, mlp_scale, mlp_gate = parts
+
+        h = _norm(tokens, attention_shift, attention_scale, 1e-6, self.dtype)
+        qkv = _dense(3 * features, self.dtype, "qkv")(h)
+        q, k, v = rearrange(qkv, "b t (three n c) -> three b t n c", three=3, n=self.num_heads)
+        if angles is not None:
+            q, k = rotate(q, angles), rotate(k, angles)
+        h = rearrange(jax.nn.dot_product_attention(q, k, v), "b t n c -> b t (n c)")
+        h = Dropout(self.dropout, name="attention_dropout")(
+            _dense(features, self.dtype, "attention_out")(h), dropout_keys
+        )
+        tokens = tokens + attention_gate * h
+
+        h = _norm(tokens, mlp_shift, mlp_scale, self.mlp_norm_epsilon, self.dtype)
+        h = nn.gelu(_dense(int(self.mlp_ratio * features), self.dtype, "mlp_in")(h), approximate=True)
+        h = _dense(features, self.dtype, "mlp_out")(Dropout(self.dropout, name="mlp_dropout")(h, dropout_keys))
+        return tokens + mlp_gate * h
+
+
+def _dense(features, dtype, name, init_scale=1.0):
+    return nn.Dense(features, kernel_init=scaled_init(init_scale), dtype=dtype, name=name)
+
+
+def _modulation(parts, features, dtype, embedding):
+    """`parts` arrays (B, 1, features), zero at first."""
+    values = _dense(parts * features, dtype, "modulation", init_scale=0.0)(embedding)
+    return jnp.split(values[:, None], parts, axis=-1)
+
+
+def _norm(tokens, shift, scale, epsilon, dtype):
+    """Each token normalized over its features, then scaled and shifted."""
+    norm = nn.LayerNorm(epsilon, use_bias=False, use_scale=False, use_fast_variance=False, dtype=jnp.float32)
+    return (norm(tokens) * (1 + scale) + shift).astype(dtype)

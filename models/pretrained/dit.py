@@ -1,0 +1,203 @@
+"""Weights of diffusion transformers: facebookresearch/DiT's and diffusers' names for the weights of `models.dit.DiT`.
+
+Sources: https://github.com/facebookresearch/DiT/blob/main/models.py (with timm's PatchEmbed, Attention and Mlp),
+https://github.com/huggingface/diffusers/blob/main/src/diffusers/models/transformers/dit_transformer_2d.py.
+
+The two differ in more than names. A diffusers file repeats the embedding of noise level and class in every block, where
+they could be trained apart; its frequencies are DDPM's; its norm before each MLP has another epsilon; and at another size
+than the training's it stretches the positions. `from_diffusers_config` gives a network with all four as diffusers has them.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from models.dit import DiT
+from models.layers.positions import sincos_positions
+from models.pretrained.mapping import DENSE, Layout, Path, Tensors, Weight, WeightsError
+
+
+def facebook_mapping(network: DiT, in_channels: int) -> dict[Path, Weight]:
+    """The weights of facebookresearch/DiT; see `drop_facebook_positions` for the tensor that is none.
+
+    Args:
+        network: without `block_embeddings`.
+        in_channels: channels of the input, 4 for the published networks.
+
+    Raises:
+        ValueError: the network has what that code has not.
+    """
+    if network.block_embeddings or not network.num_classes or network.positions != "sincos":
+        raise ValueError(
+            "facebookresearch/DiT has one embedding for all blocks, classes and sine-cosine positions, but "
+            f"block_embeddings={network.block_embeddings}, num_classes={network.num_classes}, "
+            f"positions={network.positions!r}"
+        )
+    mapping = _dense("patches", "x_embedder.proj", patches(network.patch_size, in_channels))
+    mapping |= _dense("embedding/noise_level_0", "t_embedder.mlp.0")
+    mapping |= _dense("embedding/noise_level_1", "t_embedder.mlp.2")
+    mapping[_path("embedding/classes/embedding")] = Weight("y_embedder.embedding_table.weight")
+    for i in range(network.depth):
+        mapping |= _dense(f"block_{i}/modulation", f"blocks.{i}.adaLN_modulation.1")
+        mapping |= _dense(f"block_{i}/qkv", f"blocks.{i}.attn.qkv")
+        mapping |= _dense(f"block_{i}/attention_out", f"blocks.{i}.attn.proj")
+        mapping |= _dense(f"block_{i}/mlp_in", f"blocks.{i}.mlp.fc1")
+        mapping |= _dense(f"block_{i}/mlp_out", f"blocks.{i}.mlp.fc2")
+    mapping |= _dense("modulation", "final_layer.adaLN_modulation.1")
+    mapping |= _dense("out", "final_layer.linear")
+    return mapping
+
+
+def facebook_positions(network: DiT, patches_per_side: int) -> dict[str, np.ndarray]:
+    """The tensor that a file of facebookresearch/DiT holds beside the weights: the fixed positions of square images."""
+    return {"pos_embed": sincos_positions(patches_per_side, patches_per_side, network.width)[None]}
+
+
+def drop_facebook_positions(tensors: Tensors, network: DiT) -> dict[str, np.ndarray]:
+    """The file's tensors without its positions, which the network computes by itself.
+
+    Raises:
+        WeightsError: the file's positions are not the network's.
+    """
+    tensors = dict(tensors)
+    if (positions := tensors.pop("pos_embed", None)) is not None:
+        expected = facebook_positions(network, math.isqrt(positions.shape[1]))["pos_embed"]
+        if positions.shape != expected.shape or not np.allclose(positions, expected, atol=1e-5):
+            raise WeightsError("pos_embed is not the fixed sine-cosine encoding of a square grid")
+    return tensors
+
+
+def from_facebook_tensors(tensors: Tensors, num_heads: int = 16, **options: Any) -> DiT:
+    """The network whose weights these are; the number of heads cannot be seen in them (16 in DiT-XL and DiT-L).
+
+    Args:
+        tensors: of the file, by name.
+        num_heads: of each attention.
+        options: further options of the network; null_class=False for one that was trained without it.
+
+    Raises:
+        WeightsError: a tensor that tells a size is missing.
+    """
+    try:
+        width, in_channels, patch_size, _ = tensors["x_embedder.proj.weight"].shape
+        hidden, rows = (
+            tensors["blocks.0.mlp.fc1.weight"].shape[0],
+            tensors["y_embedder.embedding_table.weight"].shape[0],
+        )
+        outputs = tensors["final_layer.linear.weight"].shape[0]
+    except KeyError as missing:
+        raise WeightsError(f"missing: {missing.args[0]}") from None
+    depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+    found = {
+        "width": width,
+        "depth": depth,
+        "num_heads": num_heads,
+        "patch_size": patch_size,
+        "mlp_ratio": hidden / width,
+        "learned_variance": outputs == 2 * in_channels * patch_size**2,
+        "num_classes": rows - options.get("null_class", True),
+    }
+    return DiT(**(found | options))
+
+
+def diffusers_mapping(network: DiT, in_channels: int) -> dict[Path, Weight]:
+    """The weights of diffusers' DiTTransformer2DModel.
+
+    Args:
+        network: as `from_diffusers_config` makes it.
+        in_channels: channels of the input.
+
+    Raises:
+        ValueError: the network has what that code has not.
+    """
+    if not (network.block_embeddings and network.num_classes and network.null_class and network.positions == "sincos"):
+        raise ValueError(
+            "DiTTransformer2DModel has an embedding in each block, classes, a null class and sine-cosine positions, but "
+            f"block_embeddings={network.block_embeddings}, num_classes={network.num_classes}, "
+            f"null_class={network.null_class}, positions={network.positions!r}"
+        )
+    mapping = _dense("patches", "pos_embed.proj", patches(network.patch_size, in_channels))
+    for i in range(network.depth):
+        block, embedding = f"transformer_blocks.{i}", f"transformer_blocks.{i}.norm1.emb"
+        mapping |= _dense(f"embedding_{i}/noise_level_0", f"{embedding}.timestep_embedder.linear_1")
+        mapping |= _dense(f"embedding_{i}/noise_level_1", f"{embedding}.timestep_embedder.linear_2")
+        classes = Weight(f"{embedding}.class_embedder.embedding_table.weight")
+        mapping[_path(f"embedding_{i}/classes/embedding")] = classes
+        mapping |= _dense(f"block_{i}/modulation", f"{block}.norm1.linear")
+        mapping |= _dense(f"block_{i}/qkv", tuple(f"{block}.attn1.to_{part}" for part in "qkv"))
+        mapping |= _dense(f"block_{i}/attention_out", f"{block}.attn1.to_out.0")
+        mapping |= _dense(f"block_{i}/mlp_in", f"{block}.ff.net.0.proj")
+        mapping |= _dense(f"block_{i}/mlp_out", f"{block}.ff.net.2")
+    mapping |= _dense("modulation", "proj_out_1")
+    mapping |= _dense("out", "proj_out_2")
+    return mapping
+
+
+# What the config.json of a DiT may say of the parts that DiT has in one form only; keys that are absent have this value.
+ONLY = {
+    "norm_type": ("ada_norm_zero",),
+    "activation_fn": ("gelu-approximate",),
+    "attention_bias": (True,),
+    "norm_elementwise_affine": (False,),
+    "cross_attention_dim": (None,),
+    "double_self_attention": (False,),
+    "only_cross_attention": (False,),
+    "num_vector_embeds": (None,),
+}
+
+
+def from_diffusers_config(config: Mapping[str, Any], **options: Any) -> DiT:
+    """The network of a config.json of diffusers' DiTTransformer2DModel (or of Transformer2DModel, as older files have it).
+
+    Args:
+        config: the JSON object, or a part of it; absent keys have the defaults of diffusers.
+        options: further options of the network, such as `dtype`.
+
+    Raises:
+        ValueError: the config asks for what DiT has not; the message names the key.
+    """
+    for key, allowed in ONLY.items():
+        if config.get(key, allowed[0]) not in allowed:
+            raise ValueError(f"{key}={config[key]!r} is none of diffusers' DiT: it has {allowed[0]!r}")
+    in_channels, num_heads = config.get("in_channels", 4), config.get("num_attention_heads", 16)
+    patch_size, out_channels = config.get("patch_size", 2), config.get("out_channels") or in_channels
+    learned_variance = out_channels == 2 * in_channels
+    found = {
+        "width": num_heads * config.get("attention_head_dim", 72),
+        "depth": config.get("num_layers", 28),
+        "num_heads": num_heads,
+        "patch_size": patch_size,
+        "out_channels": 0 if learned_variance or out_channels == in_channels else out_channels,
+        "learned_variance": learned_variance,
+        "num_classes": config.get("num_embeds_ada_norm", 1000),
+        "position_span": config.get("sample_size", 32) // patch_size,
+        "frequencies": "ddpm",
+        "block_embeddings": True,
+        "mlp_norm_epsilon": config.get("norm_eps", 1e-5),
+        "dropout": config.get("dropout", 0.0),
+    }
+    return DiT(**(found | options))
+
+
+def patches(patch_size: int, in_channels: int) -> Layout:
+    """A kernel of PyTorch's Conv2d (out, in, p, p), whose patches do not overlap, as one of tokens (p p in, out)."""
+    theirs = (patch_size, patch_size, in_channels, -1)
+    return Layout(
+        lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
+        lambda a: a.reshape(*theirs).transpose(3, 2, 0, 1),
+    )
+
+
+def _path(name: str) -> Path:
+    return ("params", *name.split("/"))
+
+
+def _dense(ours: str, theirs: str | tuple[str, ...], layout: Layout = DENSE) -> dict[Path, Weight]:
+    """Kernel and bias; several of theirs stand side by side in ours."""
+    names = (theirs,) if isinstance(theirs, str) else theirs
+    return {
+        _path(f"{ours}/kernel"): Weight(tuple(f"{name}.weight" for name in names), layout),
+        _path(f"{ours}/bias"): Weight(tuple(f"{name}.bias" for name in names)),
+    }
