@@ -5,8 +5,9 @@ NCSNv2Deepest (256 pixels) without the prefix `module.` that data-parallel train
 mapping: `SIGMAS`, NCSNv2's list of noise levels, for data in [0, 1].
 
 Sources: https://github.com/ermongroup/ncsn/blob/master/models/cond_refinenet_dilated.py,
-https://github.com/ermongroup/ncsnv2/blob/master/models/ncsnv2.py. The modules of
-https://github.com/yang-song/score_sde_pytorch/blob/main/models/ncsnv2.py have the same names.
+https://github.com/ermongroup/ncsnv2/blob/master/models/ncsnv2.py. score_sde's networks of these names are others: in JAX one
+refine block is wider and the variance of the means is the biased one; those in PyTorch fail when they are built (commit
+cb1f359, models/layers.py, `ncsn_conv3x3` without bias).
 """
 
 from models.ncsn import NCSN, NCSNv2
