@@ -129,8 +129,9 @@ class UNet(nn.Module):
     ) -> jax.Array:
         """As the call itself, with the `learned_variance` behind the mean: (B, H, W, 2 C) float32.
 
-        The second half is v of iDDPM (https://arxiv.org/abs/2102.09672, eq. 15), in [-1, 1] for a reverse variance
-        between the posterior's and the forward process's; without `learned_variance` there is none.
+        The second half, v, is -1 for the posterior's variance and 1 for the forward process's, their logarithms being
+        interpolated in between (iDDPM, https://arxiv.org/abs/2102.09672, eq. 15, with (v + 1) / 2 for its v). Without
+        `learned_variance` there is none.
         """
         levels = len(self.channel_multipliers)
         widths = [round(self.channels * multiplier) for multiplier in self.channel_multipliers]

@@ -87,6 +87,30 @@ FAMILIES = {
         ),
         Family("ncsn", REFINENET, ONE_STAGE, levels=(-0.5, -1.6, -2.7, -4.0)),
         Family(
+            "adm",
+            {
+                "channels": 8,
+                "channel_multipliers": (1, 2),
+                "blocks_per_level": 1,
+                "attention_resolutions": (4,),
+                "head_channels": 8,
+                "norm_groups": 4,
+                "learned_variance": True,
+            },
+            {"channel_multipliers": (1,), "middle_attention": False},
+        ),
+        Family(
+            "ddpm",
+            {
+                "channels": 8,
+                "channel_multipliers": (1, 2),
+                "blocks_per_level": 1,
+                "attention_resolutions": (4,),
+                "norm_groups": 4,
+            },
+            {"channel_multipliers": (1,), "middle_attention": False},
+        ),
+        Family(
             "ncsnpp",
             {
                 "channels": 8,

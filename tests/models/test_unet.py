@@ -55,4 +55,4 @@ def test_choices_and_sizes_that_do_not_fit_are_named():
     with pytest.raises(ValueError, match="width 9 is not divisible by 2, as 2 levels need"):
         UNET.network().apply({}, normal(0, 4, 8, 9, 2), level, label)
     with pytest.raises(ValueError, match="head_channels=3 does not divide 16 channels"):
-        UNET.network(head_channels=3).init(jax.random.key(0), *UNET.batch())
+        jax.eval_shape(UNET.network(head_channels=3).init, jax.random.key(0), *UNET.batch())
