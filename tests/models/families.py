@@ -69,7 +69,7 @@ ONE_LEVEL = {"channel_multipliers": (1,), "middle_attention": False}
 FAMILIES = {
     family.name: family
     for family in (
-        Family("adm", SMALL_UNET | {"head_channels": 4, "norm_groups": 4}, ONE_LEVEL),
+        Family("adm", SMALL_UNET | {"head_channels": 4, "norm_groups": 4, "learned_variance": True}, ONE_LEVEL),
         Family("ddpm", SMALL_UNET | {"norm_groups": 4}, ONE_LEVEL),
         Family("dit", {"width": 16, "depth": 2, "num_heads": 2}, {"depth": 1}),
         Family("mlp", {"width": 8, "depth": 2}, {"depth": 1}, shape=(5,)),
@@ -86,30 +86,6 @@ FAMILIES = {
             levels=(-0.8, -0.3, 0.2, 0.9),
         ),
         Family("ncsn", REFINENET, ONE_STAGE, levels=(-0.5, -1.6, -2.7, -4.0)),
-        Family(
-            "adm",
-            {
-                "channels": 8,
-                "channel_multipliers": (1, 2),
-                "blocks_per_level": 1,
-                "attention_resolutions": (4,),
-                "head_channels": 8,
-                "norm_groups": 4,
-                "learned_variance": True,
-            },
-            {"channel_multipliers": (1,), "middle_attention": False},
-        ),
-        Family(
-            "ddpm",
-            {
-                "channels": 8,
-                "channel_multipliers": (1, 2),
-                "blocks_per_level": 1,
-                "attention_resolutions": (4,),
-                "norm_groups": 4,
-            },
-            {"channel_multipliers": (1,), "middle_attention": False},
-        ),
         Family(
             "ncsnpp",
             {
