@@ -10,11 +10,11 @@ import pytest
 import models
 from tests.models.families import FAMILIES, normal, randomized
 
-every_family = pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES.keys())
-# A gradient compiles long: that of one family in the plain run.
-one_family_and_thoroughly_every = pytest.mark.parametrize(
+# Compilation is what these tests cost: two families in the plain run, all in the thorough one.
+PLAIN = ("dit", "unet")
+every_family = pytest.mark.parametrize(
     "family",
-    [pytest.param(f, marks=() if name == "unet" else pytest.mark.thorough) for name, f in FAMILIES.items()],
+    [pytest.param(f, marks=() if name in PLAIN else pytest.mark.thorough) for name, f in FAMILIES.items()],
     ids=FAMILIES.keys(),
 )
 
@@ -95,7 +95,7 @@ def test_bfloat16_is_close_to_float32(family):
     assert 1e-4 < error < 0.06
 
 
-@one_family_and_thoroughly_every
+@every_family
 def test_remat_changes_no_gradient(family):
     """Dropout included: the recomputed masks are those of the first pass."""
     x, level, label = (None if part is None else part[:2] for part in family.batch())
