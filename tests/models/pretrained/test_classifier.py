@@ -93,6 +93,7 @@ def test_the_import_of_an_export_is_the_identity(peer):
         np.testing.assert_array_equal(back[name], tensor)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "name, size, count, options",
     [

@@ -149,6 +149,7 @@ def test_there_and_back_is_the_identity():
         np.testing.assert_array_equal(back[name], tensor)
 
 
+@pytest.mark.thorough
 # Parameters that require a gradient, of facebookresearch/DiT's DiT_S_2() ... DiT_XL_2() at the commit above; the paper's
 # table 1 has them in millions: 33, 130, 458 and 675.
 @pytest.mark.parametrize("size, count", [("S", 32865056), ("B", 130315808), ("L", 457840672), ("XL", 674834720)])

@@ -151,6 +151,7 @@ def test_normalizing_changes_kernels_only_and_no_output():
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=2e-4), project(projected), projected)
 
 
+@pytest.mark.thorough
 def test_sizes_of_imagenet_512():
     """The peer's counts of parameters and those of table 2 of the paper in millions, from XXS to XXL.
 

@@ -153,6 +153,7 @@ WIDE = {"channels": 256, "blocks_per_level": 2, "dropout": 0.0}
 SUPER = WIDE | {"channels": 192, "channel_multipliers": (1, 1, 2, 2, 4, 4), "out_channels": 3}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "size, in_channels, count, options",
     [

@@ -132,6 +132,7 @@ def test_the_nearest_noise_level_is_taken():
     np.testing.assert_array_equal(network.nearest(levels), [3, 4, 0, 9])
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "kind, options, channels, parameters",
     [

@@ -159,6 +159,7 @@ COUNTS = {
 SIZES = {"ve/celebahq_256_ncsnpp_continuous": 256, "ve/ffhq_ncsnpp_continuous": 1024}
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize("config", COUNTS)
 def test_published_networks_have_as_many_parameters(config):
     options, count = COUNTS[config]

@@ -139,6 +139,7 @@ def test_the_import_of_an_export_is_the_identity(case):
         np.testing.assert_array_equal(back[name], tensor)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "size, multipliers, count", [(32, (1, 2, 2, 2), 35218947), (256, (1, 1, 2, 2, 4, 4), 111569923)], ids=["32", "256"]
 )

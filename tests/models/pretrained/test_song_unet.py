@@ -65,6 +65,7 @@ def test_an_export_gives_back_every_number_and_filters_are_left_out():
     jax.tree.map(np.testing.assert_array_equal, again, variables)
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     "options, count",
     [
