@@ -15,8 +15,10 @@ from pathlib import Path
 from experiments.errors import RunError, UserError, nearest
 
 # The formats of `experiments/pretrained.py`, said here so that --help need not wait for JAX; a test holds them together.
-IMPORTS = ("ornstein",)
-EXPORTS = ("ornstein",)
+IMPORTS = (
+    "ornstein", "diffusers", "edm", "edm2", "score_sde", "score_sde_jax", "guided_diffusion", "guided_diffusion_64",
+)  # fmt: skip
+EXPORTS = ("ornstein", "diffusers")
 
 OVERRIDES = "any key of configs/base.py can be set: --config.data.batch_size=64"
 

@@ -26,6 +26,7 @@ PROCESSES = {
     "edm": sde_lib.EDMSDE,
     "rectified_flow": sde_lib.RectifiedFlow,
     "ddpm": sde_lib.DiscreteVP.linear,
+    "iddpm": sde_lib.DiscreteVP.cosine,
     "critically_damped": sde_lib.CriticallyDampedLangevin,
 }
 
@@ -121,7 +122,10 @@ def sde(config: ConfigDict, t_min: float) -> sde_lib.SDE:
     """The forward process, from `t_min` (training's, sampling's or evaluation's) on."""
     process = _choose("sde.name", config.sde.name, PROCESSES)
     names = inspect.signature(process).parameters
-    return process(**{k: v for k, v in config.sde.items() if k in names}, t_min=t_min)
+    try:
+        return process(**{k: v for k, v in config.sde.items() if k in names}, t_min=t_min)
+    except ValueError as error:
+        raise UserError(f"sde: {error}") from error
 
 
 def network(config: ConfigDict) -> Any:

@@ -1,72 +1,21 @@
 """Models of other code bases, and of files, as runs of ours; and ours as files.
 
-Every format is a function (path, config or None) -> (config, variables). The config says all that there is to say of a
-model (network, process, parameterization, size of the images), so an imported model is a run like any other: `sample`,
-`evaluate`, `train` (which goes on from its weights) and `export` work on it.
-
-`FORMATS` has them by name. Files are read as data alone: see `models/pretrained/`.
+A file becomes a config and weights (`formats.py`). The config says all that there is to say of a model, so an imported
+model is a run like any other: `sample`, `evaluate`, `train` (which goes on from its weights) and `export` work on it.
 """
 
-import dataclasses
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build
-from experiments import config as configs
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError, unknown_name
+from experiments.formats import FORMATS, Format, Model
 from experiments.runs import Run, load_run
 from experiments.workdir import Workdir
-from models.pretrained import files
-from models.pretrained.mapping import Weight, WeightsError, flatten, to_tensors, to_variables
-from models.pretrained.torch_file import BrokenFileError, UnsafeFileError
-
-Model = tuple[ConfigDict, Any]
-
-
-def _own_mapping(shapes: Any) -> dict:
-    """Our own files: each weight by its path, laid out as it is."""
-    return {path: Weight("/".join(path)) for path in flatten(shapes)}
-
-
-def _read_own(path: Path, config: ConfigDict | None) -> Model:
-    """What `export` wrote: safetensors, with the config as metadata."""
-    tensors, metadata = files.read_safetensors(path)
-    if "config" not in metadata:
-        raise UserError(f"--from={path}: it was not written by `export`: its metadata has no config")
-    config = configs.from_json(metadata["config"])
-    shapes = build.abstract_variables(config)
-    return config, to_variables(tensors, _own_mapping(shapes), shapes)
-
-
-def _write_own(path: Path, run: Run) -> None:
-    metadata = {"config": configs.to_json(run.config), "step": str(run.step)}
-    files.write_safetensors(path, to_tensors(run.variables, _own_mapping(run.variables)), metadata)
-
-
-@dataclasses.dataclass(frozen=True)
-class Format:
-    """How models are kept somewhere.
-
-    Attributes:
-        read: (path, config or None) -> (config, variables).
-        needs_config: whether the file does not say its architecture, so that a config must.
-        write: (path, run) -> None, where models can be exported to it.
-    """
-
-    read: Callable[[Path, ConfigDict | None], Model]
-    needs_config: bool = False
-    write: Callable[[Path, Run], None] | None = None
-
-
-FORMATS = {
-    "ornstein": Format(_read_own, write=_write_own),
-}
 
 
 def _format(flag: str, name: str, allowed: dict[str, Format]) -> Format:
@@ -97,7 +46,7 @@ def read(path: str | Path, format: str, config: ConfigDict | None = None) -> Mod
         raise UserError(f"--from={path}: there is no such file or folder")
     try:
         config, variables = reader.read(path, config)
-    except (BrokenFileError, UnsafeFileError, WeightsError, ImportError, OSError, ValueError) as error:
+    except (ImportError, OSError, ValueError) as error:  # what a file is not, in the reader's words
         raise UserError(f"--from={path}: {error}") from error
     build.check(config)
     return config, jax.tree.map(np.asarray, variables)

@@ -48,6 +48,14 @@ def ddpm(config: ConfigDict) -> None:
     config.training.t_min = config.sampling.t_min = config.evaluation.t_min = 1e-3
 
 
+def iddpm(config: ConfigDict) -> None:
+    """iDDPM's table of 1,000 betas, the cosine clipped: sigma / alpha from 0.009 to 128."""
+    config.sde.name = "iddpm"
+    config.sde.t_max = 0.995
+    config.training.t_min = 1e-3
+    config.sampling.t_min = config.evaluation.t_min = 2e-3
+
+
 def critically_damped(config: ConfigDict) -> None:
     """Critically damped Langevin diffusion, the published constants; noise level from 0.010 to 248; its own method."""
     config.sde.name = "critically_damped"
@@ -64,6 +72,7 @@ PROCESSES = {
     "edm": edm,
     "rectified_flow": rectified_flow,
     "ddpm": ddpm,
+    "iddpm": iddpm,
     "critically_damped": critically_damped,
 }
 

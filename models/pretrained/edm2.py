@@ -7,6 +7,9 @@ holds: the learned uncertainty of the training loss, which sampling does not use
 Source: https://github.com/NVlabs/edm2/blob/main/training/networks_edm2.py, class UNet.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 from models.edm2 import EDM2
 from models.pretrained.mapping import CONV, DENSE, Path, Weight
 
@@ -64,3 +67,35 @@ def mapping(network: EDM2, image_size: int) -> dict[Path, Weight]:
     block("middle_0", "dec", "in0", last, attention=True)
     block("middle_1", "dec", "in1", last)
     return {("params", *path): weight for path, weight in weights.items()}
+
+
+def from_settings(settings: Mapping[str, Any]) -> EDM2:
+    """The network of the arguments that a released UNet was made with; absent ones have EDM2's defaults.
+
+    Raises:
+        ValueError: an argument has no counterpart; it is named.
+    """
+    known = {
+        "model_channels": "channels",
+        "channel_mult": "channel_multipliers",
+        "num_blocks": "blocks_per_level",
+        "attn_resolutions": "attention_resolutions",
+        "channels_per_head": "head_channels",
+        "label_dim": "num_classes",
+        "label_balance": "class_balance",
+        "concat_balance": "concat_balance",
+        "res_balance": "residual_balance",
+        "attn_balance": "attention_balance",
+        "clip_act": "clip",
+        "dropout": "dropout",
+    }
+    units = {"channel_mult_noise": "fourier_channels", "channel_mult_emb": "embedding_channels"}
+    options = {}
+    for key, value in settings.items():
+        if key in known:
+            options[known[key]] = tuple(value) if isinstance(value, list) else value
+        elif key in units:
+            options[units[key]] = round((value or 0) * settings.get("model_channels", 192))
+        elif key not in ("img_resolution", "img_channels") and not (key == "resample_filter" and list(value) == [1, 1]):
+            raise ValueError(f"UNet: {key}={value!r} has no counterpart here")
+    return EDM2(**options)

@@ -111,3 +111,62 @@ def _layout(part, inner, leaf):
     if inner != ["qkv"]:
         return layout
     return Layout(lambda a: _grouped(layout.to_ours(a)), lambda a: layout.to_theirs(_interleaved(a)))
+
+
+# SongUNet's arguments with EDM's defaults.
+DEFAULTS = {
+    "label_dim": 0,
+    "augment_dim": 0,
+    "model_channels": 128,
+    "channel_mult": (1, 2, 2, 2),
+    "channel_mult_emb": 4,
+    "num_blocks": 4,
+    "attn_resolutions": (16,),
+    "dropout": 0.10,
+    "label_dropout": 0,
+    "embedding_type": "positional",
+    "channel_mult_noise": 1,
+    "encoder_type": "standard",
+    "decoder_type": "standard",
+    "resample_filter": (1, 1),
+}
+PLACES = ("img_resolution", "in_channels", "out_channels")  # arguments that no option decides
+
+
+def from_settings(settings: Mapping[str, Any]) -> NCSNpp:
+    """The network of the arguments that EDM made a SongUNet with.
+
+    Raises:
+        ValueError: an argument has no counterpart, or a value that EDM does not publish; it is named.
+    """
+    c = DEFAULTS | {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
+    fourier = c["embedding_type"] == "fourier"
+    for key, allowed in {
+        "embedding_type": ("positional", "fourier"),
+        "channel_mult_noise": (2 if fourier else 1,),
+        "channel_mult_emb": (4,),
+        "encoder_type": ("standard", "residual", "skip"),
+        "decoder_type": ("standard", "skip"),
+    }.items():
+        if c[key] not in allowed:
+            raise ValueError(
+                f"SongUNet: {key}={c[key]!r} has no counterpart here: only {', '.join(map(repr, allowed))}"
+            )
+    if unknown := c.keys() - DEFAULTS.keys() - set(PLACES):
+        raise ValueError(f"SongUNet: {sorted(unknown)[0]} has no counterpart here")
+    fir = c["resample_filter"] != (1, 1)
+    return NCSNpp(
+        channels=c["model_channels"],
+        channel_multipliers=c["channel_mult"],
+        blocks_per_level=c["num_blocks"],
+        attention_resolutions=c["attn_resolutions"],
+        dropout=c["dropout"],
+        num_classes=c["label_dim"],
+        augment_features=c["augment_dim"],
+        out_channels=0 if c["out_channels"] == c["in_channels"] else c["out_channels"],
+        fir=fir,
+        **({"fir_kernel": c["resample_filter"]} if fir else {}),
+        embedding="fourier" if fourier else "positional",
+        progressive_input={"standard": "none", "residual": "residual", "skip": "input_skip"}[c["encoder_type"]],
+        progressive={"standard": "none", "skip": "output_skip"}[c["decoder_type"]],
+    )

@@ -62,7 +62,7 @@ def test_faults_are_one_line_and_nothing_is_written(fails, exported, tiny_run, t
         assert not workdir.exists()
         return message
 
-    assert "--format='ornstien' is unknown: choose from ornstein" in importing(exported, format="ornstien")
+    assert "did you mean 'ornstein'?" in importing(exported, format="ornstien")
     assert "there is no such file" in importing(tmp_path / "absent")
     assert "leave --config out" in importing(exported, "--config=configs/digits.py")
     assert "overrides need --config" in importing(exported, "--config.model.channels=8")
