@@ -9,44 +9,7 @@ import numpy as np
 import pytest
 
 from models.pretrained.torch_file import BrokenFileError, Record, UnsafeFileError, module_tensors, read
-
-# Pickles by their opcodes: what a hostile file may hold is not what Python's own pickler would write.
-
-
-def value(item):
-    """The opcodes that push a plain value."""
-    return pickle.dumps(item, 2)[2:-1]
-
-
-def name(module, function):
-    """Pushes a global."""
-    return f"c{module}\n{function}\n".encode()
-
-
-def call(function, *arguments):
-    """Pushes what the function returns; all are opcodes."""
-    return function + b"(" + b"".join(arguments) + b"tR"
-
-
-def dictionary(**items):
-    """Pushes a dictionary of opcodes."""
-    return b"}" + b"".join(value(key) + item + b"s" for key, item in items.items())
-
-
-def whole(opcodes):
-    """A pickle."""
-    return b"\x80\x02" + opcodes + b"."
-
-
-def storage(count, *more):
-    """Pushes the storage "0" of float32 numbers."""
-    entries = (value("storage"), name("torch", "FloatStorage"), value("0"), value("cpu"), value(count), *more)
-    return b"(" + b"".join(entries) + b"tQ"
-
-
-def tensor(storage, offset, size, stride):
-    arguments = (value(offset), value(size), value(stride), value(False), value({}))
-    return call(name("torch._utils", "_rebuild_tensor_v2"), storage, *arguments)
+from tests.models.pretrained import opcodes as op
 
 
 def zipped(root="archive", **entries):
@@ -125,26 +88,26 @@ def test_numpy_s_numbers_are_read_and_its_objects_are_not(protocol):
 )
 def test_a_hostile_pickle_is_refused_by_name_and_executes_nothing(tmp_path, wrap, module, function, arguments):
     mark = tmp_path / "mark"
-    arguments = [value(arg.format(mark=mark) if isinstance(arg, str) else arg) for arg in arguments]
+    arguments = [op.value(arg.format(mark=mark) if isinstance(arg, str) else arg) for arg in arguments]
     with pytest.raises(UnsafeFileError, match=f"{module}.{function}"):
-        read(wrap(whole(dictionary(model=call(name(module, function), *arguments)))))
+        read(wrap(op.whole(op.dictionary(model=op.call(op.name(module, function), *arguments)))))
     assert not mark.exists()
 
 
 def test_the_functions_of_the_reader_cannot_be_changed():
     """A pickle that sets an attribute of what it may name is refused, and the reader reads on as before."""
-    size = name("torch", "Size")
-    for target in (size, name("collections", "OrderedDict"), name("torch.nn.modules.container", "ModuleList")):
+    size = op.name("torch", "Size")
+    for target in (size, op.name("collections", "OrderedDict"), op.name("torch.nn.modules.container", "ModuleList")):
         with pytest.raises((UnsafeFileError, BrokenFileError)):
-            read(whole(target + value(({}, {"_build": 1, "__setstate__": 1})) + b"b"))
+            read(op.whole(target + op.value(({}, {"_build": 1, "__setstate__": 1})) + b"b"))
     with pytest.raises(UnsafeFileError, match="a function"):
-        read(whole(dictionary(model=size)))
-    assert read(whole(call(size, value((1, 2))))) == (1, 2)
+        read(op.whole(op.dictionary(model=size)))
+    assert read(op.whole(op.call(size, op.value((1, 2))))) == (1, 2)
 
 
 def test_a_reference_to_something_outside_the_file_is_refused():
     with pytest.raises(UnsafeFileError, match="outside it"):
-        read(whole(value(("module", "net.py")) + b"Q"))
+        read(op.whole(op.value(("module", "net.py")) + b"Q"))
 
 
 @pytest.mark.parametrize(
@@ -154,32 +117,36 @@ def test_a_tensor_cannot_reach_beyond_its_storage(size, stride, offset):
     numbers = np.arange(4, dtype=np.float32)
 
     def file(*shape):
-        return zipped(**{"data.pkl": whole(tensor(storage(4), *shape)), "data/0": numbers.tobytes()})
+        return zipped(**{"data.pkl": op.whole(op.tensor(op.storage(4), *shape)), "data/0": numbers.tobytes()})
 
     np.testing.assert_array_equal(read(file(0, (2, 2), (1, 2))), [[0, 2], [1, 3]])
     with pytest.raises(BrokenFileError, match="reaches beyond"):
         read(file(offset, size, stride))
     with pytest.raises(BrokenFileError, match="a storage of 40 numbers has 16 bytes"):
-        read(zipped(**{"data.pkl": whole(tensor(storage(40), 0, (1,), (1,))), "data/0": numbers.tobytes()}))
+        read(zipped(**{"data.pkl": op.whole(op.tensor(op.storage(40), 0, (1,), (1,))), "data/0": numbers.tobytes()}))
 
 
 def test_a_pickled_network_is_a_record_of_tensors_and_its_source_stays_unread(tmp_path):
     numbers = np.float32([1, 2, 3, 4, 5, 6])
-    legacy = b"".join(whole(value(part)) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
-    legacy += whole(storage(6, value(None))) + whole(value(["0"])) + np.int64(6).tobytes() + numbers.tobytes()
+    legacy = b"".join(op.whole(op.value(part)) for part in (0x1950A86A20F9469CFC6C, 1001, {"little_endian": True}))
+    legacy += (
+        op.whole(op.storage(6, op.value(None))) + op.whole(op.value(["0"])) + np.int64(6).tobytes() + numbers.tobytes()
+    )
 
-    def module(class_name, **state):
-        mark = tmp_path / "mark"
-        meta = {"type": "class", "version": 6, "module_src": f"open({str(mark)!r}, 'w')", "class_name": class_name}
-        meta = dictionary(state=dictionary(**state), **{key: value(item) for key, item in meta.items()})
-        return call(name("torch_utils.persistence", "_reconstruct_persistent_obj"), meta)
-
-    nested = call(name("torch.storage", "_load_from_bytes"), b"B" + len(legacy).to_bytes(4, "little") + legacy)
-    kernel = tensor(nested, 0, (2, 3), (3, 1))
-    parameters = dictionary(weight=kernel, bias=value(None))
-    conv = module("Conv2d", _parameters=parameters, _buffers=value({}), _modules=value({}))
-    net = module("Net", sigma=value(0.5), _parameters=value({}), _buffers=value({}), _modules=dictionary(conv=conv))
-    got = read(whole(dictionary(ema=net)))["ema"]
+    source = f"open({str(tmp_path / 'mark')!r}, 'w')"
+    nested = op.call(op.name("torch.storage", "_load_from_bytes"), b"B" + len(legacy).to_bytes(4, "little") + legacy)
+    kernel = op.tensor(nested, 0, (2, 3), (3, 1))
+    parameters = op.dictionary(weight=kernel, bias=op.value(None))
+    conv = op.module("Conv2d", source, _parameters=parameters, _buffers=op.value({}), _modules=op.value({}))
+    net = op.module(
+        "Net",
+        source,
+        sigma=op.value(0.5),
+        _parameters=op.value({}),
+        _buffers=op.value({}),
+        _modules=op.dictionary(conv=conv),
+    )
+    got = read(op.whole(op.dictionary(ema=net)))["ema"]
     assert isinstance(got, Record) and got.class_name == "Net" and got.state["sigma"] == 0.5
     tensors = module_tensors(got)
     assert tensors.keys() == {"conv.weight"}
@@ -194,4 +161,4 @@ def test_other_files_are_named_as_such():
         with pytest.raises(BrokenFileError, match="not a file of PyTorch"):
             read(data)
     with pytest.raises(BrokenFileError, match="truncated"):
-        read(whole(value([1, 2, 3]))[:-3])
+        read(op.whole(op.value([1, 2, 3]))[:-3])
