@@ -256,7 +256,7 @@ def _pickled_network(path: Path, classes: Mapping[str, Any]) -> Record:
     if not isinstance(network, Record):
         raise ValueError("it is no pickle of EDM's: it does not hold the network `ema`")
     if network.class_name not in classes:
-        raise ValueError(f"its network is a {network.class_name}: only {', '.join(classes)}")
+        raise ValueError(f"its network is {network.class_name}: only {', '.join(classes)}")
     return network
 
 
@@ -264,7 +264,7 @@ def _read_edm(path, config):
     pickled = _pickled_network(path, PRECONDITIONINGS)
     inner = pickled.state["_modules"]["model"]
     if inner.class_name != "SongUNet":
-        raise ValueError(f"its network is a {inner.class_name}: only SongUNet (DDPM++ and NCSN++)")
+        raise ValueError(f"its network is {inner.class_name}: only SongUNet (DDPM++ and NCSN++)")
     settings = inner.state["_init_kwargs"]
     sections = {section: dict(values) for section, values in PRECONDITIONINGS[pickled.class_name].items()}
     if pickled.class_name == "EDMPrecond":

@@ -180,7 +180,7 @@ def test_a_pickle_of_edm2_gives_its_network(tmp_path):
     run = load_pretrained(tmp_path / "x.pkl", "edm2")
     equal(run, variables)
     assert isinstance(run.denoiser.parameterization, sde_lib.EDMPreconditioning)
-    with pytest.raises(UserError, match="its network is a Precond: only EDMPrecond, VPPrecond, VEPrecond"):
+    with pytest.raises(UserError, match="its network is Precond: only EDMPrecond, VPPrecond, VEPrecond"):
         load_pretrained(tmp_path / "x.pkl", "edm")
 
 
