@@ -32,10 +32,14 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.optim.lr", "--config.optim.lr: a value is missing, as in --config.optim.lr=VALUE"),
         (
             "--config.sde.name=vpp",
-            "sde.name='vpp' is unknown: choose from cosine, critically_damped, ddpm, edm, rectified_flow, subvp, ve, vp; "
-            "did you mean 'vp'?",
+            "sde.name='vpp' is unknown: choose from cosine, critically_damped, ddpm, edm, iddpm, rectified_flow, subvp, "
+            "ve, vp; did you mean 'vp'?",
         ),
-        ("--config.model.name=unett", "model.name='unett' is unknown: choose from unet; did you mean 'unet'?"),
+        (
+            "--config.model.name=unett",
+            "model.name='unett' is unknown: choose from adm, ddpm, dit, edm2, mlp, ncsn, ncsnpp, ncsnv2, unet; "
+            "did you mean 'unet'?",
+        ),
         ("--config.model.dtype=float12", "float12"),
         ("--config.model.channel_multipliers=1,2,2,2,2", "height 8 is not divisible by 16"),
         ("--config.sampling.method=huen", "sampling.method='huen' is unknown: choose from adaptive, ancestral,"),
@@ -109,7 +113,8 @@ def test_train_names_what_is_wrong_with_the_config(fails, tmp_path, argument, me
         ("/nowhere/at/all.py", "--config=/nowhere/at/all.py: no such file"),
         (
             f"{DIGITS}:vx",
-            "the SDE 'vx' is unknown: choose from vp, subvp, ve, cosine, edm, rectified_flow, ddpm, critically_damped",
+            "the SDE 'vx' is unknown: choose from vp, subvp, ve, cosine, edm, rectified_flow, ddpm, iddpm, "
+            "critically_damped",
         ),
         (f"{ROOT}/README.md", "README.md: a config is a Python file (.py)"),
         (f"{ROOT}/configs/base.py:vp", "base.py:vp: this config takes no argument"),
