@@ -25,7 +25,7 @@ def get_config() -> ConfigDict:
     sde.mass = 0.25  # critically_damped: the velocity's variance at t_max
     sde.gamma = 0.04  # critically_damped: the velocity's variance at t = 0, in units of the mass
 
-    # The score network.
+    # The score network: the options of the U-Net. Those of the others are explained in their files in models/.
     config.model = model = ConfigDict()
     model.name = "unet"
     model.channels = 128  # at full resolution; of the first convolution
@@ -37,10 +37,15 @@ def get_config() -> ConfigDict:
     model.num_heads = 1  # attention heads, where head_channels is 0
     model.dropout = 0.1  # probability, in the residual blocks
     model.num_classes = 0  # class condition: the number of classes; 0 is unconditional
-    model.embedding = "positional"  # of the noise level: positional, fourier
+    model.embedding = "positional"  # of the noise level: positional, positional_adm, fourier
+    model.up_attention = "block"  # on the way up: after every block, or after the last of its level (level)
+    model.norm_groups = 0  # groups of every norm; 0 is 32, or fewer where they would have less than 4 channels
+    model.norm_epsilon = 1e-6  # added to the variance in every norm
+    model.out_channels = 0  # of the output; 0 is as many as the input has
+    model.learned_variance = False  # also predict a variance; the Denoiser takes the mean alone
     model.scale_shift = True  # the embedding scales and shifts after each norm (ADM), or shifts before it (DDPM)
     model.resampling = (
-        "conv"  # between levels: conv adds a convolution (DDPM), block a residual block (ADM), plain none
+        "conv"  # between levels: conv, strided, strided_symmetric (convolutions), block (a residual block), plain
     )
     model.fourier_scale = 16.0  # fourier: the standard deviation of the frequencies
     model.dtype = "float32"  # of the computation: float32, bfloat16; parameters are float32

@@ -202,9 +202,7 @@ def _train(options: argparse.Namespace) -> int:
     if options.config is not None:
         loaded = config.load(options.config, options.overrides)
     elif Workdir(options.workdir).config.exists():
-        loaded = Workdir(options.workdir).read_config()
-        for key, text in options.overrides:
-            config.override(loaded, key, text)
+        loaded = config.apply(Workdir(options.workdir).read_config(), options.overrides)
     else:
         raise UserError(f"--workdir={options.workdir} holds no run yet: say which with --config, as configs/digits.py")
     interrupted_by = train(

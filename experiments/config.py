@@ -27,7 +27,11 @@ def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
         UserError: no such file, a wrong argument, an unknown key or a value of the wrong type.
     """
     path, _, argument = spec.partition(":")
-    config = complete(_run_file(Path(path), argument))
+    return apply(complete(_run_file(Path(path), argument)), overrides)
+
+
+def apply(config: ConfigDict, overrides: Iterable[tuple[str, str]]) -> ConfigDict:
+    """The config with the (dotted key, text) overrides applied in order; see `override`."""
     for key, text in overrides:
         override(config, key, text)
     return config
