@@ -75,6 +75,9 @@ def get_config() -> ConfigDict:
     loss.logit_mean = 0.0  # logit_normal: less than 0 is nearer to the data
     loss.logit_std = 1.0  # logit_normal
     loss.discrete_levels = 1000  # geometric_sigma, discrete: the number of times
+    loss.reduction = (
+        "mean"  # of the error over the pixels: mean, half_sum (score_sde's VE: clipping sees the difference)
+    )
     loss.importance = False  # divide by the density of the times: the average is over uniform times whatever they are
     loss.low_discrepancy = False  # spread the times of a batch evenly over their distribution
     loss.learned_uncertainty = False  # learn how much each noise level counts (EDM2); the loss may fall below 0

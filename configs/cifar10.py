@@ -1,27 +1,119 @@
 """CIFAR-10 (32x32 RGB) as one .npz file with x_train, y_train, x_test, y_test; for an accelerator.
 
-    python -m experiments train --config=configs/cifar10.py --workdir=runs/cifar10 --config.data.source=npz:cifar10.npz
+    python -m experiments train --config=configs/cifar10.py:ve,ncsnpp,deep --workdir=runs/ve_deep
 
-DDPM's U-Net (35.7 M parameters: 128 channels, multipliers 1, 2, 2, 2, attention at 16) with EDM's preconditioning, loss
-and noise levels. Expected result: none measured yet.
+The argument names a process, a network and variants of them. `deep` has 8 residual blocks a level, `discrete` is trained at
+1,000 noise levels alone (SMLD, DDPM), `conditional` knows the ten classes; 124 and 5 are the techniques of NCSNv2's paper
+with which NCSN is trained.
+
+| argument               | published         | parameters |    state | an image |
+|------------------------|-------------------|------------|----------|----------|
+| ve,ncsn                | 25.32 (8.87)      |     30.1 M | 0.56 GiB |  112 MiB |
+| ve,ncsn,124            |                   |     39.8 M | 0.74 GiB |  112 MiB |
+| ve,ncsn,5              |                   |     30.1 M | 0.56 GiB |  112 MiB |
+| ve,ncsn,1245           |                   |     39.8 M | 0.74 GiB |  112 MiB |
+| ve,ncsnv2              | 10.87 (8.40)      |     29.7 M | 0.55 GiB |  117 MiB |
+| ve,ddpm,discrete       |                   |     35.2 M | 0.66 GiB |   84 MiB |
+| ve,ncsnpp,discrete     | 2.45 (9.73)       |     62.7 M | 1.17 GiB |  160 MiB |
+| ve,ncsnpp              | 2.38 (9.83)       |     62.8 M | 1.17 GiB |  160 MiB |
+| ve,ncsnpp,deep         | 2.20 (9.89)       |    107.6 M | 2.00 GiB |  277 MiB |
+| vp,ddpm,discrete       | 3.24              |     35.2 M | 0.66 GiB |   84 MiB |
+| vp,ddpm                | ; 3.69            |     35.2 M | 0.66 GiB |   84 MiB |
+| vp,ddpmpp,discrete     | 2.78 (9.64)       |     61.8 M | 1.15 GiB |  160 MiB |
+| vp,ddpmpp              | 2.55 (9.58); 3.93 |     61.8 M | 1.15 GiB |  160 MiB |
+| vp,ddpmpp,deep         | 2.41 (9.68); 3.08 |    106.6 M | 1.99 GiB |  277 MiB |
+| vp,ncsnpp,discrete     |                   |     62.8 M | 1.17 GiB |  160 MiB |
+| vp,ncsnpp              |                   |     62.8 M | 1.17 GiB |  160 MiB |
+| vp,ncsnpp,deep         |                   |    107.6 M | 2.00 GiB |  277 MiB |
+| subvp,ddpm             | ; 3.56            |     35.2 M | 0.66 GiB |   84 MiB |
+| subvp,ddpmpp           | 2.61 (9.56); 3.16 |     61.8 M | 1.15 GiB |  160 MiB |
+| subvp,ddpmpp,deep      | 2.41 (9.57); 2.92 |    106.6 M | 1.99 GiB |  277 MiB |
+| subvp,ncsnpp           |                   |     62.8 M | 1.17 GiB |  160 MiB |
+| subvp,ncsnpp,deep      |                   |    107.6 M | 2.00 GiB |  277 MiB |
+| edm,ddpmpp             | 1.97              |     55.7 M | 1.04 GiB |  232 MiB |
+| edm,ddpmpp,conditional | 1.79              |     55.7 M | 1.04 GiB |  232 MiB |
+| edm,ncsnpp             | 1.98              |     56.4 M | 1.05 GiB |  232 MiB |
+| edm,ncsnpp,conditional | 1.79              |     56.4 M | 1.05 GiB |  232 MiB |
+
+Published: FID of 50,000 samples (Inception score), by the method that the config has; after the semicolon FID of the
+probability flow. Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, tables 2 and 3; Karras et al. (2022),
+https://arxiv.org/abs/2206.00364, table 2. EDM's augmentation is not there yet, only flips.
+
+Without a network (`configs/cifar10.py:vp`, any process of `configs/parts/sde.py`) it is our own experiment: DDPM's U-Net of
+35.7 M parameters with EDM's preconditioning, loss and noise levels. Expected result: none measured yet.
 """
 
 from configs import base
-from configs.parts import sde
+from configs.parts import edm, networks, score_sde, sde
+from configs.parts.arguments import Words
 
 
-def get_config(process: str = "vp"):
-    """The experiment; `process` is one of `configs/parts/sde.py`: vp, subvp, ve, edm, ..."""
+def get_config(argument: str = ""):
+    """The experiment that the argument names; see above."""
+    words = Words(argument)
     config = base.get_config()
-
     config.data.source = "npz:cifar10.npz"
     config.data.image_size = 32
     config.data.num_channels = 3
-    config.data.batch_size = 128
     config.data.random_flip = True
 
+    network = words.one_of("network", ("ddpm", "ddpmpp", "ncsnpp", "ncsn", "ncsnv2"))
+    process = words.one_of("process", sde.PROCESSES, default="vp" if network is None else "ve")
+    if network is None:
+        _ours(config, process)
+    elif process == "edm":
+        _edm(config, words, network)
+    elif network in ("ncsn", "ncsnv2"):
+        _ncsn(config, words, network, process)
+    else:
+        _score_sde(config, words, network, process)
+    words.done()
+    return config
+
+
+def _score_sde(config, words, network, process):
+    if process not in score_sde.PROCESSES:
+        raise ValueError(f"{network} goes with vp, subvp, ve and edm, not with {process}")
+    discrete = words.flag("discrete")
+    {"ddpm": networks.ddpm, "ddpmpp": networks.ddpmpp, "ncsnpp": networks.ncsnpp}[network](config)
+    score_sde.recipe(config, process, discrete=discrete, sigma_max=50.0)
+    config.sampling.snr = 0.16
+    if (process, network, discrete) == ("vp", "ncsnpp", True):
+        config.sampling.method = "reverse_diffusion"
+    if network != "ddpm" and words.flag("deep"):
+        score_sde.deep(config)
+
+
+def _ncsn(config, words, network, process):
+    if process != "ve":
+        raise ValueError(f"{network} goes with ve, not with {process}")
+    if network == "ncsnv2":
+        networks.ncsnv2(config)
+        score_sde.ncsn(config, levels=232, sigma_max=50.0, corrections=5, snr=0.176, lr=1e-4)
+        return
+    techniques = words.one_of("set of techniques", ("124", "5", "1245"), default="")
+    networks.ncsn(config)
+    if techniques.startswith("124"):
+        score_sde.ncsn(config, levels=232, sigma_max=50.0, corrections=5, snr=0.176, lr=1e-3)
+    else:
+        score_sde.ncsn(config, levels=10, sigma_max=1.0, corrections=100, snr=0.316, lr=1e-3)
+    if not techniques.endswith("5"):
+        config.training.ema_decay = 0.0
+
+
+def _edm(config, words, network):
+    if network not in ("ddpmpp", "ncsnpp"):
+        raise ValueError(f"edm goes with ddpmpp and ncsnpp, not with {network}")
+    {"ddpmpp": networks.edm_ddpmpp, "ncsnpp": networks.edm_ncsnpp}[network](config)
+    edm.edm(config, batch_size=512, lr=1e-3, images=200, half_life=0.5)
+    if words.flag("conditional"):
+        config.model.num_classes = 10
+
+
+def _ours(config, process):
     config.sde.sigma_max = 50.0
     sde.choose(config, process)
+    config.data.batch_size = 128
     config.parameterization.sigma_data = 0.5
 
     config.model.channels = 128
@@ -38,4 +130,3 @@ def get_config(process: str = "vp"):
 
     config.sampling.steps = 35
     config.evaluation.num_samples = 10_000
-    return config

@@ -54,6 +54,9 @@ WEIGHTINGS = {
     "hybrid_noise": lambda c: sde_lib.HybridNoiseWeighting(),
 }
 
+# What the mean over an image's values is multiplied by, from their number.
+REDUCTIONS = {"mean": lambda dimensions: 1.0, "half_sum": lambda dimensions: 0.5 * dimensions}
+
 TIME_DISTRIBUTIONS = {
     "log_normal": lambda c: sde_lib.LogNormalSigma(mean=c.log_sigma_mean, std=c.log_sigma_std),
     "uniform": lambda c: sde_lib.UniformTime(),
@@ -200,6 +203,8 @@ def loss(config: ConfigDict) -> Callable:
     make_times = _choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)
     process = sde(config, config.training.t_min)
     importance = config.loss.importance
+    dimensions = config.data.image_size**2 * config.data.num_channels
+    scale = _choose("loss.reduction", config.loss.reduction, REDUCTIONS)(dimensions)
     try:
         weighting, times = make_weighting(config), make_times(config.loss)
         jax.eval_shape(lambda u: weighting(process, times.quantile(process, u)), jnp.zeros(1))
@@ -215,7 +220,7 @@ def loss(config: ConfigDict) -> Callable:
             drawn_times = sde_lib.LowDiscrepancyTimes(draws.shared, draws.places, draws.size, times)
         if config.loss.learned_uncertainty:
             log_variance = sde_lib.LearnedLogVariance(variables[LOSS]["log_variance"])
-        return sde_lib.denoising_score_matching(
+        return scale * sde_lib.denoising_score_matching(
             draws.keys,
             model,
             x0,
