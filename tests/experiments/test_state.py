@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import state
+from experiments import averaging, state
 from experiments.parallel import AXIS, Pmap
 
 SEED, DECAY = 3, 0.9
@@ -28,7 +28,7 @@ def start():
 
 
 def step(axis_name=None):
-    return state.make_train_step(loss, optax.sgd(0.1), ema_decay=DECAY, seed=SEED, axis_name=axis_name)
+    return state.make_train_step(loss, optax.sgd(0.1), ema=averaging.warmup(DECAY), seed=SEED, axis_name=axis_name)
 
 
 def by_hand(n):
