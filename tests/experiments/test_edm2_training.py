@@ -14,11 +14,13 @@ import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 import sde_lib
 from experiments import build, state
 from experiments import config as configs
 from experiments.checkpoint import Checkpoints
+from experiments.parallel import AXIS, Pmap
 from experiments.train import abstract_state, initial_state
 from models.pretrained import edm2
 from models.pretrained.mapping import flatten, to_tensors, to_variables
@@ -108,6 +110,22 @@ def test_kernels_have_unit_magnitude_from_the_first_step_on():
             if path[-1] == "kernel":
                 magnitude = np.sqrt(np.mean(np.square(leaf), tuple(range(leaf.ndim - 1))))
                 np.testing.assert_allclose(magnitude, 1 / (1 + 1e-4), atol=tolerance, err_msg=str(path))
+
+
+@pytest.mark.thorough
+def test_four_devices_train_as_one():
+    config, strategy = experiment()[0], Pmap(jax.devices()[:BATCH])
+    step = state.make_train_step(
+        loss, build.optimizer(config), ema=build.ema(config), seed=0, project=build.projection(config), axis_name=AXIS
+    )
+    mapped = strategy.map(step, in_axes=0)
+    current = strategy.replicate(experiment()[2])
+    for i in range(STEPS):
+        current, metrics = mapped(current, strategy.shard(batch(i)))
+    states, losses = trained()
+    np.testing.assert_allclose(strategy.first(metrics)["loss"], losses[-1], rtol=1e-5)
+    for four, one in zip(jax.tree.leaves(strategy.first(current)), jax.tree.leaves(states[-1]), strict=True):
+        np.testing.assert_allclose(four, one, atol=2e-5)
 
 
 def position():
