@@ -100,7 +100,14 @@ def get_config() -> ConfigDict:
     training.keep_checkpoints = 2  # the newest ones
     training.log_every = 100
     training.sample_every = 10_000  # a grid of samples of the EMA model
-    training.ema_decay = 0.9999  # exponential moving average of the parameters, with a warm-up
+    # The moving average of the parameters. warmup: of the decay ema_decay, less in the first steps (score_sde);
+    # constant: of ema_decay from the first step on; half_life (EDM); power: weighed by a power of time (EDM2)
+    training.ema = "warmup"
+    training.ema_decay = 0.9999  # warmup, constant: what is kept of the average at each step
+    training.ema_half_life = 500_000  # half_life: in images, after which a step counts half
+    training.ema_ramp = 0.05  # half_life: it is at most so many times the images seen; 0 is no such limit
+    training.ema_std = 0.05  # power: the width of the average, in units of the training's length; at most 0.288
+    training.class_dropout = 0.0  # class-conditional models: probability of "no class", for classifier-free guidance
     training.t_min = 1e-5  # smallest time of the loss
     training.seed = 0  # of the initial parameters, the order of the data, times, noise and dropout
 
@@ -108,7 +115,8 @@ def get_config() -> ConfigDict:
     optim.name = "adam"
     optim.lr = 2e-4
     optim.warmup_steps = 5_000  # linear from 0
-    optim.schedule = "constant"  # after the warm-up: constant, cosine (to 0 at num_steps)
+    optim.schedule = "constant"  # after the warm-up: constant, cosine (to 0 at num_steps), inverse_sqrt
+    optim.decay_steps = 70_000  # inverse_sqrt: the step from which the rate falls; at four times as many it is half
     optim.beta1 = 0.9
     optim.beta2 = 0.999
     optim.eps = 1e-8

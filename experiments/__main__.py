@@ -219,14 +219,8 @@ def _open_run(options: argparse.Namespace, *allowed: str):
 
     from experiments import build, config, runs
 
-    changed = runs.read_config(options.workdir)
-    for key, text in options.overrides:
-        config.override(changed, key, text)
-        if not key.startswith(allowed):
-            raise UserError(
-                f"--config.{key}={text}: cannot be changed after training; {options.command} takes keys of "
-                f"{', '.join(allowed)}"
-            )
+    stored = runs.read_config(options.workdir)
+    changed = config.apply(stored, options.overrides, allowed=allowed, command=options.command)
     build.check(changed)
     return dataclasses.replace(runs.load_run(options.workdir), config=changed)
 

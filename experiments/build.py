@@ -5,6 +5,7 @@ makes everything that is cheap, so that a config that cannot work fails before a
 """
 
 import inspect
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,7 @@ from ml_collections import ConfigDict
 
 import models
 import sde_lib
+from experiments import averaging, state
 from experiments.errors import UserError, unknown_name
 from experiments.parallel import STRATEGIES
 
@@ -148,6 +150,17 @@ def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
     return labels if config.model.num_classes else None
 
 
+CLASS_DROPOUT = zlib.crc32(b"class dropout")  # folded into an example's key, apart from the loss's own numbers
+
+
+def _drop_classes(config: ConfigDict, keys: jax.Array, labels: jax.Array | None) -> jax.Array | None:
+    """The labels with some, each by its own key, replaced by `num_classes`, which stands for no class."""
+    if not config.training.class_dropout:
+        return labels
+    drawn = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, CLASS_DROPOUT)))(keys)
+    return jnp.where(drawn < config.training.class_dropout, config.model.num_classes, labels)
+
+
 LOSS = "loss"  # the collection, beside the network's own, of what the loss learns; networks do not see it
 
 
@@ -214,6 +227,7 @@ def loss(config: ConfigDict) -> Callable:
         raise UserError(f"loss: {error}") from error
 
     def compute(draws, variables, x0, condition):
+        condition = _drop_classes(config, draws.keys, condition)
         model = denoiser(config, variables, config.training.t_min).replace(condition=condition)
         drawn_times, log_variance = times, None
         if config.loss.low_discrepancy:
@@ -234,6 +248,30 @@ def loss(config: ConfigDict) -> Callable:
     return compute
 
 
+def projection(config: ConfigDict) -> Callable[[Any], Any]:
+    """variables -> variables: where the network wants its weights after every update, its `project` if it has one."""
+    return getattr(network(config), "project", state.unchanged)
+
+
+def ema(config: ConfigDict) -> averaging.Rule:
+    """n -> the share of the weights of update n + 1 in their moving average.
+
+    Raises:
+        UserError: the name is unknown, or a number of the rule does not fit.
+    """
+    training = config.training
+    rules = {
+        "warmup": lambda: averaging.warmup(training.ema_decay),
+        "constant": lambda: averaging.constant(training.ema_decay),
+        "half_life": lambda: averaging.half_life(training.ema_half_life, training.ema_ramp, config.data.batch_size),
+        "power": lambda: averaging.power(training.ema_std),
+    }
+    try:
+        return _choose("training.ema", training.ema, rules)()
+    except ValueError as error:
+        raise UserError(f"training.ema_std={training.ema_std}: {error}") from error
+
+
 def method(config: ConfigDict) -> sde_lib.Method:
     """The sampling method."""
     try:
@@ -248,19 +286,29 @@ def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:
-    """step -> learning rate: a linear warm-up, then the schedule."""
+    """Updates made before this one -> learning rate: a linear warm-up, then the schedule; the first update's rate is 0.
+
+    Sources: https://github.com/yang-song/score_sde/blob/main/losses.py for the warm-up;
+    https://github.com/NVlabs/edm2/blob/main/training/training_loop.py for inverse_sqrt, whose fall counts from the first
+    update and multiplies the warm-up where they overlap.
+    """
     optim, num_steps = config.optim, config.training.num_steps
     after = max(num_steps - optim.warmup_steps, 1)
+    constant, warmup = optax.constant_schedule(optim.lr), optim.warmup_steps
+    rise = optax.linear_schedule(0.0, optim.lr, warmup) if warmup else constant
+
+    def then(schedule):
+        return optax.join_schedules([rise, schedule], [warmup]) if warmup else schedule
+
+    def inverse_sqrt(step):
+        return rise(step) * jnp.sqrt(optim.decay_steps / jnp.maximum(step, optim.decay_steps))
+
     schedules = {
-        "constant": lambda: optax.constant_schedule(optim.lr),
-        "cosine": lambda: optax.cosine_decay_schedule(optim.lr, after),
+        "constant": lambda: then(constant),
+        "cosine": lambda: then(optax.cosine_decay_schedule(optim.lr, after)),
+        "inverse_sqrt": lambda: inverse_sqrt,
     }
-    schedule = _choose("optim.schedule", optim.schedule, schedules)()
-    if optim.warmup_steps == 0:
-        return schedule
-    return optax.join_schedules(
-        [optax.linear_schedule(0.0, optim.lr, optim.warmup_steps), schedule], [optim.warmup_steps]
-    )
+    return _choose("optim.schedule", optim.schedule, schedules)()
 
 
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
@@ -297,6 +345,7 @@ POSITIVE = (
     "evaluation.noise_levels", "optim.lr", "parameterization.sigma_data", "sampling.t_min", "training.t_min",
     "evaluation.t_min", "loss.snr_gamma", "loss.log_sigma_std", "loss.logit_std", "sde.t_max", "sde.sigma_min",
     "sampling.snr", "sampling.rho", "model.channels", "loss.uncertainty_channels", "sde.beta", "sde.mass",
+    "training.ema_half_life", "optim.decay_steps",
 )  # fmt: skip
 
 
@@ -316,8 +365,16 @@ def check(config: ConfigDict) -> None:
             f"sampling.label={config.sampling.label}: the classes are 0 to {config.model.num_classes - 1}; "
             "-1 takes each in turn"
         )
+    if config.training.ema_ramp < 0:
+        raise UserError(f"training.ema_ramp={config.training.ema_ramp}: must be at least 0, which is no ramp")
+    if not 0 <= config.training.class_dropout <= 1:
+        raise UserError(f"training.class_dropout={config.training.class_dropout}: must lie in [0, 1]")
+    if config.training.class_dropout and not config.model.num_classes:
+        raise UserError(
+            f"training.class_dropout={config.training.class_dropout}: model.num_classes=0 leaves no class to drop"
+        )
     abstract_variables(config)
-    loss(config), optimizer(config), parallel(config)
+    loss(config), optimizer(config), ema(config), parallel(config)
     _check_sampling(config)
 
 

@@ -30,10 +30,26 @@ def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
     return apply(complete(_run_file(Path(path), argument)), overrides)
 
 
-def apply(config: ConfigDict, overrides: Iterable[tuple[str, str]]) -> ConfigDict:
-    """The config with the (dotted key, text) overrides applied in order; see `override`."""
+def apply(
+    config: ConfigDict, overrides: Iterable[tuple[str, str]], *, allowed: tuple[str, ...] = ("",), command: str = ""
+) -> ConfigDict:
+    """The config with the (dotted key, text) overrides applied in order; see `override`.
+
+    Args:
+        config: is changed.
+        overrides: what to set.
+        allowed: the beginnings of the keys that may be set; of a trained run some may not.
+        command: that allows no others.
+
+    Raises:
+        UserError: as `override`; or a key begins with none of those allowed.
+    """
     for key, text in overrides:
         override(config, key, text)
+        if not key.startswith(allowed):
+            raise UserError(
+                f"--config.{key}={text}: cannot be changed after training; {command} takes keys of {', '.join(allowed)}"
+            )
     return config
 
 
@@ -101,16 +117,44 @@ def override(config: ConfigDict, key: str, text: str) -> None:
 
 
 def _nearest_key(key: str, known: Iterable[str]) -> str:
-    """The key meant: one of the same last name, else the one closest in spelling."""
-    known = list(known)
-    same_name = [k for k in known if k.rpartition(".")[2] == key.rpartition(".")[2]]
-    within = [k for k in known if k.rpartition(".")[0] == key.rpartition(".")[0]]
-    best = same_name or difflib.get_close_matches(key, within, 1, 0.5) or difflib.get_close_matches(key, known, 1, 0.65)
-    return (
-        f"; did you mean {best[0]!r}?"
-        if best
-        else f"; the sections are {', '.join({k.split('.')[0]: 0 for k in known})}"
-    )
+    """What to say of an unknown key: the key meant, or those that there are.
+
+    Meant is, in this order: one of its section that is all but spelt alike, that is short for it (lr for learning_rate),
+    that it is short for, or that shares all words of the shorter one (steps for num_steps); one of the same name in another
+    section; one of its section that is close in spelling; one of another section of any of these kinds.
+    """
+    section, _, name = key.rpartition(".")
+    by_name: dict[str, list[str]] = {}
+    for k in sorted(known, key=lambda k: k.rpartition(".")[0] != section):  # its own section first
+        by_name.setdefault(k.rpartition(".")[2], []).append(k)
+    own = [n for n, keys in by_name.items() if keys[0].rpartition(".")[0] == section]
+
+    def spelt(names, alike):
+        return difflib.get_close_matches(name, names, 1, alike)
+
+    def related(names):
+        short = [n for n in names if _is_short_for(n, name) or _is_short_for(name, n)]
+        sharing = [n for n in names if _words(n) <= _words(name) or _words(name) <= _words(n)]
+        return spelt(short or sharing, 0)
+
+    best = spelt(own, 0.85) or related(own) or spelt(by_name, 1.0) or spelt(own, 0.6)
+    best = best or related(by_name) or spelt(by_name, 0.75)
+    if best:
+        return f"; did you mean {by_name[best[0]][0]!r}?"
+    if own:
+        return f"; {section} has {', '.join(own)}"
+    return f"; the sections are {', '.join({k.split('.')[0]: 0 for k in known})}"
+
+
+def _words(name: str) -> set[str]:
+    return set(name.split("_"))
+
+
+def _is_short_for(short: str, name: str) -> bool:
+    """Whether it is the initials of the name's words (lr, of learning_rate) or begins each of them (ch_mult)."""
+    words, parts = name.split("_"), short.split("_")
+    initials = len(words) > 1 and short == "".join(word[:1] for word in words)
+    return initials or (len(words) == len(parts) and all(w.startswith(p) for w, p in zip(words, parts, strict=True)))
 
 
 def _parse(key: str, text: str, current: Any) -> Any:

@@ -67,12 +67,18 @@ def draws(seed: Array, step: Array, places: Array, size: int) -> Draws:
     return Draws(keys, jax.random.fold_in(key, size), places, size)  # no example is at the place `size`
 
 
+def unchanged(params: Params) -> Params:
+    """The projection of a network that has none."""
+    return params
+
+
 def make_train_step(
     loss: Callable[[Draws, Params, dict[str, Array]], Array],
     optimizer: optax.GradientTransformation,
     *,
-    ema_decay: float,
+    ema: Callable[[Array], Array],
     seed: int,
+    project: Callable[[Params], Params] = unchanged,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
     """Returns (state, batch) -> (state, metrics): one update on this device's share of the batch.
@@ -80,9 +86,10 @@ def make_train_step(
     Args:
         loss: (draws, params, batch) -> (B,), the loss of each example in training.
         optimizer: of the parameters.
-        ema_decay: the decay of the average once warm: at step n it is min(ema_decay, (1 + n) / (10 + n)), which
-            forgets the random start.
+        ema: n -> the share of the new weights in the average, after n steps before; see `experiments.averaging`.
         seed: of all randomness.
+        project: where the weights must lie: what the optimizer makes of them is replaced by its projection, before it
+            enters the average. EDM2's forced weight normalization is one.
         axis_name: of the devices, to average over.
 
     The metrics are the means over the global batch of `loss`, and the gradient's norm before clipping, `grad_norm`.
@@ -92,17 +99,17 @@ def make_train_step(
         return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
 
     def train_step(state, batch):
-        share = batch["image"].shape[0]
+        examples = batch["image"].shape[0]
         device, devices = (0, 1) if axis_name is None else (jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name))
-        drawn = draws(jax.random.key(seed), state.step, device * share + jnp.arange(share), devices * share)
+        drawn = draws(jax.random.key(seed), state.step, device * examples + jnp.arange(examples), devices * examples)
         value, gradient = jax.value_and_grad(lambda params: loss(drawn, params, batch).mean())(state.params)
         value, gradient = average((value, gradient))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = optax.apply_updates(state.params, updates)
-        decay = jnp.minimum(ema_decay, (1 + state.step) / (10 + state.step))
-        ema = jax.tree.map(lambda e, p: e + (1 - decay) * (p - e), state.ema, params)
+        params = project(optax.apply_updates(state.params, updates))
+        share = ema(state.step)
+        average_params = jax.tree.map(lambda e, p: e + share * (p - e), state.ema, params)
         metrics = {"loss": value, "grad_norm": optax.tree.norm(gradient)}
-        return TrainState(state.step + 1, params, opt_state, ema), metrics
+        return TrainState(state.step + 1, params, opt_state, average_params), metrics
 
     return train_step
 

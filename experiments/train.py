@@ -64,15 +64,17 @@ def make_step(config: ConfigDict, axis_name: str | None) -> Any:
     return state.make_train_step(
         example_losses,
         build.optimizer(config),
-        ema_decay=config.training.ema_decay,
+        ema=build.ema(config),
         seed=config.training.seed,
+        project=build.projection(config),
         axis_name=axis_name,
     )
 
 
-def initial_state(config: ConfigDict) -> state.TrainState:
-    """The state before the first step."""
-    return state.create(build.init_variables(config), build.optimizer(config))
+def initial_state(config: ConfigDict, weights: Any = None) -> state.TrainState:
+    """The state before the first step, with random weights unless some are given."""
+    weights = build.init_variables(config) if weights is None else weights
+    return state.create(jax.jit(build.projection(config))(weights), build.optimizer(config))
 
 
 def abstract_state(config: ConfigDict) -> state.TrainState:
@@ -145,8 +147,7 @@ def _run_to_end(
     if checkpoints.latest_step() is None:
         current = initial_state(config)
     elif checkpoints.holds_weights_alone():
-        weights = checkpoints.restore_ema(build.abstract_variables(config))
-        current = state.create(weights, build.optimizer(config))
+        current = initial_state(config, checkpoints.restore_ema(build.abstract_variables(config)))
     else:
         current = checkpoints.restore(abstract_state(config), iterator)
     current = strategy.replicate(current)

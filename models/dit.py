@@ -19,7 +19,7 @@ from einops import rearrange
 from models import checks
 from models.layers.convolution import scaled_init
 from models.layers.dropout import Dropout
-from models.layers.embedding import positional_embedding
+from models.layers.embedding import ClassEmbedding, positional_embedding
 from models.layers.positions import rotary_angles, rotate, sincos_positions
 
 CHOICES = {
@@ -52,8 +52,9 @@ class DiT(nn.Module):
         learned_variance: whether the last layer also predicts a variance for each value (iDDPM, and the published DiT).
             The call returns the mean alone, so that a Denoiser can be made of the network; `mean_and_variance` returns both.
         num_classes: 0 for an unconditional network; else `condition` holds labels below it.
-        null_class: whether the label `num_classes` stands for no class, as classifier-free guidance wants it; training
-            puts it in place of some labels.
+        null_class: whether the label `num_classes`, which stands for no class, has an embedding of its own, as in the
+            published networks; else it has none, and zeros take its place. Classifier-free guidance wants it; in training
+            `training.class_dropout` of the config puts it in place of some labels.
         positions: of the patches; "sincos" adds the paper's fixed encoding, "rotary" rotates queries and keys, so that
             attention sees only how far apart two patches are.
         position_span: 0 counts patches as positions; else positions run over [0, position_span) whatever the size of the
@@ -101,8 +102,8 @@ class DiT(nn.Module):
             x: (B, H, W, C); H and W divisible by `patch_size`. Images to condition on are joined to its channels, behind
                 those of the noisy images; `out_channels` then says how many the latter are.
             noise_level: (B,), the published networks' step from 0 to 999; it may lie between steps.
-            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class with `null_class`;
-                None where `num_classes` is 0.
+            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class; None where
+                `num_classes` is 0.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -188,7 +189,7 @@ class Embedding(nn.Module):
         embedding = dense[1](nn.swish(dense[0](waves)))
         if self.num_classes:
             rows = self.num_classes + self.null_class
-            table = nn.Embed(rows, self.features, embedding_init=init, dtype=self.dtype, name="classes")
+            table = ClassEmbedding(rows, self.features, embedding_init=init, dtype=self.dtype, name="classes")
             embedding = embedding + table(condition)
         return embedding
 

@@ -3,9 +3,9 @@
 Every layer keeps the magnitude of what it is given (`models/layers/magnitude.py`), so activations, weights and updates
 have a known size through the whole of a training run. Two things complete the recipe, outside of the network:
 
-- `normalized(variables)` projects the weights onto unit magnitude. The forward pass normalizes them anyway, so it changes
-  no output, but it undoes their growth, by which the effective learning rate would decay in an uncontrolled way. Apply it
-  to the parameters at the start of every training step, before the gradient is taken ("forced weight normalization").
+- `EDM2.project(variables)` projects the weights onto unit magnitude. The forward pass normalizes them anyway, so it changes
+  no output, but it undoes their growth, by which the effective learning rate would decay in an uncontrolled way. The
+  training step applies it to the initial weights and after every update ("forced weight normalization").
 - the learned uncertainty u(sigma) of eq. 21 is a part of the loss. This network has no output for it.
 
 The size of a model is its number of channels. For ImageNet at 512 pixels (latents of 64 x 64 x 4) and 64 pixels:
@@ -145,6 +145,11 @@ class EDM2(nn.Module):
     clip: float | None = 256.0
     dtype: str = "float32"
     remat: bool = False
+
+    @staticmethod
+    def project(variables: Any) -> Any:
+        """Where training keeps the weights: see `normalized`."""
+        return normalized(variables)
 
     @nn.compact
     def __call__(

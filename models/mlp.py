@@ -15,7 +15,7 @@ import jax.numpy as jnp
 from models import checks
 from models.layers.convolution import scaled_init
 from models.layers.dropout import Dropout
-from models.layers.embedding import FourierEmbedding, positional_embedding
+from models.layers.embedding import ClassEmbedding, FourierEmbedding, positional_embedding
 
 CHOICES = {"embedding": ("positional", "fourier"), "dtype": ("float32", "bfloat16")}
 
@@ -61,7 +61,8 @@ class MLP(nn.Module):
         Args:
             x: (B, D).
             noise_level: (B,), in whatever unit the network is trained with.
-            condition: (B,) integer labels in [0, num_classes), or None where `num_classes` is 0.
+            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class, whose embedding is zero;
+                None where `num_classes` is 0.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -86,7 +87,7 @@ class MLP(nn.Module):
         embedding = _dense(self.width, dtype, "embedding")(embedding)
         if self.num_classes:
             init = nn.initializers.normal(1.0)
-            table = nn.Embed(self.num_classes, self.width, embedding_init=init, dtype=dtype, name="classes")
+            table = ClassEmbedding(self.num_classes, self.width, embedding_init=init, dtype=dtype, name="classes")
             embedding = embedding + table(condition)
         embedding = nn.swish(embedding)
 

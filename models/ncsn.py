@@ -84,7 +84,8 @@ class NCSN(nn.Module):
         Args:
             x: (B, H, W, C); H and W divisible by 2 for each stage that halves them.
             noise_level: (B,), log(sigma); the nearest of the levels is taken.
-            condition: (B,) integer labels in [0, num_classes), or None where `num_classes` is 0.
+            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class, for which the norms take
+                the mean of all classes' parameters; None where `num_classes` is 0.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -98,7 +99,7 @@ class NCSN(nn.Module):
         dropout_keys = _check(self, x, condition, train, dropout_keys)
         index = self.nearest(noise_level)
         if self.num_classes:
-            index = index * self.num_classes + condition
+            index = index[:, None] * self.num_classes + _classes(condition, self.num_classes)
         rows = self.num_scales * max(self.num_classes, 1)
         score = _refine(self, x, index, rows, rows, dropout_keys)
         return jnp.exp(noise_level.astype(jnp.float32))[:, None, None, None] * score
@@ -149,7 +150,14 @@ class NCSNv2(nn.Module):
         The network does not read `noise_level`, which is log(sigma).
         """
         dropout_keys = _check(self, x, condition, train, dropout_keys)
-        return _refine(self, x, condition, self.num_classes, 0, dropout_keys)
+        index = _classes(condition, self.num_classes) if self.num_classes else None
+        return _refine(self, x, index, self.num_classes, 0, dropout_keys)
+
+
+def _classes(condition, num_classes):
+    """The classes (B, num_classes) whose parameters a norm averages: the label's alone, or each for no class."""
+    labels = condition[:, None]
+    return jnp.where(labels < num_classes, labels, jnp.arange(num_classes))
 
 
 def _check(network, x, condition, train, dropout_keys):
@@ -186,7 +194,9 @@ def _refine(network, x, index, norm_conditions, refine_conditions, dropout_keys)
 
     inputs = ()
     for stage in reversed(range(len(stages))):
-        width, units = (widths[stage - 1], 1) if stage else (widths[0], 3)
+        units = 1 if stage else 3
+        # The coarsest block has nothing to join, and with that no convolution that could change the width.
+        width = widths[max(stage - 1, 0)] if inputs else widths[stage]
         block = refine_type(width, units, refine_conditions, dtype, name=f"refine_{stage}")
         inputs = (block(stages[stage], *inputs, condition=index),)
 

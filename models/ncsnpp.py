@@ -137,7 +137,8 @@ class NCSNpp(nn.Module):
         Args:
             x: (B, H, W, C); H and W divisible by 2 ** (levels - 1).
             noise_level: (B,), see the table above.
-            condition: (B,) integer labels in [0, num_classes), or None where `num_classes` is 0.
+            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class, which is a vector of
+                zeros before the layer of the classes, as in EDM; None where `num_classes` is 0.
             augmentation: (B, augment_features), how each image was augmented; None for not at all, which is zero.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.

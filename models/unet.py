@@ -18,7 +18,7 @@ import jax.numpy as jnp
 from models import checks
 from models.layers.attention import Attention
 from models.layers.convolution import Conv, scaled_init
-from models.layers.embedding import FourierEmbedding, positional_embedding
+from models.layers.embedding import ClassEmbedding, FourierEmbedding, positional_embedding
 from models.layers.normalization import GroupNorm
 from models.layers.resampling import RESAMPLINGS
 from models.layers.residual import ResidualBlock
@@ -103,7 +103,8 @@ class UNet(nn.Module):
             x: (B, H, W, C); H and W divisible by 2 ** (levels - 1). Images to condition on are joined to its channels,
                 behind those of the noisy images; `out_channels` then says how many the latter are.
             noise_level: (B,), in whatever unit the network is trained with.
-            condition: (B,) integer labels in [0, num_classes), or None where `num_classes` is 0.
+            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class, whose embedding is zero;
+                None where `num_classes` is 0.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -218,6 +219,6 @@ class UNet(nn.Module):
         embedding = dense[1](nn.swish(dense[0](embedding)))
         if self.num_classes:
             init = nn.initializers.normal(1.0)
-            table = nn.Embed(self.num_classes, width, embedding_init=init, dtype=dtype, name="classes")
+            table = ClassEmbedding(self.num_classes, width, embedding_init=init, dtype=dtype, name="classes")
             embedding = embedding + table(condition)
         return nn.swish(embedding)

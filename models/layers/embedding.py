@@ -60,3 +60,12 @@ class FourierEmbedding(nn.Module):
         frequencies = self.param("frequencies", nn.initializers.normal(self.scale), (self.features // 2,), jnp.float32)
         angles = 2 * math.pi * noise_level.astype(jnp.float32)[:, None] * jax.lax.stop_gradient(frequencies)
         return jnp.concatenate([jnp.sin(angles), jnp.cos(angles)], axis=-1)
+
+
+class ClassEmbedding(nn.Embed):
+    """A learned vector for each label below `num_embeddings`, and zeros for one past the last: no class at all."""
+
+    def __call__(self, labels: jax.Array) -> jax.Array:
+        """Maps (B,) integers in [0, num_embeddings] to (B, features)."""
+        known = labels < self.num_embeddings
+        return jnp.where(known[:, None], super().__call__(jnp.where(known, labels, 0)), 0)

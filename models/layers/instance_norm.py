@@ -30,11 +30,18 @@ class InstanceNormPlus(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
-        """Maps (B, H, W, C) with the condition (B,), an index below `num_conditions`, to (B, H, W, C); C is above 1."""
+        """Maps (B, H, W, C) to (B, H, W, C); C is above 1.
+
+        The condition (B,) is an index below `num_conditions`; of (B, K) indices the mean of their parameters counts, which
+        is exactly those of one index where all K are the same.
+        """
         channels = x.shape[-1]
         if self.num_conditions:
             table = self.param("table", _table, (self.num_conditions, 3 * channels), jnp.float32)
-            scale, mean_scale, bias = jnp.split(table[condition], 3, axis=-1)
+            rows = table[condition]
+            if condition.ndim == 2:
+                rows = rows[:, 0] + (rows - rows[:, :1]).mean(1)
+            scale, mean_scale, bias = jnp.split(rows, 3, axis=-1)
         else:
             scale = self.param("scale", _near_one, (channels,), jnp.float32)
             mean_scale = self.param("mean_scale", _near_one, (channels,), jnp.float32)

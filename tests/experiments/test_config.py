@@ -75,10 +75,35 @@ def test_learning_rate_warms_up_and_falls_as_a_cosine():
     assert float(build.learning_rate(loaded)(77)) == pytest.approx(2e-3)
 
 
+@pytest.mark.parametrize(
+    "decay_steps, steps, rates",
+    [
+        (
+            70_000,
+            (0, 1, 2500, 5000, 70_000, 140_000, 1_048_576),
+            (0, 2.4000000000000003e-06, 0.006, 0.012, 0.012, 0.00848528137423857, 0.003100489817653817),
+        ),
+        (1_000, (500, 2000, 4000, 9000), (0.0012, 0.003394112549695428, 0.0048, 0.004)),
+    ],
+)
+def test_inverse_sqrt_is_the_published_rate(decay_steps, steps, rates):
+    """learning_rate_schedule(2048 step, 2048, ref_lr=0.012, ref_batches=decay_steps, rampup_Mimg=10.24), a ramp of 5000,
+    of https://github.com/NVlabs/edm2/blob/4bf8162f601bcc09472ce8a32dd0cbe8889dc8fc/training/training_loop.py."""
+    loaded = tiny_config(
+        optim__schedule="inverse_sqrt", optim__lr=0.012, optim__warmup_steps=5000, optim__decay_steps=decay_steps
+    )
+    rate = build.learning_rate(loaded)
+    np.testing.assert_allclose([rate(step) for step in steps], rates, rtol=1e-5)
+    loaded.optim.warmup_steps = 0
+    np.testing.assert_allclose(build.learning_rate(loaded)(4 * decay_steps), 0.006, rtol=1e-6)
+
+
 def test_a_stored_config_has_defaults_for_keys_that_came_later():
     """A run of an older version goes on, and is sampled, as if the keys had been there with their defaults."""
     stored = tiny_config("ve", optim__lr=3e-3).to_dict()
-    del stored["sampling"]["tolerance"], stored["parallel"]
+    del stored["sampling"]["tolerance"], stored["parallel"], stored["optim"]["decay_steps"]
+    for key in ("ema", "ema_half_life", "ema_ramp", "ema_std", "class_dropout"):
+        del stored["training"][key]
     read = config.from_json(json.dumps(stored))
     assert config.differences(read, tiny_config("ve", optim__lr=3e-3)) == []
 

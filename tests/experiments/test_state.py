@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import state
+from experiments import averaging, state
 from experiments.parallel import AXIS, Pmap
 
 SEED, DECAY = 3, 0.9
@@ -27,11 +27,17 @@ def start():
     return state.create({"w": jnp.array([0.3, -0.2, 0.5])}, optax.sgd(0.1))
 
 
-def step(axis_name=None):
-    return state.make_train_step(loss, optax.sgd(0.1), ema_decay=DECAY, seed=SEED, axis_name=axis_name)
+def step(axis_name=None, project=state.unchanged):
+    ema = averaging.warmup(DECAY)
+    return state.make_train_step(loss, optax.sgd(0.1), ema=ema, seed=SEED, project=project, axis_name=axis_name)
 
 
-def by_hand(n):
+def to_the_sphere(params):
+    """A projection: weights of length 1."""
+    return {"w": params["w"] / jnp.linalg.norm(params["w"])}
+
+
+def by_hand(n, project=lambda w: w):
     """n steps of gradient descent in numpy, with keys from (seed, step, place)."""
     w = ema = np.array([0.3, -0.2, 0.5])
     losses = []
@@ -41,7 +47,7 @@ def by_hand(n):
         spread = (jax.random.uniform(jax.random.fold_in(key, 16)) + np.arange(16) / 16) % 1
         residual = x @ w - noise - spread
         losses.append(np.square(residual).mean())
-        w = w - 0.1 * 2 * x.T @ residual / 16
+        w = project(w - 0.1 * 2 * x.T @ residual / 16)
         decay = min(DECAY, (1 + i) / (10 + i))
         ema = decay * ema + (1 - decay) * w
     return w, ema, losses
@@ -69,6 +75,17 @@ def test_a_loop_on_any_number_of_devices_is_the_same_steps(devices):
     np.testing.assert_allclose(strategy.first(current).ema["w"], ema, rtol=1e-4)
     np.testing.assert_allclose(metrics["loss"][0][:4], losses, rtol=1e-4)
     assert np.isnan(metrics["loss"][0][4:]).all()
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_weights_are_projected_after_the_update_and_before_the_average(devices):
+    strategy = Pmap(jax.devices()[:devices])
+    run = strategy.map(state.make_train_steps(step(AXIS, to_the_sphere), 6), in_axes=(0, 0, None))
+    current, _ = run(strategy.replicate(start()), strategy.shard(batches(6), axis=1), jnp.int32(4))
+    w, ema, _ = by_hand(4, lambda w: w / np.linalg.norm(w))
+    for copy in range(devices):
+        np.testing.assert_allclose(current.params["w"][copy], w, rtol=1e-4)
+        np.testing.assert_allclose(current.ema["w"][copy], ema, rtol=1e-4)
 
 
 def test_shard_gives_device_d_its_places_in_the_global_batch():

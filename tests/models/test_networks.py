@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import models
-from tests.models.families import FAMILIES, normal, randomized
+from tests.models.families import CLASSES, FAMILIES, normal, randomized
 
 # Compilation is what these tests cost: two families in the plain run, all in the thorough one.
 PLAIN = ("dit", "unet")
@@ -69,6 +69,49 @@ def test_noise_level_and_class_reach_the_output(family):
         changed.append(apply(variables, x, level, (label + 1) % 3))
     for other in changed:
         assert float(jnp.abs(other - y).reshape(4, -1).max(1).min()) > 1e-3
+
+
+def _without_classes(name, path, leaf):
+    """The weights with which every label means what `num_classes` means without the change: no class.
+
+    Kernels and tables of classes are zero (EDM's biases stay), DiT's have the row that it keeps for no class everywhere, and
+    the norms of NCSN and NCSNv2, whose tables have a row for each class (at each level), have the mean over the classes.
+    """
+    names = [part.key for part in path]
+    if names[-1] == "table":
+        levels = leaf.reshape(-1, CLASSES, leaf.shape[-1])
+        return jnp.broadcast_to(levels.mean(1, keepdims=True), levels.shape).reshape(leaf.shape)
+    if "classes" in names and names[-1] != "bias":
+        return jnp.broadcast_to(leaf[-1], leaf.shape) if name == "dit" else jnp.zeros_like(leaf)
+    return leaf
+
+
+@every_family
+def test_the_label_after_the_last_is_no_class(family):
+    x, level, label = family.batch()
+    if label is None:
+        return
+    apply, variables = _compiled(family.name), _variables(family.name)
+    unconditional = apply(variables, x, level, label.at[:3].set(CLASSES))
+    changed = jax.tree_util.tree_map_with_path(functools.partial(_without_classes, family.name), variables)
+    assert close(unconditional[:3], apply(changed, x, level, label)[:3], 1e-5)
+    y = apply(variables, x, level, label)
+    assert close(unconditional[3], y[3], 1e-5) and not any(close(unconditional[i], y[i], 1e-3) for i in range(3))
+
+
+def test_no_class_is_zeros_in_a_dit_without_a_row_for_it():
+    family = FAMILIES["dit"]
+    x, level, label = family.batch()
+    network, variables = family.network(null_class=False, depth=1), _variables("dit")
+    table = variables["params"]["embedding"]["classes"]["embedding"]
+
+    @jax.jit
+    def apply(table, labels):
+        embedding = variables["params"]["embedding"] | {"classes": {"embedding": table}}
+        return network.apply({"params": variables["params"] | {"embedding": embedding}}, x, level, labels)
+
+    unconditional = apply(table[:CLASSES], jnp.full(4, CLASSES))
+    np.testing.assert_array_equal(unconditional, apply(jnp.zeros_like(table[:CLASSES]), label))
 
 
 @every_family
