@@ -39,8 +39,8 @@ Published: FID of 50,000 samples (Inception score), by the method that the confi
 probability flow. Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, tables 2 and 3; Karras et al. (2022),
 https://arxiv.org/abs/2206.00364, table 2. EDM's augmentation is not there yet, only flips.
 
-Without a network (`configs/cifar10.py:vp`, any process of `configs/parts/sde.py`) it is our own experiment: DDPM's U-Net of
-35.7 M parameters with EDM's preconditioning, loss and noise levels. Expected result: none measured yet.
+A process alone (`configs/cifar10.py:vp`, any of `configs/parts/sde.py`) is our own experiment: DDPM's U-Net of 35.7 M
+parameters with EDM's preconditioning, loss and noise levels. Expected result: none measured yet.
 """
 
 from configs import base
@@ -57,11 +57,16 @@ def get_config(argument: str = ""):
     config.data.num_channels = 3
     config.data.random_flip = True
 
+    if not argument or argument in sde.PROCESSES:
+        _ours(config, argument or "vp")
+        return config
     network = words.one_of("network", ("ddpm", "ddpmpp", "ncsnpp", "ncsn", "ncsnv2"))
-    process = words.one_of("process", sde.PROCESSES, default="vp" if network is None else "ve")
-    if network is None:
-        _ours(config, process)
-    elif process == "edm":
+    process = words.one_of("process", ("vp", "subvp", "ve", "edm"))
+    if network is None or process is None:
+        if network is None:
+            words.done()
+        raise ValueError("name a process and a network, as ve,ncsnpp, or a process alone")
+    if process == "edm":
         _edm(config, words, network)
     elif network in ("ncsn", "ncsnv2"):
         _ncsn(config, words, network, process)
@@ -72,8 +77,6 @@ def get_config(argument: str = ""):
 
 
 def _score_sde(config, words, network, process):
-    if process not in score_sde.PROCESSES:
-        raise ValueError(f"{network} goes with vp, subvp, ve and edm, not with {process}")
     discrete = words.flag("discrete")
     {"ddpm": networks.ddpm, "ddpmpp": networks.ddpmpp, "ncsnpp": networks.ncsnpp}[network](config)
     score_sde.recipe(config, process, discrete=discrete, sigma_max=50.0)

@@ -40,6 +40,7 @@ def get_config(argument: str = ""):
         dit.dit(config, "xl", 2)
         config.training.num_steps = 3_000_000
     else:
-        edm.edm2(config, words.one_of("size", edm.EDM2_512, default="s"), edm.EDM2_512)
+        size = words.one_of("size", edm.EDM2_512, default="s")
+        edm.edm2(config, size, edm.EDM2_512, log_sigma_mean=-0.4, log_sigma_std=1.0, decay_steps=70_000)
     words.done()
     return config

@@ -33,9 +33,8 @@ def get_config(argument: str = ""):
 
     recipe = words.one_of("recipe", ("edm", "edm2"), default="edm")
     if recipe == "edm2":
-        edm.edm2(config, words.one_of("size", edm.EDM2_64, default="s"), edm.EDM2_64)
-        config.loss.log_sigma_mean = -0.8
-        config.loss.log_sigma_std = 1.6
+        size = words.one_of("size", edm.EDM2_64, default="s")
+        edm.edm2(config, size, edm.EDM2_64, log_sigma_mean=-0.8, log_sigma_std=1.6, decay_steps=35_000)
     else:
         words.flag("adm")
         networks.adm_64(config)

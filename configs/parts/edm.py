@@ -15,13 +15,16 @@ MILLION = 1_000_000
 
 
 def edm(config: ConfigDict, *, batch_size: int, lr: float, images: float, half_life: float) -> None:
-    """EDM; `images` of training and the EMA's `half_life` are in millions of images."""
+    """EDM; `images` of training and the `half_life` of the average are in millions of images."""
     _process(config)
     config.data.batch_size = batch_size
     config.loss.log_sigma_mean = -1.2
     config.loss.log_sigma_std = 1.2
 
     config.training.num_steps = round(images * MILLION / batch_size)
+    config.training.ema = "half_life"
+    config.training.ema_half_life = round(half_life * MILLION)
+    config.training.ema_ramp = 0.05
     config.optim.lr = lr
     config.optim.beta1 = 0.9
     config.optim.beta2 = 0.999
@@ -43,7 +46,7 @@ def _process(config: ConfigDict) -> None:
     config.evaluation.num_samples = 50_000
 
 
-# ImageNet-512: millions of images (2^20), learning rate.
+# By the size of the network: images of training in units of 2^20, learning rate.
 EDM2_512: Mapping[str, tuple[int, float]] = {
     "xxs": (2048, 0.0170),
     "xs": (2048, 0.0120),
@@ -62,19 +65,31 @@ EDM2_64: Mapping[str, tuple[int, float]] = {
 }
 
 
-def edm2(config: ConfigDict, size: str, presets: Mapping[str, tuple[int, float]]) -> None:
-    """EDM2, by the size of its network; P_mean and P_std are ImageNet-512's."""
+def edm2(
+    config: ConfigDict,
+    size: str,
+    presets: Mapping[str, tuple[int, float]],
+    *,
+    log_sigma_mean: float,
+    log_sigma_std: float,
+    decay_steps: int,
+) -> None:
+    """EDM2, by the size of its network; the published averages are made of several widths, this is one of those it keeps."""
     images, lr = presets[size]
     _process(config)
     networks.edm2(config, size)
     config.data.batch_size = 2048
     config.data.random_flip = False
-    config.loss.log_sigma_mean = -0.4
-    config.loss.log_sigma_std = 1.0
+    config.loss.log_sigma_mean = log_sigma_mean
+    config.loss.log_sigma_std = log_sigma_std
     config.loss.learned_uncertainty = True
 
     config.training.num_steps = images * 2**20 // 2048
+    config.training.ema = "power"
+    config.training.ema_std = 0.1
     config.optim.lr = lr
+    config.optim.schedule = "inverse_sqrt"
+    config.optim.decay_steps = decay_steps
     config.optim.beta1 = 0.9
     config.optim.beta2 = 0.99
     config.optim.warmup_steps = round(10 * MILLION / 2048)

@@ -11,8 +11,6 @@ https://arxiv.org/abs/1907.05600; Song and Ermon (2020), https://arxiv.org/abs/2
 
 from ml_collections import ConfigDict
 
-PROCESSES = ("vp", "subvp", "ve")
-
 
 def recipe(
     config: ConfigDict, process: str, *, discrete: bool = False, sigma_max: float = 50.0, steps: int = 1000

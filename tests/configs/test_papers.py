@@ -83,6 +83,14 @@ def sizes(loaded):
     return parameters, 5 * 4 * parameters, residuals(2) - residuals(1)
 
 
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_it_has_the_keys_of_base(experiment):
+    """But for those of its network."""
+    base = config.load(f"{ROOT}/configs/base.py")
+    keys = [{key for key, _ in config.leaves(c) if not key.startswith("model.")} for c in (load(experiment), base)]
+    assert keys[0] == keys[1]
+
+
 def test_every_file_of_a_paper_has_its_table():
     assert len(EXPERIMENTS) == sum(len(re.findall(r"^\| \S+ .*\|$", p.read_text(), re.MULTILINE)) - 1 for p in FILES)
     assert {path.stem for path in FILES} >= {"cifar10", "celeba64", "lsun", "celebahq", "ffhq"}
@@ -394,12 +402,15 @@ def test_it_has_the_published_hyperparameters(experiment):
     "argument, message",
     [
         ("cifar10:ve,ncsnpq", "the word 'ncsnpq' is unknown here: did you mean ncsnpp"),
-        ("cifar10:vp,deep", "'deep' is unknown here"),
+        ("cifar10:vp,depp", "the word 'depp' is unknown here: did you mean ddpm"),
+        ("cifar10:vp,ddpm,deep", "'deep' is unknown here: there are ddpm, ddpmpp"),
+        ("cifar10:deep,ncsnpp", "name a process and a network"),
+        ("cifar10:ncsnpp", "name a process and a network"),
         ("cifar10:ve,vp,ncsnpp", "ve and vp are both a process"),
         ("cifar10:subvp,ddpm,discrete", "'discrete' goes with vp and ve"),
         ("cifar10:vp,ncsn", "ncsn goes with ve, not with vp"),
         ("cifar10:edm,ddpm", "edm goes with ddpmpp and ncsnpp, not with ddpm"),
-        ("cifar10:cosine,ddpmpp", "ddpmpp goes with vp, subvp, ve and edm, not with cosine"),
+        ("cifar10:cosine,ddpmpp", "the word 'cosine' is unknown here"),
         ("lsun:church,ncsnv2", "ncsnv2 goes with bedroom"),
         ("celebahq:1024,vp,ddpm", "'vp' is unknown here"),
         ("imagenet64:edm2,xxl", "'xxl' is unknown here"),

@@ -10,20 +10,17 @@ from experiments import build, config
 from sde_lib import DEIS, SSCS, UniPC
 from tests.experiments.tiny import ROOT, tiny_config
 
-FILES = sorted(p for p in (ROOT / "configs").glob("*.py") if p.stem != "__init__")
+OURS = ("cifar10", "digits", "mnist")  # the experiments that take any process; tests/configs has those of the papers
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: p.stem)
-@pytest.mark.parametrize("process", ["", *(f":{name}" for name in PROCESSES)])
-def test_every_config_builds_and_has_the_keys_of_base(path, process):
-    if path.stem == "base":
-        process = ""
-    loaded = config.load(f"{path}{process}")
+@pytest.mark.parametrize("name", OURS)
+@pytest.mark.parametrize("process", ["", *PROCESSES])
+def test_every_process_builds_and_has_the_keys_of_base(name, process):
+    loaded = config.load(f"{ROOT}/configs/{name}.py:{process}")
     build.check(loaded)
     base = config.load(f"{ROOT}/configs/base.py")
     assert [key for key, _ in config.leaves(loaded)] == [key for key, _ in config.leaves(base)]
-    if process:
-        assert loaded.sde.name == process[1:]
+    assert loaded.sde.name == (process or "vp")
 
 
 def test_every_process_starts_sampling_at_a_small_noise_level():
