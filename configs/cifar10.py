@@ -63,8 +63,9 @@ def get_config(argument: str = ""):
     network = words.one_of("network", ("ddpm", "ddpmpp", "ncsnpp", "ncsn", "ncsnv2"))
     process = words.one_of("process", ("vp", "subvp", "ve", "edm"))
     if network is None or process is None:
-        if network is None:
-            words.done()
+        for variant in ("deep", "discrete", "conditional"):
+            words.flag(variant)
+        words.done()
         raise ValueError("name a process and a network, as ve,ncsnpp, or a process alone")
     if process == "edm":
         _edm(config, words, network)
