@@ -402,7 +402,7 @@ def test_it_has_the_published_hyperparameters(experiment):
     "argument, message",
     [
         ("cifar10:ve,ncsnpq", "the word 'ncsnpq' is unknown here: did you mean ncsnpp"),
-        ("cifar10:vp,depp", "the word 'depp' is unknown here: did you mean ddpm"),
+        ("cifar10:vp,depp", "the word 'depp' is unknown here: did you mean deep"),
         ("cifar10:vp,ddpm,deep", "'deep' is unknown here: there are ddpm, ddpmpp"),
         ("cifar10:deep,ncsnpp", "name a process and a network"),
         ("cifar10:ncsnpp", "name a process and a network"),
