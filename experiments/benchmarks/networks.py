@@ -25,6 +25,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -32,13 +33,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from tqdm import tqdm
 
 import models
 from experiments.benchmarks import torch_networks
 from experiments.benchmarks.flops import flops
 from experiments.errors import RunError
 
-PAUSE = 0.05  # seconds before each measurement: threads of the other library that wait for work by spinning have given up
+PAUSE = (
+    0.05  # seconds before each measurement: threads of the other library that wait for work by spinning have given up
+)
 ROUNDS = (3, 20)  # at least, at most
 SECONDS = 8.0  # of rounds, after which none is begun
 
@@ -142,7 +146,10 @@ class Side(Protocol):
     """What is measured: ours, or the peer."""
 
     name: str
-    parameters: int
+
+    @property
+    def parameters(self) -> int:
+        """How many weights there are."""
 
     def flops(self) -> int:
         """Of a forward pass of one input."""
@@ -161,25 +168,41 @@ class Ours:
 
     def __init__(self, case: Case):
         network = case.network()
-        self._inputs = _inputs(network, case.shape, case.batch)
-        one = _inputs(network, case.shape, 1)
-        shapes = jax.eval_shape(network.init, jax.random.key(0), *one)
-        self.flops = lambda: flops(network.apply, shapes, *one)
-        self.parameters = sum(leaf.size for leaf in jax.tree.leaves(shapes))
-        params = jax.tree_util.tree_map_with_path(_random, shapes)
-        target = _random((), jax.eval_shape(network.apply, shapes, *self._inputs))
         optimizer = optax.adam(1e-4)
+        self._network = network
+        self._inputs = _inputs(network, case.shape, case.batch)
+        self._one = _inputs(network, case.shape, 1)
+        self._shapes = jax.eval_shape(network.init, jax.random.key(0), *self._one)
 
         def step(state, inputs, target):
             params, opt_state = state
-            gradient = jax.grad(lambda params: ((network.apply(params, *inputs, train=True) - target) ** 2).mean())(params)
+            gradient = jax.grad(lambda params: ((network.apply(params, *inputs, train=True) - target) ** 2).mean())(
+                params
+            )
             updates, opt_state = optimizer.update(gradient, opt_state)
             return optax.apply_updates(params, updates), opt_state
 
-        self._state = params, jax.jit(optimizer.init)(params)
-        self._target = target
+        self._initial = jax.jit(optimizer.init)
         self._forward = jax.jit(network.apply)
         self._step = jax.jit(step, donate_argnums=0)
+
+    @property
+    def parameters(self) -> int:
+        """How many weights there are, with the frequencies of a Fourier embedding, which are not trained."""
+        return sum(leaf.size for leaf in jax.tree.leaves(self._shapes))
+
+    def flops(self) -> int:
+        """Of a forward pass of one input."""
+        return flops(self._network.apply, self._shapes, *self._one)
+
+    @cached_property
+    def _state(self):
+        params = jax.tree_util.tree_map_with_path(_random, self._shapes)
+        return params, self._initial(params)
+
+    @cached_property
+    def _target(self):
+        return _random((), jax.eval_shape(self._network.apply, self._shapes, *self._inputs))
 
     def forward(self) -> None:
         """A forward pass of the batch, to its end."""
@@ -246,9 +269,7 @@ def _times(case: Case, beside: bool) -> list[Figures]:
     sides = _sides(case, beside)
     forward = _rounds([side.forward for side in sides])
     step = _rounds([side.step for side in sides])
-    return [
-        Figures(side.name, side.parameters, side.flops(), forward[i], step[i]) for i, side in enumerate(sides)
-    ]
+    return [Figures(side.name, side.parameters, side.flops(), forward[i], step[i]) for i, side in enumerate(sides)]
 
 
 def _rounds(functions: list[Callable[[], None]]) -> list[tuple[float, ...]]:
@@ -336,7 +357,9 @@ class Suite:
 
     def rows(self) -> Iterator[Row]:
         """One for each case, as it is measured. Raises RunError where a process is ended from outside."""
-        for case in self.cases:
+        progress = tqdm(self.cases, unit="network")
+        for case in progress:
+            progress.set_description(case.family)
             try:
                 yield self._row(case)
             except BrokenProcessPool:
@@ -354,7 +377,8 @@ class Suite:
         """What was measured with what, and the table's head."""
         version = importlib.metadata.version
         lines = [
-            f"JAX {version('jax')} on {self._platform} ({self._kind}, {platform.machine()}), {threads()} threads; float32, no dropout."
+            f"JAX {version('jax')} on {self._platform} ({self._kind}, {platform.machine()}), {threads()} threads; "
+            "float32, no dropout."
         ]
         if self._beside:
             lines.append(
@@ -364,7 +388,9 @@ class Suite:
         elif self._platform == "cpu":
             lines.append('diffusers is not installed, so it was not measured beside: pip install -e ".[interop]"')
         else:
-            lines.append(f"diffusers was not measured beside: that is done on the CPU only, and JAX runs on {self._platform}.")
+            lines.append(
+                f"Nothing was measured beside: diffusers is compared on the CPU, and JAX runs on {self._platform}."
+            )
         columns = ("network", "of", "input", "batch", "peer", "parameters, M", "GFLOP per input", "forward, ms")
         columns += ("training step, ms", "memory of training, MiB")
         return "\n".join([*lines, "", f"| {' | '.join(columns)} |", "|" + "---|" * len(columns)])
