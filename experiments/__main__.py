@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from experiments.errors import RunError, UserError, nearest
+from experiments.errors import RunError, UserError, nearest, unknown_name
 
 # The formats of `experiments/pretrained.py`, said here so that --help need not wait for JAX; a test holds them together.
 IMPORTS = (
@@ -110,18 +110,23 @@ def _parser() -> _Parser:
     benchmark = command(
         "benchmark",
         _benchmark,
-        "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory), or how accurate "
-        "the sampling methods are on two mixtures whose answer is known.",
+        "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory), how accurate the "
+        "sampling methods are on two mixtures whose answer is known, or how large and fast the networks are.",
         "python -m experiments benchmark --config=configs/digits.py",
     )
     benchmark.add_argument(
         "--suite",
-        choices=("speed", "methods"),
+        choices=("speed", "methods", "networks"),
         default="speed",
-        help="speed (default) takes --config; methods takes none, and an hour or two",
+        help="speed (default) takes --config; methods takes none, and an hour or two; networks none, and 15 minutes",
     )
     _add_config(benchmark, required=False)
-    benchmark.add_argument("--out", type=Path, help="methods: a Markdown file for all rows; the best ones are printed")
+    benchmark.add_argument(
+        "--families", help="networks: some of them, as --families=unet,dit, instead of all (names: see models/)"
+    )
+    benchmark.add_argument(
+        "--out", type=Path, help="methods, networks: a Markdown file for all rows; of methods the best ones are printed"
+    )
     return parser
 
 
@@ -289,14 +294,43 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    return _benchmark_methods(options) if options.suite == "methods" else _benchmark_speed(options)
+    if options.families is not None and options.suite != "networks":
+        raise UserError(f"--families={options.families}: is for --suite=networks")
+    if options.suite == "speed":
+        return _benchmark_speed(options)
+    if options.config or options.overrides:
+        raise UserError(
+            f"--suite={options.suite} takes no config: what it measures is fixed, so that figures can be compared"
+        )
+    if options.out is not None and options.out.suffix != ".md":
+        raise UserError(f"--out={options.out}: must end in .md")
+    return _benchmark_methods(options) if options.suite == "methods" else _benchmark_networks(options)
+
+
+def _benchmark_networks(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from experiments.benchmarks import networks
+    from experiments.workdir import replace_text
+
+    names = None if options.families is None else options.families.split(",")
+    for name in names or ():
+        if name not in networks.families():
+            raise unknown_name("--families", name, networks.families())
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    suite = networks.Suite(names)
+    lines = [suite.heading()]
+    tqdm.write(lines[0])
+    for row in suite.rows():
+        lines.append(networks.line(row))
+        tqdm.write(lines[-1])
+        if options.out is not None:  # after each row: what is interrupted keeps what it found
+            replace_text(options.out, "\n".join([*lines, ""]))
+    return 0
 
 
 def _benchmark_methods(options: argparse.Namespace) -> int:
-    if options.config or options.overrides:
-        raise UserError("--suite=methods takes no config: its problems are fixed, so that figures can be compared")
-    if options.out is not None and options.out.suffix != ".md":
-        raise UserError(f"--out={options.out}: must end in .md")
     from experiments.benchmarks import methods
     from experiments.workdir import replace_text
 
@@ -318,9 +352,11 @@ def _benchmark_speed(options: argparse.Namespace) -> int:
     from experiments.benchmarks.speed import benchmark
 
     if options.config is None:
-        raise UserError("--suite=speed measures an experiment: pass --config=configs/digits.py, or --suite=methods")
+        raise UserError(
+            "--suite=speed measures an experiment: pass --config=configs/digits.py, or --suite=methods or networks"
+        )
     if options.out is not None:
-        raise UserError(f"--out={options.out}: is for --suite=methods")
+        raise UserError(f"--out={options.out}: is for --suite=methods and --suite=networks")
     loaded = config.load(options.config, options.overrides)
     build.check(loaded)
     print(benchmark(loaded))

@@ -11,13 +11,15 @@ Gates start at zero, so every block starts as the identity; the last layer start
 Source: Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, https://github.com/facebookresearch/DiT.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 
 from models import checks
-from models.layers.convolution import scaled_init
+from models.layers.convolution import per_position, scaled_init
 from models.layers.dropout import Dropout
 from models.layers.embedding import ClassEmbedding, positional_embedding
 from models.layers.positions import rotary_angles, rotate, sincos_positions
@@ -249,7 +251,9 @@ class DiTBlock(nn.Module):
 
 
 def _dense(features, dtype, name, init_scale=1.0):
-    return nn.Dense(features, kernel_init=scaled_init(init_scale), dtype=dtype, name=name)
+    """Maps (..., C) to (..., features)."""
+    dense = nn.Dense(features, kernel_init=scaled_init(init_scale), dtype=dtype, name=name)
+    return functools.partial(per_position, dense)
 
 
 def _modulation(parts, features, dtype, embedding):

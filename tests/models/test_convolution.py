@@ -180,3 +180,13 @@ def test_a_gradient_in_a_loop_costs_what_it_costs_alone(optimized):
     # Interleaved, so that a busy machine slows both.
     pairs = [(seconds(alone), seconds(looped) / n_steps) for _ in range(15)]
     assert min(looped for _, looped in pairs) < 1.5 * min(alone for alone, _ in pairs)
+
+
+def test_the_gradient_of_a_pointwise_layer_is_of_matrices():
+    """With three axes or more, XLA's CPU backend copies image and cotangent, transposed, for the gradient of the kernel."""
+
+    def products(x, kernel):
+        jaxpr = jax.make_jaxpr(jax.grad(lambda x, kernel: (convolution(x, kernel) ** 2).sum(), (0, 1)))(x, kernel)
+        return [v.aval.ndim for e in jaxpr.eqns if e.primitive is jax.lax.dot_general_p for v in e.invars]
+
+    assert products(jnp.ones((2, 4, 6, 3)), jnp.ones((1, 1, 3, 5))) == 6 * [2]

@@ -1,0 +1,71 @@
+"""How many floating-point operations a function makes in its matrix products and convolutions.
+
+A multiplication with its addition counts as two, as the papers of this field that say FLOP (and not MAC) have it. What is
+counted is the program as written, before a compiler changes it: `dot_general`, `conv_general_dilated` and the convolution
+of `models/layers/convolution.py`. Taps of a kernel that fall on padding count; those that fall between the pixels of a
+dilated image do not. Norms, activations and sums, a few hundredths of the whole, count nothing, nor do filters that are
+written as sums of shifted images. PyTorch's `FlopCounterMode` has the same rule, so that figures of both can be compared.
+
+Source: https://github.com/pytorch/pytorch/blob/main/torch/utils/flop_counter.py.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+from jax import lax
+from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
+
+from models.layers.convolution import trilinear_p
+
+
+def flops(function: Callable[..., Any], *arguments: Any) -> int:
+    """The operations of one call with such arguments (arrays or their shapes); nothing is run.
+
+    Raises:
+        ValueError: a loop of unknown length has some of them.
+    """
+    return _total(jax.make_jaxpr(function)(*arguments).jaxpr)
+
+
+def _total(jaxpr: Jaxpr) -> int:
+    return sum(_count(equation) for equation in jaxpr.eqns)
+
+
+def _count(equation: JaxprEqn) -> int:
+    shapes = [variable.aval.shape for variable in equation.invars if hasattr(variable.aval, "shape")]
+    params = equation.params
+    if equation.primitive is lax.dot_general_p:
+        (contracted, _), _ = params["dimension_numbers"]
+        return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shapes[0][axis] for axis in contracted)
+    if equation.primitive is lax.conv_general_dilated_p:
+        per_output = math.prod(shapes[1]) // shapes[1][params["dimension_numbers"].rhs_spec[0]]
+        return 2 * math.prod(equation.outvars[0].aval.shape) * per_output // math.prod(params["lhs_dilation"])
+    if equation.primitive is trilinear_p:
+        return _trilinear(*shapes, params["open_leg"], params["geometry"])
+    inner = [_total(jaxpr) for jaxpr in _inner(params)]
+    if equation.primitive.name == "scan":
+        return params["length"] * sum(inner)
+    if equation.primitive.name == "cond":
+        return max(inner)
+    if equation.primitive.name == "while" and any(inner):
+        raise ValueError("a while loop, whose length is unknown, has matrix products or convolutions")
+    return sum(inner)
+
+
+def _trilinear(a, b, open_leg, geometry) -> int:
+    """The three bilinear maps of a convolution make as many: one for each image, output pixel, tap and pair of channels."""
+    images = b[0] if open_leg == "input" else a[0]
+    channels = {"output": b[2:], "input": a[2:], "kernel": (a[3], b[3])}[open_leg]
+    return 2 * images * math.prod((*geometry.output_size, *geometry.kernel_size, *channels))
+
+
+def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
+    """The programs that an equation runs: of jit, remat, custom derivatives, loops and branches."""
+    for value in params.values():
+        for item in value if isinstance(value, tuple | list) else (value,):
+            if isinstance(item, ClosedJaxpr):
+                yield item.jaxpr
+            elif isinstance(item, Jaxpr):
+                yield item

@@ -1,0 +1,160 @@
+"""The benchmark of networks: how operations are counted, what stands beside what, and what the command prints."""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+
+import models
+from experiments.__main__ import main
+from experiments.benchmarks import networks, torch_networks
+from experiments.benchmarks.flops import flops
+from experiments.benchmarks.networks import CASES, Case, Figures, Row
+from models.layers.convolution import convolution, transposed_convolution
+
+
+def shape(*sizes):
+    return jax.ShapeDtypeStruct(sizes, jnp.float32)
+
+
+PRODUCT = 2 * 5 * 7 * 11  # of (5, 7) and (7, 11)
+OUTPUT = 2 * 2 * (4 * 6) * (3 * 5) * (3 * 7)  # images, pixels of the output, taps, pairs of channels; times 2
+
+
+@pytest.mark.parametrize(
+    "function, shapes, expected",
+    [
+        (jnp.matmul, [(5, 7), (7, 11)], PRODUCT),
+        (lambda a, b: jnp.einsum("nij,njk->nik", a, b), [(3, 5, 7), (3, 7, 11)], 3 * PRODUCT),
+        (lambda a, b: a @ b + jnp.tanh(a).sum(), [(5, 7), (7, 11)], PRODUCT),
+        (jax.jit(jax.checkpoint(jnp.matmul)), [(5, 7), (7, 11)], PRODUCT),
+        (lambda a, b: lax.scan(lambda c, _: (c, a @ b), 0, None, length=4)[1], [(5, 7), (7, 11)], 4 * PRODUCT),
+        (lambda a, b: lax.cond(a[0, 0] > 0, lambda: a @ b, lambda: 2 * (a @ b) @ b.T @ b), [(5, 7), (7, 11)], 3 * PRODUCT),
+        (lambda x, k: lax.conv(x, k, (2, 1), "SAME"), [(2, 3, 8, 6), (7, 3, 3, 5)], OUTPUT),
+        (lambda x, k: convolution(x, k, stride=(2, 1)), [(2, 8, 6, 3), (3, 5, 3, 7)], OUTPUT),
+        (lambda x, k: convolution(x, k, dilation=2), [(2, 4, 6, 3), (3, 5, 3, 7)], OUTPUT),
+        (convolution, [(2, 4, 6, 3), (1, 1, 3, 7)], OUTPUT // 15),
+        (transposed_convolution, [(2, 4, 6, 3), (3, 5, 3, 7)], OUTPUT),
+        (
+            lambda x, k: lax.conv_transpose(x, k, (2, 2), "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC")),
+            [(2, 20, 30, 3), (2, 2, 3, 7)],
+            2 * 2 * (20 * 30) * (2 * 2) * (3 * 7),  # one tap for each pixel of the input: the rest are zeros in between
+        ),
+        (
+            lambda x, k: lax.conv_general_dilated(
+                x, k, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=3
+            ),
+            [(2, 4, 6, 3), (3, 5, 1, 6)],
+            2 * 2 * (4 * 6) * (3 * 5) * 6,
+        ),
+    ],
+)  # fmt: skip
+def test_operations_are_those_of_the_closed_form(function, shapes, expected):
+    assert flops(function, *(shape(*s) for s in shapes)) == expected
+
+
+@pytest.mark.parametrize("geometry", [{}, {"stride": (2, 1)}, {"dilation": 2, "padding": ((1, 3), (4, 2))}])
+def test_each_gradient_of_a_convolution_makes_as_many_operations_as_the_convolution(geometry):
+    x, kernel = shape(2, 8, 6, 3), shape(3, 5, 3, 7)
+    y = jax.eval_shape(lambda x, k: convolution(x, k, **geometry), x, kernel)
+    alone = flops(lambda x, k: convolution(x, k, **geometry), x, kernel)
+    assert alone == 2 * math.prod(y.shape) * 3 * 5 * 3
+    assert flops(lambda x, k, g: jax.vjp(lambda x: convolution(x, k, **geometry), x)[1](g), x, kernel, y) == 2 * alone
+    assert flops(lambda x, k, g: jax.vjp(lambda k: convolution(x, k, **geometry), k)[1](g), x, kernel, y) == 2 * alone
+
+
+def test_a_loop_of_unknown_length_is_refused():
+    def doubling(a):
+        return lax.while_loop(lambda a: a[0, 0] < 9, lambda a: a @ a, a)
+
+    with pytest.raises(ValueError, match="while"):
+        flops(doubling, shape(3, 3))
+    assert flops(lambda a: lax.while_loop(lambda a: a[0, 0] < 9, lambda a: 2 * a, a), shape(3, 3)) == 0
+
+
+def test_every_family_has_a_case():
+    assert sorted(networks.families()) == sorted(models.KNOWN)
+
+
+CASE = Case("unet", "a small one", (8, 8, 2), 4)
+
+
+def test_a_line_gives_medians_and_the_median_of_the_ratios_of_neighbours():
+    """The machine ran at half speed in the third round: 3 and 6 there; the ratio of the medians would be 1.5 / 2."""
+    ours = Figures("ornstein", 35_746_307, 12_140_000_000, (1.0, 1.5, 3.0), (0.01234, 0.01234), 3 * 2**20)
+    peer = Figures("Net", 35_746_307, 6_070_000_000, (2.0, 2.0, 6.0), (0.1, 0.2), 2 * 2**20)
+    assert networks.line(Row(CASE, ours, peer)) == (
+        "| unet | a small one | 8x8x2 | 4 | Net | 35.7 / 35.7 (1.00) | 12.1 / 6.07 (2.00) | 1,500 / 2,000 (0.50) "
+        "| 12.3 / 150 (0.09) | 3.00 / 2.00 (1.50) |"
+    )
+    assert networks.line(Row(CASE, ours)) == (
+        "| unet | a small one | 8x8x2 | 4 | - | 35.7 | 12.1 | 1,500 | 12.3 | 3.00 |"
+    )
+
+
+def test_the_suite_names_what_is_wrong(fails, tmp_path):
+    def networks_fail(*arguments):
+        return fails("benchmark", "--suite=networks", *arguments)
+
+    assert networks_fail("--config=configs/digits.py").startswith("--suite=networks takes no config")
+    assert networks_fail(f"--out={tmp_path}/table.txt").endswith("must end in .md")
+    message = networks_fail("--families=unet,ditt", f"--out={tmp_path}/new/table.md")
+    assert message.startswith("--families='ditt' is unknown: choose from adm, ") and message.endswith("mean 'dit'?")
+    assert not (tmp_path / "new").exists()
+    assert fails("benchmark", "--suite=methods", "--families=unet") == "--families=unet: is for --suite=networks"
+
+
+@pytest.fixture
+def no_peers(monkeypatch):
+    monkeypatch.setattr(torch_networks, "installed", lambda: False)
+
+
+@pytest.mark.thorough
+def test_a_case_is_measured_from_the_command_line_to_the_file(monkeypatch, no_peers, tmp_path, capsys):
+    monkeypatch.setattr(networks, "CASES", (Case("mlp", "a small one", (2,), 64, {"width": 512}),))
+    assert main(["benchmark", "--suite=networks", f"--out={tmp_path}/new/table.md"]) == 0
+    text = (tmp_path / "new" / "table.md").read_text()
+    assert text == capsys.readouterr().out
+    assert 'pip install -e ".[interop]"' in text.splitlines()[1]
+    cells = [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]
+    assert cells[:5] == ["mlp", "a small one", "2", "64", "-"]
+    parameters, operations, forward, step, memory = map(float, cells[5:])
+    assert operations == pytest.approx(2 * parameters / 1e3, rel=0.01) and step > forward > 0
+    assert memory > 4 * 4 * parameters * 1e6 / 2**20  # parameters, gradient and two moments
+
+
+@pytest.fixture
+def meta():
+    """torch's device of shapes without values, as far as the interop extra is installed."""
+    torch = pytest.importorskip("torch", reason="the interop extra is not installed")
+    pytest.importorskip("diffusers", reason="the interop extra is not installed")
+    with torch.device("meta"):
+        yield
+
+
+def filters():
+    """Operations of diffusers' FIR filters in the NCSN++ of the cases, 4 x 4 taps for each channel, which ours does as sums.
+
+    At each change of resolution, both paths of a block (2 C channels) and an image are filtered: on the way down before
+    every other pixel is dropped, of which the last has no neighbour, on the way up after zeros are put in between.
+    """
+    down = [(128, 64), (128, 32), (256, 16), (256, 8)]
+    up = [(256, 8), (256, 16), (256, 32), (128, 64)]
+    return (
+        2 * 16 * (sum((2 * c + 3) * (size - 1) ** 2 for c, size in down) + sum((2 * c + 3) * size**2 for c, size in up))
+    )
+
+
+# What diffusers does and we do not. Its DiT embeds the noise level once more for the last layer.
+MORE = {"ncsnpp": filters(), "dit": 2 * (256 * 384 + 384 * 384)}
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("case", [case for case in CASES if case.peer], ids=lambda case: case.family)
+def test_both_sides_have_as_many_parameters_and_operations(case, meta):
+    """Counted by two independent rules: ours from the program, theirs from the operations that torch is asked for."""
+    ours, peer = networks.Ours(case), torch_networks.Peer(case.peer, case.network(), case.shape, case.batch, 1)
+    assert peer.parameters == ours.parameters
+    assert peer.flops() == ours.flops() + MORE.get(case.family, 0)
