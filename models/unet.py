@@ -103,7 +103,8 @@ class UNet(nn.Module):
             x: (B, H, W, C); H and W divisible by 2 ** (levels - 1). Images to condition on are joined to its channels,
                 behind those of the noisy images; `out_channels` then says how many the latter are.
             noise_level: (B,), in whatever unit the network is trained with.
-            condition: (B,) integer labels in [0, num_classes), or None where `num_classes` is 0.
+            condition: (B,) integer labels in [0, num_classes), or None where `num_classes` is 0. The label `num_classes`
+                stands for no class, a vector of zeros, as in EDM's networks.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -219,5 +220,6 @@ class UNet(nn.Module):
         if self.num_classes:
             init = nn.initializers.normal(1.0)
             table = nn.Embed(self.num_classes, width, embedding_init=init, dtype=dtype, name="classes")
-            embedding = embedding + table(condition)
+            known = (condition < self.num_classes)[:, None]
+            embedding = embedding + jnp.where(known, table(jnp.minimum(condition, self.num_classes - 1)), 0)
         return nn.swish(embedding)
