@@ -56,6 +56,12 @@ def iddpm(config: ConfigDict) -> None:
     config.sampling.t_min = config.evaluation.t_min = 2e-3
 
 
+def scaled_linear(config: ConfigDict) -> None:
+    """Latent diffusion's kind of table of 1,000 betas, even in their roots; t_min is its first step, sigma / alpha from 0.010."""
+    config.sde.name = "scaled_linear"
+    config.training.t_min = config.sampling.t_min = config.evaluation.t_min = 1e-3
+
+
 def critically_damped(config: ConfigDict) -> None:
     """Critically damped Langevin diffusion, the published constants; noise level from 0.010 to 248; its own method."""
     config.sde.name = "critically_damped"
@@ -73,6 +79,7 @@ PROCESSES = {
     "rectified_flow": rectified_flow,
     "ddpm": ddpm,
     "iddpm": iddpm,
+    "scaled_linear": scaled_linear,
     "critically_damped": critically_damped,
 }
 

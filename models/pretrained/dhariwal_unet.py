@@ -1,8 +1,8 @@
 """The weights of EDM's DhariwalUNet (ADM, `--arch=adm`) as those of our `models.adm.ADM`.
 
 EDM names the parts of its network by resolution: `enc.32x32_block0`, `dec.16x16_up`, ... A block there holds the attention
-after it. The kernel of q, k and v has them side by side for each channel: q0 k0 v0 q1 k1 v1 ... A label enters as a vector of
-zeros and a one, so the kernel of labels is our table of classes, and zeros alone are the label `num_classes`, no class.
+after it. The kernel of q, k and v has them side by side for each channel: q0 k0 v0 q1 k1 v1 ... A label enters as a vector
+of zeros and a one, so the kernel of labels is our table of classes, and zeros alone are the label `num_classes`, no class.
 
 Source: Karras et al. (2022), https://github.com/NVlabs/edm/blob/main/training/networks.py, class DhariwalUNet.
 """
@@ -97,9 +97,7 @@ def from_settings(settings: Mapping[str, Any]) -> ADM:
     if unknown := c.keys() - DEFAULTS.keys() - set(PLACES):
         raise ValueError(f"DhariwalUNet: {sorted(unknown)[0]} has no counterpart here")
     if c["channel_mult_emb"] != 4:
-        raise ValueError(
-            f"DhariwalUNet: channel_mult_emb={c['channel_mult_emb']!r} has no counterpart here: only 4"
-        )
+        raise ValueError(f"DhariwalUNet: channel_mult_emb={c['channel_mult_emb']!r} has no counterpart here: only 4")
     learned_variance = c["out_channels"] == 2 * c["in_channels"]
     return ADM(
         channels=c["model_channels"],

@@ -17,8 +17,8 @@ import models
 import sde_lib
 from experiments import build, config, load_pretrained
 from experiments.errors import UserError
-from experiments.formats import FORMATS
-from models.pretrained import edm2, guided_diffusion, ncsn, score_sde, song_unet
+from experiments.formats import EDM_NETWORKS, FORMATS
+from models.pretrained import edm2, guided_diffusion, ncsn, score_sde
 from models.pretrained.mapping import to_tensors
 from tests.experiments.tiny import ROOT
 from tests.models.families import randomized
@@ -131,29 +131,58 @@ SONG_UNET = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("preconditioning", ["EDMPrecond", "VPPrecond", "VEPrecond"])
-def test_a_pickle_of_edm_gives_its_network_and_its_preconditioning(tmp_path, preconditioning):
-    """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), with the published coefficients of each."""
-    network = song_unet.from_settings(SONG_UNET)
+CONSTANTS = {"sigma_data": 0.5, "beta_d": 19.9, "beta_min": 0.1, "M": 1000, "C_1": 0.001, "C_2": 0.008}
+U = [0.04993258, 0.7378706, 12.80727]
+DHARIWAL = {
+    "img_resolution": 8, "in_channels": 1, "out_channels": 1, "label_dim": 3, "model_channels": 64, "channel_mult": [1],
+    "num_blocks": 1, "attn_resolutions": [],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    "preconditioning, inner, settings",
+    [
+        ("EDMPrecond", "SongUNet", SONG_UNET),
+        ("VPPrecond", "SongUNet", SONG_UNET),
+        ("VEPrecond", "SongUNet", SONG_UNET),
+        ("EDMPrecond", "DhariwalUNet", DHARIWAL),
+        ("iDDPMPrecond", "DhariwalUNet", DHARIWAL | {"out_channels": 2}),
+    ],
+)
+def test_a_pickle_of_edm_gives_its_network_and_its_preconditioning(tmp_path, preconditioning, inner, settings):
+    """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), with the published coefficients of each.
+
+    iDDPM's sigmas are u[975], u[600] and u[50] of iDDPMPrecond, training/networks.py of NVlabs/edm at commit 008a4e5316.
+    """
+    _, from_settings, layout, _ = EDM_NETWORKS[inner]
+    network = from_settings(settings)
     variables = randomized(
         jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.zeros(1, int))
     )
-    tensors = to_tensors(variables, song_unet.mapping(network, variables, 8)) | {
-        "enc.8x8_conv.resample_filter": np.ones(1)
-    }
-    (tmp_path / "x.pkl").write_bytes(pickled(preconditioning, "model", "SongUNet", SONG_UNET, tensors, sigma_data=0.5))
+    tensors = to_tensors(variables, layout(network, variables, 8))
+    of_no_weight = {"enc.8x8_conv.resample_filter": np.ones(1)}
+    (tmp_path / "x.pkl").write_bytes(
+        pickled(preconditioning, "model", inner, settings, tensors | of_no_weight, **CONSTANTS)
+    )
     run = load_pretrained(tmp_path / "x.pkl", "edm")
     equal(run, variables)
 
-    sigma, labels = np.float32([0.05, 1.0, 20.0]), jnp.arange(3)
+    iddpm = preconditioning == "iDDPMPrecond"
+    sigma, labels = np.float32(U if iddpm else [0.05, 1.0, 20.0]), jnp.arange(3)
     y = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32) * sigma[:, None, None, None]
     skip, out, scale = {
         "EDMPrecond": (0.25 / (sigma**2 + 0.25), 0.5 * sigma / np.sqrt(sigma**2 + 0.25), 1 / np.sqrt(sigma**2 + 0.25)),
         "VPPrecond": (1, -sigma, 1 / np.sqrt(1 + sigma**2)),
         "VEPrecond": (1, sigma, 1),
+        "iDDPMPrecond": (1, -sigma, 1 / np.sqrt(1 + sigma**2)),
     }[preconditioning]
     t_vp = (np.sqrt(0.1**2 + 2 * 19.9 * np.log(1 + sigma.astype(float) ** 2)) - 0.1) / 19.9
-    level = {"EDMPrecond": np.log(sigma) / 4, "VPPrecond": 999 * t_vp, "VEPrecond": np.log(sigma / 2)}[preconditioning]
+    level = {
+        "EDMPrecond": np.log(sigma) / 4,
+        "VPPrecond": 999 * t_vp,
+        "VEPrecond": np.log(sigma / 2),
+        "iDDPMPrecond": np.float32([999 - 975, 999 - 600, 999 - 50]),
+    }[preconditioning]
 
     def pixels(coefficient):
         return np.broadcast_to(np.float32(coefficient), 3)[:, None, None, None]
@@ -161,9 +190,20 @@ def test_a_pickle_of_edm_gives_its_network_and_its_preconditioning(tmp_path, pre
     raw = network.apply(variables, pixels(scale) * y, jnp.asarray(level, jnp.float32), labels)
     denoiser = run.denoiser.replace(condition=labels)
     t = denoiser.sde.time_at_log_snr(-2 * jnp.log(sigma))
+    if iddpm:  # the table is at steps of the chain alone
+        np.testing.assert_allclose(t, [0.025, 0.4, 0.95], rtol=1e-4)
     got = denoiser(denoiser.sde.alpha(t)[:, None, None, None] * y, t)
     expected = pixels(skip) * y + pixels(out) * raw
     np.testing.assert_allclose(got, expected, atol=2e-3 * float(jnp.abs(expected).max()))
+
+
+def test_other_constants_of_a_preconditioning_are_refused(tmp_path):
+    for preconditioning, constant in (("iDDPMPrecond", "C_2"), ("VPPrecond", "beta_d")):
+        (tmp_path / "x.pkl").write_bytes(
+            pickled(preconditioning, "model", "SongUNet", SONG_UNET, {}, **{constant: 0.5})
+        )
+        with pytest.raises(UserError, match=f"its preconditioning has {constant}=0.5, which has no counterpart here"):
+            load_pretrained(tmp_path / "x.pkl", "edm")
 
 
 def test_a_pickle_of_edm2_gives_its_network(tmp_path):
@@ -180,7 +220,7 @@ def test_a_pickle_of_edm2_gives_its_network(tmp_path):
     run = load_pretrained(tmp_path / "x.pkl", "edm2")
     equal(run, variables)
     assert isinstance(run.denoiser.parameterization, sde_lib.EDMPreconditioning)
-    with pytest.raises(UserError, match="its network is Precond: only EDMPrecond, VPPrecond, VEPrecond"):
+    with pytest.raises(UserError, match="its network is Precond: only EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond"):
         load_pretrained(tmp_path / "x.pkl", "edm")
 
 
@@ -200,7 +240,7 @@ def test_the_scheduler_decides_process_and_parameterization(tmp_path):
     np.testing.assert_allclose(denoiser.parameterization._noise_level(t), index, atol=1e-9)
 
     for change, message in {
-        "beta_schedule": "beta_schedule='sigmoid' has no counterpart here: only linear, squaredcos_cap_v2",
+        "beta_schedule": "beta_schedule='sigmoid' has no counterpart here: only linear, scaled_linear, squaredcos_cap_v2",
         "prediction_type": "prediction_type='sigmoid' has no counterpart",
     }.items():
         folder, _ = diffusers_folder(tmp_path / change, scheduler | {change: "sigmoid"})

@@ -12,9 +12,9 @@ from models.pretrained.mapping import to_tensors, to_variables
 from tests.models.pretrained.named import named_normal, named_weights, spread
 
 # NVlabs/edm, training/networks.py at commit 008a4e5316c8e3bfe61a62f874bddba254295afb, in evaluation mode:
-# DhariwalUNet(**settings) with `named_weights` for its state_dict (resample_filter as it is), input named_normal("x", 4, 3, 8, 8)
-# with its last image times 0.03 (the norms' epsilon counts there), noise_labels LEVELS, class_labels the one-hot 1, 3 and 0 and
-# a vector of zeros, no augment_labels. For each: the settings, `spread` of the output, its mean and standard deviation.
+# DhariwalUNet(**settings) with `named_weights` for its state_dict (resample_filter as it is), input named_normal("x", 4, 3,
+# 8, 8) with its last image times 0.03 (the norms' epsilon counts there), noise_labels LEVELS, class_labels one-hot 1, 3, 0
+# and a vector of zeros, no augment_labels. For each: the settings, `spread` of the output, its mean and standard deviation.
 PEERS = {
     "labels": (
         {
