@@ -214,6 +214,7 @@ def to_diffusers_config(network: DiT, in_channels: int, image_size: int) -> dict
     Raises:
         ValueError: DiTTransformer2DModel is no such network; the option is named.
     """
+    diffusers_mapping(network, in_channels)  # raises what concerns the weights
     described = {
         "_class_name": "DiTTransformer2DModel",
         "num_attention_heads": network.num_heads,

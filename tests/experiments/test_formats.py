@@ -4,7 +4,6 @@ Here the files hold random weights under the peer's names; that these are the pe
 `models/pretrained` show. What diffusers itself reads and writes is tested where it is installed.
 """
 
-import json
 import pickle
 
 import jax
@@ -17,7 +16,7 @@ import models
 import sde_lib
 from experiments import build, config, load_pretrained
 from experiments.errors import UserError
-from experiments.formats import EDM_NETWORKS, FORMATS
+from experiments.formats import EDM_NETWORKS
 from models.pretrained import edm2, guided_diffusion, ncsn, score_sde
 from models.pretrained.mapping import to_tensors
 from tests.experiments.tiny import ROOT
@@ -222,78 +221,6 @@ def test_a_pickle_of_edm2_gives_its_network(tmp_path):
     assert isinstance(run.denoiser.parameterization, sde_lib.EDMPreconditioning)
     with pytest.raises(UserError, match="its network is Precond: only EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond"):
         load_pretrained(tmp_path / "x.pkl", "edm")
-
-
-def test_the_scheduler_decides_process_and_parameterization(tmp_path):
-    """Where diffusers asks at index i, our Denoiser asks the network at i too, at diffusers' noise level."""
-    steps = 50
-    scheduler = {"num_train_timesteps": steps, "beta_start": 1e-3, "beta_end": 0.1, "prediction_type": "v_prediction"}
-    folder, variables = diffusers_folder(tmp_path, scheduler)
-    run = load_pretrained(folder, "diffusers")
-    equal(run, variables)
-    denoiser = run.denoiser
-    assert run.event_shape == (8, 8, 1) and isinstance(denoiser.parameterization, sde_lib.VPrediction)
-    alpha_bar = np.cumprod(1 - np.linspace(1e-3, 0.1, steps))
-    index = np.array([0, 20, 49])
-    t = (index + 1) / steps
-    np.testing.assert_allclose(denoiser.sde.alpha(jnp.asarray(t)) ** 2, alpha_bar[index], rtol=1e-5)
-    np.testing.assert_allclose(denoiser.parameterization._noise_level(t), index, atol=1e-9)
-
-    for change, message in {
-        "beta_schedule": "beta_schedule='sigmoid' has no counterpart here: only linear, scaled_linear, squaredcos_cap_v2",
-        "prediction_type": "prediction_type='sigmoid' has no counterpart",
-    }.items():
-        folder, _ = diffusers_folder(tmp_path / change, scheduler | {change: "sigmoid"})
-        with pytest.raises(UserError, match=message):
-            load_pretrained(folder, "diffusers")
-    (folder / "scheduler_config.json").unlink()
-    with pytest.raises(UserError, match="has no scheduler/scheduler_config"):
-        load_pretrained(folder, "diffusers")
-
-
-def diffusers_folder(path, scheduler):
-    """A run exported to a folder of diffusers, with another scheduler; and its weights."""
-    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install -e '.[pretrained]'")
-    options = {"channels": "8", "channel_multipliers": "1,2", "blocks_per_level": "1", "attention_resolutions": "4"}
-    loaded, variables = tiny("ddpm", "ddpm", **options, norm_groups="4", num_heads="1")
-    loaded.parameterization.update({"name": "noise", "time_scale": 1000.0, "time_offset": -1.0})
-    run = load_run_of(loaded, variables)
-    FORMATS["diffusers"].write(path / "model", run)
-    (path / "model" / "scheduler_config.json").write_text(json.dumps(scheduler))
-    return path / "model", variables
-
-
-def load_run_of(loaded, variables):
-    from experiments.runs import Run
-
-    return Run(None, loaded, 0, variables)
-
-
-def test_only_models_that_diffusers_has_are_exported_to_it(tmp_path):
-    for name, process in (("dit", "ddpm"), ("ddpm", "vp")):
-        loaded = config.load(f"{ROOT}/configs/digits.py:{process}", [("model.name", name)])
-        with pytest.raises(ValueError, match=r"is no (network|scheduler) of diffusers"):
-            FORMATS["diffusers"].write(tmp_path / "out", load_run_of(loaded, {}))
-        assert not (tmp_path / "out").exists()
-
-
-def test_diffusers_reads_what_is_exported_and_gives_the_same_noise(tmp_path):
-    torch = pytest.importorskip("torch", reason="torch is not installed: pip install -e '.[interop]'")
-    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[interop]'")
-    folder, _ = diffusers_folder(tmp_path, {"num_train_timesteps": 1000})
-    run = load_pretrained(folder, "diffusers")
-    peer, scheduler = (kind.from_pretrained(folder) for kind in (diffusers.UNet2DModel, diffusers.DDPMScheduler))
-    x = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
-    index = np.array([0, 300, 999])
-    t = jnp.asarray((index + 1) / 1000, jnp.float32)
-    with torch.no_grad():
-        expected = (
-            peer(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(index)).sample.permute(0, 2, 3, 1).numpy()
-        )
-    got = run.denoiser.noise(x, t)
-    np.testing.assert_allclose(got, expected, atol=1e-4 * expected.std())
-    alpha_bar = scheduler.alphas_cumprod.numpy()[index]
-    np.testing.assert_allclose(run.denoiser.sde.alpha(t) ** 2, alpha_bar, rtol=1e-4)
 
 
 def test_networks_by_name_take_their_own_options_on_the_command_line():
