@@ -3,6 +3,8 @@
 A folder says all: config.json the architecture, scheduler_config.json the process. A pipeline's folder has them in unet/ or
 transformer/ and in scheduler/; what `export` writes has them side by side. A single file of weights says nothing, so that
 it needs both beside it (or, in a pipeline's folder, in scheduler/), or a config of ours.
+
+A U-Net with "skip" blocks is NCSN++, with score_sde's VE for its process; all others have the process of a chain.
 """
 
 import json
@@ -14,9 +16,9 @@ from ml_collections import ConfigDict
 
 from experiments import build
 from experiments.errors import nearest
-from experiments.model_config import Model, chain, model_config
+from experiments.model_config import Model, chain, model_config, smallest_time
 from experiments.runs import Run
-from models.pretrained import diffusers, dit, files
+from models.pretrained import diffusers, diffusers_ncsnpp, dit, files
 from models.pretrained.mapping import to_tensors, to_variables
 
 SCHEDULES = {"linear": "ddpm", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "iddpm"}
@@ -55,7 +57,7 @@ def read(path: Path, config: ConfigDict | None) -> Model:
                 "with overrides"
             )
         folder = path.parent.parent if path.parent.name in ("unet", "transformer") else path.parent
-    process = _process(_json(_first(folder, SCHEDULER_FILES)))
+    scheduler = _json(_first(folder, SCHEDULER_FILES))
     described = _json(model)
     kind = described.get("_class_name", "UNet2DModel")
     if kind not in NETWORKS:
@@ -64,6 +66,7 @@ def read(path: Path, config: ConfigDict | None) -> Model:
             f"{nearest(str(kind), NETWORKS)}"
         )
     name, network, size, channels = NETWORKS[kind](described)
+    process = PROCESSES.get(name, _chain)(scheduler)
     latents = any((folder / part).is_dir() for part in AUTOENCODERS)
     config = model_config(network, name, size, channels, latents=latents, **process)
     return config, _variables(config, files.read(weights))
@@ -76,7 +79,7 @@ def write(path: Path, run: Run) -> None:
         ValueError: diffusers has no such network, or no such scheduler; the option is named.
     """
     config = run.config
-    layout, describe = _layout(config), DESCRIPTIONS[config.model.name]
+    layout, describe = _choose(LAYOUTS, config), _choose(DESCRIPTIONS, config)
     network = build.network(config)
     described, scheduler = describe(network, config), _scheduler(config)
     tensors = to_tensors(run.variables, layout(network, run.variables, config.data.num_channels, ()))
@@ -91,6 +94,9 @@ def write(path: Path, run: Run) -> None:
 
 def _unet(described: Mapping[str, Any]):
     """(model.name, network, size and channels of its images) of a config.json."""
+    if diffusers_ncsnpp.has_skip_blocks(described):
+        network, facts = diffusers_ncsnpp.from_config(described)
+        return "ncsnpp", network, facts.image_size[0], facts.in_channels
     network, facts = diffusers.from_config(described)
     if facts.image_size is None or facts.image_size[0] != facts.image_size[1]:
         raise ValueError(f"config.json: sample_size={facts.image_size} is not the side of square images")
@@ -115,6 +121,10 @@ def _unet_layout(network, shapes, channels, names):
     return diffusers.mapping(network, shapes, old_names=diffusers.has_old_names(names))
 
 
+def _ncsnpp_layout(network, shapes, channels, names):
+    return diffusers_ncsnpp.mapping(network, shapes, old_names=diffusers.has_old_names(names))
+
+
 def _dit_layout(network, shapes, channels, names):
     return dit.diffusers_mapping(network, channels)
 
@@ -129,44 +139,62 @@ def _described_dit(network, config):
 
 
 # By model.name: where the weights are, as a function of (network, shapes, channels of x, the file's names), and config.json.
-LAYOUTS: dict[str, Callable] = {name: _unet_layout for name in ("unet", "ddpm", "adm")} | {"dit": _dit_layout}
+LAYOUTS: dict[str, Callable] = {name: _unet_layout for name in ("unet", "ddpm", "adm")}
+LAYOUTS |= {"dit": _dit_layout, "ncsnpp": _ncsnpp_layout}
 DESCRIPTIONS: dict[str, Callable] = {name: _described_unet for name in ("unet", "ddpm", "adm")} | {
     "dit": _described_dit
 }
 
 
-def _layout(config):
-    if config.model.name not in LAYOUTS:
-        raise ValueError(f"model.name={config.model.name!r} is no network of diffusers: only {', '.join(LAYOUTS)}")
-    return LAYOUTS[config.model.name]
+def _choose(table, config):
+    if config.model.name not in table:
+        raise ValueError(f"model.name={config.model.name!r} is no network of diffusers: only {', '.join(table)}")
+    return table[config.model.name]
 
 
 def _variables(config, tensors):
-    layout, network, shapes = _layout(config), build.network(config), build.abstract_variables(config)
+    layout, network, shapes = _choose(LAYOUTS, config), build.network(config), build.abstract_variables(config)
     return to_variables(tensors, layout(network, shapes, config.data.num_channels, tensors), shapes)
 
 
 # ---- schedulers ----
 
 
-def _process(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The sections of a config that a scheduler_config.json decides."""
+def _known(settings, key, default, table):
+    value = settings.get(key, default)
+    if value not in table:
+        raise ValueError(f"scheduler_config.json: {key}={value!r} has no counterpart here: only {', '.join(table)}")
+    return value
 
-    def known(key, default, table):
-        value = settings.get(key, default)
-        if value not in table:
-            raise ValueError(f"scheduler_config.json: {key}={value!r} has no counterpart here: only {', '.join(table)}")
-        return value
 
-    known("_class_name", SCHEDULERS[0], SCHEDULERS)
+def _chain(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sections of a config that a scheduler_config.json decides: the process of a schedule of betas."""
+    _known(settings, "_class_name", SCHEDULERS[0], SCHEDULERS)
     if settings.get("trained_betas") is not None:
         raise ValueError("scheduler_config.json: trained_betas has no counterpart here: only schedules by name")
     if settings.get("rescale_betas_zero_snr"):
         raise ValueError("scheduler_config.json: rescale_betas_zero_snr=True has no counterpart here: only False")
-    name = SCHEDULES[known("beta_schedule", "linear", SCHEDULES)]
+    name = SCHEDULES[_known(settings, "beta_schedule", "linear", SCHEDULES)]
     betas = {"beta_first": settings.get("beta_start", 1e-4), "beta_last": settings.get("beta_end", 0.02)}
-    prediction = PREDICTIONS[known("prediction_type", "epsilon", PREDICTIONS)]
+    prediction = PREDICTIONS[_known(settings, "prediction_type", "epsilon", PREDICTIONS)]
     return chain(name, settings.get("num_train_timesteps", 1000), prediction, **({} if name == "iddpm" else betas))
+
+
+def _variance_exploding(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """The sections of ScoreSdeVeScheduler. Its images lie in [0, 1]: here every sigma is twice what the network knows."""
+    _known(settings, "_class_name", None, ("ScoreSdeVeScheduler",))
+    sigmas = {"sigma_min": 2 * settings.get("sigma_min", 0.01), "sigma_max": 2 * settings.get("sigma_max", 1348.0)}
+    sections = smallest_time(settings.get("sampling_eps", 1e-5)) | {
+        "sde": {"name": "ve"} | sigmas,
+        "parameterization": {"name": "score", "scale_input": False, "sigma_scale": 0.5},
+        "loss": {"weighting": "score", "times": "uniform"},
+    }
+    sections["sampling"] |= {"snr": settings.get("snr", 0.15)}
+    return sections
+
+
+# By model.name, where it is not a chain's.
+PROCESSES = {"ncsnpp": _variance_exploding}
 
 
 def _scheduler(config: ConfigDict) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -12,9 +13,12 @@ from experiments import build, config, load_pretrained
 from experiments.errors import UserError
 from experiments.formats import FORMATS
 from experiments.runs import Run
-from models.pretrained import files
+from models.pretrained import diffusers_ncsnpp, files
+from models.pretrained.mapping import to_tensors
 from tests.experiments.test_formats import equal, tiny
 from tests.experiments.tiny import ROOT
+from tests.models.families import randomized
+from tests.models.pretrained.test_diffusers_ncsnpp import SMALL
 
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install -e '.[pretrained]'")
 
@@ -102,6 +106,37 @@ def test_schedulers_without_a_counterpart_are_refused_by_their_key(tmp_path, cha
         load_pretrained(tmp_path / "model", "diffusers")
 
 
+def test_ncsnpp_of_diffusers_has_score_sdes_process_on_images_in_minus_one_to_one(tmp_path):
+    """x = 2 y - 1 has twice the sigma of y in [0, 1], which the network is told; its output is sigma times y's score."""
+    described = SMALL | {"block_out_channels": [16, 16], "sample_size": 8}
+    described |= {f"{way}_block_types": [f"Skip{way.title()}Block2D"] * 2 for way in ("down", "up")}
+    network, _ = diffusers_ncsnpp.from_config(described)
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 3)), jnp.zeros(1))
+    variables = jax.tree.map(np.asarray, randomized(shapes))
+    tensors = to_tensors(variables, diffusers_ncsnpp.mapping(network, variables))
+    (tmp_path / "config.json").write_text(json.dumps(described))
+    files.write_safetensors(tmp_path / "diffusion_pytorch_model.safetensors", tensors, {})
+    scheduler = {"_class_name": "ScoreSdeVeScheduler", "sigma_max": 380, "snr": 0.075, "sampling_eps": 2e-5}
+    (tmp_path / "scheduler_config.json").write_text(json.dumps(scheduler))
+    run = load_pretrained(tmp_path, "diffusers")
+    equal(run, variables)
+    assert (run.config.sampling.t_min, run.config.sampling.snr) == (2e-5, 0.075)
+    sigma = np.float32([0.02, 7])
+    x = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype(np.float32)
+    denoiser = run.denoiser
+    t = denoiser.sde.time_at_log_snr(-2 * jnp.log(2 * sigma))
+    np.testing.assert_allclose(t, np.log(sigma / 0.01) / np.log(380 / 0.01), rtol=1e-5)
+    score = np.asarray(jax.jit(network.apply)(variables, x, jnp.log(sigma))) / sigma[:, None, None, None]  # of y
+    got = 2 * jax.jit(type(denoiser).score)(denoiser, x, t)
+    np.testing.assert_allclose(got, score, atol=1e-4 * score.std())
+
+    (tmp_path / "scheduler_config.json").write_text(json.dumps({"_class_name": "DDPMScheduler"}))
+    with pytest.raises(
+        UserError, match="_class_name='DDPMScheduler' has no counterpart here: only ScoreSdeVeScheduler"
+    ):
+        load_pretrained(tmp_path, "diffusers")
+
+
 def test_a_folder_lacks_nothing_and_is_of_a_network_that_is_known(tmp_path):
     exported(tmp_path / "model")
     described = json.loads((tmp_path / "model" / "config.json").read_text())
@@ -147,7 +182,7 @@ def test_a_single_file_without_its_config_takes_one_of_ours(tmp_path, name):
     assert run.config.sde.name == "ve"
     with pytest.raises(UserError, match="a folder says its architecture; leave --config out"):
         load_pretrained(tmp_path / "model", "diffusers", loaded)
-    with pytest.raises(UserError, match="'edm2' is no network of diffusers: only unet, ddpm, adm, dit"):
+    with pytest.raises(UserError, match="'edm2' is no network of diffusers: only unet, ddpm, adm, dit, ncsnpp"):
         load_pretrained(path, "diffusers", settings("edm2", "ve", channels="8"))
 
 
