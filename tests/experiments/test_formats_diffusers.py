@@ -186,7 +186,7 @@ def test_a_single_file_without_its_config_takes_one_of_ours(tmp_path, name):
         load_pretrained(path, "diffusers", settings("edm2", "ve", channels="8"))
 
 
-def test_weights_of_another_network_are_named(tmp_path):
+def test_weights_of_another_network_are_named_and_truncated_ones_leave_nothing(fails, tmp_path):
     exported(tmp_path / "model", "dit")
     path = tmp_path / "model" / "diffusion_pytorch_model.safetensors"
     tensors, metadata = files.read_safetensors(path)
@@ -199,6 +199,9 @@ def test_weights_of_another_network_are_named(tmp_path):
     message = rf"missing: proj_out_2\.bias; not of this network: odd; of another shape: {name} \(95,\), not \(96,\)"
     with pytest.raises(UserError, match=message):
         load_pretrained(path, "diffusers")
+    path.write_bytes(path.read_bytes()[:-9])
+    assert "it is truncated" in fails("import", f"--from={path}", "--format=diffusers", f"--workdir={tmp_path}/run")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(
