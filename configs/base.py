@@ -12,15 +12,15 @@ def get_config() -> ConfigDict:
 
     # The forward process, over t in [0, t_max]. Keys of another process than `name` are not read.
     config.sde = sde = ConfigDict()
-    sde.name = "vp"  # vp, subvp, ve, cosine, edm, rectified_flow, ddpm, iddpm, critically_damped
+    sde.name = "vp"  # vp, subvp, ve, cosine, edm, rectified_flow, ddpm, iddpm, scaled_linear, critically_damped
     sde.t_max = 1.0  # the time of the prior: less than 1 for cosine and rectified_flow, sigma_max for edm
     sde.beta_min = 0.1  # vp, subvp: beta at t = 0
     sde.beta_max = 20.0  # vp, subvp: beta at t = 1
     sde.sigma_min = 0.01  # ve: sigma at t = 0, in units of data in [-1, 1]
     sde.sigma_max = 50.0  # ve: sigma at t = 1; a good value is the largest distance between two images
-    sde.num_steps = 1000  # ddpm, iddpm: steps of the chain
-    sde.beta_first = 1e-4  # ddpm: beta of its first step
-    sde.beta_last = 0.02  # ddpm: beta of its last step
+    sde.num_steps = 1000  # ddpm, iddpm, scaled_linear: steps of the chain
+    sde.beta_first = 1e-4  # ddpm, scaled_linear: beta of its first step
+    sde.beta_last = 0.02  # ddpm, scaled_linear: beta of its last step
     sde.beta = 4.0  # critically_damped: the speed, per unit of time
     sde.mass = 0.25  # critically_damped: the velocity's variance at t_max
     sde.gamma = 0.04  # critically_damped: the velocity's variance at t = 0, in units of the mass

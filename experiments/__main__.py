@@ -16,7 +16,7 @@ from experiments.errors import RunError, UserError, nearest, unknown_name
 
 # The formats of `experiments/pretrained.py`, said here so that --help need not wait for JAX; a test holds them together.
 IMPORTS = (
-    "ornstein", "diffusers", "edm", "edm2", "score_sde", "score_sde_jax", "guided_diffusion", "guided_diffusion_64",
+    "ornstein", "diffusers", "dit", "edm", "edm2", "score_sde", "score_sde_jax", "guided_diffusion", "guided_diffusion_64",
 )  # fmt: skip
 EXPORTS = ("ornstein", "diffusers")
 
@@ -73,7 +73,10 @@ def _parser() -> _Parser:
     sample.add_argument("--num_samples", type=_positive, default=64, help="how many (default 64)")
     sample.add_argument("--seed", type=int, default=0, help="sample i depends on the seed and i alone (default 0)")
     sample.add_argument(
-        "--out", type=Path, default=Path("samples.npz"), help="file for `samples`, uint8 (N, H, W, C) (samples.npz)"
+        "--out",
+        type=Path,
+        default=Path("samples.npz"),
+        help="file for `samples`, uint8 (N, H, W, C), or float32 of a model of latents (samples.npz)",
     )
     _add_method(sample)
 
@@ -243,11 +246,13 @@ def _sample(options: argparse.Namespace) -> int:
     sampler = Sampler(run.config, build.parallel(run.config), options.num_samples)
     images = sampler(run.variables, options.num_samples, options.seed, progress=True)
     np.savez_compressed(options.out, samples=images)
-    picture = options.out.with_name("grid.png")
-    pictures.save(picture, pictures.grid(images[:100]), run.config.data.image_size)
+    shown = "float32 latents, which the decoder of the model's publisher makes images of"
+    if run.transform.gives_images:
+        shown = options.out.with_name("grid.png")
+        pictures.save(shown, pictures.grid(images[:100]), run.config.data.image_size)
     print(
         f"{len(images)} samples by {run.config.sampling.method}, {run.config.sampling.steps} steps, "
-        f"{sampler.nfe or 'its own number of'} evaluations each, from step {run.step}: {options.out}, {picture}"
+        f"{sampler.nfe or 'its own number of'} evaluations each, from step {run.step}: {options.out}, {shown}"
     )
     return 0
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import models
 import sde_lib
-from experiments import averaging, state
+from experiments import averaging, data, state
 from experiments.errors import UserError, unknown_name
 from experiments.parallel import STRATEGIES
 
@@ -29,6 +29,7 @@ PROCESSES = {
     "rectified_flow": sde_lib.RectifiedFlow,
     "ddpm": sde_lib.DiscreteVP.linear,
     "iddpm": sde_lib.DiscreteVP.cosine,
+    "scaled_linear": sde_lib.DiscreteVP.scaled_linear,
     "critically_damped": sde_lib.CriticallyDampedLangevin,
 }
 
@@ -131,6 +132,11 @@ def sde(config: ConfigDict, t_min: float) -> sde_lib.SDE:
         return process(**{k: v for k, v in config.sde.items() if k in names}, t_min=t_min)
     except ValueError as error:
         raise UserError(f"sde: {error}") from error
+
+
+def transform(config: ConfigDict) -> data.DataTransform | data.LatentTransform:
+    """Between what the source holds and what the model sees."""
+    return data.LatentTransform() if config.data.source == data.LATENTS else data.DataTransform()
 
 
 def network(config: ConfigDict) -> Any:

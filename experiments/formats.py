@@ -6,8 +6,9 @@ read as data alone (`models/pretrained/`), where the layouts of the weights are.
 | format           | what                                                              | says its architecture |
 |------------------|-------------------------------------------------------------------|-----------------------|
 | ornstein         | what `export` writes                                              | yes                   |
-| diffusers        | a folder: config.json, its weights, scheduler_config.json         | yes                   |
-| edm              | .pkl of EDM: DDPM++ or NCSN++ as published                        | yes                   |
+| diffusers        | folders and single files (`formats_diffusers.py`)                 | folders               |
+| dit              | .pt of facebookresearch/DiT                                       | in its weights        |
+| edm              | .pkl of EDM: DDPM++, NCSN++, ADM under EDM, VP, VE, iDDPM         | yes                   |
 | edm2             | .pkl of EDM2                                                      | yes                   |
 | score_sde        | .pth of score_sde's PyTorch release                               | no                    |
 | score_sde_jax    | checkpoint of its JAX release                                     | no                    |
@@ -17,7 +18,6 @@ Our images lie in [-1, 1]. Processes published for [0, 1] (score_sde's VE) have 
 the sigma that it knows (`parameterization.sigma_scale`).
 """
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,16 +25,24 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-import models
-from configs import base
-from experiments import build
+from experiments import build, formats_diffusers
 from experiments import config as configs
+from experiments.model_config import Model, chain, model_config, smallest_time
 from experiments.runs import Run
-from models.pretrained import diffusers, edm2, files, guided_diffusion, ncsn, score_sde, score_sde_ddpm, song_unet
+from models.pretrained import (
+    classifier,
+    dhariwal_unet,
+    dit,
+    edm2,
+    files,
+    guided_diffusion,
+    ncsn,
+    score_sde,
+    score_sde_ddpm,
+    song_unet,
+)
 from models.pretrained.mapping import Weight, flatten, to_tensors, to_variables
 from models.pretrained.torch_file import Record, module_tensors
-
-Model = tuple[ConfigDict, Any]
 
 
 @dataclass(frozen=True)
@@ -44,26 +52,14 @@ class Format:
     Attributes:
         read: (path, config or None) -> (config, variables). Raises ValueError, OSError or ImportError.
         needs_config: whether the file does not say its architecture, so that a config must.
+        takes_config: whether some of its files do not.
         write: (path, run) -> None, where models can be exported to it.
     """
 
     read: Callable[[Path, ConfigDict | None], Model]
     needs_config: bool = False
+    takes_config: bool = False
     write: Callable[[Path, Run], None] | None = None
-
-
-def _config(network: Any, name: str, image_size: int, num_channels: int, **sections: Mapping[str, Any]) -> ConfigDict:
-    """A config for the network and images; `sections` change others. `train` and `evaluate` want a source of images."""
-    config = base.get_config()
-    config.model = ConfigDict({"name": name} | {option: getattr(network, option) for option in models.options(name)})
-    changes = {"data": {"source": "npz:images.npz", "image_size": image_size, "num_channels": num_channels}} | sections
-    for section, values in changes.items():
-        config[section].update(values)
-    return config
-
-
-def _t_min(value: float) -> dict[str, dict[str, float]]:
-    return {section: {"t_min": value} for section in ("training", "sampling", "evaluation")}
 
 
 # ---- our own files ----
@@ -86,99 +82,6 @@ def _read_own(path, config):
 def _write_own(path, run):
     metadata = {"config": configs.to_json(run.config), "step": str(run.step)}
     files.write_safetensors(path, to_tensors(run.variables, _own_mapping(run.variables)), metadata)
-
-
-# ---- diffusers ----
-
-SCHEDULES = {"linear": "ddpm", "squaredcos_cap_v2": "iddpm"}
-PREDICTIONS = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}
-WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "diffusion_pytorch_model.bin")
-
-
-def _read_diffusers(path, config):
-    """A pipeline's folder (unet/, scheduler/), or one with the files of both side by side."""
-    model = _first(path, ("unet/config.json", "config.json"))
-    schedule = _first(path, ("scheduler/scheduler_config.json", "scheduler_config.json"))
-    network, facts = diffusers.from_config(json.loads(model.read_text()))
-    if facts.image_size is None or facts.image_size[0] != facts.image_size[1]:
-        raise ValueError(f"{model.name}: sample_size={facts.image_size} is not the side of square images")
-    if network.out_channels:
-        raise ValueError(f"{model.name}: images to condition on are joined to its input, which no config can say yet")
-    config = _config(
-        network, "unet", facts.image_size[0], facts.in_channels, **_scheduler(json.loads(schedule.read_text()))
-    )
-    tensors = files.read(_first(model.parent, WEIGHT_FILES))
-    return config, _diffusers_variables(config, network, tensors)
-
-
-def _diffusers_variables(config, network, tensors):
-    shapes = build.abstract_variables(config)
-    old = diffusers.has_old_names(tensors)
-    return to_variables(tensors, diffusers.mapping(network, shapes, old_names=old), shapes)
-
-
-def _scheduler(settings: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """The sections of a config that a scheduler_config.json decides."""
-
-    def known(key, default, table):
-        value = settings.get(key, default)
-        if value not in table:
-            raise ValueError(f"scheduler_config.json: {key}={value!r} has no counterpart here: only {', '.join(table)}")
-        return table[value]
-
-    if settings.get("trained_betas") is not None:
-        raise ValueError("scheduler_config.json: trained_betas has no counterpart here: only schedules by name")
-    steps = settings.get("num_train_timesteps", 1000)
-    process = {"name": known("beta_schedule", "linear", SCHEDULES), "num_steps": steps}
-    if process["name"] == "ddpm":
-        process |= {"beta_first": settings.get("beta_start", 1e-4), "beta_last": settings.get("beta_end", 0.02)}
-    prediction = known("prediction_type", "epsilon", PREDICTIONS)
-    return {
-        "sde": process,
-        "parameterization": {"name": prediction, "time_scale": float(steps), "time_offset": -1.0},
-        "loss": {"weighting": prediction, "times": "discrete", "discrete_levels": steps},
-        "training": {"t_min": 1 / steps},
-        "evaluation": {"t_min": 1 / steps},
-        "sampling": {"t_min": 1 / steps, "method": "ddim", "times": "uniform", "steps": 50},
-    }
-
-
-def _write_diffusers(path, run):
-    """A folder that `UNet2DModel.from_pretrained` and a scheduler's `from_pretrained` read."""
-    config = run.config
-    if config.model.name not in ("unet", "ddpm", "adm"):
-        raise ValueError(f"model.name={config.model.name!r} is no network of diffusers: only unet, ddpm and adm")
-    network, p = build.network(config), config.parameterization
-    facts = diffusers.Facts((config.data.image_size, config.data.image_size), config.data.num_channels)
-    described = diffusers.to_config(network, facts)
-    schedule = {ours: theirs for theirs, ours in SCHEDULES.items()}.get(config.sde.name)
-    prediction = {ours: theirs for theirs, ours in PREDICTIONS.items()}.get(p.name)
-    if schedule is None or prediction is None or (p.time_scale, p.time_offset) != (config.sde.num_steps, -1):
-        raise ValueError(
-            f"sde.name={config.sde.name!r} with parameterization {p.name!r}, time_scale={p.time_scale:g} and "
-            f"time_offset={p.time_offset:g} is no scheduler of diffusers: it needs ddpm or iddpm, and a network that "
-            "predicts noise, data or v from its index (time_scale=sde.num_steps, time_offset=-1)"
-        )
-    scheduler = {
-        "_class_name": "DDPMScheduler",
-        "num_train_timesteps": config.sde.num_steps,
-        "beta_schedule": schedule,
-        "beta_start": config.sde.beta_first,
-        "beta_end": config.sde.beta_last,
-        "prediction_type": prediction,
-    }
-    tensors = to_tensors(run.variables, diffusers.mapping(network, run.variables))
-    path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    (path / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
-    files.write_safetensors(path / WEIGHT_FILES[0], tensors, {"format": "pt"})
-
-
-def _first(folder: Path, names: tuple[str, ...]) -> Path:
-    found = [folder / name for name in names if (folder / name).is_file()]
-    if not found:
-        raise ValueError(f"the folder has no {' and no '.join(names)}")
-    return found[0]
 
 
 # ---- score_sde ----
@@ -228,6 +131,11 @@ def _read_guided_diffusion(new_attention_order):
         tensors, shapes = files.read(path), build.abstract_variables(config)
         if config.model.name not in ("unet", "adm"):
             raise ValueError(f"model.name={config.model.name!r} is no network of guided-diffusion: only adm")
+        if classifier.is_classifier(tensors):
+            raise ValueError(
+                "it is a classifier of noisy images, not a model to sample from: "
+                "models.pretrained.classifier.read_guided_diffusion reads it"
+            )
         mapping = guided_diffusion.mapping(build.network(config), shapes, new_attention_order=new_attention_order)
         return config, to_variables(tensors, mapping, shapes)
 
@@ -236,17 +144,50 @@ def _read_guided_diffusion(new_attention_order):
 
 # ---- EDM and EDM2 ----
 
-# What EDM's preconditionings are here. VE's and VP's times are ours; data in [-1, 1], sigma as EDM has it.
-PRECONDITIONINGS = {
-    "EDMPrecond": {"sde": {"name": "edm", "t_max": 80.0}, "parameterization": {"name": "edm"}} | _t_min(0.002),
-    "VPPrecond": {
-        "sde": {"name": "vp"},
-        "parameterization": {"name": "noise", "time_scale": 999.0},
-    },
-    "VEPrecond": {
+
+def _edm(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    return {
+        "sde": {"name": "edm", "t_max": 80.0},
+        "parameterization": {"name": "edm", "sigma_data": float(state["sigma_data"])},
+    } | smallest_time(0.002)
+
+
+def _vp(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Its time is ours."""
+    _require_published(state, beta_d=19.9, beta_min=0.1, M=1000)
+    return {"sde": {"name": "vp"}, "parameterization": {"name": "noise", "time_scale": 999.0}}
+
+
+def _ve(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Its time is ours; data in [-1, 1], sigma as EDM has it."""
+    return {
         "sde": {"name": "ve", "sigma_min": 0.02, "sigma_max": 100.0},
         "parameterization": {"name": "score", "scale_input": False, "sigma_scale": 0.5},
-    },
+    }
+
+
+def _iddpm(state: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Its table of noise levels u_j, j = M ... 0, is sigma / alpha of iDDPM's chain at its steps k = M - j, t = k / M.
+
+    At a step the network sees the index M - 1 - j = k - 1, here M t - 1. EDM rounds any other noise level to the nearest
+    step; here the network sees a number between two indices.
+    """
+    _require_published(state, C_1=0.001, C_2=0.008)
+    return chain("iddpm", int(state.get("M", 1000)))
+
+
+def _require_published(state: Mapping[str, Any], **published: float) -> None:
+    """Raises ValueError where the preconditioning was made with other constants; a file that says none has these."""
+    for key, value in published.items():
+        if (found := state.get(key, value)) != value:
+            raise ValueError(f"its preconditioning has {key}={found}, which has no counterpart here: only {value}")
+
+
+PRECONDITIONINGS = {"EDMPrecond": _edm, "VPPrecond": _vp, "VEPrecond": _ve, "iDDPMPrecond": _iddpm}
+# By the class of the network: ours by name, from its arguments; where its weights are; its tensors by name.
+EDM_NETWORKS = {
+    "SongUNet": ("ncsnpp", song_unet.from_settings, song_unet.mapping, song_unet.named_model),
+    "DhariwalUNet": ("adm", dhariwal_unet.from_settings, dhariwal_unet.mapping, dhariwal_unet.named_model),
 }
 
 
@@ -263,36 +204,50 @@ def _pickled_network(path: Path, classes: Mapping[str, Any]) -> Record:
 def _read_edm(path, config):
     pickled = _pickled_network(path, PRECONDITIONINGS)
     inner = pickled.state["_modules"]["model"]
-    if inner.class_name != "SongUNet":
-        raise ValueError(f"its network is {inner.class_name}: only SongUNet (DDPM++ and NCSN++)")
+    if inner.class_name not in EDM_NETWORKS:
+        raise ValueError(f"its network is {inner.class_name}: only {', '.join(EDM_NETWORKS)}")
+    name, from_settings, mapping, named_model = EDM_NETWORKS[inner.class_name]
     settings = inner.state["_init_kwargs"]
-    sections = {section: dict(values) for section, values in PRECONDITIONINGS[pickled.class_name].items()}
-    if pickled.class_name == "EDMPrecond":
-        sections["parameterization"]["sigma_data"] = float(pickled.state["sigma_data"])
-    network, size = song_unet.from_settings(settings), settings["img_resolution"]
-    config = _config(network, "ncsnpp", size, settings["in_channels"], **sections)
+    network, size = from_settings(settings), settings["img_resolution"]
+    config = model_config(
+        network, name, size, settings["in_channels"], **PRECONDITIONINGS[pickled.class_name](pickled.state)
+    )
     shapes = build.abstract_variables(config)
-    tensors = song_unet.named_model(module_tensors(pickled))
-    return config, to_variables(tensors, song_unet.mapping(network, shapes, size), shapes)
+    return config, to_variables(named_model(module_tensors(pickled)), mapping(network, shapes, size), shapes)
 
 
 def _read_edm2(path, config):
     pickled = _pickled_network(path, ("Precond",))
     settings = pickled.state["_modules"]["unet"].state["_init_kwargs"]
     network, size = edm2.from_settings(settings), settings["img_resolution"]
-    sections = PRECONDITIONINGS["EDMPrecond"] | {
-        "parameterization": {"name": "edm", "sigma_data": float(pickled.state["sigma_data"])}
-    }
-    config = _config(network, "edm2", size, settings["img_channels"], **sections)
+    config = model_config(network, "edm2", size, settings["img_channels"], **_edm(pickled.state))
     shapes = build.abstract_variables(config)
     named = module_tensors(pickled)
     tensors = {n.removeprefix("unet."): tensor for n, tensor in named.items() if n not in edm2.UNCERTAINTY}
     return config, to_variables(tensors, edm2.mapping(network, size), shapes)
 
 
+# ---- facebookresearch/DiT ----
+
+
+def _read_dit(path, config):
+    """The weights alone, or a checkpoint of its train.py, whose `ema` they are."""
+    tree = files.read(path)
+    tensors = tree.get("ema", tree) if isinstance(tree, dict) else {}
+    network = dit.from_facebook_tensors(tensors) if config is None else build.network(config)
+    if config is None:
+        size, channels = dit.facebook_input(tensors, network)
+        config = model_config(network, "dit", size, channels, **chain("ddpm", 1000))
+    elif config.model.name not in ("dit",):
+        raise ValueError(f"model.name={config.model.name!r} is no network of facebookresearch/DiT: only dit")
+    shapes, mapping = build.abstract_variables(config), dit.facebook_mapping(network, config.data.num_channels)
+    return config, to_variables(dit.drop_facebook_positions(tensors, network), mapping, shapes)
+
+
 FORMATS = {
     "ornstein": Format(_read_own, write=_write_own),
-    "diffusers": Format(_read_diffusers, write=_write_diffusers),
+    "diffusers": Format(formats_diffusers.read, takes_config=True, write=formats_diffusers.write),
+    "dit": Format(_read_dit, takes_config=True),
     "edm": Format(_read_edm),
     "edm2": Format(_read_edm2),
     "score_sde": Format(_read_score_sde, needs_config=True),

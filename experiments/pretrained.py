@@ -30,7 +30,7 @@ def read(path: str | Path, format: str, config: ConfigDict | None = None) -> Mod
     Args:
         path: what to read.
         format: a name of `FORMATS`.
-        config: for a format whose files do not say their architecture.
+        config: for a file that does not say its architecture.
 
     Raises:
         UserError: the format is unknown, the file is not of it, or its weights are not those of the network; they are named.
@@ -40,7 +40,7 @@ def read(path: str | Path, format: str, config: ConfigDict | None = None) -> Mod
         raise UserError(
             f"--format={format}: its files do not say their architecture; pass --config=FILE, with overrides"
         )
-    if config is not None and not reader.needs_config:
+    if config is not None and not (reader.needs_config or reader.takes_config):
         raise UserError(f"--format={format}: its files say their architecture; leave --config out")
     if not path.exists():
         raise UserError(f"--from={path}: there is no such file or folder")
@@ -48,6 +48,10 @@ def read(path: str | Path, format: str, config: ConfigDict | None = None) -> Mod
         config, variables = reader.read(path, config)
     except (ImportError, OSError, ValueError) as error:  # what a file is not, in the reader's words
         raise UserError(f"--from={path}: {error}") from error
+    except (AttributeError, LookupError, TypeError) as error:  # data of another shape than the format's
+        raise UserError(
+            f"--from={path}: it is not laid out as {format} is ({type(error).__name__}: {error})"
+        ) from error
     build.check(config)
     return config, jax.tree.map(np.asarray, variables)
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments import build
 from experiments.checkpoint import Checkpoints
-from experiments.data import DataTransform
+from experiments.data import DataTransform, LatentTransform
 from experiments.errors import UserError
 from experiments.workdir import Workdir
 
@@ -23,14 +23,17 @@ class Run:
         config: the experiment.
         step: of the checkpoint.
         variables: the network's EMA weights.
-        transform: between images in uint8 and what the model sees.
     """
 
     workdir: Workdir | None
     config: ConfigDict
     step: int
     variables: Any
-    transform: DataTransform = dataclasses.field(default_factory=DataTransform)
+
+    @property
+    def transform(self) -> DataTransform | LatentTransform:
+        """Between images in uint8 and what the model sees; latents stay as they are."""
+        return build.transform(self.config)
 
     @property
     def denoiser(self) -> sde_lib.NetworkDenoiser:

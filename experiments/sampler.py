@@ -14,7 +14,6 @@ from tqdm import tqdm
 
 import sde_lib
 from experiments import build
-from experiments.data import DataTransform
 from experiments.errors import RunError
 
 
@@ -63,7 +62,7 @@ class Sampler:
         return sde_lib.sample(keys, denoiser, build.method(self._config), grid, self.event_shape)
 
     def __call__(self, variables: Any, num_samples: int, seed: int, *, progress: bool = False) -> np.ndarray:
-        """Samples 0 to num_samples - 1 as uint8 (N, H, W, C).
+        """Samples 0 to num_samples - 1 as uint8 (N, H, W, C); latents as float32.
 
         Raises:
             RunError: a sample is not finite.
@@ -75,7 +74,7 @@ class Sampler:
                 drawn = self._draw(self._strategy.shard(keys), self._strategy.shard(labels), variables)
                 drawn = np.asarray(self._strategy.gather(drawn))[: num_samples - start]
                 self._require_finite(drawn, start)
-                images.append(DataTransform().inverse(drawn))
+                images.append(build.transform(self._config).inverse(drawn))
                 bar.update(len(drawn))
         return np.concatenate(images)
 

@@ -234,10 +234,13 @@ class DiscreteVP(SDE):
     so drift and diffusion are continuous and g^2 > 0; before the first knot it is linear in log t. Hence methods may stop
     at any time, and at knots they meet what the network was trained on.
 
-    Make one with `DiscreteVP.linear()` (DDPM), `DiscreteVP.cosine()` (iDDPM) or `DiscreteVP.from_betas(betas)`.
+    Make one with `DiscreteVP.linear()` (DDPM), `DiscreteVP.cosine()` (iDDPM), `DiscreteVP.scaled_linear()` (latent
+    diffusion) or `DiscreteVP.from_betas(betas)`.
 
     Sources: Ho et al. (2020), https://arxiv.org/abs/2006.11239, eq. 4 and section 4; Nichol and Dhariwal (2021),
-    https://arxiv.org/abs/2102.09672, eq. 17; Fritsch and Butland (1984), https://doi.org/10.1137/0905021.
+    https://arxiv.org/abs/2102.09672, eq. 17; Rombach et al. (2022), https://arxiv.org/abs/2112.10752, in
+    https://github.com/CompVis/latent-diffusion, ldm/modules/diffusionmodules/util.py; Fritsch and Butland (1984),
+    https://doi.org/10.1137/0905021.
 
     Attributes:
         log_snr_knots: log(alpha_bar_k / (1 - alpha_bar_k)), (N,), falling.
@@ -278,6 +281,20 @@ class DiscreteVP(SDE):
     ) -> "DiscreteVP":
         """DDPM's table: betas evenly spaced from beta_first to beta_last (Ho et al., section 4)."""
         return cls.from_betas(np.linspace(beta_first, beta_last, num_steps), t_min=t_min, t_max=t_max)
+
+    @classmethod
+    def scaled_linear(
+        cls,
+        num_steps: int = 1000,
+        beta_first: float = 0.0015,
+        beta_last: float = 0.0195,
+        *,
+        t_min: float | None = None,
+        t_max: float = 1.0,
+    ) -> "DiscreteVP":
+        """Latent diffusion's table: betas whose square roots are evenly spaced (Rombach et al.; their code's "linear")."""
+        roots = np.linspace(math.sqrt(beta_first), math.sqrt(beta_last), num_steps)
+        return cls.from_betas(roots**2, t_min=t_min, t_max=t_max)
 
     @classmethod
     def cosine(

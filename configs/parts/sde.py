@@ -56,6 +56,12 @@ def iddpm(config: ConfigDict) -> None:
     config.sampling.t_min = config.evaluation.t_min = 2e-3
 
 
+def scaled_linear(config: ConfigDict) -> None:
+    """1,000 betas even in their roots, as latent diffusion has them; t_min is the first step, sigma / alpha 0.010 to 37."""
+    config.sde.name = "scaled_linear"
+    config.training.t_min = config.sampling.t_min = config.evaluation.t_min = 1e-3
+
+
 def critically_damped(config: ConfigDict) -> None:
     """Critically damped Langevin diffusion, the published constants; noise level from 0.010 to 248; its own method."""
     config.sde.name = "critically_damped"
@@ -73,6 +79,7 @@ PROCESSES = {
     "rectified_flow": rectified_flow,
     "ddpm": ddpm,
     "iddpm": iddpm,
+    "scaled_linear": scaled_linear,
     "critically_damped": critically_damped,
 }
 

@@ -2,6 +2,6 @@
 
 from experiments.data.pipeline import training_batches
 from experiments.data.sources import Dataset, Images, load
-from experiments.data.transform import DataTransform
+from experiments.data.transform import LATENTS, DataTransform, LatentTransform
 
-__all__ = ["DataTransform", "Dataset", "Images", "load", "training_batches"]
+__all__ = ["LATENTS", "DataTransform", "Dataset", "Images", "LatentTransform", "load", "training_batches"]

@@ -15,6 +15,7 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from experiments.data.transform import LATENTS
 from experiments.errors import UserError, nearest
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
@@ -80,6 +81,11 @@ def load(source: str, *, image_size: int, num_channels: int, test_fraction: floa
         raise UserError(f"data.test_fraction={test_fraction} is not allowed: choose between 0 and 1, both excluded")
     expected = _Expected(image_size, num_channels)
     kind, _, path = source.partition(":")
+    if source == LATENTS:
+        raise UserError(
+            f"data.source={source!r}: the model is of an autoencoder's latents, and no encoder is here that makes them of "
+            "images: it can be sampled from, not trained or evaluated"
+        )
     if source == "digits":
         train, test = _load_digits(expected), None
     elif kind == "npz" and path:

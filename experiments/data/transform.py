@@ -1,6 +1,7 @@
-"""The scale on which a network sees images: grey levels 0..255 become numbers in [-1, 1], and back."""
+"""The scale on which a network sees its data: grey levels 0..255 become [-1, 1], and back; latents stay as they are."""
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ class DataTransform:
     """
 
     levels_per_unit: float = 127.5
+    gives_images: ClassVar[bool] = True
 
     def forward(self, images: jax.typing.ArrayLike) -> jax.Array:
         """Maps grey levels in [0, 255], uint8 or (dequantized) floats, of any shape to float32 in [-1, 1]."""
@@ -36,3 +38,21 @@ class DataTransform:
                 f"{int(np.isnan(x).sum())} of {x.size} image elements are NaN: there is no grey level for it"
             )
         return np.clip(np.rint((x + 1) * self.levels_per_unit), 0, 255).astype(np.uint8)
+
+
+LATENTS = "latents"  # the `data.source` of a model of latents
+
+
+@dataclass(frozen=True)
+class LatentTransform:
+    """No change: latents, the codes of an autoencoder, have no grey levels; no decoder is here to make images of them."""
+
+    gives_images: ClassVar[bool] = False
+
+    def forward(self, latents: jax.typing.ArrayLike) -> jax.Array:
+        """The latents of any shape, float32, in the scale that the network was trained on."""
+        return jnp.asarray(latents, jnp.float32)
+
+    def inverse(self, x: jax.typing.ArrayLike) -> np.ndarray:
+        """The same numbers, float32."""
+        return np.asarray(x, np.float32)

@@ -4,20 +4,46 @@ Sources: https://github.com/openai/guided-diffusion/blob/main/guided_diffusion/u
 https://github.com/yang-song/score_sde/blob/main/models/wideresnet_noise_conditional.py (flax).
 """
 
+from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from models.classifier import UNetClassifier, WideResNetClassifier
+from models.pretrained import files
 from models.pretrained.guided_diffusion import RESIDUAL, by_head
-from models.pretrained.mapping import DENSE, POINTWISE_1D, SAME, Layout, Path, Weight
+from models.pretrained.mapping import DENSE, POINTWISE_1D, SAME, Layout, Weight, to_variables
+from models.pretrained.mapping import Path as WeightPath
 from models.pretrained.unet import Layer, Place, down, weights
 
 # Kernels of 1x1 convolutions with one spatial axis, (out, in, 1), where ours are those of dense layers, (in, out).
 DENSE_1D = Layout(lambda a: a[..., 0].T, lambda a: a.T[..., None])
 
 
-def guided_diffusion_mapping(network: UNetClassifier, shapes: Any) -> dict[Path, Weight]:
+POSITIONS = "out.2.positional_embedding"  # of the pooling that ends guided-diffusion's classifiers, and no network else
+
+
+def is_classifier(tensor_names: Iterable[str]) -> bool:
+    """Whether a file with these tensors is a classifier of guided-diffusion's, not a U-Net."""
+    return POSITIONS in tensor_names
+
+
+def read_guided_diffusion(path: Path, network: UNetClassifier, image_size: int, num_channels: int = 3) -> Any:
+    """The network's variables from a .pt file of guided-diffusion, such as 256x256_classifier.pt.
+
+    Raises:
+        ValueError: the file is broken or not of this network; its weights are named.
+        OSError: it cannot be read.
+    """
+    image = jnp.zeros((1, image_size, image_size, num_channels))
+    shapes = jax.eval_shape(network.init, jax.random.key(0), image, jnp.zeros(1))
+    return to_variables(files.read(path), guided_diffusion_mapping(network, shapes), shapes)
+
+
+def guided_diffusion_mapping(network: UNetClassifier, shapes: Any) -> dict[WeightPath, Weight]:
     """The weights of guided-diffusion's EncoderUNetModel, as `create_classifier` makes it by the README's flags.
 
     Its modules are numbered as in the U-Net. Queries, keys and values lie head by head, but not in the pooling.
@@ -55,11 +81,11 @@ def guided_diffusion_mapping(network: UNetClassifier, shapes: Any) -> dict[Path,
             places[f"{name}_attention"] = Place(f"input_blocks.{number}.1", attention(f"{name}_attention"))
     positions = {"params": dict(modules, pool={k: v for k, v in modules["pool"].items() if k != "positions"})}
     mapping = weights(positions, places)
-    mapping["params", "pool", "positions"] = Weight("out.2.positional_embedding", DENSE)
+    mapping["params", "pool", "positions"] = Weight(POSITIONS, DENSE)
     return mapping
 
 
-def score_sde_mapping(network: WideResNetClassifier) -> dict[Path, Weight]:
+def score_sde_mapping(network: WideResNetClassifier) -> dict[WeightPath, Weight]:
     """The weights of score_sde's WideResnet (JAX release), whose arrays are named by their path: "Dense_0/kernel"."""
     mapping = {("params", "fourier", "frequencies"): Weight("GaussianFourierProjection_0/W")}
 

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from models.dit import DiT
+from models.dit import SIZES, DiT
 from models.layers.positions import sincos_positions
 from models.pretrained.mapping import DENSE, Layout, Path, Tensors, Weight, WeightsError
 
@@ -69,37 +69,62 @@ def drop_facebook_positions(tensors: Tensors, network: DiT) -> dict[str, np.ndar
     return tensors
 
 
-def from_facebook_tensors(tensors: Tensors, num_heads: int = 16, **options: Any) -> DiT:
-    """The network whose weights these are; the number of heads cannot be seen in them (16 in DiT-XL and DiT-L).
+def from_facebook_tensors(tensors: Tensors, **options: Any) -> DiT:
+    """The network whose weights these are. The number of heads is not among them: it is the published one of the width.
 
     Args:
         tensors: of the file, by name.
-        num_heads: of each attention.
-        options: further options of the network; null_class=False for one that was trained without it.
+        options: further options of the network, or others than are found: `num_heads` for a width that is not published,
+            null_class=False for one that was trained without it.
 
     Raises:
-        WeightsError: a tensor that tells a size is missing.
+        WeightsError: a tensor that tells a size is missing or has another number of axes; or no DiT was published with such
+            a width or such outputs.
     """
-    try:
-        width, in_channels, patch_size, _ = tensors["x_embedder.proj.weight"].shape
-        hidden, rows = (
-            tensors["blocks.0.mlp.fc1.weight"].shape[0],
-            tensors["y_embedder.embedding_table.weight"].shape[0],
+    width, in_channels, patch_size, _ = _shape(tensors, "x_embedder.proj.weight", 4)
+    hidden, _ = _shape(tensors, "blocks.0.mlp.fc1.weight", 2)
+    rows, _ = _shape(tensors, "y_embedder.embedding_table.weight", 2)
+    outputs, _ = _shape(tensors, "final_layer.linear.weight", 2)
+    heads = {size["width"]: size["num_heads"] for size in SIZES.values()}
+    if width not in heads and "num_heads" not in options:
+        published = ", ".join(f"{size['width']} ({name})" for name, size in SIZES.items())
+        raise WeightsError(
+            f"x_embedder.proj.weight is of width {width}, whose number of heads is not in it: only {published} are known"
         )
-        outputs = tensors["final_layer.linear.weight"].shape[0]
-    except KeyError as missing:
-        raise WeightsError(f"missing: {missing.args[0]}") from None
-    depth = 1 + max(int(name.split(".")[1]) for name in tensors if name.startswith("blocks."))
+    per_patch = in_channels * patch_size**2
+    if outputs not in (per_patch, 2 * per_patch):
+        raise WeightsError(
+            f"final_layer.linear.weight has {outputs} outputs: only {per_patch} for the input's {in_channels} channels, or "
+            f"{2 * per_patch} with a variance"
+        )
+    numbers = [name.split(".")[1] for name in tensors if name.startswith("blocks.")]
     found = {
         "width": width,
-        "depth": depth,
-        "num_heads": num_heads,
+        "depth": 1 + max(int(number) for number in numbers if number.isdecimal()),
+        "num_heads": heads.get(width),
         "patch_size": patch_size,
         "mlp_ratio": hidden / width,
-        "learned_variance": outputs == 2 * in_channels * patch_size**2,
+        "learned_variance": outputs == 2 * per_patch,
         "num_classes": rows - options.get("null_class", True),
     }
     return DiT(**(found | options))
+
+
+def facebook_input(tensors: Tensors, network: DiT) -> tuple[int, int]:
+    """Height (and width) and channels of the images that a file of facebookresearch/DiT is for.
+
+    Raises:
+        WeightsError: the file lacks the tensors that tell.
+    """
+    patches = _shape(tensors, "pos_embed", 3)[1]
+    return math.isqrt(patches) * network.patch_size, _shape(tensors, "x_embedder.proj.weight", 4)[1]
+
+
+def _shape(tensors, name, axes):
+    shape = np.shape(tensors.get(name, 0))
+    if len(shape) != axes:
+        raise WeightsError(f"missing: {name}" if name not in tensors else f"{name} has shape {shape}, not {axes} axes")
+    return shape
 
 
 def diffusers_mapping(network: DiT, in_channels: int) -> dict[Path, Weight]:
@@ -147,6 +172,8 @@ ONLY = {
     "num_vector_embeds": (None,),
 }
 
+WRITTEN = ("norm_type", "activation_fn", "attention_bias", "norm_elementwise_affine")  # what its class takes of them
+
 
 def from_diffusers_config(config: Mapping[str, Any], **options: Any) -> DiT:
     """The network of a config.json of diffusers' DiTTransformer2DModel (or of Transformer2DModel, as older files have it).
@@ -179,6 +206,36 @@ def from_diffusers_config(config: Mapping[str, Any], **options: Any) -> DiT:
         "dropout": config.get("dropout", 0.0),
     }
     return DiT(**(found | options))
+
+
+def to_diffusers_config(network: DiT, in_channels: int, image_size: int) -> dict[str, Any]:
+    """The config.json of a network; `from_diffusers_config` of it gives the network back, but for `dtype` and `remat`.
+
+    Raises:
+        ValueError: DiTTransformer2DModel is no such network; the option is named.
+    """
+    diffusers_mapping(network, in_channels)  # raises what concerns the weights
+    described = {
+        "_class_name": "DiTTransformer2DModel",
+        "num_attention_heads": network.num_heads,
+        "attention_head_dim": network.width // network.num_heads,
+        "in_channels": in_channels,
+        "out_channels": (network.out_channels or in_channels) * (2 if network.learned_variance else 1),
+        "num_layers": network.depth,
+        "dropout": network.dropout,
+        "sample_size": image_size,
+        "patch_size": network.patch_size,
+        "num_embeds_ada_norm": network.num_classes,
+        "norm_eps": network.mlp_norm_epsilon,
+    } | {key: values[0] for key, values in ONLY.items() if key in WRITTEN}
+    expressed = from_diffusers_config(described, dtype=network.dtype, remat=network.remat)
+    for option in type(network).__dataclass_fields__:
+        if option not in ("parent", "name") and getattr(network, option) != getattr(expressed, option):
+            raise ValueError(
+                f"DiTTransformer2DModel has no network with {option}={getattr(network, option)!r}, "
+                f"only with {getattr(expressed, option)!r}"
+            )
+    return described
 
 
 def patches(patch_size: int, in_channels: int) -> Layout:

@@ -108,8 +108,11 @@ def _layout(part, inner, leaf):
         layout = DENSE
     else:
         layout = CONV
-    if inner != ["qkv"]:
-        return layout
+    return by_channel(layout) if inner == ["qkv"] else layout
+
+
+def by_channel(layout: Layout) -> Layout:
+    """The layout of q, k and v that lie as q0 q1 ... k0 k1 ... v0 v1 ... here, q0 k0 v0 q1 k1 v1 ... there."""
     return Layout(lambda a: _grouped(layout.to_ours(a)), lambda a: layout.to_theirs(_interleaved(a)))
 
 

@@ -92,7 +92,7 @@ class _Builder:
 
 
 class _Module:
-    """A container of PyTorch; its state is all that counts."""
+    """An object of which its attributes are all that counts, such as a container of PyTorch."""
 
     def __setstate__(self, state):
         self.state = dict(state)
@@ -191,6 +191,7 @@ _NAMES: dict[tuple[str, str], Any] = {
     **{("torch", name): dtype for name, dtype in STORAGES.items()},
     **{("torch", dtype): dtype for dtype in STORAGES.values()},
     **{("torch.nn.modules.container", name): type(name, (_Module,), {}) for name in CONTAINERS},
+    ("argparse", "Namespace"): type("Namespace", (_Module,), {}),  # the flags of a training script
 }
 
 

@@ -20,19 +20,22 @@ class Layer(NamedTuple):
         names: of the layer there; several are joined along our last axis.
         kernel: layout of the kernel; None is that of PyTorch's Conv2d or Linear.
         bias: layout of the bias.
+        table: layout of an embedding's table.
         leaves: what the file calls our leaves.
     """
 
     names: str | tuple[str, ...]
     kernel: Layout | None = None
     bias: Layout = SAME
+    table: Layout = SAME
     leaves: Mapping[str, str] = LEAVES
 
     def weight(self, module: str, leaf: str, ndim: int, separator: str) -> Weight:
         """The weight named `leaf` here, which has `ndim` axes, of this layer of their module."""
         names = (self.names,) if isinstance(self.names, str) else self.names
         names = tuple(separator.join(part for part in (module, name, self.leaves[leaf]) if part) for name in names)
-        layout = {"kernel": self.kernel or (CONV if ndim == 4 else DENSE), "bias": self.bias}.get(leaf, SAME)
+        kernel = self.kernel or (CONV if ndim == 4 else DENSE)
+        layout = {"kernel": kernel, "bias": self.bias, "embedding": self.table}.get(leaf, SAME)
         return Weight(names[0] if len(names) == 1 else names, layout)
 
 

@@ -42,8 +42,8 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.optim.lr", "--config.optim.lr: a value is missing, as in --config.optim.lr=VALUE"),
         (
             "--config.sde.name=vpp",
-            "sde.name='vpp' is unknown: choose from cosine, critically_damped, ddpm, edm, iddpm, rectified_flow, subvp, "
-            "ve, vp; did you mean 'vp'?",
+            "sde.name='vpp' is unknown: choose from cosine, critically_damped, ddpm, edm, iddpm, rectified_flow, "
+            "scaled_linear, subvp, ve, vp; did you mean 'vp'?",
         ),
         (
             "--config.model.name=unett",
@@ -146,7 +146,7 @@ def test_train_names_what_is_wrong_with_the_config(fails, tmp_path, argument, me
         (
             f"{DIGITS}:vx",
             "the SDE 'vx' is unknown: choose from vp, subvp, ve, cosine, edm, rectified_flow, ddpm, iddpm, "
-            "critically_damped",
+            "scaled_linear, critically_damped",
         ),
         (f"{ROOT}/README.md", "README.md: a config is a Python file (.py)"),
         (f"{ROOT}/configs/base.py:vp", "base.py:vp: this config takes no argument"),

@@ -4,25 +4,20 @@ Here the files hold random weights under the peer's names; that these are the pe
 `models/pretrained` show. What diffusers itself reads and writes is tested where it is installed.
 """
 
-import json
 import pickle
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import serialization
 
 import models
-import sde_lib
 from experiments import build, config, load_pretrained
 from experiments.errors import UserError
-from experiments.formats import FORMATS
-from models.pretrained import edm2, guided_diffusion, ncsn, score_sde, song_unet
+from models.pretrained import guided_diffusion, ncsn, score_sde
 from models.pretrained.mapping import to_tensors
 from tests.experiments.tiny import ROOT
 from tests.models.families import randomized
-from tests.models.pretrained.opcodes import dictionary, module, value, whole
 
 pytestmark = pytest.mark.filterwarnings("ignore:Some donated buffers")
 TINY_NCSNPP = {"channels": "8", "channel_multipliers": "1,2", "blocks_per_level": "1", "attention_resolutions": "4"}
@@ -102,158 +97,12 @@ def test_a_file_of_guided_diffusion_gives_its_weights_by_its_order_of_heads(tmp_
     equal(load_pretrained(path, format, loaded), variables)
 
 
-def pickled(class_name, attribute, inner, settings, tensors, **state):
-    """The file of a network `inner` within its preconditioning, with its tensors by name."""
-    tree = {}
-    for key, tensor in tensors.items():
-        *parts, leaf = key.split(".")
-        node = tree
-        for part in parts:
-            node = node.setdefault(part, {})
-        node[leaf] = tensor
-
-    def modules(node):
-        return {part: opcodes(child, "Part") for part, child in node.items() if isinstance(child, dict)}
-
-    def opcodes(node, kind, **more):
-        parameters = {leaf: value(child) for leaf, child in node.items() if not isinstance(child, dict)}
-        return module(kind, _parameters=dictionary(**parameters), _modules=dictionary(**modules(node)), **more)
-
-    network = opcodes(tree, inner, _init_kwargs=value(settings))
-    outer = {key: value(item) for key, item in state.items()}
-    return whole(dictionary(ema=module(class_name, _modules=dictionary(**{attribute: network}), **outer)))
-
-
-SONG_UNET = {
-    "img_resolution": 8, "in_channels": 1, "out_channels": 1, "label_dim": 3, "model_channels": 8, "channel_mult": [1, 2],
-    "num_blocks": 1, "attn_resolutions": [4], "embedding_type": "fourier", "channel_mult_noise": 2,
-    "encoder_type": "residual", "resample_filter": [1, 3, 3, 1],
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("preconditioning", ["EDMPrecond", "VPPrecond", "VEPrecond"])
-def test_a_pickle_of_edm_gives_its_network_and_its_preconditioning(tmp_path, preconditioning):
-    """D(x; sigma) = c_skip x + c_out F(c_in x; c_noise), with the published coefficients of each."""
-    network = song_unet.from_settings(SONG_UNET)
-    variables = randomized(
-        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.zeros(1, int))
-    )
-    tensors = to_tensors(variables, song_unet.mapping(network, variables, 8)) | {
-        "enc.8x8_conv.resample_filter": np.ones(1)
-    }
-    (tmp_path / "x.pkl").write_bytes(pickled(preconditioning, "model", "SongUNet", SONG_UNET, tensors, sigma_data=0.5))
-    run = load_pretrained(tmp_path / "x.pkl", "edm")
-    equal(run, variables)
-
-    sigma, labels = np.float32([0.05, 1.0, 20.0]), jnp.arange(3)
-    y = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32) * sigma[:, None, None, None]
-    skip, out, scale = {
-        "EDMPrecond": (0.25 / (sigma**2 + 0.25), 0.5 * sigma / np.sqrt(sigma**2 + 0.25), 1 / np.sqrt(sigma**2 + 0.25)),
-        "VPPrecond": (1, -sigma, 1 / np.sqrt(1 + sigma**2)),
-        "VEPrecond": (1, sigma, 1),
-    }[preconditioning]
-    t_vp = (np.sqrt(0.1**2 + 2 * 19.9 * np.log(1 + sigma.astype(float) ** 2)) - 0.1) / 19.9
-    level = {"EDMPrecond": np.log(sigma) / 4, "VPPrecond": 999 * t_vp, "VEPrecond": np.log(sigma / 2)}[preconditioning]
-
-    def pixels(coefficient):
-        return np.broadcast_to(np.float32(coefficient), 3)[:, None, None, None]
-
-    raw = network.apply(variables, pixels(scale) * y, jnp.asarray(level, jnp.float32), labels)
-    denoiser = run.denoiser.replace(condition=labels)
-    t = denoiser.sde.time_at_log_snr(-2 * jnp.log(sigma))
-    got = denoiser(denoiser.sde.alpha(t)[:, None, None, None] * y, t)
-    expected = pixels(skip) * y + pixels(out) * raw
-    np.testing.assert_allclose(got, expected, atol=2e-3 * float(jnp.abs(expected).max()))
-
-
-def test_a_pickle_of_edm2_gives_its_network(tmp_path):
-    settings = {
-        "img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_channels": 8, "channel_mult": [1, 2],
-        "num_blocks": 1, "attn_resolutions": [4], "channels_per_head": 8,
-    }  # fmt: skip
-    network = edm2.from_settings(settings)
-    variables = randomized(
-        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.zeros(1, int))
-    )
-    tensors = to_tensors(variables, edm2.mapping(network, 8))
-    (tmp_path / "x.pkl").write_bytes(pickled("Precond", "unet", "UNet", settings, tensors, sigma_data=0.5))
-    run = load_pretrained(tmp_path / "x.pkl", "edm2")
-    equal(run, variables)
-    assert isinstance(run.denoiser.parameterization, sde_lib.EDMPreconditioning)
-    with pytest.raises(UserError, match="its network is Precond: only EDMPrecond, VPPrecond, VEPrecond"):
-        load_pretrained(tmp_path / "x.pkl", "edm")
-
-
-def test_the_scheduler_decides_process_and_parameterization(tmp_path):
-    """Where diffusers asks at index i, our Denoiser asks the network at i too, at diffusers' noise level."""
-    steps = 50
-    scheduler = {"num_train_timesteps": steps, "beta_start": 1e-3, "beta_end": 0.1, "prediction_type": "v_prediction"}
-    folder, variables = diffusers_folder(tmp_path, scheduler)
-    run = load_pretrained(folder, "diffusers")
-    equal(run, variables)
-    denoiser = run.denoiser
-    assert run.event_shape == (8, 8, 1) and isinstance(denoiser.parameterization, sde_lib.VPrediction)
-    alpha_bar = np.cumprod(1 - np.linspace(1e-3, 0.1, steps))
-    index = np.array([0, 20, 49])
-    t = (index + 1) / steps
-    np.testing.assert_allclose(denoiser.sde.alpha(jnp.asarray(t)) ** 2, alpha_bar[index], rtol=1e-5)
-    np.testing.assert_allclose(denoiser.parameterization._noise_level(t), index, atol=1e-9)
-
-    for change, message in {
-        "beta_schedule": "beta_schedule='sigmoid' has no counterpart here: only linear, squaredcos_cap_v2",
-        "prediction_type": "prediction_type='sigmoid' has no counterpart",
-    }.items():
-        folder, _ = diffusers_folder(tmp_path / change, scheduler | {change: "sigmoid"})
-        with pytest.raises(UserError, match=message):
-            load_pretrained(folder, "diffusers")
-    (folder / "scheduler_config.json").unlink()
-    with pytest.raises(UserError, match="has no scheduler/scheduler_config"):
-        load_pretrained(folder, "diffusers")
-
-
-def diffusers_folder(path, scheduler):
-    """A run exported to a folder of diffusers, with another scheduler; and its weights."""
-    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install -e '.[pretrained]'")
-    options = {"channels": "8", "channel_multipliers": "1,2", "blocks_per_level": "1", "attention_resolutions": "4"}
-    loaded, variables = tiny("ddpm", "ddpm", **options, norm_groups="4", num_heads="1")
-    loaded.parameterization.update({"name": "noise", "time_scale": 1000.0, "time_offset": -1.0})
-    run = load_run_of(loaded, variables)
-    FORMATS["diffusers"].write(path / "model", run)
-    (path / "model" / "scheduler_config.json").write_text(json.dumps(scheduler))
-    return path / "model", variables
-
-
-def load_run_of(loaded, variables):
-    from experiments.runs import Run
-
-    return Run(None, loaded, 0, variables)
-
-
-def test_only_models_that_diffusers_has_are_exported_to_it(tmp_path):
-    for name, process in (("dit", "ddpm"), ("ddpm", "vp")):
-        loaded = config.load(f"{ROOT}/configs/digits.py:{process}", [("model.name", name)])
-        with pytest.raises(ValueError, match=r"is no (network|scheduler) of diffusers"):
-            FORMATS["diffusers"].write(tmp_path / "out", load_run_of(loaded, {}))
-        assert not (tmp_path / "out").exists()
-
-
-def test_diffusers_reads_what_is_exported_and_gives_the_same_noise(tmp_path):
-    torch = pytest.importorskip("torch", reason="torch is not installed: pip install -e '.[interop]'")
-    diffusers = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[interop]'")
-    folder, _ = diffusers_folder(tmp_path, {"num_train_timesteps": 1000})
-    run = load_pretrained(folder, "diffusers")
-    peer, scheduler = (kind.from_pretrained(folder) for kind in (diffusers.UNet2DModel, diffusers.DDPMScheduler))
-    x = np.random.default_rng(0).normal(size=(3, 8, 8, 1)).astype(np.float32)
-    index = np.array([0, 300, 999])
-    t = jnp.asarray((index + 1) / 1000, jnp.float32)
-    with torch.no_grad():
-        expected = (
-            peer(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(index)).sample.permute(0, 2, 3, 1).numpy()
-        )
-    got = run.denoiser.noise(x, t)
-    np.testing.assert_allclose(got, expected, atol=1e-4 * expected.std())
-    alpha_bar = scheduler.alphas_cumprod.numpy()[index]
-    np.testing.assert_allclose(run.denoiser.sde.alpha(t) ** 2, alpha_bar, rtol=1e-4)
+def test_a_classifier_is_told_from_a_model(tmp_path):
+    options = {"channels": "32", "channel_multipliers": "1,2", "blocks_per_level": "1", "head_channels": "16"}
+    loaded, _ = tiny("adm", "vp", **options, attention_resolutions="4")
+    (tmp_path / "x.pt").write_bytes(pickle.dumps({"out.2.positional_embedding": np.ones((2, 2))}))
+    with pytest.raises(UserError, match="it is a classifier of noisy images, not a model to sample from"):
+        load_pretrained(tmp_path / "x.pt", "guided_diffusion", loaded)
 
 
 def test_networks_by_name_take_their_own_options_on_the_command_line():

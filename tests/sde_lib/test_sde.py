@@ -148,6 +148,17 @@ def test_discrete_vp_has_ddpms_table_at_the_knots(index, expected):
     np.testing.assert_allclose((sde.alpha(t) ** 2, sde.sigma(t) ** 2), (alpha_bar, 1 - alpha_bar), rtol=1e-11)
 
 
+@pytest.mark.parametrize(
+    "index, beta, alpha_bar", [(0, 0.0015, 0.9985), (499, 0.0079451567, 0.11584447), (999, 0.0195, 0.00014230386)]
+)
+def test_discrete_vp_has_latent_diffusions_table_at_the_knots(index, beta, alpha_bar):
+    """Of DDPMScheduler(beta_schedule="scaled_linear", beta_start=0.0015, beta_end=0.0195), diffusers 0.42.1."""
+    sde, t = DiscreteVP.scaled_linear(), (index + 1) / 1000
+    np.testing.assert_allclose(sde.alpha(t) ** 2, alpha_bar, rtol=1e-4)  # theirs is a float32 product of a thousand
+    if index:
+        np.testing.assert_allclose(sde.transition_coefficients(index / 1000, t)[1], beta, rtol=1e-6)
+
+
 def test_discrete_vp_equals_the_table_at_every_knot_in_both_precisions():
     betas = np.random.default_rng(0).uniform(1e-3, 0.5, 40)
     sde, alpha_bar, t = DiscreteVP.from_betas(betas), np.cumprod(1 - betas), np.arange(1, 41) / 40

@@ -1,6 +1,7 @@
 """Classifiers of noisy images with the weights of guided-diffusion and score_sde: the peers' logits, to rounding."""
 
 import functools
+import pickle
 
 import jax
 import jax.numpy as jnp
@@ -91,6 +92,15 @@ def test_the_import_of_an_export_is_the_identity(peer):
     assert back.keys() == tensors.keys()
     for name, tensor in tensors.items():
         np.testing.assert_array_equal(back[name], tensor)
+
+
+def test_a_file_of_guided_diffusion_is_read_and_known_for_a_classifier(tmp_path):
+    network, _, tensors, variables = imported("guided-diffusion")
+    (tmp_path / "x.pt").write_bytes(pickle.dumps(tensors))
+    jax.tree.map(
+        np.testing.assert_array_equal, classifier.read_guided_diffusion(tmp_path / "x.pt", network, 8), variables
+    )
+    assert classifier.is_classifier(tensors) and not classifier.is_classifier(["out.2.weight"])
 
 
 @pytest.mark.thorough
