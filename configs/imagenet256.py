@@ -35,7 +35,7 @@ def get_config(argument: str = ""):
     """The experiment that the argument names; see above."""
     words = Words(argument)
     config = base.get_config()
-    config.data.source = "npz:imagenet256_latents.npz"
+    config.data.source = "latents"
     config.data.image_size = 32
     config.data.num_channels = 4
 

@@ -31,7 +31,7 @@ def get_config(argument: str = ""):
     """The experiment that the argument names; see above."""
     words = Words(argument)
     config = base.get_config()
-    config.data.source = "npz:imagenet512_latents.npz"
+    config.data.source = "latents"
     config.data.image_size = 64
     config.data.num_channels = 4
 
