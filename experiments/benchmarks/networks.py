@@ -22,10 +22,9 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field
 from functools import cached_property
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -321,21 +320,30 @@ def _device() -> tuple[str, str]:
     return jax.default_backend(), jax.local_devices()[0].device_kind
 
 
-def _call(cache: str | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
+def _call(sender: Connection, cache: str | None, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
     if cache:
         jax.config.update("jax_compilation_cache_dir", cache)
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.0)
         jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
-    return function(*arguments)
+    sender.send(function(*arguments))
 
 
 # ---- The suite ----
 
 
 def _alone(function: Callable[..., Any], *arguments: Any) -> Any:
-    """The function's result, from a process of its own."""
-    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
-        return pool.submit(_call, jax.config.jax_compilation_cache_dir, function, arguments).result()
+    """The function's result, from a process of its own. Raises EOFError where that ends without one."""
+    context = multiprocessing.get_context("spawn")
+    receiver, sender = context.Pipe(duplex=False)
+    cache = jax.config.jax_compilation_cache_dir
+    process = context.Process(target=_call, args=(sender, cache, function, arguments), daemon=True)
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    finally:  # also where the user interrupts
+        process.kill()
+        process.join()
 
 
 def families() -> list[str]:
@@ -362,9 +370,9 @@ class Suite:
             progress.set_description(case.family)
             try:
                 yield self._row(case)
-            except BrokenProcessPool:
+            except EOFError:
                 raise RunError(
-                    f"{case.family} ({case.what}): the process that measured it was ended, likely for want of memory"
+                    f"{case.family} ({case.what}): the process that measured it ended early, likely for want of memory"
                 ) from None
 
     def _row(self, case: Case) -> Row:
