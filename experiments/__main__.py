@@ -225,11 +225,11 @@ def _open_run(options: argparse.Namespace, *allowed: str):
     """The run with the overrides applied that this command allows, checked."""
     import dataclasses
 
-    from experiments import build, config, runs
+    from experiments import check, config, runs
 
     stored = runs.read_config(options.workdir)
     changed = config.apply(stored, options.overrides, allowed=allowed, command=options.command)
-    build.check(changed)
+    check.check(changed)
     return dataclasses.replace(runs.load_run(options.workdir), config=changed)
 
 
@@ -353,7 +353,7 @@ def _benchmark_methods(options: argparse.Namespace) -> int:
 
 
 def _benchmark_speed(options: argparse.Namespace) -> int:
-    from experiments import build, config
+    from experiments import check, config
     from experiments.benchmarks.speed import benchmark
 
     if options.config is None:
@@ -363,7 +363,7 @@ def _benchmark_speed(options: argparse.Namespace) -> int:
     if options.out is not None:
         raise UserError(f"--out={options.out}: is for --suite=methods and --suite=networks")
     loaded = config.load(options.config, options.overrides)
-    build.check(loaded)
+    check.check(loaded)
     print(benchmark(loaded))
     return 0
 

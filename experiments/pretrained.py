@@ -10,7 +10,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import check
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError, unknown_name
 from experiments.formats import FORMATS, Format, Model
@@ -52,7 +52,7 @@ def read(path: str | Path, format: str, config: ConfigDict | None = None) -> Mod
         raise UserError(
             f"--from={path}: it is not laid out as {format} is ({type(error).__name__}: {error})"
         ) from error
-    build.check(config)
+    check.check(config)
     return config, jax.tree.map(np.asarray, variables)
 
 

@@ -18,7 +18,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import build, data, pictures, state
+from experiments import build, check, data, pictures, state
 from experiments.checkpoint import Checkpoints
 from experiments.errors import RunError, UserError
 from experiments.evaluate import evaluate_run
@@ -100,7 +100,7 @@ def train(config: ConfigDict, path: Path, *, resume_with_changes: bool = False) 
         UserError: the config, the data or the folder cannot work; nothing is changed.
         RunError: the loss is not finite, or a checkpoint cannot be written; the last checkpoint is intact.
     """
-    build.check(config)
+    check.check(config)
     strategy = build.parallel(config)
     dataset = load_data(config)
     workdir = Workdir(path)

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import sde_lib
-from experiments import build, config, state
+from experiments import build, check, config, state
 from tests.experiments.tiny import ROOT
 from tests.models.families import FAMILIES
 
@@ -101,7 +101,7 @@ def test_every_file_of_a_paper_has_its_table():
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_it_can_work_and_is_as_large_as_its_file_says(experiment):
     loaded = load(experiment)
-    build.check(loaded)
+    check.check(loaded)
     parameters, state_size, image = sizes(loaded)
     said = (f"{parameters / 1e6:.1f}", f"{state_size / 2**30:.2f}", f"{image / 2**20:.0f}")
     assert said == EXPERIMENTS[experiment]

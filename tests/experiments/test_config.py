@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from configs.parts.sde import PROCESSES
-from experiments import build, config
+from experiments import build, check, config
 from sde_lib import DEIS, SSCS, UniPC
 from tests.experiments.tiny import ROOT, tiny_config
 
@@ -17,7 +17,7 @@ OURS = ("cifar10", "digits", "mnist")  # the experiments that take any process; 
 @pytest.mark.parametrize("process", ["", *PROCESSES])
 def test_every_process_builds_and_has_the_keys_of_base(name, process):
     loaded = config.load(f"{ROOT}/configs/{name}.py:{process}")
-    build.check(loaded)
+    check.check(loaded)
     base = config.load(f"{ROOT}/configs/base.py")
     assert [key for key, _ in config.leaves(loaded)] == [key for key, _ in config.leaves(base)]
     assert loaded.sde.name == (process or "vp")
