@@ -48,39 +48,15 @@ PEERS = {
     "imagenet512:edm2,xxl": 1_523_164_645 + 2 * 448,
 }
 
+# One of each family, for what takes long to find out.
+MEMORY = ("cifar10:ve,ncsn", "cifar10:vp,ddpm", "cifar10:ve,ncsnpp", "celebahq:256,ve,ncsnpp", "imagenet64:edm,adm",
+          "imagenet512:edm2,xs", "imagenet256:dit,s,2")  # fmt: skip
+
 
 def load(experiment, **changes):
     overrides = [(key.replace("__", "."), str(value)) for key, value in changes.items()]
     name, _, argument = experiment.partition(":")
     return config.load(f"{ROOT}/configs/{name}.py:{argument}", overrides)
-
-
-def sizes(loaded):
-    """(number of parameters, bytes of the training's state, bytes that the network keeps of an image for its gradient).
-
-    The state is the weights, their gradient, Adam's two moments and the average. What a network keeps is told by
-    differentiating it in the abstract, at two batch sizes.
-    """
-    network, variables = build.network(loaded), build.abstract_variables(loaded)
-    variables.pop(build.LOSS, None)
-    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
-
-    def residuals(batch):
-        shape = (batch, loaded.data.image_size, loaded.data.image_size, loaded.data.num_channels)
-        labels = jnp.zeros(batch, int) if loaded.model.num_classes else None
-
-        def gradient(variables, keys):
-            def run(variables):
-                return network.apply(
-                    variables, jnp.zeros(shape), jnp.zeros(batch), labels, train=True, dropout_keys=keys
-                )
-
-            return jax.vjp(run, variables)[1]
-
-        kept = jax.eval_shape(gradient, variables, jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch)))
-        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(kept))
-
-    return parameters, 5 * 4 * parameters, residuals(2) - residuals(1)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
@@ -97,15 +73,53 @@ def test_every_file_of_a_paper_has_its_table():
     assert PEERS.keys() <= EXPERIMENTS.keys()
 
 
-@pytest.mark.thorough
-@pytest.mark.parametrize("experiment", EXPERIMENTS)
-def test_it_can_work_and_is_as_large_as_its_file_says(experiment):
+def network_of(experiment):
     loaded = load(experiment)
-    check.check(loaded)
-    parameters, state_size, image = sizes(loaded)
-    said = (f"{parameters / 1e6:.1f}", f"{state_size / 2**30:.2f}", f"{image / 2**20:.0f}")
-    assert said == EXPERIMENTS[experiment]
-    assert parameters == PEERS.get(experiment, parameters)
+    return loaded.model.to_json(), loaded.data.image_size, loaded.data.num_channels
+
+
+SAME_NETWORK = {}
+for experiment in EXPERIMENTS:
+    SAME_NETWORK.setdefault(network_of(experiment), []).append(experiment)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("experiments", SAME_NETWORK.values(), ids=lambda experiments: experiments[0])
+def test_networks_are_as_large_as_their_files_say(experiments):
+    """The state is the weights, their gradient, Adam's two moments and the average, in float32."""
+    variables = build.abstract_variables(load(experiments[0]))
+    variables.pop(build.LOSS, None)
+    parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
+    for experiment in experiments:
+        said, state_size, _ = EXPERIMENTS[experiment]
+        assert (f"{parameters / 1e6:.1f}", f"{5 * 4 * parameters / 2**30:.2f}") == (said, state_size)
+        assert parameters == PEERS.get(experiment, parameters)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("experiment", MEMORY)
+def test_an_image_keeps_as_much_as_the_file_says(experiment):
+    """What a network keeps of an image for its gradient, told by differentiating it in the abstract, at two batch sizes."""
+    loaded = load(experiment)
+    network, variables = build.network(loaded), build.abstract_variables(loaded)
+    variables.pop(build.LOSS, None)
+
+    def kept(batch):
+        shape = (batch, loaded.data.image_size, loaded.data.image_size, loaded.data.num_channels)
+        labels = jnp.zeros(batch, int) if loaded.model.num_classes else None
+
+        def gradient(variables, keys):
+            def run(variables):
+                x, levels = jnp.zeros(shape), jnp.zeros(batch)
+                return network.apply(variables, x, levels, labels, train=True, dropout_keys=keys)
+
+            return jax.vjp(run, variables)[1]
+
+        keys = jax.eval_shape(lambda: jax.random.split(jax.random.key(0), batch))
+        residuals = jax.eval_shape(gradient, variables, keys)
+        return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(residuals))
+
+    assert f"{(kept(2) - kept(1)) / 2**20:.0f}" == EXPERIMENTS[experiment][2]
 
 
 SIZE_OPTIONS = (
@@ -127,7 +141,8 @@ def structure(experiment):
     loaded = reduced(experiment)
     choices = [value for section in (loaded.loss, loaded.sampling, loaded.training) for value in section.values()]
     return (
-        loaded.model.to_json(), loaded.sde.name, loaded.parameterization.name, loaded.parameterization.scale_input,
+        tuple((k, v) for k, v in sorted(loaded.model.items()) if k not in ("dropout", "num_scales", "sigma_max")),
+        loaded.sde.name, loaded.parameterization.name, loaded.parameterization.scale_input,
         loaded.data.num_channels, tuple(value for value in choices if isinstance(value, str | bool)),
     )  # fmt: skip
 
@@ -140,6 +155,7 @@ DISTINCT = list({structure(experiment): experiment for experiment in reversed(EX
 def test_it_trains_a_step_and_samples_a_step(experiment):
     """The networks that begin with an output of zero begin with a loss of 1 per value, which the step lowers."""
     loaded, batch = reduced(experiment), 64
+    check.check(loaded)
     channels = loaded.data.num_channels
     x0 = 0.5 * jax.random.normal(jax.random.key(1), (batch, 8, 8, channels))
     labels = build.condition(loaded, jnp.arange(batch) % max(loaded.model.num_classes, 1))
@@ -163,7 +179,7 @@ def test_it_trains_a_step_and_samples_a_step(experiment):
 
     denoiser = build.denoiser(loaded, variables, loaded.sampling.t_min)
     denoiser = denoiser.replace(condition=None if labels is None else labels[:2] * 0)
-    times, method = build.times(loaded, denoiser.sde), build.method(loaded).replace()
+    times, method = build.times(loaded, denoiser.sde), build.method(loaded)
     draw = jax.jit(lambda keys: sde_lib.sample(keys, denoiser, method, times, (8, 8, channels)), **compiled)
     keys = jax.random.split(jax.random.key(2), 2)
     samples, swapped = draw(keys), draw(keys[::-1])[::-1]

@@ -127,52 +127,6 @@ def test_an_import_of_an_export_is_the_identity(release, case):
         np.testing.assert_array_equal(back[name], tensor)
 
 
-# Parameters of the peer's networks, counted in its code with the configs of these names, Fourier frequencies included.
-COUNTS = {
-    "ve/cifar10_ncsnpp_continuous": ({}, 62_758_915),
-    "ve/cifar10_ncsnpp_deep_continuous": ({"blocks_per_level": 8}, 107_587_075),
-    "vp/cifar10_ddpmpp_continuous": (
-        {"fir": False, "embedding": "positional", "progressive_input": "none"},
-        61_804_419,
-    ),
-    "vp/cifar10_ddpmpp_deep_continuous": (
-        {"fir": False, "embedding": "positional", "progressive_input": "none", "blocks_per_level": 8},
-        106_632_579,
-    ),
-    "ve/celebahq_256_ncsnpp_continuous": (
-        {
-            "channel_multipliers": (1, 1, 2, 2, 2, 2, 2),
-            "blocks_per_level": 2,
-            "progressive_input": "input_skip",
-            "progressive": "output_skip",
-        },
-        65_574_549,
-    ),
-    "ve/ffhq_ncsnpp_continuous": (
-        {
-            "channels": 16,
-            "channel_multipliers": (1, 2, 4, 8, 16, 32, 32, 32),
-            "blocks_per_level": 1,
-            "progressive_input": "input_skip",
-            "progressive": "output_skip",
-        },
-        105_785_896,
-    ),
-}
-SIZES = {"ve/celebahq_256_ncsnpp_continuous": 256, "ve/ffhq_ncsnpp_continuous": 1024}
-
-
-@pytest.mark.thorough
-@pytest.mark.parametrize("config", COUNTS)
-def test_published_networks_have_as_many_parameters(config):
-    options, count = COUNTS[config]
-    size = SIZES.get(config, 32)
-    network = models.create("ncsnpp", **options)
-    arguments = jax.ShapeDtypeStruct((1, size, size, 3), jnp.float32), jax.ShapeDtypeStruct((1,), jnp.float32)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), *arguments)
-    assert sum(leaf.size for leaf in jax.tree.leaves(shapes)) == count
-
-
 def test_averages_without_names_get_those_of_the_trained_parameters():
     """`model` is in the order of the parameters, behind DataParallel, with a buffer and the frequencies, which have none."""
     network, shapes, _ = prepared("ncsnpp")
