@@ -12,7 +12,7 @@ from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
 
-from experiments.errors import RunError, UserError, nearest, unknown_name
+from experiments.errors import RunError, UserError, nearest
 
 # The formats of `experiments/pretrained.py`, said here so that --help need not wait for JAX; a test holds them together.
 IMPORTS = (
@@ -299,73 +299,9 @@ def _export(options: argparse.Namespace) -> int:
 
 
 def _benchmark(options: argparse.Namespace) -> int:
-    if options.families is not None and options.suite != "networks":
-        raise UserError(f"--families={options.families}: is for --suite=networks")
-    if options.suite == "speed":
-        return _benchmark_speed(options)
-    if options.config or options.overrides:
-        raise UserError(
-            f"--suite={options.suite} takes no config: what it measures is fixed, so that figures can be compared"
-        )
-    if options.out is not None and options.out.suffix != ".md":
-        raise UserError(f"--out={options.out}: must end in .md")
-    return _benchmark_methods(options) if options.suite == "methods" else _benchmark_networks(options)
+    from experiments.benchmarks.command import run
 
-
-def _benchmark_networks(options: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from experiments.benchmarks import networks
-    from experiments.workdir import replace_text
-
-    names = None if options.families is None else options.families.split(",")
-    for name in names or ():
-        if name not in networks.families():
-            raise unknown_name("--families", name, networks.families())
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-    suite = networks.Suite(names)
-    lines = [suite.heading()]
-    tqdm.write(lines[0])
-    for row in suite.rows():
-        lines.append(networks.line(row))
-        tqdm.write(lines[-1])
-        if options.out is not None:  # after each row: what is interrupted keeps what it found
-            replace_text(options.out, "\n".join([*lines, ""]))
-    return 0
-
-
-def _benchmark_methods(options: argparse.Namespace) -> int:
-    from experiments.benchmarks import methods
-    from experiments.workdir import replace_text
-
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for row in methods.benchmark():
-        rows.append(row)
-        if options.out is not None:  # after each row: what is interrupted keeps what it found
-            replace_text(options.out, methods.markdown(rows))
-    print(methods.best(rows))
-    if options.out is not None:
-        print(f"All {len(rows)} rows: {options.out}")
-    return 0
-
-
-def _benchmark_speed(options: argparse.Namespace) -> int:
-    from experiments import check, config
-    from experiments.benchmarks.speed import benchmark
-
-    if options.config is None:
-        raise UserError(
-            "--suite=speed measures an experiment: pass --config=configs/digits.py, or --suite=methods or networks"
-        )
-    if options.out is not None:
-        raise UserError(f"--out={options.out}: is for --suite=methods and --suite=networks")
-    loaded = config.load(options.config, options.overrides)
-    check.check(loaded)
-    print(benchmark(loaded))
-    return 0
+    return run(options)
 
 
 def _use_compilation_cache() -> None:

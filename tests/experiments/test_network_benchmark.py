@@ -10,8 +10,9 @@ from jax import lax
 import models
 from experiments.__main__ import main
 from experiments.benchmarks import networks, torch_networks
+from experiments.benchmarks.cases import CASES, Case
 from experiments.benchmarks.flops import flops
-from experiments.benchmarks.networks import CASES, Case, Figures, Row
+from experiments.benchmarks.networks import Figures, Row
 from models.layers.convolution import convolution, transposed_convolution
 
 

@@ -1,0 +1,75 @@
+"""The command `benchmark`: speed of an experiment, accuracy of the methods, size and speed of the networks."""
+
+import argparse
+
+from experiments.errors import UserError, unknown_name
+from experiments.workdir import replace_text
+
+
+def run(options: argparse.Namespace) -> int:
+    """Measures what `--suite` says and prints it; the exit code."""
+    if options.families is not None and options.suite != "networks":
+        raise UserError(f"--families={options.families}: is for --suite=networks")
+    if options.suite == "speed":
+        return _speed(options)
+    if options.config or options.overrides:
+        raise UserError(
+            f"--suite={options.suite} takes no config: what it measures is fixed, so that figures can be compared"
+        )
+    if options.out is not None and options.out.suffix != ".md":
+        raise UserError(f"--out={options.out}: must end in .md")
+    return _methods(options) if options.suite == "methods" else _networks(options)
+
+
+def _networks(options: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from experiments.benchmarks import networks
+
+    names = None if options.families is None else options.families.split(",")
+    for name in names or ():
+        if name not in networks.families():
+            raise unknown_name("--families", name, networks.families())
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    suite = networks.Suite(names)
+    lines = [suite.heading()]
+    tqdm.write(lines[0])
+    for row in suite.rows():
+        lines.append(networks.line(row))
+        tqdm.write(lines[-1])
+        if options.out is not None:  # after each row: what is interrupted keeps what it found
+            replace_text(options.out, "\n".join([*lines, ""]))
+    return 0
+
+
+def _methods(options: argparse.Namespace) -> int:
+    from experiments.benchmarks import methods
+
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in methods.benchmark():
+        rows.append(row)
+        if options.out is not None:  # after each row: what is interrupted keeps what it found
+            replace_text(options.out, methods.markdown(rows))
+    print(methods.best(rows))
+    if options.out is not None:
+        print(f"All {len(rows)} rows: {options.out}")
+    return 0
+
+
+def _speed(options: argparse.Namespace) -> int:
+    from experiments import check, config
+    from experiments.benchmarks.speed import benchmark
+
+    if options.config is None:
+        raise UserError(
+            "--suite=speed measures an experiment: pass --config=configs/digits.py, or --suite=methods or networks"
+        )
+    if options.out is not None:
+        raise UserError(f"--out={options.out}: is for --suite=methods and --suite=networks")
+    loaded = config.load(options.config, options.overrides)
+    check.check(loaded)
+    print(benchmark(loaded))
+    return 0
