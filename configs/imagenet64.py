@@ -37,7 +37,7 @@ def get_config(argument: str = ""):
         edm.edm2(config, size, edm.EDM2_64, log_sigma_mean=-0.8, log_sigma_std=1.6, decay_steps=35_000)
     else:
         words.flag("adm")
-        networks.adm_64(config)
+        networks.adm(config, 64)
         edm.edm(config, batch_size=4096, lr=1e-4, images=2500, half_life=50)
         config.data.random_flip = False
         config.sampling.steps = 256

@@ -7,22 +7,15 @@ Source: Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, section 4; htt
 
 from ml_collections import ConfigDict
 
-from configs.parts import networks, sde
+from configs.parts import chain, networks
 
 
 def dit(config: ConfigDict, size: str, patch_size: int) -> None:
     """The paper's recipe for a size of the network, with the 7 M steps of DiT-XL/2 (the others: 400,000)."""
-    sde.choose(config, "ddpm")
     networks.dit(config, size, patch_size)
-    config.sde.num_steps = 1000
+    chain.noise_prediction(config, "ddpm")
     config.sde.beta_first = 1e-4
     config.sde.beta_last = 0.02
-    config.parameterization.name = "noise"
-    config.parameterization.time_scale = 1000.0
-    config.parameterization.time_offset = -1.0
-    config.loss.weighting = "noise"
-    config.loss.times = "discrete"
-    config.loss.discrete_levels = 1000
 
     config.data.batch_size = 256
     config.data.random_flip = True
@@ -34,7 +27,5 @@ def dit(config: ConfigDict, size: str, patch_size: int) -> None:
     config.optim.warmup_steps = 0
     config.optim.grad_clip = 0.0
 
-    config.sampling.method = "ancestral"
-    config.sampling.times = "uniform"
     config.sampling.steps = 250
     config.evaluation.num_samples = 50_000

@@ -110,19 +110,19 @@ def edm_ncsnpp(config: ConfigDict) -> None:
     config.model.dropout = 0.13
 
 
-def adm_64(config: ConfigDict) -> None:
-    """ADM for ImageNet at 64 px, class-conditional."""
-    use(
-        config,
-        "adm",
-        channels=192,
-        channel_multipliers=(1, 2, 3, 4),
-        blocks_per_level=3,
-        attention_resolutions=(32, 16, 8),
-        head_channels=64,
-        dropout=0.1,
-        num_classes=1000,
-    )
+# By the size of the image; 192 channels and 64 to a head where nothing else is said.
+ADM_SIZES: Mapping[int, Mapping[str, Any]] = {
+    64: {"channel_multipliers": (1, 2, 3, 4), "blocks_per_level": 3, "dropout": 0.1},
+    128: {"channels": 256, "channel_multipliers": (1, 1, 2, 3, 4), "num_heads": 4, "head_channels": 0},
+    256: {"channels": 256, "channel_multipliers": (1, 1, 2, 2, 4, 4)},
+    512: {"channels": 256, "channel_multipliers": (0.5, 1.0, 1.0, 2.0, 2.0, 4.0, 4.0)},
+}
+
+
+def adm(config: ConfigDict, size: int) -> None:
+    """ADM for ImageNet, class-conditional."""
+    common = {"channels": 192, "blocks_per_level": 2, "head_channels": 64, "dropout": 0.0}
+    use(config, "adm", **(common | ADM_SIZES[size]), attention_resolutions=(32, 16, 8), num_classes=1000)
 
 
 EDM2_CHANNELS: Mapping[str, int] = {"xxs": 64, "xs": 128, "s": 192, "m": 256, "l": 320, "xl": 384, "xxl": 448}

@@ -11,6 +11,8 @@ https://arxiv.org/abs/1907.05600; Song and Ermon (2020), https://arxiv.org/abs/2
 
 from ml_collections import ConfigDict
 
+from configs.parts import chain
+
 
 def recipe(
     config: ConfigDict, process: str, *, discrete: bool = False, sigma_max: float = 50.0, steps: int = 1000
@@ -98,20 +100,11 @@ def _vp(config: ConfigDict, process: str) -> None:
 
 
 def _ddpm(config: ConfigDict, steps: int) -> None:
-    """DDPM's chain, with the network told the step's number, from 0."""
-    config.sde.name = "ddpm"
-    config.sde.num_steps = steps
+    """DDPM's chain."""
+    chain.noise_prediction(config, "ddpm", steps=steps)
     config.sde.beta_first = 1e-4
     config.sde.beta_last = 0.02
     config.training.ema_decay = 0.9999
-    config.training.t_min = config.sampling.t_min = config.evaluation.t_min = 1 / steps
-    config.parameterization.name = "noise"
-    config.parameterization.time_scale = float(steps)
-    config.parameterization.time_offset = -1.0
-    config.loss.weighting = "noise"
-    config.loss.times = "discrete"
-    config.loss.discrete_levels = steps
-    config.sampling.method = "ancestral"
 
 
 def deep(config: ConfigDict) -> None:

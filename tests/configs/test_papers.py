@@ -22,7 +22,7 @@ EXPERIMENTS = {
 }
 
 # Parameters of the peers' networks, counted in their code with the configs of these names, Fourier frequencies included:
-# score_sde's configs/, EDM's README, DiT's MODELS.
+# score_sde's configs/, EDM's and guided-diffusion's READMEs, DiT's MODELS.
 PEERS = {
     "cifar10:ve,ncsnpp": 62_758_915,
     "cifar10:ve,ncsnpp,deep": 107_587_075,
@@ -40,6 +40,10 @@ PEERS = {
     "ffhq:1024,ve,ncsnpp": 105_785_896,
     "lsun:bedroom,ve,ncsnv2": 83_445_379,
     "imagenet64:edm,adm": 295_899_267,
+    "imagenet:64": 295_904_454,
+    "imagenet:128": 421_529_606,
+    "imagenet:256": 553_838_086,
+    "imagenet:512": 558_997_638,
     "imagenet256:dit,s,2": 32_865_056,
     "imagenet256:dit,b,2": 130_315_808,
     "imagenet256:dit,l,2": 457_840_672,
@@ -399,6 +403,15 @@ HYPERPARAMETERS = {
         "optim.decay_steps": 35_000,
         "training.num_steps": 2**19,
     },
+    "imagenet:64": {
+        "sde.name": "iddpm",
+        "optim.lr": 3e-4,
+        "data.batch_size": 2048,
+        "sampling.steps": 250,
+        "parameterization.time_scale": 1000.0,
+        "parameterization.time_offset": -1.0,
+    },
+    "imagenet:256": {"sde.name": "ddpm", "optim.lr": 1e-4, "data.batch_size": 256, "loss.discrete_levels": 1000},
     "imagenet512:edm2,xxs": EDM2,
     "imagenet512:edm2,xxl": EDM2 | {"optim.lr": 0.0065, "model.dropout": 0.1, "training.num_steps": 448 * 1024},
     "imagenet256:dit,xl,2": DIT | {"training.num_steps": 7_000_000},
