@@ -57,6 +57,7 @@ def get_config() -> ConfigDict:
     parameterization.sigma_data = 0.5  # edm, score: standard deviation of the data in [-1, 1]
     parameterization.scale_input = True  # score: the network's input has unit variance; score_sde's networks have not
     parameterization.sigma_scale = 1.0  # score: the network's unit of sigma; 0.5 for one that was trained on [0, 1]
+    parameterization.levels = 0  # score: of a network that is told the number of its noise level; 0 tells it log(sigma)
     parameterization.time_scale = 999.0  # noise, data, v, velocity: noise_level = time_scale * t + time_offset
     parameterization.time_offset = 0.0  # noise, data, v: -1, with a scale of 1000, for networks of the indices 0 to 999
 

@@ -36,7 +36,7 @@ PROCESSES = {
 PARAMETERIZATIONS = {
     "edm": lambda c: sde_lib.EDMPreconditioning(sigma_data=c.sigma_data),
     "noise": lambda c: sde_lib.NoisePrediction(c.time_scale, c.time_offset),
-    "score": lambda c: sde_lib.ScorePrediction(c.sigma_data if c.scale_input else None, c.sigma_scale),
+    "score": lambda c: sde_lib.ScorePrediction(c.sigma_data if c.scale_input else None, c.sigma_scale, c.levels),
     "data": lambda c: sde_lib.DataPrediction(c.time_scale, c.time_offset),
     "v": lambda c: sde_lib.VPrediction(c.time_scale, c.time_offset),
     "velocity": lambda c: sde_lib.VelocityPrediction(time_scale=c.time_scale),

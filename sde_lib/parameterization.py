@@ -120,17 +120,24 @@ class ScorePrediction(Parameterization):
             an input of unit variance at every t. `None` leaves the input as it is, as score_sde's networks expect.
         sigma_scale: the network's unit of sigma in the data's: 0.5 where a network that was trained on data in [0, 1] runs
             on data in [-1, 1], as score_sde's VE networks do here.
+        levels: 0; or the number of noise levels, evenly spaced in t, of a network that is told the number of the level
+            instead of the logarithm: (levels - 1) (1 - t / t_max), 0 at the highest noise. score_sde's DDPM for VE is one.
     """
 
     sigma_data: float | None = None
     sigma_scale: float = 1.0
+    levels: int = struct.field(pytree_node=False, default=0)
 
     def x0_and_noise(self, network, sde, x, t):
         """noise = -F."""
         inputs = x
         if self.sigma_data is not None:
             inputs = x / expand(jnp.sqrt((sde.alpha(t) * self.sigma_data) ** 2 + sde.sigma(t) ** 2), x)
-        noise = -network(inputs, jnp.log(self.sigma_scale) - 0.5 * sde.log_snr(t))
+        if self.levels:
+            noise_level = (self.levels - 1) * (1 - t / sde.t_max)
+        else:
+            noise_level = jnp.log(self.sigma_scale) - 0.5 * sde.log_snr(t)
+        noise = -network(inputs, noise_level)
         return _x0_from_noise(sde, x, noise, t), noise
 
     def output(self, sde, x0, noise, t):

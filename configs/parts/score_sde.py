@@ -75,10 +75,8 @@ def _ve(config: ConfigDict, discrete: bool, sigma_max: float, steps: int) -> Non
         config.model.embedding = "discrete"
         config.model.sigma_max = sigma_max
         config.model.num_scales = steps
-    if config.model.name == "ddpm":  # it sees the number of the noise level, 0 at sigma_max, and predicts the noise
-        config.parameterization.name = "noise"
-        config.parameterization.time_scale = -(steps - 1.0)
-        config.parameterization.time_offset = steps - 1.0
+    if config.model.name == "ddpm":
+        config.parameterization.levels = steps
     config.sampling.t_min = 1e-5
     config.sampling.method = "predictor_corrector"
     config.sampling.predictor = "reverse_diffusion"
@@ -93,6 +91,8 @@ def _vp(config: ConfigDict, process: str) -> None:
     config.training.ema_decay = 0.9999
     config.parameterization.name = "noise"
     config.parameterization.time_scale = 999.0
+    if config.model.name == "ncsnpp":
+        config.model.embedding = "positional"
     config.loss.weighting = "noise"
     config.loss.times = "uniform"
     config.sampling.t_min = 1e-3
@@ -102,6 +102,8 @@ def _vp(config: ConfigDict, process: str) -> None:
 def _ddpm(config: ConfigDict, steps: int) -> None:
     """DDPM's chain."""
     chain.noise_prediction(config, "ddpm", steps=steps)
+    if config.model.name == "ncsnpp":
+        config.model.embedding = "positional"
     config.sde.beta_first = 1e-4
     config.sde.beta_last = 0.02
     config.training.ema_decay = 0.9999

@@ -333,12 +333,7 @@ HYPERPARAMETERS = {
     "cifar10:ve,ncsnpp,deep": VE | {"model.blocks_per_level": 8, "training.num_steps": 950_000},
     "cifar10:ve,ncsnpp,discrete": VE
     | {"loss.times": "geometric_sigma", "loss.discrete_levels": 1000, "model.embedding": "discrete"},
-    "cifar10:ve,ddpm,discrete": {
-        "parameterization.name": "noise",
-        "parameterization.time_scale": -999.0,
-        "parameterization.time_offset": 999.0,
-        "sampling.method": "predictor_corrector",
-    },
+    "cifar10:ve,ddpm,discrete": {"parameterization.levels": 1000, "sampling.method": "predictor_corrector"},
     "cifar10:vp,ddpmpp": VP | {"model.fir": False, "model.progressive_input": "none", "model.embedding": "positional"},
     "cifar10:vp,ddpmpp,deep": VP | {"model.blocks_per_level": 8, "training.num_steps": 950_000},
     "cifar10:subvp,ddpmpp,deep": VP | {"sde.name": "subvp"},
@@ -351,7 +346,12 @@ HYPERPARAMETERS = {
         "parameterization.time_scale": 1000.0,
         "parameterization.time_offset": -1.0,
     },
-    "cifar10:vp,ncsnpp,discrete": {"sampling.method": "reverse_diffusion", "sde.name": "ddpm"},
+    "cifar10:vp,ncsnpp,discrete": {
+        "sampling.method": "reverse_diffusion",
+        "sde.name": "ddpm",
+        "model.embedding": "positional",
+    },
+    "cifar10:subvp,ncsnpp": VP | {"sde.name": "subvp", "model.embedding": "positional"},
     "cifar10:ve,ncsn": NCSN,
     "cifar10:ve,ncsn,5": NCSN | {"training.ema_decay": 0.999},
     "cifar10:ve,ncsn,124": NCSNV2

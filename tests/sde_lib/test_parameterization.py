@@ -146,6 +146,7 @@ class Recorder:
         (VPrediction(), [0.0, 249.75, 999.0]),
         (ScorePrediction(), [-np.inf, np.log(1 / 3), np.inf]),
         (ScorePrediction(sigma_scale=0.5), [-np.inf, np.log(1 / 6), np.inf]),
+        (ScorePrediction(levels=1000), [999.0, 749.25, 0.0]),
         (VelocityPrediction(), [0.0, 250.0, 1000.0]),
         (VelocityPrediction(time_scale=1.0), [0.0, 0.25, 1.0]),
         (VelocityPrediction(time_scale=999.0, data_last=True), [999.0, 749.25, 0.0]),
