@@ -7,12 +7,14 @@ those words are there) or `ncsnv2`. All are VE.
 
 | argument     | published | parameters |    state | an image |
 |--------------|-----------|------------|----------|----------|
-| ve,ncsnpp    |           |     62.7 M | 1.17 GiB |  606 MiB |
+| ve,ncsnpp    |           |     62.7 M | 1.17 GiB |  641 MiB |
 | ve,ncsn      |           |     30.1 M | 0.56 GiB |  445 MiB |
 | ve,ncsn,124  |           |     51.4 M | 0.96 GiB |  445 MiB |
 | ve,ncsn,5    |           |     30.1 M | 0.56 GiB |  445 MiB |
 | ve,ncsn,1245 |           |     51.4 M | 0.96 GiB |  445 MiB |
 | ve,ncsnv2    | 10.23     |     29.7 M | 0.55 GiB |  468 MiB |
+
+Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
 
 Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix G; Song and Ermon (2020),
 https://arxiv.org/abs/2006.09011; https://github.com/yang-song/score_sde/tree/main/configs/ve.

@@ -6,9 +6,11 @@ The argument names the size of the images (256, 1024) and `ve,ncsnpp` or, at 256
 
 | argument       | published | parameters |    state |  an image |
 |----------------|-----------|------------|----------|-----------|
-| 256,ve,ncsnpp  |           |     65.6 M | 1.22 GiB |  4637 MiB |
-| 256,vp,ddpm    |           |    111.6 M | 2.08 GiB |  3895 MiB |
-| 1024,ve,ncsnpp |           |    105.8 M | 1.97 GiB | 10378 MiB |
+| 256,ve,ncsnpp  |           |     65.6 M | 1.22 GiB |  4917 MiB |
+| 256,vp,ddpm    |           |    111.6 M | 2.08 GiB |  4178 MiB |
+| 1024,ve,ncsnpp |           |    105.8 M | 1.97 GiB | 11009 MiB |
+
+Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
 
 The papers show pictures and no figure. Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix H; Ho et al.
 (2020), https://arxiv.org/abs/2006.11239; https://github.com/yang-song/score_sde/tree/main/configs.

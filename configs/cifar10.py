@@ -13,27 +13,29 @@ with which NCSN is trained.
 | ve,ncsn,5              |                   |     30.1 M | 0.56 GiB |  112 MiB |
 | ve,ncsn,1245           |                   |     39.8 M | 0.74 GiB |  112 MiB |
 | ve,ncsnv2              | 10.87 (8.40)      |     29.7 M | 0.55 GiB |  117 MiB |
-| ve,ddpm,discrete       |                   |     35.2 M | 0.66 GiB |   84 MiB |
-| ve,ncsnpp,discrete     | 2.45 (9.73)       |     62.7 M | 1.17 GiB |  160 MiB |
-| ve,ncsnpp              | 2.38 (9.83)       |     62.8 M | 1.17 GiB |  160 MiB |
-| ve,ncsnpp,deep         | 2.20 (9.89)       |    107.6 M | 2.00 GiB |  277 MiB |
-| vp,ddpm,discrete       | 3.24              |     35.2 M | 0.66 GiB |   84 MiB |
-| vp,ddpm                | ; 3.69            |     35.2 M | 0.66 GiB |   84 MiB |
-| vp,ddpmpp,discrete     | 2.78 (9.64)       |     61.8 M | 1.15 GiB |  160 MiB |
-| vp,ddpmpp              | 2.55 (9.58); 3.93 |     61.8 M | 1.15 GiB |  160 MiB |
-| vp,ddpmpp,deep         | 2.41 (9.68); 3.08 |    106.6 M | 1.99 GiB |  277 MiB |
-| vp,ncsnpp,discrete     |                   |     62.8 M | 1.17 GiB |  160 MiB |
-| vp,ncsnpp              |                   |     62.8 M | 1.17 GiB |  160 MiB |
-| vp,ncsnpp,deep         |                   |    107.6 M | 2.00 GiB |  277 MiB |
-| subvp,ddpm             | ; 3.56            |     35.2 M | 0.66 GiB |   84 MiB |
-| subvp,ddpmpp           | 2.61 (9.56); 3.16 |     61.8 M | 1.15 GiB |  160 MiB |
-| subvp,ddpmpp,deep      | 2.41 (9.57); 2.92 |    106.6 M | 1.99 GiB |  277 MiB |
-| subvp,ncsnpp           |                   |     62.8 M | 1.17 GiB |  160 MiB |
-| subvp,ncsnpp,deep      |                   |    107.6 M | 2.00 GiB |  277 MiB |
-| edm,ddpmpp             | 1.97              |     55.7 M | 1.04 GiB |  232 MiB |
-| edm,ddpmpp,conditional | 1.79              |     55.7 M | 1.04 GiB |  232 MiB |
-| edm,ncsnpp             | 1.98              |     56.4 M | 1.05 GiB |  232 MiB |
-| edm,ncsnpp,conditional | 1.79              |     56.4 M | 1.05 GiB |  232 MiB |
+| ve,ddpm,discrete       |                   |     35.2 M | 0.66 GiB |   89 MiB |
+| ve,ncsnpp,discrete     | 2.45 (9.73)       |     62.7 M | 1.17 GiB |  169 MiB |
+| ve,ncsnpp              | 2.38 (9.83)       |     62.8 M | 1.17 GiB |  169 MiB |
+| ve,ncsnpp,deep         | 2.20 (9.89)       |    107.6 M | 2.00 GiB |  293 MiB |
+| vp,ddpm,discrete       | 3.24              |     35.2 M | 0.66 GiB |   89 MiB |
+| vp,ddpm                | ; 3.69            |     35.2 M | 0.66 GiB |   89 MiB |
+| vp,ddpmpp,discrete     | 2.78 (9.64)       |     61.8 M | 1.15 GiB |  169 MiB |
+| vp,ddpmpp              | 2.55 (9.58); 3.93 |     61.8 M | 1.15 GiB |  169 MiB |
+| vp,ddpmpp,deep         | 2.41 (9.68); 3.08 |    106.6 M | 1.99 GiB |  293 MiB |
+| vp,ncsnpp,discrete     |                   |     62.7 M | 1.17 GiB |  169 MiB |
+| vp,ncsnpp              |                   |     62.7 M | 1.17 GiB |  169 MiB |
+| vp,ncsnpp,deep         |                   |    107.5 M | 2.00 GiB |  293 MiB |
+| subvp,ddpm             | ; 3.56            |     35.2 M | 0.66 GiB |   89 MiB |
+| subvp,ddpmpp           | 2.61 (9.56); 3.16 |     61.8 M | 1.15 GiB |  169 MiB |
+| subvp,ddpmpp,deep      | 2.41 (9.57); 2.92 |    106.6 M | 1.99 GiB |  293 MiB |
+| subvp,ncsnpp           |                   |     62.7 M | 1.17 GiB |  169 MiB |
+| subvp,ncsnpp,deep      |                   |    107.5 M | 2.00 GiB |  293 MiB |
+| edm,ddpmpp             | 1.97              |     55.7 M | 1.04 GiB |  245 MiB |
+| edm,ddpmpp,conditional | 1.79              |     55.7 M | 1.04 GiB |  245 MiB |
+| edm,ncsnpp             | 1.98              |     56.4 M | 1.05 GiB |  245 MiB |
+| edm,ncsnpp,conditional | 1.79              |     56.4 M | 1.05 GiB |  245 MiB |
+
+Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
 
 Published: FID of 50,000 samples (Inception score), by the method that the config has; after the semicolon FID of the
 probability flow. Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, tables 2 and 3; Karras et al. (2022),

@@ -6,10 +6,12 @@ The argument names the size of the images, and `ve,ncsnpp` (256, 1024), `edm,ddp
 
 | argument       | published | parameters |    state |  an image |
 |----------------|-----------|------------|----------|-----------|
-| 64,edm,ddpmpp  | 2.39      |     61.8 M | 1.15 GiB |   605 MiB |
-| 64,edm,ncsnpp  | 2.53      |     62.8 M | 1.17 GiB |   606 MiB |
-| 256,ve,ncsnpp  |           |     65.6 M | 1.22 GiB |  4637 MiB |
-| 1024,ve,ncsnpp |           |    105.8 M | 1.97 GiB | 10378 MiB |
+| 64,edm,ddpmpp  | 2.39      |     61.8 M | 1.15 GiB |   640 MiB |
+| 64,edm,ncsnpp  | 2.53      |     62.8 M | 1.17 GiB |   641 MiB |
+| 256,ve,ncsnpp  |           |     65.6 M | 1.22 GiB |  4917 MiB |
+| 1024,ve,ncsnpp |           |    105.8 M | 1.97 GiB | 11009 MiB |
+
+Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
 
 Published: FID; where there is none the paper shows pictures. EDM's augmentation is not there yet, only flips. Sources: Song
 et al. (2021), https://arxiv.org/abs/2011.13456, appendix H; https://github.com/yang-song/score_sde/tree/main/configs/ve;

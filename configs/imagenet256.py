@@ -19,6 +19,8 @@ The argument names DiT's size (s, b, l, xl) and patch: `dit,xl,2`.
 | dit,xl,4 | 43.01       |    675.0 M | 12.57 GiB |  315 MiB |
 | dit,xl,8 | 106.41      |    675.7 M | 12.59 GiB |   77 MiB |
 
+Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
+
 Published: FID of 50,000 samples without guidance, after 400,000 steps and, of XL/2, after 7 M; guidance of scale 1.5 makes
 2.27 of the latter. Source: Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, tables 1, 2 and 4.
 

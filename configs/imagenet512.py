@@ -6,14 +6,16 @@ The argument names the network: `edm2` and its size (xxs, xs, s, m, l, xl, xxl),
 
 | argument | published    | parameters |     state | an image |
 |----------|--------------|------------|-----------|----------|
-| edm2,xxs |              |     31.3 M |  0.58 GiB |  251 MiB |
-| edm2,xs  | 3.53 (2.91)  |    124.7 M |  2.32 GiB |  501 MiB |
-| edm2,s   | 2.56 (2.23)  |    280.2 M |  5.22 GiB |  752 MiB |
-| edm2,m   | 2.25 (2.01)  |    497.8 M |  9.27 GiB | 1081 MiB |
-| edm2,l   | 2.06 (1.88)  |    777.5 M | 14.48 GiB | 1351 MiB |
-| edm2,xl  | 1.96 (1.85)  |   1119.3 M | 20.85 GiB | 1622 MiB |
-| edm2,xxl | 1.91 (1.81)  |   1523.2 M | 28.37 GiB | 1892 MiB |
+| edm2,xxs |              |     31.3 M |  0.58 GiB |  266 MiB |
+| edm2,xs  | 3.53 (2.91)  |    124.7 M |  2.32 GiB |  531 MiB |
+| edm2,s   | 2.56 (2.23)  |    280.2 M |  5.22 GiB |  797 MiB |
+| edm2,m   | 2.25 (2.01)  |    497.8 M |  9.27 GiB | 1141 MiB |
+| edm2,l   | 2.06 (1.88)  |    777.5 M | 14.48 GiB | 1426 MiB |
+| edm2,xl  | 1.96 (1.85)  |   1119.3 M | 20.85 GiB | 1712 MiB |
+| edm2,xxl | 1.91 (1.81)  |   1523.2 M | 28.37 GiB | 1997 MiB |
 | dit,xl,2 | 12.03 (3.04) |    674.8 M | 12.57 GiB | 8395 MiB |
+
+Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
 
 Published: FID of 50,000 samples without guidance, in brackets with it. Sources: Karras et al. (2024),
 https://arxiv.org/abs/2312.02696, table 2; Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, table 3.

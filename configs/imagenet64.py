@@ -6,12 +6,14 @@ The argument names the recipe: `edm,adm`, or `edm2` and its size (xs, s, m, l, x
 
 | argument | published | parameters |     state | an image |
 |----------|-----------|------------|-----------|----------|
-| edm,adm  | 1.36      |    295.9 M |  5.51 GiB | 1253 MiB |
-| edm2,xs  |           |    124.7 M |  2.32 GiB |  501 MiB |
-| edm2,s   | 1.58      |    280.2 M |  5.22 GiB |  752 MiB |
-| edm2,m   | 1.43      |    497.8 M |  9.27 GiB | 1081 MiB |
-| edm2,l   | 1.33      |    777.5 M | 14.48 GiB | 1351 MiB |
-| edm2,xl  | 1.33      |   1119.3 M | 20.85 GiB | 1622 MiB |
+| edm,adm  | 1.36      |    295.9 M |  5.51 GiB | 1299 MiB |
+| edm2,xs  |           |    124.7 M |  2.32 GiB |  531 MiB |
+| edm2,s   | 1.58      |    280.2 M |  5.22 GiB |  797 MiB |
+| edm2,m   | 1.43      |    497.8 M |  9.27 GiB | 1141 MiB |
+| edm2,l   | 1.33      |    777.5 M | 14.48 GiB | 1426 MiB |
+| edm2,xl  | 1.33      |   1119.3 M | 20.85 GiB | 1712 MiB |
+
+Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
 
 Published: FID of 50,000 samples, by the method that the config has: EDM's stochastic sampler of 256 steps with churn, Heun
 with 32 steps for EDM2. Sources: Karras et al. (2022), https://arxiv.org/abs/2206.00364, section 5; Karras et al. (2024),

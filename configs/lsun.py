@@ -6,11 +6,13 @@ The argument names the category (`bedroom`, `church`) and `ve,ncsnpp` or `vp,ddp
 
 | argument          | published | parameters |    state | an image |
 |-------------------|-----------|------------|----------|----------|
-| bedroom,ve,ncsnpp |           |     65.6 M | 1.22 GiB | 4637 MiB |
-| church,ve,ncsnpp  |           |     65.6 M | 1.22 GiB | 4637 MiB |
-| bedroom,vp,ddpm   | 6.36      |    111.6 M | 2.08 GiB | 3895 MiB |
-| church,vp,ddpm    | 7.89      |    111.6 M | 2.08 GiB | 3895 MiB |
+| bedroom,ve,ncsnpp |           |     65.6 M | 1.22 GiB | 4917 MiB |
+| church,ve,ncsnpp  |           |     65.6 M | 1.22 GiB | 4917 MiB |
+| bedroom,vp,ddpm   | 6.36      |    111.6 M | 2.08 GiB | 4178 MiB |
+| church,vp,ddpm    | 7.89      |    111.6 M | 2.08 GiB | 4178 MiB |
 | bedroom,ve,ncsnv2 |           |     83.4 M | 1.55 GiB | 1551 MiB |
+
+Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
 
 Published: FID. Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix H, which shows pictures and no
 figure; Ho et al. (2020), https://arxiv.org/abs/2006.11239, table 3; Song and Ermon (2020),
