@@ -135,7 +135,9 @@ SIZE_OPTIONS = (
 def reduced(experiment):
     """The experiment with a tiny network on images of 8 px, and no warm-up, so that its first step moves."""
     loaded = load(experiment, data__image_size=8, optim__warmup_steps=0, optim__lr=1e-3, sampling__steps=2)
-    small = FAMILIES[loaded.model.name].options
+    family = FAMILIES[loaded.model.name]
+    one_level = {} if "progressive" in loaded.model else family.smaller  # the pyramids want two
+    small = family.options | one_level
     loaded.model.update({key: small[key] for key in SIZE_OPTIONS if key in small and key in loaded.model})
     return loaded
 
