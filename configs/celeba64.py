@@ -43,18 +43,9 @@ def get_config(argument: str = ""):
         config.sampling.snr = 0.17
     elif network == "ncsnv2":
         networks.ncsnv2(config)
-        score_sde.ncsn(config, levels=500, sigma_max=90.0, corrections=5, snr=0.128, lr=1e-4)
+        score_sde.annealed(config, levels=500, sigma_max=90.0, corrections=5, snr=0.128, lr=1e-4)
     else:
-        _ncsn(config, words.one_of("set of techniques", ("124", "5", "1245"), default=""))
+        techniques = words.one_of("set of techniques", score_sde.TECHNIQUES, default="")
+        score_sde.ncsn(config, techniques, levels=500, sigma_max=90.0, snr=0.128)
     words.done()
     return config
-
-
-def _ncsn(config, techniques):
-    networks.ncsn(config)
-    if techniques.startswith("124"):
-        score_sde.ncsn(config, levels=500, sigma_max=90.0, corrections=5, snr=0.128, lr=1e-3)
-    else:
-        score_sde.ncsn(config, levels=10, sigma_max=1.0, corrections=100, snr=0.316, lr=1e-3)
-    if not techniques.endswith("5"):
-        config.training.ema_decay = 0.0

@@ -95,16 +95,10 @@ def _ncsn(config, words, network, process):
         raise ValueError(f"{network} goes with ve, not with {process}")
     if network == "ncsnv2":
         networks.ncsnv2(config)
-        score_sde.ncsn(config, levels=232, sigma_max=50.0, corrections=5, snr=0.176, lr=1e-4)
+        score_sde.annealed(config, levels=232, sigma_max=50.0, corrections=5, snr=0.176, lr=1e-4)
         return
-    techniques = words.one_of("set of techniques", ("124", "5", "1245"), default="")
-    networks.ncsn(config)
-    if techniques.startswith("124"):
-        score_sde.ncsn(config, levels=232, sigma_max=50.0, corrections=5, snr=0.176, lr=1e-3)
-    else:
-        score_sde.ncsn(config, levels=10, sigma_max=1.0, corrections=100, snr=0.316, lr=1e-3)
-    if not techniques.endswith("5"):
-        config.training.ema_decay = 0.0
+    techniques = words.one_of("set of techniques", score_sde.TECHNIQUES, default="")
+    score_sde.ncsn(config, techniques, levels=232, sigma_max=50.0, snr=0.176)
 
 
 def _edm(config, words, network):

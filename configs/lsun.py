@@ -49,7 +49,7 @@ def get_config(argument: str = ""):
         raise ValueError("ncsnv2 goes with bedroom, not with church")
     else:
         networks.ncsnv2_128(config)
-        score_sde.ncsn(config, levels=1086, sigma_max=190.0, corrections=3, snr=0.095, lr=1e-4)
+        score_sde.annealed(config, levels=1086, sigma_max=190.0, corrections=3, snr=0.095, lr=1e-4)
         config.data.image_size = 128
         config.training.num_steps = 2_400_000
         config.training.ema_decay = 0.9999

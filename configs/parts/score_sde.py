@@ -11,7 +11,7 @@ https://arxiv.org/abs/1907.05600; Song and Ermon (2020), https://arxiv.org/abs/2
 
 from ml_collections import ConfigDict
 
-from configs.parts import chain
+from configs.parts import chain, networks
 
 
 def recipe(
@@ -48,6 +48,8 @@ def recipe(
     config.sampling.steps = steps
     config.evaluation.num_samples = 50_000
     config.evaluation.t_min = 1e-5
+    if process != "ve" and config.model.name == "ncsnpp":
+        config.model.embedding = "positional"
     if process == "ve":
         _ve(config, discrete, sigma_max, steps)
     elif process == "vp" and discrete:
@@ -91,8 +93,6 @@ def _vp(config: ConfigDict, process: str) -> None:
     config.training.ema_decay = 0.9999
     config.parameterization.name = "noise"
     config.parameterization.time_scale = 999.0
-    if config.model.name == "ncsnpp":
-        config.model.embedding = "positional"
     config.loss.weighting = "noise"
     config.loss.times = "uniform"
     config.sampling.t_min = 1e-3
@@ -102,8 +102,6 @@ def _vp(config: ConfigDict, process: str) -> None:
 def _ddpm(config: ConfigDict, steps: int) -> None:
     """DDPM's chain."""
     chain.noise_prediction(config, "ddpm", steps=steps)
-    if config.model.name == "ncsnpp":
-        config.model.embedding = "positional"
     config.sde.beta_first = 1e-4
     config.sde.beta_last = 0.02
     config.training.ema_decay = 0.9999
@@ -115,7 +113,21 @@ def deep(config: ConfigDict) -> None:
     config.training.num_steps = 950_000
 
 
-def ncsn(config: ConfigDict, *, levels: int, sigma_max: float, corrections: int, snr: float, lr: float) -> None:
+TECHNIQUES = ("124", "5", "1245")  # of NCSNv2's paper
+
+
+def ncsn(config: ConfigDict, techniques: str, *, levels: int, sigma_max: float, snr: float) -> None:
+    """NCSN: 10 noise levels and no average; `levels` up to `sigma_max` with techniques 1, 2 and 4, an average with 5."""
+    networks.ncsn(config)
+    if techniques.startswith("124"):
+        annealed(config, levels=levels, sigma_max=sigma_max, corrections=5, snr=snr, lr=1e-3)
+    else:
+        annealed(config, levels=10, sigma_max=1.0, corrections=100, snr=0.316, lr=1e-3)
+    if not techniques.endswith("5"):
+        config.training.ema_decay = 0.0
+
+
+def annealed(config: ConfigDict, *, levels: int, sigma_max: float, corrections: int, snr: float, lr: float) -> None:
     """NCSN and NCSNv2: few noise levels, and annealed Langevin dynamics alone to sample.
 
     `levels` noise levels up to `sigma_max`, in units of data in [0, 1]; `corrections` Langevin steps at each. The
