@@ -9,7 +9,7 @@ of a forward pass and of a training step (mean squared error, gradient, Adam), a
   diffusers, were loaded. Ours takes its program from the compilation cache, so that the compiler's memory is not counted.
   Where JAX runs on another device, it is that device's.
 
-Where torch and diffusers are not installed (the `interop` extra), or JAX is not on the CPU, ours are measured alone.
+Where torch and diffusers are not installed (the `interop` extra), or torch has not JAX's device, ours are measured alone.
 """
 
 import importlib.metadata
@@ -22,7 +22,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from multiprocessing.connection import Connection
 from pathlib import Path
@@ -42,6 +42,7 @@ from experiments.errors import RunError
 
 # Seconds before each measurement, after which threads of the other library that wait for work by spinning have given up.
 PAUSE = 0.05
+ACCELERATOR_BATCH = 32  # times the batch of the CPU, so that the device has enough to do
 ROUNDS = (3, 20)  # at least, at most
 SECONDS = 8.0  # of rounds, after which none is begun
 
@@ -160,7 +161,8 @@ def _sides(case: Case, beside: bool) -> list[Side]:
 
 
 def _peer(case: Case) -> Side:
-    return torch_networks.Peer(case.peer, case.network(), case.shape, case.batch, threads())
+    device = torch_networks.DEVICES[jax.default_backend()]
+    return torch_networks.Peer(case.peer, case.network(), case.shape, case.batch, threads(), device)
 
 
 def threads() -> int:
@@ -206,8 +208,8 @@ def _memory(case: Case, ours: bool) -> int:
     side = Ours(case) if ours else _peer(case)
     for _ in range(3):
         side.step()
-    statistics = (jax.local_devices()[0].memory_stats() or {}) if ours else {}
-    return statistics.get("peak_bytes_in_use", _peak() - before)
+    on_device = (jax.local_devices()[0].memory_stats() or {}).get("peak_bytes_in_use") if ours else side.memory
+    return _peak() - before if on_device is None else on_device
 
 
 def _peak() -> int:
@@ -264,9 +266,11 @@ class Suite:
     """
 
     def __init__(self, names: list[str] | None = None):
-        self.cases = [case for case in CASES if names is None or case.family in names]
         self._platform, self._kind = _alone(_device)
-        self._beside = self._platform == "cpu" and torch_networks.installed()
+        factor = 1 if self._platform == "cpu" else ACCELERATOR_BATCH
+        chosen = [case for case in CASES if names is None or case.family in names]
+        self.cases = [replace(case, batch=factor * case.batch) for case in chosen]
+        self._beside = _alone(torch_networks.runs_on, self._platform)
 
     def rows(self) -> Iterator[Row]:
         """One for each case, as it is measured. Raises RunError where a process is ended from outside."""
@@ -291,18 +295,18 @@ class Suite:
         version = importlib.metadata.version
         lines = [
             f"JAX {version('jax')} on {self._platform} ({self._kind}, {platform.machine()}), {threads()} threads; "
-            "float32, no dropout."
+            "float32"
+            + (", no dropout." if self._platform == "cpu" else " (products at each library's TF32), no dropout.")
         ]
         if self._beside:
             lines.append(
                 f"Beside it diffusers {version('diffusers')} on torch {version('torch')}, eager, {threads()} threads: "
                 "ours / the peer's (ratio; less than 1 is less than the peer)."
             )
-        elif self._platform == "cpu":
-            lines.append('diffusers is not installed, so it was not measured beside: pip install -e ".[interop]"')
         else:
             lines.append(
-                f"Nothing was measured beside: diffusers is compared on the CPU, and JAX runs on {self._platform}."
+                "diffusers was not measured beside: it, or torch for this device, is not installed: "
+                'pip install -e ".[interop]"'
             )
         columns = ("network", "of", "input", "batch", "peer", "parameters, M", "GFLOP per input", "forward, ms")
         columns += ("training step, ms", "memory of training, MiB")

@@ -1,6 +1,7 @@
 """diffusers' networks beside ours in `benchmark --suite=networks`; needs the `interop` extra.
 
-Each has the shape of one of ours and runs as its documentation has it: eager, in float32, on as many threads as JAX.
+Each has the shape of one of ours and runs as its documentation has it: eager, in float32, on JAX's device: the CPU, on as
+many threads, or the first NVIDIA GPU, where both libraries multiply in TF32.
 
 - `unet`: `UNet2DModel` with the config.json that `export --format=diffusers` writes (DDPM's and ADM's are settings of it).
 - `dit`: `DiTTransformer2DModel`.
@@ -19,10 +20,16 @@ import flax.linen as nn
 
 from models.pretrained import diffusers as diffusers_format
 
+DEVICES = {"cpu": "cpu", "gpu": "cuda"}  # torch's device, by JAX's platform
 
-def installed() -> bool:
-    """Whether torch and diffusers are."""
-    return all(importlib.util.find_spec(package) for package in ("torch", "diffusers"))
+
+def runs_on(platform: str) -> bool:
+    """Whether torch and diffusers are installed, torch with that platform of JAX."""
+    if not all(importlib.util.find_spec(package) for package in ("torch", "diffusers")):
+        return False
+    import torch
+
+    return platform == "cpu" or (platform in DEVICES and torch.cuda.is_available())
 
 
 def _unet(network: nn.Module, shape: tuple[int, int, int]) -> Any:
@@ -80,14 +87,19 @@ class Peer:
         shape: of one input, (H, W, C).
         batch: number of inputs.
         threads: that torch may use.
+        device: torch's name of where it runs.
     """
 
-    def __init__(self, kind: str, network: nn.Module, shape: tuple[int, int, int], batch: int, threads: int):
+    def __init__(
+        self, kind: str, network: nn.Module, shape: tuple[int, int, int], batch: int, threads: int, device: str = "cpu"
+    ):
         import torch
 
         torch.set_num_threads(threads)
+        torch.set_float32_matmul_precision("high")  # as JAX's default has it; the CPU has but one precision
+        torch.set_default_device(device)
         torch.manual_seed(0)
-        self.network = MAKERS[kind](network, shape)
+        self.network = MAKERS[kind](network, shape).to(device)
         height, width, channels = shape
         self._x, self._target = torch.randn(2, batch, channels, height, width)
         self._time = torch.ones(batch)
@@ -124,6 +136,7 @@ class Peer:
         self.network.eval()
         with torch.inference_mode():
             self._call(self._x, self._time, self._labels)
+        self._wait()
 
     def step(self) -> None:
         """A training step on the batch, to its end: mean squared error, gradient, Adam."""
@@ -132,6 +145,20 @@ class Peer:
         loss = ((self._call(self._x, self._time, self._labels) - self._target) ** 2).mean()
         loss.backward()
         self._optimizer.step()
+        self._wait()
+
+    @property
+    def memory(self) -> int | None:
+        """The most bytes held on the device so far; None on the CPU, where it is the process's."""
+        import torch
+
+        return torch.cuda.max_memory_allocated() if self._x.is_cuda else None
+
+    def _wait(self):
+        import torch
+
+        if self._x.is_cuda:
+            torch.cuda.synchronize()
 
     def _call(self, x, time, labels):
         return self.network(x, time, class_labels=labels, return_dict=False)[0]
