@@ -1,5 +1,6 @@
 """From an image file's bytes to the pixels that the config promises the network: mode, size, centre crop."""
 
+import dataclasses
 import io
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,6 @@ from experiments.errors import UserError, unknown_name
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
 RESIZES = ("none", "center_crop")
-CROP = "--config.data.resize=center_crop"
 
 
 @dataclass(frozen=True)
@@ -24,12 +24,14 @@ class Wanted:
         num_channels: 1 for grey levels, 3 for RGB; None: those that the first image has.
         resize: "none" (images that do not fit are refused) or "center_crop" (see `center_crop`).
         test_fraction: for the source whose split is by it alone (`digits`); None: undivided.
+        flags: what the flags that set these begin with, for messages.
     """
 
     image_size: int | None
     num_channels: int | None
     resize: str = "none"
     test_fraction: float | None = None
+    flags: str = "--config.data."
 
     def __post_init__(self):
         if self.resize not in RESIZES:
@@ -45,15 +47,16 @@ class Wanted:
         image_size, num_channels = self.image_size or height, self.num_channels or channels
         if height != width and not self.crops:
             raise UserError(
-                f"{file} holds {height}x{width} pixel images: only square ones are supported; crop them: {CROP}"
+                f"{file} holds {height}x{width} pixel images: only square ones are supported; crop them: "
+                f"{self.flags}resize=center_crop"
             )
         overrides = []
         if height != image_size and not self.crops:
-            overrides.append(f"--config.data.image_size={height}")
+            overrides.append(f"{self.flags}image_size={height}")
         if channels != num_channels:
-            overrides.append(f"--config.data.num_channels={channels}")
+            overrides.append(f"{self.flags}num_channels={channels}")
         if overrides:
-            crop = f"; or, to crop and resize them, {CROP}" if height != image_size else ""
+            crop = f"; or, to crop and resize them, {self.flags}resize=center_crop" if height != image_size else ""
             raise UserError(
                 f"{file} holds {height}x{width}x{channels} images but data.image_size={image_size} and "
                 f"data.num_channels={num_channels}: to train on them as they are, pass {' '.join(overrides)}{crop}"
@@ -68,7 +71,7 @@ class Wanted:
         with _opened(content, name) as image:
             channels = 1 if image.mode in ("1", "L", "LA") else 3
             size = self.image_size or (min(image.size) if self.crops else image.height)
-        return Wanted(size, self.num_channels or channels, self.resize, self.test_fraction)
+        return dataclasses.replace(self, image_size=size, num_channels=self.num_channels or channels)
 
     def decode(self, content: bytes, name: str | Path) -> np.ndarray:
         """The pixels uint8 (image_size, image_size, num_channels) of an image file, as it stores them (no EXIF rotation).
