@@ -87,10 +87,15 @@ def get_config() -> ConfigDict:
     # The images. They are uint8 at the source, and [-1, 1] for the model.
     config.data = data = ConfigDict()
     data.source = "digits"  # digits, npz:PATH, folder:PATH
+    data.resize = "none"  # images of another size: none (refused), center_crop (cropped and resized to image_size)
     data.image_size = 32  # height and width, in pixels
     data.num_channels = 3
     data.batch_size = 128  # of all devices together
-    data.test_fraction = 0.1  # held out, where the source has no split of its own
+    data.test_fraction = 0.1  # held out, where the source has no test images of its own; a hash of each image decides
+    data.validation_fraction = 0.0  # set apart from training and test in the same way; 0 is none
+    data.memory_gb = (
+        4.0  # 1e9 bytes: images that take no more, decoded, are kept in memory; others are read when needed
+    )
     data.random_flip = True  # mirror images left to right at random, in training
 
     # The training loop. Steps are updates of the parameters.

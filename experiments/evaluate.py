@@ -96,8 +96,8 @@ def evaluate_run(run: Run, dataset: data.Dataset, strategy: Any) -> dict[str, An
     return measured
 
 
-def _first(images: data.Images, limit: int) -> data.Images:
-    return images.take(np.arange(min(limit, len(images))))
+def _first(images: data.Source, limit: int) -> data.Images:
+    return images.take(np.arange(min(limit, len(images)))).in_memory()
 
 
 def _strip(run: Run, sampler: Sampler) -> np.ndarray:

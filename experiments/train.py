@@ -42,6 +42,9 @@ def load_data(config: ConfigDict) -> data.Dataset:
         image_size=config.data.image_size,
         num_channels=config.data.num_channels,
         test_fraction=config.data.test_fraction,
+        validation_fraction=config.data.validation_fraction,
+        resize=config.data.resize,
+        memory_gb=config.data.memory_gb,
     )
     if config.model.num_classes and config.model.num_classes != dataset.num_classes:
         raise UserError(
@@ -131,7 +134,7 @@ def _steps_to_boundary(config: ConfigDict, step: int) -> int:
 def _run_to_end(
     config: ConfigDict,
     workdir: Workdir,
-    images: data.Images,
+    images: data.Source,
     strategy: Any,
     checkpoints: Checkpoints,
     interruption: Interruption,
