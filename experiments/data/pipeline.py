@@ -11,7 +11,7 @@ import sys
 import grain
 import numpy as np
 
-from experiments.data.sources import Images
+from experiments.data.sources import Source
 from experiments.errors import UserError
 
 # Batches made ahead by the prefetch thread: enough to ride out a slow one, small beside the data set itself.
@@ -25,7 +25,7 @@ class _ShuffledBatches:
     with one numpy index costs a twentieth of that, and leaves grain what it does best: prefetch and checkpoints.
     """
 
-    def __init__(self, images: Images, batch_size: int, seed: int):
+    def __init__(self, images: Source, batch_size: int, seed: int):
         self._images = images
         self._batch_size = batch_size
         self._seed = seed
@@ -46,11 +46,7 @@ class _ShuffledBatches:
             epoch, start = divmod(position, len(self._images))
             parts.append(self._permutation(epoch)[start : start + end - position])
             position += len(parts[-1])
-        chosen = np.concatenate(parts)
-        batch = {"image": self._images.images[chosen]}
-        if self._images.labels is not None:
-            batch["label"] = self._images.labels[chosen]
-        return batch
+        return self._images.gather(np.concatenate(parts))
 
 
 def _flip_half(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
@@ -61,7 +57,7 @@ def _flip_half(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[s
     return batch
 
 
-def training_batches(images: Images, *, batch_size: int, seed: int, flip: bool) -> grain.DatasetIterator:
+def training_batches(images: Source, *, batch_size: int, seed: int, flip: bool) -> grain.DatasetIterator:
     """Returns an endless iterator over batches `{"image": uint8 (B, H, W, C), "label": int32 (B,)}`.
 
     `"label"` is absent where the images have none. `get_state()` and `set_state()`, and grain's checkpoint handlers for

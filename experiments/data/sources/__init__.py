@@ -15,47 +15,14 @@ import numpy as np
 from PIL import Image
 from tqdm import tqdm
 
+from experiments.data.sources.base import Dataset, Images, Source
 from experiments.data.transform import LATENTS
 from experiments.errors import UserError, nearest
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
+__all__ = ["Dataset", "Images", "Source", "load"]
+
 PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
-
-
-@dataclass
-class Images:
-    """Images and, perhaps, their classes.
-
-    Attributes:
-        images: uint8 (N, H, W, C), grey levels or RGB in 0..255.
-        labels: int32 (N,), classes numbered from 0; or None.
-    """
-
-    images: np.ndarray
-    labels: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.images)
-
-    def take(self, indices: np.ndarray) -> "Images":
-        """Returns the images, with their labels, at `indices` (a numpy index)."""
-        return Images(self.images[indices], None if self.labels is None else self.labels[indices])
-
-
-@dataclass
-class Dataset:
-    """Training and held-out test images of one source.
-
-    Attributes:
-        name: the source as the config names it.
-        train, test: the two splits; both have labels, or neither has.
-        num_classes: number of classes, 0 without labels.
-    """
-
-    name: str
-    train: Images
-    test: Images
-    num_classes: int
 
 
 def load(source: str, *, image_size: int, num_channels: int, test_fraction: float) -> Dataset:
