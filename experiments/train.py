@@ -53,11 +53,11 @@ def load_data(config: ConfigDict) -> data.Dataset:
 
 def make_step(config: ConfigDict, axis_name: str | None) -> Any:
     """The pure training step of an experiment: (state, batch) -> (state, metrics)."""
-    loss = build.loss(config)
+    loss, prepare = build.loss(config), build.preparation(config)
 
     def example_losses(draws, params, batch):
-        x0 = data.DataTransform().forward(batch["image"])
-        return loss(draws, params, x0, build.condition(config, batch.get("label")))
+        x0, augmentation = prepare(draws.keys, batch["image"])
+        return loss(draws, params, x0, build.condition(config, batch.get("label")), augmentation)
 
     return state.make_train_step(
         example_losses,
