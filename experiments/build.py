@@ -161,7 +161,7 @@ def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
 QUANTIZATION = sde_lib.Quantization.between(-1, 1)  # bins around what DataTransform makes of the grey levels
 DEQUANTIZATIONS = {
     "none": lambda keys, images: data.DataTransform().forward(images),
-    "uniform": lambda keys, images: sde_lib.dequantize(keys, images, QUANTIZATION),
+    "uniform": lambda keys, images: sde_lib.dequantize(fold_in(keys, DEQUANTIZATION), images, QUANTIZATION),
 }
 DEQUANTIZATION, AUGMENTATION = zlib.crc32(b"dequantization"), zlib.crc32(b"augmentation")  # as CLASS_DROPOUT below
 
@@ -175,7 +175,7 @@ def preparation(config: ConfigDict) -> Callable[[jax.Array, jax.Array], tuple[ja
     probability = config.data.augmentation
 
     def prepare(keys, images):
-        x0 = dequantize(fold_in(keys, DEQUANTIZATION), images)
+        x0 = dequantize(keys, images)
         return augment(fold_in(keys, AUGMENTATION), x0, probability) if probability else (x0, None)
 
     return prepare
