@@ -81,6 +81,24 @@ def abstract_state(config: ConfigDict) -> state.TrainState:
     return jax.eval_shape(lambda params: state.create(params, optimizer), build.abstract_variables(config))
 
 
+def training_stream(config: ConfigDict, images: data.Source) -> Any:
+    """This host's iterator over the experiment's batches, from the first on; leaving `with` ends its worker processes.
+
+    Raises:
+        UserError: the hosts cannot share the batch.
+    """
+    return data.training_batches(
+        images,
+        batch_size=config.data.batch_size,
+        seed=config.training.seed,
+        flip=config.data.random_flip,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+        workers=config.data.workers,
+        worker_timeout=config.data.worker_timeout,
+    )
+
+
 def take_batches(iterator: Any, n: int, size: int) -> dict[str, np.ndarray]:
     """The next n batches stacked along a new first axis, filled up to `size` with zeros that are not used."""
     batches = [next(iterator) for _ in range(n)]
@@ -138,9 +156,7 @@ def _run_to_end(
 ) -> int:
     """The loop. Returns the step at which it ended, which is saved."""
     training = config.training
-    iterator = data.training_batches(
-        images, batch_size=config.data.batch_size, seed=training.seed, flip=config.data.random_flip
-    )
+    iterator = training_stream(config, images)
     step = checkpoints.latest_step() or 0
     if checkpoints.latest_step() is None:
         current = initial_state(config)
@@ -155,7 +171,7 @@ def _run_to_end(
         donate_argnums=(0,),
     )
     sampler = Sampler(config, strategy, GRID_SIZE)
-    with History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
+    with iterator, History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
         while step < training.num_steps and not interruption:
             n = _steps_to_boundary(config, step)
             batches = strategy.shard(take_batches(iterator, n, training.steps_per_call), axis=1)
