@@ -135,7 +135,7 @@ def names() -> list[str]:
     return sorted(KINDS)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class FeatureNetwork:
     """A network with its weights: `network(images)` for arrays of any length, `apply` within programs of one's own.
 

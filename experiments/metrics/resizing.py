@@ -14,6 +14,8 @@ Every way is separable: along each axis an output pixel is a weighted sum of inp
 - `bilinear_tf1`: TensorFlow 1's resize_bilinear(align_corners=False) in the graph of the original FID: s = 1 and
   c_i - 1/2 = i n_in / n_out, so the image is shifted by up to half a pixel.
 
+All four take every image by itself, at any size, and give square ones; the aspect ratio is not kept, as by their authors.
+
 Sources: https://github.com/python-pillow/Pillow/blob/main/src/libImaging/Resample.c; Parmar et al. (2022),
 https://arxiv.org/abs/2104.11222, https://github.com/GaParmar/clean-fid/blob/main/cleanfid/resize.py.
 """
@@ -126,7 +128,7 @@ def _weighted_sum(x, taps, axis):
     shape = [1] * x.ndim
     shape[axis] = -1
     terms = (
-        jnp.take(x, places, axis) * weights.astype(x.dtype).reshape(shape)
+        jnp.take(x, places, axis, mode="clip") * weights.astype(x.dtype).reshape(shape)
         for places, weights in zip(taps.places.T, taps.weights.T, strict=True)
     )
     return functools.reduce(jnp.add, terms)

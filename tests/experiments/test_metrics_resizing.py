@@ -87,6 +87,19 @@ def test_bilinear_is_pytorchs():
         np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 3, 1), atol=3e-6)
 
 
+def test_tensorflows_bilinear_is_that_of_nvidias_detector():
+    """The Inception of StyleGAN and EDM samples a grid that is shifted by 1 / n_in - 1 / n_out of the image's half-width."""
+    torch = pytest.importorskip("torch", reason="torch is not installed: pip install -e '.[interop]'")
+    for height, width in ((32, 32), (64, 300), (400, 299)):
+        given = images(height, width)
+        shift = [[1, 0, 1 / width - 1 / 299], [0, 1, 1 / height - 1 / 299]]
+        grid = torch.nn.functional.affine_grid(torch.tensor([shift] * 2), [2, 3, 299, 299], align_corners=False)
+        x = torch.tensor(given.transpose(0, 3, 1, 2)).float()
+        theirs = torch.nn.functional.grid_sample(x, grid, "bilinear", "border", align_corners=False)
+        ours = resizing.bilinear_tf1(given, 299)
+        np.testing.assert_allclose(ours, theirs.numpy().transpose(0, 2, 3, 1), atol=2e-2)  # float32 places of up to 400
+
+
 def test_resizing_compiles_and_sees_each_image_alone():
     given = images(20, 30)
     resize = jax.jit(resizing.pil, static_argnums=(1, 2))
