@@ -86,7 +86,7 @@ def get_config() -> ConfigDict:
 
     # The images. They are uint8 at the source, and [-1, 1] for the model.
     config.data = data = ConfigDict()
-    data.source = "digits"  # digits, npz:PATH, folder:PATH
+    data.source = "digits"  # digits, npz:PATH, folder:PATH, hf:NAME, arrayrecord:PATTERN
     data.resize = "none"  # images of another size: none (refused), center_crop (cropped and resized to image_size)
     data.image_size = 32  # height and width, in pixels
     data.num_channels = 3

@@ -24,6 +24,9 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--resize", default="none", help="images of another size: none (refused), center_crop (default none)"
     )
     parser.add_argument(
+        "--stream", action="store_true", help="hf:NAME: read it from the hub while writing; store no copy"
+    )
+    parser.add_argument(
         "--shard_mb", type=arguments.positive, default=256, help="pixels in a file, in MB uncompressed (default 256)"
     )
 
@@ -41,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
         image_size=options.image_size,
         num_channels=options.num_channels,
         resize=options.resize,
+        stream=options.stream,
         shard_mb=options.shard_mb,
     )
     height, width, channels = description.image_shape
