@@ -1,23 +1,46 @@
 """How good samples are: a feature space that needs no download (`features`), and distances between sets in it.
 
-The distances are the Frechet distance (`frechet`), the kernel distance (`kernel`), and precision with recall
-(`precision_recall`). All of them take numpy arrays (N, d), compute in float64, and work in any feature space.
+The distances are the Frechet distance (`frechet`, and `moments` for features that are never all in memory), the kernel
+distance (`kernel`), precision with recall and density with coverage (`precision_recall`, on `neighbours`); `memorisation`
+looks for copies of training images, and `inception_score` at a classifier's outputs. All of them take numpy arrays (N, d),
+compute in float64, and work in any feature space.
 """
 
 import numpy as np
 
 from experiments.errors import UserError
 from experiments.metrics.features import FeatureSpace, fit_features
-from experiments.metrics.frechet import frechet_distance, scaled_frechet_distance
-from experiments.metrics.kernel import kernel_distance, scaled_kernel_distance
-from experiments.metrics.precision_recall import NEIGHBOURS, precision_and_recall
+from experiments.metrics.frechet import (
+    frechet_distance,
+    frechet_distance_and_error,
+    frechet_distance_of_moments,
+    scaled_frechet_distance,
+)
+from experiments.metrics.inception_score import inception_score
+from experiments.metrics.kernel import kernel_distance, kernel_distance_of_subsets, scaled_kernel_distance
+from experiments.metrics.memorisation import memorisation
+from experiments.metrics.moments import Moments
+from experiments.metrics.precision_recall import (
+    DENSITY_NEIGHBOURS,
+    NEIGHBOURS,
+    density_and_coverage,
+    precision_and_recall,
+)
 
 __all__ = [
+    "DENSITY_NEIGHBOURS",
     "FeatureSpace",
+    "Moments",
     "compare",
+    "density_and_coverage",
     "fit_features",
     "frechet_distance",
+    "frechet_distance_and_error",
+    "frechet_distance_of_moments",
+    "inception_score",
     "kernel_distance",
+    "kernel_distance_of_subsets",
+    "memorisation",
     "precision_and_recall",
     "scaled_frechet_distance",
     "scaled_kernel_distance",
