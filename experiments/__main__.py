@@ -88,6 +88,10 @@ def _parser() -> _Parser:
     )
     _add_workdir(evaluate, "config.sampling, config.evaluation and config.data.source")
     _add_method(evaluate)
+    evaluate.add_argument(
+        "--sweep-checkpoints", action="store_true", help="measure every kept checkpoint; the figures are the best one's"
+    )
+    evaluate.add_argument("--metric", help="by which a checkpoint is the best (default: the Frechet distance)")
 
     importing = command(
         "import",
@@ -259,11 +263,17 @@ def _sample(options: argparse.Namespace) -> int:
 
 def _evaluate(options: argparse.Namespace) -> int:
     from experiments import build
-    from experiments.evaluate import evaluate_run
+    from experiments.evaluate import evaluate_run, sweep_checkpoints
     from experiments.train import load_data
 
+    if options.metric and not options.sweep_checkpoints:
+        raise UserError(f"--metric={options.metric}: chooses among checkpoints, so it needs --sweep-checkpoints")
     run = _open_run(options, "sampling.", "evaluation.", "data.source")
-    evaluate_run(run, load_data(run.config), build.parallel(run.config))
+    dataset, strategy = load_data(run.config), build.parallel(run.config)
+    if options.sweep_checkpoints:
+        sweep_checkpoints(run, dataset, strategy, options.metric)
+    else:
+        evaluate_run(run, dataset, strategy)
     return 0
 
 

@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 
 import models
 import sde_lib
-from experiments import averaging, data, state
+from experiments import averaging, data, metrics, state
 from experiments.errors import UserError, unknown_name
 from experiments.parallel import STRATEGIES
 
@@ -289,6 +289,33 @@ def method(config: ConfigDict) -> sde_lib.Method:
 def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
     """The sampling method's time grid, (steps + 1,)."""
     return _choose("sampling.times", config.sampling.times, TIME_GRIDS)(process, config.sampling)
+
+
+# Networks whose features samples are compared in: (training images, weight file or None) -> network.
+FEATURES = {
+    "perceptron": lambda train, weights: metrics.Perceptron(metrics.fit_features(train)),
+}
+
+
+def feature_network(config: ConfigDict, train: data.Images) -> Any:
+    """The network in whose features samples are compared; the perceptron is fitted to the training images.
+
+    Raises:
+        UserError: the name is unknown, or the weights are missing, or of another network.
+    """
+    evaluation = config.evaluation
+    return _choose("evaluation.features", evaluation.features, FEATURES)(train, evaluation.feature_weights or None)
+
+
+def check_features(config: ConfigDict) -> None:
+    """Raises `UserError` for a name that `feature_network` or `reference` does not know; reads no weights."""
+    _choose("evaluation.features", config.evaluation.features, FEATURES)
+    reference(config)
+
+
+def reference(config: ConfigDict) -> bool:
+    """Whether samples are compared with the training images rather than the held-out ones."""
+    return _choose("evaluation.reference", config.evaluation.reference, {"training": True, "held_out": False})
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:

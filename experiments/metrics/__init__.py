@@ -9,7 +9,7 @@ compute in float64, and work in any feature space.
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.metrics.features import FeatureSpace, fit_features
+from experiments.metrics.features import FeatureSpace, Perceptron, fit_features
 from experiments.metrics.frechet import (
     frechet_distance,
     frechet_distance_and_error,
@@ -26,12 +26,17 @@ from experiments.metrics.precision_recall import (
     density_and_coverage,
     precision_and_recall,
 )
+from experiments.metrics.statistics import Statistics, compute_statistics
 
 __all__ = [
     "DENSITY_NEIGHBOURS",
     "FeatureSpace",
     "Moments",
+    "Perceptron",
+    "Statistics",
+    "check_comparable",
     "compare",
+    "compute_statistics",
     "density_and_coverage",
     "fit_features",
     "frechet_distance",
@@ -57,6 +62,18 @@ def compare(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     Raises:
         UserError: too few samples, unequal dimensions, a feature that is not finite, or a reference that does not vary.
     """
+    check_comparable(features, reference)
+    precision, recall = precision_and_recall(features, reference)
+    return {
+        "frechet_distance": scaled_frechet_distance(features, reference),
+        "kernel_distance": scaled_kernel_distance(features, reference),
+        "precision": precision,
+        "recall": recall,
+    }
+
+
+def check_comparable(features: np.ndarray, reference: np.ndarray) -> None:
+    """Raises `UserError` where features (N, d) and those of a reference (M, d) cannot be compared; see `compare`."""
     for name, array in (("samples", features), ("reference", reference)):
         if np.ndim(array) != 2 or len(array) <= NEIGHBOURS:
             needed = f"(N, d) features with N > {NEIGHBOURS} are needed"
@@ -69,10 +86,3 @@ def compare(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
         )
     if np.ptp(reference, axis=0).max() == 0:
         raise UserError("cannot compare: all images of the reference have the same features, which leaves no scale")
-    precision, recall = precision_and_recall(features, reference)
-    return {
-        "frechet_distance": scaled_frechet_distance(features, reference),
-        "kernel_distance": scaled_kernel_distance(features, reference),
-        "precision": precision,
-        "recall": recall,
-    }

@@ -95,8 +95,8 @@ def _distance(shift: np.ndarray, root_a: np.ndarray, root_b: np.ndarray, sigma: 
 def _singular_values(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """The singular values (r,) of a matrix (r, s), 0 beyond the smaller of r and s, and left singular vectors (r, r).
 
-    The eigenvectors of M M^T are found four times faster than M's singular values. Their lengths after M^T are these, without
-    the square root of a rounding that the eigenvalues have.
+    The eigenvectors of M M^T are found four times faster than M's singular values. Their lengths after M^T are these,
+    without the square root of a rounding that the eigenvalues have.
     """
     if not matrix.size:
         return np.zeros(len(matrix)), np.eye(len(matrix))

@@ -28,7 +28,7 @@ class Memorisation:
     """What the figures are the means of, one entry per sample, and which training image is nearest.
 
     Attributes:
-        nearer_than_held_out: (N,), the fraction of held-out images that are farther from the training images than the sample.
+        nearer_than_held_out: (N,), the fraction of held-out images that are farther from the training images.
         copies: bool (N,).
         authenticity: bool (N,).
         nearest: int (N,), the number of the nearest training image.

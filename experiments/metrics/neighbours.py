@@ -1,8 +1,8 @@
 """Nearest neighbours and balls around points, exact and in blocks: no matrix of all distances is ever in memory.
 
-Inner products are fast and round: |u|^2 + |v|^2 - 2 u v may put a point outside a ball that ends at its own copy. They decide
-where they can, up to a bound of their rounding; the few pairs closer to a border than that are decided by the squared
-differences, which are the same number for the same pair wherever it is asked for.
+Inner products are fast and round: |u|^2 + |v|^2 - 2 u v may put a point outside a ball that ends at its own copy. They
+decide where they can, up to a bound of their rounding; the few pairs closer to a border than that are decided by the
+squared differences, which are the same number for the same pair wherever it is asked for.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class Points:
 
     Args:
         points: (N, d).
-        origin: (d,), what is subtracted: near the points, so that little is lost to rounding; the same for all sets compared.
+        origin: (d,), what is subtracted: near the points, so that little is lost to rounding; one for all sets compared.
     """
 
     def __init__(self, points: np.ndarray, origin: np.ndarray):

@@ -26,7 +26,7 @@ def test_nearest_against_the_definition(monkeypatch):
 
 
 def test_more_ties_than_candidates():
-    """Nine copies of each point: inner products tell them apart by rounding, and so might rank them before the point itself."""
+    """Nine copies of each point, which inner products tell apart by rounding."""
     points = np.repeat(np.random.default_rng(0).normal(size=(10, 64)) * 1e3, 9, axis=0)
     (all_points,) = together(points)
     distances, _ = nearest(all_points, all_points, 9)
@@ -62,7 +62,7 @@ REFERENCE = line(0, 1, 3, 6, 10, 15)
 
 
 def test_density_counts_balls_and_coverage_filled_ones():
-    """The sample at -14 lies in the balls of 0 only ([-15, 15]); the balls of 0 and of 15 ([0, 30]) alone hold 25 and -14."""
+    """The sample at -14 lies in the balls of 0 only ([-15, 15]); those of 0 and of 15 ([0, 30]) hold 25 and -14."""
     assert density_and_coverage(line(-14, 25, 40, 50), REFERENCE) == (pytest.approx(2 / 5 / 4), pytest.approx(2 / 6))
     assert density_and_coverage(line(5, 5, 5, 5), REFERENCE) == (pytest.approx(6 / 5), 1.0)
 

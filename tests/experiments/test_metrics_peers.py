@@ -23,8 +23,8 @@ DGM_EVAL_MMD = 8.288791387840675
 
 @pytest.fixture(scope="module")
 def features():
-    """Samples (120, 16), of which 30 are close to training images, a reference (90, 16), training images (100, 16), logits."""
-    draws = np.random.RandomState(0)  # noqa: NPY002  its numbers are the same in every release
+    """Samples (120, 16), of which 30 are near training images, a reference (90, 16), training images (100, 16), logits."""
+    draws = np.random.RandomState(0)  # its numbers are the same in every release
     mixing = draws.randn(16, 16)
     samples, reference, train = (draws.randn(n, 16) @ mixing for n in (120, 90, 100))
     samples = 0.5 * samples + 1
