@@ -102,9 +102,7 @@ class Judge:
     def __init__(self, run: Run, dataset: data.Dataset, strategy: Any):
         limit = run.config.evaluation.num_samples
         self._dataset, self._strategy = dataset, strategy
-        self._test, self._train = (
-            images.take(np.arange(min(limit, len(images)))) for images in (dataset.test, dataset.train)
-        )
+        self._test, self._train = _first(dataset.test, limit), _first(dataset.train, limit)
         self._network = build.feature_network(run.config, dataset.train)
         self._real = real_images(run, dataset, self._network)
         self.sampler = Sampler(run.config, strategy, limit)
@@ -157,7 +155,7 @@ class Judge:
 
     def _bits_per_dim(self, run: Run) -> dict[str, Any]:
         evaluation = run.config.evaluation
-        images = self._dataset.test.take(np.arange(min(evaluation.likelihood_images, len(self._dataset.test))))
+        images = _first(self._dataset.test, evaluation.likelihood_images)
         figure = likelihood.bits_per_dim(run, images, self._strategy, likelihood.journal_of_bits(run, images))
         return {
             "value": figure.value,
@@ -176,15 +174,24 @@ class Judge:
         journal_of_samples(run, self._network).remove()
         number = run.config.evaluation.likelihood_images
         if number:
-            images = self._dataset.test.take(np.arange(min(number, len(self._dataset.test))))
-            likelihood.journal_of_bits(run, images).remove()
+            likelihood.journal_of_bits(run, _first(self._dataset.test, number)).remove()
+
+
+def _first(images: data.Images, limit: int) -> data.Images:
+    return images.take(np.arange(min(limit, len(images))))
+
+
+def _describe(network: Any) -> str:
+    """A sentence for reports that says what the features are."""
+    published = f"{network.name} ({network.preprocessing}; weights {network.sha256[:12]})"
+    return getattr(network, "description", published)
 
 
 def _compare(samples: FeatureSet, real: RealImages, network: Any, neighbours: int) -> dict[str, Any]:
     found = figures.compare(samples, real.reference, network, neighbours)
     floor = figures.compare(FeatureSet(real.real, None, None), real.reference, network, neighbours)
     return {
-        "features": network.description,
+        "features": _describe(network),
         "reference": real.reference_name,
         "samples": figures.values(found),
         "real": {"images": real.real_name} | figures.values(floor),

@@ -79,7 +79,7 @@ def draw_features(run: Run, sampler: Sampler, network: Any, count: int, journal:
         for name, values in features.items():
             if not np.isfinite(values).all():
                 raise RunError(
-                    f"features of samples {numbers[0]} to {numbers[-1]} are not finite ({name} of {network.name})"
+                    f"features of samples {numbers[0]} to {numbers[-1]} are not finite: {network.name}, {name}"
                 )
         journal.write(numbers, features)
     names = set(next(journal.blocks())[1])

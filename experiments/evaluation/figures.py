@@ -1,7 +1,7 @@
 """Which figures are taken of samples in which features, what they are called, and how sure they are.
 
-A figure is named after its features: FID is a Frechet distance in Inception's, and no other. In the perceptron's features, which
-belong to one data set, distances are on the scale of its reference; in published networks' they are as they come.
+A figure is named after its features: FID is a Frechet distance in Inception's, and no other. In the perceptron's features,
+which belong to one data set, distances are on the scale of its reference; in published networks' they are as they come.
 """
 
 from dataclasses import dataclass
@@ -87,7 +87,7 @@ NAMES = {
 
 
 def meanings(network: str) -> dict[str, tuple[str, str]]:
-    """key -> (title, meaning) of every figure that `compare` may give, in the order of a table; the first is the main one."""
+    """key -> (title, meaning) of every figure that `compare` may give, in the order of a table, the main one first."""
     named = names(network)
     return {
         named.frechet[0]: (named.frechet[1], LESS),

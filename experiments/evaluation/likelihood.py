@@ -106,7 +106,7 @@ def _require_solved(found: np.ndarray, numbers: np.ndarray, config: ConfigDict) 
     bad = numbers[~np.isfinite(found)]
     if bad.size:
         raise RunError(
-            f"the probability flow of held-out image {bad[0]} could not be solved (of {len(numbers)}, {bad.size} could not): "
+            f"the probability flow of held-out image {bad[0]} cannot be solved (of {len(numbers)}, {bad.size} cannot): "
             f"try a larger evaluation.likelihood_tolerance than {config.evaluation.likelihood_tolerance:g}, or a larger "
             f"evaluation.likelihood_t_min than {config.evaluation.likelihood_t_min:g}"
         )

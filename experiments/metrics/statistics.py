@@ -155,15 +155,13 @@ class Statistics:
         Raises:
             UserError: they are not.
         """
-        mine = (self.network, self.preprocessing, self.sha256)
-        for what, of, wanted in zip(
-            ("features", "preprocessing", "weights"),
-            mine,
-            (network.name, network.preprocessing, network.sha256),
-            strict=True,
+        for what, mine, wanted in (
+            ("features", self.network, network.name),
+            ("preprocessing", self.preprocessing, network.preprocessing),
+            ("weights", self.sha256, network.sha256),
         ):
-            if of != wanted:
-                raise UserError(f"{name}: its {what} are {of!r:.80}, evaluation's are {wanted!r:.80}")
+            if mine != wanted:
+                raise UserError(f"{name}: its {what} are {mine!r:.80}, evaluation's are {wanted!r:.80}")
         if images is not None and images != self.images:
             raise UserError(
                 f"{name}: it is of other images (hash {self.images[:12]}) than those to compare with (hash {images[:12]})"
