@@ -6,7 +6,8 @@ import pytest
 
 import sde_lib
 from experiments import load_pretrained, load_run
-from experiments.__main__ import EXPORTS, IMPORTS, main
+from experiments.__main__ import main
+from experiments.commands import export, import_
 from experiments.pretrained import FORMATS
 from models.pretrained import files
 
@@ -25,8 +26,8 @@ def equal(a, b):
 
 
 def test_the_help_names_every_format():
-    assert list(IMPORTS) == list(FORMATS)
-    assert list(EXPORTS) == [name for name, known in FORMATS.items() if known.write]
+    assert list(import_.FORMATS) == list(FORMATS)
+    assert list(export.FORMATS) == [name for name, known in FORMATS.items() if known.write]
 
 
 def test_an_import_of_an_export_is_the_same_model(tiny_run, exported, tmp_path, capsys):

@@ -1,9 +1,33 @@
 """The command `benchmark`: speed of an experiment, accuracy of the methods, size and speed of the networks."""
 
 import argparse
+from pathlib import Path
 
+from experiments.commands import arguments
 from experiments.errors import UserError, unknown_name
-from experiments.workdir import replace_text
+
+SUMMARY = (
+    "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory), how accurate the "
+    "sampling methods are on two mixtures whose answer is known, or how large and fast the networks are."
+)
+EXAMPLE = "python -m experiments benchmark --config=configs/digits.py"
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Its arguments."""
+    parser.add_argument(
+        "--suite",
+        choices=("speed", "methods", "networks"),
+        default="speed",
+        help="speed (default) takes --config; methods takes none, and an hour or two; networks none, and 15 minutes",
+    )
+    arguments.add_config(parser)
+    parser.add_argument(
+        "--families", help="networks: some of them, as --families=unet,dit, instead of all (names: see models/)"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="methods, networks: a Markdown file for all rows; of methods the best ones are printed"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -25,6 +49,7 @@ def _networks(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from experiments.benchmarks import networks
+    from experiments.workdir import replace_text
 
     names = None if options.families is None else options.families.split(",")
     for name in names or ():
@@ -45,6 +70,7 @@ def _networks(options: argparse.Namespace) -> int:
 
 def _methods(options: argparse.Namespace) -> int:
     from experiments.benchmarks import methods
+    from experiments.workdir import replace_text
 
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)

@@ -1,0 +1,16 @@
+"""The subcommands, one file each: `SUMMARY` and `EXAMPLE` for --help, `add_arguments(parser)`, and `run(options)`.
+
+A command's module imports JAX only inside `run`, so that --help and errors of the arguments need not wait for it.
+"""
+
+from experiments.commands import benchmark, evaluate, export, import_, sample, train
+
+# In the order of --help.
+COMMANDS = {
+    "train": train,
+    "sample": sample,
+    "evaluate": evaluate,
+    "import": import_,
+    "export": export,
+    "benchmark": benchmark,
+}

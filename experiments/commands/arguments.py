@@ -1,0 +1,95 @@
+"""Arguments that several commands have, and the parser whose errors are one line."""
+
+import argparse
+from pathlib import Path
+
+from experiments.errors import UserError, nearest
+
+OVERRIDES = "any key of configs/base.py can be set: --config.data.batch_size=64"
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line."""
+
+    def error(self, message: str):
+        """Raises a UserError with the message; argparse would print the usage and end the process."""
+        raise UserError(f"{self.prog}: {message} (see --help)")
+
+
+def positive(text: str) -> int:
+    """An integer from 1."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    return value
+
+
+def add_config(parser: Parser) -> None:
+    """`--config`."""
+    parser.add_argument("--config", metavar="FILE[:ARG]", help=f"a config, such as configs/digits.py:ve; {OVERRIDES}")
+
+
+def add_workdir(parser: Parser, sections: str) -> None:
+    """`--workdir` of a trained run."""
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help=f"folder of a trained run; keys of {sections} can be overridden"
+    )
+
+
+def add_method(parser: Parser) -> None:
+    """`--method` and `--steps`."""
+    parser.add_argument(
+        "--method",
+        help="heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama, "
+        "reverse_diffusion, langevin, predictor_corrector, adaptive, sscs "
+        "(the run's own by default); short for --config.sampling.method",
+    )
+    parser.add_argument("--steps", type=positive, help="short for --config.sampling.steps")
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes `--config.KEY=VALUE` and `--config.KEY VALUE` out of the arguments.
+
+    Raises:
+        UserError: a value is missing.
+    """
+    rest, overrides = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        key, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            value = next(remaining, None)
+            if value is None:
+                raise UserError(f"--config.{key}: a value is missing, as in --config.{key}=VALUE")
+        overrides.append((key, value))
+    return rest, overrides
+
+
+def unknown_argument(parser: Parser, argument: str) -> UserError:
+    """The error for an argument that the command does not have."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    name = argument.partition("=")[0]
+    return UserError(f"{parser.prog}: unknown argument {name}{nearest(name, flags)}")
+
+
+def open_run(options: argparse.Namespace, *allowed: str):
+    """The run with the overrides applied that this command allows, checked.
+
+    Args:
+        options: with `workdir`, `overrides` and `command`.
+        allowed: what the keys that may be overridden begin with.
+
+    Raises:
+        UserError: no run is there, or a key may not be overridden or has a value that cannot work.
+    """
+    import dataclasses
+
+    from experiments import check, config, runs
+
+    stored = runs.read_config(options.workdir)
+    changed = config.apply(stored, options.overrides, allowed=allowed, command=options.command)
+    check.check(changed)
+    return dataclasses.replace(runs.load_run(options.workdir), config=changed)

@@ -1,0 +1,36 @@
+"""The command `export`."""
+
+import argparse
+from pathlib import Path
+
+from experiments.commands import arguments
+from experiments.errors import UserError
+
+# The formats that `experiments/pretrained.py` writes; a test holds them together.
+FORMATS = ("ornstein", "diffusers")
+
+SUMMARY = "Write a trained run's EMA weights, with its config, to a file that `import` reads."
+EXAMPLE = "python -m experiments export --workdir=runs/digits --out=digits.safetensors"
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Its arguments."""
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of a trained run")
+    parser.add_argument("--format", default="ornstein", help=f"{', '.join(FORMATS)} (default ornstein)")
+    parser.add_argument("--out", type=Path, required=True, help="the file or folder to write; must not exist")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Exports; the exit code."""
+    from experiments.pretrained import export_run
+    from experiments.runs import load_run
+
+    if options.overrides:
+        key, text = options.overrides[0]
+        raise UserError(f"--config.{key}={text}: a run is exported as it is; export takes no overrides")
+    if options.out.exists():
+        raise UserError(f"--out={options.out}: exists already; choose another name")
+    trained = load_run(options.workdir)
+    export_run(trained, options.out, options.format)
+    print(f"Exported step {trained.step} of {options.workdir} to {options.out}")
+    return 0

@@ -1,0 +1,49 @@
+"""The command `sample`."""
+
+import argparse
+from pathlib import Path
+
+from experiments.commands import arguments
+from experiments.errors import UserError
+
+SUMMARY = "Draw samples from a trained run into an .npz file, with a grid.png beside it."
+EXAMPLE = "python -m experiments sample --workdir=runs/digits --num_samples=1000 --method=ddim --steps=50"
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Its arguments."""
+    arguments.add_workdir(parser, "config.sampling")
+    parser.add_argument("--num_samples", type=arguments.positive, default=64, help="how many (default 64)")
+    parser.add_argument("--seed", type=int, default=0, help="sample i depends on the seed and i alone (default 0)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("samples.npz"),
+        help="file for `samples`, uint8 (N, H, W, C), or float32 of a model of latents (samples.npz)",
+    )
+    arguments.add_method(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draws; the exit code."""
+    import numpy as np
+
+    from experiments import build, pictures
+    from experiments.sampler import Sampler
+
+    if options.out.suffix != ".npz":
+        raise UserError(f"--out={options.out}: must end in .npz")
+    trained = arguments.open_run(options, "sampling.")
+    options.out.parent.mkdir(parents=True, exist_ok=True)
+    sampler = Sampler(trained.config, build.parallel(trained.config), options.num_samples)
+    images = sampler(trained.variables, options.num_samples, options.seed, progress=True)
+    np.savez_compressed(options.out, samples=images)
+    shown = "float32 latents, which the decoder of the model's publisher makes images of"
+    if trained.transform.gives_images:
+        shown = options.out.with_name("grid.png")
+        pictures.save(shown, pictures.grid(images[:100]), trained.config.data.image_size)
+    print(
+        f"{len(images)} samples by {trained.config.sampling.method}, {trained.config.sampling.steps} steps, "
+        f"{sampler.nfe or 'its own number of'} evaluations each, from step {trained.step}: {options.out}, {shown}"
+    )
+    return 0
