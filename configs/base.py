@@ -153,8 +153,10 @@ def get_config() -> ConfigDict:
     # What `evaluate` measures on the EMA model.
     config.evaluation = evaluation = ConfigDict()
     evaluation.num_samples = 5_000  # drawn, and at most so many held-out images to compare with
-    evaluation.features = "perceptron"  # in which images are compared: perceptron (fitted to the training images)
-    evaluation.feature_weights = ""  # file of the feature network's weights; empty takes those of an installed package
+    # In whose features images are compared: perceptron (fitted to the training images), efficientnet-lite0, inception,
+    # inception-tf1, inception-clean (their Frechet distance is the FID), dinov2-vits14, dinov2-vitb14, dinov2-vitl14
+    evaluation.features = "perceptron"
+    evaluation.feature_weights = ""  # the publisher's file of them; efficientnet-lite0's come with an installed package
     evaluation.reference = "held_out"  # what samples are compared with: held_out, training (all; as is published)
     evaluation.statistics = ""  # file of the reference's statistics, which runs can share; empty computes them
     evaluation.neighbours = 10_000  # samples, and real images, compared pair by pair; time grows with the square

@@ -7,6 +7,7 @@ Each function makes one thing from the sections of a config and raises `UserErro
 import inspect
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ import models
 import sde_lib
 from experiments import averaging, data, metrics, state
 from experiments.errors import UserError, unknown_name
+from experiments.metrics import feature_networks
 from experiments.parallel import STRATEGIES
 
 PROCESSES = {
@@ -291,10 +293,15 @@ def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
     return _choose("sampling.times", config.sampling.times, TIME_GRIDS)(process, config.sampling)
 
 
-# Networks whose features samples are compared in: (training images, weight file or None) -> network.
-FEATURES = {
-    "perceptron": lambda train, weights: metrics.Perceptron(metrics.fit_features(train)),
-}
+def _perceptron(config: ConfigDict, train: data.Images) -> metrics.Perceptron:
+    return metrics.Perceptron(metrics.fit_features(train))
+
+
+def _published(config: ConfigDict, train: data.Images) -> feature_networks.FeatureNetwork:
+    return feature_networks.load(config.evaluation.features, config.evaluation.feature_weights or None)
+
+
+FEATURES = {"perceptron": _perceptron} | dict.fromkeys(feature_networks.names(), _published)
 
 
 def feature_network(config: ConfigDict, train: data.Images) -> Any:
@@ -303,13 +310,22 @@ def feature_network(config: ConfigDict, train: data.Images) -> Any:
     Raises:
         UserError: the name is unknown, or the weights are missing, or of another network.
     """
-    evaluation = config.evaluation
-    return _choose("evaluation.features", evaluation.features, FEATURES)(train, evaluation.feature_weights or None)
+    return _choose("evaluation.features", config.evaluation.features, FEATURES)(config, train)
 
 
 def check_features(config: ConfigDict) -> None:
-    """Raises `UserError` for a name that `feature_network` or `reference` does not know; reads no weights."""
-    _choose("evaluation.features", config.evaluation.features, FEATURES)
+    """Raises `UserError` where `feature_network` or `reference` cannot work; reads no weights."""
+    name, weights = config.evaluation.features, config.evaluation.feature_weights
+    published = _choose("evaluation.features", name, FEATURES) is _published
+    if weights and not published:
+        raise UserError(f"evaluation.feature_weights={weights}: {name} takes none, it is fitted to the training images")
+    if weights and not Path(weights).is_file():
+        raise UserError(f"evaluation.feature_weights={weights}: no such file")
+    if published and not weights and feature_networks.KINDS[name].packaged_file is None:
+        raise UserError(
+            f"evaluation.features={name!r} needs evaluation.feature_weights: the file "
+            f"{feature_networks.KINDS[name].published_as}"
+        )
     reference(config)
 
 

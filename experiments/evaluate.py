@@ -18,7 +18,7 @@ from experiments import build, data, pictures, report, runs
 from experiments.checkpoint import Checkpoints
 from experiments.errors import unknown_name
 from experiments.evaluation import figures, likelihood
-from experiments.evaluation.features import FeatureSet, draw_features, journal_of_samples, weights_hash
+from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_features, journal_of_samples, weights_hash
 from experiments.evaluation.losses import loss_per_noise_level
 from experiments.evaluation.reference import RealImages, real_images
 from experiments.runs import Run
@@ -103,7 +103,7 @@ class Judge:
         limit = run.config.evaluation.num_samples
         self._dataset, self._strategy = dataset, strategy
         self._test, self._train = _first(dataset.test, limit), _first(dataset.train, limit)
-        self._network = build.feature_network(run.config, dataset.train)
+        self._network = OnAllDevices(build.feature_network(run.config, dataset.train), strategy)
         self._real = real_images(run, dataset, self._network)
         self.sampler = Sampler(run.config, strategy, limit)
 
@@ -181,17 +181,11 @@ def _first(images: data.Images, limit: int) -> data.Images:
     return images.take(np.arange(min(limit, len(images))))
 
 
-def _describe(network: Any) -> str:
-    """A sentence for reports that says what the features are."""
-    published = f"{network.name} ({network.preprocessing}; weights {network.sha256[:12]})"
-    return getattr(network, "description", published)
-
-
 def _compare(samples: FeatureSet, real: RealImages, network: Any, neighbours: int) -> dict[str, Any]:
     found = figures.compare(samples, real.reference, network, neighbours)
     floor = figures.compare(FeatureSet(real.real, None, None), real.reference, network, neighbours)
     return {
-        "features": _describe(network),
+        "features": network.description,
         "reference": real.reference_name,
         "samples": figures.values(found),
         "real": {"images": real.real_name} | figures.values(floor),

@@ -8,11 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import RunError
 from experiments.evaluation.journal import Journal
 from experiments.metrics import Moments
+from experiments.metrics.feature_networks import check_images
 from experiments.runs import Run
 from experiments.sampler import Sampler
 
@@ -37,6 +39,42 @@ class FeatureSet:
 
     def __len__(self) -> int:
         return len(self.pool)
+
+
+class OnAllDevices:
+    """A feature network whose images are divided among all devices, if it is one for devices.
+
+    Args:
+        network: a feature network.
+        strategy: the mapping over devices.
+    """
+
+    def __init__(self, network: Any, strategy: Any):
+        self._network, self._strategy = network, strategy
+        self.name, self.preprocessing, self.sha256 = network.name, network.preprocessing, network.sha256
+        self._apply = None
+        if hasattr(network, "apply"):
+            self._variables = strategy.replicate(network.variables)
+            self._apply = strategy.map(network.apply, in_axes=(0, 0))
+
+    @property
+    def description(self) -> str:
+        """A sentence for reports that says what the features are."""
+        published = f"{self.name} ({self.preprocessing}; SHA-256 of the weights {self.sha256[:12]}...)"
+        return getattr(self._network, "description", published)
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """The features of images uint8 (N, H, W, C), by name, each (N, ...); raises as the network does."""
+        if self._apply is None:
+            return self._network(images)
+        check_images(images)
+        size, parts = self._strategy.num_devices * self._network.batch_size, []
+        for start in range(0, len(images), size):
+            block = images[start : start + size]
+            filled = jnp.asarray(np.resize(block, (size, *block.shape[1:])))  # with repeats, which are cut off
+            found = self._strategy.gather(self._apply(self._variables, self._strategy.shard(filled)))
+            parts.append({name: np.asarray(values)[: len(block)] for name, values in found.items()})
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
 def journal_of_samples(run: Run, network: Any) -> Journal:

@@ -82,7 +82,14 @@ NAMES = {
         ("classifier_score", "classifier score"),
         scaled=True,
     ),
-    "inception": Names(("fid", "FID"), ("kid", "KID"), ("sfid", "sFID"), ("inception_score", "Inception Score")),
+} | {
+    f"inception{way}": Names(
+        (f"fid{key}", f"FID{title}"),
+        (f"kid{key}", f"KID{title}"),
+        (f"sfid{key}", f"sFID{title}"),
+        (f"inception_score{key}", f"Inception Score{title}"),
+    )
+    for way, key, title in (("", "", ""), ("-tf1", "_tf1", " (TensorFlow 1)"), ("-clean", "_clean", " (clean-fid)"))
 }
 
 

@@ -156,12 +156,12 @@ class Statistics:
             UserError: they are not.
         """
         for what, mine, wanted in (
-            ("features", self.network, network.name),
+            ("feature network", self.network, network.name),
             ("preprocessing", self.preprocessing, network.preprocessing),
-            ("weights", self.sha256, network.sha256),
+            ("weights' SHA-256", self.sha256, network.sha256),
         ):
             if mine != wanted:
-                raise UserError(f"{name}: its {what} are {mine!r:.80}, evaluation's are {wanted!r:.80}")
+                raise UserError(f"{name}: its {what} is {mine!r}, not {wanted!r}")
         if images is not None and images != self.images:
             raise UserError(
                 f"{name}: it is of other images (hash {self.images[:12]}) than those to compare with (hash {images[:12]})"
