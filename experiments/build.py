@@ -298,7 +298,11 @@ def _perceptron(config: ConfigDict, train: data.Images) -> metrics.Perceptron:
 
 
 def _published(config: ConfigDict, train: data.Images) -> feature_networks.FeatureNetwork:
-    return feature_networks.load(config.evaluation.features, config.evaluation.feature_weights or None)
+    return feature_networks.load(config.evaluation.features, _path(config.evaluation.feature_weights))
+
+
+def _path(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None
 
 
 FEATURES = {"perceptron": _perceptron} | dict.fromkeys(feature_networks.names(), _published)
@@ -319,8 +323,10 @@ def check_features(config: ConfigDict) -> None:
     published = _choose("evaluation.features", name, FEATURES) is _published
     if weights and not published:
         raise UserError(f"evaluation.feature_weights={weights}: {name} takes none, it is fitted to the training images")
-    if weights and not Path(weights).is_file():
-        raise UserError(f"evaluation.feature_weights={weights}: no such file")
+    for key in ("feature_weights", "statistics"):
+        path = config.evaluation[key]
+        if path and not Path(path).expanduser().is_file():
+            raise UserError(f"evaluation.{key}={path}: no such file")
     if published and not weights and feature_networks.KINDS[name].packaged_file is None:
         raise UserError(
             f"evaluation.features={name!r} needs evaluation.feature_weights: the file "

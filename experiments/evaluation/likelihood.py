@@ -48,12 +48,12 @@ def check(config: ConfigDict) -> None:
             f"evaluation.likelihood_images={number}: bits per dimension are of images of 8 bits, which "
             f"data.source={config.data.source!r} has not; set 0"
         )
-    images = jax.ShapeDtypeStruct((1, size, size, config.data.num_channels), jnp.int32)
-    labels = jax.ShapeDtypeStruct((1,), jnp.int32)
-    try:
-        jax.eval_shape(_bits(config), jax.random.key(0)[None], images, labels, build.abstract_variables(config))
-    except (ValueError, NotImplementedError) as error:
-        raise UserError(f"evaluation.likelihood_images={number} on sde.name={config.sde.name!r}: {error}") from error
+    shape = (size, size, config.data.num_channels)
+    if build.sde(config, config.evaluation.likelihood_t_min).state_shape(shape) != shape:
+        raise UserError(
+            f"evaluation.likelihood_images={number}: the states of sde.name={config.sde.name!r} are more than an image, and "
+            "their density is not the image's; set 0"
+        )
 
 
 def _bits(config: ConfigDict) -> Callable:
