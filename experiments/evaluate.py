@@ -21,6 +21,7 @@ from experiments.evaluation import figures, likelihood
 from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_features, journal_of_samples, weights_hash
 from experiments.evaluation.losses import loss_per_noise_level
 from experiments.evaluation.reference import RealImages, real_images
+from experiments.metrics.statistics import spread
 from experiments.runs import Run
 from experiments.sampler import Sampler
 from experiments.workdir import replace_text
@@ -102,7 +103,7 @@ class Judge:
     def __init__(self, run: Run, dataset: data.Dataset, strategy: Any):
         limit = run.config.evaluation.num_samples
         self._dataset, self._strategy = dataset, strategy
-        self._test, self._train = _first(dataset.test, limit), _first(dataset.train, limit)
+        self._test, self._train = _some(dataset.test, limit), _some(dataset.train, limit)
         self._network = OnAllDevices(build.feature_network(run.config, dataset.train), strategy)
         self._real = real_images(run, dataset, self._network)
         self.sampler = Sampler(run.config, strategy, limit)
@@ -155,7 +156,7 @@ class Judge:
 
     def _bits_per_dim(self, run: Run) -> dict[str, Any]:
         evaluation = run.config.evaluation
-        images = _first(self._dataset.test, evaluation.likelihood_images)
+        images = _some(self._dataset.test, evaluation.likelihood_images)
         figure = likelihood.bits_per_dim(run, images, self._strategy, likelihood.journal_of_bits(run, images))
         return {
             "value": figure.value,
@@ -174,11 +175,11 @@ class Judge:
         journal_of_samples(run, self._network).remove()
         number = run.config.evaluation.likelihood_images
         if number:
-            likelihood.journal_of_bits(run, _first(self._dataset.test, number)).remove()
+            likelihood.journal_of_bits(run, _some(self._dataset.test, number)).remove()
 
 
-def _first(images: data.Images, limit: int) -> data.Images:
-    return images.take(np.arange(min(limit, len(images))))
+def _some(images: data.Images, limit: int) -> data.Images:
+    return images.take(spread(len(images), limit))
 
 
 def _compare(samples: FeatureSet, real: RealImages, network: Any, neighbours: int) -> dict[str, Any]:
@@ -195,8 +196,9 @@ def _compare(samples: FeatureSet, real: RealImages, network: Any, neighbours: in
 
 
 def _memorisation(samples: np.ndarray, real: RealImages, neighbours: int) -> dict[str, Any]:
-    found = figures.find_copies(samples[:neighbours], real.train, real.held_out[:neighbours])
-    floor = figures.find_copies(real.held_out[:neighbours], real.train, real.held_out[:neighbours])
+    held_out = figures.some(real.held_out, neighbours)
+    found = figures.find_copies(samples[:neighbours], real.train, held_out)
+    floor = figures.find_copies(held_out, real.train, held_out)
     return {
         "training_images": len(real.train),
         "samples": figures.values(found),

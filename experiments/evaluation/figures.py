@@ -15,7 +15,7 @@ from experiments.evaluation.features import FeatureSet
 from experiments.metrics.kernel import kernel_distance_and_error, scaled_kernel_distance_and_error
 from experiments.metrics.memorisation import memorisation
 from experiments.metrics.precision_recall import coverage
-from experiments.metrics.statistics import Statistics
+from experiments.metrics.statistics import Statistics, spread
 
 SPREAD = 1.96  # standard errors on each side of an interval of 95 %
 
@@ -132,7 +132,7 @@ def compare(samples: FeatureSet, reference: Statistics, network: Any, neighbours
     found = {named.frechet[0]: _frechet(samples.pool, reference.pool, scale)}
     if samples.spatial is not None and reference.spatial is not None:
         found[named.spatial[0]] = _spatial(samples, reference)
-    few, real = samples.pool[:neighbours], reference.features[:neighbours]
+    few, real = samples.pool[:neighbours], some(reference.features, neighbours)
     if len(real):
         metrics.check_comparable(few, real)
         kernel = scaled_kernel_distance_and_error if named.scaled else kernel_distance_and_error
@@ -148,6 +148,11 @@ def compare(samples: FeatureSet, reference: Statistics, network: Any, neighbours
             "coverage": Figure.of_mean(inside.coverage),
         }
     return found
+
+
+def some(features: np.ndarray, limit: int) -> np.ndarray:
+    """At most `limit` of the features (N, d), evenly spread."""
+    return features[spread(len(features), limit)]
 
 
 def _frechet(features: np.ndarray, reference: metrics.Moments, scale: float) -> Figure:

@@ -12,7 +12,8 @@ import numpy as np
 
 from experiments import build, data
 from experiments.errors import UserError
-from experiments.metrics.statistics import Statistics, compute_statistics, image_hash
+from experiments.evaluation.figures import some
+from experiments.metrics.statistics import Statistics, compute_statistics, image_hash, spread
 from experiments.runs import Run
 
 BLOCK = 1000  # images turned into features at a time
@@ -49,22 +50,24 @@ def real_images(run: Run, dataset: data.Dataset, network: Any) -> RealImages:
     against_training = build.reference(run.config)
     if evaluation.statistics:  # refused before anything slow
         shared = Statistics.load(evaluation.statistics)
-        whole = dataset.train if against_training else dataset.test
-        shared.check(f"evaluation.statistics={evaluation.statistics}", network, image_hash(whole.images))
-    limit = evaluation.num_samples
-    wanted = len(dataset.train) if against_training else max(limit, evaluation.training_images)
-    training = _cached(run, network, "training", dataset.train.images[:wanted], max(limit, evaluation.training_images))
-    held_out = _cached(run, network, "held_out", dataset.test.images[:limit], limit)
+        images = dataset.train if against_training else dataset.test
+        shared.check(f"evaluation.statistics={evaluation.statistics}", network, image_hash(images.images))
+    limit, searched = evaluation.num_samples, evaluation.training_images
+    whole = against_training and not evaluation.statistics
+    wanted = spread(len(dataset.train), len(dataset.train) if whole else max(limit, searched))
+    training = _cached(run, network, "training", dataset.train.take(wanted).images, max(limit, searched))
+    held_out = _cached(run, network, "held_out", dataset.test.take(spread(len(dataset.test), limit)).images, limit)
     reference, other = (training, held_out) if against_training else (held_out, training)
     kinds = ("training", "held-out") if against_training else ("held-out", "training")
     if evaluation.statistics:
         reference = shared
+    real = some(other.features, limit)
     return RealImages(
         reference=reference,
         reference_name=f"{reference.count} {kinds[0]} images",
-        real=other.features[:limit],
-        real_name=f"{min(limit, len(other.features))} {kinds[1]} images",
-        train=training.features[: evaluation.training_images],
+        real=real,
+        real_name=f"{len(real)} {kinds[1]} images",
+        train=some(training.features, searched),
         held_out=held_out.features,
     )
 

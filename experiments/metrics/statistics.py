@@ -29,6 +29,12 @@ VERSION = 1
 KEPT = 10_000  # features kept beside the moments
 
 
+def spread(count: int, limit: int) -> np.ndarray:
+    """The numbers of at most `limit` of `count` things, evenly spread, for data sets are often sorted by class."""
+    kept = min(count, limit)
+    return np.arange(kept) * count // max(kept, 1)
+
+
 class ImageHash:
     """The hash of a set of images, whatever their order and however they are divided into blocks.
 

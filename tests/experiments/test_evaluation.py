@@ -15,7 +15,7 @@ from experiments.errors import RunError, UserError
 from experiments.evaluation import figures, reference
 from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_features, journal_of_samples, weights_hash
 from experiments.evaluation.journal import Journal
-from experiments.metrics.statistics import compute_statistics
+from experiments.metrics.statistics import compute_statistics, spread
 from experiments.parallel import Pmap
 from experiments.workdir import Workdir
 from tests.experiments.tiny import tiny_config
@@ -163,7 +163,7 @@ def test_figures_are_the_metrics():
     """Of Inception's features as they come, each with the number of samples that it is of."""
     samples, real = feature_set(60, 1), statistics(50, 2)
     found = figures.compare(samples, real, Network(), neighbours=40)
-    few, kept = samples.pool[:40], real.features[:40]
+    few, kept = samples.pool[:40], real.features[spread(50, 40)]
     precision, recall = metrics.precision_and_recall(few, kept)
     density, coverage = metrics.density_and_coverage(few, kept)
     assert figures.values(found) == pytest.approx(
@@ -247,22 +247,29 @@ def run_in(folder, **changes):
     return SimpleNamespace(config=tiny_config(**changes), workdir=Workdir(folder))
 
 
+def test_some_are_evenly_spread():
+    np.testing.assert_array_equal(spread(10, 5), [0, 2, 4, 6, 8])
+    np.testing.assert_array_equal(spread(5, 3), [0, 1, 3])
+    np.testing.assert_array_equal(spread(3, 5), [0, 1, 2])
+    assert not len(spread(3, 0)) and not len(spread(0, 3))
+
+
 def test_the_reference_is_the_held_out_images_and_the_floor_others(tmp_path):
-    images = dataset()
+    images, some = dataset(), spread(20, 15)
     real = reference.real_images(run_in(tmp_path, evaluation__num_samples=15), images, Network())
-    np.testing.assert_array_equal(real.reference.features, Network()(images.test.images[:15])["pool"])
-    np.testing.assert_array_equal(real.real, Network()(images.train.images[:15])["pool"])
+    np.testing.assert_array_equal(real.reference.features, Network()(images.test.images[some])["pool"])
+    np.testing.assert_array_equal(real.real, Network()(images.train.images[::2])["pool"])
     np.testing.assert_array_equal(real.train, Network()(images.train.images)["pool"])
     assert (real.reference_name, real.real_name) == ("15 held-out images", "15 training images")
 
 
 def test_the_reference_can_be_all_training_images(tmp_path):
-    images = dataset()
+    images, some = dataset(), spread(20, 15)
     changes = {"evaluation__num_samples": 15, "evaluation__reference": "training", "evaluation__training_images": 4}
     real = reference.real_images(run_in(tmp_path, **changes), images, Network())
     assert (real.reference_name, real.real_name) == ("30 training images", "15 held-out images")
     np.testing.assert_allclose(real.reference.pool.mean, Network()(images.train.images)["pool"].mean(0))
-    np.testing.assert_array_equal(real.real, Network()(images.test.images[:15])["pool"])
+    np.testing.assert_array_equal(real.real, Network()(images.test.images[some])["pool"])
     assert len(real.train) == 4
 
 
