@@ -10,6 +10,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -81,8 +82,7 @@ def sweep_checkpoints(run: Run, dataset: data.Dataset, strategy: Any, metric: st
     candidate, measured = best
     measured |= {"chosen_by": metric, "checkpoints": found}
     _publish(candidate, judge.sampler, measured)
-    for step in steps:
-        judge.clean_up(dataclasses.replace(runs.load_run(run.workdir.path, step), config=run.config))
+    judge.forget()
     others = ", ".join(f"step {row['step']} has {row[metric]:.3f}" for row in found if row["step"] != candidate.step)
     print(
         f"Best of {len(found)} checkpoints by {metric}: step {candidate.step} with {measured['samples'][metric]:.3f}"
@@ -103,6 +103,7 @@ class Judge:
     def __init__(self, run: Run, dataset: data.Dataset, strategy: Any):
         limit = run.config.evaluation.num_samples
         self._dataset, self._strategy = dataset, strategy
+        self._remembered: list[Path] = []
         self._test, self._train = _some(dataset.test, limit), _some(dataset.train, limit)
         self._network = OnAllDevices(build.feature_network(run.config, dataset.train), strategy)
         self._real = real_images(run, dataset, self._network)
@@ -130,7 +131,7 @@ class Judge:
             "feature_network": self._network.name,
         }
         measured |= _compare(samples, self._real, self._network, config.evaluation.neighbours)
-        if len(self._real.train):
+        if len(self._real.train) > 1:
             measured["memorisation"] = _memorisation(samples.pool, self._real, config.evaluation.neighbours)
         if config.evaluation.likelihood_images:
             measured["bits_per_dim"] = self._bits_per_dim(run)
@@ -139,14 +140,15 @@ class Judge:
         return measured
 
     def measure_once(self, run: Run) -> dict[str, Any]:
-        """As `measure`, or what it said before: it is kept until `clean_up`."""
+        """As `measure`, or what it said before: it is kept until `forget`."""
         path = run.workdir.evaluation / f"measured_{self._identity(run)}.json"
+        self._remembered.append(path)
         if path.is_file():
             return json.loads(path.read_text())
         measured = self.measure(run)
         path.parent.mkdir(parents=True, exist_ok=True)
         replace_text(path, json.dumps(measured))
-        self._remove_journals(run)
+        self.clean_up(run)
         return measured
 
     def _identity(self, run: Run) -> str:
@@ -167,15 +169,16 @@ class Judge:
         }
 
     def clean_up(self, run: Run) -> None:
-        """Removes what was kept for the case of an interruption."""
-        self._remove_journals(run)
-        (run.workdir.evaluation / f"measured_{self._identity(run)}.json").unlink(missing_ok=True)
-
-    def _remove_journals(self, run: Run) -> None:
+        """Removes the features of the run's samples, which were kept for the case of an interruption."""
         journal_of_samples(run, self._network).remove()
         number = run.config.evaluation.likelihood_images
         if number:
             likelihood.journal_of_bits(run, _some(self._dataset.test, number)).remove()
+
+    def forget(self) -> None:
+        """Removes what `measure_once` keeps."""
+        for path in self._remembered:
+            path.unlink(missing_ok=True)
 
 
 def _some(images: data.Images, limit: int) -> data.Images:

@@ -4,7 +4,9 @@ The images of a call are let go of with it; of 50,000 samples with 2,048 feature
 """
 
 import hashlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -13,7 +15,6 @@ import numpy as np
 
 from experiments.errors import RunError
 from experiments.evaluation.journal import Journal
-from experiments.metrics import Moments
 from experiments.metrics.feature_networks import check_images
 from experiments.runs import Run
 from experiments.sampler import Sampler
@@ -30,12 +31,12 @@ class FeatureSet:
     Attributes:
         pool: (N, d).
         logits: (N, classes), where the network is a classifier; else None.
-        spatial: moments of the spatial features, where the network has them; else None.
+        spatial: gives the spatial features in blocks (n, s), each time anew, where the network has them; else None.
     """
 
     pool: np.ndarray
     logits: np.ndarray | None
-    spatial: Moments | None
+    spatial: Callable[[], Iterator[np.ndarray]] | None
 
     def __len__(self) -> int:
         return len(self.pool)
@@ -124,10 +125,11 @@ def draw_features(run: Run, sampler: Sampler, network: Any, count: int, journal:
     return FeatureSet(
         pool=journal.column("pool", count),
         logits=journal.column("logits", count) if "logits" in names else None,
-        spatial=_spatial_moments(journal, count) if "spatial" in names else None,
+        spatial=partial(_spatial, journal, count) if "spatial" in names else None,
     )
 
 
-def _spatial_moments(journal: Journal, count: int) -> Moments:
-    parts = ((numbers < count, results["spatial"]) for numbers, results in journal.blocks())
-    return Moments.merge(Moments.of(spatial[kept]) for kept, spatial in parts if kept.any())
+def _spatial(journal: Journal, count: int) -> Iterator[np.ndarray]:
+    for numbers, results in journal.blocks():
+        if (numbers < count).any():
+            yield results["spatial"][numbers < count]

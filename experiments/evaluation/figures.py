@@ -12,6 +12,7 @@ import numpy as np
 from experiments import metrics
 from experiments.errors import UserError
 from experiments.evaluation.features import FeatureSet
+from experiments.metrics.frechet import streamed_frechet_distance
 from experiments.metrics.kernel import kernel_distance_and_error, scaled_kernel_distance_and_error
 from experiments.metrics.memorisation import memorisation
 from experiments.metrics.precision_recall import coverage
@@ -131,7 +132,7 @@ def compare(samples: FeatureSet, reference: Statistics, network: Any, neighbours
     scale = 100 / reference.pool.total_variance if named.scaled else 1.0
     found = {named.frechet[0]: _frechet(samples.pool, reference.pool, scale)}
     if samples.spatial is not None and reference.spatial is not None:
-        found[named.spatial[0]] = _spatial(samples, reference)
+        found[named.spatial[0]] = _spatial(samples, reference.spatial)
     few, real = samples.pool[:neighbours], some(reference.features, neighbours)
     if len(real):
         metrics.check_comparable(few, real)
@@ -160,9 +161,9 @@ def _frechet(features: np.ndarray, reference: metrics.Moments, scale: float) -> 
     return Figure(scale * distance, scale * error, len(features), 0.0)
 
 
-def _spatial(samples: FeatureSet, reference: Statistics) -> Figure:
-    distance = metrics.frechet_distance_of_moments(samples.spatial, reference.spatial)
-    return Figure(distance, np.nan, len(samples), 0.0)
+def _spatial(samples: FeatureSet, reference: metrics.Moments) -> Figure:
+    moments = metrics.Moments.merge(map(metrics.Moments.of, samples.spatial()))
+    return Figure(*streamed_frechet_distance(samples.spatial(), moments, reference), len(samples), 0.0)
 
 
 def find_copies(features: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> dict[str, Figure]:
@@ -188,8 +189,8 @@ def values(figures: dict[str, Figure]) -> dict[str, float]:
 
 
 def intervals(figures: dict[str, Figure]) -> dict[str, list[float]]:
-    """The intervals of those that have one."""
-    return {key: figure.interval for key, figure in figures.items() if np.isfinite(figure.standard_error)}
+    """The ends of their intervals."""
+    return {key: figure.interval for key, figure in figures.items()}
 
 
 def counts(figures: dict[str, Figure]) -> dict[str, int]:

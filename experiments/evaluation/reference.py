@@ -28,7 +28,7 @@ class RealImages:
         reference_name: in words.
         real: features (N, d) of other real images, which are compared with the reference as samples are: the floor.
         real_name: in words.
-        train: features (L, d) of training images, for memorisation; empty where `evaluation.training_images` is 0.
+        train: features (L, d) of training images, for memorisation; none where `evaluation.training_images` is 0.
         held_out: features (M, d) of held-out images.
     """
 

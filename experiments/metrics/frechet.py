@@ -14,10 +14,12 @@ singular values of A B^T as its eigenvalues, so that the last trace is the sum o
 covariances cost no accuracy.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
 from scipy import linalg
 
-from experiments.metrics.moments import Moments
+from experiments.metrics.moments import BLOCK, Moments
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
@@ -54,21 +56,30 @@ def frechet_distance_and_error(features: np.ndarray, b: Moments) -> tuple[float,
     Sources: Jaeckel (1972) and Efron (1982), https://doi.org/10.1137/1.9781611970319, chapter 6, for the jackknife; Rippl,
     Munk and Sturm (2016), https://arxiv.org/abs/1507.04090, theorem 2.1, for the derivative.
     """
-    a = Moments.of(features)
+    blocks = (features[i : i + BLOCK] for i in range(0, len(features), BLOCK))
+    return streamed_frechet_distance(blocks, Moments.of(features), b)
+
+
+def streamed_frechet_distance(blocks: Iterable[np.ndarray], a: Moments, b: Moments) -> tuple[float, float]:
+    """Returns `frechet_distance_and_error` of features that are not all in memory.
+
+    Args:
+        blocks: the features, (n, d) each, which are gone through once.
+        a: their moments, from having gone through them before.
+        b: the moments of the reference.
+    """
     root_a, axes = _root(a.covariance)
     root_b, _ = _root(b.covariance)
     sigma, left = _singular_values(root_a @ root_b.T)
-    distance = _distance(a.mean - b.mean, root_a, root_b, sigma)
+    shift = a.mean - b.mean
     # T = W W^T with W = A^+ P sigma^1/2, where A^+ undoes A on its range.
-    whitening = axes / np.sqrt(np.sum(root_a**2, axis=1))
-    transport = whitening @ (left * np.sqrt(sigma))
-    total = 0.0
-    constant = np.sum(root_a**2) - sigma.sum()
-    for i in range(0, len(features), 1000):
-        u = np.asarray(features[i : i + 1000], np.float64) - a.mean
+    transport = (axes / np.sqrt(np.sum(root_a**2, axis=1))) @ (left * np.sqrt(sigma))
+    constant, total = np.sum(root_a**2) - sigma.sum(), 0.0
+    for block in blocks:
+        u = np.asarray(block, np.float64) - a.mean
         quadratic = np.sum(u**2, axis=1) - np.sum((u @ transport) ** 2, axis=1)
-        total += np.sum((2 * u @ (a.mean - b.mean) + quadratic - constant) ** 2)
-    return distance, float(np.sqrt(total) / len(features))
+        total += np.sum((2 * u @ shift + quadratic - constant) ** 2)
+    return _distance(shift, root_a, root_b, sigma), float(np.sqrt(total) / a.count)
 
 
 def scaled_frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:

@@ -71,9 +71,9 @@ def test_an_interrupted_evaluation_draws_no_sample_twice(tmp_path, capsys):
     assert "32 of 40 samples were drawn before: going on with the other 8" in capsys.readouterr().out
     np.testing.assert_array_equal(found.pool, whole.pool)
     np.testing.assert_array_equal(found.logits, whole.logits)
-    np.testing.assert_array_equal(found.spatial.scatter, whole.spatial.scatter)
+    for blocks in (found.spatial(), whole.spatial()):
+        np.testing.assert_array_equal(np.concatenate(list(blocks)), whole.pool[:, 8:12])
     np.testing.assert_array_equal(found.pool[17] * 255, Sampler.image(17).ravel())
-    assert found.spatial.count == 40
 
 
 def test_fewer_samples_than_the_journal_has(tmp_path):
@@ -81,7 +81,7 @@ def test_fewer_samples_than_the_journal_has(tmp_path):
     draw_features(RUN, Sampler(), Network(), 40, journal)
     sampler = Sampler()
     found = draw_features(RUN, sampler, Network(), 10, journal)
-    assert not sampler.drawn and len(found) == found.spatial.count == 10
+    assert not sampler.drawn and len(found) == sum(map(len, found.spatial())) == 10
 
 
 def test_features_that_are_not_finite_are_named(tmp_path):
@@ -156,7 +156,7 @@ def statistics(count, seed, network=None, keep=1000):
 def feature_set(count, seed):
     images = np.random.default_rng(seed).integers(0, 256, (count, 4, 4, 1), np.uint8) // 2
     features = Network()(images)
-    return FeatureSet(features["pool"], features["logits"], metrics.Moments.of(features["spatial"]))
+    return FeatureSet(features["pool"], features["logits"], lambda: iter(np.array_split(features["spatial"], 3)))
 
 
 def test_figures_are_the_metrics():
@@ -169,7 +169,7 @@ def test_figures_are_the_metrics():
     assert figures.values(found) == pytest.approx(
         {
             "fid": metrics.frechet_distance(samples.pool, real.features),
-            "sfid": metrics.frechet_distance_of_moments(samples.spatial, real.spatial),
+            "sfid": metrics.frechet_distance_and_error(np.concatenate(list(samples.spatial())), real.spatial)[0],
             "kid": metrics.kernel_distance(few, kept),
             "inception_score": metrics.inception_score(samples.logits)[0],
             "precision": precision,
@@ -184,6 +184,9 @@ def test_figures_are_the_metrics():
         "precision": 40, "recall": 40, "density": 40, "coverage": 40,
     }  # fmt: skip
     assert list(found) == [key for key in figures.meanings("inception") if key in found]
+    spatial = np.concatenate(list(samples.spatial()))
+    error = metrics.frechet_distance_and_error(spatial, real.spatial)[1]
+    assert found["sfid"].standard_error == pytest.approx(error)
     for key, (low, high) in figures.intervals(found).items():
         assert low <= found[key].value <= high
     assert figures.intervals(found)["fid"] == pytest.approx(
