@@ -69,7 +69,9 @@ class OnAllDevices:
         if self._apply is None:
             return self._network(images)
         check_images(images)
-        size, parts = self._strategy.num_devices * self._network.batch_size, []
+        share, parts = -(-len(images) // self._strategy.num_devices), []
+        # Powers of two: few images cost little, and few programs are compiled.
+        size = self._strategy.num_devices * min(self._network.batch_size, 1 << (share - 1).bit_length())
         for start in range(0, len(images), size):
             block = images[start : start + size]
             filled = jnp.asarray(np.resize(block, (size, *block.shape[1:])))  # with repeats, which are cut off

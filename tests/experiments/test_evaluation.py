@@ -134,16 +134,19 @@ class DeviceNetwork(Network):
     """Takes two images at a time on each device."""
 
     batch_size, variables = 2, {"scale": np.float32(2)}
+    sizes = ()
 
     def apply(self, variables, images):
+        self.sizes += (len(images),)
         pixels = images.reshape(len(images), -1).astype(np.float32)
         return {"pool": variables["scale"] * pixels, "logits": pixels[:, :1]}
 
 
-@pytest.mark.parametrize("count", [1, 16, 19])
-def test_features_on_all_devices_are_those_of_the_images(count):
-    images = np.stack([Sampler.image(i) for i in range(count)])
-    found = OnAllDevices(DeviceNetwork(), Pmap())(images)
+@pytest.mark.parametrize("count, size", [(1, 1), (16, 2), (35, 2)])
+def test_features_on_all_devices_are_those_of_the_images(count, size):
+    images, network = np.stack([Sampler.image(i) for i in range(count)]), DeviceNetwork()
+    found = OnAllDevices(network, Pmap())(images)
+    assert set(network.sizes) == {size}
     np.testing.assert_array_equal(found["pool"], 2.0 * images.reshape(count, -1))
     np.testing.assert_array_equal(found["logits"], images.reshape(count, -1)[:, :1])
 
