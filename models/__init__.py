@@ -7,6 +7,8 @@ parameters of NCSN's norms, where zero would mean nothing, are the mean over the
 
 A network may have a static method `project(variables)`: training replaces the weights by it at the start and after every
 update.
+
+Networks that only give features of images, to judge samples by, are no part of this list: `models/efficientnet.py`.
 """
 
 import dataclasses

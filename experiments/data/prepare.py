@@ -12,16 +12,19 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from configs import base
 from experiments.data import records
 from experiments.data.records import INDEX, Description, Shard, ShardWriter
-from experiments.data.sources import Wanted, huggingface, read
+from experiments.data.sources import Wanted, huggingface, load, read
 from experiments.data.sources.base import Source, digest, stack_digests
 from experiments.data.sources.huggingface import Stream
 from experiments.errors import UserError
+from experiments.metrics.statistics import compute_statistics
 from experiments.workdir import replace_text
 
 MB = 2**20  # bytes
@@ -39,6 +42,7 @@ def prepare(
     resize: str = "none",
     stream: bool = False,
     shard_mb: int = 256,
+    network: Any = None,
 ) -> Description:
     """Writes a source's images, with its own splits or undivided, to a folder that `arrayrecord:OUT` reads.
 
@@ -50,6 +54,7 @@ def prepare(
         resize: what becomes of images of another size; see `data.resize`.
         stream: read `hf:NAME` from the hub while writing, and store nothing else.
         shard_mb: pixels in a shard, in 2^20 bytes before compression.
+        network: a feature network, in whose features to write statistics for evaluation (`write_statistics`); None: none.
 
     Returns:
         what is in the folder.
@@ -83,6 +88,7 @@ def prepare(
     shape = next(iter(splits.values())).image_shape
     size = max(1, shard_mb * MB // math.prod(shape))
     plan = {"source": source, "stream": stream, "image_shape": shape, "resize": resize, "content": content}
+    plan |= {"features": None if network is None else network.name}
     plan |= {"format": records.FORMAT, "records_per_shard": size}
     with _claimed(out, json.dumps(plan, indent=2)) as folder:
         shards, fingerprints = {}, {}
@@ -92,6 +98,8 @@ def prepare(
                 fingerprints[name] = records.fingerprint(shape, index)
         description = Description(source, shape, resize, class_names, shards, fingerprints)
         description.write(folder)
+        if network is not None:
+            write_statistics(folder, network)
         records.flush(folder)
         folder.replace(out)
     for name in (PLAN, LOCK):
@@ -144,6 +152,30 @@ class _Reading:
             batch = self._part.gather(places)
             yield batch["image"], batch.get("label", np.full(len(places), -1, np.int32)), self._identities[places]
             start += len(places)
+
+
+def write_statistics(folder: Path, network: Any) -> list[Path]:
+    """Writes `training_NETWORK.npz` and `held_out_NETWORK.npz`, for `evaluation.statistics`, into a folder of records.
+
+    They are of the images that `data.source=arrayrecord:FOLDER` trains on and holds out with the default fractions of
+    configs/base.py; evaluation refuses them where others are set.
+    """
+    defaults, shape = base.get_config().data, Description.read(folder).image_shape
+    dataset = load(
+        f"arrayrecord:{folder}",
+        image_size=shape[0],
+        num_channels=shape[2],
+        test_fraction=defaults.test_fraction,
+        validation_fraction=defaults.validation_fraction,
+        memory_gb=0,
+    )
+    block, paths = max(1, BLOCK_BYTES // math.prod(shape)), []
+    for name, part in (("training", dataset.train), ("held_out", dataset.test)):
+        blocks = tqdm(range(0, len(part), block), f"statistics of {name} images", unit=" blocks")
+        pixels = (part.pixels(np.arange(start, min(start + block, len(part)))) for start in blocks)
+        paths.append(folder / f"{name}_{network.name}.npz")
+        compute_statistics(pixels, network).save(paths[-1])
+    return paths
 
 
 def _write_split(

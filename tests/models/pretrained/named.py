@@ -35,3 +35,17 @@ def spread(images: np.ndarray, count: int = 10) -> np.ndarray:
     rng = np.random.default_rng(zlib.crc32(b"points"))
     places = [rng.integers(0, size, count) for size in images.shape]
     return images[tuple(places)]
+
+
+def classifier_weights(shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+    """`named_weights` for a deep network of ReLUs and batch norms, whose activations then neither die out nor grow.
+
+    Kernels are scaled by sqrt(2), stored means are 0.1 normal.
+    """
+    weights = named_weights(shapes)
+    for name, value in weights.items():
+        if value.ndim > 1:
+            weights[name] = value * np.float32(2**0.5)
+        elif name.endswith("running_mean"):
+            weights[name] = value - 1
+    return weights

@@ -1,0 +1,119 @@
+"""The interface of the feature networks, on EfficientNet-lite0: batches, devices, gray images, files and their faults."""
+
+import functools
+import hashlib
+import pickle
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.datasets import load_sample_image
+
+from experiments.errors import UserError
+from experiments.metrics import feature_networks
+from models.efficientnet import EfficientNetLite0
+from models.pretrained import efficientnet, frozen
+
+
+@functools.cache
+def network():
+    return feature_networks.load(batch_size=2)
+
+
+@functools.cache
+def images():
+    """Five different crops of a photograph, 40 x 40."""
+    photograph = load_sample_image("china.jpg")
+    return np.stack([photograph[60 * i : 60 * i + 40, 100 * i : 100 * i + 40] for i in range(5)])
+
+
+@functools.cache
+def features():
+    return network()(images())
+
+
+def test_features_are_the_networks_for_pixels_resized_by_pillow():
+    resized = [Image.fromarray(image).resize((224, 224), Image.Resampling.BICUBIC) for image in images()[:2]]
+    x = (np.stack(resized).astype(np.float32) - 127) / 128
+    expected = jax.jit(EfficientNetLite0().apply)(network().variables, x)
+    assert features().keys() == expected.keys()
+    for name, array in expected.items():
+        np.testing.assert_allclose(features()[name][:2], array, atol=1e-4 * np.std(array))
+
+
+def test_a_last_batch_that_is_not_full_counts_each_image_once():
+    assert {name: array.shape for name, array in features().items()} == {
+        "pool": (5, 1280),
+        "spatial": (5, 1372),
+        "logits": (5, 1000),
+    }
+    alone = network()(images()[4:])
+    for name, size in network().dimensions().items():
+        assert alone[name].shape == (1, size) and alone[name].dtype == np.float32
+        np.testing.assert_allclose(alone[name][0], features()[name][4], atol=1e-5 * np.std(alone[name]))
+
+
+def test_all_devices_give_what_one_gives():
+    devices = jax.devices()[:2]
+    mapped = jax.pmap(network().apply, devices=devices, in_axes=(None, 0))(
+        network().variables, images()[:4].reshape(2, 2, 40, 40, 3)
+    )
+    for name, array in mapped.items():
+        expected = features()[name][:4]
+        np.testing.assert_allclose(np.reshape(array, expected.shape), expected, atol=1e-5 * np.std(expected))
+
+
+def test_a_gray_image_is_one_of_three_equal_channels():
+    gray, shown = images()[:2, ..., :1], feature_networks.rgb(images()[:2, ..., :1])
+    np.testing.assert_array_equal(shown, np.concatenate([gray] * 3, axis=-1))
+    np.testing.assert_array_equal(feature_networks.rgb(images()), images())
+    assert jax.eval_shape(network().apply, network().variables, gray)["pool"].shape == (2, 1280)
+
+
+def test_weights_are_identified_by_their_hash(tmp_path):
+    data = efficientnet.packaged_file().read_bytes()
+    assert network().sha256 == hashlib.sha256(data).hexdigest() and network().as_published is True
+    safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    safetensors.save_file(frozen.tensors(efficientnet.packaged_file()), tmp_path / "same.safetensors")
+    other = feature_networks.load("efficientnet-lite0", tmp_path / "same.safetensors")
+    assert other.sha256 != network().sha256 and other.as_published is False
+    jax.tree.map(np.testing.assert_array_equal, other.variables, network().variables)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        np.zeros((2, 8, 8, 3)),
+        np.zeros((2, 8, 8, 2), np.uint8),
+        np.zeros((8, 8, 3), np.uint8),
+        np.zeros((0, 8, 8, 3), np.uint8),
+    ],
+    ids=lambda array: f"{array.dtype} {array.shape}",
+)
+def test_other_images_are_refused(wrong):
+    with pytest.raises(UserError, match=r"features need images uint8 \(N, H, W, 1 or 3\), N at least 1; these are "):
+        network()(wrong)
+
+
+def test_faults_of_name_and_file_are_one_line(tmp_path):
+    with pytest.raises(UserError, match=r"features='efficientnet' is unknown: .*did you mean 'efficientnet-lite0'"):
+        feature_networks.load("efficientnet")
+    path = tmp_path / "weights.pth"
+    with pytest.raises(UserError, match=f"efficientnet-lite0: cannot read weights from {path}: No such file"):
+        feature_networks.load("efficientnet-lite0", path)
+    path.write_bytes(pickle.dumps({"_fc.bias": print}))
+    with pytest.raises(UserError, match=f"{path}: it asks for builtins.print"):
+        feature_networks.load("efficientnet-lite0", path)
+    path.write_bytes(pickle.dumps([1, 2]))
+    with pytest.raises(UserError, match=f"{path}: it holds no tensors by name"):
+        feature_networks.load("efficientnet-lite0", path)
+    path.write_bytes(pickle.dumps({"epoch": 3, "_fc.bias": np.zeros(1000)}))
+    with pytest.raises(UserError, match=f"{path}: not tensors: epoch"):
+        feature_networks.load("efficientnet-lite0", path)
+
+
+def test_a_package_that_is_not_installed_is_named(monkeypatch):
+    monkeypatch.setattr(efficientnet, "PACKAGE", "no_such_package")
+    with pytest.raises(UserError, match="is not installed: pip install no-such-package"):
+        feature_networks.load()
