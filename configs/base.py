@@ -87,7 +87,7 @@ def get_config() -> ConfigDict:
 
     # The images. They are uint8 at the source, and [-1, 1] for the model.
     config.data = data = ConfigDict()
-    data.source = "digits"  # digits, npz:PATH, folder:PATH
+    data.source = "digits"  # digits, npz:PATH, folder:PATH, hf:NAME, arrayrecord:PATTERN
     data.resize = "none"  # images of another size: none (refused), center_crop (cropped and resized to image_size)
     data.image_size = 32  # height and width, in pixels
     data.num_channels = 3
@@ -164,9 +164,21 @@ def get_config() -> ConfigDict:
 
     # What `evaluate` measures on the EMA model.
     config.evaluation = evaluation = ConfigDict()
-    evaluation.num_samples = 5_000  # drawn, and at most so many real images to compare with
+    evaluation.num_samples = 5_000  # drawn, and at most so many held-out images to compare with
+    # In whose features images are compared: perceptron (fitted to the training images), efficientnet-lite0, inception,
+    # inception-tf1, inception-clean (their Frechet distance is the FID), dinov2-vits14, dinov2-vitb14, dinov2-vitl14
+    evaluation.features = "perceptron"
+    evaluation.feature_weights = ""  # the publisher's file of them; efficientnet-lite0's come with an installed package
+    evaluation.reference = "held_out"  # what samples are compared with: held_out, training (all; as is published)
+    evaluation.statistics = ""  # file of the reference's statistics, which runs can share; empty computes them
+    evaluation.neighbours = 10_000  # samples, and real images, compared pair by pair; time grows with the square
+    evaluation.training_images = 50_000  # searched for what samples are copies of; 0 does not search
     evaluation.noise_levels = 10  # levels of the held-out loss, even in log-SNR
     evaluation.t_min = 1e-3  # smallest time of the held-out loss
+    evaluation.likelihood_images = 0  # held-out images whose bits per dimension are measured
+    evaluation.likelihood_t_min = 1e-5  # time at which their density is taken
+    evaluation.likelihood_probes = 1  # of the divergence's estimate (Hutchinson)
+    evaluation.likelihood_tolerance = 1e-5  # of the ODE's steps, relative and absolute
     evaluation.seed = 1_000_000  # of the samples; other than what people pass to `sample`
 
     config.parallel = parallel = ConfigDict()

@@ -7,6 +7,7 @@ Each function makes one thing from the sections of a config and raises `UserErro
 import inspect
 import zlib
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -16,9 +17,10 @@ from ml_collections import ConfigDict
 
 import models
 import sde_lib
-from experiments import averaging, data, state
+from experiments import averaging, data, metrics, state
 from experiments.data.augmentation import augment
 from experiments.errors import UserError, unknown_name
+from experiments.metrics import feature_networks
 from experiments.parallel import STRATEGIES
 from sde_lib.randomness import fold_in
 
@@ -317,6 +319,53 @@ def method(config: ConfigDict) -> sde_lib.Method:
 def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
     """The sampling method's time grid, (steps + 1,)."""
     return _choose("sampling.times", config.sampling.times, TIME_GRIDS)(process, config.sampling)
+
+
+def _perceptron(config: ConfigDict, train: data.Images) -> metrics.Perceptron:
+    return metrics.Perceptron(metrics.fit_features(train))
+
+
+def _published(config: ConfigDict, train: data.Images) -> feature_networks.FeatureNetwork:
+    return feature_networks.load(config.evaluation.features, _path(config.evaluation.feature_weights))
+
+
+def _path(text: str) -> Path | None:
+    return Path(text).expanduser() if text else None
+
+
+FEATURES = {"perceptron": _perceptron} | dict.fromkeys(feature_networks.names(), _published)
+
+
+def feature_network(config: ConfigDict, train: data.Images) -> Any:
+    """The network in whose features samples are compared; the perceptron is fitted to the training images.
+
+    Raises:
+        UserError: the name is unknown, or the weights are missing, or of another network.
+    """
+    return _choose("evaluation.features", config.evaluation.features, FEATURES)(config, train)
+
+
+def check_features(config: ConfigDict) -> None:
+    """Raises `UserError` where `feature_network` or `reference` cannot work; reads no weights."""
+    name, weights = config.evaluation.features, config.evaluation.feature_weights
+    published = _choose("evaluation.features", name, FEATURES) is _published
+    if weights and not published:
+        raise UserError(f"evaluation.feature_weights={weights}: {name} takes none, it is fitted to the training images")
+    for key in ("feature_weights", "statistics"):
+        path = config.evaluation[key]
+        if path and not Path(path).expanduser().is_file():
+            raise UserError(f"evaluation.{key}={path}: no such file")
+    if published and not weights and feature_networks.KINDS[name].packaged_file is None:
+        raise UserError(
+            f"evaluation.features={name!r} needs evaluation.feature_weights: the file "
+            f"{feature_networks.KINDS[name].published_as}"
+        )
+    reference(config)
+
+
+def reference(config: ConfigDict) -> bool:
+    """Whether samples are compared with the training images rather than the held-out ones."""
+    return _choose("evaluation.reference", config.evaluation.reference, {"training": True, "held_out": False})
 
 
 def learning_rate(config: ConfigDict) -> optax.Schedule:

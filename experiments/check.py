@@ -7,13 +7,15 @@ import sde_lib
 from experiments import build
 from experiments.data import augmentation
 from experiments.errors import UserError
+from experiments.evaluation import likelihood
 
 # These must be more than 0, where they are among the keys: networks and processes differ in theirs.
 POSITIVE = (
     "data.batch_size", "data.image_size", "data.num_channels", "training.num_steps", "training.steps_per_call",
     "training.checkpoint_every", "training.keep_checkpoints", "training.log_every", "training.sample_every",
     "sampling.steps", "sampling.batch_size", "sampling.corrector_steps", "evaluation.num_samples",
-    "evaluation.noise_levels", "optim.lr", "parameterization.sigma_data", "sampling.t_min", "training.t_min",
+    "evaluation.noise_levels", "evaluation.neighbours", "evaluation.likelihood_t_min", "evaluation.likelihood_probes",
+    "evaluation.likelihood_tolerance", "optim.lr", "parameterization.sigma_data", "sampling.t_min", "training.t_min",
     "evaluation.t_min", "loss.snr_gamma", "loss.log_sigma_std", "loss.logit_std", "sde.t_max", "sde.sigma_min",
     "sampling.snr", "sampling.rho", "model.channels", "loss.uncertainty_channels", "sde.beta", "sde.mass",
     "training.ema_half_life", "optim.decay_steps", "data.worker_timeout",
@@ -36,6 +38,11 @@ def check(config: ConfigDict) -> None:
             f"sampling.label={config.sampling.label}: the classes are 0 to {config.model.num_classes - 1}; "
             "-1 takes each in turn"
         )
+    for key in ("training_images", "likelihood_images"):
+        if config.evaluation[key] < 0:
+            raise UserError(
+                f"evaluation.{key}={config.evaluation[key]}: must be at least 0, which measures nothing of it"
+            )
     if config.training.ema_ramp < 0:
         raise UserError(f"training.ema_ramp={config.training.ema_ramp}: must be at least 0, which is no ramp")
     if not 0 <= config.training.class_dropout <= 1:
@@ -47,6 +54,8 @@ def check(config: ConfigDict) -> None:
     _check_data(config)
     build.abstract_variables(config)
     build.loss(config), build.optimizer(config), build.ema(config), build.parallel(config)
+    build.check_features(config)
+    likelihood.check(config)
     _check_sampling(config)
 
 

@@ -44,6 +44,10 @@ class Checkpoints:
         """The step of the newest complete checkpoint."""
         return self._manager.latest_step()
 
+    def all_steps(self) -> list[int]:
+        """The steps of the complete checkpoints, in order."""
+        return sorted(self._manager.all_steps())
+
     def save(self, state: TrainState, data_iterator: grain.DatasetIterator) -> None:
         """Starts saving; returns before it is written. A step already saved is left alone.
 
@@ -101,20 +105,21 @@ class Checkpoints:
         )
         return restored.state.replace(ema=restored.ema)
 
-    def restore_ema(self, abstract: Any) -> Any:
-        """The newest checkpoint's EMA weights, of the shapes and dtypes of `abstract`.
+    def restore_ema(self, abstract: Any, step: int | None = None) -> Any:
+        """The EMA weights of a checkpoint (None is the newest), of the shapes and dtypes of `abstract`.
 
         Raises:
             UserError: the checkpoint is of another network.
         """
-        return self._restore(ema=ocp.args.StandardRestore(_on_first_device(abstract))).ema
+        return self._restore(step, ema=ocp.args.StandardRestore(_on_first_device(abstract))).ema
 
-    def _restore(self, **items: Any) -> Any:
+    def _restore(self, step: int | None = None, **items: Any) -> Any:
+        step = self.latest_step() if step is None else step
         try:
-            return self._manager.restore(self.latest_step(), args=ocp.args.Composite(**items))
+            return self._manager.restore(step, args=ocp.args.Composite(**items))
         except ValueError as error:
             raise UserError(
-                f"the checkpoint of step {self.latest_step()} in {self.folder} does not fit the config: another network "
+                f"the checkpoint of step {step} in {self.folder} does not fit the config: another network "
                 f"or optimizer made it ({' '.join(str(error).split())[:200]} ...)"
             ) from error
 

@@ -1,59 +1,33 @@
-"""Judging a run: the held-out loss at each noise level, and distances between samples and held-out images.
+"""Judging a run: distances between samples and real images, copies of training images, and the loss at each noise level.
 
-Each figure stands beside its floor: the training images, compared with the held-out ones in the same way. Samples cannot
-be expected to come closer to the held-out images than other real images do.
+    samples -> features, kept as they are made -> figures -> metrics.json, report.html
+
+Each figure stands beside its floor: other real images, compared with the same reference in the same way. Samples cannot be
+expected to come closer to the reference than these do. An evaluation that was stopped goes on where it was.
 """
 
+import dataclasses
+import hashlib
 import json
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, data, metrics, pictures, report
+from experiments import build, data, pictures, report, runs
+from experiments.checkpoint import Checkpoints
+from experiments.errors import unknown_name
+from experiments.evaluation import figures, likelihood
+from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_features, journal_of_samples, weights_hash
+from experiments.evaluation.losses import loss_per_noise_level
+from experiments.evaluation.reference import RealImages, real_images
+from experiments.metrics.statistics import spread
 from experiments.runs import Run
 from experiments.sampler import Sampler
 from experiments.workdir import replace_text
 
-BATCH = 256  # images at once for the held-out loss
 STRIP = (8, 12)  # images and times in the picture of noise becoming images
-
-
-def loss_per_noise_level(run: Run, images: data.Images) -> list[dict[str, float]]:
-    """The mean squared error of the predicted noise (per pixel; 1 is no better than guessing 0) at even log-SNRs.
-
-    It is the noise of y = x_0 + noise_to_signal noise, which is all that any process's state says of the data, so the
-    figures of processes can be compared.
-
-    Times, noise and images are the same in every evaluation, so that figures can be compared.
-    """
-    evaluation = run.config.evaluation
-    denoiser = build.denoiser(run.config, run.variables, evaluation.t_min)
-    sde = denoiser.sde
-
-    @jax.jit
-    def errors(denoiser, x0, t, places):
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(evaluation.seed), places)
-        noise = jax.vmap(lambda key: jax.random.normal(key, denoiser.sde.state_shape(x0.shape[1:])))(keys)
-        error = denoiser(denoiser.sde.perturb(x0, noise, t), t) - x0
-        return jnp.square(error / denoiser.sde.noise_to_signal(t)).mean((1, 2, 3))
-
-    x0 = np.asarray(run.transform.forward(images.images))
-    rows = []
-    for log_snr in np.linspace(float(sde.log_snr(sde.t_max)), float(sde.log_snr(sde.t_min)), evaluation.noise_levels):
-        t = sde.time_at_log_snr(jnp.float32(log_snr))
-        total = 0.0
-        for start in range(0, len(images), BATCH):
-            places = np.arange(start, start + BATCH) % len(images)  # the last batch is filled up, and cut again
-            labels = None if images.labels is None else jnp.asarray(images.labels[places])
-            conditioned = denoiser.replace(condition=build.condition(run.config, labels))
-            values = errors(conditioned, x0[places], t, places)
-            total += float(values[: len(images) - start].sum())
-        rows.append(
-            {"log_snr": float(log_snr), "noise_to_signal": float(sde.noise_to_signal(t)), "loss": total / len(images)}
-        )
-    return rows
 
 
 def evaluate_run(run: Run, dataset: data.Dataset, strategy: Any) -> dict[str, Any]:
@@ -63,41 +37,191 @@ def evaluate_run(run: Run, dataset: data.Dataset, strategy: Any) -> dict[str, An
         what `metrics.json` holds.
 
     Raises:
+        UserError: the feature network or the statistics of the reference cannot be had, or are of other images.
         RunError: a sample is not finite.
     """
-    config, limit = run.config, run.config.evaluation.num_samples
-    test, train = _first(dataset.test, limit), _first(dataset.train, limit)
-    sampler = Sampler(config, strategy, limit)
-    samples = sampler(run.variables, limit, config.evaluation.seed, progress=True)
-    features = metrics.fit_features(dataset.train)
-    reference = features(test.images)
-    measured = {
-        "step": run.step,
-        "sampling": {
-            "sde": config.sde.name,
-            "method": config.sampling.method,
-            "steps": config.sampling.steps,
-            "evaluations": sampler.nfe,
-            "num_samples": limit,
-            "seed": config.evaluation.seed,
-        },
-        "features": features.name,
-        "reference": f"{len(test)} held-out images",
-        "samples": metrics.compare(features(samples), reference),
-        "real": {"images": f"{len(train)} training images"} | metrics.compare(features(train.images), reference),
-        "held_out_loss": loss_per_noise_level(run, test),
-        "training_loss": loss_per_noise_level(run, train),
-    }
-    replace_text(run.workdir.metrics, json.dumps(measured, indent=2) + "\n")
-    pictures.save(run.workdir.strip, _strip(run, sampler), config.data.image_size)
-    report.write(run.workdir)
-    print(report.summary(measured))
-    print(f"Samples over training: {run.workdir.samples}\nReport: {run.workdir.report}")
+    judge = Judge(run, dataset, strategy)
+    measured = judge.measure(run)
+    _publish(run, judge.sampler, measured)
+    judge.clean_up(run)
     return measured
 
 
-def _first(images: data.Source, limit: int) -> data.Images:
-    return images.take(np.arange(min(limit, len(images)))).in_memory()
+def sweep_checkpoints(run: Run, dataset: data.Dataset, strategy: Any, metric: str | None = None) -> dict[str, Any]:
+    """Measures every kept checkpoint; `metrics.json` and the report are then of the best one, which is printed.
+
+    Args:
+        run: the newest checkpoint, with the config to measure by.
+        dataset, strategy: as of `evaluate_run`.
+        metric: the key of a figure of the samples; None is the first, the Frechet distance.
+
+    Returns:
+        what `metrics.json` holds; `checkpoints` has the figures of all.
+
+    Raises:
+        UserError: there is no such metric; or as `evaluate_run`.
+    """
+    network = run.config.evaluation.features
+    known = figures.meanings(network)
+    metric = next(iter(known)) if metric is None else metric
+    if metric not in known:
+        raise unknown_name("--metric", metric, known)
+    judge = Judge(run, dataset, strategy)
+    with Checkpoints(run.workdir.checkpoints, run.config.training.keep_checkpoints) as checkpoints:
+        steps = checkpoints.all_steps()
+    best, found = None, []
+    for step in steps:
+        candidate = dataclasses.replace(runs.load_run(run.workdir.path, step), config=run.config)
+        print(f"Checkpoint of step {step}:")
+        measured = judge.measure_once(candidate)
+        if metric not in measured["samples"]:
+            raise unknown_name("--metric", metric, measured["samples"])
+        found.append({"step": step, **measured["samples"]})
+        if best is None or figures.is_better(network, metric, found[-1][metric], best[1]["samples"][metric]):
+            best = candidate, measured
+    candidate, measured = best
+    measured |= {"chosen_by": metric, "checkpoints": found}
+    _publish(candidate, judge.sampler, measured)
+    judge.forget()
+    others = ", ".join(f"step {row['step']} has {row[metric]:.3f}" for row in found if row["step"] != candidate.step)
+    print(
+        f"Best of {len(found)} checkpoints by {metric}: step {candidate.step} with {measured['samples'][metric]:.3f}"
+        + (f" ({others})" if others else "")
+    )
+    return measured
+
+
+class Judge:
+    """Measures models of one experiment: what does not depend on the weights is made once.
+
+    Args:
+        run: a run of the experiment.
+        dataset: its images.
+        strategy: the mapping over devices.
+    """
+
+    def __init__(self, run: Run, dataset: data.Dataset, strategy: Any):
+        limit = run.config.evaluation.num_samples
+        self._dataset, self._strategy = dataset, strategy
+        self._remembered: list[Path] = []
+        self._test, self._train = _some(dataset.test, limit), _some(dataset.train, limit)
+        self._network = OnAllDevices(build.feature_network(run.config, dataset.train), strategy)
+        self._real = real_images(run, dataset, self._network)
+        self.sampler = Sampler(run.config, strategy, limit)
+
+    def measure(self, run: Run) -> dict[str, Any]:
+        """All that `metrics.json` holds.
+
+        Raises:
+            RunError: a sample is not finite.
+        """
+        config, limit = run.config, run.config.evaluation.num_samples
+        journal = journal_of_samples(run, self._network)
+        samples = draw_features(run, self.sampler, self._network, limit, journal)
+        measured = {
+            "step": run.step,
+            "sampling": {
+                "sde": config.sde.name,
+                "method": config.sampling.method,
+                "steps": config.sampling.steps,
+                "evaluations": self.sampler.nfe,
+                "num_samples": limit,
+                "seed": config.evaluation.seed,
+            },
+            "feature_network": self._network.name,
+        }
+        measured |= _compare(samples, self._real, self._network, config.evaluation.neighbours)
+        if len(self._real.train) > 1:
+            measured["memorisation"] = _memorisation(samples.pool, self._real, config.evaluation.neighbours)
+        if config.evaluation.likelihood_images:
+            measured["bits_per_dim"] = self._bits_per_dim(run)
+        measured["held_out_loss"] = loss_per_noise_level(run, self._test)
+        measured["training_loss"] = loss_per_noise_level(run, self._train)
+        return measured
+
+    def measure_once(self, run: Run) -> dict[str, Any]:
+        """As `measure`, or what it said before: it is kept until `forget`."""
+        path = run.workdir.evaluation / f"measured_{self._identity(run)}.json"
+        self._remembered.append(path)
+        if path.is_file():
+            return json.loads(path.read_text())
+        measured = self.measure(run)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        replace_text(path, json.dumps(measured))
+        self.clean_up(run)
+        return measured
+
+    def _identity(self, run: Run) -> str:
+        real = self._real.reference
+        identity = [run.config.to_json_best_effort(sort_keys=True), run.step, weights_hash(run.variables), real.images]
+        return hashlib.sha256(json.dumps([*identity, self._network.sha256]).encode()).hexdigest()[:16]
+
+    def _bits_per_dim(self, run: Run) -> dict[str, Any]:
+        evaluation = run.config.evaluation
+        images = _some(self._dataset.test, evaluation.likelihood_images)
+        figure = likelihood.bits_per_dim(run, images, self._strategy, likelihood.journal_of_bits(run, images))
+        return {
+            "value": figure.value,
+            "standard_error": figure.standard_error,
+            "interval": figure.interval,
+            "images": figure.count,
+            "t_min": evaluation.likelihood_t_min,
+        }
+
+    def clean_up(self, run: Run) -> None:
+        """Removes the features of the run's samples, which were kept for the case of an interruption."""
+        journal_of_samples(run, self._network).remove()
+        number = run.config.evaluation.likelihood_images
+        if number:
+            likelihood.journal_of_bits(run, _some(self._dataset.test, number)).remove()
+
+    def forget(self) -> None:
+        """Removes what `measure_once` keeps."""
+        for path in self._remembered:
+            path.unlink(missing_ok=True)
+
+
+def _some(images: data.Source, limit: int) -> data.Images:
+    return images.take(spread(len(images), limit)).in_memory()
+
+
+def _compare(samples: FeatureSet, real: RealImages, network: Any, neighbours: int) -> dict[str, Any]:
+    found = figures.compare(samples, real.reference, network, neighbours)
+    floor = figures.compare(FeatureSet(real.real, None, None), real.reference, network, neighbours)
+    return {
+        "features": network.description,
+        "reference": real.reference_name,
+        "samples": figures.values(found),
+        "real": {"images": real.real_name} | figures.values(floor),
+        "intervals": _both(figures.intervals, samples=found, real=floor),
+        "counts": _both(figures.counts, samples=found, real=floor),
+    }
+
+
+def _memorisation(samples: np.ndarray, real: RealImages, neighbours: int) -> dict[str, Any]:
+    held_out = figures.some(real.held_out, neighbours)
+    found = figures.find_copies(samples[:neighbours], real.train, held_out)
+    floor = figures.find_copies(held_out, real.train, held_out)
+    return {
+        "training_images": len(real.train),
+        "samples": figures.values(found),
+        "held_out": figures.values(floor),
+        "intervals": _both(figures.intervals, samples=found, held_out=floor),
+        "counts": _both(figures.counts, samples=found, held_out=floor),
+    }
+
+
+def _both(view: Callable, **sets: dict[str, figures.Figure]) -> dict[str, Any]:
+    return {name: view(found) for name, found in sets.items()}
+
+
+def _publish(run: Run, sampler: Sampler, measured: dict[str, Any]) -> None:
+    """Writes `metrics.json`, the strip and the report, and prints the figures."""
+    replace_text(run.workdir.metrics, json.dumps(measured, indent=2) + "\n")
+    pictures.save(run.workdir.strip, _strip(run, sampler), run.config.data.image_size)
+    report.write(run.workdir)
+    print(report.summary(measured))
+    print(f"Samples over training: {run.workdir.samples}\nReport: {run.workdir.report}")
 
 
 def _strip(run: Run, sampler: Sampler) -> np.ndarray:

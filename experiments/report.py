@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from experiments import history
+from experiments.evaluation import figures
 from experiments.workdir import Workdir, replace_text
 
 MAX_GRIDS = 4  # on the page; all are in samples/
@@ -81,33 +82,93 @@ def _table(header: list[str], rows: list[list[str]]) -> str:
     return f"<table><tr>{head}</tr>{body}</table>"
 
 
-# Name and meaning of each figure of `metrics.compare`.
-FIGURES = {
-    "frechet_distance": ("Frechet distance", "less is better"),
-    "kernel_distance": ("kernel distance", "less is better"),
-    "precision": ("precision", "samples that look real"),
-    "recall": ("recall", "real images that are covered"),
-}
+def _rows(measured: dict[str, Any]) -> list[list[str]]:
+    """Title, meaning, figure, interval, count and floor of each figure that was taken of the samples."""
+    rows = []
+    for key, (title, meaning) in figures.meanings(measured.get("feature_network", "perceptron")).items():
+        if key in measured["samples"]:
+            sure = _interval(measured.get("intervals", {}).get("samples", {}).get(key))
+            count = measured.get("counts", {}).get("samples", {}).get(key)
+            floor = measured["real"].get(key)
+            rows.append([title, meaning, f"{measured['samples'][key]:.3f}", sure, _number(count), _number(floor)])
+    return rows
+
+
+def _interval(ends: list[float] | None) -> str:
+    return f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return ""
+    return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
 def summary(measured: dict[str, Any]) -> str:
-    """The figures as a small table in text: samples beside real images."""
-    lines = [f"{'':18}{'samples':>10}{'real':>10}   (against {measured['reference']})"]
-    for key, (name, _) in FIGURES.items():
-        lines.append(f"{name:18}{measured['samples'][key]:10.3f}{measured['real'][key]:10.3f}")
+    """The figures as a small table in text: samples, with their 95 % intervals, beside real images."""
+    rows = _rows(measured)
+    width = max(len(row[0]) for row in rows) + 2
+    lines = [f"{'':{width}}{'samples':>10}{'95 %':>20}{'real':>10}   (against {measured['reference']})"]
+    lines += [f"{title:{width}}{value:>10}{sure:>20}{floor:>10}" for title, _, value, sure, _, floor in rows]
+    if "memorisation" in measured:
+        found = measured["memorisation"]
+        for key, (title, _) in figures.MEMORISATION.items():
+            lines.append(
+                f"{title}: {found['samples'][key]:.3f} of samples, {found['held_out'][key]:.3f} of held-out images"
+            )
+    if "bits_per_dim" in measured:
+        bits = measured["bits_per_dim"]
+        lines.append(
+            f"bits per dimension: {bits['value']:.3f} +- {bits['standard_error']:.3f} ({bits['images']:,} images)"
+        )
     return "\n".join(lines)
 
 
 def _figures(measured: dict[str, Any]) -> str:
-    rows = [
-        [f"{name} ({meaning})", f"{measured['samples'][key]:.3f}", f"{measured['real'][key]:.3f}"]
-        for key, (name, meaning) in FIGURES.items()
-    ]
+    rows = [[f"{title} ({meaning})", *rest] for title, meaning, *rest in _rows(measured)]
     note = (
         f"{measured['sampling']['num_samples']:,} samples, and {measured['real']['images']}, each against "
         f"{measured['reference']}. Features: {measured['features']}"
     )
-    return _table(["", "samples", "real images"], rows) + f"<p>{html.escape(note)}</p>"
+    page = _table(["", "samples", "95 % interval", "of", "real images"], rows) + f"<p>{html.escape(note)}</p>"
+    return page + _memorisation(measured) + _bits_per_dim(measured) + _checkpoints(measured)
+
+
+def _memorisation(measured: dict[str, Any]) -> str:
+    if "memorisation" not in measured:
+        return ""
+    found = measured["memorisation"]
+    rows = [
+        [
+            f"{title} ({meaning})",
+            f"{found['samples'][key]:.3f}",
+            _interval(found["intervals"]["samples"][key]),
+            f"{found['counts']['samples'][key]:,}",
+            f"{found['held_out'][key]:.3f}",
+        ]
+        for key, (title, meaning) in figures.MEMORISATION.items()
+    ]
+    note = f"Nearest of {found['training_images']:,} training images, in the same features."
+    return _table(["Copies", "samples", "95 % interval", "of", "held-out images"], rows) + f"<p>{note}</p>"
+
+
+def _bits_per_dim(measured: dict[str, Any]) -> str:
+    if "bits_per_dim" not in measured:
+        return ""
+    bits = measured["bits_per_dim"]
+    return (
+        f"<p>Bits per dimension of {bits['images']:,} held-out images, at most: {bits['value']:.3f} "
+        f"(standard error {bits['standard_error']:.3f}; 95 % {_interval(bits['interval'])}; t_min {bits['t_min']:g}).</p>"
+    )
+
+
+def _checkpoints(measured: dict[str, Any]) -> str:
+    if "checkpoints" not in measured:
+        return ""
+    metric = measured["chosen_by"]
+    rows = [[f"step {row['step']:,}", f"{row[metric]:.3f}"] for row in measured["checkpoints"]]
+    note = f"The figures are those of step {measured['step']:,}, the best of these by {metric}."
+    return _table(["Checkpoint", metric], rows) + f"<p>{html.escape(note)}</p>"
 
 
 def _levels(measured: dict[str, Any]) -> str:

@@ -59,8 +59,8 @@ def read_config(path: str | Path) -> ConfigDict:
     return config
 
 
-def load_run(path: str | Path) -> Run:
-    """Opens the newest checkpoint in a run's folder.
+def load_run(path: str | Path, step: int | None = None) -> Run:
+    """Opens a checkpoint in a run's folder: that of `step`, by default the newest.
 
     In a notebook:
 
@@ -73,6 +73,6 @@ def load_run(path: str | Path) -> Run:
     """
     workdir, config = Workdir(Path(path)), read_config(path)
     with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
-        variables = checkpoints.restore_ema(build.abstract_variables(config))
-        step = checkpoints.latest_step()
+        step = checkpoints.latest_step() if step is None else step
+        variables = checkpoints.restore_ema(build.abstract_variables(config), step)
     return Run(workdir, config, step, variables)

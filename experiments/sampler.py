@@ -4,6 +4,7 @@ Sample i depends on the seed and i alone: its key is fold_in(key(seed), i). The 
 are thrown away, so every call has the same shape.
 """
 
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -67,22 +68,43 @@ class Sampler:
         Raises:
             RunError: a sample is not finite.
         """
-        images = []
-        with tqdm(total=num_samples, unit="img", desc="sampling", disable=not progress) as bar:
-            for start in range(0, num_samples, self._batch_size):
-                keys, labels = self.keys_and_labels(np.arange(start, start + self._batch_size), seed)
-                drawn = self._draw(self._strategy.shard(keys), self._strategy.shard(labels), variables)
-                drawn = np.asarray(self._strategy.gather(drawn))[: num_samples - start]
-                self._require_finite(drawn, start)
-                images.append(build.transform(self._config).inverse(drawn))
-                bar.update(len(drawn))
-        return np.concatenate(images)
+        drawn = self.blocks(variables, np.arange(num_samples), seed, progress=progress)
+        return np.concatenate([images for _, images in drawn])
 
-    def _require_finite(self, drawn: np.ndarray, start: int) -> None:
+    def blocks(
+        self, variables: Any, indices: np.ndarray, seed: int, *, progress: bool = False
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Draws the samples with these numbers call by call: (their numbers, the images of one call).
+
+        The devices draw the next call while the caller works on this one.
+
+        Raises:
+            RunError: a sample is not finite.
+        """
+        pending = None
+        with tqdm(total=len(indices), unit="img", desc="sampling", disable=not progress) as bar:
+            for start in range(0, len(indices), self._batch_size):
+                asked = indices[start : start + self._batch_size]
+                filled = np.resize(asked, self._batch_size)
+                keys, labels = self.keys_and_labels(filled, seed)
+                drawing = self._draw(self._strategy.shard(keys), self._strategy.shard(labels), variables)
+                if pending is not None:
+                    yield self._finish(*pending, bar)
+                pending = asked, drawing
+            if pending is not None:
+                yield self._finish(*pending, bar)
+
+    def _finish(self, indices: np.ndarray, drawing: Any, bar: tqdm) -> tuple[np.ndarray, np.ndarray]:
+        drawn = np.asarray(self._strategy.gather(drawing))[: len(indices)]
+        self._require_finite(drawn, indices)
+        bar.update(len(drawn))
+        return indices, build.transform(self._config).inverse(drawn)
+
+    def _require_finite(self, drawn: np.ndarray, indices: np.ndarray) -> None:
         bad = np.flatnonzero(~np.isfinite(drawn).all((1, 2, 3)))
         if bad.size:
             raise RunError(
-                f"sample {start + bad[0]} is not finite (of {len(drawn)} from number {start} on, {bad.size} are not): "
+                f"sample {indices[bad[0]]} is not finite (of {len(drawn)} from number {indices[0]} on, {bad.size} are not): "
                 f"sampling.method={self._config.sampling.method} with sampling.steps={self._config.sampling.steps} "
                 "is unstable here; try more steps or another method"
             )

@@ -2,12 +2,16 @@
 
 config.json     the experiment          checkpoints/   Orbax, the newest ones      metrics.jsonl  the loss over steps
 samples/        grids over training     events.*       TensorBoard                 metrics.json   the evaluation
-report.html     everything on one page
+report.html     everything on one page  evaluation/   features of samples while they are drawn; statistics of real images
 """
 
+import contextlib
 import dataclasses
 import json
+import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import BinaryIO
 
 from ml_collections import ConfigDict
 
@@ -50,6 +54,11 @@ class Workdir:
     def metrics(self) -> Path:
         """What `evaluate` measured."""
         return self.path / "metrics.json"
+
+    @property
+    def evaluation(self) -> Path:
+        """What `evaluate` keeps while it works, and the statistics of the real images."""
+        return self.path / "evaluation"
 
     @property
     def report(self) -> Path:
@@ -100,3 +109,21 @@ def replace_text(path: Path, text: str) -> None:
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text(text)
     temporary.replace(path)
+
+
+@contextlib.contextmanager
+def replace_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write to, which takes the place of `path` once it is complete and on disk; else nothing is left of it.
+
+    Each process writes to a file of its own, so that two that make the same file do not meet.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)

@@ -3,6 +3,7 @@
 import argparse
 
 from experiments.commands import arguments
+from experiments.errors import UserError
 
 SUMMARY = "Measure a trained run against held-out images; writes metrics.json and report.html in its folder."
 EXAMPLE = "python -m experiments evaluate --workdir=runs/digits --method=ddim --steps=50"
@@ -12,14 +13,24 @@ def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
     arguments.add_workdir(parser, "config.sampling, config.evaluation and config.data.source")
     arguments.add_method(parser)
+    parser.add_argument(
+        "--sweep-checkpoints", action="store_true", help="measure every kept checkpoint; the figures are the best one's"
+    )
+    parser.add_argument("--metric", help="by which a checkpoint is the best (default: the Frechet distance)")
 
 
 def run(options: argparse.Namespace) -> int:
     """Evaluates; the exit code."""
+    if options.metric and not options.sweep_checkpoints:
+        raise UserError(f"--metric={options.metric}: chooses among checkpoints, so it needs --sweep-checkpoints")
     from experiments import build
-    from experiments.evaluate import evaluate_run
+    from experiments.evaluate import evaluate_run, sweep_checkpoints
     from experiments.train import load_data
 
     trained = arguments.open_run(options, "sampling.", "evaluation.", "data.source")
-    evaluate_run(trained, load_data(trained.config), build.parallel(trained.config))
+    dataset, strategy = load_data(trained.config), build.parallel(trained.config)
+    if options.sweep_checkpoints:
+        sweep_checkpoints(trained, dataset, strategy, options.metric)
+    else:
+        evaluate_run(trained, dataset, strategy)
     return 0

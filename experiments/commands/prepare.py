@@ -24,6 +24,16 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--resize", default="none", help="images of another size: none (refused), center_crop (default none)"
     )
     parser.add_argument(
+        "--stream", action="store_true", help="hf:NAME: read it from the hub while writing; store no copy"
+    )
+    parser.add_argument(
+        "--features",
+        help="also write statistics for evaluation in these features: evaluation.features in configs/base.py",
+    )
+    parser.add_argument(
+        "--feature_weights", type=Path, help="the publisher's file of them, as evaluation.feature_weights"
+    )
+    parser.add_argument(
         "--shard_mb", type=arguments.positive, default=256, help="pixels in a file, in MB uncompressed (default 256)"
     )
 
@@ -35,13 +45,20 @@ def run(options: argparse.Namespace) -> int:
     if options.overrides:
         key, text = options.overrides[0]
         raise UserError(f"--config.{key}={text}: prepare takes no config; its own flags are in --help")
+    network = None
+    if options.features is not None or options.feature_weights is not None:
+        from experiments.metrics import feature_networks
+
+        network = feature_networks.load(options.features or "", options.feature_weights)
     description = prepare(
         options.source,
         options.out,
         image_size=options.image_size,
         num_channels=options.num_channels,
         resize=options.resize,
+        stream=options.stream,
         shard_mb=options.shard_mb,
+        network=network,
     )
     height, width, channels = description.image_shape
     counts = {name: sum(shard.count for shard in shards) for name, shards in description.splits.items()}

@@ -6,20 +6,25 @@ often it was interrupted.
 """
 
 import fcntl
+import itertools
 import json
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from configs import base
 from experiments.data import records
 from experiments.data.records import INDEX, Description, Shard, ShardWriter
-from experiments.data.sources import Wanted, read
-from experiments.data.sources.base import Parts, Source, content_fingerprint, digest, stack_digests
+from experiments.data.sources import Wanted, huggingface, load, read
+from experiments.data.sources.base import Source, digest, stack_digests
+from experiments.data.sources.huggingface import Stream
 from experiments.errors import UserError
+from experiments.metrics.statistics import compute_statistics
 from experiments.workdir import replace_text
 
 MB = 2**20  # bytes
@@ -35,7 +40,9 @@ def prepare(
     image_size: int | None = None,
     num_channels: int | None = None,
     resize: str = "none",
+    stream: bool = False,
     shard_mb: int = 256,
+    network: Any = None,
 ) -> Description:
     """Writes a source's images, with its own splits or undivided, to a folder that `arrayrecord:OUT` reads.
 
@@ -45,7 +52,9 @@ def prepare(
         image_size: height and width in pixels; None: those of the first image.
         num_channels: 1 for grey levels, 3 for RGB; None: as the first image has.
         resize: what becomes of images of another size; see `data.resize`.
+        stream: read `hf:NAME` from the hub while writing, and store nothing else.
         shard_mb: pixels in a shard, in 2^20 bytes before compression.
+        network: a feature network, in whose features to write statistics for evaluation (`write_statistics`); None: none.
 
     Returns:
         what is in the folder.
@@ -58,18 +67,39 @@ def prepare(
         kind = "holds prepared images already" if (out / records.DESCRIPTION).exists() else "exists already"
         raise UserError(f"--out={out}: {kind}; choose another folder")
     wanted = Wanted(image_size, num_channels, resize, flags="--")
-    parts = read(source, wanted)
-    for name, part in parts.sources.items():
-        if len(part) == 0:
-            raise UserError(f"--source={source} has no images in the split {name!r}")
-    shape = next(iter(parts.sources.values())).image_shape
+    if stream:
+        kind, _, name = source.partition(":")
+        if kind != "hf" or not name:
+            raise UserError(
+                f"--stream: source={source!r} is no stream: hf:NAME is one, of a data set on Hugging Face's hub"
+            )
+        splits, class_names = huggingface.stream(name, wanted)
+        total, content = None, dict.fromkeys(splits)
+    else:
+        parts = read(source, wanted)
+        for name, part in parts.sources.items():
+            if len(part) == 0:
+                raise UserError(f"--source={source} has no images in the split {name!r}")
+        splits, class_names = {name: _Reading(part) for name, part in parts.sources.items()}, parts.class_names
+        total, content = (
+            sum(map(len, parts.sources.values())),
+            {n: [len(p), p.fingerprint()] for n, p in parts.sources.items()},
+        )
+    shape = next(iter(splits.values())).image_shape
     size = max(1, shard_mb * MB // math.prod(shape))
-    plan = json.dumps(
-        {"format": records.FORMAT, "source": source, "image_shape": shape, "records_per_shard": size,
-         "parts": {name: [len(part), part.fingerprint()] for name, part in parts.sources.items()}}, indent=2,
-    )  # fmt: skip
-    with _claimed(out, plan) as folder:
-        description = _write(folder, source, wanted, parts, size)
+    plan = {"source": source, "stream": stream, "image_shape": shape, "resize": resize, "content": content}
+    plan |= {"features": None if network is None else network.name}
+    plan |= {"format": records.FORMAT, "records_per_shard": size}
+    with _claimed(out, json.dumps(plan, indent=2)) as folder:
+        shards, fingerprints = {}, {}
+        with tqdm(desc="writing records", total=total, unit=" images") as progress:
+            for name, split in splits.items():
+                shards[name], index = _write_split(folder, name, split, size, progress)
+                fingerprints[name] = records.fingerprint(shape, index)
+        description = Description(source, shape, resize, class_names, shards, fingerprints)
+        description.write(folder)
+        if network is not None:
+            write_statistics(folder, network)
         records.flush(folder)
         folder.replace(out)
     for name in (PLAN, LOCK):
@@ -107,50 +137,84 @@ def _claimed(out: Path, plan: str) -> Iterator[Path]:
         yield folder
 
 
-def _write(folder: Path, source: str, wanted: Wanted, parts: Parts, size: int) -> Description:
-    """Writes the shards that are not there yet, each of `size` records, and the description."""
-    shape = next(iter(parts.sources.values())).image_shape
-    splits, fingerprints = {}, {}
-    with tqdm(desc="writing records", total=sum(map(len, parts.sources.values())), unit=" images") as progress:
-        for name, part in parts.sources.items():
-            identities, shards, indices = part.identities(), [], []
-            for number, start in enumerate(range(0, len(part), size)):
-                places = np.arange(start, min(start + size, len(part)))
-                file = f"{name}-{number:05}.array_record"
-                shard = _there(folder, file, identities[places])
-                if shard is None:
-                    shard = _write_shard(ShardWriter(folder, file, shape), part, places, identities[places], progress)
-                else:
-                    progress.update(shard.count)
-                shards.append(shard)
-                indices.append(records.read_index(folder / shard.index))
-            splits[name] = tuple(shards)
-            fingerprints[name] = content_fingerprint(shape, np.concatenate(indices)["digest"], part.labels)
-    description = Description(source, shape, wanted.resize, parts.class_names, splits, fingerprints)
-    description.write(folder)
-    return description
+class _Reading:
+    """A source, read from its start to its end."""
+
+    def __init__(self, part: Source):
+        self.image_shape = part.image_shape
+        self._part = part
+        self._identities = part.identities()
+
+    def blocks(self, start: int, sizes: Iterator[int]) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
+        """As `huggingface.Stream.blocks`."""
+        while start < len(self._part):
+            places = np.arange(start, min(start + next(sizes), len(self._part)))
+            batch = self._part.gather(places)
+            yield batch["image"], batch.get("label", np.full(len(places), -1, np.int32)), self._identities[places]
+            start += len(places)
 
 
-def _there(folder: Path, file: str, identities: np.ndarray) -> Shard | None:
-    """The shard if it is whole and of these examples: its index is written after it."""
-    shard = Shard(file, len(identities), 0)
+def write_statistics(folder: Path, network: Any) -> list[Path]:
+    """Writes `training_NETWORK.npz` and `held_out_NETWORK.npz`, for `evaluation.statistics`, into a folder of records.
+
+    They are of the images that `data.source=arrayrecord:FOLDER` trains on and holds out with the default fractions of
+    configs/base.py; evaluation refuses them where others are set.
+    """
+    defaults, shape = base.get_config().data, Description.read(folder).image_shape
+    dataset = load(
+        f"arrayrecord:{folder}",
+        image_size=shape[0],
+        num_channels=shape[2],
+        test_fraction=defaults.test_fraction,
+        validation_fraction=defaults.validation_fraction,
+        memory_gb=0,
+    )
+    block, paths = max(1, BLOCK_BYTES // math.prod(shape)), []
+    for name, part in (("training", dataset.train), ("held_out", dataset.test)):
+        blocks = tqdm(range(0, len(part), block), f"statistics of {name} images", unit=" blocks")
+        pixels = (part.pixels(np.arange(start, min(start + block, len(part)))) for start in blocks)
+        paths.append(folder / f"{name}_{network.name}.npz")
+        compute_statistics(pixels, network).save(paths[-1])
+    return paths
+
+
+def _write_split(
+    folder: Path, name: str, split: _Reading | Stream, size: int, progress: tqdm
+) -> tuple[tuple[Shard, ...], np.ndarray]:
+    """Writes the shards of one split that are not there yet, each of `size` records; these shards, and their index."""
+    shards, indices = [], []
+
+    def add(shard: Shard) -> None:
+        shards.append(shard)
+        indices.append(records.read_index(folder / shard.index))
+
+    while (shard := _there(folder, f"{name}-{len(shards):05}.array_record")) is not None:
+        add(shard)
+        progress.update(shard.count)
+    start = sum(shard.count for shard in shards)
+    block = max(1, BLOCK_BYTES // math.prod(split.image_shape))
+    cuts = itertools.cycle([block] * (size // block) + [size % block] * (size % block > 0))  # none spans two shards
+    writer, written = None, 0
+    for pixels, labels, identities in split.blocks(start, cuts):
+        if writer is None:
+            writer, written = ShardWriter(folder, f"{name}-{len(shards):05}.array_record", split.image_shape), 0
+        index = np.zeros(len(pixels), INDEX)
+        index["label"], index["identity"] = labels, identities
+        index["digest"] = stack_digests([digest(image) for image in pixels])
+        writer.write(index, pixels)
+        written += len(pixels)
+        progress.update(len(pixels))
+        if written == size:
+            add(writer.close())
+            writer = None
+    if writer is not None:
+        add(writer.close())
+    return tuple(shards), np.concatenate(indices)
+
+
+def _there(folder: Path, file: str) -> Shard | None:
+    """The shard, if it is whole: its index is written after it."""
+    shard = Shard(file, 0, 0)
     if not (folder / shard.index).is_file() or not (folder / file).is_file():
         return None
-    if not np.array_equal(records.read_index(folder / shard.index)["identity"], identities):
-        return None
-    return Shard(file, len(identities), (folder / file).stat().st_size)
-
-
-def _write_shard(
-    writer: ShardWriter, part: Source, places: np.ndarray, identities: np.ndarray, progress: tqdm
-) -> Shard:
-    block = max(1, BLOCK_BYTES // math.prod(part.image_shape))
-    for start in range(0, len(places), block):
-        batch = part.gather(places[start : start + block])
-        index = np.zeros(len(batch["image"]), INDEX)
-        index["label"] = batch.get("label", -1)
-        index["identity"] = identities[start : start + block]
-        index["digest"] = stack_digests([digest(image) for image in batch["image"]])
-        writer.write(index, batch["image"])
-        progress.update(len(index))
-    return writer.close()
+    return Shard(file, len(records.read_index(folder / shard.index)), (folder / file).stat().st_size)

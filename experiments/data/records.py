@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from experiments.data.sources.base import content_fingerprint
 from experiments.errors import RunError, UserError
 from experiments.workdir import replace_text
 
@@ -198,3 +199,9 @@ def read_index(path: Path) -> np.ndarray:
     if index.dtype != INDEX or index.ndim != 1:
         raise UserError(f"data.source: {path} is not an index of records: prepare the data again")
     return index
+
+
+def fingerprint(image_shape: tuple[int, int, int], index: np.ndarray) -> str:
+    """The hash of the content of records (`Source.fingerprint`) by their index (N,)."""
+    labels = index["label"] if len(index) and index["label"][0] >= 0 else None
+    return content_fingerprint(image_shape, index["digest"], labels)

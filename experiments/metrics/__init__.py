@@ -1,23 +1,51 @@
 """How good samples are: a feature space that needs no download (`features`), and distances between sets in it.
 
-The distances are the Frechet distance (`frechet`), the kernel distance (`kernel`), and precision with recall
-(`precision_recall`). All of them take numpy arrays (N, d), compute in float64, and work in any feature space.
+The distances are the Frechet distance (`frechet`, and `moments` for features that are never all in memory), the kernel
+distance (`kernel`), precision with recall and density with coverage (`precision_recall`, on `neighbours`); `memorisation`
+looks for copies of training images, and `inception_score` at a classifier's outputs. All of them take numpy arrays (N, d),
+compute in float64, and work in any feature space.
 """
 
 import numpy as np
 
 from experiments.errors import UserError
-from experiments.metrics.features import FeatureSpace, fit_features
-from experiments.metrics.frechet import frechet_distance, scaled_frechet_distance
-from experiments.metrics.kernel import kernel_distance, scaled_kernel_distance
-from experiments.metrics.precision_recall import NEIGHBOURS, precision_and_recall
+from experiments.metrics.features import FeatureSpace, Perceptron, fit_features
+from experiments.metrics.frechet import (
+    frechet_distance,
+    frechet_distance_and_error,
+    frechet_distance_of_moments,
+    scaled_frechet_distance,
+)
+from experiments.metrics.inception_score import inception_score
+from experiments.metrics.kernel import kernel_distance, kernel_distance_of_subsets, scaled_kernel_distance
+from experiments.metrics.memorisation import memorisation
+from experiments.metrics.moments import Moments
+from experiments.metrics.precision_recall import (
+    DENSITY_NEIGHBOURS,
+    NEIGHBOURS,
+    density_and_coverage,
+    precision_and_recall,
+)
+from experiments.metrics.statistics import Statistics, compute_statistics
 
 __all__ = [
+    "DENSITY_NEIGHBOURS",
     "FeatureSpace",
+    "Moments",
+    "Perceptron",
+    "Statistics",
+    "check_comparable",
     "compare",
+    "compute_statistics",
+    "density_and_coverage",
     "fit_features",
     "frechet_distance",
+    "frechet_distance_and_error",
+    "frechet_distance_of_moments",
+    "inception_score",
     "kernel_distance",
+    "kernel_distance_of_subsets",
+    "memorisation",
     "precision_and_recall",
     "scaled_frechet_distance",
     "scaled_kernel_distance",
@@ -34,6 +62,18 @@ def compare(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
     Raises:
         UserError: too few samples, unequal dimensions, a feature that is not finite, or a reference that does not vary.
     """
+    check_comparable(features, reference)
+    precision, recall = precision_and_recall(features, reference)
+    return {
+        "frechet_distance": scaled_frechet_distance(features, reference),
+        "kernel_distance": scaled_kernel_distance(features, reference),
+        "precision": precision,
+        "recall": recall,
+    }
+
+
+def check_comparable(features: np.ndarray, reference: np.ndarray) -> None:
+    """Raises `UserError` where features (N, d) and those of a reference (M, d) cannot be compared; see `compare`."""
     for name, array in (("samples", features), ("reference", reference)):
         if np.ndim(array) != 2 or len(array) <= NEIGHBOURS:
             needed = f"(N, d) features with N > {NEIGHBOURS} are needed"
@@ -46,10 +86,3 @@ def compare(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
         )
     if np.ptp(reference, axis=0).max() == 0:
         raise UserError("cannot compare: all images of the reference have the same features, which leaves no scale")
-    precision, recall = precision_and_recall(features, reference)
-    return {
-        "frechet_distance": scaled_frechet_distance(features, reference),
-        "kernel_distance": scaled_kernel_distance(features, reference),
-        "precision": precision,
-        "recall": recall,
-    }

@@ -7,10 +7,13 @@ k-means finds in their pixels (as in DeepCluster, Caron et al. 2018, https://arx
 layer is the feature space. So figures compare runs on one data set with each other, and never with published ones.
 """
 
+import hashlib
 import math
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from typing import ClassVar
 
 import numpy as np
 
@@ -112,6 +115,36 @@ def fit_features(train: Source, seed: int = 0) -> FeatureSpace:
         f"training images (scikit-learn {sklearn.__version__}, seed {seed}); not comparable with Inception features"
     )
     return FeatureSpace(name, train.images.shape[1:], tuple(layers), classifier.classes_ if has_classes else None)
+
+
+@dataclass(frozen=True)
+class Perceptron:
+    """A fitted feature space with the interface of the published networks.
+
+    Attributes:
+        space: the feature space.
+    """
+
+    space: FeatureSpace
+    name: ClassVar[str] = "perceptron"
+    preprocessing: ClassVar[str] = f"box average to at most {MAX_SIZE} x {MAX_SIZE} (antialiased), x / 255"
+
+    @cached_property
+    def sha256(self) -> str:
+        """Of the weights, hexadecimal."""
+        digest = hashlib.sha256(str(self.space.image_shape).encode())
+        for array in (array for layer in self.space.layers for array in layer):
+            digest.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
+        return digest.hexdigest()
+
+    @property
+    def description(self) -> str:
+        """A sentence for reports that says what the features are."""
+        return self.space.name
+
+    def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
+        """Returns `pool`, float64 (N, 64), of images uint8 (N, H, W, C); raises as the space does."""
+        return {"pool": self.space(images)}
 
 
 def _clusters(pixels: np.ndarray, seed: int) -> np.ndarray:

@@ -8,24 +8,78 @@ https://arxiv.org/abs/1706.08500.
 
 A finite sample has a positive distance even to its own distribution, by some d / N for d features: compare only figures
 of equal numbers of samples, and read them beside that of real images against real images.
+
+No square root of a matrix is taken. With S_a = A^T A and S_b = B^T B, the matrix S_a^1/2 S_b S_a^1/2 has the squared
+singular values of A B^T as its eigenvalues, so that the last trace is the sum of these singular values. So singular
+covariances cost no accuracy.
 """
 
+from collections.abc import Iterable
+
 import numpy as np
+from scipy import linalg
+
+from experiments.metrics.moments import BLOCK, Moments
 
 
 def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
     """Returns the Frechet distance of features a (N, d) and b (M, d), in squared units of the features.
 
-    Covariances are the unbiased estimates. N or M may be d or less: singular covariances cost no accuracy, because no
-    square root of a matrix is taken. With S_a = A^T A and S_b = B^T B, the matrix S_a^1/2 S_b S_a^1/2 has the squared
-    singular values of A B^T as its eigenvalues, so that the last trace is the sum of these singular values.
+    Covariances are the unbiased estimates. N or M may be d or less.
     """
     mean_a, root_a = _mean_and_root(a)
     mean_b, root_b = _mean_and_root(b)
-    means = np.sum((mean_a - mean_b) ** 2)
-    traces = np.sum(root_a**2) + np.sum(root_b**2)
-    cross = np.linalg.svd(root_a @ root_b.T, compute_uv=False).sum()
-    return float(max(means + traces - 2 * cross, 0.0))  # rounding alone makes it negative
+    return _distance(mean_a - mean_b, root_a, root_b)
+
+
+def frechet_distance_of_moments(a: Moments, b: Moments) -> float:
+    """Returns `frechet_distance` of the features whose moments these are.
+
+    Variances of less than d times the rounding of the largest are taken for 0.
+    """
+    return _distance(a.mean - b.mean, _root(a.covariance)[0], _root(b.covariance)[0])
+
+
+def frechet_distance_and_error(features: np.ndarray, b: Moments) -> tuple[float, float]:
+    """Returns the Frechet distance of features (N, d) to b, and its standard error over draws of the features.
+
+    The error is the infinitesimal jackknife's, sqrt(sum_i I(x_i)^2) / N: the standard deviation of the bootstrap to first
+    order in 1 / N, without draws. (Of samples as good as the reference, a bootstrap's is larger than the spread over draws,
+    by some 60 %; this one's by 30 %.) The influence of a feature x, with u = x - m_a, is
+
+        I(x) = 2 u . (m_a - m_b) + u^T (1 - T) u - tr((1 - T) S_a),
+        T = S_a^-1/2 (S_a^1/2 S_b S_a^1/2)^1/2 S_a^-1/2,
+
+    for T, the optimal transport from N(m_a, S_a) to N(m_b, S_b), is what the distance's derivative in S_a is 1 less of.
+    The reference b is held fixed, as published reference statistics are.
+
+    Sources: Jaeckel (1972) and Efron (1982), https://doi.org/10.1137/1.9781611970319, chapter 6, for the jackknife; Rippl,
+    Munk and Sturm (2016), https://arxiv.org/abs/1507.04090, theorem 2.1, for the derivative.
+    """
+    blocks = (features[i : i + BLOCK] for i in range(0, len(features), BLOCK))
+    return streamed_frechet_distance(blocks, Moments.of(features), b)
+
+
+def streamed_frechet_distance(blocks: Iterable[np.ndarray], a: Moments, b: Moments) -> tuple[float, float]:
+    """Returns `frechet_distance_and_error` of features that are not all in memory.
+
+    Args:
+        blocks: the features, (n, d) each, which are gone through once.
+        a: their moments, from having gone through them before.
+        b: the moments of the reference.
+    """
+    root_a, axes = _root(a.covariance)
+    root_b, _ = _root(b.covariance)
+    sigma, left = _singular_values(root_a @ root_b.T)
+    shift = a.mean - b.mean
+    # T = W W^T with W = A^+ P sigma^1/2, where A^+ undoes A on its range.
+    transport = (axes / np.sqrt(np.sum(root_a**2, axis=1))) @ (left * np.sqrt(sigma))
+    constant, total = np.sum(root_a**2) - sigma.sum(), 0.0
+    for block in blocks:
+        u = np.asarray(block, np.float64) - a.mean
+        quadratic = np.sum(u**2, axis=1) - np.sum((u @ transport) ** 2, axis=1)
+        total += np.sum((2 * u @ shift + quadratic - constant) ** 2)
+    return _distance(shift, root_a, root_b, sigma), float(np.sqrt(total) / a.count)
 
 
 def scaled_frechet_distance(features: np.ndarray, reference: np.ndarray) -> float:
@@ -40,6 +94,33 @@ def scaled_frechet_distance(features: np.ndarray, reference: np.ndarray) -> floa
 def total_variance(features: np.ndarray) -> float:
     """Returns the trace of the covariance (unbiased) of features (N, d)."""
     return float(np.var(np.asarray(features, np.float64), axis=0, ddof=1).sum())
+
+
+def _distance(shift: np.ndarray, root_a: np.ndarray, root_b: np.ndarray, sigma: np.ndarray | None = None) -> float:
+    if sigma is None:
+        sigma, _ = _singular_values(root_a @ root_b.T)
+    traces = np.sum(root_a**2) + np.sum(root_b**2)
+    return float(max(np.sum(shift**2) + traces - 2 * sigma.sum(), 0.0))  # rounding alone makes it negative
+
+
+def _singular_values(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """The singular values (r,) of a matrix (r, s), 0 beyond the smaller of r and s, and left singular vectors (r, r).
+
+    The eigenvectors of M M^T are found four times faster than M's singular values. Their lengths after M^T are these,
+    without the square root of a rounding that the eigenvalues have.
+    """
+    if not matrix.size:
+        return np.zeros(len(matrix)), np.eye(len(matrix))
+    _, left = linalg.eigh(matrix @ matrix.T, driver="evd", check_finite=False)
+    return np.linalg.norm(matrix.T @ left, axis=0), left
+
+
+def _root(covariance: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A matrix R (r, d) of orthogonal rows with R^T R = the covariance (d, d) of rank r, and its axes (d, r)."""
+    variances, axes = linalg.eigh(covariance, driver="evd", check_finite=False)
+    kept = variances > len(variances) * np.finfo(np.float64).eps * variances[-1]
+    axes = axes[:, kept]
+    return np.sqrt(variances[kept])[:, None] * axes.T, axes
 
 
 def _mean_and_root(features: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

@@ -54,6 +54,19 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.model.channel_multipliers=1,2,2,2,2", "height 8 is not divisible by 16"),
         ("--config.sampling.method=huen", "sampling.method='huen' is unknown: choose from adaptive, ancestral,"),
         ("--config.sampling.method=huen", "did you mean 'heun'?"),
+        ("--config.evaluation.features=inceptoin", "did you mean 'inception'?"),
+        (
+            "--config.evaluation.features=inception",
+            "needs evaluation.feature_weights: the file pt_inception-2015-12-05",
+        ),
+        ("--config.evaluation.feature_weights=a.pth", "evaluation.feature_weights=a.pth: perceptron takes none"),
+        (
+            "--config.evaluation.reference=train",
+            "evaluation.reference='train' is unknown: choose from held_out, training; did you mean 'training'?",
+        ),
+        ("--config.evaluation.statistics=a.npz", "evaluation.statistics=a.npz: no such file"),
+        ("--config.evaluation.training_images=-1", "evaluation.training_images=-1: must be at least 0"),
+        ("--config.evaluation.neighbours=0", "evaluation.neighbours=0: must be more than 0"),
         (
             "--config.sampling.times=linear",
             "sampling.times='linear' is unknown: choose from karras, log_snr, quadratic",

@@ -16,11 +16,13 @@ import pytest
 from array_record.python import array_record_module
 from PIL import Image
 
+from configs import base
 from experiments.__main__ import main
 from experiments.data import load, records
 from experiments.data.prepare import prepare
 from experiments.data.sources import Wanted, read
 from experiments.errors import RunError, UserError
+from experiments.metrics.statistics import Statistics, image_hash
 from tests.experiments.tiny import ROOT
 
 N, SHARD = 100, 30  # images, and images in a shard
@@ -336,6 +338,7 @@ def test_the_command_line(out, source, tmp_path, fails, capsys):
         f"--source={source}", f"--out={tmp_path}/x", "--config.data.image_size=4"
     )
     assert "must be at least 1" in message(f"--source={source}", f"--out={tmp_path}/x", "--shard_mb=0")
+    assert "did you mean 'inception'" in message(f"--source={source}", f"--out={tmp_path}/x", "--features=inceptoin")
     assert not list(tmp_path.glob("x*"))
     (tmp_path / "x.partial").mkdir()
     (tmp_path / "x.partial" / "mine.txt").touch()
@@ -345,3 +348,24 @@ def test_the_command_line(out, source, tmp_path, fails, capsys):
     with (tmp_path / "y.partial" / "lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         assert "another `prepare` is writing" in message(f"--source={source}", f"--out={tmp_path}/y")
+
+
+class Means:
+    """A feature network: the mean of each channel."""
+
+    name, sha256, preprocessing = "means", "0", "none"
+
+    def __call__(self, images):
+        return {"pool": images.mean((1, 2)).astype(np.float32)}
+
+
+def test_statistics_are_of_the_images_that_training_and_evaluation_see(source, tmp_path):
+    prepared(source, tmp_path / "out", network=Means())
+    defaults = base.get_config().data
+    data = load4(f"arrayrecord:{tmp_path}/out", test_fraction=defaults.test_fraction, validation_fraction=0)
+    for name, part in (("training", data.train), ("held_out", data.test)):
+        statistics = Statistics.load(tmp_path / "out" / f"{name}_means.npz")
+        images = part.gather(np.arange(len(part)))["image"]
+        statistics.check(name, Means(), image_hash(images))
+        assert statistics.count == len(part)
+        np.testing.assert_allclose(statistics.pool.mean, images.mean((0, 1, 2)), rtol=1e-6)

@@ -9,7 +9,7 @@ import pytest
 
 from experiments import data, load_run, pictures
 from experiments.__main__ import main
-from experiments.evaluate import loss_per_noise_level
+from experiments.evaluation.losses import loss_per_noise_level
 from tests.experiments.tiny import flags
 
 
@@ -26,6 +26,7 @@ def test_loss_of_an_untrained_network_is_that_of_its_preconditioning(tiny_run):
         np.testing.assert_allclose(row["log_snr"], -2 * np.log(s), rtol=1e-3)
         expected = (s / (s**2 + d**2)) ** 2 * second_moment + (d**2 / (s**2 + d**2)) ** 2
         np.testing.assert_allclose(row["loss"], expected, rtol=0.02)
+        assert abs(row["loss"] - expected) < 4 * row["standard_error"] < 0.05 * expected
 
 
 def test_evaluate_measures_against_held_out_images_with_the_floor_beside(tiny_run, tmp_path, capsys):

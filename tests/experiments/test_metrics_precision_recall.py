@@ -5,7 +5,7 @@ import tracemalloc
 import numpy as np
 import pytest
 
-from experiments.metrics import precision_and_recall, precision_recall
+from experiments.metrics import neighbours, precision_and_recall
 
 
 def line(*positions):
@@ -59,7 +59,7 @@ def test_blocks_do_not_matter(block, monkeypatch):
         radii = np.sort(between, axis=1)[:, 3]
         return np.mean([any(np.linalg.norm(p - c) <= r for c, r in zip(centres, radii, strict=True)) for p in points])
 
-    monkeypatch.setattr(precision_recall, "BLOCK", block)
+    monkeypatch.setattr(neighbours, "BLOCK", block * 30)
     expected = fraction_inside(features, reference), fraction_inside(reference, features)
     assert precision_and_recall(features, reference) == pytest.approx(expected)
     assert 0 < expected[0] < 1 and 0 < expected[1] < 1

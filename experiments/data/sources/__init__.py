@@ -3,6 +3,7 @@
     digits              scikit-learn's handwritten digits               digits.py
     npz:PATH            arrays in a file                                npz.py
     folder:PATH         image files, classes by sub-folder or table     folder.py
+    hf:NAME, hf:PATH    Hugging Face's data sets                        huggingface.py
     arrayrecord:PATTERN what `prepare` wrote, read from the disk        arrayrecord.py
 
 All are read through the interface of `base.Source`. What it lacks of splits is decided by a hash (`splits`).
@@ -12,7 +13,7 @@ import dataclasses
 import math
 from collections.abc import Callable
 
-from experiments.data.sources import arrayrecord, digits, folder, npz
+from experiments.data.sources import arrayrecord, digits, folder, huggingface, npz
 from experiments.data.sources.base import Dataset, Images, Parts, Source
 from experiments.data.sources.decoding import Wanted
 from experiments.data.sources.reading import cropped
@@ -27,6 +28,7 @@ KINDS: dict[str, tuple[Callable[[str, Wanted], Parts], str]] = {
     "digits": (digits.load, "digits"),
     "npz": (npz.load, "npz:PATH"),
     "folder": (folder.load, "folder:PATH"),
+    "hf": (huggingface.load, "hf:NAME"),
     "arrayrecord": (arrayrecord.load, "arrayrecord:PATTERN"),
 }
 

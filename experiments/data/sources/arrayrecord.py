@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from experiments.data import records
-from experiments.data.sources.base import Parts, Source, content_fingerprint
+from experiments.data.sources.base import Parts, Source
 from experiments.data.sources.decoding import Wanted
 from experiments.data.sources.paths import existing
 from experiments.errors import UserError
@@ -90,7 +90,7 @@ class Records(Source):
 
     def fingerprint(self) -> str:
         """Of all pixels and labels, by the digests in the index."""
-        return content_fingerprint(self.image_shape, self._index["digest"][self._places], self.labels)
+        return records.fingerprint(self.image_shape, self._index[self._places])
 
 
 def load(text: str, wanted: Wanted) -> Parts:

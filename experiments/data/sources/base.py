@@ -76,7 +76,7 @@ class Source(abc.ABC):
         `sha256:` is of every pixel; it is the same whatever kind of source the images come from. `names-and-sample:` is
         of the names, labels and preprocessing of all images, and of the content of a fixed sample of the files: what can be
         had in seconds where reading everything takes hours. (It would not notice a change of the content of few files
-        under their old names; `prepare` makes records with the full hash.)
+        under their old names; `prepare` makes records with the full hash.) `files:` is of the contents of all files.
         """
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:

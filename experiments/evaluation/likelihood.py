@@ -1,0 +1,112 @@
+"""Bits per dimension of held-out images: the code length under the probability flow of the model's densities.
+
+Grey levels have no density; each image is dequantized uniformly within its levels' bins, which gives a bound from above
+(`sde_lib.dequantization`), and the density is that at t_min (`sde_lib.likelihood`). Published figures are of t_min = 1e-5.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+from tqdm import tqdm
+
+import sde_lib
+from experiments import build, data
+from experiments.errors import RunError, UserError
+from experiments.evaluation.features import weights_hash
+from experiments.evaluation.figures import Figure
+from experiments.evaluation.journal import Journal
+from experiments.metrics.statistics import image_hash
+from experiments.runs import Run
+
+KEYS = ("seed", "likelihood_t_min", "likelihood_probes", "likelihood_tolerance")
+
+
+def journal_of_bits(run: Run, images: data.Images) -> Journal:
+    """The journal of the bits per dimension of images, which other weights, images or settings do not share."""
+    evaluation = run.config.evaluation
+    identity = {name: run.config[name].to_dict() for name in ("sde", "model", "parameterization")}
+    identity |= {"evaluation": {k: v for k, v in evaluation.items() if k in KEYS}}
+    identity |= {"step": run.step, "weights": weights_hash(run.variables), "images": image_hash(images.images)}
+    return Journal(run.workdir.evaluation, "likelihood", identity)
+
+
+def check(config: ConfigDict) -> None:
+    """Raises UserError where bits per dimension are asked for that there are not; compiles nothing.
+
+    Raises:
+        UserError: the data is not of 8 bits, or the process has no such likelihood.
+    """
+    number, size = config.evaluation.likelihood_images, config.data.image_size
+    if not number:
+        return
+    if not build.transform(config).gives_images:
+        raise UserError(
+            f"evaluation.likelihood_images={number}: bits per dimension are of images of 8 bits, which "
+            f"data.source={config.data.source!r} has not; set 0"
+        )
+    shape = (size, size, config.data.num_channels)
+    if build.sde(config, config.evaluation.likelihood_t_min).state_shape(shape) != shape:
+        raise UserError(
+            f"evaluation.likelihood_images={number}: the states of sde.name={config.sde.name!r} are more than an image, and "
+            "their density is not the image's; set 0"
+        )
+
+
+def _bits(config: ConfigDict) -> Callable:
+    """(keys, images, labels, variables) -> bits per dimension, (B,)."""
+    evaluation = config.evaluation
+    quantization = sde_lib.Quantization.between(-1.0, 1.0)
+    divergence = sde_lib.Hutchinson(num_probes=evaluation.likelihood_probes)
+    tolerance = evaluation.likelihood_tolerance
+
+    def bits(keys, images, labels, variables):
+        model = build.denoiser(config, variables, evaluation.likelihood_t_min)
+        model = model.replace(condition=build.condition(config, labels))
+        dequantization, probes = jax.vmap(jax.random.split, out_axes=1)(keys)
+        x, log_ratio = sde_lib.UniformDequantizer()(dequantization, images, quantization)
+        found = sde_lib.log_likelihood(probes, model, x, divergence=divergence, rtol=tolerance, atol=tolerance)
+        return sde_lib.bits_per_dim(found.log_prob, x, log_ratio=log_ratio)
+
+    return bits
+
+
+def bits_per_dim(run: Run, images: data.Images, strategy: Any, journal: Journal) -> Figure:
+    """The mean bits per dimension of images, computed on all devices for those that the journal has not.
+
+    Image i depends on `evaluation.seed` and i alone, as to dequantization and probes.
+
+    Raises:
+        RunError: the flow could not be solved for an image.
+    """
+    config, seed = run.config, run.config.evaluation.seed
+    compute = strategy.map(_bits(config), in_axes=(0, 0, 0, None))
+    missing = journal.missing(len(images))
+    size = strategy.num_devices * min(config.sampling.batch_size, -(-len(images) // strategy.num_devices))
+    with tqdm(total=len(missing), unit="img", desc="likelihood") as bar:
+        for start in range(0, len(missing), size):
+            asked = missing[start : start + size]
+            places = np.resize(asked, size)
+            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), places)
+            labels = np.zeros(size) if images.labels is None else images.labels[places]
+            inputs = keys, jnp.asarray(images.images[places], jnp.int32), jnp.asarray(labels, jnp.int32)
+            found = strategy.gather(compute(*map(strategy.shard, inputs), run.variables))
+            found = np.asarray(found, np.float64)[: len(asked)]
+            _require_solved(found, asked, config)
+            journal.write(asked, {"bits": found})
+            bar.update(len(asked))
+    bits = journal.column("bits", len(images))
+    return Figure(float(bits.mean()), float(bits.std() / np.sqrt(len(bits))), len(bits))
+
+
+def _require_solved(found: np.ndarray, numbers: np.ndarray, config: ConfigDict) -> None:
+    bad = numbers[~np.isfinite(found)]
+    if bad.size:
+        raise RunError(
+            f"the probability flow of held-out image {bad[0]} cannot be solved (of {len(numbers)}, {bad.size} cannot): "
+            f"try a larger evaluation.likelihood_tolerance than {config.evaluation.likelihood_tolerance:g}, or a larger "
+            f"evaluation.likelihood_t_min than {config.evaluation.likelihood_t_min:g}"
+        )

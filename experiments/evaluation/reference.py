@@ -1,0 +1,102 @@
+"""The real images that samples are held against: their statistics, computed once and kept in the run's folder.
+
+With `evaluation.statistics` the reference is a file that several runs share; it must be of the same images and features.
+"""
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from experiments import build, data
+from experiments.errors import UserError
+from experiments.evaluation.figures import some
+from experiments.metrics.statistics import ImageHash, Statistics, compute_statistics, image_hash, spread
+from experiments.runs import Run
+
+BLOCK = 1000  # images turned into features at a time
+
+
+@dataclass(frozen=True)
+class RealImages:
+    """Statistics of real images.
+
+    Attributes:
+        reference: what samples are compared with.
+        reference_name: in words.
+        real: features (N, d) of other real images, which are compared with the reference as samples are: the floor.
+        real_name: in words.
+        train: features (L, d) of training images, for memorisation; none where `evaluation.training_images` is 0.
+        held_out: features (M, d) of held-out images.
+    """
+
+    reference: Statistics
+    reference_name: str
+    real: np.ndarray
+    real_name: str
+    train: np.ndarray
+    held_out: np.ndarray
+
+
+def real_images(run: Run, dataset: data.Dataset, network: Any) -> RealImages:
+    """The statistics of a run's real images, computed or read from its folder.
+
+    Raises:
+        UserError: `evaluation.statistics` names no file of statistics, or one of other images or features.
+    """
+    evaluation = run.config.evaluation
+    against_training = build.reference(run.config)
+    if evaluation.statistics:  # refused before anything slow
+        shared = Statistics.load(evaluation.statistics)
+        images = dataset.train if against_training else dataset.test
+        shared.check(f"evaluation.statistics={evaluation.statistics}", network, _hash(images))
+    limit, searched = evaluation.num_samples, evaluation.training_images
+    whole = against_training and not evaluation.statistics
+    wanted = spread(len(dataset.train), len(dataset.train) if whole else max(limit, searched))
+    training = _cached(run, network, "training", dataset.train.take(wanted).in_memory().images, max(limit, searched))
+    held_out = _cached(
+        run, network, "held_out", dataset.test.take(spread(len(dataset.test), limit)).in_memory().images, limit
+    )
+    reference, other = (training, held_out) if against_training else (held_out, training)
+    kinds = ("training", "held-out") if against_training else ("held-out", "training")
+    if evaluation.statistics:
+        reference = shared
+    real = some(other.features, limit)
+    return RealImages(
+        reference=reference,
+        reference_name=f"{reference.count} {kinds[0]} images",
+        real=real,
+        real_name=f"{len(real)} {kinds[1]} images",
+        train=some(training.features, searched),
+        held_out=held_out.features,
+    )
+
+
+def _cached(run: Run, network: Any, kind: str, images: np.ndarray, keep: int) -> Statistics:
+    """The statistics of images: those in the run's folder, or new ones, which are then in the folder."""
+    hashed = image_hash(images)
+    identity = f"{network.preprocessing} {network.sha256} {hashed} {keep}"
+    digits = hashlib.sha256(identity.encode()).hexdigest()[:16]
+    path = run.workdir.evaluation / f"{kind}_{network.name}_{digits}.npz"
+    try:
+        statistics = Statistics.load(path)
+        statistics.check(str(path), network, hashed)
+    except UserError:  # there are none, or they are damaged
+        statistics = compute_statistics(_blocks(images), network, keep)
+        statistics.save(path)
+    return statistics
+
+
+def _hash(images: data.Source) -> str:
+    """The `ImageHash` of a source; no more than a block of it is in memory."""
+    hashed = ImageHash()
+    for start in range(0, len(images), BLOCK):
+        hashed.update(images.pixels(np.arange(start, min(start + BLOCK, len(images)))))
+    return hashed.hexdigest()
+
+
+def _blocks(images: np.ndarray) -> Iterator[np.ndarray]:
+    for start in range(0, len(images), BLOCK):
+        yield images[start : start + BLOCK]

@@ -1,0 +1,221 @@
+"""Data sets of Hugging Face's library: those on the disk, and streams, which are written as records. No network is used."""
+
+import io
+import pickle
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.data import load
+from experiments.data.prepare import prepare
+from experiments.errors import UserError
+
+datasets = pytest.importorskip("datasets", reason="needs the extra hf")
+
+
+@pytest.fixture(autouse=True)
+def offline(monkeypatch, tmp_path):
+    """No network and a cache of its own; no progress bars, which would hide messages."""
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    datasets.disable_progress_bars()
+
+
+def pixels(i):
+    return np.random.default_rng(i).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+
+
+def png(image):
+    buffer = io.BytesIO()
+    Image.fromarray(image).save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def table(numbers, image="image", images=None, **columns):
+    """A table of the images of these numbers; further columns are (values, kind)."""
+    files = [{"bytes": png(pixels(i)), "path": None} for i in numbers] if images is None else images
+    kinds = {image: datasets.Image()} | {name: kind for name, (_, kind) in columns.items()}
+    values = {image: files} | {name: values for name, (values, _) in columns.items()}
+    return datasets.Dataset.from_dict(values, features=datasets.Features(kinds))
+
+
+def classes(numbers, names=("ant", "bee", "cat")):
+    return [i % 3 for i in numbers], datasets.ClassLabel(names=list(names))
+
+
+def whole(values):
+    return values, datasets.Value("int64")
+
+
+def saved(tmp_path, data):
+    data = datasets.DatasetDict(data) if isinstance(data, dict) else data
+    data.save_to_disk(tmp_path / "saved")
+    return f"hf:{tmp_path}/saved"
+
+
+def load4(source, **changes):
+    return load(source, **{"image_size": 4, "num_channels": 3, "test_fraction": 0.3} | changes)
+
+
+def numbers(part):
+    """The numbers of the images in a split."""
+    of = {pixels(i).tobytes(): i for i in range(100)}
+    return [of[image.tobytes()] for image in part.gather(np.arange(len(part)))["image"]]
+
+
+def test_one_table_is_split_by_the_content_of_its_files(tmp_path):
+    source = saved(tmp_path, table(range(40), label=classes(range(40)), text=whole(list(range(40)))))
+    data, read = load4(source, validation_fraction=0.2), load4(source, validation_fraction=0.2, memory_gb=0)
+    assert not hasattr(read.train, "images") and data.fingerprint() == read.fingerprint()
+    assert data.num_classes == 3 and data.class_names == ("ant", "bee", "cat")
+    parts = [numbers(part) for part in (data.train, data.validation, data.test)]
+    assert sorted(parts[0] + parts[1] + parts[2]) == list(range(40)) and all(parts)
+    for part, chosen in zip((read.train, read.validation, read.test), parts, strict=True):
+        for source_ in (part, pickle.loads(pickle.dumps(part))):
+            assert numbers(source_) == chosen and source_.labels.tolist() == [i % 3 for i in chosen]
+    # Others are added and the order is another one: none moves.
+    grown = load4(saved(tmp_path / "more", table(range(80)[::-1])), validation_fraction=0.2)
+    assert set(parts[2]) < set(numbers(grown.test)) and set(parts[1]) < set(numbers(grown.validation))
+    assert set(parts[0]) < set(numbers(grown.train)) and grown.num_classes == 0
+
+
+def test_its_own_splits_are_kept_and_withheld_labels_are_not_used(tmp_path):
+    parts = {"train": range(20), "valid": range(20, 26), "test": range(26, 30)}
+    tables = {name: table(part, "img", label=classes(part)) for name, part in parts.items()}
+    data = load4(saved(tmp_path, tables))
+    assert [numbers(part) for part in (data.train, data.validation, data.test)] == [list(p) for p in parts.values()]
+    tables["test"] = table(range(26, 30), "img", label=([-1] * 4, classes([])[1]))
+    data = load4(saved(tmp_path / "withheld", tables))
+    assert numbers(data.validation) == list(range(20, 26)) and set(numbers(data.test)) < set(range(20))
+
+
+def test_columns(tmp_path):
+    """Two columns of images, fine and coarse classes, texts for classes."""
+    second = {"mask": (table(range(10, 20))[:]["image"], datasets.Image())}
+    two = table(range(10), coarse_label=classes(range(10)), fine_label=whole([7] * 9 + [8]), **second)
+    data = load4(saved(tmp_path / "a", two))
+    assert sorted(numbers(data.train) + numbers(data.test)) == list(range(10)) and data.num_classes == 9
+    text = table(range(10), "photo", label=(["x", "b"] * 5, datasets.Value("string")))
+    data = load4(saved(tmp_path / "b", text))
+    assert data.class_names == ("b", "x") and data.train.labels.tolist() == [1 - i % 2 for i in numbers(data.train)]
+    lists = table(range(10), label=([[1, 2]] * 10, datasets.List(datasets.Value("int64"))))
+    assert load4(saved(tmp_path / "c", lists)).num_classes == 0
+
+
+def test_a_folder_of_parquet_files_and_crops(tmp_path):
+    (tmp_path / "in").mkdir()
+    files = [{"bytes": png(np.full((6 + i, 9, 3), i, np.uint8)), "path": None} for i in range(20)]
+    table(range(20), images=files, label=classes(range(20))).to_parquet(tmp_path / "in" / "train.parquet")
+    data = load4(f"hf:{tmp_path}/in", resize="center_crop")
+    for part in (data.train, data.test):
+        assert (part.images == part.images[:, :1, :1, :1]).all()
+        assert part.labels.tolist() == (part.images[:, 0, 0, 0] % 3).tolist()
+    assert len(data.train) + len(data.test) == 20
+
+
+def test_a_folder_of_pictures_whose_files_are_read_when_needed(tmp_path):
+    for i in range(20):
+        (tmp_path / "in" / "ab"[i % 2]).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "in" / "ab"[i % 2] / f"{i}.png").write_bytes(png(pixels(i)))
+    data = load4(f"hf:{tmp_path}/in", memory_gb=0)
+    found = numbers(data.train)
+    assert sorted(found + numbers(data.test)) == list(range(20)) and data.train.labels.tolist() == [
+        i % 2 for i in found
+    ]
+    (tmp_path / "in" / "ab"[found[3] % 2] / f"{found[3]}.png").unlink()
+    with pytest.raises(UserError, match=rf"in, all, row \d+ cannot be read .*{found[3]}\.png"):
+        data.train.gather([0, 3])
+
+
+def test_a_stream_becomes_the_same_records(tmp_path, monkeypatch):
+    monkeypatch.setattr("experiments.data.prepare.MB", 48 * 15)
+    monkeypatch.setattr("experiments.data.prepare.BLOCK_BYTES", 48 * 4)
+    (tmp_path / "in").mkdir()
+    for name, part in (("train", range(40)), ("test", range(40, 50))):
+        table(part, label=classes(part)).to_parquet(tmp_path / "in" / f"{name}.parquet")
+    source = f"hf:{tmp_path}/in"
+    stored = prepare(source, tmp_path / "stored", shard_mb=1)
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        count = iter(range(6))
+        patch.setattr("experiments.data.records.ShardWriter.write", interrupting(count))
+        prepare(source, tmp_path / "stream", shard_mb=1, stream=True)
+    kept = sorted(path.name for path in (tmp_path / "stream.partial").glob("*.index.npy"))
+    assert kept == ["train-00000.index.npy"]
+    assert prepare(source, tmp_path / "stream", shard_mb=1, stream=True) == stored
+    names = sorted(path.name for path in (tmp_path / "stored").iterdir())
+    assert names == sorted(path.name for path in (tmp_path / "stream").iterdir()) and len(names) == 9
+    for name in names:
+        assert (tmp_path / "stored" / name).read_bytes() == (tmp_path / "stream" / name).read_bytes()
+    assert numbers(load4(f"arrayrecord:{tmp_path}/stream").train) == list(range(40))
+
+
+def interrupting(count):
+    from experiments.data.records import ShardWriter
+
+    write = ShardWriter.write
+
+    def wrapper(self, index, pixels):
+        if next(count, None) is None:
+            raise KeyboardInterrupt
+        write(self, index, pixels)
+
+    return wrapper
+
+
+def bad_files(folder):
+    files = [{"bytes": png(pixels(i)), "path": None} for i in range(4)]
+    return table(range(4), images=[*files[:3], folder])
+
+
+FAULTS = {
+    "no images": (lambda f: datasets.Dataset.from_dict({"a": [1]}), ["no column of type Image", "a (Value)"]),
+    "too many": (
+        lambda f: table([0], "x", y=([{"bytes": png(pixels(0)), "path": None}], datasets.Image())),
+        ["several columns of images, none named image or img"],
+    ),
+    "no train": (lambda f: {"a": table([0]), "test": table([1])}, ["has the splits a, test; 'train' is needed"]),
+    "negative": (lambda f: table(range(2), label=whole([0, -2])), ["some of the column 'label' are less than 0"]),
+    "real": (lambda f: table(range(2), label=([0.5, 1], datasets.Value("float32"))), ["whole numbers or texts"]),
+    "missing label": (lambda f: table(range(2), label=whole([0, None])), ["whole numbers or texts, none missing"]),
+    "missing image": (lambda f: bad_files(None), ["saved, all, row 3 has no image"]),
+    "broken": (lambda f: bad_files({"bytes": b"broken", "path": None}), ["row 3 cannot be read as an image"]),
+    "size": (
+        lambda f: table(range(9), images=[{"bytes": png(np.full((5, 5, 3), i, np.uint8)), "path": None} for i in range(9)]),
+        ["5x5x3", "--config.data.image_size=5", "--config.data.resize=center_crop"],
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FAULTS)
+def test_a_wrong_data_set_is_one_clear_line(name, tmp_path):
+    make, phrases = FAULTS[name]
+    source = saved(tmp_path, make(tmp_path))
+    with pytest.raises(UserError) as error:
+        load4(source)
+    assert "\n" not in str(error.value)
+    assert all(phrase in str(error.value) for phrase in phrases), str(error.value)
+
+
+def test_what_is_not_there_is_named(tmp_path, monkeypatch):
+    saved(tmp_path, table(range(4)))
+    (tmp_path / "file").touch()
+    (tmp_path / "program").mkdir()
+    (tmp_path / "program" / "program.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    for text, phrase in (
+        (f"{tmp_path}/save", r"save does not exist; did you mean 'saved'"),
+        (f"{tmp_path}/file", r"file is a file; hf:PATH is a folder"),
+        (f"{tmp_path}/program", r"program cannot be read as a data set"),
+        ("nobody/nothing", r"'hf:nobody/nothing' cannot be loaded, neither as a folder nor from the hub"),
+    ):
+        with pytest.raises(UserError, match=phrase) as error:
+            load4(f"hf:{text}")
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "ran").exists(), "a data set's program was run"
+    for source, phrase in ((f"hf:{tmp_path}/saved", "lies on the disk as it is"), ("digits", "is no stream")):
+        with pytest.raises(UserError, match=phrase):
+            prepare(source, tmp_path / "out", stream=True)
+    monkeypatch.setitem(sys.modules, "datasets", None)
+    with pytest.raises(UserError, match=r"needs the extra hf: pip install -e '\.\[hf\]'"):
+        load4(f"hf:{tmp_path}/saved")

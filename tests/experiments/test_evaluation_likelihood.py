@@ -1,0 +1,106 @@
+"""Bits per dimension of a run against a closed form, and where there are none."""
+
+import jax
+import numpy as np
+import pytest
+from ml_collections import ConfigDict
+
+from experiments import build, data
+from experiments.errors import RunError, UserError
+from experiments.evaluation import likelihood
+from experiments.parallel import Pmap
+from experiments.runs import Run
+from experiments.workdir import Workdir
+from tests.experiments.tiny import tiny_config
+
+
+class Zero:
+    """A network whose output is 0."""
+
+    def apply(self, variables, x, noise_level, condition, **mode):
+        return variables["scale"] * x
+
+
+@pytest.fixture(autouse=True)
+def network(monkeypatch):
+    zero = Zero()
+    monkeypatch.setattr(build, "network", lambda config: zero)
+
+
+def config_of(**changes):
+    return tiny_config(evaluation__likelihood_images=24, **changes)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return data.load("digits", image_size=8, num_channels=1, test_fraction=0.5).test.take(np.arange(24))
+
+
+def run_of(config, folder):
+    return Run(Workdir(folder), config, 40, {"scale": np.float32(0)})
+
+
+def test_a_network_of_zeros_is_a_gaussian(images, tmp_path):
+    """EDM's preconditioning then has the Denoiser of N(0, 0.75^2), whose flow's density is known; the divergence is exact,
+    for the probes are signs and the derivative is diagonal. Stopped and gone on with, on other devices, it is the same."""
+    config = config_of(evaluation__likelihood_t_min=1e-3, evaluation__likelihood_tolerance=1e-4)
+    run = run_of(config, tmp_path)
+    journal = likelihood.journal_of_bits(run, images)
+    whole = likelihood.bits_per_dim(run, images, Pmap(), journal)
+
+    sde = build.sde(config, 1e-3)
+    alpha, sigma = float(sde.alpha(1e-3)), float(sde.sigma(1e-3))
+    x = (images.images.astype(float) - 127.5) / 127.5
+    second_moment = np.square(x) + (1 / 127.5) ** 2 / 12  # of the dequantized image, on average
+    variance = alpha**2 * 0.75**2 + sigma**2
+    nats = 0.5 * np.log(2 * np.pi * variance) + 0.5 * second_moment / variance
+    expected = (nats / np.log(2) + np.log2(127.5)).mean((1, 2, 3))
+    assert whole.value == pytest.approx(expected.mean(), abs=3e-3)
+    assert whole.standard_error == pytest.approx(expected.std() / np.sqrt(24), rel=0.02)
+    np.testing.assert_allclose(journal.column("bits", 24), expected, atol=0.02)
+
+    for path in sorted(journal.folder.glob("*.npz")):
+        path.unlink()
+    journal.write(np.arange(5, 9), {"bits": expected[5:9]})
+    again = likelihood.bits_per_dim(run, images, Pmap(jax.devices()[:1]), journal)
+    assert again.value == pytest.approx(whole.value, abs=2e-3)
+    assert sorted(len(numbers) for numbers, _ in journal.blocks()) == [4, 4, 16]
+
+
+def test_what_decides_the_figure_decides_the_journal(images, tmp_path):
+    def folder(pictures=images, **changes):
+        return likelihood.journal_of_bits(run_of(config_of(**changes), tmp_path), pictures).folder
+
+    same = folder()
+    assert folder(sampling__steps=7, evaluation__num_samples=3) == same
+    others = (
+        folder(images.take(np.arange(20))),
+        folder(evaluation__likelihood_probes=2),
+        folder(evaluation__likelihood_t_min=1e-4),
+        folder(evaluation__likelihood_tolerance=1e-4),
+        folder(evaluation__seed=1),
+    )
+    assert len({same, *others}) == 6
+
+
+def test_an_image_that_is_not_solved_is_named():
+    config = ConfigDict({"evaluation": {"likelihood_tolerance": 1e-5, "likelihood_t_min": 1e-5}})
+    likelihood._require_solved(np.ones(3), np.arange(3), config)
+    with pytest.raises(
+        RunError, match=r"image 7 cannot be solved \(of 3, 2 cannot\): try a larger .*tolerance than 1e-05"
+    ):
+        likelihood._require_solved(np.array([1, np.nan, np.inf]), np.array([5, 7, 8]), config)
+
+
+def test_data_without_levels_has_no_bits():
+    config = config_of()
+    config.data.source = data.LATENTS
+    with pytest.raises(UserError, match="likelihood_images=24: bits per dimension are of images of 8 bits"):
+        likelihood.check(config)
+
+
+def test_a_process_without_a_likelihood_is_refused():
+    config = tiny_config("critically_damped", evaluation__likelihood_images=24)
+    with pytest.raises(UserError, match=r"likelihood_images=24: the states of sde\.name='critically_damped' are more"):
+        likelihood.check(config)
+    likelihood.check(config_of())
