@@ -29,10 +29,10 @@ def _seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def minima(**functions: Callable[[], Any]) -> tuple[dict[str, float], dict[str, float]]:
+def minima(repeats: int = REPEATS, **functions: Callable[[], Any]) -> tuple[dict[str, float], dict[str, float]]:
     """First-call seconds and the least of later ones, for each function; the later ones take turns."""
     first = {name: _seconds(function) for name, function in functions.items()}
-    rounds = [{name: _seconds(function) for name, function in functions.items()} for _ in range(REPEATS)]
+    rounds = [{name: _seconds(function) for name, function in functions.items()} for _ in range(repeats)]
     return first, {name: min(r[name] for r in rounds) for name in functions}
 
 
