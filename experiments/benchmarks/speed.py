@@ -23,16 +23,17 @@ from experiments.train import initial_state, load_data, make_step, take_batches,
 REPEATS = 5
 
 
-def _seconds(function: Callable[[], Any]) -> float:
+def seconds(function: Callable[[], Any]) -> float:
+    """How long a call takes, until what it returns is computed."""
     start = time.perf_counter()
     jax.block_until_ready(function())
     return time.perf_counter() - start
 
 
-def minima(**functions: Callable[[], Any]) -> tuple[dict[str, float], dict[str, float]]:
+def _minima(**functions: Callable[[], Any]) -> tuple[dict[str, float], dict[str, float]]:
     """First-call seconds and the least of later ones, for each function; the later ones take turns."""
-    first = {name: _seconds(function) for name, function in functions.items()}
-    rounds = [{name: _seconds(function) for name, function in functions.items()} for _ in range(REPEATS)]
+    first = {name: seconds(function) for name, function in functions.items()}
+    rounds = [{name: seconds(function) for name, function in functions.items()} for _ in range(REPEATS)]
     return first, {name: min(r[name] for r in rounds) for name in functions}
 
 
@@ -59,7 +60,7 @@ def _training(config: ConfigDict) -> list[tuple[str, str]]:
     step = make_step(config, AXIS)
     alone = strategy.map(step, in_axes=(0, 0))
     loop = strategy.map(state.make_train_steps(step, k), in_axes=(0, 0, None))
-    first, least = minima(
+    first, least = _minima(
         alone=lambda: alone(replicated, batch)[0].step, loop=lambda: loop(replicated, batches, jnp.int32(k))[0].step
     )
     start = time.perf_counter()
@@ -89,7 +90,7 @@ def _sampling(config: ConfigDict) -> list[tuple[str, str]]:
     x = jax.random.normal(jax.random.key(1), (size, *shape))
     network = jax.jit(lambda variables, x, level: denoiser.network.apply(variables, x, level, labels, train=False))
     level = jnp.full((size,), 0.5)
-    first, least = minima(
+    first, least = _minima(
         network=lambda: network(denoiser.variables, x, level),
         sampler=lambda: sde_lib.sample(keys, denoiser, method, times, shape),
     )

@@ -8,8 +8,8 @@ from experiments.errors import UserError, unknown_name
 
 SUMMARY = (
     "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory) or "
-    "its data pipeline's, how accurate the sampling methods are on two mixtures whose answer is known, or how large and fast "
-    "the networks are."
+    "of its data pipeline, how accurate the sampling methods are on two mixtures whose answer is known, or how large and "
+    "fast the networks are."
 )
 EXAMPLE = "python -m experiments benchmark --config=configs/digits.py"
 
@@ -92,7 +92,8 @@ def _of_experiment(options: argparse.Namespace) -> int:
 
     if options.config is None:
         raise UserError(
-            f"--suite={options.suite} measures an experiment: pass --config=configs/digits.py, or --suite=methods or networks"
+            f"--suite={options.suite} measures an experiment: pass --config=configs/digits.py, or --suite=methods or "
+            "networks"
         )
     if options.out is not None:
         raise UserError(f"--out={options.out}: is for --suite=methods and --suite=networks")

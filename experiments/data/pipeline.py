@@ -22,8 +22,10 @@ from experiments.data.sources import Source
 from experiments.data.workers import WorkerBatches
 from experiments.errors import UserError
 
-# Batches made ahead: enough to ride out a slow one, small beside the data set itself.
-PREFETCHED_BATCHES = 4
+
+def batches_ahead(workers: int) -> int:
+    """How many are made ahead: enough to ride out a slow one, small beside the data set itself."""
+    return max(4, 2 * workers)
 
 
 def _flip_half(
@@ -117,6 +119,5 @@ def training_batches(
     if flip:
         batches = batches.random_map(functools.partial(_flip_half, batch_size, rows), seed=seed)
     # A thread for each process, which waits for it. Else one: more would contend for the interpreter with the loop.
-    threads = max(workers, 1)
-    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(PREFETCHED_BATCHES, 2 * threads))
+    options = grain.ReadOptions(num_threads=max(workers, 1), prefetch_buffer_size=batches_ahead(workers))
     return Batches(iter(batches.to_iter_dataset(options)), remote)

@@ -145,6 +145,9 @@ def test_augmentation_dequantization_noise_and_dropout_have_keys_of_their_own():
 class Told:
     """Stands for the network: its output tells of the labels, if there are any."""
 
+    def init(self, key, x, noise_level, condition):
+        return {"w": jnp.ones(9)}
+
     def apply(self, weights, x, noise_level, condition, *, augmentation=None, train, dropout_keys=None):
         return x if augmentation is None else x + (augmentation @ weights["w"])[:, None, None, None]
 

@@ -7,6 +7,7 @@ import sys
 import time
 from pathlib import Path
 
+import grain
 import numpy as np
 import pytest
 
@@ -55,6 +56,19 @@ def test_the_stream_and_its_position_do_not_depend_on_the_workers():
     resumed = start(workers=0)
     take(resumed, 30)
     assert_equal(take(resumed, 5), following)
+
+
+def test_a_checkpoint_with_workers_goes_on_at_the_exact_batch_without_and_with(tmp_path):
+    """As grain writes and reads it for Orbax; with batches read ahead that were not taken yet."""
+    expected = take(start(workers=0), 24)
+    handler = grain.checkpoint.CheckpointHandler()
+    with start(workers=2) as batches:
+        assert_equal(take(batches, 11), expected[:11])
+        handler.save(tmp_path, batches)
+    for workers in (0, 1):
+        with start(workers=workers) as resumed:
+            handler.restore(tmp_path, resumed)
+            assert_equal(take(resumed, 13), expected[11:])
 
 
 def test_a_killed_worker_is_replaced_and_the_stream_goes_on(tmp_path, capfd):
