@@ -54,13 +54,13 @@ def read_config(path: str | Path) -> ConfigDict:
     """
     workdir = Workdir(Path(path))
     config = workdir.read_config()
-    if not any(workdir.checkpoints.glob("[0-9]*")):
+    if not any(path.name.isdigit() for path in workdir.checkpoints.glob("*")):
         raise UserError(f"--workdir={workdir.path} has no checkpoint yet: run `train` on it first")
     return config
 
 
 def load_run(path: str | Path) -> Run:
-    """Opens the newest checkpoint in a run's folder.
+    """Opens the newest good checkpoint in a run's folder, which may be in training; nothing in it is changed.
 
     In a notebook:
 
@@ -70,9 +70,9 @@ def load_run(path: str | Path) -> Run:
 
     Raises:
         UserError: there is no run in the folder, or no checkpoint yet.
+        RunError: all its checkpoints are broken.
     """
     workdir, config = Workdir(Path(path)), read_config(path)
-    with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
-        variables = checkpoints.restore_ema(build.abstract_variables(config))
-        step = checkpoints.latest_step()
+    with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints, read_only=True) as checkpoints:
+        step, variables = checkpoints.restore_ema(build.abstract_variables(config))
     return Run(workdir, config, step, variables)
