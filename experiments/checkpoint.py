@@ -28,13 +28,15 @@ from experiments.state import TrainState
 WRITE_ERRORS = (OSError, ValueError)
 
 
-def _is_not_of_a_save(record: logging.LogRecord) -> bool:
-    """Whether a log record is other than the traceback of a save that failed, which is raised besides, and told here."""
-    return not (record.exc_info and ("orbax" in record.pathname or "orbax" in str(record.exc_info[1])))
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Not the traceback of a save that failed, which is raised besides and told here, nor that a reader only reads."""
+    of_a_save = record.exc_info and ("orbax" in record.pathname or "orbax" in str(record.exc_info[1]))
+    of_reading = "orbax" in record.pathname and "read" in record.getMessage() and "only" in record.getMessage()
+    return not (of_a_save or of_reading)
 
 
 for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).addFilter(_is_not_of_a_save)
+    logging.getLogger(_name).addFilter(_is_wanted)
 
 
 def complete_steps(folder: Path) -> list[int]:
@@ -64,6 +66,7 @@ class Checkpoints:
 
     def __init__(self, folder: Path, keep: int, *, read_only: bool = False):
         self.folder = folder
+        self._keep = keep
         self._read_only = read_only
         self._summing: threading.Thread | None = None
         self._sum_error: OSError | None = None
@@ -170,11 +173,16 @@ class Checkpoints:
     def set_aside_broken(self) -> int | None:
         """Sets the newest checkpoints aside while they are broken; the step of the newest good one, None without any.
 
+        What a kill in the middle of removing an old one has left is removed.
+
         Raises:
             RunError: there were some, and all are broken.
         """
         for step in self._newest_first():
             if not self._is_broken(step):
+                for old in complete_steps(self.folder)[: -self._keep]:
+                    shutil.rmtree(self.folder / str(old), ignore_errors=True)
+                self._manager.reload()
                 return step
         return None
 

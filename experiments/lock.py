@@ -23,6 +23,7 @@ from experiments.errors import UserError
 
 BEAT = 5.0  # seconds between two numbers
 PATIENCE = 20.0  # seconds without a new number after which the lock of another machine is stale
+LENGTH = 512  # bytes of the file
 NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems without flock
 
 
@@ -68,7 +69,7 @@ class Lock:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
                 ours = self._try_flock(file)
-                before = os.pread(file, 1 << 12, 0)
+                before = os.pread(file, LENGTH, 0)
                 holder = _parse(before)
                 elsewhere = bool(before) and holder.get("machine") != _machine()
                 if ours is False and not elsewhere:
@@ -104,7 +105,7 @@ class Lock:
         while time.monotonic() < end:
             time.sleep(PATIENCE / 20)
             with contextlib.suppress(FileNotFoundError):
-                if self._path.read_bytes() != before:  # opened anew, which makes NFS look
+                if self._path.read_bytes()[:LENGTH] != before:  # opened anew, which makes NFS look
                     return True
         return False
 
@@ -115,11 +116,10 @@ class Lock:
 
     def _beat(self) -> None:
         self._number += 1
-        holder = {
-            "host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "number": self._number,
-        }  # fmt: skip
+        holder = {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "number": self._number}
+        content = json.dumps(holder).encode()[:LENGTH].ljust(LENGTH)  # one write, and nothing left of what was there
         with contextlib.suppress(OSError):  # a full disk: who writes what matters says so
-            os.pwrite(self._file, json.dumps(holder).encode(), 0)
+            os.pwrite(self._file, content, 0)
 
     def _beat_on(self) -> None:
         while not self._stopped.wait(BEAT):
