@@ -151,7 +151,7 @@ def _go_on(
         if step >= num_steps and workdir.is_evaluated(step):
             print(f"Training is complete (step {step}); nothing to do. Report: {workdir.report}")
             return None
-        if step < num_steps:
+        if step < num_steps or not workdir.grid(step).exists():
             step = _run_to_end(config, workdir, dataset.train, strategy, checkpoints, interruption)
     if interruption:
         print(f"Interrupted by {interruption.signal.name} at step {step}: saved. Run the same command to go on.")
@@ -189,6 +189,11 @@ def _steps_to_boundary(config: ConfigDict, step: int) -> int:
     return min(training.num_steps - step, *(every - step % every for every in periods))
 
 
+def _is_drawn(config: ConfigDict, step: int) -> bool:
+    """Whether a grid of samples is made after so many steps."""
+    return step % config.training.sample_every == 0 or step == config.training.num_steps
+
+
 def _run_to_end(
     config: ConfigDict,
     workdir: Workdir,
@@ -199,7 +204,8 @@ def _run_to_end(
 ) -> int:
     """The loop. Returns the step at which it ended, which is saved.
 
-    Until the first call has returned (it compiles) nothing is lost if the process ends at once.
+    Until the first call has returned (it compiles) nothing is lost if the process ends at once. A run that is complete but
+    for its last grid gets that.
     """
     training = config.training
     at_once = contextlib.ExitStack()
@@ -226,7 +232,7 @@ def _run_to_end(
         grid = pictures.grid(sampler(strategy.first(current.ema), GRID_SIZE, GRID_SEED))
         pictures.save(workdir.grid(step), grid, config.data.image_size)
 
-    if step and step % training.sample_every == 0 and not workdir.grid(step).exists():  # killed before it was drawn
+    if step and _is_drawn(config, step) and not workdir.grid(step).exists():  # killed before it was drawn
         draw(current, step)
     with History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
         while step < training.num_steps and not interruption:
@@ -240,7 +246,7 @@ def _run_to_end(
             if step % training.checkpoint_every == 0 or step == training.num_steps:
                 monitor.catch_up()
                 checkpoints.save(strategy.first(current), iterator)
-            if step % training.sample_every == 0 or step == training.num_steps:
+            if _is_drawn(config, step):
                 monitor.catch_up()
                 draw(current, step)
         monitor.catch_up()

@@ -169,4 +169,5 @@ def assert_same(mine: dict[str, object], theirs: dict[str, object]) -> None:
     for a, b in zip(mine.pop("state"), theirs.pop("state"), strict=True):
         assert a.dtype == b.dtype
         np.testing.assert_array_equal(a, b)
-    assert mine == theirs
+    for name, value in mine.items():
+        assert value == theirs[name], name

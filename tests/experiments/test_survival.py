@@ -7,7 +7,8 @@ from pathlib import Path
 import grain
 import pytest
 
-from experiments import load_run
+from experiments import config, load_run
+from experiments.__main__ import main
 from experiments.lock import Lock
 from experiments.workdir import Workdir
 from tests.experiments.test_checkpoint import arrays, garble
@@ -35,22 +36,21 @@ def train(run, **changes):
     return ["train", f"--config={DIGITS}", f"--workdir={run}", "--resume_with_changes", *flags(**changes)]
 
 
-def test_dead_data_are_one_line_with_the_step_and_lose_nothing(run, fails, monkeypatch):
+def test_dead_data_are_one_line_with_the_step_and_lose_nothing(run, monkeypatch, capsys):
     monkeypatch.setattr("experiments.data.training_batches", dead)
-    before = sorted(p for p in (run / "checkpoints").rglob("*"))
-    message = fails(*train(run, training__num_steps=48), code=1).splitlines()[-1]
-    assert message.startswith("the data after step 40 cannot be had: TimeoutError: ")
+    before = sorted((run / "checkpoints").rglob("*"))
+    assert main(train(run, training__num_steps=48)) == 1
+    message = capsys.readouterr().err.strip().splitlines()[-1]
+    assert message.startswith("error: the data after step 40 cannot be had: TimeoutError: ")
     assert "worker 3 gave no batch for 60 s" in message and "(test_survival.py:" in message
     assert message.endswith(
         f"The last good checkpoint is step 40 in {run}/checkpoints; the same command goes on from there"
     )
-    assert sorted(p for p in (run / "checkpoints").rglob("*")) == before
+    assert sorted((run / "checkpoints").rglob("*")) == before
 
 
 def test_training_goes_on_from_the_checkpoint_before_a_broken_one(run, monkeypatch, capsys):
     """Also where the run was complete: it is not any more."""
-    from experiments.__main__ import main
-
     garble(arrays(run / "checkpoints" / "40"))
     monkeypatch.setattr("experiments.data.training_batches", dead)
     capsys.readouterr()
@@ -70,8 +70,6 @@ def test_a_run_with_a_broken_newest_checkpoint_is_opened_at_the_one_before(run, 
 
 
 def test_without_a_good_checkpoint_sampling_and_training_stop_in_one_line(run, fails, tmp_path, capsys):
-    from experiments.__main__ import main
-
     for step in (32, 40):
         shutil.rmtree(run / "checkpoints" / str(step))
         (run / "checkpoints" / str(step)).mkdir()
@@ -113,8 +111,6 @@ def test_a_run_counts_as_evaluated_if_the_report_came_after_the_figures_of_its_s
 
 
 def test_what_killed_processes_left_half_written_is_removed(run):
-    from experiments import config
-
     (run / "metrics.json.77.tmp").write_text("{")
     (run / "samples" / "step_00000040.png.77.tmp").write_text("x")
     workdir = Workdir(run)
