@@ -19,6 +19,7 @@ from typing import Any, Self
 import grain
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from experiments import integrity
 from experiments.errors import RunError, UserError
@@ -68,6 +69,7 @@ class Checkpoints:
         self.folder = folder
         self._keep = keep
         self._read_only = read_only
+        self._checked: int | None = None  # the step whose files were found to be right
         self._summing: threading.Thread | None = None
         self._sum_error: OSError | None = None
         if read_only:
@@ -152,7 +154,7 @@ class Checkpoints:
 
     def _not_written(self, error: Exception) -> RunError:
         """What to say; what was half-written is removed, to make room."""
-        for path in self.folder.glob("*.orbax-checkpoint-tmp*"):
+        for path in self.folder.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
             shutil.rmtree(path, ignore_errors=True)
         number = error.errno if isinstance(error, OSError) else re.search(r"os_error_code='(\d+)'", str(error))
         if isinstance(number, re.Match):
@@ -173,18 +175,22 @@ class Checkpoints:
     def set_aside_broken(self) -> int | None:
         """Sets the newest checkpoints aside while they are broken; the step of the newest good one, None without any.
 
-        What a kill in the middle of removing an old one has left is removed.
+        What a kill in the middle of removing an old one has left is removed. Of many processes the first does this.
 
         Raises:
             RunError: there were some, and all are broken.
         """
-        for step in self._newest_first():
-            if not self._is_broken(step):
-                for old in complete_steps(self.folder)[: -self._keep]:
-                    shutil.rmtree(self.folder / str(old), ignore_errors=True)
-                self._manager.reload()
-                return step
-        return None
+        if jax.process_index() == 0:
+            for step in self._newest_first():
+                if not self._is_broken(step):
+                    break
+            for old in complete_steps(self.folder)[: -self._keep]:
+                shutil.rmtree(self.folder / str(old), ignore_errors=True)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints are checked")
+        self._manager.reload()
+        self._checked = self.latest_step()
+        return self._checked
 
     def _newest_first(self) -> Iterator[int]:
         """The steps of complete checkpoints; whoever asks for one more has found the one before broken.
@@ -269,7 +275,7 @@ class Checkpoints:
     def _restore(self, trees: dict[str, Any], **others: Any) -> tuple[int, Any]:
         items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()} | others
         for step in self._newest_first():
-            if self._is_broken(step, *items):
+            if step != self._checked and self._is_broken(step, *items):
                 continue
             try:
                 return step, self._manager.restore(step, args=ocp.args.Composite(**items))
