@@ -52,9 +52,9 @@ def plan(seed: int, starting: int, training: int, saving: int, sigterms: int) ->
     """SIGKILLs at so many moments of each kind, and SIGTERMs in training, in random order; one of each in evaluating."""
     rng = random.Random(seed)
     kills = [Kill(signal.SIGKILL, "starting", rng.uniform(0, 2)) for _ in range(starting)]
-    kills += [Kill(signal.SIGKILL, "training", rng.uniform(0, 0.2)) for _ in range(training)]
+    kills += [Kill(signal.SIGKILL, "training", rng.uniform(0, 0.1)) for _ in range(training)]
     kills += [Kill(signal.SIGKILL, "saving", rng.uniform(0, 0.05)) for _ in range(saving)]
-    kills += [Kill(signal.SIGTERM, "training", rng.uniform(0, 0.2)) for _ in range(sigterms)]
+    kills += [Kill(signal.SIGTERM, "training", rng.uniform(0, 0.1)) for _ in range(sigterms)]
     rng.shuffle(kills)
     return [*kills, *(Kill(s, "evaluating", rng.uniform(0, 0.5)) for s in (signal.SIGKILL, signal.SIGTERM))]
 

@@ -46,4 +46,4 @@ def test_thirty_two_random_kills_leave_no_trace(tmp_path):
     """Six in starting, nine in training, nine while a checkpoint is written, six SIGTERMs, two in the evaluation."""
     kills = plan(seed=0, starting=6, training=9, saving=9, sigterms=6)
     assert len(kills) == 32
-    go_through(tmp_path, kills, 400)
+    go_through(tmp_path, kills, 300)
