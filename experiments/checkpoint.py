@@ -1,18 +1,56 @@
 """Checkpoints with Orbax: the training state, the EMA weights beside it, and the position in the data.
 
 The three are separate items of one step, so that sampling reads the EMA alone. Saving is asynchronous; an interrupted
-save leaves a temporary folder that is never taken for a checkpoint and is removed at the next start.
+save leaves a temporary folder that is never taken for a checkpoint and is removed at the next start. Once a checkpoint is
+complete its files' sums are written into it, in the background (`experiments/integrity.py`); it is restored only if they
+are right, and if they are not, the one before is.
 """
 
+import logging
+import os
+import re
+import shutil
+import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 import grain
 import jax
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
+from experiments import integrity
 from experiments.errors import RunError, UserError
 from experiments.state import TrainState
+
+# What Orbax and tensorstore raise when a disk fails them in writing.
+WRITE_ERRORS = (OSError, ValueError)
+
+
+def _is_wanted(record: logging.LogRecord) -> bool:
+    """Not the traceback of a save that failed, which is raised besides and told here, nor that a reader only reads."""
+    of_a_save = record.exc_info and ("orbax" in record.pathname or "orbax" in str(record.exc_info[1]))
+    of_reading = "orbax" in record.pathname and "read" in record.getMessage() and "only" in record.getMessage()
+    return not (of_a_save or of_reading)
+
+
+for _name in ("absl", "asyncio"):
+    logging.getLogger(_name).addFilter(_is_wanted)
+
+
+def complete_steps(folder: Path) -> list[int]:
+    """The steps of the checkpoints in a folder, increasing: each gets its name when it is complete."""
+    if not folder.is_dir():
+        return []
+    return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
+
+
+def last_good(folder: Path) -> str:
+    """What of a run is saved, as a sentence without its end."""
+    steps = complete_steps(folder)
+    return f"The last good checkpoint is step {steps[-1]}" if steps else "There is no checkpoint yet"
 
 
 class Checkpoints:
@@ -21,14 +59,23 @@ class Checkpoints:
     Args:
         folder: created if need be.
         keep: how many of the newest to keep.
+        read_only: somebody else may be writing: nothing is created, removed or renamed.
 
     Raises:
         UserError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, keep: int):
+    def __init__(self, folder: Path, keep: int, *, read_only: bool = False):
         self.folder = folder
-        options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
+        self._keep = keep
+        self._read_only = read_only
+        self._checked: int | None = None  # the step whose files were found to be right
+        self._summing: threading.Thread | None = None
+        self._sum_error: OSError | None = None
+        if read_only:
+            options = ocp.CheckpointManagerOptions(read_only=True)
+        else:
+            options = ocp.CheckpointManagerOptions(max_to_keep=keep, cleanup_tmp_directories=True)
         try:
             self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
         except OSError as error:
@@ -41,12 +88,12 @@ class Checkpoints:
         self.close()
 
     def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint."""
-        return self._manager.latest_step()
+        """The step of the newest complete checkpoint, whatever is being written now."""
+        return max(complete_steps(self.folder), default=None)
 
     def all_steps(self) -> list[int]:
         """The steps of the complete checkpoints, in order."""
-        return sorted(self._manager.all_steps())
+        return complete_steps(self.folder)
 
     def save(self, state: TrainState, data_iterator: grain.DatasetIterator) -> None:
         """Starts saving; returns before it is written. A step already saved is left alone.
@@ -71,24 +118,138 @@ class Checkpoints:
 
     def _save(self, step: int, **items: Any) -> None:
         try:
+            self.wait()
+            if step in complete_steps(self.folder):
+                return
+            self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+        except WRITE_ERRORS as error:
+            raise self._not_written(error) from error
+        self._summing = threading.Thread(target=self._sum, args=(step,), name="checksums", daemon=True)
+        self._summing.start()
+
+    def _sum(self, step: int) -> None:
+        """Waits for the save of a step, then writes its files' sums; its errors wait for `wait`."""
+        try:
             self._manager.wait_until_finished()
-            if step not in self._manager.all_steps():
-                self._manager.save(step, args=ocp.args.Composite(**items), force=True)
-        except (OSError, ValueError) as error:
+        except Exception:
+            return  # the main thread's own waiting raises it
+        try:
+            if jax.process_index() == 0:
+                integrity.write(self.folder / str(step))
+        except OSError as error:
+            self._sum_error = error
+
+    def wait(self) -> None:
+        """Waits for a save under way.
+
+        Raises:
+            RunError: it could not be written.
+        """
+        try:
+            self._manager.wait_until_finished()
+            if self._summing is not None:
+                self._summing.join()
+                self._summing = None
+            error, self._sum_error = self._sum_error, None
+            if error is not None:
+                raise error
+        except WRITE_ERRORS as error:
             raise self._not_written(error) from error
 
     def _not_written(self, error: Exception) -> RunError:
+        """What to say; what was half-written is removed, to make room."""
+        for path in self.folder.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
+            shutil.rmtree(path, ignore_errors=True)
+        number = error.errno if isinstance(error, OSError) else re.search(r"os_error_code='(\d+)'", str(error))
+        if isinstance(number, re.Match):
+            number = int(number[1])
+        reason = os.strerror(number) if number else " ".join(str(error).split())[:200]
         return RunError(
-            f"a checkpoint cannot be written to {self.folder}: {getattr(error, 'strerror', None) or error}. "
-            f"The last good one is step {self.latest_step()}; make room and run the same command again"
+            f"a checkpoint cannot be written to {self.folder}: {reason}. {last_good(self.folder)}; "
+            "make room and run the same command again"
         )
 
     def holds_weights_alone(self) -> bool:
         """Whether the newest checkpoint is one of `save_weights`."""
-        return not (self.folder / str(self.latest_step()) / "state").exists()
+        return not self._has(self.latest_step(), "state")
+
+    def _has(self, step: int | None, item: str) -> bool:
+        return (self.folder / str(step) / item).is_dir()
+
+    def set_aside_broken(self) -> int | None:
+        """Sets the newest checkpoints aside while they are broken; the step of the newest good one, None without any.
+
+        What a kill in the middle of removing an old one has left is removed. Of many processes the first does this.
+
+        Raises:
+            RunError: there were some, and all are broken.
+        """
+        if jax.process_index() == 0:
+            for step in self._newest_first():
+                if not self._is_broken(step):
+                    break
+            for old in complete_steps(self.folder)[: -self._keep]:
+                shutil.rmtree(self.folder / str(old), ignore_errors=True)
+        if jax.process_count() > 1:
+            multihost_utils.sync_global_devices("checkpoints are checked")
+        self._manager.reload()
+        self._checked = self.latest_step()
+        return self._checked
+
+    def _newest_first(self) -> Iterator[int]:
+        """The steps of complete checkpoints; whoever asks for one more has found the one before broken.
+
+        Raises:
+            RunError: there were some, and all are broken.
+        """
+        seen: set[int] = set()
+        while left := [
+            step for step in complete_steps(self.folder) if step not in seen
+        ]:  # training may go on beside a reader
+            seen.add(left[-1])
+            yield left[-1]
+        if seen or any(self.folder.glob("broken-*")):
+            raise RunError(
+                f"no checkpoint in {self.folder} is good: remove the broken ones to start again from step 0, or choose "
+                "another --workdir"
+            )
+
+    def _is_broken(self, step: int, *parts: str) -> bool:
+        """Whether a checkpoint lacks something or has other bytes than were written; if so it is set aside.
+
+        Args:
+            step: which.
+            parts: the items to read; all, where none are given.
+        """
+        folder = self.folder / str(step)
+        missing = [] if self._has(step, "ema") else ["ema"]
+        if self._has(step, "state") != self._has(step, "data"):
+            missing += ["data" if self._has(step, "state") else "state"]
+        try:
+            fault = f"{missing[0]}/ is missing" if missing else integrity.fault(folder, parts)
+        except OSError as error:
+            raise RunError(f"{error.filename or folder} cannot be read: {error.strerror}") from error
+        if fault is not None:
+            self._set_aside(step, fault)
+        return fault is not None
+
+    def _set_aside(self, step: int, fault: str) -> None:
+        """Says what is wrong with a checkpoint, and renames it where it is ours to rename."""
+        if not (self.folder / str(step)).exists():
+            return  # training that goes on beside a reader has removed it
+        remedy = "skipped"
+        if not self._read_only:
+            remedy = f"set aside as {integrity.set_aside(self.folder / str(step)).name}"
+            self._manager.reload()
+        older = [other for other in complete_steps(self.folder) if other < step]
+        now = f"going back to step {older[-1]}" if older else "there is none before it"
+        print(
+            f"warning: the checkpoint of step {step} in {self.folder} is broken ({fault}): {remedy}, {now}",
+            file=sys.stderr,
+        )
 
     def restore(self, abstract: TrainState, data_iterator: grain.DatasetIterator) -> TrainState:
-        """The newest checkpoint's state; `data_iterator` is moved to its position.
+        """The newest good checkpoint's state; `data_iterator` is moved to its position. Broken ones are set aside.
 
         Args:
             abstract: the shapes and dtypes expected (`jax.eval_shape`).
@@ -96,32 +257,55 @@ class Checkpoints:
 
         Raises:
             UserError: the checkpoint is of another network or optimizer.
+            RunError: no checkpoint is good.
         """
         target = _on_first_device(abstract)
-        restored = self._restore(
-            state=ocp.args.StandardRestore(target.replace(ema=None)),
-            ema=ocp.args.StandardRestore(target.ema),
+        _, restored = self._restore(
+            {"state": target.replace(ema=None), "ema": target.ema},
             data=grain.checkpoint.CheckpointRestore(data_iterator),
         )
         return restored.state.replace(ema=restored.ema)
 
-    def restore_ema(self, abstract: Any, step: int | None = None) -> Any:
-        """The EMA weights of a checkpoint (None is the newest), of the shapes and dtypes of `abstract`.
+    def restore_ema(self, abstract: Any, step: int | None = None) -> tuple[int, Any]:
+        """The step and the EMA weights of a checkpoint (None: the newest good one), of the shapes and dtypes of `abstract`.
 
         Raises:
             UserError: the checkpoint is of another network.
+            RunError: no checkpoint is good, or that of the step asked for is not.
         """
-        return self._restore(step, ema=ocp.args.StandardRestore(_on_first_device(abstract))).ema
+        step, restored = self._restore({"ema": _on_first_device(abstract)}, step)
+        return step, restored.ema
 
-    def _restore(self, step: int | None = None, **items: Any) -> Any:
-        step = self.latest_step() if step is None else step
-        try:
-            return self._manager.restore(step, args=ocp.args.Composite(**items))
-        except ValueError as error:
-            raise UserError(
-                f"the checkpoint of step {step} in {self.folder} does not fit the config: another network "
-                f"or optimizer made it ({' '.join(str(error).split())[:200]} ...)"
-            ) from error
+    def _restore(self, trees: dict[str, Any], wanted: int | None = None, **others: Any) -> tuple[int, Any]:
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()} | others
+        for step in self._newest_first() if wanted is None else [wanted]:
+            if step != self._checked and self._is_broken(step, *items):
+                continue
+            try:
+                return step, self._manager.restore(step, args=ocp.args.Composite(**items))
+            except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+                reason = " ".join(str(error).split())[:200]
+                if integrity.is_summed(self.folder / str(step)) or not self._fits(step, trees):
+                    raise UserError(
+                        f"the checkpoint of step {step} in {self.folder} does not fit the config: another network "
+                        f"or optimizer made it ({reason} ...)"
+                    ) from error
+                self._set_aside(step, reason)
+        if wanted is not None:
+            raise RunError(f"the checkpoint of step {wanted} in {self.folder} is broken")
+        raise UserError(f"{self.folder} has no checkpoint yet: run `train` on it first")
+
+    def _fits(self, step: int, trees: dict[str, Any]) -> bool:
+        """Whether the arrays of a checkpoint are known to have other names or shapes than those expected."""
+        with ocp.StandardCheckpointer() as reader:
+            for name, tree in trees.items():
+                try:
+                    stored = reader.metadata((self.folder / str(step) / name).resolve()).item_metadata.tree
+                    if _shapes(stored) != _shapes(tree):
+                        return False
+                except Exception:  # whatever a broken file may cause: nothing is known of it
+                    continue
+        return True
 
     def close(self) -> None:
         """Waits for a save under way.
@@ -130,11 +314,18 @@ class Checkpoints:
             RunError: it could not be written.
         """
         try:
-            self._manager.wait_until_finished()
-        except (OSError, ValueError) as error:
-            raise self._not_written(error) from error
+            self.wait()
         finally:
             self._manager.close()
+
+
+def _shapes(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
+    """The shapes of a tree's arrays by their names, which are the same for a field, a key and an index."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {
+        tuple(str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path): tuple(leaf.shape)
+        for path, leaf in leaves
+    }
 
 
 def _on_first_device(abstract: Any) -> Any:

@@ -1,11 +1,14 @@
 """Grids of images as PNG files."""
 
+import io
 import math
 from pathlib import Path
 
 import numpy as np
 from einops import rearrange
 from PIL import Image
+
+from experiments.workdir import replace_bytes
 
 MIN_TILE = 48  # pixels on the page of the smaller side of one image
 
@@ -31,7 +34,12 @@ def save(path: Path, picture: np.ndarray, tile: int) -> None:
         path: the file.
         picture: from `grid`.
         tile: the height in pixels of one image in it.
+
+    Raises:
+        OSError: the file cannot be written; what was there is as it was.
     """
     factor = max(1, math.ceil(MIN_TILE / tile))
     picture = np.repeat(np.repeat(picture, factor, 0), factor, 1)
-    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(path)
+    buffer = io.BytesIO()
+    Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture).save(buffer, format="png")
+    replace_bytes(path, buffer.getvalue())

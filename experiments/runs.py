@@ -54,13 +54,15 @@ def read_config(path: str | Path) -> ConfigDict:
     """
     workdir = Workdir(Path(path))
     config = workdir.read_config()
-    if not any(workdir.checkpoints.glob("[0-9]*")):
+    if not any(path.name.isdigit() for path in workdir.checkpoints.glob("*")):
         raise UserError(f"--workdir={workdir.path} has no checkpoint yet: run `train` on it first")
     return config
 
 
 def load_run(path: str | Path, step: int | None = None) -> Run:
-    """Opens a checkpoint in a run's folder: that of `step`, by default the newest.
+    """Opens a checkpoint in a run's folder, which may be in training: that of `step`, by default the newest good one.
+
+    Nothing in the folder is changed.
 
     In a notebook:
 
@@ -70,9 +72,9 @@ def load_run(path: str | Path, step: int | None = None) -> Run:
 
     Raises:
         UserError: there is no run in the folder, or no checkpoint yet.
+        RunError: all its checkpoints are broken.
     """
     workdir, config = Workdir(Path(path)), read_config(path)
-    with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
-        step = checkpoints.latest_step() if step is None else step
-        variables = checkpoints.restore_ema(build.abstract_variables(config), step)
+    with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints, read_only=True) as checkpoints:
+        step, variables = checkpoints.restore_ema(build.abstract_variables(config), step)
     return Run(workdir, config, step, variables)

@@ -6,7 +6,11 @@ It reads from top to bottom in `train`. On resume the checkpoint gives the state
 comes from the seed and the step; so a run that was stopped goes on as if it had not been.
 """
 
+import contextlib
+import errno
 import signal
+import traceback
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +20,12 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build, check, data, pictures, state
-from experiments.checkpoint import Checkpoints
-from experiments.errors import UserError
+from experiments.checkpoint import Checkpoints, complete_steps, last_good
+from experiments.errors import RunError, UserError
 from experiments.evaluate import evaluate_run
 from experiments.history import History
 from experiments.interruption import Interruption
+from experiments.lock import Lock
 from experiments.monitor import Monitor
 from experiments.parallel import AXIS
 from experiments.runs import load_run
@@ -29,6 +34,8 @@ from experiments.workdir import Workdir
 
 GRID_SIZE = 64  # samples in a grid
 GRID_SEED = 0  # the same noise in every grid, so that they show the model change
+# What a disk says that cannot be written: it is full, its owner's share is, or it may not be; it or the file is too large.
+DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def load_data(config: ConfigDict) -> data.Dataset:
@@ -109,37 +116,91 @@ def take_batches(iterator: Any, n: int, size: int) -> dict[str, np.ndarray]:
     return {k: np.concatenate([v, np.zeros((size - n, *v.shape[1:]), v.dtype)]) for k, v in stacked.items()}
 
 
-def train(config: ConfigDict, path: Path, *, resume_with_changes: bool = False) -> signal.Signals | None:
+@contextlib.contextmanager
+def _told_of_the_data(step: int, checkpoints: Checkpoints) -> Iterator[None]:
+    """Whatever the data raise becomes one line: where it was raised, for which step, and what is saved."""
+    try:
+        yield
+    except (UserError, RunError):
+        raise
+    except Exception as error:
+        place = traceback.extract_tb(error.__traceback__)[-1]
+        what = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        raise RunError(
+            f"the data after step {step} cannot be had: {what} ({Path(place.filename).name}:{place.lineno}). "
+            f"{last_good(checkpoints.folder)} in {checkpoints.folder}; the same command goes on from there"
+        ) from error
+
+
+def train(
+    config: ConfigDict, path: Path, *, resume_with_changes: bool = False, deadline: float = 0.0
+) -> signal.Signals | None:
     """Trains an experiment to its end, or goes on with it, then evaluates it and writes the report.
+
+    Args:
+        config: of the experiment.
+        path: of the run's folder.
+        resume_with_changes: whether to go on with a run of another config.
+        deadline: seconds from SIGTERM to the end of the process, saved or not; 0 is no deadline. See `Interruption`.
 
     Returns:
         None when the run is complete, or the signal that interrupted it (it is saved, and the same call goes on).
 
     Raises:
-        UserError: the config, the data or the folder cannot work; nothing is changed.
-        RunError: the loss is not finite, or a checkpoint cannot be written; the last checkpoint is intact.
+        UserError: the config, the data or the folder cannot work, or another process trains in it; nothing is changed.
+        RunError: the loss is not finite, the data stopped, or a file cannot be written; the last checkpoint is intact.
     """
-    check.check(config)
-    strategy = build.parallel(config)
-    dataset = load_data(config)
     workdir = Workdir(path)
-    workdir.claim(config, resume_with_changes=resume_with_changes)
+    with Interruption(deadline, saved=lambda: last_good(workdir.checkpoints)) as interruption:
+        with interruption.nothing_to_save(_at(workdir, "it was starting")):
+            check.check(config)
+            strategy = build.parallel(config)
+            dataset = load_data(config)
+        lock = Lock(workdir.lock, f"--workdir={path}") if jax.process_index() == 0 else contextlib.nullcontext()
+        with lock, _told_of_the_disk(workdir):
+            workdir.claim(config, resume_with_changes=resume_with_changes)
+            return _go_on(config, workdir, dataset, strategy, interruption)
+
+
+def _go_on(
+    config: ConfigDict, workdir: Workdir, dataset: data.Dataset, strategy: Any, interruption: Interruption
+) -> signal.Signals | None:
+    """What is left to do in a folder that is ours: training, evaluation, or nothing. Returns what `train` does."""
     num_steps = config.training.num_steps
-    with Interruption() as interruption:
-        with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
-            before = checkpoints.latest_step() or 0
-            if before >= num_steps and workdir.report.exists():
-                print(f"Training is complete (step {before}); nothing to do. Report: {workdir.report}")
-                return None
-            step = before
-            if before < num_steps:
-                step = _run_to_end(config, workdir, dataset.train, strategy, checkpoints, interruption)
-        if step < num_steps:
-            print(f"Interrupted by {interruption.signal.name} at step {step}: saved. Run the same command to go on.")
-            return interruption.signal
+    with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
+        step = checkpoints.set_aside_broken() or 0
+        if step >= num_steps and workdir.is_evaluated(step):
+            print(f"Training is complete (step {step}); nothing to do. Report: {workdir.report}")
+            return None
+        if step < num_steps or not workdir.grid(step).exists():
+            step = _run_to_end(config, workdir, dataset.train, strategy, checkpoints, interruption)
+    if interruption:
+        print(f"Interrupted by {interruption.signal.name} at step {step}: saved. Run the same command to go on.")
+        return interruption.signal
     print(f"Training is complete (step {step}). Evaluating the EMA model:")
-    evaluate_run(load_run(path), dataset, strategy)
+    with interruption.nothing_to_save(_at(workdir, "it was being evaluated")):
+        evaluate_run(load_run(workdir.path), dataset, strategy)
     return None
+
+
+def _at(workdir: Workdir, doing: str) -> str:
+    """Where a run is that has nothing to save."""
+    steps = complete_steps(workdir.checkpoints)
+    return f"at step {steps[-1]}: saved ({doing})" if steps else f"at step 0: nothing to save yet ({doing})"
+
+
+@contextlib.contextmanager
+def _told_of_the_disk(workdir: Workdir) -> Iterator[None]:
+    """What a full or failing disk raises becomes one line: which file, and what is saved."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in DISK_ERRORS:
+            raise
+        raise RunError(
+            f"{error.filename or 'a file'} cannot be written: {error.strerror}. {last_good(workdir.checkpoints)}; "
+            "make room, or give the right to write, and run the same command again"
+        ) from error
 
 
 def _steps_to_boundary(config: ConfigDict, step: int) -> int:
@@ -147,6 +208,11 @@ def _steps_to_boundary(config: ConfigDict, step: int) -> int:
     training = config.training
     periods = (training.steps_per_call, training.log_every, training.checkpoint_every, training.sample_every)
     return min(training.num_steps - step, *(every - step % every for every in periods))
+
+
+def _is_drawn(config: ConfigDict, step: int) -> bool:
+    """Whether a grid of samples is made after so many steps."""
+    return step % config.training.sample_every == 0 or step == config.training.num_steps
 
 
 def _run_to_end(
@@ -157,16 +223,22 @@ def _run_to_end(
     checkpoints: Checkpoints,
     interruption: Interruption,
 ) -> int:
-    """The loop. Returns the step at which it ended, which is saved."""
+    """The loop. Returns the step at which it ended, which is saved.
+
+    Until the first call has returned (it compiles) nothing is lost if the process ends at once. A run that is complete but
+    for its last grid gets that.
+    """
     training = config.training
+    at_once = contextlib.ExitStack()
+    at_once.enter_context(interruption.nothing_to_save(_at(workdir, "it was starting")))
     iterator = training_stream(config, images)
-    step = checkpoints.latest_step() or 0
     if checkpoints.latest_step() is None:
         current = initial_state(config)
     elif checkpoints.holds_weights_alone():
-        current = initial_state(config, checkpoints.restore_ema(build.abstract_variables(config)))
+        current = initial_state(config, checkpoints.restore_ema(build.abstract_variables(config))[1])
     else:
         current = checkpoints.restore(abstract_state(config), iterator)
+    step = int(current.step)
     current = strategy.replicate(current)
     train_steps = strategy.map(
         state.make_train_steps(make_step(config, AXIS), training.steps_per_call),
@@ -174,20 +246,28 @@ def _run_to_end(
         donate_argnums=(0,),
     )
     sampler = Sampler(config, strategy, GRID_SIZE)
+
+    def draw(current: Any, step: int) -> None:
+        grid = pictures.grid(sampler(strategy.first(current.ema), GRID_SIZE, GRID_SEED))
+        pictures.save(workdir.grid(step), grid, config.data.image_size)
+
+    if step and _is_drawn(config, step) and not workdir.grid(step).exists():  # killed before it was drawn
+        draw(current, step)
     with iterator, History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
         while step < training.num_steps and not interruption:
             n = _steps_to_boundary(config, step)
-            batches = strategy.shard(take_batches(iterator, n, training.steps_per_call), axis=1)
+            with _told_of_the_data(step, checkpoints):
+                batches = strategy.shard(take_batches(iterator, n, training.steps_per_call), axis=1)
             current, metrics = train_steps(current, batches, jnp.int32(n))
+            at_once.close()
             step += n
             monitor.watch(step, n, strategy.first(metrics))
             if step % training.checkpoint_every == 0 or step == training.num_steps:
                 monitor.catch_up()
                 checkpoints.save(strategy.first(current), iterator)
-            if step % training.sample_every == 0 or step == training.num_steps:
+            if _is_drawn(config, step):
                 monitor.catch_up()
-                grid = pictures.grid(sampler(strategy.first(current.ema), GRID_SIZE, GRID_SEED))
-                pictures.save(workdir.samples / f"step_{step:08d}.png", grid, config.data.image_size)
+                draw(current, step)
         monitor.catch_up()
         if interruption:
             checkpoints.save(strategy.first(current), iterator)

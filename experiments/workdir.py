@@ -3,6 +3,7 @@
 config.json     the experiment          checkpoints/   Orbax, the newest ones      metrics.jsonl  the loss over steps
 samples/        grids over training     events.*       TensorBoard                 metrics.json   the evaluation
 report.html     everything on one page  evaluation/   features of samples while they are drawn; statistics of real images
+train.lock      while it trains: which process
 """
 
 import contextlib
@@ -40,6 +41,10 @@ class Workdir:
         """The folder of sample grids made in training."""
         return self.path / "samples"
 
+    def grid(self, step: int) -> Path:
+        """The grid of samples made after so many steps."""
+        return self.samples / f"step_{step:08d}.png"
+
     @property
     def strip(self) -> Path:
         """The picture of noise becoming images."""
@@ -65,8 +70,13 @@ class Workdir:
         """The page with everything on it."""
         return self.path / "report.html"
 
+    @property
+    def lock(self) -> Path:
+        """Says which process trains here; there only while one does."""
+        return self.path / "train.lock"
+
     def claim(self, config: ConfigDict, *, resume_with_changes: bool = False) -> None:
-        """Creates the folder for this experiment, or makes sure that it holds this one.
+        """Makes the folder this experiment's, or makes sure that it holds this one; `lock` is held.
 
         Raises:
             UserError: another experiment is in it (the keys that differ are named), or it cannot be written.
@@ -83,10 +93,20 @@ class Workdir:
             raise UserError(f"--workdir={self.path} has checkpoints but no config.json: choose another workdir")
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
+            for left in (*self.path.glob("*.tmp"), *self.samples.glob("*.tmp")):  # of a process that was killed
+                left.unlink()
             if changed:
                 replace_text(self.config, configs.to_json(config))
         except OSError as error:
             raise UserError(f"--workdir={self.path} cannot be written: {error.strerror}") from error
+
+    def is_evaluated(self, step: int) -> bool:
+        """Whether the model of this step was evaluated, and the report made after that."""
+        try:
+            measured = json.loads(self.metrics.read_text())["step"]
+            return measured == step and self.report.stat().st_mtime_ns >= self.metrics.stat().st_mtime_ns
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
 
     def read_config(self) -> ConfigDict:
         """The stored config.
@@ -106,24 +126,47 @@ class Workdir:
 
 def replace_text(path: Path, text: str) -> None:
     """Writes a file so that a reader, or an interruption, sees either all of the old text or all of the new."""
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text(text)
-    temporary.replace(path)
+    replace_bytes(path, text.encode())
+
+
+def replace_bytes(path: Path, content: bytes) -> None:
+    """As `replace_text`.
+
+    Raises:
+        OSError: the file, which the error names, cannot be written; what was there is as it was.
+    """
+    with replace_file(path) as file:
+        file.write(content)
 
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` once it is complete and on disk; else nothing is left of it.
+    """A file to write to, which takes the place of `path` once it is complete; else nothing is left of it.
 
-    Each process writes to a file of its own, so that two that make the same file do not meet.
+    It is on the disk before it gets the name, so that a power failure sees the same. Each process writes to a file of its
+    own, so that two that make the same file do not meet.
+
+    Raises:
+        OSError: the file, which the error names, cannot be written; what was there is as it was.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with naming(path):
+        try:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
+        finally:
+            with contextlib.suppress(OSError):
+                temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def naming(path: Path) -> Iterator[None]:
+    """Gives an OSError within it the name of the file: what writes to an open file does not know it."""
     try:
-        with temporary.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, str(path)) from error

@@ -24,6 +24,14 @@ def positive(text: str) -> int:
     return value
 
 
+def seconds(text: str) -> float:
+    """A time of more than 0."""
+    value = float(text)
+    if not value > 0:
+        raise argparse.ArgumentTypeError(f"{text} must be more than 0")
+    return value
+
+
 def add_config(parser: Parser) -> None:
     """`--config`."""
     parser.add_argument("--config", metavar="FILE[:ARG]", help=f"a config, such as configs/digits.py:ve; {OVERRIDES}")

@@ -1,6 +1,7 @@
 """The command `train`."""
 
 import argparse
+import signal
 from pathlib import Path
 
 from experiments.commands import arguments
@@ -22,6 +23,13 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument(
         "--resume_with_changes", action="store_true", help="go on with the run in --workdir though the config differs"
     )
+    parser.add_argument(
+        "--deadline",
+        type=arguments.seconds,
+        default=0.0,
+        metavar="SECONDS",
+        help="end at most so long after SIGTERM, saved or not; less than the scheduler waits before it kills (no deadline)",
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -40,5 +48,6 @@ def run(options: argparse.Namespace) -> int:
         loaded,
         options.workdir,
         resume_with_changes=options.resume_with_changes,
+        deadline=options.deadline,
     )
-    return 0 if interrupted_by is None else 128 + interrupted_by
+    return 128 + interrupted_by if interrupted_by is signal.SIGINT else 0  # after SIGTERM all is well: it is saved

@@ -1,42 +1,49 @@
 """What was killed and resumed equals what never stopped, bit for bit. The processes are real."""
 
-import random
+import itertools
 import signal
 import time
-from pathlib import Path
 
-import numpy as np
+import pytest
 
-from tests.experiments.tiny import history, restored, train_command
+from tests.experiments.kills import Child, Kill, assert_same, contents, plan, strike
 
 
-def wait_for(process, path: Path, pattern: str):
-    deadline = time.monotonic() + 240
-    while not any(path.glob(pattern)):
-        assert process.poll() is None, process.communicate()[1]
-        assert time.monotonic() < deadline, f"no {pattern} in {path}"
-        time.sleep(0.05)
+def finish(child, step):
+    code, out, error = child.communicate()
+    assert code == 0, error
+    assert f"Training is complete (step {step})" in out
+
+
+def go_through(folder, kills, num_steps):
+    """The run is killed so often, then goes to its end; another, with nobody near it, to compare with."""
+    changes = {"training__num_steps": num_steps, "training__sample_every": num_steps}
+    since = time.monotonic()
+    finish(Child(folder, folder / "undisturbed", **changes), num_steps)
+    times = [time.monotonic() - since]
+    for kill in kills:
+        strike(Child(folder, folder / "run", **changes), folder / "run", kill, num_steps)
+        times.append(time.monotonic() - since)
+    finish(Child(folder, folder / "run", **changes), num_steps)
+    times.append(time.monotonic() - since)
+    print("seconds of each child:", " ".join(f"{b - a:.1f}" for a, b in itertools.pairwise([0, *times])))
+    assert_same(contents(folder / "run"), contents(folder / "undisturbed"))
 
 
 def test_killed_and_interrupted_runs_end_as_if_never_stopped(tmp_path):
-    """SIGKILL at a random moment after the first checkpoint, then SIGTERM, then Ctrl-C, then to the end."""
-    undisturbed = train_command(tmp_path / "undisturbed")
-    workdir, rng = tmp_path / "run", random.Random(0)
-    for number, pattern in ((signal.SIGKILL, "8"), (signal.SIGTERM, "16"), (signal.SIGINT, "24")):
-        process = train_command(workdir)
-        wait_for(process, workdir / "checkpoints", pattern)
-        time.sleep(rng.uniform(0, 0.2))
-        process.send_signal(number)
-        out, error = process.communicate(timeout=240)
-        if number == signal.SIGKILL:
-            assert process.returncode == -signal.SIGKILL
-        elif "Training is complete" not in out:  # it may have been faster than the signal
-            assert f"Interrupted by {number.name} at step" in out, error
-            assert process.returncode == 128 + number
-    for process in (train_command(workdir), undisturbed):
-        out, error = process.communicate(timeout=400)
-        assert process.returncode == 0, error
-        assert "Training is complete (step 40)" in out
-    for mine, theirs in zip(restored(workdir), restored(tmp_path / "undisturbed"), strict=True):
-        np.testing.assert_array_equal(mine, theirs)
-    assert history(workdir) == history(tmp_path / "undisturbed")
+    """SIGKILL while a checkpoint is written, SIGTERM and Ctrl-C in training, SIGKILL in the evaluation."""
+    kills = [
+        Kill(signal.SIGKILL, "saving", 0.01),
+        Kill(signal.SIGTERM, "training", 0.03),
+        Kill(signal.SIGINT, "training", 0.05),
+        Kill(signal.SIGKILL, "evaluating", 0.1),
+    ]
+    go_through(tmp_path, kills, 40)
+
+
+@pytest.mark.thorough
+def test_thirty_two_random_kills_leave_no_trace(tmp_path):
+    """Six in starting, nine in training, nine while a checkpoint is written, six SIGTERMs, two in the evaluation."""
+    kills = plan(seed=0, starting=6, training=9, saving=9, sigterms=6)
+    assert len(kills) == 32
+    go_through(tmp_path, kills, 300)

@@ -92,7 +92,7 @@ def test_a_full_disk_stops_and_keeps_the_last_checkpoint(tiny_run, tmp_path, cap
     arguments = ["train", f"--config={DIGITS}", f"--workdir={workdir}", "--resume_with_changes"]
     assert main([*arguments, *flags(training__num_steps=48)]) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "checkpoints: No space left on device. The last good one is step 40" in line
+    assert "checkpoints: No space left on device. The last good checkpoint is step 40" in line
     monkeypatch.undo()
     assert load_run(workdir).step == 40
 

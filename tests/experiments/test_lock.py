@@ -1,0 +1,159 @@
+"""The lock of a folder: real processes, and locks that other machines left."""
+
+import errno
+import fcntl
+import json
+import os
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from experiments import lock
+from experiments.errors import UserError
+from experiments.lock import Lock
+from tests.experiments.tiny import ROOT
+
+HOLDER = """
+import sys, time
+from pathlib import Path
+from experiments.lock import Lock
+with Lock(Path(sys.argv[1]), "--workdir=runs/a"):
+    print("held", flush=True)
+    time.sleep(float(sys.argv[2]))
+"""
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run" / "train.lock"
+
+
+@pytest.fixture(autouse=True)
+def impatient(monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 0.4)
+
+
+def holder(path, seconds):
+    command = [sys.executable, "-c", HOLDER, str(path), str(seconds)]
+    child = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True)
+    assert child.stdout.readline() == "held\n"
+    return child
+
+
+def test_another_process_is_named_and_its_death_frees_the_folder(path, capsys):
+    child = holder(path, 600)
+    try:
+        with pytest.raises(UserError) as told, Lock(path, "--workdir=runs/a"):
+            pass
+        assert str(told.value).startswith(f"--workdir=runs/a is in use by process {child.pid} on ")
+        assert json.loads(path.read_text())["pid"] == child.pid  # it still is
+    finally:
+        child.kill()
+        child.wait()
+    assert path.exists()  # stale, which the kernel knows at once
+    with Lock(path, "--workdir=runs/a"):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+    assert not path.exists()
+    assert capsys.readouterr().err == ""
+
+
+def test_a_folder_is_free_after_use_and_after_an_error(path):
+    for _ in range(2):
+        with pytest.raises(ZeroDivisionError), Lock(path, "it"):
+            raise ZeroDivisionError
+        assert not path.exists()
+
+
+def test_many_at_once_take_turns(path):
+    """No two are inside at the same time, though each removes the file when it leaves."""
+    inside, most, entered = [0], [0], [0]
+
+    def work():
+        for _ in range(200):
+            try:
+                with Lock(path, "it"):
+                    inside[0] += 1
+                    most[0] = max(most[0], inside[0])
+                    entered[0] += 1
+                    inside[0] -= 1
+            except UserError:
+                pass
+
+    threads = [threading.Thread(target=work) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert most == [1] and entered[0] > 4 and not path.exists()
+
+
+def left_by_another_machine(path, number=1):
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(json.dumps({"host": "node7", "pid": 12, "machine": "another", "number": number}))
+
+
+def test_a_lock_of_another_machine_is_stale_when_its_number_stands_still(path, capsys):
+    left_by_another_machine(path)
+    since = time.monotonic()
+    with Lock(path, "--workdir=runs/a"):
+        assert time.monotonic() - since >= 0.4
+    assert "--workdir=runs/a was in use by process 12 on node7: waiting 0.4 s" in capsys.readouterr().err
+
+
+def test_a_lock_of_another_machine_holds_while_its_number_grows(path):
+    left_by_another_machine(path)
+    stop = threading.Event()
+
+    def beat():
+        number = 1
+        while not stop.wait(0.05):
+            number += 1
+            left_by_another_machine(path, number)
+
+    thread = threading.Thread(target=beat)
+    thread.start()
+    try:
+        with pytest.raises(UserError, match="in use by process 12 on node7"), Lock(path, "it"):
+            pass
+    finally:
+        stop.set()
+        thread.join()
+
+
+def test_a_server_that_keeps_the_lock_of_a_machine_that_is_gone_is_not_believed(path):
+    left_by_another_machine(path)
+    with path.open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with Lock(path, "it"):
+            pass
+
+
+def test_a_disk_without_locks_goes_by_the_number(path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.05)
+
+    def none(*arguments):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with Lock(path, "it"), pytest.raises(UserError, match=f"in use by process {os.getpid()}"), Lock(path, "it"):
+        pass
+
+
+def test_its_number_grows(path, monkeypatch):
+    monkeypatch.setattr(lock, "BEAT", 0.02)
+    with Lock(path, "it"):
+        first = json.loads(path.read_text())["number"]
+        time.sleep(0.3)
+        assert json.loads(path.read_text())["number"] > first
+
+
+def test_a_folder_that_cannot_be_written_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with (
+        pytest.raises(UserError, match="--workdir=x cannot be written: Not a directory"),
+        Lock(tmp_path / "file" / "run" / "train.lock", "--workdir=x"),
+    ):
+        pass
