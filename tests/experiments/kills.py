@@ -28,7 +28,7 @@ from experiments.workdir import Workdir
 from tests.experiments.tiny import ROOT
 
 CONFIG = f"{ROOT}/tests/experiments/one_layer.py"
-PATIENCE = 240.0  # seconds for what takes some on a quiet machine
+PATIENCE = 600.0  # seconds for what takes some on a quiet machine
 ENVIRONMENT = {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
