@@ -28,7 +28,7 @@ from experiments.workdir import Workdir
 from tests.experiments.tiny import ROOT
 
 CONFIG = f"{ROOT}/tests/experiments/one_layer.py"
-PATIENCE = 240.0  # seconds for what takes some on a quiet machine
+PATIENCE = 600.0  # seconds for what takes some on a quiet machine
 ENVIRONMENT = {"JAX_NUM_CPU_DEVICES": "1", "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
 
 
@@ -39,7 +39,7 @@ class Kill:
     Attributes:
         signal: what is sent.
         moment: "starting": `delay` seconds after its start; "training": after a new checkpoint; "saving": while the one
-            after that is written; "evaluating": after the last checkpoint.
+            after that is written; "evaluating": when the training is complete.
         delay: seconds more to wait then.
     """
 
@@ -56,7 +56,7 @@ def plan(seed: int, starting: int, training: int, saving: int, sigterms: int) ->
     kills += [Kill(signal.SIGKILL, "saving", rng.uniform(0, 0.05)) for _ in range(saving)]
     kills += [Kill(signal.SIGTERM, "training", rng.uniform(0, 0.1)) for _ in range(sigterms)]
     rng.shuffle(kills)
-    return [*kills, *(Kill(s, "evaluating", rng.uniform(0, 0.5)) for s in (signal.SIGKILL, signal.SIGTERM))]
+    return [*kills, *(Kill(s, "evaluating", rng.uniform(0, 0.2)) for s in (signal.SIGKILL, signal.SIGTERM))]
 
 
 class Child:
@@ -70,6 +70,8 @@ class Child:
         overrides = [f"--config.{key.replace('__', '.')}={value}" for key, value in changes.items()]
         arguments = ["train", f"--config={CONFIG}", f"--workdir={workdir}", *overrides]
         self._texts = [folder / f"{workdir.name}.{name}" for name in ("out", "err")]
+        for text in self._texts:
+            text.unlink(missing_ok=True)
         with mock.patch.dict(os.environ, ENVIRONMENT):
             self._process = _server().Process(target=_run, args=(arguments, self._texts), daemon=True)
             self._process.start()
@@ -82,6 +84,10 @@ class Child:
         """Sends it, unless the child has ended."""
         with contextlib.suppress(ProcessLookupError):
             os.kill(self._process.pid, number)
+
+    def printed(self) -> str:
+        """What it has printed on its first stream until now."""
+        return self._texts[0].read_text() if self._texts[0].exists() else ""
 
     def communicate(self) -> tuple[int, str, str]:
         """Waits for its end; its exit code and what it printed on both streams."""
@@ -101,6 +107,7 @@ def _run(arguments: list[str], texts: list[Path]) -> None:
     """In the child: the command line, as `python -m experiments` has it."""
     for text, stream in zip(texts, (1, 2), strict=True):
         os.dup2(os.open(text, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    sys.stdout.reconfigure(line_buffering=True)
     code = main(arguments)
     sys.stdout.flush()
     sys.stderr.flush()
@@ -118,7 +125,7 @@ def wait_for(child: Child, condition) -> bool:
     return True
 
 
-def strike(child: Child, workdir: Path, kill: Kill, last_step: int) -> None:
+def strike(child: Child, workdir: Path, kill: Kill) -> None:
     """Kills a child at the moment, and makes sure that it ended by that."""
     folder = workdir / "checkpoints"
 
@@ -131,7 +138,7 @@ def strike(child: Child, workdir: Path, kill: Kill, last_step: int) -> None:
     if kill.moment == "saving":
         assert wait_for(child, lambda: any(folder.glob("*.orbax-checkpoint-tmp"))), child.communicate()
     if kill.moment == "evaluating":
-        assert wait_for(child, lambda: newest() == last_step), child.communicate()
+        assert wait_for(child, lambda: "Evaluating" in child.printed()), child.communicate()
     time.sleep(kill.delay)
     child.send_signal(kill.signal)
     code, out, error = child.communicate()

@@ -90,9 +90,29 @@ def test_many_at_once_take_turns(path):
     assert most == [1] and entered[0] > 4 and not path.exists()
 
 
+def test_a_file_that_its_holder_removes_meanwhile_is_no_lock(path, monkeypatch):
+    """Between our opening it and locking it; a third process would make another."""
+    flock, times = fcntl.flock, []
+
+    def after_the_holder_left(file, operation):
+        times.append(operation)
+        if len(times) == 1:
+            path.unlink()
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", after_the_holder_left)
+    with Lock(path, "it"):
+        assert len(times) == 2
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
 def left_by_another_machine(path, number=1):
+    """As a lock writes itself: in one piece over what was there."""
     path.parent.mkdir(exist_ok=True)
-    path.write_text(json.dumps({"host": "node7", "pid": 12, "machine": "another", "number": number}))
+    content = json.dumps({"host": "node7", "pid": 12, "machine": "another", "number": number})
+    file = os.open(path, os.O_WRONLY | os.O_CREAT)
+    os.pwrite(file, content.encode().ljust(lock.LENGTH), 0)
+    os.close(file)
 
 
 def test_a_lock_of_another_machine_is_stale_when_its_number_stands_still(path, capsys):
@@ -103,7 +123,8 @@ def test_a_lock_of_another_machine_is_stale_when_its_number_stands_still(path, c
     assert "--workdir=runs/a was in use by process 12 on node7: waiting 0.4 s" in capsys.readouterr().err
 
 
-def test_a_lock_of_another_machine_holds_while_its_number_grows(path):
+def test_a_lock_of_another_machine_holds_while_its_number_grows(path, monkeypatch):
+    monkeypatch.setattr(lock, "PATIENCE", 10.0)
     left_by_another_machine(path)
     stop = threading.Event()
 
@@ -133,6 +154,7 @@ def test_a_server_that_keeps_the_lock_of_a_machine_that_is_gone_is_not_believed(
 
 def test_a_disk_without_locks_goes_by_the_number(path, monkeypatch):
     monkeypatch.setattr(lock, "BEAT", 0.05)
+    monkeypatch.setattr(lock, "PATIENCE", 10.0)
 
     def none(*arguments):
         raise OSError(errno.ENOLCK, "No locks available")

@@ -22,7 +22,7 @@ def go_through(folder, kills, num_steps):
     finish(Child(folder, folder / "undisturbed", **changes), num_steps)
     times = [time.monotonic() - since]
     for kill in kills:
-        strike(Child(folder, folder / "run", **changes), folder / "run", kill, num_steps)
+        strike(Child(folder, folder / "run", **changes), folder / "run", kill)
         times.append(time.monotonic() - since)
     finish(Child(folder, folder / "run", **changes), num_steps)
     times.append(time.monotonic() - since)
