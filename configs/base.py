@@ -36,6 +36,7 @@ def get_config() -> ConfigDict:
     model.head_channels = 64  # channels of one attention head; 0 leaves the choice to num_heads
     model.num_heads = 1  # attention heads, where head_channels is 0
     model.dropout = 0.1  # probability, in the residual blocks
+    model.augment_features = 0  # labels of the augmentation: 9 with data.augmentation; 0 is none
     model.num_classes = 0  # class condition: the number of classes; 0 is unconditional
     model.embedding = "positional"  # of the noise level: positional, positional_adm, fourier
     model.up_attention = "block"  # on the way up: after every block, or after the last of its level (level)
@@ -87,11 +88,22 @@ def get_config() -> ConfigDict:
     # The images. They are uint8 at the source, and [-1, 1] for the model.
     config.data = data = ConfigDict()
     data.source = "digits"  # digits, npz:PATH, folder:PATH
+    data.resize = "none"  # images of another size: none (refused), center_crop (cropped and resized to image_size)
     data.image_size = 32  # height and width, in pixels
     data.num_channels = 3
     data.batch_size = 128  # of all devices together
-    data.test_fraction = 0.1  # held out, where the source has no split of its own
+    data.test_fraction = 0.1  # held out, where the source has no test images of its own; a hash of each image decides
+    data.validation_fraction = 0.0  # set apart from training and test in the same way; 0 is none
+    data.memory_gb = (
+        4.0  # 1e9 bytes: images that take no more, decoded, are kept in memory; others are read when needed
+    )
     data.random_flip = True  # mirror images left to right at random, in training
+    data.augmentation = 0.0  # EDM's, which the network is told of: probability of each of its motions; 0 is none
+    data.dequantization = "none"  # of training images: none, uniform (noise as wide as a grey level; for likelihoods)
+    data.workers = (
+        0  # processes that read batches ahead, for sources that decode; 0 reads in a thread. The same batches
+    )
+    data.worker_timeout = 300.0  # seconds without a batch after which training stops
 
     # The training loop. Steps are updates of the parameters.
     config.training = training = ConfigDict()

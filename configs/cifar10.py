@@ -39,7 +39,7 @@ Memory: the training's state, and what each image of the batch adds to it (less 
 
 Published: FID of 50,000 samples (Inception score), by the method that the config has; after the semicolon FID of the
 probability flow. Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, tables 2 and 3; Karras et al. (2022),
-https://arxiv.org/abs/2206.00364, table 2. EDM's augmentation is not there yet, only flips.
+https://arxiv.org/abs/2206.00364, table 2.
 
 A process alone (`configs/cifar10.py:vp`, any of `configs/parts/sde.py`) is our own experiment: DDPM's U-Net of 35.7 M
 parameters with EDM's preconditioning, loss and noise levels. Expected result: none measured yet.
@@ -105,7 +105,7 @@ def _edm(config, words, network):
     if network not in ("ddpmpp", "ncsnpp"):
         raise ValueError(f"edm goes with ddpmpp and ncsnpp, not with {network}")
     {"ddpmpp": networks.edm_ddpmpp, "ncsnpp": networks.edm_ncsnpp}[network](config)
-    edm.edm(config, batch_size=512, lr=1e-3, images=200, half_life=0.5)
+    edm.edm(config, batch_size=512, lr=1e-3, images=200, half_life=0.5, augmentation=0.12)
     if words.flag("conditional"):
         config.model.num_classes = 10
 

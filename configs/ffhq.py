@@ -13,8 +13,8 @@ The argument names the size of the images, and `ve,ncsnpp` (256, 1024), `edm,ddp
 
 Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
 
-Published: FID; where there is none the paper shows pictures. EDM's augmentation is not there yet, only flips. Sources: Song
-et al. (2021), https://arxiv.org/abs/2011.13456, appendix H; https://github.com/yang-song/score_sde/tree/main/configs/ve;
+Published: FID; where there is none the paper shows pictures. Sources: Song et al. (2021),
+https://arxiv.org/abs/2011.13456, appendix H; https://github.com/yang-song/score_sde/tree/main/configs/ve;
 Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 2; https://github.com/NVlabs/edm#training-new-models.
 """
 
@@ -35,7 +35,7 @@ def get_config(argument: str = ""):
     if size == "64":
         faces.images(config, 64)
         {"ddpmpp": networks.edm_ddpmpp, "ncsnpp": networks.edm_ncsnpp}[network](config)
-        edm.edm(config, batch_size=256, lr=2e-4, images=200, half_life=0.5)
+        edm.edm(config, batch_size=256, lr=2e-4, images=200, half_life=0.5, augmentation=0.15)
         config.model.channel_multipliers = (1, 2, 2, 2)
         config.model.dropout = 0.05
         config.sampling.steps = 40

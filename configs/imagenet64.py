@@ -41,7 +41,6 @@ def get_config(argument: str = ""):
         words.flag("adm")
         networks.adm(config, 64)
         edm.edm(config, batch_size=4096, lr=1e-4, images=2500, half_life=50)
-        config.data.random_flip = False
         config.sampling.steps = 256
         config.sampling.churn = 40.0
         config.sampling.churn_min = 0.05

@@ -18,9 +18,11 @@ from ml_collections import ConfigDict
 import models
 import sde_lib
 from experiments import averaging, data, metrics, state
+from experiments.data.augmentation import augment
 from experiments.errors import UserError, unknown_name
 from experiments.metrics import feature_networks
 from experiments.parallel import STRATEGIES
+from sde_lib.randomness import fold_in
 
 PROCESSES = {
     "vp": sde_lib.VPSDE,
@@ -158,6 +160,29 @@ def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
     return labels if config.model.num_classes else None
 
 
+QUANTIZATION = sde_lib.Quantization.between(-1, 1)  # bins around what DataTransform makes of the grey levels
+DEQUANTIZATIONS = {
+    "none": lambda keys, images: data.DataTransform().forward(images),
+    "uniform": lambda keys, images: sde_lib.dequantize(fold_in(keys, DEQUANTIZATION), images, QUANTIZATION),
+}
+DEQUANTIZATION, AUGMENTATION = zlib.crc32(b"dequantization"), zlib.crc32(b"augmentation")  # as CLASS_DROPOUT below
+
+
+def preparation(config: ConfigDict) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]:
+    """(keys, images) -> (x0, labels): what training makes of uint8 images (B, H, W, C), each by its own key (B,).
+
+    x0 is float32, of the images' shape; the labels (B, 9) say how it was augmented, None without augmentation.
+    """
+    dequantize = _choose("data.dequantization", config.data.dequantization, DEQUANTIZATIONS)
+    probability = config.data.augmentation
+
+    def prepare(keys, images):
+        x0 = dequantize(keys, images)
+        return augment(fold_in(keys, AUGMENTATION), x0, probability) if probability else (x0, None)
+
+    return prepare
+
+
 CLASS_DROPOUT = zlib.crc32(b"class dropout")  # folded into an example's key, apart from the loss's own numbers
 
 
@@ -215,7 +240,9 @@ def denoiser(config: ConfigDict, variables: Any, t_min: float) -> sde_lib.Networ
 
 
 def loss(config: ConfigDict) -> Callable:
-    """(draws, variables, x0, condition) -> (B,), the experiment's denoising score-matching loss in training.
+    """(draws, variables, x0, condition, augmentation) -> (B,), the experiment's denoising score-matching loss in training.
+
+    The augmentation may be left out.
 
     Raises:
         UserError: the numbers of the weighting or the times do not fit, or the times have no density to divide by.
@@ -234,9 +261,10 @@ def loss(config: ConfigDict) -> Callable:
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"loss: {error}") from error
 
-    def compute(draws, variables, x0, condition):
+    def compute(draws, variables, x0, condition, augmentation=None):
         condition = _drop_classes(config, draws.keys, condition)
-        model = denoiser(config, variables, config.training.t_min).replace(condition=condition)
+        model = denoiser(config, variables, config.training.t_min)
+        model = model.replace(condition=condition, augmentation=augmentation)
         drawn_times, log_variance = times, None
         if config.loss.low_discrepancy:
             drawn_times = sde_lib.LowDiscrepancyTimes(draws.shared, draws.places, draws.size, times)
@@ -293,11 +321,11 @@ def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
     return _choose("sampling.times", config.sampling.times, TIME_GRIDS)(process, config.sampling)
 
 
-def _perceptron(config: ConfigDict, train: data.Images) -> metrics.Perceptron:
+def _perceptron(config: ConfigDict, train: data.Source) -> metrics.Perceptron:
     return metrics.Perceptron(metrics.fit_features(train))
 
 
-def _published(config: ConfigDict, train: data.Images) -> feature_networks.FeatureNetwork:
+def _published(config: ConfigDict, train: data.Source) -> feature_networks.FeatureNetwork:
     return feature_networks.load(config.evaluation.features, _path(config.evaluation.feature_weights))
 
 
@@ -308,7 +336,7 @@ def _path(text: str) -> Path | None:
 FEATURES = {"perceptron": _perceptron} | dict.fromkeys(feature_networks.names(), _published)
 
 
-def feature_network(config: ConfigDict, train: data.Images) -> Any:
+def feature_network(config: ConfigDict, train: data.Source) -> Any:
     """The network in whose features samples are compared; the perceptron is fitted to the training images.
 
     Raises:

@@ -5,6 +5,7 @@ from ml_collections import ConfigDict
 
 import sde_lib
 from experiments import build
+from experiments.data import augmentation
 from experiments.errors import UserError
 from experiments.evaluation import likelihood
 
@@ -17,7 +18,7 @@ POSITIVE = (
     "evaluation.likelihood_tolerance", "optim.lr", "parameterization.sigma_data", "sampling.t_min", "training.t_min",
     "evaluation.t_min", "loss.snr_gamma", "loss.log_sigma_std", "loss.logit_std", "sde.t_max", "sde.sigma_min",
     "sampling.snr", "sampling.rho", "model.channels", "loss.uncertainty_channels", "sde.beta", "sde.mass",
-    "training.ema_half_life", "optim.decay_steps",
+    "training.ema_half_life", "optim.decay_steps", "data.worker_timeout",
 )  # fmt: skip
 
 
@@ -50,11 +51,31 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             f"training.class_dropout={config.training.class_dropout}: model.num_classes=0 leaves no class to drop"
         )
+    _check_data(config)
     build.abstract_variables(config)
     build.loss(config), build.optimizer(config), build.ema(config), build.parallel(config)
     build.check_features(config)
     likelihood.check(config)
     _check_sampling(config)
+
+
+def _check_data(config: ConfigDict) -> None:
+    """Raises `UserError` for what does not fit among the keys of `data`, and between them and the model."""
+    if not 0 <= config.data.augmentation <= 1:
+        raise UserError(f"data.augmentation={config.data.augmentation}: is a probability, and must lie in [0, 1]")
+    told = config.model.get("augment_features", 0)
+    if config.data.augmentation and told != augmentation.LABELS:
+        raise UserError(
+            f"data.augmentation={config.data.augmentation}: the network must be told of it, or samples are augmented too: "
+            + (
+                f"model.augment_features={told}, but there are {augmentation.LABELS} labels"
+                if "augment_features" in config.model
+                else f"model.name={config.model.name!r} has no augment_features"
+            )
+        )
+    if config.data.workers < 0:
+        raise UserError(f"data.workers={config.data.workers}: must be at least 0, which is none")
+    build.preparation(config)
 
 
 class _AnyNetwork:

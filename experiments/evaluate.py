@@ -181,8 +181,8 @@ class Judge:
             path.unlink(missing_ok=True)
 
 
-def _some(images: data.Images, limit: int) -> data.Images:
-    return images.take(spread(len(images), limit))
+def _some(images: data.Source, limit: int) -> data.Images:
+    return images.take(spread(len(images), limit)).in_memory()
 
 
 def _compare(samples: FeatureSet, real: RealImages, network: Any, neighbours: int) -> dict[str, Any]:

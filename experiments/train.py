@@ -42,6 +42,9 @@ def load_data(config: ConfigDict) -> data.Dataset:
         image_size=config.data.image_size,
         num_channels=config.data.num_channels,
         test_fraction=config.data.test_fraction,
+        validation_fraction=config.data.validation_fraction,
+        resize=config.data.resize,
+        memory_gb=config.data.memory_gb,
     )
     if config.model.num_classes and config.model.num_classes != dataset.num_classes:
         raise UserError(
@@ -53,11 +56,11 @@ def load_data(config: ConfigDict) -> data.Dataset:
 
 def make_step(config: ConfigDict, axis_name: str | None) -> Any:
     """The pure training step of an experiment: (state, batch) -> (state, metrics)."""
-    loss = build.loss(config)
+    loss, prepare = build.loss(config), build.preparation(config)
 
     def example_losses(draws, params, batch):
-        x0 = data.DataTransform().forward(batch["image"])
-        return loss(draws, params, x0, build.condition(config, batch.get("label")))
+        x0, augmentation = prepare(draws.keys, batch["image"])
+        return loss(draws, params, x0, build.condition(config, batch.get("label")), augmentation)
 
     return state.make_train_step(
         example_losses,
@@ -79,6 +82,24 @@ def abstract_state(config: ConfigDict) -> state.TrainState:
     """The shapes and dtypes of the state; compiles nothing."""
     optimizer = build.optimizer(config)
     return jax.eval_shape(lambda params: state.create(params, optimizer), build.abstract_variables(config))
+
+
+def training_stream(config: ConfigDict, images: data.Source) -> Any:
+    """This host's iterator over the experiment's batches, from the first on; leaving `with` ends its worker processes.
+
+    Raises:
+        UserError: the hosts cannot share the batch.
+    """
+    return data.training_batches(
+        images,
+        batch_size=config.data.batch_size,
+        seed=config.training.seed,
+        flip=config.data.random_flip,
+        host=jax.process_index(),
+        hosts=jax.process_count(),
+        workers=config.data.workers,
+        worker_timeout=config.data.worker_timeout,
+    )
 
 
 def take_batches(iterator: Any, n: int, size: int) -> dict[str, np.ndarray]:
@@ -131,16 +152,14 @@ def _steps_to_boundary(config: ConfigDict, step: int) -> int:
 def _run_to_end(
     config: ConfigDict,
     workdir: Workdir,
-    images: data.Images,
+    images: data.Source,
     strategy: Any,
     checkpoints: Checkpoints,
     interruption: Interruption,
 ) -> int:
     """The loop. Returns the step at which it ended, which is saved."""
     training = config.training
-    iterator = data.training_batches(
-        images, batch_size=config.data.batch_size, seed=training.seed, flip=config.data.random_flip
-    )
+    iterator = training_stream(config, images)
     step = checkpoints.latest_step() or 0
     if checkpoints.latest_step() is None:
         current = initial_state(config)
@@ -155,7 +174,7 @@ def _run_to_end(
         donate_argnums=(0,),
     )
     sampler = Sampler(config, strategy, GRID_SIZE)
-    with History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
+    with iterator, History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
         while step < training.num_steps and not interruption:
             n = _steps_to_boundary(config, step)
             batches = strategy.shard(take_batches(iterator, n, training.steps_per_call), axis=1)

@@ -26,6 +26,13 @@ def condition(network: Any, condition: Any) -> None:
         raise ValueError(f"{_name(network)}: condition is given, but num_classes=0 makes the network unconditional")
 
 
+def augmentation(network: Any, images: int, augmentation: Any) -> None:
+    """The labels of the augmentation, where there are any, are as many as the network takes, for each of the images."""
+    expected = (images, network.augment_features)
+    if augmentation is not None and augmentation.shape != expected:
+        raise ValueError(f"{_name(network)}: augmentation has shape {augmentation.shape}, not {expected}")
+
+
 def dropout(network: Any, train: bool, dropout_keys: Any) -> Any:
     """The keys to use, None where nothing is dropped; they are there where they are needed."""
     if not (train and network.dropout):

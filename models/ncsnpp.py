@@ -255,6 +255,7 @@ class NCSNpp(nn.Module):
         halvings = len(self.channel_multipliers) - 1
         checks.divisible(self, x.shape, 2**halvings, f"{halvings + 1} levels need")
         checks.condition(self, condition)
+        checks.augmentation(self, len(x), augmentation)
         if self.fir and len(self.fir_kernel) < 2:
             raise ValueError(f"NCSNpp: fir_kernel={self.fir_kernel} needs two taps or more")
         if self.num_classes and not self.conditional:
@@ -263,9 +264,6 @@ class NCSNpp(nn.Module):
             raise ValueError(
                 "NCSNpp: scale_by_sigma needs embedding 'fourier' or 'discrete', whose noise_level is log(sigma)"
             )
-        expected = (x.shape[0], self.augment_features)
-        if augmentation is not None and augmentation.shape != expected:
-            raise ValueError(f"NCSNpp: augmentation has shape {augmentation.shape}, not {expected}")
 
     def _scale_number(self, log_sigma):
         """The number of the nearest discrete level, (B,) float32."""

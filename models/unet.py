@@ -48,6 +48,7 @@ class UNet(nn.Module):
         head_channels: channels of each head; their number then grows with the channels.
         dropout: rate of the dropout in each residual block, in training.
         num_classes: 0 for an unconditional network; else `condition` holds labels below it.
+        augment_features: EDM's augmentation labels: their number, 0 for none.
         embedding: of the noise level; "positional" (DDPM) or "positional_adm" (ADM: cosines first, and without the endpoint
             of `positional_embedding`) for levels that span hundreds (`999 t`), "fourier" for levels of order one
             (`log(sigma) / 4`).
@@ -77,6 +78,7 @@ class UNet(nn.Module):
     head_channels: int = 0
     dropout: float = 0.0
     num_classes: int = 0
+    augment_features: int = 0
     embedding: str = "positional"
     fourier_scale: float = 16.0
     scale_shift: bool = True
@@ -94,6 +96,7 @@ class UNet(nn.Module):
         noise_level: jax.Array,
         condition: jax.Array | None = None,
         *,
+        augmentation: jax.Array | None = None,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
@@ -105,6 +108,7 @@ class UNet(nn.Module):
             noise_level: (B,), in whatever unit the network is trained with.
             condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class, whose embedding is zero;
                 None where `num_classes` is 0.
+            augmentation: (B, augment_features), how each image was augmented; None for not at all, which is zero.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -113,9 +117,10 @@ class UNet(nn.Module):
 
         Raises:
             ValueError: for a size that cannot be halved often enough, for heads or groups that do not divide the
-                channels, for an unknown choice, and for a condition or keys missing or in excess.
+                channels, for an unknown choice, and for a condition, augmentation or keys missing or in excess.
         """
-        output = self.mean_and_variance(x, noise_level, condition, train=train, dropout_keys=dropout_keys)
+        options = {"augmentation": augmentation, "train": train, "dropout_keys": dropout_keys}
+        output = self.mean_and_variance(x, noise_level, condition, **options)
         return output[..., : self._out_channels(x)]
 
     @nn.compact
@@ -125,6 +130,7 @@ class UNet(nn.Module):
         noise_level: jax.Array,
         condition: jax.Array | None = None,
         *,
+        augmentation: jax.Array | None = None,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
@@ -139,9 +145,10 @@ class UNet(nn.Module):
         checks.choices(self, CHOICES)
         checks.divisible(self, x.shape, 2 ** (levels - 1), f"{levels} levels need")
         checks.condition(self, condition)
+        checks.augmentation(self, len(x), augmentation)
         dropout_keys = checks.dropout(self, train, dropout_keys)
         dtype = jnp.dtype(self.dtype)
-        embedding = self._embed(noise_level, condition, dtype)
+        embedding = self._embed(noise_level, condition, augmentation, dtype)
         block_type = nn.remat(ResidualBlock) if self.remat else ResidualBlock
         attention_type = nn.remat(Attention) if self.remat else Attention
         shared = {"dtype": dtype, "norm_groups": self.norm_groups, "norm_epsilon": self.norm_epsilon}
@@ -207,14 +214,20 @@ class UNet(nn.Module):
     def _out_channels(self, x):
         return self.out_channels or x.shape[-1]
 
-    def _embed(self, noise_level, condition, dtype):
-        """(B,) noise levels and (B,) labels to (B, 4 channels)."""
+    def _embed(self, noise_level, condition, augmentation, dtype):
+        """(B,) noise levels, with (B,) labels and augmentations, to (B, 4 channels)."""
         width = 4 * self.channels
         if self.embedding == "fourier":
             embedding = FourierEmbedding(2 * self.channels, self.fourier_scale, name="fourier")(noise_level)
         else:
             adm = self.embedding == "positional_adm"
             embedding = positional_embedding(noise_level, self.channels, endpoint=not adm, cosine_first=adm)
+        if self.augment_features:
+            zeros = jnp.zeros((len(noise_level), self.augment_features))
+            augmentation = zeros if augmentation is None else augmentation
+            # From zero on, as in EDM: at first the network has nothing to unlearn.
+            layer = nn.Dense(embedding.shape[-1], False, dtype, kernel_init=nn.initializers.zeros, name="augmentation")
+            embedding = embedding + layer(augmentation)
         dense = [nn.Dense(width, kernel_init=scaled_init(1.0), dtype=dtype, name=f"embedding_{i}") for i in range(2)]
         embedding = dense[1](nn.swish(dense[0](embedding)))
         if self.num_classes:

@@ -14,9 +14,16 @@ from configs.parts import networks, sde
 MILLION = 1_000_000
 
 
-def edm(config: ConfigDict, *, batch_size: int, lr: float, images: float, half_life: float) -> None:
-    """EDM; `images` of training and the `half_life` of the average are in millions of images."""
+def edm(
+    config: ConfigDict, *, batch_size: int, lr: float, images: float, half_life: float, augmentation: float = 0.0
+) -> None:
+    """EDM; `images` of training and the `half_life` of the average are in millions of images.
+
+    With `augmentation`, of which mirror images are part, the data set is not mirrored besides.
+    """
     _process(config)
+    config.data.augmentation = augmentation
+    config.data.random_flip = False
     config.data.batch_size = batch_size
     config.loss.log_sigma_mean = -1.2
     config.loss.log_sigma_std = 1.2

@@ -16,9 +16,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import build, data, state
+from experiments import build, state
 from experiments.parallel import AXIS
-from experiments.train import initial_state, load_data, make_step, take_batches
+from experiments.train import initial_state, load_data, make_step, take_batches, training_stream
 
 REPEATS = 5
 
@@ -29,7 +29,7 @@ def _seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _minima(**functions: Callable[[], Any]) -> tuple[dict[str, float], dict[str, float]]:
+def minima(**functions: Callable[[], Any]) -> tuple[dict[str, float], dict[str, float]]:
     """First-call seconds and the least of later ones, for each function; the later ones take turns."""
     first = {name: _seconds(function) for name, function in functions.items()}
     rounds = [{name: _seconds(function) for name, function in functions.items()} for _ in range(REPEATS)]
@@ -48,9 +48,7 @@ def benchmark(config: ConfigDict) -> str:
 def _training(config: ConfigDict) -> list[tuple[str, str]]:
     strategy, k = build.parallel(config), config.training.steps_per_call
     images = load_data(config).train
-    iterator = data.training_batches(
-        images, batch_size=config.data.batch_size, seed=config.training.seed, flip=config.data.random_flip
-    )
+    iterator = training_stream(config, images)
     start = time.perf_counter()
     single = jax.block_until_ready(initial_state(config))
     init_seconds = time.perf_counter() - start
@@ -61,13 +59,14 @@ def _training(config: ConfigDict) -> list[tuple[str, str]]:
     step = make_step(config, AXIS)
     alone = strategy.map(step, in_axes=(0, 0))
     loop = strategy.map(state.make_train_steps(step, k), in_axes=(0, 0, None))
-    first, least = _minima(
+    first, least = minima(
         alone=lambda: alone(replicated, batch)[0].step, loop=lambda: loop(replicated, batches, jnp.int32(k))[0].step
     )
     start = time.perf_counter()
     for _ in range(20):
         take_batches(iterator, k, k)
     pipeline = 20 * k * config.data.batch_size / (time.perf_counter() - start)
+    iterator.close()
     in_loop = least["loop"] / k
     return [
         ("parameters", f"{parameters:,}"),
@@ -90,7 +89,7 @@ def _sampling(config: ConfigDict) -> list[tuple[str, str]]:
     x = jax.random.normal(jax.random.key(1), (size, *shape))
     network = jax.jit(lambda variables, x, level: denoiser.network.apply(variables, x, level, labels, train=False))
     level = jnp.full((size,), 0.5)
-    first, least = _minima(
+    first, least = minima(
         network=lambda: network(denoiser.variables, x, level),
         sampler=lambda: sde_lib.sample(keys, denoiser, method, times, shape),
     )

@@ -3,10 +3,11 @@
 A command's module imports JAX only inside `run`, so that --help and errors of the arguments need not wait for it.
 """
 
-from experiments.commands import benchmark, evaluate, export, import_, sample, train
+from experiments.commands import benchmark, evaluate, export, import_, prepare, sample, train
 
 # In the order of --help.
 COMMANDS = {
+    "prepare": prepare,
     "train": train,
     "sample": sample,
     "evaluate": evaluate,

@@ -1,4 +1,4 @@
-"""The command `benchmark`: speed of an experiment, accuracy of the methods, size and speed of the networks."""
+"""The command `benchmark`: speed of an experiment and of its data, accuracy of the methods, size and speed of networks."""
 
 import argparse
 from pathlib import Path
@@ -7,8 +7,9 @@ from experiments.commands import arguments
 from experiments.errors import UserError, unknown_name
 
 SUMMARY = (
-    "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory), how accurate the "
-    "sampling methods are on two mixtures whose answer is known, or how large and fast the networks are."
+    "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory) or "
+    "its data pipeline's, how accurate the sampling methods are on two mixtures whose answer is known, or how large and fast "
+    "the networks are."
 )
 EXAMPLE = "python -m experiments benchmark --config=configs/digits.py"
 
@@ -17,9 +18,9 @@ def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
     parser.add_argument(
         "--suite",
-        choices=("speed", "methods", "networks"),
+        choices=("speed", "data", "methods", "networks"),
         default="speed",
-        help="speed (default) takes --config; methods takes none, and an hour or two; networks none, and 15 minutes",
+        help="speed (default) and data take --config; methods takes none, and an hour or two; networks none, and 15 minutes",
     )
     arguments.add_config(parser)
     parser.add_argument(
@@ -34,8 +35,8 @@ def run(options: argparse.Namespace) -> int:
     """Measures what `--suite` says and prints it; the exit code."""
     if options.families is not None and options.suite != "networks":
         raise UserError(f"--families={options.families}: is for --suite=networks")
-    if options.suite == "speed":
-        return _speed(options)
+    if options.suite in ("speed", "data"):
+        return _of_experiment(options)
     if options.config or options.overrides:
         raise UserError(
             f"--suite={options.suite} takes no config: what it measures is fixed, so that figures can be compared"
@@ -85,17 +86,17 @@ def _methods(options: argparse.Namespace) -> int:
     return 0
 
 
-def _speed(options: argparse.Namespace) -> int:
+def _of_experiment(options: argparse.Namespace) -> int:
     from experiments import check, config
-    from experiments.benchmarks.speed import benchmark
+    from experiments.benchmarks import data, speed
 
     if options.config is None:
         raise UserError(
-            "--suite=speed measures an experiment: pass --config=configs/digits.py, or --suite=methods or networks"
+            f"--suite={options.suite} measures an experiment: pass --config=configs/digits.py, or --suite=methods or networks"
         )
     if options.out is not None:
         raise UserError(f"--out={options.out}: is for --suite=methods and --suite=networks")
     loaded = config.load(options.config, options.overrides)
     check.check(loaded)
-    print(benchmark(loaded))
+    print({"speed": speed, "data": data}[options.suite].benchmark(loaded))
     return 0

@@ -1,88 +1,122 @@
 """The stream of training batches: endless, shuffled anew each epoch, and resumable at the exact position.
 
-Image number p of the stream is image `permutation(seed, p // N)[p % N]` of the N there are, so that each epoch shows
-every image once; batch number i holds the images i B ... i B + B - 1 and spans epochs where B does not divide N.
-So a batch is a function of (seed, i) alone, and i is the whole state of the iterator.
+    batch i (`batches`), in this process or in others (`workers`)  ->  flips  ->  a few batches ahead  ->  the training loop
+
+A batch is a function of the seed and its number i, and i is the whole state of the iterator. It does not depend on the
+number of hosts, of which number h of n reads the rows h B / n ... (h + 1) B / n - 1 of every batch, nor on that of the
+worker processes. A position that was saved with some of them goes on with any other number.
+
+What else is random is done on the device, with the keys of the examples (`augmentation`, and see `build.preparation`).
+The loop calls the device without waiting for it, so the batches of the next call are gathered and sent while it computes;
+there is no buffer on the device besides (`benchmark --suite=data` measures what is left of that time).
 """
 
 import functools
-import sys
+from typing import Any, Self
 
 import grain
 import numpy as np
 
-from experiments.data.sources import Images
+from experiments.data.batches import ShuffledBatches
+from experiments.data.sources import Source
+from experiments.data.workers import WorkerBatches
 from experiments.errors import UserError
 
-# Batches made ahead by the prefetch thread: enough to ride out a slow one, small beside the data set itself.
+# Batches made ahead: enough to ride out a slow one, small beside the data set itself.
 PREFETCHED_BATCHES = 4
 
 
-class _ShuffledBatches:
-    """A random-access source whose elements are whole batches.
-
-    Grain usually handles one example at a time, at some 60 us each: 10 % of a core at 1,500 images/s. Gathering a batch
-    with one numpy index costs a twentieth of that, and leaves grain what it does best: prefetch and checkpoints.
-    """
-
-    def __init__(self, images: Images, batch_size: int, seed: int):
-        self._images = images
-        self._batch_size = batch_size
-        self._seed = seed
-        # A batch needs two epochs at their border; the reader may be a batch behind after `set_state`.
-        self._permutation = functools.lru_cache(maxsize=2)(self._new_permutation)
-
-    def _new_permutation(self, epoch: int) -> np.ndarray:
-        return np.random.default_rng((self._seed, epoch)).permutation(len(self._images))
-
-    def __len__(self) -> int:
-        return sys.maxsize // self._batch_size  # endless, for any run that ends
-
-    def __getitem__(self, index) -> dict[str, np.ndarray]:
-        position = int(index) * self._batch_size
-        end = position + self._batch_size
-        parts = []
-        while position < end:
-            epoch, start = divmod(position, len(self._images))
-            parts.append(self._permutation(epoch)[start : start + end - position])
-            position += len(parts[-1])
-        chosen = np.concatenate(parts)
-        batch = {"image": self._images.images[chosen]}
-        if self._images.labels is not None:
-            batch["label"] = self._images.labels[chosen]
-        return batch
-
-
-def _flip_half(batch: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+def _flip_half(
+    batch_size: int, rows: slice, batch: dict[str, np.ndarray], rng: np.random.Generator
+) -> dict[str, np.ndarray]:
     """Mirrors each image left to right with probability 1/2; `rng` is grain's, fixed by the seed and batch number."""
     image = batch["image"]  # a fresh array, gathered for this batch: writing to it changes no data
-    flipped = rng.random(len(image)) < 0.5
+    flipped = (rng.random(batch_size) < 0.5)[rows]
     image[flipped] = image[flipped, :, ::-1]
     return batch
 
 
-def training_batches(images: Images, *, batch_size: int, seed: int, flip: bool) -> grain.DatasetIterator:
-    """Returns an endless iterator over batches `{"image": uint8 (B, H, W, C), "label": int32 (B,)}`.
+class Batches(grain.DatasetIterator):
+    """The iterator of `training_batches`: grain's, with the processes that it reads from.
+
+    Leaving `with` ends them; so does the end of the program, whatever ends it.
+    """
+
+    def __init__(self, iterator: grain.DatasetIterator, workers: WorkerBatches | None):
+        super().__init__(iterator)
+        self._workers = workers
+
+    def __next__(self) -> dict[str, np.ndarray]:
+        return next(self._parent)
+
+    def get_state(self) -> dict[str, Any]:
+        """The position: the number of the next batch."""
+        return self._parent.get_state()
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Goes to a position."""
+        self._parent.set_state(state)
+
+    def close(self) -> None:
+        """Ends what runs in the background."""
+        if self._workers:
+            self._workers.close()
+        self._parent.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
+
+def training_batches(
+    images: Source,
+    *,
+    batch_size: int,
+    seed: int,
+    flip: bool,
+    host: int = 0,
+    hosts: int = 1,
+    workers: int = 0,
+    worker_timeout: float = 300.0,
+) -> Batches:
+    """Returns an endless iterator over batches `{"image": uint8 (B / hosts, H, W, C), "label": int32 (B / hosts,)}`.
 
     `"label"` is absent where the images have none. `get_state()` and `set_state()`, and grain's checkpoint handlers for
     Orbax, save and restore the position: the batches that follow are the same ones, bit for bit.
 
     Args:
         images: the N training images; N may be smaller than the batch.
-        batch_size: B, images per batch, over all devices.
+        batch_size: B, images per batch, over all devices of all hosts.
         seed: of the order and of the flips.
         flip: whether to mirror images left to right, each with probability 1/2. Not for digits or letters.
+        host, hosts: which rows of each batch to give: those of number `host` of so many.
+        workers: processes that read; 0 reads in a thread, which is best for images in memory (each process would get a
+            copy of them).
+        worker_timeout: seconds for a process to make a batch.
 
     Raises:
-        UserError: the batch size is not positive, or the seed not in [0, 2^32).
+        UserError: the batch size is not positive or not divisible by the hosts, or the seed not in [0, 2^32).
+        RunError: on `next`, a worker takes too long, or they die again and again.
     """
     if batch_size < 1:
         raise UserError(f"data.batch_size={batch_size} is not allowed: choose 1 or more")
+    if batch_size % hosts:
+        raise UserError(
+            f"data.batch_size={batch_size} cannot be shared by {hosts} hosts: choose a multiple of {hosts}, such as "
+            f"{-(-batch_size // hosts) * hosts}"
+        )
     if not 0 <= seed < 2**32:
         raise UserError(f"training.seed={seed} is not allowed: choose from 0 to 2^32 - 1")
-    batches = grain.MapDataset.source(_ShuffledBatches(images, batch_size, seed))
+    share = batch_size // hosts
+    rows = slice(host * share, (host + 1) * share)
+    make = functools.partial(ShuffledBatches, images, batch_size, rows, seed)
+    remote = WorkerBatches(make, workers, worker_timeout) if workers else None
+    batches = grain.MapDataset.source(remote or make())
     if flip:
-        batches = batches.random_map(_flip_half, seed=seed)
-    # One thread: a second one would only contend for the interpreter with the train loop.
-    options = grain.ReadOptions(num_threads=1, prefetch_buffer_size=PREFETCHED_BATCHES)
-    return iter(batches.to_iter_dataset(options))
+        batches = batches.random_map(functools.partial(_flip_half, batch_size, rows), seed=seed)
+    # A thread for each process, which waits for it. Else one: more would contend for the interpreter with the loop.
+    threads = max(workers, 1)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=max(PREFETCHED_BATCHES, 2 * threads))
+    return Batches(iter(batches.to_iter_dataset(options)), remote)

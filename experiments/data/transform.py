@@ -1,13 +1,14 @@
 """The scale on which a network sees its data: grey levels 0..255 become [-1, 1], and back; latents stay as they are."""
 
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
 
 from experiments.errors import RunError
+
+if TYPE_CHECKING:
+    import jax
 
 
 @dataclass(frozen=True)
@@ -22,11 +23,13 @@ class DataTransform:
     levels_per_unit: float = 127.5
     gives_images: ClassVar[bool] = True
 
-    def forward(self, images: jax.typing.ArrayLike) -> jax.Array:
+    def forward(self, images: "jax.typing.ArrayLike") -> "jax.Array":
         """Maps grey levels in [0, 255], uint8 or (dequantized) floats, of any shape to float32 in [-1, 1]."""
+        import jax.numpy as jnp  # here, so that worker processes, which load `sources`, need not wait for JAX
+
         return jnp.asarray(images, jnp.float32) / self.levels_per_unit - 1
 
-    def inverse(self, x: jax.typing.ArrayLike) -> np.ndarray:
+    def inverse(self, x: "jax.typing.ArrayLike") -> np.ndarray:
         """Maps x of any shape to the nearest grey level: uint8, values outside [-1, 1] clipped.
 
         Raises:
@@ -49,10 +52,12 @@ class LatentTransform:
 
     gives_images: ClassVar[bool] = False
 
-    def forward(self, latents: jax.typing.ArrayLike) -> jax.Array:
+    def forward(self, latents: "jax.typing.ArrayLike") -> "jax.Array":
         """The latents of any shape, float32, in the scale that the network was trained on."""
+        import jax.numpy as jnp
+
         return jnp.asarray(latents, jnp.float32)
 
-    def inverse(self, x: jax.typing.ArrayLike) -> np.ndarray:
+    def inverse(self, x: "jax.typing.ArrayLike") -> np.ndarray:
         """The same numbers, float32."""
         return np.asarray(x, np.float32)

@@ -17,7 +17,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from experiments.data.sources import Images
+from experiments.data.sources import Images, Source
 from experiments.errors import UserError
 
 MAX_IMAGES = 10_000  # to fit on: more take longer and change the distances little
@@ -70,7 +70,7 @@ class FeatureSpace:
         return x
 
 
-def fit_features(train: Images, seed: int = 0) -> FeatureSpace:
+def fit_features(train: Source, seed: int = 0) -> FeatureSpace:
     """Fits a feature space to training images; the same images and seed give the same space on the same machine.
 
     (On another machine, matrix products round differently and training amplifies it: figures then differ a little.)
@@ -86,6 +86,7 @@ def fit_features(train: Images, seed: int = 0) -> FeatureSpace:
 
     if len(train) > MAX_IMAGES:
         train = train.take(np.random.default_rng(seed).permutation(len(train))[:MAX_IMAGES])
+    train = train.in_memory()
     pixels = np.concatenate(list(_pixels(train.images))).astype(np.float32)
     has_classes = train.labels is not None and len(np.unique(train.labels)) > 1
     epochs = max(MIN_EPOCHS, math.ceil(MIN_EXAMPLES / len(train)))

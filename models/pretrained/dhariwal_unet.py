@@ -55,6 +55,7 @@ def mapping(network: UNet, shapes: Any, image_size: int) -> dict[Path, Weight]:
     places = {
         "embedding_0": Place("map_layer0"),
         "embedding_1": Place("map_layer1"),
+        "augmentation": Place("map_augment"),
         "classes": Place("map_label", {"": Layer("", table=DENSE)}),
         "conv_in": Place(f"enc.{sizes[0]}_conv"),
         "middle_0": Place(f"dec.{sizes[-1]}_in0", RESIDUAL),
@@ -77,12 +78,10 @@ def mapping(network: UNet, shapes: Any, image_size: int) -> dict[Path, Weight]:
 def named_model(tensors: Tensors) -> Mapping[str, np.ndarray]:
     """The parameters of EDM's network without the prefix of its preconditioning.
 
-    Left out are the filters' taps, iDDPM's table of noise levels, and what makes an embedding of augmentations, which
-    images that are not augmented, such as samples, do not have.
+    Left out are the filters' taps and iDDPM's table of noise levels.
     """
     named = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
-    left_out = ("u", "map_augment.weight")
-    return {n: tensor for n, tensor in named.items() if n not in left_out and not n.endswith("resample_filter")}
+    return {n: tensor for n, tensor in named.items() if n != "u" and not n.endswith("resample_filter")}
 
 
 def from_settings(settings: Mapping[str, Any]) -> ADM:
@@ -106,6 +105,7 @@ def from_settings(settings: Mapping[str, Any]) -> ADM:
         attention_resolutions=c["attn_resolutions"],
         dropout=c["dropout"],
         num_classes=c["label_dim"],
+        augment_features=c["augment_dim"],
         out_channels=0 if learned_variance or c["out_channels"] == c["in_channels"] else c["out_channels"],
         learned_variance=learned_variance,
         norm_groups=0,  # 32, or fewer with at least 4 channels each

@@ -258,6 +258,7 @@ def to_config(network: UNet, facts: Facts) -> dict[str, Any]:
 def _require_expressible(network):
     resampling = ("block", *PADDINGS.values())
     require(network, "UNet2DModel", embedding=tuple(EMBEDDINGS.values()), resampling=resampling, up_attention="block")
+    require(network, "UNet2DModel", augment_features=0)
 
 
 def _blocks(c, levels):

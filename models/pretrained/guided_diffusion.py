@@ -48,6 +48,7 @@ def mapping(network: UNet, shapes: Any, *, new_attention_order: bool) -> dict[Pa
         resampling=("block", "strided_symmetric", "plain"),
         middle_attention=True,
         up_attention="block",
+        augment_features=0,
     )
     modules = shapes["params"]
 

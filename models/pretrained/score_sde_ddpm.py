@@ -86,6 +86,7 @@ def _parts(network: UNet, shapes: Any) -> Iterator[tuple[str, str]]:
         num_heads=1,
         head_channels=0,
         num_classes=0,
+        augment_features=0,
         learned_variance=False,
     )
     modules: Container[str] = shapes["params"]

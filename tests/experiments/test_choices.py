@@ -20,7 +20,12 @@ CHOICES = [
         "loss__times": "uniform",
         "loss__low_discrepancy": "true",
     },
-    {"loss__learned_uncertainty": "true"},
+    {
+        "loss__learned_uncertainty": "true",
+        "data__augmentation": 0.12,
+        "model__augment_features": 9,
+        "data__dequantization": "uniform",
+    },
     {
         "parameterization__name": "v",
         "loss__weighting": "min_snr",

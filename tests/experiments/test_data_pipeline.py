@@ -8,13 +8,7 @@ import pytest
 
 from experiments.data import Images, training_batches
 from experiments.errors import UserError
-
-
-def numbered(n, size=2):
-    """Images whose left top pixels spell their number, with the number as label too."""
-    images = np.zeros((n, size, size, 1), np.uint8)
-    images[:, 0, 0, 0], images[:, 0, 1, 0] = np.arange(n) // 256, np.arange(n) % 256
-    return Images(images, np.arange(n, dtype=np.int32))
+from tests.experiments.decoding import numbered
 
 
 def take(batches, n):

@@ -54,17 +54,16 @@ def test_npz_without_a_split_is_split_once_and_for_all(tmp_path):
     images, labels = random_images(40, 4, 4), np.arange(40) % 3
     source = save_npz(tmp_path, images=images, labels=labels)
     data = load4(source)
-    assert (len(data.train), len(data.test), data.num_classes) == (30, 10, 3)
+    assert len(data.train) + len(data.test) == 40 and len(data.validation) == 0 and data.num_classes == 3
     assert as_set(data.train.images) | as_set(data.test.images) == as_set(images)
     assert not as_set(data.train.images) & as_set(data.test.images)
     label_of = {image.tobytes(): label for image, label in zip(images, labels, strict=True)}
     for part in (data.train, data.test):
         assert [label_of[image.tobytes()] for image in part.images] == part.labels.tolist()
         assert part.labels.dtype == np.int32
-    # Other images, the same count: the same places are held out.
+    # In another order, with other labels: the same images are held out.
     other = load4(save_npz(tmp_path, images=images[::-1].copy(), labels=np.arange(40)))
-    numbered = load4(save_npz(tmp_path, images=images, labels=np.arange(40)))
-    np.testing.assert_array_equal(other.test.labels, numbered.test.labels)
+    assert as_set(other.test.images) == as_set(data.test.images)
 
 
 def test_npz_keeps_a_split_of_its_own_and_its_order(tmp_path):
@@ -83,7 +82,7 @@ def test_relative_and_home_paths(tmp_path, monkeypatch):
     save_npz(tmp_path, images=random_images(8, 4, 4))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HOME", str(tmp_path))
-    assert len(load4("npz:data.npz").train) == len(load4("npz:~/data.npz").train) == 6
+    assert len(load4("npz:data.npz").train) == len(load4("npz:~/data.npz").train) > 0
 
 
 def test_folder_of_classes(tmp_path):
@@ -94,7 +93,7 @@ def test_folder_of_classes(tmp_path):
     save_png(tmp_path / ".thumbnails" / "0.png", images[0])
     (tmp_path / "notes.txt").write_text("not an image")
     data = load4(f"folder:{tmp_path}")
-    assert (len(data.train), len(data.test), data.num_classes) == (9, 3, 2)
+    assert len(data.train) + len(data.test) == 12 and data.num_classes == 2 and data.class_names == ("cat", "dog")
     class_of = {image.tobytes(): int(i % 3 > 0) for i, image in enumerate(images)}
     for part in (data.train, data.test):
         assert [class_of[image.tobytes()] for image in part.images] == part.labels.tolist()
@@ -120,13 +119,12 @@ def test_folder_with_a_split_of_its_own(tmp_path):
 
 def test_folder_converts_between_grey_and_colour(tmp_path):
     grey, colour = random_images(1, 4, 4)[0], np.full((4, 4, 3), (255, 0, 0), np.uint8)
-    save_png(tmp_path / "grey" / "0.png", grey)
-    save_png(tmp_path / "grey" / "1.png", grey)
-    save_png(tmp_path / "red" / "0.png", colour)
-    save_png(tmp_path / "red" / "1.png", colour)
-    as_colour = load4(f"folder:{tmp_path}/grey", num_channels=3, test_fraction=0.5).train.images
+    for part in ("train", "test"):
+        save_png(tmp_path / "grey" / part / "0.png", grey)
+        save_png(tmp_path / "red" / part / "0.png", colour)
+    as_colour = load4(f"folder:{tmp_path}/grey", num_channels=3).train.images
     np.testing.assert_array_equal(as_colour[0], np.repeat(grey[..., None], 3, axis=-1))
-    as_grey = load4(f"folder:{tmp_path}/red", test_fraction=0.5).train.images
+    as_grey = load4(f"folder:{tmp_path}/red").train.images
     assert as_grey.shape == (1, 4, 4, 1) and (as_grey == 76).all()  # ITU-R 601 luma: 0.299 * 255
 
 
@@ -222,11 +220,11 @@ BAD_INPUTS = {
     "negative labels": (npz_case(images=IMAGES, labels=np.arange(8) - 1), ["'labels'", "integers from 0"]),
     "size": (
         npz_case(images=random_images(8, 5, 5)),
-        ["data.npz", "5x5x1", "data.image_size=4", "--config.data.image_size=5"],
+        ["data.npz", "5x5x1", "data.image_size=4", "--config.data.image_size=5", "--config.data.resize=center_crop"],
     ),
     "channels": (npz_case(images=random_images(8, 4, 4, 3)), ["data.npz", "--config.data.num_channels=3"]),
     "size of the test images": (npz_case(x_train=IMAGES, x_test=random_images(8, 5, 5)), ["'x_test'", "5x5x1"]),
-    "not square": (npz_case(images=random_images(8, 4, 5)), ["4x5", "square"]),
+    "not square": (npz_case(images=random_images(8, 4, 5)), ["4x5", "square", "--config.data.resize=center_crop"]),
     "too few": (npz_case(images=IMAGES[:1]), ["1 images", "too few", "data.test_fraction=0.25"]),
     "empty split": (npz_case(x_train=IMAGES, x_test=IMAGES[:0]), ["no test images"]),
     "not an npz": (text_file, ["data.npz is not an .npz file"]),
@@ -255,7 +253,8 @@ def test_bad_input_is_one_clear_line(name, tmp_path):
 
 def test_wholesome_neighbours_of_the_damaged_images_are_read(tmp_path):
     """The damage alone, not the way these files are made, is what the cases above refuse."""
-    assert len(load4(folder_with("7.png", png(4, 4))(tmp_path)).train) == 6
+    data = load4(folder_with("7.png", png(4, 4))(tmp_path))
+    assert len(data.train) + len(data.test) == 8
 
 
 @pytest.mark.parametrize(
@@ -263,6 +262,11 @@ def test_wholesome_neighbours_of_the_damaged_images_are_read(tmp_path):
     [
         ("digits", {"image_size": 32}, ["8x8x1", "data.image_size=32", "--config.data.image_size=8"]),
         ("digits", {"test_fraction": 1.0}, ["data.test_fraction=1.0", "between 0 and 1"]),
+        ("digits", {"validation_fraction": -0.1}, ["data.validation_fraction=-0.1", "0 or more"]),
+        ("digits", {"validation_fraction": 0.5}, ["data.validation_fraction=0.5", "less than 1"]),
+        ("digits", {"resize": "centre_crop"}, ["data.resize='centre_crop'", "did you mean 'center_crop'"]),
+        ("digits", {"memory_gb": -1}, ["data.memory_gb=-1", "0 (nothing"]),
+        ("digits:8", {}, ["write 'digits'"]),
         ("folder:.", {"num_channels": 2}, ["data.num_channels=2", "1 or 3"]),
     ],
 )

@@ -113,6 +113,49 @@ def test_faults_of_name_and_file_are_one_line(tmp_path):
         feature_networks.load("efficientnet-lite0", path)
 
 
+@pytest.mark.parametrize(
+    "name, file",
+    [(name, "pt_inception-2015-12-05-6726825d.pth") for name in ("inception", "inception-tf1", "inception-clean")]
+    + [(f"dinov2-{size}", f"dinov2_{size}_pretrain.pth") for size in ("vits14", "vitb14", "vitl14")],
+)
+def test_a_file_that_only_its_publisher_has_is_asked_for(name, file):
+    with pytest.raises(UserError, match=f"{name}: its weights come with no package; name the file {file} "):
+        feature_networks.load(name)
+
+
+@pytest.mark.parametrize("name", ["inception-clean", "dinov2-vits14"])
+def test_a_file_of_another_network_is_refused(name, tmp_path):
+    path = tmp_path / "weights.pth"
+    path.write_bytes(pickle.dumps({"fc.weight": np.zeros((1000, 2048), np.float32)}))
+    with pytest.raises(UserError, match=f"{name}: cannot read weights from {path}: missing: .* more"):
+        feature_networks.load(name, path)
+
+
+def test_published_figures_differ_in_name_or_preprocessing_where_pixels_differ():
+    """Every name but DINOv2's three sizes feeds its network other pixels, and says so."""
+    ways = {name: feature_networks.KINDS[name].preprocessing for name in feature_networks.names()}
+    assert len(set(ways.values())) == len(ways) - 2
+
+
+def test_inputs_are_those_of_the_publishers():
+    """By Pillow and NumPy: clean-fid's build_resizer("clean") and InceptionV3W, dgm-eval's DINOv2Encoder.transform."""
+    given = images()[:1]
+    floats = [Image.fromarray(given[0, ..., i].astype(np.float32), mode="F") for i in range(3)]
+    resized = np.stack([np.asarray(f.resize((299, 299), Image.Resampling.BICUBIC)) for f in floats], -1)
+    found = feature_networks.KINDS["inception-clean"].preprocess(given)[0]
+    np.testing.assert_allclose(found, (resized.clip(0, 255) - 128) / 128, atol=1e-5)
+
+    resized = np.asarray(Image.fromarray(given[0]).resize((224, 224), Image.Resampling.BICUBIC))
+    found = feature_networks.KINDS["dinov2-vitl14"].preprocess(given)[0]
+    expected = (resized / 255 - np.array([0.485, 0.456, 0.406])) / np.array([0.229, 0.224, 0.225])
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+    found = feature_networks.KINDS["inception-tf1"].preprocess(given)[0]
+    np.testing.assert_allclose(found[0, 0], (given[0, 0, 0].astype(float) - 128) / 128, atol=1e-6)
+    expected = (np.interp(np.arange(299) * 40 / 299, np.arange(40), given[0, 0, :, 1]) - 128) / 128
+    np.testing.assert_allclose(found[0, :, 1], expected, atol=1e-4)
+
+
 def test_a_package_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(efficientnet, "PACKAGE", "no_such_package")
     with pytest.raises(UserError, match="is not installed: pip install no-such-package"):

@@ -15,6 +15,7 @@ from tests.models.pretrained.named import named_normal, named_weights, spread
 # DhariwalUNet(**settings) with `named_weights` for its state_dict (resample_filter as it is), input named_normal("x", 4, 3,
 # 8, 8) with its last image times 0.03 (the norms' epsilon counts there), noise_labels LEVELS, class_labels one-hot 1, 3, 0
 # and a vector of zeros, no augment_labels. For each: the settings, `spread` of the output, its mean and standard deviation.
+# AUGMENTED is of "labels" with augment_labels named_normal("augmentation", 4, 9).
 PEERS = {
     "labels": (
         {
@@ -67,6 +68,21 @@ PEERS = {
         (-0.117872, 0.4579619),
     ),
 }
+AUGMENTED = (
+    [
+        0.191042,
+        -0.3454886,
+        -0.01083981,
+        -0.7093078,
+        -0.5929108,
+        0.469902,
+        -0.1268485,
+        0.7512887,
+        0.817174,
+        1.010509,
+    ],
+    (0.07352906, 0.724341),
+)
 LEVELS = np.float32([-0.97, 0.06, 1.1, 240])
 
 
@@ -87,13 +103,14 @@ def imported(case):
     return network, mapping, tensors, to_variables(tensors, mapping, shapes)
 
 
-@pytest.mark.parametrize("case", PEERS)
-def test_outputs_are_those_of_the_peers_code(case):
+@pytest.mark.parametrize("case, augmented", [(case, False) for case in PEERS] + [("labels", True)])
+def test_outputs_are_those_of_the_peers_code(case, augmented):
     """The last image has no class: its label is their number, where the peer has zeros."""
-    _, numbers, (mean, std) = PEERS[case]
+    numbers, (mean, std) = AUGMENTED if augmented else PEERS[case][1:]
     network, _, _, variables = imported(case)
+    augmentation = named_normal("augmentation", 4, 9) if augmented else None
     apply = jax.jit(functools.partial(network.apply, method="mean_and_variance"))
-    y = np.asarray(apply(variables, *inputs(network))).transpose(0, 3, 1, 2)
+    y = np.asarray(apply(variables, *inputs(network), augmentation=augmentation)).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(spread(y), numbers, atol=1e-4 * std)
     np.testing.assert_allclose((y.mean(), y.std()), (mean, std), atol=1e-5)
 
@@ -102,7 +119,7 @@ def test_an_export_gives_back_every_number_and_what_is_no_weight_of_ours_is_left
     _, mapping, tensors, variables = imported("labels")
     back = to_tensors(variables, mapping)
     state = {f"model.{name}": tensor for name, tensor in back.items()}
-    more = ("u", "model.map_augment.weight", "model.enc.4x4_down.conv0.resample_filter")
+    more = ("u", "model.enc.4x4_down.conv0.resample_filter")
     named = dhariwal_unet.named_model(state | {name: np.ones((2, 2)) for name in more})
     assert named.keys() == back.keys() == tensors.keys()
     for name, tensor in tensors.items():

@@ -18,22 +18,35 @@ from tests.models.pretrained.named import named_normal, named_weights
 # interpolate_offset=0.1, block_fn=partial(Block, attn_class=MemEffAttention)).eval() with `weights()`, for
 # named_normal("x", 2, height, width, 3): every fourth of the output's numbers, the mean and the standard deviation.
 PEER = {
-    (70, 70): (  # the 5 x 5 patches of the learned positions
+    (70, 70, 1): (  # the 5 x 5 patches of the learned positions
         [
             [2.678169, -0.5654069, 0.256225, 0.1742538, -0.804657, -0.4737032],
             [2.698953, -0.3315147, -0.09603875, 0.7081724, -0.7789615, -0.3571365],
         ],
         (-0.0219587292522192, 0.9749768376350403),
     ),
-    (56, 84): (  # 4 x 6
+    (56, 84, 1): (  # 4 x 6
         [
             [2.754436, -0.5708668, -0.1436113, 0.7465051, -1.144963, -0.08423194],
             [2.698509, -0.5468366, -0.159335, 0.5566462, -0.8284772, 0.02403304],
         ],
         (-0.016835978254675865, 0.9706353545188904),
     ),
+    (
+        70,
+        70,
+        1e-3,
+    ): (  # `weights()` of tokens and positions times this: the first norm's epsilon is then as large as its variance
+        [
+            [1.345348, 0.2802708, -0.6684114, 0.2853624, -1.269336, 1.145474],
+            [0.7402653, 0.8673775, -0.8872991, 0.8116105, -0.3980811, 0.7755209],
+        ],
+        (0.014664785005152225, 0.9689233303070068),
+    ),
 }
+TOKENS = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
 NETWORK = DINOv2(width=24, depth=2, num_heads=3, position_grid=5)
+APPLY = jax.jit(NETWORK.apply)
 
 
 def shapes_of(network):
@@ -58,11 +71,13 @@ def file(tmp_path):
     return path
 
 
-@pytest.mark.parametrize("size", PEER, ids=str)
-def test_class_tokens_are_the_peers(size, file):
-    expected, moments = PEER[size]
-    x = named_normal("x", 2, *size, 3)
-    pool = np.asarray(jax.jit(NETWORK.apply)(dinov2.read(file, NETWORK), x)["pool"])
+@pytest.mark.parametrize("height, width, contrast", PEER)
+def test_class_tokens_are_the_peers(height, width, contrast, file):
+    expected, moments = PEER[height, width, contrast]
+    faint = {name: weights()[name] * np.float32(contrast) for name in TOKENS}
+    file.write_bytes(pickle.dumps(weights() | faint))
+    x = named_normal("x", 2, height, width, 3)
+    pool = np.asarray(APPLY(dinov2.read(file, NETWORK), x)["pool"])
     np.testing.assert_allclose(pool[:, ::4], expected, atol=1e-4)
     np.testing.assert_allclose([pool.mean(), pool.std()], moments, atol=1e-5)
 

@@ -13,8 +13,8 @@ from tests.models.pretrained.named import classifier_weights
 
 # pytorch-fid 0.3.0 (src/pytorch_fid/inception.py of mseitzer/pytorch-fid at commit b9c18118d082cbd263c1b8963fc4221dc1cbb659)
 # with torchvision 0.29.1, in evaluation mode: InceptionV3([3]) around fid_inception_v3() with `weights()`, for
-# `images()` / 255. Of each image the numbers at linspace(0, size - 1, 6), then mean and standard deviation over both. `pool` is
-# the output, `spatial` that of Mixed_6d [:, :7] with channels last, `logits` pool @ fc.weight.T.
+# `images()` / 255. Of each image the numbers at linspace(0, size - 1, 6), then mean and standard deviation over both. `pool`
+# is the output, `spatial` that of Mixed_6d [:, :7] with channels last, `logits` pool @ fc.weight.T.
 PEER = {
     "pool": (
         [

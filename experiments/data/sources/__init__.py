@@ -1,0 +1,88 @@
+"""Where images come from. Each kind of source has a file here; `load` finds it and gives the splits.
+
+    digits              scikit-learn's handwritten digits               digits.py
+    npz:PATH            arrays in a file                                npz.py
+    folder:PATH         image files, classes by sub-folder or table     folder.py
+    arrayrecord:PATTERN what `prepare` wrote, read from the disk        arrayrecord.py
+
+All are read through the interface of `base.Source`. What it lacks of splits is decided by a hash (`splits`).
+"""
+
+import dataclasses
+import math
+from collections.abc import Callable
+
+from experiments.data.sources import arrayrecord, digits, folder, npz
+from experiments.data.sources.base import Dataset, Images, Parts, Source
+from experiments.data.sources.decoding import Wanted
+from experiments.data.sources.reading import cropped
+from experiments.data.sources.splits import check_fractions, split
+from experiments.data.transform import LATENTS
+from experiments.errors import UserError, nearest
+
+__all__ = ["Dataset", "Images", "Parts", "Source", "Wanted", "load", "read"]
+
+# name: (what loads it, how it is written)
+KINDS: dict[str, tuple[Callable[[str, Wanted], Parts], str]] = {
+    "digits": (digits.load, "digits"),
+    "npz": (npz.load, "npz:PATH"),
+    "folder": (folder.load, "folder:PATH"),
+    "arrayrecord": (arrayrecord.load, "arrayrecord:PATTERN"),
+}
+
+
+def load(
+    source: str,
+    *,
+    image_size: int,
+    num_channels: int,
+    test_fraction: float,
+    validation_fraction: float = 0.0,
+    resize: str = "none",
+    memory_gb: float = 4.0,
+) -> Dataset:
+    """Loads the data set that config key `data.source` names.
+
+    Args:
+        source: `digits`, or KIND:PATH; see the files of this package.
+        image_size: height and width that every image must have, or gets (`data.image_size`).
+        num_channels: 1 for grey levels, 3 for RGB (`data.num_channels`). Image files are converted to it.
+        test_fraction: fraction of the images held out, in (0, 1), where the source has no test images of its own.
+        validation_fraction: fraction set apart, in [0, 1), where the source has no validation images of its own.
+        resize: what becomes of images of another size (`data.resize`): "none" refuses them, "center_crop" makes them fit.
+        memory_gb: images are kept in memory, decoded, if all of them take no more than this (in 1e9 bytes), and are else
+            read anew in each epoch (`data.memory_gb`); then a bad one is found when it is met.
+
+    Raises:
+        UserError: anything wrong with the source, named with its file and, where it exists, the setting that fits.
+    """
+    check_fractions(test_fraction, validation_fraction)
+    if memory_gb < 0:
+        raise UserError(f"data.memory_gb={memory_gb} is not allowed: choose 0 (nothing is kept in memory) or more")
+    parts = read(source, Wanted(image_size, num_channels, resize, test_fraction))
+    dataset = split(source, parts, test_fraction=test_fraction, validation_fraction=validation_fraction)
+    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    if sum(len(part) * math.prod(part.image_shape) for part in splits.values()) <= memory_gb * 1e9:
+        splits = {name: part.in_memory() for name, part in splits.items()}
+    return dataclasses.replace(dataset, **splits)
+
+
+def read(source: str, wanted: Wanted) -> Parts:
+    """What a source has, undivided or by its own splits.
+
+    Raises:
+        UserError: as `load`, of what concerns the source alone.
+    """
+    kind, _, path = source.partition(":")
+    if source == LATENTS:
+        raise UserError(
+            f"data.source={source!r}: the model is of an autoencoder's latents, and no encoder is here that makes them of "
+            "images: it can be sampled from, not trained or evaluated"
+        )
+    if kind not in KINDS or (":" in KINDS[kind][1] and not path):
+        hint = f"; did you mean 'npz:{source}'?" if source.endswith(".npz") and kind == source else ""
+        hint = hint or nearest(kind, KINDS)
+        forms = ", ".join(form for _, form in KINDS.values())
+        raise UserError(f"data.source={source!r} is unknown: choose from {forms}{hint}")
+    parts = KINDS[kind][0](path, wanted)
+    return Parts({name: cropped(part, wanted) for name, part in parts.sources.items()}, parts.class_names)

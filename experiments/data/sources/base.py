@@ -1,0 +1,195 @@
+"""What every source of images is: N examples behind one interface, whether they lie in memory or are read when asked for.
+
+    batch = source.gather(indices)      # {"image": uint8 (B, H, W, C), "label": int32 (B,)}; fresh arrays
+
+A source knows no order, epoch, worker or host: those are the pipeline's. One that reads its images anew at every `gather`
+(from files, from records) can be pickled, and worker processes get it as a list of names and not as pixels.
+"""
+
+import abc
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+
+DIGEST_BYTES = 16
+
+
+def digest(content: bytes | memoryview | np.ndarray) -> bytes:
+    """16 bytes that stand for `content`: BLAKE2b (RFC 7693), the same on every machine."""
+    return hashlib.blake2b(content, digest_size=DIGEST_BYTES).digest()
+
+
+def identities_of(digests: np.ndarray) -> np.ndarray:
+    """The identities uint64 (N,) of examples from digests uint8 (N, 16): their first 8 bytes, little-endian."""
+    return np.ascontiguousarray(digests[:, :8]).view("<u8")[:, 0]
+
+
+def stack_digests(digests: list[bytes]) -> np.ndarray:
+    """A list of N digests as one array uint8 (N, 16)."""
+    return np.frombuffer(b"".join(digests), np.uint8).reshape(-1, DIGEST_BYTES)
+
+
+def content_fingerprint(image_shape: tuple[int, int, int], digests: np.ndarray, labels: np.ndarray | None) -> str:
+    """The SHA-256 of images, in their order, by the digests uint8 (N, 16) of their pixels, and of their labels."""
+    total = hashlib.sha256(repr((len(digests), *map(int, image_shape))).encode())
+    total.update(np.ascontiguousarray(digests))
+    total.update(b"" if labels is None else np.ascontiguousarray(labels, "<i4"))
+    return f"sha256:{total.hexdigest()}"
+
+
+class Source(abc.ABC):
+    """N images of one shape and, perhaps, their classes, to be had by index.
+
+    Attributes:
+        image_shape: (H, W, C) of every image; C is 1 for grey levels and 3 for RGB.
+        labels: int32 (N,), classes numbered from 0; or None. They lie in memory in every source: 4 bytes each.
+    """
+
+    image_shape: tuple[int, int, int]
+    labels: np.ndarray | None
+
+    @abc.abstractmethod
+    def __len__(self) -> int:
+        """N."""
+
+    @abc.abstractmethod
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """The images uint8 (B, H, W, C) at `indices`, integers (B,) in [0, N), in an array of the caller's own.
+
+        Raises:
+            UserError: an image cannot be read; the message names it.
+        """
+
+    @abc.abstractmethod
+    def take(self, indices: np.ndarray) -> "Source":
+        """The source of the images at `indices` (numbers, or bool (N,)) alone; of those that are read anew, reads none."""
+
+    @abc.abstractmethod
+    def identities(self) -> np.ndarray:
+        """uint64 (N,): a hash of what each example is, whatever its place; it decides the split (`splits`)."""
+
+    @abc.abstractmethod
+    def fingerprint(self) -> str:
+        """`METHOD:HEX`, another one for other images, another order or other labels; the same on every machine.
+
+        `sha256:` is of every pixel; it is the same whatever kind of source the images come from. `names-and-sample:` is
+        of the names, labels and preprocessing of all images, and of the content of a fixed sample of the files: what can be
+        had in seconds where reading everything takes hours. (It would not notice a change of the content of few files
+        under their old names; `prepare` makes records with the full hash.)
+        """
+
+    def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
+        """The examples at `indices`, integers (B,) in [0, N): `{"image": uint8 (B, H, W, C), "label": int32 (B,)}`.
+
+        `"label"` is absent where the source has none. The arrays are fresh: writing to them changes no data.
+
+        Raises:
+            UserError: an image cannot be read; the message names it.
+        """
+        indices = np.asarray(indices)
+        batch = {"image": self.pixels(indices)}
+        if self.labels is not None:
+            batch["label"] = self.labels[indices]
+        return batch
+
+    def in_memory(self) -> "Images":
+        """All N images, read now."""
+        return Images(self.pixels(np.arange(len(self))), self.labels, self)
+
+
+@dataclass
+class Images(Source):
+    """Images that lie in memory.
+
+    Attributes:
+        images: uint8 (N, H, W, C), grey levels or RGB in 0..255.
+        labels: int32 (N,), classes numbered from 0; or None.
+        origin: the source they were read from, which gives the identities and the fingerprint; None: their content does.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray | None = None
+    origin: Source | None = None
+
+    @property
+    def image_shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of every image."""
+        return self.images.shape[1:]
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """The images at `indices`: one copy by numpy."""
+        return self.images[indices]
+
+    def take(self, indices: np.ndarray) -> "Images":
+        """The images, with their labels, at `indices` (a numpy index)."""
+        labels = None if self.labels is None else self.labels[indices]
+        return Images(self.images[indices], labels, None if self.origin is None else self.origin.take(indices))
+
+    def in_memory(self) -> "Images":
+        """Itself."""
+        return self
+
+    def digests(self) -> np.ndarray:
+        """uint8 (N, 16), a digest of each image's pixels."""
+        return stack_digests([digest(np.ascontiguousarray(image)) for image in self.images])
+
+    def identities(self) -> np.ndarray:
+        """Those of where they were read from; else hashes of the pixels, so that equal images are one."""
+        return identities_of(self.digests()) if self.origin is None else self.origin.identities()
+
+    def fingerprint(self) -> str:
+        """That of where they were read from; else of all pixels and labels."""
+        if self.origin is not None:
+            return self.origin.fingerprint()
+        return content_fingerprint(self.image_shape, self.digests(), self.labels)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a kind of source gives: its own splits, or everything undivided.
+
+    Attributes:
+        sources: {"all": everything}; or {"train": ..., "test": ..., "validation": ...}, the splits that it has.
+        class_names: by number; None without classes or names.
+    """
+
+    sources: dict[str, Source]
+    class_names: tuple[str, ...] | None = None
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes, 0 without labels."""
+        largest = max(
+            (int(s.labels.max(initial=-1)) for s in self.sources.values() if s.labels is not None), default=-1
+        )
+        return max(largest + 1, len(self.class_names or ()))
+
+
+@dataclass
+class Dataset:
+    """The splits of one source; no image is in two of them.
+
+    Attributes:
+        name: the source as the config names it.
+        train: what the model learns from.
+        validation: for choices (of checkpoints, of settings); empty unless the source or the config sets it apart.
+        test: held out to the end.
+        num_classes: number of classes, 0 without labels; all splits have labels, or none has.
+        class_names: by number; None without classes or names.
+    """
+
+    name: str
+    train: Source
+    validation: Source
+    test: Source
+    num_classes: int
+    class_names: tuple[str, ...] | None = None
+
+    def fingerprint(self) -> str:
+        """One fingerprint of the three splits, of the method of theirs; see `Source.fingerprint`."""
+        parts = [self.train.fingerprint(), self.validation.fingerprint(), self.test.fingerprint()]
+        return f"{parts[0].partition(':')[0]}:{hashlib.sha256(' '.join(parts).encode()).hexdigest()}"

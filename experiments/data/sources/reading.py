@@ -1,0 +1,121 @@
+"""Sources that make their pixels when asked: from encoded files, or by cropping those of another source."""
+
+import abc
+import hashlib
+import os
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+from PIL import Image
+from tqdm import tqdm
+
+from experiments.data.sources.base import Images, Source
+from experiments.data.sources.decoding import Wanted, center_crop
+
+# Pillow lets go of the interpreter lock while it decodes, and files are waited for.
+THREADS = 2 * (os.cpu_count() or 1)
+SAMPLE = 1024  # files whose content the fingerprint is of
+
+
+class Encoded(Source):
+    """Image files (in a folder, in a table), decoded by several threads at each `gather`.
+
+    Args:
+        wanted: the pixels to make; nothing is left open in it.
+        labels: int32 (N,) or None.
+    """
+
+    def __init__(self, wanted: Wanted, labels: np.ndarray | None):
+        self.wanted = wanted
+        self.labels = labels
+        self.image_shape = (wanted.image_size, wanted.image_size, wanted.num_channels)
+
+    @abc.abstractmethod
+    def name(self, index: int) -> str:
+        """The name of a file, for messages."""
+
+    @abc.abstractmethod
+    def content(self, index: int) -> bytes:
+        """The bytes of a file.
+
+        Raises:
+            UserError: it cannot be read.
+        """
+
+    def _decoded(self, indices: np.ndarray, threads: ThreadPoolExecutor) -> Iterator[np.ndarray]:
+        return threads.map(lambda i: self.wanted.decode(self.content(i), self.name(i)), map(int, indices))
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """Decodes the images at `indices`; the first bad one, in their order, ends it with its name."""
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        show = len(indices) == len(self)  # what is read in one go, at the start, can take minutes
+        with ThreadPoolExecutor(min(THREADS, max(len(indices), 1))) as threads:
+            decoded = self._decoded(indices, threads)
+            try:
+                progress = tqdm(decoded, "decoding images", len(indices), unit=" images", delay=2, disable=not show)
+                for i, image in enumerate(progress):
+                    images[i] = image
+            except BaseException:
+                threads.shutdown(cancel_futures=True)
+                raise
+        return images
+
+    def in_memory(self) -> Images:
+        """All images, decoded now."""
+        if len(self):
+            self.pixels(np.arange(1))  # before the memory: most faults are every file's
+        return super().in_memory()
+
+    def fingerprint(self) -> str:
+        """Of the identities, labels and preprocessing of all, and of the content of the 1,024 files of least identity."""
+        identities = self.identities()
+        total = hashlib.sha256(repr((len(self), self.image_shape, self.wanted.resize)).encode())
+        total.update(np.ascontiguousarray(identities, "<u8"))
+        total.update(b"" if self.labels is None else np.ascontiguousarray(self.labels, "<i4"))
+        for index in np.argsort(identities, kind="stable")[:SAMPLE]:
+            total.update(hashlib.sha256(self.content(int(index))).digest())
+        return f"names-and-sample:{total.hexdigest()}"
+
+
+class CenterCropped(Source):
+    """Another source's images, cropped and resized to `size` x `size` pixels (`center_crop`) at each `gather`."""
+
+    def __init__(self, source: Source, size: int):
+        self.source = source
+        self.size = size
+        self.labels = source.labels
+        self.image_shape = (size, size, source.image_shape[2])
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def pixels(self, indices: np.ndarray) -> np.ndarray:
+        """Crops the images at `indices`."""
+        images = np.empty((len(indices), *self.image_shape), np.uint8)
+        for i, image in enumerate(self.source.pixels(indices)):
+            pillow = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
+            images[i] = center_crop(pillow, self.size).reshape(self.image_shape)
+        return images
+
+    def take(self, indices: np.ndarray) -> "CenterCropped":
+        """The images at `indices`."""
+        return CenterCropped(self.source.take(indices), self.size)
+
+    def identities(self) -> np.ndarray:
+        """Those of the uncropped images."""
+        return self.source.identities()
+
+    def fingerprint(self) -> str:
+        """Of the uncropped images and the crop."""
+        method, _, inner = self.source.fingerprint().partition(":")
+        return f"{method}:{hashlib.sha256(f'center_crop {self.size} {inner}'.encode()).hexdigest()}"
+
+
+def cropped(source: Source, wanted: Wanted) -> Source:
+    """The source, or where its images have another size than wanted, and may be cropped, their crops."""
+    if not wanted.crops or (
+        wanted.image_size in (None, source.image_shape[0]) and len(set(source.image_shape[:2])) == 1
+    ):
+        return source
+    return CenterCropped(source, wanted.image_size or min(source.image_shape[:2]))
