@@ -321,11 +321,11 @@ def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
     return _choose("sampling.times", config.sampling.times, TIME_GRIDS)(process, config.sampling)
 
 
-def _perceptron(config: ConfigDict, train: data.Images) -> metrics.Perceptron:
+def _perceptron(config: ConfigDict, train: data.Source) -> metrics.Perceptron:
     return metrics.Perceptron(metrics.fit_features(train))
 
 
-def _published(config: ConfigDict, train: data.Images) -> feature_networks.FeatureNetwork:
+def _published(config: ConfigDict, train: data.Source) -> feature_networks.FeatureNetwork:
     return feature_networks.load(config.evaluation.features, _path(config.evaluation.feature_weights))
 
 
@@ -336,7 +336,7 @@ def _path(text: str) -> Path | None:
 FEATURES = {"perceptron": _perceptron} | dict.fromkeys(feature_networks.names(), _published)
 
 
-def feature_network(config: ConfigDict, train: data.Images) -> Any:
+def feature_network(config: ConfigDict, train: data.Source) -> Any:
     """The network in whose features samples are compared; the perceptron is fitted to the training images.
 
     Raises:

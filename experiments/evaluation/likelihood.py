@@ -19,7 +19,6 @@ from experiments.errors import RunError, UserError
 from experiments.evaluation.features import weights_hash
 from experiments.evaluation.figures import Figure
 from experiments.evaluation.journal import Journal
-from experiments.metrics.statistics import image_hash
 from experiments.runs import Run
 
 KEYS = ("seed", "likelihood_t_min", "likelihood_probes", "likelihood_tolerance")
@@ -30,7 +29,7 @@ def journal_of_bits(run: Run, images: data.Images) -> Journal:
     evaluation = run.config.evaluation
     identity = {name: run.config[name].to_dict() for name in ("sde", "model", "parameterization")}
     identity |= {"evaluation": {k: v for k, v in evaluation.items() if k in KEYS}}
-    identity |= {"step": run.step, "weights": weights_hash(run.variables), "images": image_hash(images.images)}
+    identity |= {"step": run.step, "weights": weights_hash(run.variables), "images": images.fingerprint()}
     return Journal(run.workdir.evaluation, "likelihood", identity)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 from experiments import build, data
 from experiments.errors import UserError
 from experiments.evaluation.figures import some
-from experiments.metrics.statistics import ImageHash, Statistics, compute_statistics, image_hash, spread
+from experiments.metrics.statistics import Statistics, compute_statistics, spread
 from experiments.runs import Run
 
 BLOCK = 1000  # images turned into features at a time
@@ -50,15 +50,17 @@ def real_images(run: Run, dataset: data.Dataset, network: Any) -> RealImages:
     against_training = build.reference(run.config)
     if evaluation.statistics:  # refused before anything slow
         shared = Statistics.load(evaluation.statistics)
-        images = dataset.train if against_training else dataset.test
-        shared.check(f"evaluation.statistics={evaluation.statistics}", network, _hash(images))
+        images, name = (
+            dataset.train if against_training else dataset.test,
+            f"evaluation.statistics={evaluation.statistics}",
+        )
+        shared.check(name, network)
+        shared.check_images(name, images.fingerprint(), _blocks(images))
     limit, searched = evaluation.num_samples, evaluation.training_images
     whole = against_training and not evaluation.statistics
     wanted = spread(len(dataset.train), len(dataset.train) if whole else max(limit, searched))
-    training = _cached(run, network, "training", dataset.train.take(wanted).in_memory().images, max(limit, searched))
-    held_out = _cached(
-        run, network, "held_out", dataset.test.take(spread(len(dataset.test), limit)).in_memory().images, limit
-    )
+    training = _cached(run, network, "training", dataset.train.take(wanted), max(limit, searched))
+    held_out = _cached(run, network, "held_out", dataset.test.take(spread(len(dataset.test), limit)), limit)
     reference, other = (training, held_out) if against_training else (held_out, training)
     kinds = ("training", "held-out") if against_training else ("held-out", "training")
     if evaluation.statistics:
@@ -74,29 +76,20 @@ def real_images(run: Run, dataset: data.Dataset, network: Any) -> RealImages:
     )
 
 
-def _cached(run: Run, network: Any, kind: str, images: np.ndarray, keep: int) -> Statistics:
+def _cached(run: Run, network: Any, kind: str, images: data.Source, keep: int) -> Statistics:
     """The statistics of images: those in the run's folder, or new ones, which are then in the folder."""
-    hashed = image_hash(images)
-    identity = f"{network.preprocessing} {network.sha256} {hashed} {keep}"
+    fingerprint = images.fingerprint()
+    identity = f"{network.preprocessing} {network.sha256} {fingerprint} {keep}"
     digits = hashlib.sha256(identity.encode()).hexdigest()[:16]
     path = run.workdir.evaluation / f"{kind}_{network.name}_{digits}.npz"
     try:
         statistics = Statistics.load(path)
-        statistics.check(str(path), network, hashed)
     except UserError:  # there are none, or they are damaged
-        statistics = compute_statistics(_blocks(images), network, keep)
+        statistics = compute_statistics(_blocks(images), network, keep, fingerprint)
         statistics.save(path)
     return statistics
 
 
-def _hash(images: data.Source) -> str:
-    """The `ImageHash` of a source; no more than a block of it is in memory."""
-    hashed = ImageHash()
+def _blocks(images: data.Source) -> Iterator[np.ndarray]:
     for start in range(0, len(images), BLOCK):
-        hashed.update(images.pixels(np.arange(start, min(start + BLOCK, len(images)))))
-    return hashed.hexdigest()
-
-
-def _blocks(images: np.ndarray) -> Iterator[np.ndarray]:
-    for start in range(0, len(images), BLOCK):
-        yield images[start : start + BLOCK]
+        yield images.pixels(np.arange(start, min(start + BLOCK, len(images))))

@@ -74,6 +74,8 @@ class Statistics:
         preprocessing: of the images, in words.
         image_shape: (H, W, C).
         images: the images' `ImageHash`.
+        fingerprint: of the source that they came from (`data.Source.fingerprint`), which may be had without reading all of
+            them; "" where there was none.
         pool: moments of the features (d,).
         spatial: moments of the spatial features, where the network has them; else None.
         features: some of the features (K, d): all, in order, if they were no more than asked for, or a random choice.
@@ -84,6 +86,7 @@ class Statistics:
     preprocessing: str
     image_shape: tuple[int, int, int]
     images: str
+    fingerprint: str
     pool: Moments
     spatial: Moments | None
     features: np.ndarray
@@ -111,6 +114,7 @@ class Statistics:
             "preprocessing": self.preprocessing,
             "image_shape": list(self.image_shape),
             "images": self.images,
+            "fingerprint": self.fingerprint,
         }
 
     @classmethod
@@ -136,6 +140,7 @@ class Statistics:
                     preprocessing=about["preprocessing"],
                     image_shape=tuple(about["image_shape"]),
                     images=about["images"],
+                    fingerprint=about["fingerprint"],
                     pool=Moments.of_covariance(count, file["mean"], file["covariance"]),
                     spatial=Moments.of_covariance(count, file["spatial_mean"], file["spatial_covariance"])
                     if "spatial_mean" in file.files
@@ -150,16 +155,15 @@ class Statistics:
         except (ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"statistics: {path} is not a file of statistics, or it is damaged") from error
 
-    def check(self, name: str, network: Any, images: str | None = None) -> None:
-        """Makes sure that these are statistics in the features of `network`, and of certain images.
+    def check(self, name: str, network: Any) -> None:
+        """Makes sure that these are statistics in the features of a network.
 
         Args:
             name: what to call them in the message: the file.
             network: a feature network.
-            images: the `ImageHash` of the images that the caller has; None where it has none.
 
         Raises:
-            UserError: they are not.
+            UserError: they are in others.
         """
         for what, mine, wanted in (
             ("feature network", self.network, network.name),
@@ -168,13 +172,33 @@ class Statistics:
         ):
             if mine != wanted:
                 raise UserError(f"{name}: its {what} is {mine!r}, not {wanted!r}")
-        if images is not None and images != self.images:
+
+    def check_images(self, name: str, fingerprint: str, blocks: Iterable[np.ndarray]) -> None:
+        """Makes sure that these are statistics of certain images.
+
+        Args:
+            name: as in `check`.
+            fingerprint: of the source of the images; where it is that of the statistics, no image is read.
+            blocks: the images (N, H, W, C) in blocks, in any order.
+
+        Raises:
+            UserError: they are of others.
+        """
+        if fingerprint and fingerprint == self.fingerprint:
+            return
+        found = ImageHash()
+        for block in blocks:
+            found.update(block)
+        if found.hexdigest() != self.images:
             raise UserError(
-                f"{name}: it is of other images (hash {self.images[:12]}) than those to compare with (hash {images[:12]})"
+                f"{name}: it is of other images (hash {self.images[:12]}) than those to compare with (hash "
+                f"{found.hexdigest()[:12]})"
             )
 
 
-def compute_statistics(images: Iterable[np.ndarray], network: Any, keep: int = KEPT) -> Statistics:
+def compute_statistics(
+    images: Iterable[np.ndarray], network: Any, keep: int = KEPT, fingerprint: str = ""
+) -> Statistics:
     """The statistics of images in the features of a network; no more than one block of images is in memory.
 
     Args:
@@ -182,6 +206,7 @@ def compute_statistics(images: Iterable[np.ndarray], network: Any, keep: int = K
         network: a feature network (`experiments/metrics/feature_networks.py`).
         keep: how many features to keep beside the moments: those of all images, or else of a random choice, which is the
             same each time.
+        fingerprint: of the source that the images come from, if they do: it saves reading them to compare their hash.
 
     Raises:
         UserError: there are no images.
@@ -205,6 +230,7 @@ def compute_statistics(images: Iterable[np.ndarray], network: Any, keep: int = K
         preprocessing=network.preprocessing,
         image_shape=tuple(shape),
         images=hashed.hexdigest(),
+        fingerprint=fingerprint,
         pool=pool[0],
         spatial=spatial[0] if spatial else None,
         features=reservoir.features(),

@@ -125,9 +125,20 @@ def test_other_features_are_refused(statistics, attribute, value, message):
 
 
 def test_other_images_are_refused(statistics):
-    statistics.check("file.npz", Network(), image_hash(IMAGES[::-1]))
+    statistics.check_images("file.npz", "", [IMAGES[30:], IMAGES[:30]])
     with pytest.raises(UserError, match=r"file\.npz: it is of other images \(hash \w{12}\) than those to compare with"):
-        statistics.check("file.npz", Network(), image_hash(IMAGES[:-1]))
+        statistics.check_images("file.npz", "", [IMAGES[:-1]])
+
+
+def test_no_image_is_read_of_a_source_with_the_same_fingerprint():
+    def unread():
+        yield pytest.fail("read")
+
+    found = compute_statistics(blocks(50), Network(), fingerprint="sha256:12")
+    found.check_images("file.npz", "sha256:12", unread())
+    found.check_images("file.npz", "names-and-sample:34", blocks(50))
+    with pytest.raises(UserError, match="of other images"):
+        found.check_images("file.npz", "names-and-sample:34", [IMAGES[:20]])
 
 
 def test_what_is_no_file_of_statistics(statistics, tmp_path):
