@@ -174,7 +174,7 @@ def write_statistics(folder: Path, network: Any) -> list[Path]:
         blocks = tqdm(range(0, len(part), block), f"statistics of {name} images", unit=" blocks")
         pixels = (part.pixels(np.arange(start, min(start + block, len(part)))) for start in blocks)
         paths.append(folder / f"{name}_{network.name}.npz")
-        compute_statistics(pixels, network).save(paths[-1])
+        compute_statistics(pixels, network, fingerprint=part.fingerprint()).save(paths[-1])
     return paths
 
 
