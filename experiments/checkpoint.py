@@ -1,14 +1,17 @@
-"""Checkpoints with Orbax: the training state, the EMA weights beside it, and the position in the data.
+"""Checkpoints with Orbax: the training state, the averages of the weights beside it, and the position in the data.
 
-The three are separate items of one step, so that sampling reads the EMA alone. Saving is asynchronous; an interrupted
+They are separate items of one step, so that sampling reads one average alone: the first is `ema`, then come `ema_1` and so
+on. A run that skips steps has the count of them in `counters`. Saving is asynchronous; an interrupted
 save leaves a temporary folder that is never taken for a checkpoint and is removed at the next start.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
 import grain
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 
 from experiments.errors import RunError, UserError
@@ -52,8 +55,8 @@ class Checkpoints:
         """
         self._save(
             int(state.step),
-            state=ocp.args.StandardSave(state.replace(ema=None)),
-            ema=ocp.args.StandardSave(state.ema),
+            **_items(state, ocp.args.StandardSave),
+            **({} if state.skipped is None else {"counters": ocp.args.JsonSave({"skipped": int(state.skipped)})}),
             data=grain.checkpoint.CheckpointSave(data_iterator),
         )
 
@@ -81,7 +84,7 @@ class Checkpoints:
 
     def holds_weights_alone(self) -> bool:
         """Whether the newest checkpoint is one of `save_weights`."""
-        return not (self.folder / str(self.latest_step()) / "state").exists()
+        return not self._holds("state")
 
     def restore(self, abstract: TrainState, data_iterator: grain.DatasetIterator) -> TrainState:
         """The newest checkpoint's state; `data_iterator` is moved to its position.
@@ -91,23 +94,45 @@ class Checkpoints:
             data_iterator: as made for this config, at its start.
 
         Raises:
-            UserError: the checkpoint is of another network or optimizer.
+            UserError: the checkpoint is of another network or optimizer, or has fewer averages.
         """
-        target = _on_first_device(abstract)
-        restored = self._restore(
-            state=ocp.args.StandardRestore(target.replace(ema=None)),
-            ema=ocp.args.StandardRestore(target.ema),
-            data=grain.checkpoint.CheckpointRestore(data_iterator),
+        self._require_average(len(abstract.emas) - 1)
+        items = _items(_on_first_device(abstract), ocp.args.StandardRestore)
+        counted = abstract.skipped is not None and self._holds("counters")
+        if counted:
+            items["counters"] = ocp.args.JsonRestore()
+        restored = self._restore(**items, data=grain.checkpoint.CheckpointRestore(data_iterator))
+        skipped = jnp.int32(restored["counters"]["skipped"] if counted else 0)
+        return TrainState(
+            step=restored["state"]["step"],
+            params=restored["state"]["params"],
+            opt_state=restored["state"]["opt_state"],
+            emas=tuple(restored[_average(i)] for i in range(len(abstract.emas))),
+            skipped=None if abstract.skipped is None else skipped,
         )
-        return restored.state.replace(ema=restored.ema)
 
-    def restore_ema(self, abstract: Any) -> Any:
-        """The newest checkpoint's EMA weights, of the shapes and dtypes of `abstract`.
+    def restore_ema(self, abstract: Any, place: int = 0) -> Any:
+        """One of the averages of the newest checkpoint, of the shapes and dtypes of `abstract`.
+
+        Of a model that was trained elsewhere (`save_weights`) every average is its weights.
 
         Raises:
-            UserError: the checkpoint is of another network.
+            UserError: the checkpoint is of another network, or has no average at this place.
         """
-        return self._restore(ema=ocp.args.StandardRestore(_on_first_device(abstract))).ema
+        name = _average(0 if self.holds_weights_alone() else place)
+        self._require_average(0 if self.holds_weights_alone() else place)
+        return self._restore(**{name: ocp.args.StandardRestore(_on_first_device(abstract))})[name]
+
+    def _holds(self, item: str) -> bool:
+        return (self.folder / str(self.latest_step()) / item).exists()
+
+    def _require_average(self, place: int) -> None:
+        if not self._holds(_average(place)):
+            held = len(list((self.folder / str(self.latest_step())).glob("ema*")))
+            raise UserError(
+                f"the checkpoint of step {self.latest_step()} in {self.folder} has {held} of the {place + 1} averages that "
+                "training.ema names: one that is added to a run has nothing to go on from"
+            )
 
     def _restore(self, **items: Any) -> Any:
         try:
@@ -130,6 +155,17 @@ class Checkpoints:
             raise self._not_written(error) from error
         finally:
             self._manager.close()
+
+
+def _average(place: int) -> str:
+    """The item of the average at this place."""
+    return f"ema_{place}" if place else "ema"
+
+
+def _items(state: TrainState, argument: Callable[[Any], Any]) -> dict[str, Any]:
+    """The items of weights, as arguments of Orbax. The state's own empty `ema` is of the layout."""
+    own = {"step": state.step, "params": state.params, "opt_state": state.opt_state, "ema": None}
+    return {"state": argument(own)} | {_average(i): argument(ema) for i, ema in enumerate(state.emas)}
 
 
 def _on_first_device(abstract: Any) -> Any:

@@ -6,6 +6,7 @@ It reads from top to bottom in `train`. On resume the checkpoint gives the state
 comes from the seed and the step; so a run that was stopped goes on as if it had not been.
 """
 
+import functools
 import signal
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, check, data, pictures, state
+from experiments import build, check, data, pictures, posthoc, state
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
 from experiments.evaluate import evaluate_run
@@ -62,9 +63,10 @@ def make_step(config: ConfigDict, axis_name: str | None) -> Any:
     return state.make_train_step(
         example_losses,
         build.optimizer(config),
-        ema=build.ema(config),
+        emas=tuple(build.emas(config).values()),
         seed=config.training.seed,
         project=build.projection(config),
+        accumulate=config.optim.accumulate,
         axis_name=axis_name,
     )
 
@@ -72,13 +74,21 @@ def make_step(config: ConfigDict, axis_name: str | None) -> Any:
 def initial_state(config: ConfigDict, weights: Any = None) -> state.TrainState:
     """The state before the first step, with random weights unless some are given."""
     weights = build.init_variables(config) if weights is None else weights
-    return state.create(jax.jit(build.projection(config))(weights), build.optimizer(config))
+    return _create(config, jax.jit(build.projection(config))(weights))
+
+
+def _create(config: ConfigDict, params: Any) -> state.TrainState:
+    return state.create(
+        params,
+        build.optimizer(config),
+        emas=len(build.emas(config)),
+        skip_nonfinite=build.skips_nonfinite(config),
+    )
 
 
 def abstract_state(config: ConfigDict) -> state.TrainState:
     """The shapes and dtypes of the state; compiles nothing."""
-    optimizer = build.optimizer(config)
-    return jax.eval_shape(lambda params: state.create(params, optimizer), build.abstract_variables(config))
+    return jax.eval_shape(functools.partial(_create, config), build.abstract_variables(config))
 
 
 def take_batches(iterator: Any, n: int, size: int) -> dict[str, np.ndarray]:
@@ -125,6 +135,7 @@ def _steps_to_boundary(config: ConfigDict, step: int) -> int:
     """How many steps the next call makes: a function of the step alone, so that a resumed run makes the same calls."""
     training = config.training
     periods = (training.steps_per_call, training.log_every, training.checkpoint_every, training.sample_every)
+    periods += (training.ema_snapshot_every,) if training.ema_snapshot_every else ()
     return min(training.num_steps - step, *(every - step % every for every in periods))
 
 
@@ -154,7 +165,8 @@ def _run_to_end(
         in_axes=(0, 0, None),
         donate_argnums=(0,),
     )
-    sampler = Sampler(config, strategy, GRID_SIZE)
+    sampler, sampled_ema = Sampler(config, strategy, GRID_SIZE), build.sampling_ema(config)
+    snapshots = posthoc.Snapshots(workdir.ema_snapshots)
     with History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
         while step < training.num_steps and not interruption:
             n = _steps_to_boundary(config, step)
@@ -165,11 +177,23 @@ def _run_to_end(
             if step % training.checkpoint_every == 0 or step == training.num_steps:
                 monitor.catch_up()
                 checkpoints.save(strategy.first(current), iterator)
+            every = training.ema_snapshot_every
+            if every and (step % every == 0 or step == training.num_steps):
+                monitor.catch_up()
+                _keep_averages(config, snapshots, step, strategy.first((current.updates, current.emas)))
             if step % training.sample_every == 0 or step == training.num_steps:
                 monitor.catch_up()
-                grid = pictures.grid(sampler(strategy.first(current.ema), GRID_SIZE, GRID_SEED))
+                grid = pictures.grid(sampler(strategy.first(current.emas[sampled_ema]), GRID_SIZE, GRID_SEED))
                 pictures.save(workdir.samples / f"step_{step:08d}.png", grid, config.data.image_size)
         monitor.catch_up()
         if interruption:
             checkpoints.save(strategy.first(current), iterator)
     return step
+
+
+def _keep_averages(config: ConfigDict, snapshots: posthoc.Snapshots, step: int, averages: tuple[Any, Any]) -> None:
+    """Writes the power averages among (updates, averages), on one process."""
+    if jax.process_index() == 0:
+        updates, emas = averages
+        for place, std in build.power_emas(config).items():
+            snapshots.save(step, std, emas[place], updates=int(updates), dtype=config.training.ema_snapshot_dtype)

@@ -2,7 +2,7 @@
 
 config.json     the experiment          checkpoints/   Orbax, the newest ones      metrics.jsonl  the loss over steps
 samples/        grids over training     events.*       TensorBoard                 metrics.json   the evaluation
-report.html     everything on one page
+report.html     everything on one page      ema_snapshots/ power averages of the weights, all of them, if kept
 """
 
 import dataclasses
@@ -30,6 +30,11 @@ class Workdir:
     def checkpoints(self) -> Path:
         """The folder of Orbax's checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def ema_snapshots(self) -> Path:
+        """The folder of power averages of the weights (`experiments/posthoc.py`)."""
+        return self.path / "ema_snapshots"
 
     @property
     def samples(self) -> Path:
