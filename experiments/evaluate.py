@@ -75,6 +75,7 @@ def evaluate_run(run: Run, dataset: data.Dataset, strategy: Any) -> dict[str, An
         "step": run.step,
         "sampling": {
             "sde": config.sde.name,
+            "average": run.average,
             "method": config.sampling.method,
             "steps": config.sampling.steps,
             "evaluations": sampler.nfe,

@@ -79,7 +79,7 @@ class Monitor:
         self._bar.set_postfix_str(f"{loss}, {speed:,.0f} img/s", refresh=False)
         self._bar.update(n)
         if step % self._config.training.log_every == 0 or step == self._config.training.num_steps:
-            rate = float(self._learning_rate(step))
+            rate = float(self._learning_rate(step - means.get("skipped", 0)))
             self._history.append(step, means | {"learning_rate": rate, "images_per_second": speed})
 
     def _stop(self, step: int, what: str, skipping: bool) -> None:
