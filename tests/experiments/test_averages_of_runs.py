@@ -88,14 +88,16 @@ def test_faults_are_one_line(fails, run, tmp_path):
 def test_training_keeps_power_averages_and_samples_from_the_one_asked_for(tmp_path, capsys):
     """All snapshots stay though only two checkpoints are kept; accumulation and Muon are on."""
     workdir = tmp_path / "run"
-    changes = AVERAGES | {"optim__accumulate": "2", "optim__name": "muon", "training__num_steps": "20"}
+    untrained = "constant:0.9999"
+    changes = AVERAGES | {"training__ema": f"{untrained},power:0.05,power:0.1", "optim__lr": "0.01"}
+    changes |= {"optim__accumulate": "2", "optim__name": "muon", "training__num_steps": "20"}
     assert main(["train", f"--config={ROOT}/configs/digits.py", f"--workdir={workdir}", *flags(**changes)]) == 0
     names = sorted(path.name for path in (workdir / "ema_snapshots").iterdir())
     assert names == [f"{step:08d}-{std}.npz" for step in (8, 16, 20) for std in ("0.05", "0.1")]
     for std in (0.05, 0.1):
         assert distance(load_run(workdir, ema_std=std), load_run(workdir, ema=f"power:{std}")) < 1e-6
     drawn = {}
-    for flag in ("ema=warmup", "ema=power:0.1", "ema_std=0.1"):
+    for flag in ("ema=", "ema=power:0.1", "ema_std=0.1"):
         out = tmp_path / "x.npz"
         assert (
             main(["sample", f"--workdir={workdir}", "--num_samples=8", f"--out={out}", f"--config.sampling.{flag}"])
@@ -104,4 +106,4 @@ def test_training_keeps_power_averages_and_samples_from_the_one_asked_for(tmp_pa
         drawn[flag] = np.load(out)["samples"].astype(int)
     assert "from step 20, average power:0.1, made of 6 snapshots" in capsys.readouterr().out
     assert np.abs(drawn["ema_std=0.1"] - drawn["ema=power:0.1"]).max() <= 1
-    assert np.abs(drawn["ema=warmup"] - drawn["ema=power:0.1"]).max() > 4
+    assert np.abs(drawn["ema="] - drawn["ema=power:0.1"]).max() > 4
