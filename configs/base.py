@@ -114,18 +114,24 @@ def get_config() -> ConfigDict:
     training.log_every = 100
     training.sample_every = 10_000  # a grid of samples of the EMA model
     # The moving average of the parameters. warmup: of the decay ema_decay, less in the first steps (score_sde);
-    # constant: of ema_decay from the first step on; half_life (EDM); power: weighed by a power of time (EDM2)
+    # constant: of ema_decay from the first step on; half_life (EDM); power: weighed by a power of time (EDM2).
+    # Several are tracked with commas between, each with its own numbers after colons instead of the keys below, as in
+    # "power:0.05,power:0.1,half_life:500000:0.05"; each costs as much memory as the parameters (see sampling.ema)
     training.ema = "warmup"
     training.ema_decay = 0.9999  # warmup, constant: what is kept of the average at each step
     training.ema_half_life = 500_000  # half_life: in images, after which a step counts half
     training.ema_ramp = 0.05  # half_life: it is at most so many times the images seen; 0 is no such limit
     training.ema_std = 0.05  # power: the width of the average, in units of the training's length; at most 0.288
+    training.ema_snapshot_every = 0  # steps; keep the power averages, for sampling.ema_std; 0 is never
+    training.ema_snapshot_dtype = "float32"  # of those files: float32, float16 (half the space; EDM2)
+    training.on_nonfinite = "stop"  # a step whose loss or gradient is not finite: stop, or skip (changes no weight)
+    training.max_skips = 100  # skip: so many steps in the whole run, then it stops
     training.class_dropout = 0.0  # class-conditional models: probability of "no class", for classifier-free guidance
     training.t_min = 1e-5  # smallest time of the loss
     training.seed = 0  # of the initial parameters, the order of the data, times, noise and dropout
 
     config.optim = optim = ConfigDict()
-    optim.name = "adam"
+    optim.name = "adam"  # adam, adamw (decays matrices alone), muon (hidden matrices and kernels; adamw for the rest)
     optim.lr = 2e-4
     optim.warmup_steps = 5_000  # linear from 0
     optim.schedule = "constant"  # after the warm-up: constant, cosine (to 0 at num_steps), inverse_sqrt
@@ -133,11 +139,17 @@ def get_config() -> ConfigDict:
     optim.beta1 = 0.9
     optim.beta2 = 0.999
     optim.eps = 1e-8
-    optim.weight_decay = 0.0  # decoupled, per unit of learning rate (AdamW)
+    optim.momentum = 0.95  # muon: Nesterov's, of the matrices
+    optim.weight_decay = 0.0  # decoupled, per unit of learning rate; with adam of all weights
     optim.grad_clip = 1.0  # global norm; 0 is no clipping
+    optim.accumulate = 1  # parts of a batch whose gradients are made one after the other, to save memory; same result
 
     # How `sample`, the grids during training and `evaluate` draw.
     config.sampling = sampling = ConfigDict()
+    sampling.ema = (
+        ""  # the average of the parameters: "" is the first of training.ema, or another's text, as "power:0.1"
+    )
+    sampling.ema_std = 0.0  # or the power average of this width, made of those of training.ema_snapshot_every; 0 is not
     # heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama,
     # reverse_diffusion, langevin, predictor_corrector, adaptive, sscs (critically_damped)
     sampling.method = "heun"

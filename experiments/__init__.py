@@ -9,11 +9,11 @@ if TYPE_CHECKING:
     from experiments.runs import Run
 
 
-def load_run(path: str) -> "Run":
+def load_run(path: str | Path, config: "ConfigDict | None" = None, **average: str | float) -> "Run":
     """Opens a trained run: see `experiments.runs.load_run`."""
     from experiments.runs import load_run  # here, so that `--help` need not wait for JAX
 
-    return load_run(path)
+    return load_run(path, config, **average)
 
 
 def load_pretrained(path: str | Path, format: str, config: "ConfigDict | None" = None) -> "Run":

@@ -1,4 +1,4 @@
-"""How fast the exponential moving average of the weights follows them: the rules that papers use.
+"""How fast an exponential moving average of the weights follows them: the rules that papers use.
 
     ema <- ema + share(n) (weights - ema),      n = 0, 1, ...: the updates made before this one
 
@@ -26,7 +26,11 @@ def warmup(decay: float) -> Rule:
     Source: TensorFlow's rule for n updates before, https://www.tensorflow.org/api_docs/python/tf/train/ExponentialMovingAverage.
     https://github.com/yang-song/score_sde_pytorch/blob/main/models/ema.py has counted this update too when it takes n, so
     that its first decay is 2/11 and not 1/10.
+
+    Raises:
+        ValueError: the decay does not lie in [0, 1).
     """
+    _require_decay(decay)
     return lambda n: 1 - jnp.minimum(decay, (1 + n) / (10 + n))
 
 
@@ -34,8 +38,17 @@ def constant(decay: float) -> Rule:
     """The decay is the same at every step, the first included.
 
     Sources: https://github.com/yang-song/score_sde/blob/main/losses.py; guided-diffusion, DiT.
+
+    Raises:
+        ValueError: the decay does not lie in [0, 1).
     """
+    _require_decay(decay)
     return lambda n: jnp.full(jnp.shape(n), 1 - decay, jnp.float32)
+
+
+def _require_decay(decay: float) -> None:
+    if not 0 <= decay < 1:
+        raise ValueError("a decay lies in [0, 1)")
 
 
 def half_life(images: float, ramp: float, batch_size: int) -> Rule:
@@ -44,7 +57,14 @@ def half_life(images: float, ramp: float, batch_size: int) -> Rule:
     The decay is 0.5 ** (batch_size / min(images, ramp * batch_size * n)), and 0 for n = 0. A ramp of 0 is none.
 
     Source: https://github.com/NVlabs/edm/blob/main/training/training_loop.py.
+
+    Raises:
+        ValueError: there are no images, or the ramp is less than 0.
     """
+    if images <= 0:
+        raise ValueError("a half-life is more than 0 images")
+    if ramp < 0:
+        raise ValueError("a ramp is at least 0, which is none")
 
     def share(n):
         updates = images / batch_size
@@ -63,6 +83,8 @@ def power(std: float) -> Rule:
 
     Source: Karras et al. (2024), https://arxiv.org/abs/2312.02696, eq. 123 to 127;
     https://github.com/NVlabs/edm2/blob/main/training/phema.py.
+
+    Of two such averages, saved now and then, `experiments/posthoc.py` makes one of any width after training.
 
     Args:
         std: more than 0 and at most `LARGEST_STD`, for which gamma is 0.

@@ -5,6 +5,7 @@ Each function makes one thing from the sections of a config and raises `UserErro
 """
 
 import inspect
+import math
 import zlib
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +18,7 @@ from ml_collections import ConfigDict
 
 import models
 import sde_lib
-from experiments import averaging, data, metrics, state
+from experiments import averaging, data, metrics, optimizers, state
 from experiments.data.augmentation import augment
 from experiments.errors import UserError, unknown_name
 from experiments.metrics import feature_networks
@@ -289,23 +290,67 @@ def projection(config: ConfigDict) -> Callable[[Any], Any]:
     return getattr(network(config), "project", state.unchanged)
 
 
-def ema(config: ConfigDict) -> averaging.Rule:
-    """n -> the share of the weights of update n + 1 in their moving average.
+# The rules of a moving average: the keys of `training` with their numbers, which the text may give instead.
+EMAS = {
+    "warmup": (("ema_decay",), lambda c, decay: averaging.warmup(decay)),
+    "constant": (("ema_decay",), lambda c, decay: averaging.constant(decay)),
+    "half_life": (
+        ("ema_half_life", "ema_ramp"),
+        lambda c, images, ramp: averaging.half_life(images, ramp, c.data.batch_size),
+    ),
+    "power": (("ema_std",), lambda c, std: averaging.power(std)),
+}
+
+
+def _ema_numbers(config: ConfigDict, text: str) -> dict[str, float]:
+    """The rule's numbers by their keys: those in `text`, `RULE:NUMBER:NUMBER`, and of the config where it has none."""
+    name, *given = text.split(":")
+    keys, _ = _choose("training.ema", name, EMAS)
+    try:
+        numbers = [float(number) for number in given]
+    except ValueError:
+        numbers = [math.nan]
+    if len(numbers) > len(keys) or not all(map(math.isfinite, numbers)):
+        raise UserError(
+            f"training.ema={text!r}: after {name} come {' and '.join(keys)}, as numbers with colons between, or nothing"
+        )
+    return {key: config.training[key] for key in keys} | dict(zip(keys, numbers, strict=False))
+
+
+def emas(config: ConfigDict) -> dict[str, averaging.Rule]:
+    """The moving averages by name, which is their text in `training.ema`: n -> the share of the weights of update n + 1.
 
     Raises:
-        UserError: the name is unknown, or a number of the rule does not fit.
+        UserError: a name is unknown or there twice, or a number of a rule does not fit.
     """
-    training = config.training
-    rules = {
-        "warmup": lambda: averaging.warmup(training.ema_decay),
-        "constant": lambda: averaging.constant(training.ema_decay),
-        "half_life": lambda: averaging.half_life(training.ema_half_life, training.ema_ramp, config.data.batch_size),
-        "power": lambda: averaging.power(training.ema_std),
-    }
-    try:
-        return _choose("training.ema", training.ema, rules)()
-    except ValueError as error:
-        raise UserError(f"training.ema_std={training.ema_std}: {error}") from error
+    names, rules = config.training.ema.split(","), {}
+    for text in names:
+        numbers = _ema_numbers(config, text)
+        try:
+            rules[text] = EMAS[text.split(":")[0]][1](config, *numbers.values())
+        except ValueError as error:
+            where = f"ema={text!r}" if ":" in text else ", ".join(f"{key}={number}" for key, number in numbers.items())
+            raise UserError(f"training.{where}: {error}") from error
+    if len(rules) < len(names):
+        raise UserError(f"training.ema={config.training.ema!r}: the same average is there twice")
+    return rules
+
+
+def power_emas(config: ConfigDict) -> dict[int, float]:
+    """Which of the averages are power functions: their place among `emas`, and their width."""
+    texts = config.training.ema.split(",")
+    widths = {i: _ema_numbers(config, text).get("ema_std") for i, text in enumerate(texts)}
+    return {i: std for i, std in widths.items() if std is not None}
+
+
+def sampling_ema(config: ConfigDict) -> int:
+    """The place among `emas` of the average that is sampled from.
+
+    Raises:
+        UserError: `sampling.ema` is none of them.
+    """
+    names = list(emas(config))
+    return _choose("sampling.ema", config.sampling.ema or names[0], {name: i for i, name in enumerate(names)})
 
 
 def method(config: ConfigDict) -> sde_lib.Method:
@@ -394,16 +439,27 @@ def learning_rate(config: ConfigDict) -> optax.Schedule:
     return _choose("optim.schedule", optim.schedule, schedules)()
 
 
+OPTIMIZERS = {
+    "adam": lambda c, numbers: optimizers.adam(*numbers),
+    "adamw": lambda c, numbers: optimizers.adamw(*numbers),
+    "muon": lambda c, numbers: optimizers.muon(*numbers, momentum=c.momentum),
+}
+
+
 def optimizer(config: ConfigDict) -> optax.GradientTransformation:
-    """Gradient clipping, then Adam (AdamW with weight decay)."""
+    """Gradient clipping, then the optimizer."""
     optim = config.optim
-    optimizers = {
-        "adam": lambda: optax.adamw(
-            learning_rate(config), optim.beta1, optim.beta2, optim.eps, weight_decay=optim.weight_decay
-        )
-    }
-    chosen = _choose("optim.name", optim.name, optimizers)()
+    numbers = (learning_rate(config), optim.beta1, optim.beta2, optim.eps, optim.weight_decay)
+    chosen = _choose("optim.name", optim.name, OPTIMIZERS)(optim, numbers)
     return optax.chain(optax.clip_by_global_norm(optim.grad_clip), chosen) if optim.grad_clip else chosen
+
+
+NONFINITE = {"stop": False, "skip": True}
+
+
+def skips_nonfinite(config: ConfigDict) -> bool:
+    """Whether steps whose loss or gradient is not finite are left out, instead of ending the run."""
+    return _choose("training.on_nonfinite", config.training.on_nonfinite, NONFINITE)
 
 
 def parallel(config: ConfigDict, devices: list[jax.Device] | None = None) -> Any:

@@ -4,7 +4,7 @@ import jax
 from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import build
+from experiments import averaging, build, posthoc
 from experiments.data import augmentation
 from experiments.errors import UserError
 from experiments.evaluation import likelihood
@@ -18,7 +18,7 @@ POSITIVE = (
     "evaluation.likelihood_tolerance", "optim.lr", "parameterization.sigma_data", "sampling.t_min", "training.t_min",
     "evaluation.t_min", "loss.snr_gamma", "loss.log_sigma_std", "loss.logit_std", "sde.t_max", "sde.sigma_min",
     "sampling.snr", "sampling.rho", "model.channels", "loss.uncertainty_channels", "sde.beta", "sde.mass",
-    "training.ema_half_life", "optim.decay_steps", "data.worker_timeout",
+    "training.ema_half_life", "optim.decay_steps", "optim.accumulate", "data.worker_timeout",
 )  # fmt: skip
 
 
@@ -33,6 +33,8 @@ def check(config: ConfigDict) -> None:
             raise UserError(f"{key}.t_min={config[key].t_min}: must be less than sde.t_max={config.sde.t_max}")
     if not 0 <= config.training.ema_decay < 1:
         raise UserError(f"training.ema_decay={config.training.ema_decay}: must lie in [0, 1)")
+    if config.training.max_skips < 0:
+        raise UserError(f"training.max_skips={config.training.max_skips}: must be at least 0")
     if config.model.num_classes and config.sampling.label >= config.model.num_classes:
         raise UserError(
             f"sampling.label={config.sampling.label}: the classes are 0 to {config.model.num_classes - 1}; "
@@ -53,7 +55,9 @@ def check(config: ConfigDict) -> None:
         )
     _check_data(config)
     build.abstract_variables(config)
-    build.loss(config), build.optimizer(config), build.ema(config), build.parallel(config)
+    build.loss(config), build.optimizer(config), build.skips_nonfinite(config)
+    _check_averages(config)
+    _check_parts(config)
     build.check_features(config)
     likelihood.check(config)
     _check_sampling(config)
@@ -76,6 +80,45 @@ def _check_data(config: ConfigDict) -> None:
     if config.data.workers < 0:
         raise UserError(f"data.workers={config.data.workers}: must be at least 0, which is none")
     build.preparation(config)
+
+
+def _check_parts(config: ConfigDict) -> None:
+    """Raises `UserError` if the batch cannot be shared by the devices and then be split for accumulation."""
+    parts, devices = config.optim.accumulate, build.parallel(config).num_devices
+    if config.data.batch_size % (devices * parts):
+        raise UserError(
+            f"optim.accumulate={parts}: data.batch_size={config.data.batch_size} on {devices} devices has "
+            f"{config.data.batch_size // devices} examples on each, which cannot be split into {parts} equal parts"
+        )
+
+
+def _check_averages(config: ConfigDict) -> None:
+    """Raises `UserError` if a moving average, its snapshots, or the choice for sampling cannot work."""
+    build.emas(config), build.sampling_ema(config)
+    training, std = config.training, config.sampling.ema_std
+    posthoc.dtype(training.ema_snapshot_dtype)
+    if training.ema_snapshot_every < 0:
+        raise UserError(
+            f"training.ema_snapshot_every={training.ema_snapshot_every}: must be at least 0, which is never"
+        )
+    if training.ema_snapshot_every and not build.power_emas(config):
+        raise UserError(
+            f"training.ema_snapshot_every={training.ema_snapshot_every}: training.ema={training.ema!r} tracks no power "
+            "average to keep; EDM2 tracks power:0.05,power:0.1"
+        )
+    if not std:
+        return
+    if config.sampling.ema:
+        raise UserError(f"sampling.ema_std={std}: sampling.ema={config.sampling.ema!r} chooses an average too; set one")
+    if not training.ema_snapshot_every:
+        raise UserError(
+            f"sampling.ema_std={std}: this run keeps no snapshots to make it of (training.ema_snapshot_every=0); it "
+            f"tracks {', '.join(build.emas(config))}: choose with sampling.ema"
+        )
+    try:
+        averaging.power_exponent(std)
+    except ValueError as error:
+        raise UserError(f"sampling.ema_std={std}: {error}") from error
 
 
 class _AnyNetwork:

@@ -1,9 +1,10 @@
-"""Checkpoints with Orbax: the training state, the EMA weights beside it, and the position in the data.
+"""Checkpoints with Orbax: the training state, the averages of the weights beside it, and the position in the data.
 
-The three are separate items of one step, so that sampling reads the EMA alone. Saving is asynchronous; an interrupted
-save leaves a temporary folder that is never taken for a checkpoint and is removed at the next start. Once a checkpoint is
-complete its files' sums are written into it, in the background (`experiments/integrity.py`); it is restored only if they
-are right, and if they are not, the one before is.
+They are separate items of one step, so that sampling reads one average alone: the first is `ema`, then come `ema_1` and so
+on. A run that skips steps has the count of them in `counters`. Saving is asynchronous; an interrupted save leaves a
+temporary folder that is never taken for a checkpoint and is removed at the next start. Once a checkpoint is complete its
+files' sums are written into it, in the background (`experiments/integrity.py`); it is restored only if they are right, and
+if they are not, the one before is.
 """
 
 import logging
@@ -18,6 +19,7 @@ from typing import Any, Self
 
 import grain
 import jax
+import jax.numpy as jnp
 import orbax.checkpoint as ocp
 from jax.experimental import multihost_utils
 
@@ -103,8 +105,8 @@ class Checkpoints:
         """
         self._save(
             int(state.step),
-            state=ocp.args.StandardSave(state.replace(ema=None)),
-            ema=ocp.args.StandardSave(state.ema),
+            **{name: ocp.args.StandardSave(tree) for name, tree in _trees(state).items()},
+            **({} if state.skipped is None else {"counters": ocp.args.JsonSave({"skipped": int(state.skipped)})}),
             data=grain.checkpoint.CheckpointSave(data_iterator),
         )
 
@@ -256,33 +258,44 @@ class Checkpoints:
             data_iterator: as made for this config, at its start.
 
         Raises:
-            UserError: the checkpoint is of another network or optimizer.
+            UserError: the checkpoint is of another network or optimizer, or has fewer averages.
             RunError: no checkpoint is good.
         """
-        target = _on_first_device(abstract)
+        counters = {} if abstract.skipped is None else {"counters": ocp.args.JsonRestore()}
         _, restored = self._restore(
-            {"state": target.replace(ema=None), "ema": target.ema},
-            data=grain.checkpoint.CheckpointRestore(data_iterator),
+            _trees(_on_first_device(abstract)), data=grain.checkpoint.CheckpointRestore(data_iterator), **counters
         )
-        return restored.state.replace(ema=restored.ema)
+        skipped = jnp.int32(restored["counters"]["skipped"] if "counters" in restored else 0)
+        return TrainState(
+            step=restored["state"]["step"],
+            params=restored["state"]["params"],
+            opt_state=restored["state"]["opt_state"],
+            emas=tuple(restored[_average(i)] for i in range(len(abstract.emas))),
+            skipped=None if abstract.skipped is None else skipped,
+        )
 
-    def restore_ema(self, abstract: Any, step: int | None = None) -> tuple[int, Any]:
-        """The step and the EMA weights of a checkpoint (None: the newest good one), of the shapes and dtypes of `abstract`.
+    def restore_ema(self, abstract: Any, step: int | None = None, *, place: int = 0) -> tuple[int, Any]:
+        """The step of a checkpoint (None: the newest good one) and one of its averages, of the shapes of `abstract`.
+
+        Of a model that was trained elsewhere (`save_weights`) every average is its weights.
 
         Raises:
-            UserError: the checkpoint is of another network.
+            UserError: the checkpoint is of another network, or has no average at this place.
             RunError: no checkpoint is good, or that of the step asked for is not.
         """
-        step, restored = self._restore({"ema": _on_first_device(abstract)}, step)
-        return step, restored.ema
+        step, restored = self._restore({_average(place): _on_first_device(abstract)}, step)
+        return step, restored[_average(place)]
 
-    def _restore(self, trees: dict[str, Any], wanted: int | None = None, **others: Any) -> tuple[int, Any]:
-        items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()} | others
+    def _restore(self, trees: dict[str, Any], wanted: int | None = None, **others: Any) -> tuple[int, dict[str, Any]]:
+        """The step that is restored, and its items by name; of `others`, what to restore with, those that it has."""
         for step in self._newest_first() if wanted is None else [wanted]:
-            if step != self._checked and self._is_broken(step, *items):
+            if step != self._checked and self._is_broken(step, *trees, *others):
                 continue
+            stored = {name: self._stored_name(step, name) for name in trees}
+            items = {stored[name]: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
+            items |= {name: argument for name, argument in others.items() if self._has(step, name)}
             try:
-                return step, self._manager.restore(step, args=ocp.args.Composite(**items))
+                restored = self._manager.restore(step, args=ocp.args.Composite(**items))
             except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
                 reason = " ".join(str(error).split())[:200]
                 if integrity.is_summed(self.folder / str(step)) or not self._fits(step, trees):
@@ -291,9 +304,32 @@ class Checkpoints:
                         f"or optimizer made it ({reason} ...)"
                     ) from error
                 self._set_aside(step, reason)
+            else:
+                return step, {
+                    name: restored[stored.get(name, name)]
+                    for name in (*trees, *others)
+                    if stored.get(name, name) in items
+                }
         if wanted is not None:
             raise RunError(f"the checkpoint of step {wanted} in {self.folder} is broken")
         raise UserError(f"{self.folder} has no checkpoint yet: run `train` on it first")
+
+    def _stored_name(self, step: int, name: str) -> str:
+        """The item that holds a tree: every average of `save_weights` is its one.
+
+        Raises:
+            UserError: the checkpoint has no such average.
+        """
+        is_average = name.startswith("ema")
+        if is_average and not self._has(step, "state"):
+            return _average(0)
+        if is_average and not self._has(step, name):
+            held, named = len(list((self.folder / str(step)).glob("ema*"))), 1 + int(name.removeprefix("ema_"))
+            raise UserError(
+                f"the checkpoint of step {step} in {self.folder} has {held} of the {named} averages that training.ema names: "
+                "one that is added to a run has nothing to go on from"
+            )
+        return name
 
     def _fits(self, step: int, trees: dict[str, Any]) -> bool:
         """Whether the arrays of a checkpoint are known to have other names or shapes than those expected."""
@@ -317,6 +353,17 @@ class Checkpoints:
             self.wait()
         finally:
             self._manager.close()
+
+
+def _average(place: int) -> str:
+    """The item of the average at this place."""
+    return f"ema_{place}" if place else "ema"
+
+
+def _trees(state: TrainState) -> dict[str, Any]:
+    """The items of a state that are trees of arrays. The state's own empty `ema` is of the layout."""
+    own = {"step": state.step, "params": state.params, "opt_state": state.opt_state, "ema": None}
+    return {"state": own} | {_average(i): ema for i, ema in enumerate(state.emas)}
 
 
 def _shapes(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:

@@ -6,7 +6,6 @@ Each figure stands beside its floor: other real images, compared with the same r
 expected to come closer to the reference than these do. An evaluation that was stopped goes on where it was.
 """
 
-import dataclasses
 import hashlib
 import json
 from collections.abc import Callable
@@ -71,7 +70,7 @@ def sweep_checkpoints(run: Run, dataset: data.Dataset, strategy: Any, metric: st
         steps = checkpoints.all_steps()
     best, found = None, []
     for step in steps:
-        candidate = dataclasses.replace(runs.load_run(run.workdir.path, step), config=run.config)
+        candidate = runs.load_run(run.workdir.path, run.config, step=step)
         print(f"Checkpoint of step {step}:")
         measured = judge.measure_once(candidate)
         if metric not in measured["samples"]:
@@ -122,6 +121,7 @@ class Judge:
             "step": run.step,
             "sampling": {
                 "sde": config.sde.name,
+                "average": run.average,
                 "method": config.sampling.method,
                 "steps": config.sampling.steps,
                 "evaluations": self.sampler.nfe,

@@ -47,7 +47,7 @@ class Monitor:
         """Looks at the call before, and keeps this one (n steps up to `step`) for the next time.
 
         Raises:
-            RunError: a loss of the call before is not finite.
+            RunError: a loss or gradient of the call before is not finite, and may not be skipped.
         """
         self.catch_up()
         self._pending = (step, n, metrics)
@@ -56,31 +56,38 @@ class Monitor:
         """Looks at the call that is pending; waits for it.
 
         Raises:
-            RunError: a loss is not finite.
+            RunError: a loss or gradient is not finite, and may not be skipped.
         """
         if self._pending is None:
             return
         step, n, metrics = self._pending
         self._pending = None
         values = {name: np.asarray(value)[:n] for name, value in metrics.items()}
-        bad = np.flatnonzero(~np.isfinite(values["loss"]))
+        finite = np.isfinite(values["loss"]) & np.isfinite(values["grad_norm"])
+        skipped = values.pop("skipped", None)
+        bad = np.flatnonzero(~finite if skipped is None else skipped > self._config.training.max_skips)
         if bad.size:
-            self._stop(step - n + 1 + int(bad[0]))
+            what = "gradient" if np.isfinite(values["loss"][bad[0]]) else "loss"
+            self._stop(step - n + 1 + int(bad[0]), what, skipped is not None)
         now = time.perf_counter()
         speed, self._since = n * self._config.data.batch_size / (now - self._since), now
-        means = {name: float(value.mean()) for name, value in values.items()}
+        # A step that was skipped has no part in the means; there are none where all were.
+        means = {name: float(value[finite].mean()) for name, value in values.items() if finite.any()}
+        means |= {} if skipped is None else {"skipped": int(skipped[-1])}
         self._bar.set_description_str("training", refresh=False)
-        self._bar.set_postfix_str(f"loss {means['loss']:.4f}, {speed:,.0f} img/s", refresh=False)
+        loss = f"loss {means['loss']:.4f}" if "loss" in means else "all steps skipped"
+        self._bar.set_postfix_str(f"{loss}, {speed:,.0f} img/s", refresh=False)
         self._bar.update(n)
         if step % self._config.training.log_every == 0 or step == self._config.training.num_steps:
-            rate = float(self._learning_rate(step))
+            rate = float(self._learning_rate(step - means.get("skipped", 0)))
             self._history.append(step, means | {"learning_rate": rate, "images_per_second": speed})
 
-    def _stop(self, step: int) -> None:
-        batch = self._config.data.batch_size
+    def _stop(self, step: int, what: str, skipping: bool) -> None:
+        batch, limit = self._config.data.batch_size, self._config.training.max_skips
         last = self._checkpoints.latest_step()
         kept = f"the last good checkpoint is step {last}" if last is not None else "there is no checkpoint yet"
+        count = f", which would be skip {limit + 1} of the run (training.max_skips={limit})" if skipping else ""
         raise RunError(
-            f"the loss is not finite at step {step} (its batch: examples {(step - 1) * batch} to {step * batch - 1} of "
-            f"the stream); {kept} in {self._checkpoints.folder}. Try a smaller optim.lr or optim.grad_clip"
+            f"the {what} is not finite at step {step} (its batch: examples {(step - 1) * batch} to {step * batch - 1} of "
+            f"the stream){count}; {kept} in {self._checkpoints.folder}. Try a smaller optim.lr or optim.grad_clip"
         )

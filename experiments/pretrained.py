@@ -4,6 +4,7 @@ A file becomes a config and weights (`formats.py`). The config says all that the
 model is a run like any other: `sample`, `evaluate`, `train` (which goes on from its weights) and `export` work on it.
 """
 
+import dataclasses
 from pathlib import Path
 
 import jax
@@ -85,7 +86,9 @@ def import_run(path: Path, format: str, workdir: Path, config: ConfigDict | None
 
 
 def export_run(run: Run, path: Path, format: str = "ornstein") -> None:
-    """Writes a run's EMA weights, so that `read` of the format gives config and weights back.
+    """Writes a run's weights, so that `read` of the format gives config and weights back.
+
+    The config that is written chooses no average: there is one set of weights in the file.
 
     Raises:
         UserError: the format is unknown or cannot hold this network.
@@ -93,6 +96,9 @@ def export_run(run: Run, path: Path, format: str = "ornstein") -> None:
     exportable = {name: known for name, known in FORMATS.items() if known.write}
     writer = _format("--format", format, exportable)
     path.parent.mkdir(parents=True, exist_ok=True)
+    config = run.config.copy_and_resolve_references()
+    config.sampling.ema, config.sampling.ema_std = "", 0.0
+    run = dataclasses.replace(run, config=config)
     try:
         writer.write(path, run)
     except (ImportError, ValueError) as error:

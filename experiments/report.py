@@ -186,6 +186,7 @@ def _loss_curve(rows: list[dict[str, float]]) -> bytes:
 
     figure = Figure(figsize=(9, 3.2), dpi=130, layout="constrained")
     axes = figure.add_subplot()
+    rows = [row for row in rows if "loss" in row]  # those of skipped steps alone have none
     steps, losses = [row["step"] for row in rows], np.array([row["loss"] for row in rows])
     axes.plot(steps, losses, color="#b9c3d0", linewidth=1, label="each logged call")
     if len(losses):

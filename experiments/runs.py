@@ -7,7 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import build
+from experiments import build, posthoc
 from experiments.checkpoint import Checkpoints
 from experiments.data import DataTransform, LatentTransform
 from experiments.errors import UserError
@@ -22,13 +22,15 @@ class Run:
         workdir: its folder; None for a model that was read from a file.
         config: the experiment.
         step: of the checkpoint.
-        variables: the network's EMA weights.
+        variables: the network's weights, of the average that the config chooses.
+        average: which one that is, and how it was made; empty for a model that was read from a file.
     """
 
     workdir: Workdir | None
     config: ConfigDict
     step: int
     variables: Any
+    average: str = ""
 
     @property
     def transform(self) -> DataTransform | LatentTransform:
@@ -59,8 +61,15 @@ def read_config(path: str | Path) -> ConfigDict:
     return config
 
 
-def load_run(path: str | Path, step: int | None = None) -> Run:
-    """Opens a checkpoint in a run's folder, which may be in training: that of `step`, by default the newest good one.
+def load_run(
+    path: str | Path,
+    config: ConfigDict | None = None,
+    *,
+    step: int | None = None,
+    ema: str | None = None,
+    ema_std: float | None = None,
+) -> Run:
+    """Opens a checkpoint in a run's folder, which may be in training; with `sampling.ema_std`, the newest snapshot up to it.
 
     Nothing in the folder is changed.
 
@@ -70,11 +79,28 @@ def load_run(path: str | Path, step: int | None = None) -> Run:
         x = sde_lib.sample(keys, run.denoiser, Heun(), karras_times(run.denoiser.sde, 18), run.event_shape)
         images = run.transform.inverse(x)
 
+    Args:
+        path: the folder.
+        config: the run's own by default; another may differ from it in how to sample and evaluate.
+        step: of the checkpoint; the newest good one by default.
+        ema: one of the run's averages of the weights, as "power:0.1"; `sampling.ema` by default.
+        ema_std: the width of a power average to make of the run's snapshots; `sampling.ema_std` by default.
+
     Raises:
-        UserError: there is no run in the folder, or no checkpoint yet.
-        RunError: all its checkpoints are broken.
+        UserError: there is no run in the folder, no checkpoint yet, or no such average.
+        RunError: all its checkpoints are broken, or that of `step` is.
     """
-    workdir, config = Workdir(Path(path)), read_config(path)
+    workdir, stored = Workdir(Path(path)), read_config(path)
+    config = (stored if config is None else config).copy_and_resolve_references()
+    if ema is not None or ema_std is not None:
+        config.sampling.update(ema=ema or "", ema_std=ema_std or 0.0)
     with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints, read_only=True) as checkpoints:
-        step, variables = checkpoints.restore_ema(build.abstract_variables(config), step)
-    return Run(workdir, config, step, variables)
+        shapes, std = build.abstract_variables(config), config.sampling.ema_std
+        if not std:
+            place = build.sampling_ema(config)
+            step, variables = checkpoints.restore_ema(shapes, step, place=place)
+            return Run(workdir, config, step, variables, list(build.emas(config))[place])
+        step = checkpoints.latest_step() if step is None else step
+    made = posthoc.reconstruct(workdir.ema_snapshots, shapes, std, latest=step)
+    name = f"power:{std}, made of {made.count} snapshots (its profile is off by {made.error:.2g})"
+    return Run(workdir, config, made.step, made.variables, name)

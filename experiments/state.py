@@ -4,7 +4,7 @@ The step is written for one device; `axis_name=None` means alone. All randomness
 example's place in the global batch, so one device and eight draw the same times, noise and dropout.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,26 +20,44 @@ Params = Any
 class TrainState:
     """All that training carries from step to step.
 
+    Each moving average costs what `params` cost: 4 bytes for each weight, on every device and in every checkpoint.
+
     Attributes:
-        step: updates made, int32.
+        step: steps made, int32.
         params: the network's weights.
         opt_state: the optimizer's.
-        ema: the exponential moving average of `params`, for sampling.
+        emas: moving averages of `params`, in the order of their rules.
+        skipped: how many of the steps left the weights alone, since the loss or its gradient was not finite, int32; None in
+            a run that does not skip such steps.
     """
 
     step: Array
     params: Params
     opt_state: Any
-    ema: Params
+    emas: tuple[Params, ...]
+    skipped: Array | None = None
+
+    @property
+    def ema(self) -> Params:
+        """The first of the averages."""
+        return self.emas[0]
+
+    @property
+    def updates(self) -> Array:
+        """How many of the steps moved the weights."""
+        return self.step if self.skipped is None else self.step - self.skipped
 
 
-def create(params: Params, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
+def create(
+    params: Params, optimizer: optax.GradientTransformation, *, emas: int = 1, skip_nonfinite: bool = False
+) -> TrainState:
+    """The state before the first step, with so many moving averages."""
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
-        ema=jax.tree.map(jnp.copy, params),
+        emas=tuple(jax.tree.map(jnp.copy, params) for _ in range(emas)),
+        skipped=jnp.zeros((), jnp.int32) if skip_nonfinite else None,
     )
 
 
@@ -76,9 +94,10 @@ def make_train_step(
     loss: Callable[[Draws, Params, dict[str, Array]], Array],
     optimizer: optax.GradientTransformation,
     *,
-    ema: Callable[[Array], Array],
+    emas: Sequence[Callable[[Array], Array]],
     seed: int,
     project: Callable[[Params], Params] = unchanged,
+    accumulate: int = 1,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
     """Returns (state, batch) -> (state, metrics): one update on this device's share of the batch.
@@ -86,13 +105,20 @@ def make_train_step(
     Args:
         loss: (draws, params, batch) -> (B,), the loss of each example in training.
         optimizer: of the parameters.
-        ema: n -> the share of the new weights in the average, after n steps before; see `experiments.averaging`.
+        emas: for each average of the state, n -> the share of the new weights in it, after n updates before; see
+            `experiments.averaging`.
         seed: of all randomness.
-        project: where the weights must lie: what the optimizer makes of them is replaced by its projection, before it
-            enters the average. EDM2's forced weight normalization is one.
+        project: where the weights must lie: what the optimizer makes of them enters the averages, and is then replaced by
+            its projection. EDM2's forced weight normalization is one.
+        accumulate: into how many parts this device's share is split, one gradient after the other; the update is of their
+            mean. Memory is that of one part and one more gradient; the numbers are those of the whole, to rounding.
         axis_name: of the devices, to average over.
 
-    The metrics are the means over the global batch of `loss`, and the gradient's norm before clipping, `grad_norm`.
+    Where the state counts `skipped` steps, one whose loss or gradient is not finite changes nothing but `step` and that
+    count; loss and gradient are those of the whole global batch, so that all devices decide alike.
+
+    The metrics are the mean over the global batch of `loss`; the gradient's norm before clipping, `grad_norm`; and where
+    the state counts them, the steps `skipped` so far.
     """
 
     def average(tree):
@@ -101,17 +127,51 @@ def make_train_step(
     def train_step(state, batch):
         examples = batch["image"].shape[0]
         device, devices = (0, 1) if axis_name is None else (jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name))
-        drawn = draws(jax.random.key(seed), state.step, device * examples + jnp.arange(examples), devices * examples)
-        value, gradient = jax.value_and_grad(lambda params: loss(drawn, params, batch).mean())(state.params)
-        value, gradient = average((value, gradient))
+
+        def gradient_of(places, batch):
+            drawn = draws(jax.random.key(seed), state.step, places, devices * examples)
+            return jax.value_and_grad(lambda params: loss(drawn, params, batch).mean())(state.params)
+
+        places = device * examples + jnp.arange(examples)
+        value, gradient = average(mean_over_parts(gradient_of, accumulate)(places, batch))
+        grad_norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
-        params = project(optax.apply_updates(state.params, updates))
-        share = ema(state.step)
-        average_params = jax.tree.map(lambda e, p: e + share * (p - e), state.ema, params)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(gradient)}
-        return TrainState(state.step + 1, params, opt_state, average_params), metrics
+        params = optax.apply_updates(state.params, updates)
+        shares = [ema(state.updates) for ema in emas]
+        moved = [
+            jax.tree.map(lambda e, p, s=s: e + s * (p - e), e, params) for e, s in zip(state.emas, shares, strict=True)
+        ]
+        new = TrainState(state.step + 1, project(params), opt_state, tuple(moved), state.skipped)
+        metrics = {"loss": value, "grad_norm": grad_norm}
+        if state.skipped is not None:
+            finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
+            same = state.replace(step=state.step + 1, skipped=state.skipped + 1)
+            new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, same)
+            metrics["skipped"] = new.skipped.astype(value.dtype)
+        return new, metrics
 
     return train_step
+
+
+def mean_over_parts(function: Callable, parts: int) -> Callable:
+    """The mean of a function's results over equal parts of its arguments' leading axis (B, ...), one part after the other.
+
+    Part i has the entries i, i + parts, ...: where the axis is sharded over devices, each has its share of every part.
+    """
+    if parts == 1:
+        return function
+
+    def mean(*arguments):
+        arranged = jax.tree.map(lambda x: x.reshape(x.shape[0] // parts, parts, *x.shape[1:]), arguments)
+
+        def part(i):
+            return jax.tree.map(lambda x: x[:, i], arranged)
+
+        zero = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(function, *part(0)))
+        total = jax.lax.fori_loop(0, parts, lambda i, sum: jax.tree.map(jnp.add, sum, function(*part(i))), zero)
+        return jax.tree.map(lambda x: x / parts, total)
+
+    return mean
 
 
 def make_train_steps(train_step: Callable, steps_per_call: int) -> Callable:

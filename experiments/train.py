@@ -8,6 +8,7 @@ comes from the seed and the step; so a run that was stopped goes on as if it had
 
 import contextlib
 import errno
+import functools
 import signal
 import traceback
 from collections.abc import Iterator
@@ -19,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, check, data, pictures, state
+from experiments import build, check, data, pictures, posthoc, state
 from experiments.checkpoint import Checkpoints, complete_steps, last_good
 from experiments.errors import RunError, UserError
 from experiments.evaluate import evaluate_run
@@ -72,9 +73,10 @@ def make_step(config: ConfigDict, axis_name: str | None) -> Any:
     return state.make_train_step(
         example_losses,
         build.optimizer(config),
-        ema=build.ema(config),
+        emas=tuple(build.emas(config).values()),
         seed=config.training.seed,
         project=build.projection(config),
+        accumulate=config.optim.accumulate,
         axis_name=axis_name,
     )
 
@@ -82,13 +84,21 @@ def make_step(config: ConfigDict, axis_name: str | None) -> Any:
 def initial_state(config: ConfigDict, weights: Any = None) -> state.TrainState:
     """The state before the first step, with random weights unless some are given."""
     weights = build.init_variables(config) if weights is None else weights
-    return state.create(jax.jit(build.projection(config))(weights), build.optimizer(config))
+    return _create(config, jax.jit(build.projection(config))(weights))
+
+
+def _create(config: ConfigDict, params: Any) -> state.TrainState:
+    return state.create(
+        params,
+        build.optimizer(config),
+        emas=len(build.emas(config)),
+        skip_nonfinite=build.skips_nonfinite(config),
+    )
 
 
 def abstract_state(config: ConfigDict) -> state.TrainState:
     """The shapes and dtypes of the state; compiles nothing."""
-    optimizer = build.optimizer(config)
-    return jax.eval_shape(lambda params: state.create(params, optimizer), build.abstract_variables(config))
+    return jax.eval_shape(functools.partial(_create, config), build.abstract_variables(config))
 
 
 def training_stream(config: ConfigDict, images: data.Source) -> Any:
@@ -207,6 +217,7 @@ def _steps_to_boundary(config: ConfigDict, step: int) -> int:
     """How many steps the next call makes: a function of the step alone, so that a resumed run makes the same calls."""
     training = config.training
     periods = (training.steps_per_call, training.log_every, training.checkpoint_every, training.sample_every)
+    periods += (training.ema_snapshot_every,) if training.ema_snapshot_every else ()
     return min(training.num_steps - step, *(every - step % every for every in periods))
 
 
@@ -245,10 +256,11 @@ def _run_to_end(
         in_axes=(0, 0, None),
         donate_argnums=(0,),
     )
-    sampler = Sampler(config, strategy, GRID_SIZE)
+    sampler, sampled_ema = Sampler(config, strategy, GRID_SIZE), build.sampling_ema(config)
+    snapshots = posthoc.Snapshots(workdir.ema_snapshots)
 
     def draw(current: Any, step: int) -> None:
-        grid = pictures.grid(sampler(strategy.first(current.ema), GRID_SIZE, GRID_SEED))
+        grid = pictures.grid(sampler(strategy.first(current.emas[sampled_ema]), GRID_SIZE, GRID_SEED))
         pictures.save(workdir.grid(step), grid, config.data.image_size)
 
     if step and _is_drawn(config, step) and not workdir.grid(step).exists():  # killed before it was drawn
@@ -265,6 +277,10 @@ def _run_to_end(
             if step % training.checkpoint_every == 0 or step == training.num_steps:
                 monitor.catch_up()
                 checkpoints.save(strategy.first(current), iterator)
+            every = training.ema_snapshot_every
+            if every and (step % every == 0 or step == training.num_steps):
+                monitor.catch_up()
+                _keep_averages(config, snapshots, step, strategy.first((current.updates, current.emas)))
             if _is_drawn(config, step):
                 monitor.catch_up()
                 draw(current, step)
@@ -272,3 +288,11 @@ def _run_to_end(
         if interruption:
             checkpoints.save(strategy.first(current), iterator)
     return step
+
+
+def _keep_averages(config: ConfigDict, snapshots: posthoc.Snapshots, step: int, averages: tuple[Any, Any]) -> None:
+    """Writes the power averages among (updates, averages), on one process."""
+    if jax.process_index() == 0:
+        updates, emas = averages
+        for place, std in build.power_emas(config).items():
+            snapshots.save(step, std, emas[place], updates=int(updates), dtype=config.training.ema_snapshot_dtype)

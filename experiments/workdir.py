@@ -2,8 +2,9 @@
 
 config.json     the experiment          checkpoints/   Orbax, the newest ones      metrics.jsonl  the loss over steps
 samples/        grids over training     events.*       TensorBoard                 metrics.json   the evaluation
-report.html     everything on one page  evaluation/   features of samples while they are drawn; statistics of real images
-train.lock      while it trains: which process
+report.html     everything on one page  train.lock     while it trains: which process
+evaluation/     features of samples while they are drawn; statistics of real images
+ema_snapshots/  power averages of the weights, all of them, if they are kept
 """
 
 import contextlib
@@ -35,6 +36,11 @@ class Workdir:
     def checkpoints(self) -> Path:
         """The folder of Orbax's checkpoints."""
         return self.path / "checkpoints"
+
+    @property
+    def ema_snapshots(self) -> Path:
+        """The folder of power averages of the weights (`experiments/posthoc.py`)."""
+        return self.path / "ema_snapshots"
 
     @property
     def samples(self) -> Path:

@@ -81,7 +81,11 @@ def edm2(
     log_sigma_std: float,
     decay_steps: int,
 ) -> None:
-    """EDM2, by the size of its network; the published averages are made of several widths, this is one of those it keeps."""
+    """EDM2, by the size of its network.
+
+    It keeps the averages of widths 0.05 and 0.1 every 8 * 2^20 images in half precision; the published models are averages
+    of other widths, made of them (`sampling.ema_std`). The one of 0.1 is in the grids.
+    """
     images, lr = presets[size]
     _process(config)
     networks.edm2(config, size)
@@ -92,8 +96,9 @@ def edm2(
     config.loss.learned_uncertainty = True
 
     config.training.num_steps = images * 2**20 // 2048
-    config.training.ema = "power"
-    config.training.ema_std = 0.1
+    config.training.ema = "power:0.1,power:0.05"
+    config.training.ema_snapshot_every = 8 * 2**20 // 2048
+    config.training.ema_snapshot_dtype = "float16"
     config.optim.lr = lr
     config.optim.schedule = "inverse_sqrt"
     config.optim.decay_steps = decay_steps

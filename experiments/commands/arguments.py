@@ -93,11 +93,9 @@ def open_run(options: argparse.Namespace, *allowed: str):
     Raises:
         UserError: no run is there, or a key may not be overridden or has a value that cannot work.
     """
-    import dataclasses
-
     from experiments import check, config, runs
 
     stored = runs.read_config(options.workdir)
     changed = config.apply(stored, options.overrides, allowed=allowed, command=options.command)
     check.check(changed)
-    return dataclasses.replace(runs.load_run(options.workdir), config=changed)
+    return runs.load_run(options.workdir, changed)

@@ -9,7 +9,10 @@ from experiments.errors import UserError
 # The formats that `experiments/pretrained.py` writes; a test holds them together.
 FORMATS = ("ornstein", "diffusers")
 
-SUMMARY = "Write a trained run's EMA weights, with its config, to a file that `import` reads."
+SUMMARY = (
+    "Write a trained run's EMA weights, with its config, to a file that `import` reads; of several averages "
+    "--config.sampling.ema chooses one, and --config.sampling.ema_std makes one of any width."
+)
 EXAMPLE = "python -m experiments export --workdir=runs/digits --out=digits.safetensors"
 
 
@@ -23,14 +26,10 @@ def add_arguments(parser: arguments.Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Exports; the exit code."""
     from experiments.pretrained import export_run
-    from experiments.runs import load_run
 
-    if options.overrides:
-        key, text = options.overrides[0]
-        raise UserError(f"--config.{key}={text}: a run is exported as it is; export takes no overrides")
     if options.out.exists():
         raise UserError(f"--out={options.out}: exists already; choose another name")
-    trained = load_run(options.workdir)
+    trained = arguments.open_run(options, "sampling.ema")
     export_run(trained, options.out, options.format)
-    print(f"Exported step {trained.step} of {options.workdir} to {options.out}")
+    print(f"Exported step {trained.step} of {options.workdir}, average {trained.average}, to {options.out}")
     return 0

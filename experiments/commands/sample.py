@@ -44,6 +44,7 @@ def run(options: argparse.Namespace) -> int:
         pictures.save(shown, pictures.grid(images[:100]), trained.config.data.image_size)
     print(
         f"{len(images)} samples by {trained.config.sampling.method}, {trained.config.sampling.steps} steps, "
-        f"{sampler.nfe or 'its own number of'} evaluations each, from step {trained.step}: {options.out}, {shown}"
+        f"{sampler.nfe or 'its own number of'} evaluations each, from step {trained.step}, average {trained.average}: "
+        f"{options.out}, {shown}"
     )
     return 0

@@ -316,8 +316,9 @@ EDM2 = EDM | {
     "sampling.steps": 32,
     "training.num_steps": 2**20,
     "model.dropout": 0.0,
-    "training.ema": "power",
-    "training.ema_std": 0.1,
+    "training.ema": "power:0.1,power:0.05",
+    "training.ema_snapshot_every": 4096,
+    "training.ema_snapshot_dtype": "float16",
 }
 for key in ("training.ema_half_life", "training.ema_ramp"):
     del EDM2[key]

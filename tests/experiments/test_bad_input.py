@@ -31,7 +31,7 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.sde.betamax=1", "unknown key; did you mean 'sde.beta_max'?"),
         (
             "--config.optim.quux=1",
-            "unknown key; optim has beta1, beta2, decay_steps, eps, grad_clip, lr, name, schedule",
+            "unknown key; optim has accumulate, beta1, beta2, decay_steps, eps, grad_clip, lr, momentum, name",
         ),
         ("--config.quux=1", "--config.quux=1: unknown key; the sections are data, evaluation, loss, model"),
         ("--config.data.batch_size=many", "--config.data.batch_size=many: expected a whole number, such as 64"),
@@ -109,7 +109,10 @@ def nothing_is_compiled(monkeypatch, request):
             "--config.sampling.method=sscs",
             "SSCS samples CriticallyDampedLangevin, whose state has a velocity, not VPSDE",
         ),
-        ("--config.optim.name=adma", "optim.name='adma' is unknown: choose from adam; did you mean 'adam'?"),
+        (
+            "--config.optim.name=adma",
+            "optim.name='adma' is unknown: choose from adam, adamw, muon; did you mean 'adam'?",
+        ),
         (
             "--config.optim.schedule=cos",
             "optim.schedule='cos' is unknown: choose from constant, cosine, inverse_sqrt; did",
@@ -132,6 +135,35 @@ def nothing_is_compiled(monkeypatch, request):
             "--config.training.ema_half_life=0 --config.training.ema=half_life",
             "training.ema_half_life=0: must be more than 0",
         ),
+        ("--config.training.ema=warmup:1", "training.ema='warmup:1': a decay lies in [0, 1)"),
+        ("--config.training.ema=power:x", "training.ema='power:x': after power come ema_std, as numbers with colons"),
+        ("--config.training.ema=power:0.1:2", "training.ema='power:0.1:2': after power come ema_std"),
+        ("--config.training.ema=warmup,warmup", "training.ema='warmup,warmup': the same average is there twice"),
+        (
+            "--config.training.ema=warmup,power:0.1 --config.sampling.ema=power",
+            "sampling.ema='power' is unknown: choose from power:0.1, warmup; did you mean 'power:0.1'?",
+        ),
+        (
+            "--config.training.ema_snapshot_every=8",
+            "training.ema_snapshot_every=8: training.ema='warmup' tracks no power",
+        ),
+        (
+            "--config.training.ema_snapshot_dtype=float8",
+            "training.ema_snapshot_dtype='float8' is unknown: choose from float16, float32",
+        ),
+        ("--config.sampling.ema_std=0.1", "sampling.ema_std=0.1: this run keeps no snapshots to make it of"),
+        (
+            "--config.training.ema=power --config.training.ema_snapshot_every=8 --config.sampling.ema_std=0.3",
+            "sampling.ema_std=0.3: a relative standard deviation is more than 0 and at most 0.2887",
+        ),
+        (
+            "--config.training.ema=power --config.sampling.ema=power --config.sampling.ema_std=0.2",
+            "sampling.ema_std=0.2: sampling.ema='power' chooses an average too; set one",
+        ),
+        ("--config.training.on_nonfinite=ignore", "training.on_nonfinite='ignore' is unknown: choose from skip, stop"),
+        ("--config.training.max_skips=-1", "training.max_skips=-1: must be at least 0"),
+        ("--config.optim.accumulate=0", "optim.accumulate=0: must be more than 0"),
+        ("--config.optim.accumulate=3", "optim.accumulate=3: data.batch_size=64 on 8 devices has 8 examples on each"),
         (
             "--config.training.class_dropout=1.1 --config.model.num_classes=10",
             "training.class_dropout=1.1: must lie in [0, 1]",

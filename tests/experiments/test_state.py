@@ -23,13 +23,13 @@ def batches(n, size=16):
     return {"image": np.random.default_rng(0).normal(size=(n, size, 3)).astype(np.float32)}
 
 
-def start():
-    return state.create({"w": jnp.array([0.3, -0.2, 0.5])}, optax.sgd(0.1))
+def start(**options):
+    return state.create({"w": jnp.array([0.3, -0.2, 0.5])}, optax.sgd(0.1), **options)
 
 
-def step(axis_name=None, project=state.unchanged):
-    ema = averaging.warmup(DECAY)
-    return state.make_train_step(loss, optax.sgd(0.1), ema=ema, seed=SEED, project=project, axis_name=axis_name)
+def step(axis_name=None, emas=None, loss=loss, **options):
+    emas = emas or (averaging.warmup(DECAY),)
+    return state.make_train_step(loss, optax.sgd(0.1), emas=emas, seed=SEED, axis_name=axis_name, **options)
 
 
 def to_the_sphere(params):
@@ -47,9 +47,10 @@ def by_hand(n, project=lambda w: w):
         spread = (jax.random.uniform(jax.random.fold_in(key, 16)) + np.arange(16) / 16) % 1
         residual = x @ w - noise - spread
         losses.append(np.square(residual).mean())
-        w = project(w - 0.1 * 2 * x.T @ residual / 16)
+        w = w - 0.1 * 2 * x.T @ residual / 16
         decay = min(DECAY, (1 + i) / (10 + i))
         ema = decay * ema + (1 - decay) * w
+        w = project(w)
     return w, ema, losses
 
 
@@ -78,14 +79,103 @@ def test_a_loop_on_any_number_of_devices_is_the_same_steps(devices):
 
 
 @pytest.mark.parametrize("devices", [1, 8])
-def test_weights_are_projected_after_the_update_and_before_the_average(devices):
+def test_weights_are_projected_after_the_average_has_taken_them(devices):
     strategy = Pmap(jax.devices()[:devices])
-    run = strategy.map(state.make_train_steps(step(AXIS, to_the_sphere), 6), in_axes=(0, 0, None))
+    run = strategy.map(state.make_train_steps(step(AXIS, project=to_the_sphere), 6), in_axes=(0, 0, None))
     current, _ = run(strategy.replicate(start()), strategy.shard(batches(6), axis=1), jnp.int32(4))
     w, ema, _ = by_hand(4, lambda w: w / np.linalg.norm(w))
     for copy in range(devices):
         np.testing.assert_allclose(current.params["w"][copy], w, rtol=1e-4)
         np.testing.assert_allclose(current.ema["w"][copy], ema, rtol=1e-4)
+
+
+@pytest.mark.parametrize("devices, parts", [(1, 2), (1, 4), (2, 4)])
+def test_accumulated_gradients_make_the_same_steps(devices, parts):
+    """Every example keeps its place in the global batch, whatever part it is in."""
+    strategy = Pmap(jax.devices()[:devices])
+    run = strategy.map(state.make_train_steps(step(AXIS, accumulate=parts), 6), in_axes=(0, 0, None))
+    current, metrics = run(strategy.replicate(start()), strategy.shard(batches(6), axis=1), jnp.int32(4))
+    w, ema, losses = by_hand(4)
+    np.testing.assert_allclose(current.params["w"][0], w, rtol=1e-4)
+    np.testing.assert_allclose(current.ema["w"][0], ema, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss"][0][:4], losses, rtol=1e-4)
+
+
+def test_accumulation_is_exact_to_rounding():
+    """In float64 one step with 1, 2, 4 and 16 parts agrees to 1e-15."""
+    with jax.enable_x64(True):
+        batch = {"image": jnp.asarray(batches(1)["image"][0], jnp.float64)}
+        first = state.create({"w": jnp.array([0.3, -0.2, 0.5], jnp.float64)}, optax.sgd(0.1))
+        ends = [jax.jit(step(accumulate=parts))(first, batch)[0].params["w"] for parts in (1, 2, 4, 16)]
+    for end in ends[1:]:
+        np.testing.assert_allclose(end, ends[0], rtol=1e-15, atol=1e-16)
+
+
+def test_several_averages_are_tracked_each_by_its_own_rule():
+    rules = (averaging.warmup(DECAY), averaging.constant(0.5), averaging.power(averaging.LARGEST_STD))
+    current, passed = start(emas=3), []
+    take_step = jax.jit(step(emas=rules))
+    for i in range(4):
+        current, _ = take_step(current, {"image": batches(4)["image"][i]})
+        passed.append(current.params["w"])
+    np.testing.assert_allclose(current.emas[0]["w"], by_hand(4)[1], rtol=1e-4)
+    halves = 0.5 ** np.array([4, 4, 3, 2, 1])  # of the start and of each update
+    np.testing.assert_allclose(current.emas[1]["w"], halves @ np.array([start().params["w"], *passed]), rtol=1e-5)
+    np.testing.assert_allclose(current.emas[2]["w"], np.mean(passed, 0), rtol=1e-5)
+
+
+def breaking_loss(draws, params, batch):
+    """The loss, plus what the batch says: a NaN, or a slope at which the loss stays as it is."""
+    zero = (params["w"] - jax.lax.stop_gradient(params["w"])).sum()
+    return loss(draws, params, batch) + batch["bad"] + batch["steep"] * zero
+
+
+def broken(n, nan_at=(), steep_at=()):
+    """Batches of which some have one bad example, the last of the global batch."""
+    bad, steep = np.zeros((n, 16), np.float32), np.zeros((n, 16), np.float32)
+    bad[list(nan_at), -1], steep[list(steep_at), -1] = np.nan, 1e30  # of which the square is infinite
+    return batches(n) | {"bad": bad, "steep": steep}
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_steps_that_are_not_finite_change_nothing_but_the_counts(devices):
+    """All devices leave out what one of them finds; the steps before, and the optimizer, are those of a run without."""
+    strategy, optimizer = Pmap(jax.devices()[:devices]), optax.adam(0.1)
+    parts = {"emas": (averaging.constant(0.5),) * 2, "seed": SEED, "axis_name": AXIS}
+    one = strategy.map(state.make_train_step(breaking_loss, optimizer, **parts), in_axes=(0, 0))
+    stream = broken(6, nan_at=[2], steep_at=[3])
+
+    def run(skip, steps):
+        current = strategy.replicate(state.create({"w": jnp.ones(3)}, optimizer, emas=2, skip_nonfinite=skip))
+        history = []
+        for i in steps:
+            current, metrics = one(current, strategy.shard({name: array[i] for name, array in stream.items()}))
+            history.append(current)
+        return history, metrics
+
+    skipping, metrics = run(True, range(6))
+    stopping, _ = run(False, range(2))
+    for a, b in zip(jax.tree.leaves(stopping[1]), jax.tree.leaves(skipping[1].replace(skipped=None)), strict=True):
+        np.testing.assert_array_equal(a, b)  # bit for bit
+    before, after = skipping[1], skipping[3]
+    np.testing.assert_array_equal(after.step, np.full(devices, 4))
+    np.testing.assert_array_equal(after.skipped, np.full(devices, 2))
+    for field in ("params", "opt_state", "emas"):
+        for a, b in zip(jax.tree.leaves(getattr(before, field)), jax.tree.leaves(getattr(after, field)), strict=True):
+            np.testing.assert_array_equal(a, b)
+    assert (np.asarray(skipping[5].params["w"]) != np.asarray(after.params["w"])).all()
+    np.testing.assert_array_equal(metrics["skipped"], np.full(devices, 2))
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(skipping[5]))
+
+
+def test_averages_count_updates_where_steps_are_skipped():
+    """The first update is taken whole by a power average, though the first step was skipped."""
+    take_step = jax.jit(step(emas=(averaging.power(0.1),), loss=breaking_loss))
+    current, stream = start(skip_nonfinite=True), broken(2, nan_at=[0])
+    for i in range(2):
+        current, _ = take_step(current, {name: array[i] for name, array in stream.items()})
+    np.testing.assert_array_equal(current.ema["w"], current.params["w"])
+    assert (current.step, current.skipped, current.updates) == (2, 1, 1)
 
 
 def test_shard_gives_device_d_its_places_in_the_global_batch():
