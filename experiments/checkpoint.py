@@ -326,8 +326,8 @@ class Checkpoints:
         if is_average and not self._has(step, name):
             held, named = len(list((self.folder / str(step)).glob("ema*"))), 1 + int(name.removeprefix("ema_"))
             raise UserError(
-                f"the checkpoint of step {step} in {self.folder} has {held} of the {named} averages that training.ema names: "
-                "one that is added to a run has nothing to go on from"
+                f"the checkpoint of step {step} in {self.folder} has {held} of the {named} averages that training.ema "
+                "names: one that is added to a run has nothing to go on from"
             )
         return name
 
