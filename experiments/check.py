@@ -4,7 +4,7 @@ import jax
 from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import build
+from experiments import build, writers
 from experiments.errors import UserError
 
 # These must be more than 0, where they are among the keys: networks and processes differ in theirs.
@@ -43,6 +43,9 @@ def check(config: ConfigDict) -> None:
         raise UserError(
             f"training.class_dropout={config.training.class_dropout}: model.num_classes=0 leaves no class to drop"
         )
+    if config.training.loss_bins < 0:
+        raise UserError(f"training.loss_bins={config.training.loss_bins}: must be at least 0, which is none")
+    writers.check(config.training.writers)
     build.abstract_variables(config)
     build.loss(config), build.optimizer(config), build.ema(config), build.parallel(config)
     _check_sampling(config)

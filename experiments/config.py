@@ -168,6 +168,8 @@ def _parse(key: str, text: str, current: Any) -> Any:
         return values[text.lower()]
     if isinstance(current, str):
         return text
+    if isinstance(current, tuple) and current and all(isinstance(v, str) for v in current):
+        return tuple(word.strip().strip("'\"") for word in text.strip("()[]").split(",") if word.strip())
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):

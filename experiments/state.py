@@ -79,6 +79,7 @@ def make_train_step(
     ema: Callable[[Array], Array],
     seed: int,
     project: Callable[[Params], Params] = unchanged,
+    has_aux: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
     """Returns (state, batch) -> (state, metrics): one update on this device's share of the batch.
@@ -90,9 +91,11 @@ def make_train_step(
         seed: of all randomness.
         project: where the weights must lie: what the optimizer makes of them is replaced by its projection, before it
             enters the average. EDM2's forced weight normalization is one.
+        has_aux: `loss` also gives a dict of what else is to be known of the examples, arrays (B, ...) by name.
         axis_name: of the devices, to average over.
 
-    The metrics are the means over the global batch of `loss`, and the gradient's norm before clipping, `grad_norm`.
+    The metrics are the means over the global batch of `loss` and of what else it gives; the gradient's norm before
+    clipping, `grad_norm`; and the norm of the weights that the gradient is at, `param_norm`.
     """
 
     def average(tree):
@@ -102,13 +105,18 @@ def make_train_step(
         examples = batch["image"].shape[0]
         device, devices = (0, 1) if axis_name is None else (jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name))
         drawn = draws(jax.random.key(seed), state.step, device * examples + jnp.arange(examples), devices * examples)
-        value, gradient = jax.value_and_grad(lambda params: loss(drawn, params, batch).mean())(state.params)
-        value, gradient = average((value, gradient))
+
+        def mean_loss(params):
+            losses, aux = loss(drawn, params, batch) if has_aux else (loss(drawn, params, batch), {})
+            return losses.mean(), jax.tree.map(lambda x: x.mean(0), aux)
+
+        (value, aux), gradient = average(jax.value_and_grad(mean_loss, has_aux=True)(state.params))
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = project(optax.apply_updates(state.params, updates))
         share = ema(state.step)
         average_params = jax.tree.map(lambda e, p: e + share * (p - e), state.ema, params)
-        metrics = {"loss": value, "grad_norm": optax.tree.norm(gradient)}
+        norms = {"grad_norm": optax.tree.norm(gradient), "param_norm": optax.tree.norm(state.params)}
+        metrics = {"loss": value, **aux, **norms}
         return TrainState(state.step + 1, params, opt_state, average_params), metrics
 
     return train_step

@@ -15,7 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, check, data, pictures, state
+from experiments import build, check, data, pictures, report, state
+from experiments.benchmarks.flops import flops
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
 from experiments.evaluate import evaluate_run
@@ -53,7 +54,7 @@ def load_data(config: ConfigDict) -> data.Dataset:
 
 def make_step(config: ConfigDict, axis_name: str | None) -> Any:
     """The pure training step of an experiment: (state, batch) -> (state, metrics)."""
-    loss = build.loss(config)
+    loss = build.binned_loss(config)
 
     def example_losses(draws, params, batch):
         x0 = data.DataTransform().forward(batch["image"])
@@ -65,8 +66,27 @@ def make_step(config: ConfigDict, axis_name: str | None) -> Any:
         ema=build.ema(config),
         seed=config.training.seed,
         project=build.projection(config),
+        has_aux=True,
         axis_name=axis_name,
     )
+
+
+def step_flops(config: ConfigDict, batches: dict[str, np.ndarray]) -> int:
+    """The operations of one training step of the global batch, counted as written; nothing is compiled or run.
+
+    What is computed a second time to save memory (`model.remat`) does not count: these are the model's operations.
+
+    Args:
+        config: of the experiment.
+        batches: of `take_batches`.
+    """
+    once = config.copy_and_resolve_references()
+    if "remat" in once.model:
+        once.model.remat = False
+    shapes = {
+        name: jax.ShapeDtypeStruct((config.data.batch_size, *x.shape[2:]), x.dtype) for name, x in batches.items()
+    }
+    return flops(make_step(once, None), abstract_state(config), shapes)
 
 
 def initial_state(config: ConfigDict, weights: Any = None) -> state.TrainState:
@@ -107,7 +127,7 @@ def train(config: ConfigDict, path: Path, *, resume_with_changes: bool = False) 
     with Interruption() as interruption:
         with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
             before = checkpoints.latest_step() or 0
-            if before >= num_steps and workdir.report.exists():
+            if before >= num_steps and workdir.is_evaluated(before):
                 print(f"Training is complete (step {before}); nothing to do. Report: {workdir.report}")
                 return None
             step = before
@@ -155,20 +175,26 @@ def _run_to_end(
         donate_argnums=(0,),
     )
     sampler = Sampler(config, strategy, GRID_SIZE)
-    with History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
+    taken = None
+    count = (lambda: step_flops(config, taken)) if training.measure_peak else None
+    with History(workdir, config, step) as history, Monitor(config, step, history, checkpoints, count) as monitor:
         while step < training.num_steps and not interruption:
             n = _steps_to_boundary(config, step)
-            batches = strategy.shard(take_batches(iterator, n, training.steps_per_call), axis=1)
+            with monitor.waiting_for_data():
+                taken = take_batches(iterator, n, training.steps_per_call)
+                batches = strategy.shard(taken, axis=1)
             current, metrics = train_steps(current, batches, jnp.int32(n))
             step += n
             monitor.watch(step, n, strategy.first(metrics))
             if step % training.checkpoint_every == 0 or step == training.num_steps:
-                monitor.catch_up()
-                checkpoints.save(strategy.first(current), iterator)
+                with monitor.saving():
+                    checkpoints.save(strategy.first(current), iterator)
             if step % training.sample_every == 0 or step == training.num_steps:
-                monitor.catch_up()
-                grid = pictures.grid(sampler(strategy.first(current.ema), GRID_SIZE, GRID_SEED))
-                pictures.save(workdir.samples / f"step_{step:08d}.png", grid, config.data.image_size)
+                with monitor.sampling():
+                    grid = pictures.grid(sampler(strategy.first(current.ema), GRID_SIZE, GRID_SEED))
+                    pictures.save(workdir.samples / f"step_{step:08d}.png", grid, config.data.image_size)
+                    history.picture(step, "samples", grid)
+                    report.write(workdir)
         monitor.catch_up()
         if interruption:
             checkpoints.save(strategy.first(current), iterator)

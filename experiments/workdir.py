@@ -79,6 +79,13 @@ class Workdir:
         except OSError as error:
             raise UserError(f"--workdir={self.path} cannot be written: {error.strerror}") from error
 
+    def is_evaluated(self, step: int) -> bool:
+        """Whether `evaluate` has measured the model of a step and made the report of it."""
+        try:
+            return self.report.exists() and json.loads(self.metrics.read_text())["step"] == step
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
     def read_config(self) -> ConfigDict:
         """The stored config.
 
