@@ -40,7 +40,8 @@ class Curves:
     def __init__(self, xlabel: str, ylabel: str, size: tuple[float, float] = (4.6, 2.7)):
         from matplotlib.figure import Figure
 
-        self._figure = Figure(figsize=size, layout="constrained")
+        self._figure = Figure(figsize=size)  # a layout engine would take longer than the drawing
+        self._figure.subplots_adjust(left=0.135, right=0.985, top=0.96, bottom=0.175)
         self._axes = self._figure.add_subplot()
         self._axes.set_xlabel(xlabel, fontsize=9, color="#556070")
         self._axes.set_ylabel(ylabel, fontsize=9, color="#556070")
@@ -65,27 +66,33 @@ class Curves:
         self._lines.append(y)
         self._labels += bool(label)
 
-    def svg(self, *, logarithmic: bool = False, zero: bool = False, legend_columns: int = 1) -> str:
+    def svg(self, *, logarithmic: bool = False, zero: bool = False, legend_outside: bool = False) -> str:
         """The picture as text.
 
         Args:
             logarithmic: the y axis, where all values are more than 0 and they differ by a factor of 3 or more.
             zero: the y axis begins at 0.
-            legend_columns: of the names of the lines.
+            legend_outside: the names of the lines stand beside the plot, not in it.
         """
         import matplotlib
         from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
 
         values = np.concatenate(self._lines) if self._lines else np.ones(1)
+        if zero:
+            self._axes.set_ylim(0, 1.08 * max(values.max(), 1e-9))
         if logarithmic and (values > 0).all() and values.max() > 3 * values.min():
             self._axes.set_yscale("log")
             self._axes.yaxis.set_minor_formatter(LogFormatterSciNotation(minor_thresholds=(1, 0.4)))
             self._axes.tick_params(which="minor", labelsize=7, colors="#8a94a3", length=0)
-        elif zero:
-            self._axes.set_ylim(0, 1.08 * max(values.max(), 1e-9))
+        elif (np.abs(values) < 0.01).all() or (np.abs(values) >= 1e5).any():
+            self._axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
+            self._axes.yaxis.get_offset_text().set(fontsize=8, color="#556070")
         self._axes.xaxis.set_major_locator(MaxNLocator(6))
         if self._labels:
-            self._axes.legend(frameon=False, fontsize=8, ncols=legend_columns, labelcolor="#394250", handlelength=1.2)
+            where = {"loc": "upper left", "bbox_to_anchor": (1, 1.02)} if legend_outside else {"loc": "upper right"}
+            if legend_outside:
+                self._figure.subplots_adjust(right=0.72)
+            self._axes.legend(frameon=False, fontsize=8, labelcolor="#394250", handlelength=1.2, **where)
         buffer = io.StringIO()
         with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "ornstein"}):
             self._figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})

@@ -133,7 +133,9 @@ def _bins(config: ConfigDict, rows: list[dict[str, float]]) -> str:
         plot.add(steps, curves.smoothed(values), colour, f"{low:.2g} to {high:.2g}")
         drawn += len(steps) > 0
     return (
-        page.plot("Loss by noise level (sigma / alpha)", plot.svg(logarithmic=True, legend_columns=2)) if drawn else ""
+        page.plot("Loss by noise level (sigma / alpha)", plot.svg(logarithmic=True, legend_outside=True))
+        if drawn
+        else ""
     )
 
 

@@ -3,13 +3,14 @@
 A command's module imports JAX only inside `run`, so that --help and errors of the arguments need not wait for it.
 """
 
-from experiments.commands import benchmark, evaluate, export, import_, sample, train
+from experiments.commands import benchmark, compare, evaluate, export, import_, sample, train
 
 # In the order of --help.
 COMMANDS = {
     "train": train,
     "sample": sample,
     "evaluate": evaluate,
+    "compare": compare,
     "import": import_,
     "export": export,
     "benchmark": benchmark,
