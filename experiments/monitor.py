@@ -61,7 +61,7 @@ class Monitor:
         self._config = config
         self._history = history
         self._checkpoints = checkpoints
-        self._pending: tuple[int, int, Any, Future] | None = None
+        self._pending: tuple[int, int, Any, Future, float] | None = None
         self._learning_rate = build.learning_rate(config)
         self._completions = Completions()
         self._speed = Speedometer(history.before.get("seconds", 0.0))
@@ -87,12 +87,12 @@ class Monitor:
         Raises:
             RunError: a loss of the call before is not finite.
         """
-        done = self._completions.time_of(metrics)
+        done, data_seconds = self._completions.time_of(metrics), self._speed.data_seconds()
         if self._step_flops and self._flops_thread is None:
             self._flops_thread = threading.Thread(target=self._count_flops, name="flops", daemon=True)
             self._flops_thread.start()
         self.catch_up()
-        self._pending = (step, n, metrics, done)
+        self._pending = (step, n, metrics, done, data_seconds)
 
     def _count_flops(self) -> None:
         with contextlib.suppress(ValueError):  # a loop of unknown length: no MFU
@@ -128,13 +128,13 @@ class Monitor:
         """
         if self._pending is None:
             return
-        step, n, metrics, done = self._pending
+        step, n, metrics, done, data_seconds = self._pending
         self._pending = None
         values = {name: np.asarray(value)[:n] for name, value in metrics.items()}
         bad = np.flatnonzero(~np.isfinite(values["loss"]))
         if bad.size:
             self._stop(step - n + 1 + int(bad[0]))
-        self._speed.call_done(n, done.result())
+        self._speed.call_done(n, done.result(), data_seconds)
         bins = self._loss_bins(n, values.pop(build.BINNED_LOSS, None), values.pop(build.BIN_SHARE, None))
         means = {name: float(value.mean()) for name, value in values.items()}
         speed = self._speeds()

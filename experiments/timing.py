@@ -93,17 +93,20 @@ class Speedometer:
         finally:
             self._data += time.perf_counter() - start
 
-    def call_done(self, steps: int, done: float) -> None:
+    def data_seconds(self) -> float:
+        """What the batches of the next call took; to be asked once for each call, when it starts."""
+        seconds, self._data = self._data, 0.0
+        return seconds
+
+    def call_done(self, steps: int, done: float, data_seconds: float) -> None:
         """Counts a call of so many steps that was done at a moment of `time.perf_counter`."""
         if self._since is not None:
             seconds = max(done - self._since - self._away, 0.0)
-            self.steps, self.seconds, self.total_seconds = (
-                self.steps + steps,
-                self.seconds + seconds,
-                self.total_seconds + seconds,
-            )
-            self._spent[DATA] += self._data
-        self._since, self._away, self._data = done, 0.0, 0.0
+            self.steps += steps
+            self.seconds += seconds
+            self.total_seconds += seconds
+            self._spent[DATA] += data_seconds
+        self._since, self._away = done, 0.0
 
     def read(self) -> dict[str, float]:
         """What there is to say of the calls since the last reading, which begins anew."""
