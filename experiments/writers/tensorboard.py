@@ -3,7 +3,6 @@
 All files of events in the folder are one run; rows past the step that a run goes on from are hidden by a session's start.
 """
 
-import os
 import time
 
 import numpy as np
@@ -21,7 +20,7 @@ class TensorBoard:
     """Writes figures as `train/NAME` and pictures as NAME."""
 
     def __init__(self, workdir: Workdir, config: ConfigDict, step: int):
-        self._writer = EventsWriter(str(workdir.path / "events"), f".{os.getpid()}")
+        self._writer = EventsWriter(str(workdir.path / "events"), f".{time.time_ns()}")  # a name of its own
         if step:
             self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
         self._writer.flush()
