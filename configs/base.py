@@ -112,7 +112,12 @@ def get_config() -> ConfigDict:
     training.checkpoint_every = 5_000
     training.keep_checkpoints = 2  # the newest ones
     training.log_every = 100
-    training.sample_every = 10_000  # a grid of samples of the EMA model
+    training.sample_every = 10_000  # a grid of samples of the EMA model, and report.html anew
+    # Where each logged row goes: jsonl (metrics.jsonl, which the report is made of), tensorboard, wandb, trackio
+    training.writers = ("jsonl", "tensorboard")
+    training.tracking_project = "ornstein"  # wandb, trackio: the project that the run is shown in
+    training.loss_bins = 10  # noise levels, even in log-SNR, at which the loss is logged apart; 0 is none
+    training.measure_peak = True  # time a large matrix product at the start (under a second), which MFU is relative to
     # The moving average of the parameters. warmup: of the decay ema_decay, less in the first steps (score_sde);
     # constant: of ema_decay from the first step on; half_life (EDM); power: weighed by a power of time (EDM2).
     # Several are tracked with commas between, each with its own numbers after colons instead of the keys below, as in

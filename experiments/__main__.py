@@ -37,7 +37,7 @@ def _parsers() -> tuple[arguments.Parser, dict[str, arguments.Parser]]:
 
 
 def _parse(texts: list[str]) -> argparse.Namespace:
-    """The arguments, with `overrides` as (key, text) pairs.
+    """The arguments, with `overrides` as (key, text) pairs, and `texts` as they were after the command.
 
     Raises:
         UserError: something is wrong with them.
@@ -52,6 +52,7 @@ def _parse(texts: list[str]) -> argparse.Namespace:
     if getattr(options, "steps", None):
         overrides.append(("sampling.steps", str(options.steps)))
     options.overrides = overrides
+    options.texts = texts[1:]
     return options
 
 

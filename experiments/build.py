@@ -13,6 +13,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 from ml_collections import ConfigDict
 
@@ -156,6 +157,11 @@ def network(config: ConfigDict) -> Any:
         raise UserError(f"model: {error}") from error
 
 
+def compute_dtype(config: ConfigDict) -> str:
+    """The dtype of the network's computation."""
+    return config.model.get("dtype", "float32")
+
+
 def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
     """What the network is conditioned on: the labels of a class-conditional model, else nothing."""
     return labels if config.model.num_classes else None
@@ -245,6 +251,8 @@ def loss(config: ConfigDict) -> Callable:
 
     The augmentation may be left out.
 
+    With `return_times=True` the function also gives the examples' times, (B,).
+
     Raises:
         UserError: the numbers of the weighting or the times do not fit, or the times have no density to divide by.
     """
@@ -262,7 +270,7 @@ def loss(config: ConfigDict) -> Callable:
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"loss: {error}") from error
 
-    def compute(draws, variables, x0, condition, augmentation=None):
+    def compute(draws, variables, x0, condition, augmentation=None, *, return_times=False):
         condition = _drop_classes(config, draws.keys, condition)
         model = denoiser(config, variables, config.training.t_min)
         model = model.replace(condition=condition, augmentation=augmentation)
@@ -271,7 +279,7 @@ def loss(config: ConfigDict) -> Callable:
             drawn_times = sde_lib.LowDiscrepancyTimes(draws.shared, draws.places, draws.size, times)
         if config.loss.learned_uncertainty:
             log_variance = sde_lib.LearnedLogVariance(variables[LOSS]["log_variance"])
-        return scale * sde_lib.denoising_score_matching(
+        losses, t = sde_lib.denoising_score_matching(
             draws.keys,
             model,
             x0,
@@ -280,9 +288,44 @@ def loss(config: ConfigDict) -> Callable:
             importance=importance,
             log_variance=log_variance,
             train=True,
+            return_times=True,
         )
+        return (scale * losses, t) if return_times else scale * losses
 
     return compute
+
+
+def loss_bin_edges(config: ConfigDict) -> np.ndarray:
+    """The log-SNRs between the bins of noise levels in which the loss is watched, rising, (training.loss_bins + 1,).
+
+    They are even from the process's at t_max, the first bin's end, to that at `training.t_min`.
+    """
+    process = sde(config, config.training.t_min)
+    noisiest, cleanest = (float(process.log_snr(jnp.float32(t))) for t in (process.t_max, process.t_min))
+    return np.linspace(noisiest, cleanest, config.training.loss_bins + 1)
+
+
+def binned_loss(config: ConfigDict) -> Callable:
+    """`loss`, and for each example in which bin its noise level lies: (B,), {BINNED_LOSS: (B, bins), BIN_SHARE: (B, bins)}.
+
+    The first is the example's loss in its own bin and 0 in the others, the second 1 and 0: the quotient of their means over
+    any examples is the mean loss in a bin. Without bins it is an empty dict.
+    """
+    compute, edges = loss(config), loss_bin_edges(config)
+    process, bins = sde(config, config.training.t_min), config.training.loss_bins
+
+    def binned(draws, variables, x0, condition, augmentation=None):
+        losses, t = compute(draws, variables, x0, condition, augmentation, return_times=True)
+        if not bins:
+            return losses, {}
+        share = (process.log_snr(t) - edges[0]) / (edges[-1] - edges[0])
+        hit = jnp.clip(jnp.floor(share * bins), 0, bins - 1)[:, None] == jnp.arange(bins)
+        return losses, {BINNED_LOSS: jnp.where(hit, losses[:, None], 0), BIN_SHARE: hit.astype(losses.dtype)}
+
+    return binned
+
+
+BINNED_LOSS, BIN_SHARE = "binned_loss", "bin_share"  # metrics of the training step: see `binned_loss`
 
 
 def projection(config: ConfigDict) -> Callable[[Any], Any]:

@@ -4,7 +4,7 @@ import jax
 from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import averaging, build, posthoc
+from experiments import averaging, build, posthoc, writers
 from experiments.data import augmentation
 from experiments.errors import UserError
 from experiments.evaluation import likelihood
@@ -54,6 +54,9 @@ def check(config: ConfigDict) -> None:
             f"training.class_dropout={config.training.class_dropout}: model.num_classes=0 leaves no class to drop"
         )
     _check_data(config)
+    if config.training.loss_bins < 0:
+        raise UserError(f"training.loss_bins={config.training.loss_bins}: must be at least 0, which is none")
+    writers.check(config.training.writers)
     build.abstract_variables(config)
     build.loss(config), build.optimizer(config), build.skips_nonfinite(config)
     _check_averages(config)

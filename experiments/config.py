@@ -9,7 +9,7 @@ import difflib
 import importlib.util
 import inspect
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,17 @@ def apply(
     return config
 
 
-def _run_file(path: Path, argument: str) -> ConfigDict:
+def takes_argument(spec: str) -> bool:
+    """Whether the config file of `FILE` or `FILE:ARGUMENT` takes an argument.
+
+    Raises:
+        UserError: it cannot be loaded.
+    """
+    return bool(inspect.signature(_get_config(Path(spec.partition(":")[0]))).parameters)
+
+
+def _get_config(path: Path) -> Callable[..., ConfigDict]:
+    """The function of that name in a file."""
     if not path.is_file():
         there = sorted(str(p) for p in path.parent.glob("*.py") if p.stem not in ("__init__", "base"))
         hint = nearest(str(path), there) or (f"; there are {', '.join(there)}" if there else "")
@@ -66,6 +76,11 @@ def _run_file(path: Path, argument: str) -> ConfigDict:
     get_config = getattr(module, "get_config", None)
     if get_config is None:
         raise UserError(f"--config={path}: the file defines no get_config()")
+    return get_config
+
+
+def _run_file(path: Path, argument: str) -> ConfigDict:
+    get_config = _get_config(path)
     if argument and not inspect.signature(get_config).parameters:
         raise UserError(f"--config={path}:{argument}: this config takes no argument")
     try:
@@ -168,6 +183,8 @@ def _parse(key: str, text: str, current: Any) -> Any:
         return values[text.lower()]
     if isinstance(current, str):
         return text
+    if isinstance(current, tuple) and current and all(isinstance(v, str) for v in current):
+        return tuple(word.strip().strip("'\"") for word in text.strip("()[]").split(",") if word.strip())
     try:
         value = ast.literal_eval(text)
     except (ValueError, SyntaxError):

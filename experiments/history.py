@@ -1,58 +1,51 @@
-"""The course of training: one JSON line per logged step, and the same for TensorBoard."""
+"""The course of training: rows of figures and pictures by their step, for every writer of the run."""
 
 import contextlib
-import json
-from pathlib import Path
+import math
 from typing import Self
 
-from experiments.tensorboard import TensorBoard
-from experiments.workdir import Workdir, naming, replace_text
+import numpy as np
+from ml_collections import ConfigDict
 
+from experiments import writers
+from experiments.workdir import Workdir
+from experiments.writers.jsonl import read
 
-def read(path: Path) -> list[dict[str, float]]:
-    """The rows of a `metrics.jsonl`; a last line cut short by an interruption is left out."""
-    rows = []
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError:
-            break
-    return rows
+__all__ = ["History", "read"]
 
 
 class History:
-    """Appends rows to `metrics.jsonl` and to TensorBoard's events.
+    """Gives rows and pictures to the writers that `training.writers` names.
 
     Args:
         workdir: the run's folder.
+        config: the experiment.
         step: rows past it, of a run that went on beyond its last checkpoint, are dropped.
+
+    Attributes:
+        before: the last row up to that step; empty if there is none.
     """
 
-    def __init__(self, workdir: Workdir, step: int):
+    def __init__(self, workdir: Workdir, config: ConfigDict, step: int):
+        self._writers = writers.open_all(workdir, config, step)
         rows = [row for row in read(workdir.history) if row["step"] <= step]
-        replace_text(workdir.history, "".join(json.dumps(row) + "\n" for row in rows))
-        self._path = workdir.history
-        self._file = workdir.history.open("a")
-        self._events = TensorBoard(workdir.path, purge_step=step + 1 if step else None)
+        self.before: dict[str, float] = rows[-1] if rows else {}
 
     def append(self, step: int, values: dict[str, float]) -> None:
-        """Writes the values of one step.
+        """Writes the figures of one step; those that are not finite are left out."""
+        finite = {name: value for name, value in values.items() if math.isfinite(value)}
+        for writer in self._writers:
+            writer.scalars(step, finite)
 
-        Raises:
-            OSError: a file, which the error names, cannot be written.
-        """
-        with naming(self._path):
-            self._file.write(json.dumps({"step": step, **values}) + "\n")
-            self._file.flush()
-        self._events.add(step, {f"train/{name}": value for name, value in values.items()})
+    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Writes a picture, uint8 (height, width, C)."""
+        for writer in self._writers:
+            writer.picture(step, name, picture)
 
     def close(self) -> None:
-        """Flushes both files."""
-        try:
-            with naming(self._path):
-                self._file.close()
-        finally:
-            self._events.close()
+        """Has every writer write what is left."""
+        for writer in self._writers:
+            writer.close()
 
     def __enter__(self) -> Self:
         return self

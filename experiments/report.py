@@ -1,85 +1,143 @@
-"""`report.html`: one self-contained page made of what lies in the run's folder, so that it can be made again at any time."""
+"""`report.html`: one self-contained page made of what lies in the run's folder, so that it can be made again at any time.
 
-import base64
+It is made anew at each grid of samples in training, and at last with the evaluation.
+"""
+
 import html
-import io
 import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
-from experiments import history
+from experiments import build, curves, history, page
 from experiments.evaluation import figures
-from experiments.workdir import Workdir, replace_text
+from experiments.workdir import Workdir
 
 MAX_GRIDS = 4  # on the page; all are in samples/
 
-STYLE = """
-:root { color-scheme: light; }
-body { font: 16px/1.5 system-ui, sans-serif; color: #1d2430; max-width: 62rem; margin: 2.5rem auto; padding: 0 1.25rem; }
-h1 { font-size: 1.7rem; margin: 0; } h2 { font-size: 1.15rem; margin: 2.2rem 0 .6rem; }
-p, figcaption { color: #556070; margin: .3rem 0; }
-table { border-collapse: collapse; font-variant-numeric: tabular-nums; }
-th, td { padding: .3rem 1.1rem .3rem 0; text-align: right; border-bottom: 1px solid #e3e7ec; }
-th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
-.grids { display: flex; flex-wrap: wrap; gap: 1.25rem; } figure { margin: 0; }
-.grids figure { flex: 1 1 13rem; max-width: 28rem; } img { width: 100%; display: block; image-rendering: pixelated; }
-.curve img { image-rendering: auto; } pre { background: #f4f6f8; padding: 1rem; overflow-x: auto; font-size: .85rem; }
-"""
-
 
 def write(workdir: Workdir) -> None:
-    """Makes the page from the run's config, history, grids and metrics."""
-    rows = history.read(workdir.history)
-    measured = json.loads(workdir.metrics.read_text())
-    config = workdir.read_config()
-    title = f"{config.data.source}, {config.sde.name}"
-    sampling = measured["sampling"]
+    """Makes the page from the run's config, history, grids and metrics, as far as they are there."""
+    config, rows = workdir.read_config(), history.read(workdir.history)
+    step = int(rows[-1]["step"]) if rows else 0
+    measured = json.loads(workdir.metrics.read_text()) if workdir.metrics.exists() else None
     sections = [
-        f"<h1>{html.escape(title)}</h1>",
-        f"<p>{measured['step']:,} steps of batch {config.data.batch_size}; samples by {sampling['method']}, "
-        f"{sampling['steps']} steps, {sampling['evaluations'] or 'its own number of'} evaluations of the network.</p>",
-        _section("Samples over training", _grids(workdir)),
-        _section(
-            "Noise becoming images", _picture(workdir.strip, "Each row is one sample, from the prior to the data.")
-        ),
-        _section("How good they are", _figures(measured)),
-        _section("Loss", f'<div class="curve">{_embedded(_loss_curve(rows), "training loss over steps")}</div>'),
-        _section("Error at each noise level", _levels(measured)),
-        _section("Config", f"<pre>{html.escape(workdir.config.read_text())}</pre>"),
+        *_heading(workdir, config, rows, measured),
+        page.section("Samples over training", _grids(workdir)),
     ]
-    page = (
-        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{html.escape(title)}</title>'
-        f"<style>{STYLE}</style></head>\n<body>\n{chr(10).join(sections)}\n</body></html>\n"
-    )
-    replace_text(workdir.report, page)
+    if measured is not None:
+        strip = page.picture(workdir.strip, "Each row is one sample, from the prior to the data.")
+        when = "" if measured["step"] >= step else f", at step {measured['step']:,}"
+        sections += [
+            page.section("Noise becoming images", strip) if workdir.strip.exists() else "",
+            page.section(f"How good they are{when}", _figures(measured)),
+        ]
+    sections.append(page.section("Training", _curves(config, rows) if rows else ""))
+    if measured is not None:
+        sections.append(page.section("Error at each noise level", _levels(measured)))
+    keys = f"<details><summary>All keys</summary><pre>{html.escape(workdir.config.read_text())}</pre></details>"
+    sections.append(page.section("Config", keys))
+    page.write(workdir.report, title_of(config), sections)
 
 
-def _section(title: str, content: str) -> str:
-    return f"<section><h2>{title}</h2>\n{content}</section>"
+def title_of(config: ConfigDict) -> str:
+    """What the run is of."""
+    return f"{config.data.source}, {config.sde.name}, {config.model.name}"
 
 
-def _embedded(png: bytes, description: str) -> str:
-    return f'<img alt="{html.escape(description)}" src="data:image/png;base64,{base64.b64encode(png).decode()}">'
+def _heading(
+    workdir: Workdir, config: ConfigDict, rows: list[dict[str, float]], measured: dict[str, Any] | None
+) -> list[str]:
+    """What the run is, how far it is, and its last figures."""
+    total, last = config.training.num_steps, rows[-1] if rows else {}
+    step = max(int(last.get("step", 0)), measured["step"] if measured else 0)
+    if step < total:
+        state = f"Training, step {step:,} of {total:,}"
+    else:
+        state = f"Trained, {step:,} steps" + ("" if measured else "; the evaluation is to come")
+    lines = [f"<h1>{html.escape(title_of(config))}</h1>", f"<p>{state}; batch {config.data.batch_size}.</p>"]
+    if measured is not None:
+        sampling = measured["sampling"]
+        evaluations = sampling["evaluations"] or "its own number of"
+        lines.append(
+            f"<p>Samples by {sampling['method']}, {sampling['steps']} steps, {evaluations} evaluations of the network.</p>"
+        )
+    lines.append(page.progress(min(step / total, 1)))
+    shown = [
+        ("loss", "loss", "{:.4f}"),
+        ("images_per_second", "images per second", "{:,.0f}"),
+        ("mfu", "of the peak (MFU)", "{:.1%}"),
+        ("data_fraction", "of the time for data", "{:.1%}"),
+        ("memory_peak_mib", "MiB of memory at most", "{:,.0f}"),
+    ]
+    facts = [(name, text.format(last[key])) for key, name, text in shown if key in last]
+    seconds = last.get("seconds", 0.0)
+    facts.append(("of training", duration(seconds)))
+    if 0 < step < total and seconds:
+        facts.append(("to go, about", duration(seconds * (total - step) / step)))
+    return [*lines, page.facts(facts)]
 
 
-def _picture(path: Path, caption: str) -> str:
-    return f"<figure>{_embedded(path.read_bytes(), caption)}<figcaption>{html.escape(caption)}</figcaption></figure>"
+def duration(seconds: float) -> str:
+    """Seconds for a reader."""
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
 def _grids(workdir: Workdir) -> str:
     """The last grid and some before it, evenly spread."""
     paths = sorted(workdir.samples.glob("step_*.png"))
     chosen = np.unique(np.linspace(0, len(paths) - 1, MAX_GRIDS).round().astype(int)) if paths else []
-    figures = [_picture(paths[i], f"step {int(paths[i].stem.removeprefix('step_')):,}") for i in chosen]
-    return f'<div class="grids">{"".join(figures)}</div>'
+    return page.grids(page.picture(paths[i], f"step {step_of(paths[i]):,}") for i in chosen)
 
 
-def _table(header: list[str], rows: list[list[str]]) -> str:
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
-    body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
-    return f"<table><tr>{head}</tr>{body}</table>"
+def step_of(grid: Path) -> int:
+    """The step at which a grid `samples/step_*.png` was drawn."""
+    return int(grid.stem.removeprefix("step_"))
+
+
+def _curves(config: ConfigDict, rows: list[dict[str, float]]) -> str:
+    """The loss, of all and of each noise level, the norms, and the speed, over the steps."""
+
+    def single(title: str, key: str, unit: str, *, scale: float = 1.0, smooth: bool = False, **axis: bool) -> str:
+        steps, values = curves.column(rows, "step", key)
+        if not len(steps):
+            return ""
+        plot = curves.Curves("step", unit)
+        line = curves.smoothed(values) if smooth else values
+        plot.add(steps, scale * line, curves.COLOURS[0], behind=scale * values if smooth else None)
+        return page.plot(title, plot.svg(**axis))
+
+    plots = [
+        single("Loss", "loss", "loss", smooth=True, logarithmic=True),
+        _bins(config, rows),
+        single("Gradient norm, before clipping", "grad_norm", "norm", smooth=True, logarithmic=True),
+        single("Weight norm", "param_norm", "norm"),
+        single("Learning rate", "learning_rate", "rate", zero=True),
+        single("Speed", "images_per_second", "images per second", zero=True),
+        single("Model FLOP utilization", "mfu", "% of a large matrix product", scale=100, zero=True),
+        single("Getting data ready", "data_fraction", "% of training time", scale=100, zero=True),
+    ]
+    return page.plots(plots)
+
+
+def _bins(config: ConfigDict, rows: list[dict[str, float]]) -> str:
+    """The loss in each bin of noise levels, weighted as in training."""
+    edges = build.loss_bin_edges(config)
+    plot, drawn = curves.Curves("step", "loss"), 0
+    for i, colour in enumerate(curves.colours_between(len(edges) - 1)):
+        steps, values = curves.column(rows, "step", f"loss_bin_{i}")
+        high, low = (float(np.exp(-0.5 * edge)) for edge in edges[i : i + 2])
+        plot.add(steps, curves.smoothed(values), colour, f"{low:.2g} to {high:.2g}")
+        drawn += len(steps) > 0
+    return (
+        page.plot("Loss by noise level (sigma / alpha)", plot.svg(logarithmic=True, legend_outside=True))
+        if drawn
+        else ""
+    )
 
 
 def _rows(measured: dict[str, Any]) -> list[list[str]]:
@@ -130,8 +188,8 @@ def _figures(measured: dict[str, Any]) -> str:
         f"{measured['sampling']['num_samples']:,} samples, and {measured['real']['images']}, each against "
         f"{measured['reference']}. Features: {measured['features']}"
     )
-    page = _table(["", "samples", "95 % interval", "of", "real images"], rows) + f"<p>{html.escape(note)}</p>"
-    return page + _memorisation(measured) + _bits_per_dim(measured) + _checkpoints(measured)
+    table = page.table(["", "samples", "95 % interval", "of", "real images"], rows) + f"<p>{html.escape(note)}</p>"
+    return table + _memorisation(measured) + _bits_per_dim(measured) + _checkpoints(measured)
 
 
 def _memorisation(measured: dict[str, Any]) -> str:
@@ -149,7 +207,7 @@ def _memorisation(measured: dict[str, Any]) -> str:
         for key, (title, meaning) in figures.MEMORISATION.items()
     ]
     note = f"Nearest of {found['training_images']:,} training images, in the same features."
-    return _table(["Copies", "samples", "95 % interval", "of", "held-out images"], rows) + f"<p>{note}</p>"
+    return page.table(["Copies", "samples", "95 % interval", "of", "held-out images"], rows) + f"<p>{note}</p>"
 
 
 def _bits_per_dim(measured: dict[str, Any]) -> str:
@@ -168,7 +226,7 @@ def _checkpoints(measured: dict[str, Any]) -> str:
     metric = measured["chosen_by"]
     rows = [[f"step {row['step']:,}", f"{row[metric]:.3f}"] for row in measured["checkpoints"]]
     note = f"The figures are those of step {measured['step']:,}, the best of these by {metric}."
-    return _table(["Checkpoint", metric], rows) + f"<p>{html.escape(note)}</p>"
+    return page.table(["Checkpoint", metric], rows) + f"<p>{html.escape(note)}</p>"
 
 
 def _levels(measured: dict[str, Any]) -> str:
@@ -177,27 +235,4 @@ def _levels(measured: dict[str, Any]) -> str:
         [f"{a['noise_to_signal']:.3g}", f"{a['log_snr']:.2f}", f"{a['loss']:.3g}", f"{b['loss']:.3g}"] for a, b in pairs
     ]
     note = "Mean squared error of the predicted noise, per pixel; 1 is no better than predicting 0."
-    return _table(["sigma / alpha", "log-SNR", "held-out images", "training images"], rows) + f"<p>{note}</p>"
-
-
-def _loss_curve(rows: list[dict[str, float]]) -> bytes:
-    """The loss at each logged step and its running mean, as PNG."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(9, 3.2), dpi=130, layout="constrained")
-    axes = figure.add_subplot()
-    rows = [row for row in rows if "loss" in row]  # those of skipped steps alone have none
-    steps, losses = [row["step"] for row in rows], np.array([row["loss"] for row in rows])
-    axes.plot(steps, losses, color="#b9c3d0", linewidth=1, label="each logged call")
-    if len(losses):
-        width = min(len(losses), 1 + len(losses) // 20)
-        means = np.convolve(losses, np.ones(width) / width, mode="valid")
-        axes.plot(steps[width - 1 :], means, color="#1f5fbf", linewidth=1.8, label=f"mean of the last {width}")
-    # A loss with learned uncertainty falls below 0.
-    axes.set(xlabel="step", ylabel="loss", yscale="log" if (losses > 0).all() else "linear")
-    axes.grid(alpha=0.25, which="both")
-    axes.legend(frameon=False)
-    axes.spines[["top", "right"]].set_visible(False)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png")
-    return buffer.getvalue()
+    return page.table(["sigma / alpha", "log-SNR", "held-out images", "training images"], rows) + f"<p>{note}</p>"

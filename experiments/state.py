@@ -98,6 +98,7 @@ def make_train_step(
     seed: int,
     project: Callable[[Params], Params] = unchanged,
     accumulate: int = 1,
+    has_aux: bool = False,
     axis_name: str | None = None,
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
     """Returns (state, batch) -> (state, metrics): one update on this device's share of the batch.
@@ -112,13 +113,15 @@ def make_train_step(
             its projection. EDM2's forced weight normalization is one.
         accumulate: into how many parts this device's share is split, one gradient after the other; the update is of their
             mean. Memory is that of one part and one more gradient; the numbers are those of the whole, to rounding.
+        has_aux: `loss` also gives a dict of what else is to be known of the examples, arrays (B, ...) by name.
         axis_name: of the devices, to average over.
 
     Where the state counts `skipped` steps, one whose loss or gradient is not finite changes nothing but `step` and that
     count; loss and gradient are those of the whole global batch, so that all devices decide alike.
 
-    The metrics are the mean over the global batch of `loss`; the gradient's norm before clipping, `grad_norm`; and where
-    the state counts them, the steps `skipped` so far.
+    The metrics are the means over the global batch of `loss` and of what else it gives; the gradient's norm before
+    clipping, `grad_norm`; the norm of the weights that the gradient is at, `param_norm`; and where the state counts them,
+    the steps `skipped` so far.
     """
 
     def average(tree):
@@ -130,10 +133,15 @@ def make_train_step(
 
         def gradient_of(places, batch):
             drawn = draws(jax.random.key(seed), state.step, places, devices * examples)
-            return jax.value_and_grad(lambda params: loss(drawn, params, batch).mean())(state.params)
+
+            def mean_loss(params):
+                losses, aux = loss(drawn, params, batch) if has_aux else (loss(drawn, params, batch), {})
+                return losses.mean(), jax.tree.map(lambda x: x.mean(0), aux)
+
+            return jax.value_and_grad(mean_loss, has_aux=True)(state.params)
 
         places = device * examples + jnp.arange(examples)
-        value, gradient = average(mean_over_parts(gradient_of, accumulate)(places, batch))
+        (value, aux), gradient = average(mean_over_parts(gradient_of, accumulate)(places, batch))
         grad_norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
@@ -142,7 +150,8 @@ def make_train_step(
             jax.tree.map(lambda e, p, s=s: e + s * (p - e), e, params) for e, s in zip(state.emas, shares, strict=True)
         ]
         new = TrainState(state.step + 1, project(params), opt_state, tuple(moved), state.skipped)
-        metrics = {"loss": value, "grad_norm": grad_norm}
+        norms = {"grad_norm": grad_norm, "param_norm": optax.tree.norm(state.params)}
+        metrics = {"loss": value, **aux, **norms}
         if state.skipped is not None:
             finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
             same = state.replace(step=state.step + 1, skipped=state.skipped + 1)

@@ -20,7 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, check, data, pictures, posthoc, state
+from experiments import build, check, data, pictures, posthoc, report, state
+from experiments.benchmarks.flops import flops
 from experiments.checkpoint import Checkpoints, complete_steps, last_good
 from experiments.errors import RunError, UserError
 from experiments.evaluate import evaluate_run
@@ -64,7 +65,7 @@ def load_data(config: ConfigDict) -> data.Dataset:
 
 def make_step(config: ConfigDict, axis_name: str | None) -> Any:
     """The pure training step of an experiment: (state, batch) -> (state, metrics)."""
-    loss, prepare = build.loss(config), build.preparation(config)
+    loss, prepare = build.binned_loss(config), build.preparation(config)
 
     def example_losses(draws, params, batch):
         x0, augmentation = prepare(draws.keys, batch["image"])
@@ -77,8 +78,27 @@ def make_step(config: ConfigDict, axis_name: str | None) -> Any:
         seed=config.training.seed,
         project=build.projection(config),
         accumulate=config.optim.accumulate,
+        has_aux=True,
         axis_name=axis_name,
     )
+
+
+def step_flops(config: ConfigDict, batches: dict[str, np.ndarray]) -> int:
+    """The operations of one training step of the global batch, counted as written; nothing is compiled or run.
+
+    What is computed a second time to save memory (`model.remat`) does not count: these are the model's operations.
+
+    Args:
+        config: of the experiment.
+        batches: of `take_batches`.
+    """
+    once = config.copy_and_resolve_references()
+    if "remat" in once.model:
+        once.model.remat = False
+    shapes = {
+        name: jax.ShapeDtypeStruct((config.data.batch_size, *x.shape[2:]), x.dtype) for name, x in batches.items()
+    }
+    return flops(make_step(once, None), abstract_state(config), shapes)
 
 
 def initial_state(config: ConfigDict, weights: Any = None) -> state.TrainState:
@@ -258,32 +278,41 @@ def _run_to_end(
     )
     sampler, sampled_ema = Sampler(config, strategy, GRID_SIZE), build.sampling_ema(config)
     snapshots = posthoc.Snapshots(workdir.ema_snapshots)
+    taken = None
+    count = (lambda: step_flops(config, taken)) if training.measure_peak else None
+    with (
+        iterator,
+        History(workdir, config, step) as history,
+        Monitor(config, step, history, checkpoints, count) as monitor,
+    ):
 
-    def draw(current: Any, step: int) -> None:
-        grid = pictures.grid(sampler(strategy.first(current.emas[sampled_ema]), GRID_SIZE, GRID_SEED))
-        pictures.save(workdir.grid(step), grid, config.data.image_size)
+        def draw() -> None:
+            with monitor.sampling():
+                grid = pictures.grid(sampler(strategy.first(current.emas[sampled_ema]), GRID_SIZE, GRID_SEED))
+                pictures.save(workdir.grid(step), grid, config.data.image_size)
+                history.picture(step, "samples", grid)
+                report.write(workdir)
 
-    if step and _is_drawn(config, step) and not workdir.grid(step).exists():  # killed before it was drawn
-        draw(current, step)
-    with iterator, History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
+        if step and _is_drawn(config, step) and not workdir.grid(step).exists():  # killed before it was drawn
+            draw()
         while step < training.num_steps and not interruption:
             n = _steps_to_boundary(config, step)
-            with _told_of_the_data(step, checkpoints):
-                batches = strategy.shard(take_batches(iterator, n, training.steps_per_call), axis=1)
+            with monitor.waiting_for_data(), _told_of_the_data(step, checkpoints):
+                taken = take_batches(iterator, n, training.steps_per_call)
+                batches = strategy.shard(taken, axis=1)
             current, metrics = train_steps(current, batches, jnp.int32(n))
             at_once.close()
             step += n
             monitor.watch(step, n, strategy.first(metrics))
             if step % training.checkpoint_every == 0 or step == training.num_steps:
-                monitor.catch_up()
-                checkpoints.save(strategy.first(current), iterator)
+                with monitor.saving():
+                    checkpoints.save(strategy.first(current), iterator)
             every = training.ema_snapshot_every
             if every and (step % every == 0 or step == training.num_steps):
-                monitor.catch_up()
-                _keep_averages(config, snapshots, step, strategy.first((current.updates, current.emas)))
+                with monitor.saving():
+                    _keep_averages(config, snapshots, step, strategy.first((current.updates, current.emas)))
             if _is_drawn(config, step):
-                monitor.catch_up()
-                draw(current, step)
+                draw()
         monitor.catch_up()
         if interruption:
             checkpoints.save(strategy.first(current), iterator)

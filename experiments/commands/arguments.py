@@ -1,6 +1,7 @@
 """Arguments that several commands have, and the parser whose errors are one line."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from experiments.errors import UserError, nearest
@@ -74,6 +75,20 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, st
                 raise UserError(f"--config.{key}: a value is missing, as in --config.{key}=VALUE")
         overrides.append((key, value))
     return rest, overrides
+
+
+def without(texts: list[str], flags: Iterable[str]) -> list[str]:
+    """The arguments without these flags (`--flag=VALUE`, `--flag VALUE`, or `--flag` alone before another)."""
+    rest, skip = [], False
+    for text in texts:
+        if skip and not text.startswith("--"):
+            skip = False
+        elif text.partition("=")[0] in flags:
+            skip = "=" not in text
+        else:
+            rest.append(text)
+            skip = False
+    return rest
 
 
 def unknown_argument(parser: Parser, argument: str) -> UserError:

@@ -30,6 +30,15 @@ def add_arguments(parser: arguments.Parser) -> None:
         metavar="SECONDS",
         help="end at most so long after SIGTERM, saved or not; less than the scheduler waits before it kills (no deadline)",
     )
+    parser.add_argument(
+        "--sweep",
+        metavar="KEY=VALUE,VALUE;KEY=VALUE",
+        help="a run for each combination of values, one after the other, in folders below --workdir; sde=vp,ve chooses the "
+        "process as the config's argument does",
+    )
+    parser.add_argument(
+        "--sweep_print", action="store_true", help="print the commands of the --sweep, one a line, and run none of them"
+    )
 
 
 def run(options: argparse.Namespace) -> int:
@@ -38,6 +47,8 @@ def run(options: argparse.Namespace) -> int:
     from experiments.train import train
     from experiments.workdir import Workdir
 
+    if options.sweep is not None or options.sweep_print:
+        return _sweep(options)
     if options.config is not None:
         loaded = config.load(options.config, options.overrides)
     elif Workdir(options.workdir).config.exists():
@@ -51,3 +62,28 @@ def run(options: argparse.Namespace) -> int:
         deadline=options.deadline,
     )
     return 128 + interrupted_by if interrupted_by is signal.SIGINT else 0  # after SIGTERM all is well: it is saved
+
+
+def _sweep(options: argparse.Namespace) -> int:
+    """Makes the runs of `--sweep`, or prints their commands; the exit code."""
+    import jax
+
+    if options.sweep is None:
+        raise UserError('--sweep_print needs --sweep, as in --sweep="optim.lr=1e-4,2e-4;sde=vp,ve"')
+    if options.config is None:
+        raise UserError("--sweep needs --config, as configs/digits.py, of which its runs are made")
+    jax.config.update("jax_platforms", "cpu")  # the runs, which are processes of their own, have the accelerators
+
+    from experiments import check, config, sweep
+
+    runs = sweep.children(options.config, options.overrides, options.sweep)
+    for child in runs:
+        try:
+            check.check(config.load(child.spec, [*options.overrides, *child.overrides]))
+        except UserError as error:
+            raise UserError(f"--sweep, {child.name}: {error}") from error
+    passed = arguments.without(options.texts, ("--sweep", "--sweep_print", "--config", "--workdir"))
+    if options.sweep_print:
+        print("\n".join(sweep.command(child, options.workdir, passed) for child in runs))
+        return 0
+    return sweep.Sweep(runs, options.workdir, options.overrides, passed).run()

@@ -34,7 +34,8 @@ def denoising_score_matching(
     importance: bool = False,
     log_variance: LogVariance | None = None,
     train: bool = False,
-) -> Array:
+    return_times: bool = False,
+) -> Array | tuple[Array, Array]:
     """The loss of each example, (B,): weighted squared error of the Denoiser at one random time and noise.
 
     The error is the mean over the event's dimensions; papers that sum them differ by the factor `dimensions`.
@@ -48,6 +49,7 @@ def denoising_score_matching(
         importance: divide by the density of `times` relative to uniform: an estimate of the average over uniform times.
         log_variance: u(sde, t); the loss becomes e^{-u} w |D - x_0|^2 + u. See `sde_lib.losses.uncertainty`.
         train: run the Denoiser as in training (dropout on).
+        return_times: also give the times, (B,), at which the losses are.
 
     Raises:
         ValueError: `importance` with times that have no density.
@@ -67,4 +69,4 @@ def denoising_score_matching(
         loss = jnp.exp(-u) * loss + u
     if importance:
         loss = loss * jnp.exp(-times.log_density(sde, t)) / (sde.t_max - sde.t_min)
-    return loss
+    return (loss, t) if return_times else loss

@@ -10,6 +10,7 @@ import jax
 
 from experiments import config, data
 from experiments.checkpoint import Checkpoints
+from experiments.monitor import MEASURED
 from experiments.train import abstract_state
 
 ROOT = Path(__file__).parents[2]
@@ -69,4 +70,4 @@ def restored(workdir: Path):
 
 def history(workdir: Path):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
-    return [{k: v for k, v in row.items() if k != "images_per_second"} for row in rows]
+    return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]

@@ -162,3 +162,13 @@ def test_examples_are_seen_at_times_and_noise_of_their_own(weighting):
     denoiser = exact.Gaussian(SOME_SDES[0], mean=0.4, std=0.5)
     loss = jax.jit(lambda k: denoising_score_matching(k, denoiser, jnp.ones((4, 3)), weighting=weighting))(keys(4))
     assert len(np.unique(loss)) == 4
+
+
+def test_the_times_given_are_those_of_the_losses():
+    """Data of 0 and a Denoiser that says 1: the loss is the weight, which is the time."""
+    denoiser = FunctionDenoiser(VPSDE(), lambda x, t: jnp.ones_like(x))
+    loss, t = denoising_score_matching(
+        keys(32), denoiser, jnp.zeros((32, 3)), weighting=lambda sde, t: t, times=UniformTime(), return_times=True
+    )
+    np.testing.assert_allclose(loss, t, rtol=1e-6)
+    assert 0.2 < float(t.std()) < 0.4

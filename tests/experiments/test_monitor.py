@@ -1,0 +1,233 @@
+"""Watching: speeds and times by a clock that the tests turn, loss by noise level by hand."""
+
+import json
+import threading
+import time
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments import build, train, utilization
+from experiments.history import History
+from experiments.monitor import MEASURED, Monitor
+from experiments.timing import Completions
+from experiments.workdir import Workdir
+from tests.experiments.tiny import tiny_config
+
+CALL, DATA, SAVE, GRID = 2.0, 0.5, 30.0, 100.0  # seconds
+BATCH = 16
+
+
+class Clock:
+    """Stands for `time.perf_counter`."""
+
+    def __init__(self):
+        self.now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    clock = Clock()
+    monkeypatch.setattr(time, "perf_counter", clock)
+    return clock
+
+
+class Rows:
+    """A history that keeps its rows."""
+
+    def __init__(self, **before):
+        self.before, self.rows = before, []
+
+    def append(self, step, values):
+        self.rows.append({"step": step, **values})
+
+
+def run(clock, history, *, calls=8, call=CALL, before=0, step_flops=None, **changes):
+    """The loop of training on a device that holds the host up until it is done; 4 steps a call, a save each second call."""
+    config = tiny_config(training__num_steps=4 * (before + calls), **changes)
+    with Monitor(config, 4 * before, history, None, step_flops) as monitor:
+        for number in range(before + 1, before + calls + 1):
+            with monitor.waiting_for_data():
+                clock.now += DATA
+            clock.now += call if number > before + 1 else 60.0  # the first compiles
+            monitor.watch(4 * number, 4, {"loss": np.full(4, number), "grad_norm": np.full(4, 0.5)})
+            if number % 2 == 0:
+                with monitor.saving():
+                    clock.now += SAVE
+            if number % 4 == 0:
+                with monitor.sampling():
+                    clock.now += GRID
+        monitor.catch_up()
+    return history.rows
+
+
+@pytest.mark.parametrize("log_every", [4, 8])
+def test_speed_is_of_training_alone_over_the_whole_interval(clock, log_every):
+    """A call of 4 steps of 16 images takes 2.5 s with its data, whether or not a checkpoint or grid comes with it."""
+    rows = run(clock, Rows(), training__log_every=log_every)
+    assert [row["step"] for row in rows] == list(range(log_every, 33, log_every))
+    speeds = [row["images_per_second"] for row in rows if "images_per_second" in row]
+    assert speeds == pytest.approx([4 * BATCH / (CALL + DATA)] * (7 if log_every == 4 else 4))
+    assert ("images_per_second" in rows[0]) == (log_every == 8)  # the first call, which compiles, says nothing
+
+
+def test_the_time_of_a_run_goes_where_it_went(clock):
+    rows = run(clock, Rows(), training__log_every=4)
+    assert [row["seconds"] for row in rows] == pytest.approx([(CALL + DATA) * n for n in range(8)])
+    assert [row["data_fraction"] for row in rows[1:]] == pytest.approx([DATA / (CALL + DATA)] * 7)
+    # What comes after a row is in the next one.
+    assert [row["seconds_in_checkpoints"] for row in rows] == pytest.approx([0, 0, SAVE, 0, SAVE, 0, SAVE, 0])
+    assert [row["seconds_in_samples"] for row in rows] == pytest.approx([0, 0, 0, 0, GRID, 0, 0, 0])
+    assert all(0 < row["memory_mib"] <= row["memory_peak_mib"] for row in rows)
+    assert all(set(row) - {"step", "loss", "grad_norm", "learning_rate"} <= set(MEASURED) for row in rows)
+
+
+def test_a_resumed_run_counts_its_time_on(clock):
+    rows = run(clock, Rows(seconds=70.0), before=5, calls=3, training__log_every=4)
+    assert [row["seconds"] for row in rows] == pytest.approx([70, 72.5, 75])
+    assert [row["step"] for row in rows] == [24, 28, 32]
+
+
+def test_a_result_is_there_when_it_is_there_not_when_the_host_looks(clock):
+    """The device is done at 1007; the host asks at 1050."""
+
+    class Slow:
+        done = threading.Event()
+
+        def is_ready(self):
+            return False
+
+        def block_until_ready(self):
+            self.done.wait(10)
+            return self
+
+    completions = Completions()
+    moment = completions.time_of([Slow()])
+    assert not moment.done()
+    clock.now = 1007.0
+    Slow.done.set()
+    assert moment.result(10) == 1007.0
+    clock.now = 1050.0
+    assert moment.result() == 1007.0
+    assert completions.time_of([np.zeros(1)]).result(0) == 1050.0
+    completions.close()
+
+
+def test_what_a_computation_raises_is_raised_where_its_time_is_asked():
+    class Failing:
+        def is_ready(self):
+            return False
+
+        def block_until_ready(self):
+            raise RuntimeError("out of memory")
+
+    completions = Completions()
+    with pytest.raises(RuntimeError, match="out of memory"):
+        completions.time_of([Failing()]).result(10)
+    completions.close()
+
+
+def test_mfu_is_the_models_operations_over_the_peak(clock, monkeypatch):
+    """1.6 steps a second of 600 operations each, where 3,000 could be had."""
+    monkeypatch.setattr(utilization, "peak_flops", lambda dtype: {"float32": 3000.0}[dtype])
+    counted = threading.Event()
+
+    def step_flops():
+        counted.set()
+        return 600
+
+    class Patient(Rows):
+        def append(self, step, values):  # the count comes from a thread
+            counted.wait(10)
+            super().append(step, values)
+            time.sleep(0.02)
+
+    rows = run(clock, Patient(), step_flops=step_flops, training__log_every=4)
+    assert rows[-1]["mfu"] == pytest.approx(4 / (CALL + DATA) * 600 / 3000)
+    assert "mfu" not in run(clock, Rows(), training__log_every=4)[-1]
+
+
+def test_the_peak_is_that_of_all_devices_at_once(monkeypatch):
+    """Each look at the clock is a tenth of a second after the last, so that each product of 64 x 64 takes that long."""
+    moments = iter(np.arange(0.0, 100.0, 0.1))
+    monkeypatch.setattr(utilization, "SIZES", (64,))
+    monkeypatch.setattr(time, "perf_counter", lambda: float(next(moments)))
+    assert utilization.peak_flops("bfloat16") == pytest.approx(8 * 2 * 64**3 / 0.1)
+
+
+def test_operations_are_those_of_the_whole_batch_and_of_nothing_twice():
+    config = tiny_config()
+    batches = {"image": np.zeros((4, 16, 8, 8, 1), np.uint8), "label": np.zeros((4, 16), np.int32)}
+    once = train.step_flops(config, batches)
+    config.data.batch_size, config.model.remat = 32, True
+    of_one_host = {name: x[:, :4] for name, x in batches.items()}
+    assert train.step_flops(config, of_one_host) == 2 * once
+
+
+def test_each_example_is_in_the_bin_of_its_noise_level(monkeypatch):
+    """Times whose log-SNR is known: within bins 0, 1, 1 and 4, at both ends, and just above an edge."""
+    config = tiny_config(training__loss_bins=5)
+    edges = build.loss_bin_edges(config)
+    process = build.sde(config, config.training.t_min)
+    ends = process.log_snr(jnp.array([process.t_max, process.t_min]))
+    np.testing.assert_allclose(edges, np.linspace(*ends, 6), rtol=1e-5)
+    places = np.array([0.5, 1.2, 1.7, 4.5, 0.0, 4.999, 3.001])
+    t = process.time_at_log_snr(jnp.asarray(edges[0] + places * (edges[1] - edges[0]), jnp.float32))
+    losses = jnp.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, jnp.inf])
+    monkeypatch.setattr(build, "loss", lambda config: lambda *arguments, return_times: (losses, t))
+    given, found = build.binned_loss(config)(None, None, None, None)
+    np.testing.assert_array_equal(given, losses)
+    np.testing.assert_array_equal(found[build.BINNED_LOSS].sum(0), [17, 6, 0, np.inf, 40])
+    np.testing.assert_array_equal(found[build.BIN_SHARE].sum(0), [2, 2, 0, 1, 2])
+    config.training.loss_bins = 0
+    assert build.binned_loss(config)(None, None, None, None)[1] == {}
+
+
+def test_bins_of_a_row_are_means_over_its_examples_and_empty_ones_are_left_out(tmp_path):
+    """Two steps of 16: 8 and 2 examples in bin 0 with sums 16 and 10, 8 and 0 in bin 2; and strict JSON."""
+    config = tiny_config(training__loss_bins=3, training__num_steps=8, training__log_every=2, training__writers="jsonl")
+    metrics = {
+        "loss": np.array([1.0, 2.0, np.nan]),  # the third step of the call was not made
+        "grad_norm": np.array([1.0, np.inf, np.nan]),
+        build.BINNED_LOSS: np.array([[16, 0, 4], [10, 0, 0], [np.nan] * 3]) / 16,
+        build.BIN_SHARE: np.array([[8, 0, 8], [2, 0, 0], [np.nan] * 3]) / 16,
+    }
+    workdir = Workdir(tmp_path)
+    with History(workdir, config, 0) as history, Monitor(config, 0, history, None) as monitor:
+        monitor.watch(2, 2, metrics)
+        monitor.catch_up()
+
+    def refuse(name):
+        raise AssertionError(f"{name} is no JSON")
+
+    row = json.loads(workdir.history.read_text(), parse_constant=refuse)
+    bins = {name: value for name, value in row.items() if name.startswith("loss_bin")}
+    assert bins == {"loss_bin_0": 2.6, "loss_bin_0_count": 10, "loss_bin_2": 0.5, "loss_bin_2_count": 8}
+    assert row["loss"] == 1.5 and "grad_norm" not in row
+
+
+@pytest.mark.parametrize("devices", [1, 8])
+def test_what_a_loss_says_of_examples_is_averaged_over_all_devices(devices):
+    import optax
+
+    from experiments import averaging, state
+    from experiments.parallel import AXIS, Pmap
+
+    def loss(draws, params, batch):
+        losses = batch["image"] @ params["w"]
+        return losses, {"places": jnp.stack([losses, draws.places * 1.0], 1)}
+
+    step = state.make_train_step(
+        loss, optax.sgd(0.1), ema=averaging.constant(0.9), seed=0, has_aux=True, axis_name=AXIS
+    )
+    strategy = Pmap(jax.devices()[:devices])
+    start = state.create({"w": jnp.array([3.0, -4.0])}, optax.sgd(0.1))
+    images = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
+    _, metrics = strategy.map(step, in_axes=(0, 0))(strategy.replicate(start), strategy.shard({"image": images}))
+    np.testing.assert_allclose(metrics["places"][0], [(images @ [3, -4]).mean(), 7.5], rtol=1e-5)
+    np.testing.assert_allclose(metrics["param_norm"][0], 5, rtol=1e-6)  # before the update

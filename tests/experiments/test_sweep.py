@@ -1,0 +1,190 @@
+"""Sweeps: which runs a text stands for, and that they are made in order whatever becomes of one; the children are real."""
+
+import json
+import os
+import shlex
+import signal
+import stat
+import subprocess
+import sys
+import time
+
+import pytest
+
+from configs.parts.sde import PROCESSES
+from experiments import config, sweep
+from experiments.__main__ import main
+from experiments.workdir import Workdir
+from tests.experiments.tiny import ROOT
+
+DIGITS = f"{ROOT}/configs/digits.py"
+NO_ARGUMENT = """
+from configs import base
+def get_config():
+    return base.get_config()
+"""
+
+
+def test_every_combination_in_the_order_of_the_text():
+    found = sweep.children(DIGITS, [], "optim.lr=1e-4,2e-4;training.seed=0,1,2")
+    expected = [(lr, seed) for lr in ("1e-4", "2e-4") for seed in ("0", "1", "2")]
+    assert [c.overrides for c in found] == [(("optim.lr", a), ("training.seed", b)) for a, b in expected]
+    assert [c.name for c in found] == [f"lr={a},seed={b}" for a, b in expected]
+
+
+def test_commas_in_brackets_are_the_values_own():
+    found = sweep.children(DIGITS, [], "model.channel_multipliers=(1,2),(1,2,2); model.channels=8")
+    assert [c.overrides[0][1] for c in found] == ["(1,2)", "(1,2,2)"]
+    assert [c.name for c in found] == ["channel_multipliers=1-2,channels=8", "channel_multipliers=1-2-2,channels=8"]
+
+
+def test_keys_of_one_name_keep_their_sections():
+    (child,) = sweep.children(DIGITS, [], "training.ema_decay=0.5;sampling.t_min=0.1;evaluation.t_min=0.2")
+    assert child.name == "ema_decay=0.5,sampling.t_min=0.1,evaluation.t_min=0.2"
+
+
+@pytest.mark.parametrize("process", PROCESSES)
+def test_sde_is_the_configs_own_argument(process):
+    """So what goes with a process comes along: edm's t_max, critically_damped's method."""
+    (child,) = sweep.children(f"{DIGITS}:subvp", [], f"sde={process}")
+    swept = config.load(child.spec, child.overrides)
+    assert config.differences(swept, config.load(f"{DIGITS}:{process}")) == []
+
+
+@pytest.mark.parametrize(
+    "spec, process, expected",
+    [
+        ("cifar10.py:ve,ncsnpp,deep", "vp", "vp,ncsnpp,deep"),
+        ("cifar10.py:ncsnpp,ve", "vp", "ncsnpp,vp"),
+        ("mnist.py", "ve", "ve"),
+    ],
+)
+def test_the_process_takes_the_place_of_the_one_in_the_argument(spec, process, expected):
+    (child,) = sweep.children(f"{ROOT}/configs/{spec}", [], f"sde={process}")
+    assert child.spec.partition(":")[2] == expected
+
+
+def test_short_names_are_the_sections_names(tmp_path):
+    (tmp_path / "plain.py").write_text(NO_ARGUMENT)
+    found = sweep.children(f"{tmp_path}/plain.py", [], "sde=ve;model=mlp,unet")
+    assert [c.overrides for c in found] == [(("sde.name", "ve"), ("model.name", m)) for m in ("mlp", "unet")]
+    assert [c.name for c in found] == ["sde=ve,model=mlp", "sde=ve,model=unet"]
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("optim.lrr=1", "--sweep: --config.optim.lrr=1: unknown key; did you mean 'optim.lr'?"),
+        ("lr=1e-4", "--sweep: --config.lr=1e-4: unknown key; did you mean 'optim.lr'?"),
+        ("optim.lr=1e-4,fast", "--sweep: --config.optim.lr=fast: expected a number, such as 0.002"),
+        ("sde=vpp", "--sweep: sde='vpp' is unknown: choose from"),
+        ("sde=vpp", "did you mean 'vp'?"),
+        ("optim.lr", "--sweep=optim.lr: expected KEY=VALUE,VALUE, as in"),
+        ("optim.lr=1,", "--sweep=optim.lr=1,: expected KEY=VALUE,VALUE"),
+        ("optim.lr=1;optim.lr=2", "--sweep=optim.lr=2: the key is there twice"),
+        ("optim.lr=1,2,1", "--sweep=optim.lr=1,2,1: a value is there twice"),
+        (";", "--sweep is empty"),
+        ("optim.lr=1e-3,-1", "--sweep, lr=-1: optim.lr=-1.0: must be more than 0"),
+        ("sampling.method=ddim,huen", "--sweep, method=huen: sampling.method='huen' is unknown"),
+    ],
+)
+def test_what_cannot_be_is_named_before_anything_starts(fails, tmp_path, text, message, monkeypatch):
+    monkeypatch.setattr("experiments.check.build.abstract_variables", lambda config: None)
+    monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("started"))
+    assert message in fails("train", f"--config={DIGITS}", f"--workdir={tmp_path}/sweep", f"--sweep={text}")
+    assert not (tmp_path / "sweep").exists()
+
+
+def test_a_sweep_needs_its_config_and_its_values(fails, tmp_path):
+    assert "--sweep needs --config" in fails("train", f"--workdir={tmp_path}", "--sweep=optim.lr=1")
+    assert "--sweep_print needs --sweep" in fails(
+        "train", f"--config={DIGITS}", f"--workdir={tmp_path}", "--sweep_print"
+    )
+
+
+def test_commands_are_printed_for_a_shell(tmp_path, capsys):
+    """One a line; what the shell makes of a line are the arguments, with those of the whole sweep."""
+    workdir = tmp_path / "my sweep"
+    arguments = ["--config.training.num_steps", "20", "--resume_with_changes", "--sweep=sde=vp,ve;optim.lr=3e-4"]
+    assert main(["train", f"--config={DIGITS}", "--workdir", str(workdir), *arguments, "--sweep_print"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [shlex.split(line) for line in lines] == [
+        ["python", "-m", "experiments", "train", f"--config={DIGITS}:{p}", f"--workdir={workdir}/sde={p},lr=3e-4",
+         "--config.training.num_steps", "20", "--resume_with_changes", "--config.optim.lr=3e-4"]
+        for p in ("vp", "ve")
+    ]  # fmt: skip
+    assert not workdir.exists()
+
+
+@pytest.fixture
+def launched(tmp_path, monkeypatch):
+    """Stands for Python in the children: notes the folder; lr=3 fails, lr=9 waits for SIGTERM, others end well."""
+    log, program = tmp_path / "log", tmp_path / "python"
+    program.write_text(
+        f"""#!{sys.executable} -S
+import signal, sys, time
+folder = next(a for a in sys.argv if a.startswith("--workdir=")).split("/")[-1]
+open({str(log)!r}, "a").write(folder + "\\n")
+if "lr=3" in folder:
+    sys.exit("progress\\rerror: the loss is not finite")
+if "lr=9" in folder:
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(print("saved", flush=True)))
+    print("waiting", flush=True)
+    time.sleep(60)
+"""
+    )
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    monkeypatch.setattr(sys, "executable", str(program))
+    return lambda: log.read_text().splitlines() if log.exists() else []
+
+
+def completed(folder, spec, *overrides):
+    """A folder as a complete run leaves it."""
+    workdir = Workdir(folder)
+    workdir.samples.mkdir(parents=True)
+    loaded = config.load(spec, overrides)
+    workdir.config.write_text(config.to_json(loaded))
+    workdir.report.touch()
+    workdir.metrics.write_text(json.dumps({"step": loaded.training.num_steps}))
+
+
+def test_complete_runs_are_passed_over_and_a_failing_one_holds_up_no_other(launched, tmp_path, capfd):
+    """lr=1 is complete; lr=2 is complete of another config, as its own command will say; lr=3 fails; lr=4 goes well."""
+    workdir = tmp_path / "sweep"
+    completed(workdir / "lr=1", DIGITS, ("optim.lr", "1"))
+    completed(workdir / "lr=2", DIGITS, ("optim.lr", "7"))
+    runs = sweep.children(DIGITS, [], "optim.lr=1,2,3,4")
+    assert sweep.Sweep(runs, workdir, [], []).run() == 1
+    assert launched() == ["lr=2", "lr=3", "lr=4"]
+    out, error = capfd.readouterr()
+    assert "[1 of 4] lr=1: complete already" in out and "3 of 4 runs are complete." in out
+    assert "failed: lr=3: the loss is not finite" in error
+    assert "optim.lr" in (workdir / "compare.html").read_text()
+
+
+def test_a_run_that_is_not_evaluated_yet_is_not_complete(tmp_path):
+    (child,) = sweep.children(DIGITS, [], "optim.lr=1")
+    completed(tmp_path / "lr=1", DIGITS, ("optim.lr", "1"))
+    assert sweep.is_complete(child, tmp_path, [])
+    Workdir(tmp_path / "lr=1").metrics.write_text('{"step": 12}')
+    assert not sweep.is_complete(child, tmp_path, [])
+
+
+def test_sigterm_is_handed_to_the_run_under_way_and_ends_the_sweep(launched, tmp_path, capfd):
+    import threading
+
+    def terminate():
+        deadline = time.monotonic() + 30
+        while launched() != ["lr=9"] and time.monotonic() < deadline:
+            time.sleep(0.02)
+        time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    thread = threading.Thread(target=terminate)
+    thread.start()
+    code = sweep.Sweep(sweep.children(DIGITS, [], "optim.lr=9,10"), tmp_path / "sweep", [], []).run()
+    thread.join()
+    assert launched() == ["lr=9"] and code == 0  # the run's own code
+    out, _ = capfd.readouterr()
+    assert "waiting\nsaved\nInterrupted by SIGTERM in lr=9. Run the same command to go on." in out
+    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
