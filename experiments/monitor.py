@@ -1,10 +1,10 @@
 """Watching a run while it trains: its metrics become progress, history, and an error when a loss is not finite.
 
-A row of the history has, of the steps of its last call, the means of `loss`, `grad_norm` (before clipping) and `param_norm`,
-and of each bin of noise levels `loss_bin_I` with `loss_bin_I_count`, the examples in it (bin 0 has the most noise; see
-`build.loss_bin_edges`; a bin without examples is left out); and the `learning_rate` of the next step. Of all steps since
-the row before it has what `MEASURED` names, which says how the run went and not what it does: two runs of the same config
-agree in all but these.
+A row of the history has, of the steps of its last call, the means of `loss` and `grad_norm` (before clipping), the
+`param_norm` after them, and of each bin of noise levels `loss_bin_I` with `loss_bin_I_count`, the examples in it (bin 0
+has the most noise; see `build.loss_bin_edges`; a bin without examples is left out); and the `learning_rate` of the next
+step. Of all steps since the row before it has what `MEASURED` names, which says how the run went and not what it does: two
+runs of the same config agree in all but these.
 """
 
 import contextlib

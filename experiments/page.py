@@ -21,7 +21,7 @@ th, td { padding: .3rem 1.1rem .3rem 0; text-align: right; border-bottom: 1px so
 th:first-child, td:first-child { text-align: left; } th { font-weight: 600; }
 .grids { display: flex; flex-wrap: wrap; gap: 1.25rem; } figure { margin: 0; }
 .grids figure { flex: 1 1 13rem; max-width: 28rem; } img { width: 100%; display: block; }
-.pixels img { image-rendering: pixelated; }
+.pixels img { image-rendering: pixelated; width: auto; max-width: 100%; } .grids .pixels img { width: 100%; }
 .plots { display: grid; grid-template-columns: repeat(auto-fill, minmax(22rem, 1fr)); gap: 1.4rem 1.6rem; }
 .plots .wide { grid-column: 1 / -1; }
 .facts { display: flex; flex-wrap: wrap; gap: .6rem 2.2rem; margin: 1.1rem 0 0; }

@@ -22,7 +22,10 @@ def state(step: int, shape=(5, 3)) -> TrainState:
     """A state that says which step it is of, in each of its parts."""
     value = np.float32(step) + np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
     return TrainState(
-        step=np.int32(step), params={"a": {"w": value}}, opt_state=({"mu": value + 1},), ema={"a": {"w": value + 2}}
+        step=np.int32(step),
+        params={"a": {"w": value}},
+        opt_state=({"mu": value + 1},),
+        emas=({"a": {"w": value + 2}},),
     )
 
 

@@ -227,7 +227,9 @@ def test_what_a_loss_says_of_examples_is_averaged_over_all_devices(devices):
     )
     strategy = Pmap(jax.devices()[:devices])
     start = state.create({"w": jnp.array([3.0, -4.0])}, optax.sgd(0.1))
-    images = np.random.default_rng(0).normal(size=(16, 2)).astype(np.float32)
-    _, metrics = strategy.map(step, in_axes=(0, 0))(strategy.replicate(start), strategy.shard({"image": images}))
-    np.testing.assert_allclose(metrics["places"][0], [(images @ [3, -4]).mean(), 7.5], rtol=1e-5)
-    np.testing.assert_allclose(metrics["param_norm"][0], 5, rtol=1e-6)  # before the update
+    images = np.random.default_rng(0).normal(size=(1, 16, 2)).astype(np.float32)
+    steps = strategy.map(state.make_train_steps(step, 1), in_axes=(0, 0, None))
+    new, metrics = steps(strategy.replicate(start), strategy.shard({"image": images}, axis=1), 1)
+    np.testing.assert_allclose(metrics["places"][0], [[(images @ [3, -4]).mean(), 7.5]], rtol=1e-5)
+    np.testing.assert_allclose(metrics["param_norm"][0], [np.linalg.norm(new.params["w"][0])], rtol=1e-6)
+    np.testing.assert_allclose(new.params["w"][0], [3, -4] - 0.1 * images.mean((0, 1)), rtol=1e-5)
