@@ -55,7 +55,7 @@ def test_all_averages_and_the_count_come_back(tmp_path, emas, skip):
     with Checkpoints(tmp_path, 1) as checkpoints:
         equal(checkpoints.restore(abstract(emas, skip), position()), current)
         for place in range(emas):
-            equal(checkpoints.restore_ema(abstract(1).params, place), current.emas[place])
+            equal(checkpoints.restore_ema(abstract(1).params, place=place), (7, current.emas[place]))
 
 
 def test_a_run_may_begin_to_skip_and_track_fewer_averages(tmp_path):
@@ -71,7 +71,7 @@ def test_an_average_that_a_checkpoint_has_not_is_named(tmp_path):
     with Checkpoints(tmp_path, 1) as checkpoints:
         for restore in (
             lambda: checkpoints.restore(abstract(3), position()),
-            lambda: checkpoints.restore_ema(abstract(1).params, 2),
+            lambda: checkpoints.restore_ema(abstract(1).params, place=2),
         ):
             with pytest.raises(UserError, match="has 2 of the 3 averages that training"):
                 restore()
@@ -100,7 +100,7 @@ def test_a_checkpoint_of_one_average_alone_is_still_read(tmp_path):
         manager.save(7, args=ocp.args.Composite(**items))
     with Checkpoints(tmp_path, 1) as checkpoints:
         equal(checkpoints.restore(abstract(1), position()), current)
-        equal(checkpoints.restore_ema(abstract(1).params), current.ema)
+        equal(checkpoints.restore_ema(abstract(1).params)[1], current.ema)
 
 
 def test_every_average_of_a_model_from_elsewhere_is_its_weights(tmp_path):
@@ -108,4 +108,4 @@ def test_every_average_of_a_model_from_elsewhere_is_its_weights(tmp_path):
         checkpoints.save_weights(0, variables(2.0))
     with Checkpoints(tmp_path, 1) as checkpoints:
         for place in (0, 1):
-            equal(checkpoints.restore_ema(abstract(1).params, place), variables(2.0))
+            equal(checkpoints.restore_ema(abstract(1).params, place=place)[1], variables(2.0))

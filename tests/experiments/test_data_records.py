@@ -22,7 +22,7 @@ from experiments.data import load, records
 from experiments.data.prepare import prepare
 from experiments.data.sources import Wanted, read
 from experiments.errors import RunError, UserError
-from experiments.metrics.statistics import Statistics, image_hash
+from experiments.metrics.statistics import Statistics
 from tests.experiments.tiny import ROOT
 
 N, SHARD = 100, 30  # images, and images in a shard
@@ -366,6 +366,8 @@ def test_statistics_are_of_the_images_that_training_and_evaluation_see(source, t
     for name, part in (("training", data.train), ("held_out", data.test)):
         statistics = Statistics.load(tmp_path / "out" / f"{name}_means.npz")
         images = part.gather(np.arange(len(part)))["image"]
-        statistics.check(name, Means(), image_hash(images))
+        statistics.check(name, Means())
+        statistics.check_images(name, part.fingerprint(), ())
+        statistics.check_images(name, "", [images])
         assert statistics.count == len(part)
         np.testing.assert_allclose(statistics.pool.mean, images.mean((0, 1, 2)), rtol=1e-6)

@@ -193,7 +193,8 @@ def test_bins_of_a_row_are_means_over_its_examples_and_empty_ones_are_left_out(t
     config = tiny_config(training__loss_bins=3, training__num_steps=8, training__log_every=2, training__writers="jsonl")
     metrics = {
         "loss": np.array([1.0, 2.0, np.nan]),  # the third step of the call was not made
-        "grad_norm": np.array([1.0, np.inf, np.nan]),
+        "grad_norm": np.array([1.0, 3.0, np.nan]),
+        "param_norm": np.full(3, np.inf),
         build.BINNED_LOSS: np.array([[16, 0, 4], [10, 0, 0], [np.nan] * 3]) / 16,
         build.BIN_SHARE: np.array([[8, 0, 8], [2, 0, 0], [np.nan] * 3]) / 16,
     }
@@ -208,7 +209,7 @@ def test_bins_of_a_row_are_means_over_its_examples_and_empty_ones_are_left_out(t
     row = json.loads(workdir.history.read_text(), parse_constant=refuse)
     bins = {name: value for name, value in row.items() if name.startswith("loss_bin")}
     assert bins == {"loss_bin_0": 2.6, "loss_bin_0_count": 10, "loss_bin_2": 0.5, "loss_bin_2_count": 8}
-    assert row["loss"] == 1.5 and "grad_norm" not in row
+    assert row["loss"] == 1.5 and row["grad_norm"] == 2 and "param_norm" not in row
 
 
 @pytest.mark.parametrize("devices", [1, 8])
