@@ -224,7 +224,7 @@ def test_what_a_loss_says_of_examples_is_averaged_over_all_devices(devices):
         return losses, {"places": jnp.stack([losses, draws.places * 1.0], 1)}
 
     step = state.make_train_step(
-        loss, optax.sgd(0.1), ema=averaging.constant(0.9), seed=0, has_aux=True, axis_name=AXIS
+        loss, optax.sgd(0.1), emas=[averaging.constant(0.9)], seed=0, has_aux=True, axis_name=AXIS
     )
     strategy = Pmap(jax.devices()[:devices])
     start = state.create({"w": jnp.array([3.0, -4.0])}, optax.sgd(0.1))
