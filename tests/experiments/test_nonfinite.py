@@ -1,5 +1,6 @@
 """Steps whose loss or gradient is not finite, as the command line tells of them: the run stops, or counts and goes on."""
 
+import contextlib
 import shutil
 
 import numpy as np
@@ -18,18 +19,16 @@ from tests.experiments.tiny import ROOT, flags, history, restored, tiny_config
 @pytest.fixture
 def watched(tmp_path):
     """(config changes) -> (monitor at step 40, rows of history)."""
-    opened = []
+    with contextlib.ExitStack() as opened:
 
-    def watch(**changes):
-        log = History(Workdir(tmp_path), 0)
-        checkpoints = Checkpoints(tmp_path / "checkpoints", 1)
-        monitor = Monitor(tiny_config(**changes), 40, log, checkpoints)
-        opened.extend([log, checkpoints])
-        return monitor, lambda: histories.read(tmp_path / "metrics.jsonl")
+        def watch(**changes):
+            config = tiny_config(**changes)
+            log = opened.enter_context(History(Workdir(tmp_path), config, 0))
+            checkpoints = opened.enter_context(Checkpoints(tmp_path / "checkpoints", 1))
+            monitor = opened.enter_context(Monitor(config, 40, log, checkpoints))
+            return monitor, lambda: histories.read(tmp_path / "metrics.jsonl")
 
-    yield watch
-    for one in opened:
-        one.close()
+        yield watch
 
 
 def look(monitor, step, **metrics):

@@ -144,8 +144,8 @@ def completed(folder, spec, *overrides):
     workdir.samples.mkdir(parents=True)
     loaded = config.load(spec, overrides)
     workdir.config.write_text(config.to_json(loaded))
-    workdir.report.touch()
     workdir.metrics.write_text(json.dumps({"step": loaded.training.num_steps}))
+    workdir.report.touch()
 
 
 def test_complete_runs_are_passed_over_and_a_failing_one_holds_up_no_other(launched, tmp_path, capfd):
