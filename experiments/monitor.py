@@ -48,6 +48,7 @@ class Monitor:
         checkpoints: to name the last good one when the loss is not finite.
         step_flops: gives the operations of one step of all devices, asked in a thread while the first calls run; None has no
             MFU measured.
+        read: makes numpy arrays of the metrics, waiting for them.
     """
 
     def __init__(
@@ -57,10 +58,12 @@ class Monitor:
         history: History,
         checkpoints: Checkpoints,
         step_flops: Callable[[], int] | None = None,
+        read: Callable[[dict[str, Any]], dict[str, np.ndarray]] = dict,
     ):
         self._config = config
         self._history = history
         self._checkpoints = checkpoints
+        self._read = read
         self._pending: tuple[int, int, Any, Future, float] | None = None
         self._learning_rate = build.learning_rate(config)
         self._completions = Completions()
@@ -130,7 +133,7 @@ class Monitor:
             return
         step, n, metrics, done, data_seconds = self._pending
         self._pending = None
-        values = {name: np.asarray(value)[:n] for name, value in metrics.items()}
+        values = {name: np.asarray(value)[:n] for name, value in self._read(metrics).items()}
         finite = np.isfinite(values["loss"]) & np.isfinite(values["grad_norm"])
         skipped = values.pop("skipped", None)
         bad = np.flatnonzero(~finite if skipped is None else skipped > self._config.training.max_skips)

@@ -43,8 +43,16 @@ class Pmap:
         return jax.tree.map(put, tree)
 
     def first(self, tree: Any) -> Any:
-        """The first device's copy of a replicated tree, without the leading axis."""
+        """The first device's copy of a replicated tree, without the leading axis; waits for the tree.
+
+        On CPU devices, small programs that queue up behind one that is still averaging over devices can hold it up for ever.
+        """
+        jax.block_until_ready(tree)
         return jax.tree.map(lambda x: x[0], tree)
+
+    def read(self, tree: Any) -> Any:
+        """`first` as numpy arrays: no program runs for it, so that the devices may be at work on another call."""
+        return jax.tree.map(lambda x: np.asarray(x.addressable_shards[0].data).reshape(x.shape[1:]), tree)
 
     def shard(self, tree: Any, axis: int = 0) -> Any:
         """Splits `axis` of every leaf evenly over the devices, which become the leading axis."""

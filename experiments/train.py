@@ -283,7 +283,7 @@ def _run_to_end(
     with (
         iterator,
         History(workdir, config, step) as history,
-        Monitor(config, step, history, checkpoints, count) as monitor,
+        Monitor(config, step, history, checkpoints, count, strategy.read) as monitor,
     ):
 
         def draw() -> None:
@@ -303,7 +303,7 @@ def _run_to_end(
             current, metrics = train_steps(current, batches, jnp.int32(n))
             at_once.close()
             step += n
-            monitor.watch(step, n, strategy.first(metrics))
+            monitor.watch(step, n, metrics)
             if step % training.checkpoint_every == 0 or step == training.num_steps:
                 with monitor.saving():
                     checkpoints.save(strategy.first(current), iterator)

@@ -23,6 +23,7 @@ import numpy as np
 from experiments import config, data
 from experiments.__main__ import main
 from experiments.checkpoint import Checkpoints, complete_steps
+from experiments.monitor import MEASURED
 from experiments.train import abstract_state, load_data
 from experiments.workdir import Workdir
 from tests.experiments.tiny import ROOT
@@ -162,7 +163,7 @@ def contents(workdir: Path) -> dict[str, object]:
     rows = [json.loads(line) for line in run.history.read_text().splitlines()]
     return {
         "state": [*jax.tree.leaves(jax.tree.map(np.asarray, state)), next(iterator)["image"]],
-        "rows": [{k: v for k, v in row.items() if "per_second" not in k} for row in rows],
+        "rows": [{k: v for k, v in row.items() if k not in MEASURED} for row in rows],
         "grids": {path.name: path.read_bytes() for path in sorted(run.samples.iterdir())},
         "metrics": json.loads(run.metrics.read_text()),
         "steps": complete_steps(run.checkpoints),
