@@ -18,7 +18,7 @@ import models
 import sde_lib
 from experiments import averaging, data, state
 from experiments.errors import UserError, unknown_name
-from experiments.parallel import STRATEGIES
+from experiments.parallel import STRATEGIES, Strategy
 
 PROCESSES = {
     "vp": sde_lib.VPSDE,
@@ -329,16 +329,17 @@ def optimizer(config: ConfigDict) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(optim.grad_clip), chosen) if optim.grad_clip else chosen
 
 
-def parallel(config: ConfigDict, devices: list[jax.Device] | None = None) -> Any:
-    """The mapping over devices (all local ones by default).
+def parallel(config: ConfigDict, devices: list[jax.Device] | None = None) -> Strategy:
+    """The mapping over devices, by default all there are in all processes.
 
     Raises:
         UserError: the devices do not divide the batch.
     """
     strategy = _choose("parallel.strategy", config.parallel.strategy, STRATEGIES)(devices)
-    if config.data.batch_size % strategy.num_devices:
+    count, batch = strategy.num_devices, config.data.batch_size
+    if batch % count:
+        hosts = "" if jax.process_count() == 1 else f" of {jax.process_count()} processes"
         raise UserError(
-            f"data.batch_size={config.data.batch_size} cannot be shared by {strategy.num_devices} devices: "
-            f"choose a multiple of {strategy.num_devices}"
+            f"data.batch_size={batch} cannot be shared by {count} devices{hosts}: choose a multiple of {count}"
         )
     return strategy

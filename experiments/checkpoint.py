@@ -2,6 +2,9 @@
 
 The three are separate items of one step, so that sampling reads the EMA alone. Saving is asynchronous; an interrupted
 save leaves a temporary folder that is never taken for a checkpoint and is removed at the next start.
+
+Arrays are saved whole, by whichever processes have their parts, and restored to any number of devices and processes. The
+position in the data is one for all processes: the number of batches taken, not which rows of them a process has read.
 """
 
 from pathlib import Path
@@ -54,7 +57,7 @@ class Checkpoints:
             int(state.step),
             state=ocp.args.StandardSave(state.replace(ema=None)),
             ema=ocp.args.StandardSave(state.ema),
-            data=grain.checkpoint.CheckpointSave(data_iterator),
+            data=ocp.args.JsonSave(data_iterator.get_state()),
         )
 
     def save_weights(self, step: int, variables: Any) -> None:
@@ -87,18 +90,20 @@ class Checkpoints:
         """The newest checkpoint's state; `data_iterator` is moved to its position.
 
         Args:
-            abstract: the shapes and dtypes expected (`jax.eval_shape`).
+            abstract: the shapes and dtypes expected (`jax.eval_shape`), and where to lay them (`Strategy.layout`), whatever
+                devices and processes saved them; on one device by default.
             data_iterator: as made for this config, at its start.
 
         Raises:
             UserError: the checkpoint is of another network or optimizer.
         """
-        target = _on_first_device(abstract)
+        target = _somewhere(abstract)
         restored = self._restore(
             state=ocp.args.StandardRestore(target.replace(ema=None)),
             ema=ocp.args.StandardRestore(target.ema),
-            data=grain.checkpoint.CheckpointRestore(data_iterator),
+            data=ocp.args.JsonRestore(),
         )
+        data_iterator.set_state(restored.data)
         return restored.state.replace(ema=restored.ema)
 
     def restore_ema(self, abstract: Any) -> Any:
@@ -107,7 +112,7 @@ class Checkpoints:
         Raises:
             UserError: the checkpoint is of another network.
         """
-        return self._restore(ema=ocp.args.StandardRestore(_on_first_device(abstract))).ema
+        return self._restore(ema=ocp.args.StandardRestore(_somewhere(abstract))).ema
 
     def _restore(self, **items: Any) -> Any:
         try:
@@ -132,7 +137,7 @@ class Checkpoints:
             self._manager.close()
 
 
-def _on_first_device(abstract: Any) -> Any:
-    """Where to restore to: one device, whatever devices saved it."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+def _somewhere(abstract: Any) -> Any:
+    """Where to restore to: one device of this process, for what has no sharding."""
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or first), abstract)

@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, data, metrics, pictures, report
+from experiments import build, data, distributed, metrics, pictures, report
 from experiments.runs import Run
 from experiments.sampler import Sampler
 from experiments.workdir import replace_text
@@ -88,9 +88,11 @@ def evaluate_run(run: Run, dataset: data.Dataset, strategy: Any) -> dict[str, An
         "held_out_loss": loss_per_noise_level(run, test),
         "training_loss": loss_per_noise_level(run, train),
     }
-    replace_text(run.workdir.metrics, json.dumps(measured, indent=2) + "\n")
-    pictures.save(run.workdir.strip, _strip(run, sampler), config.data.image_size)
-    report.write(run.workdir)
+    strip = _strip(run, sampler)
+    if distributed.is_first():
+        replace_text(run.workdir.metrics, json.dumps(measured, indent=2) + "\n")
+        pictures.save(run.workdir.strip, strip, config.data.image_size)
+        report.write(run.workdir)
     print(report.summary(measured))
     print(f"Samples over training: {run.workdir.samples}\nReport: {run.workdir.report}")
     return measured

@@ -26,9 +26,13 @@ class History:
     Args:
         workdir: the run's folder.
         step: rows past it, of a run that went on beyond its last checkpoint, are dropped.
+        write: whether to; of several processes one does.
     """
 
-    def __init__(self, workdir: Workdir, step: int):
+    def __init__(self, workdir: Workdir, step: int, *, write: bool = True):
+        self._write = write
+        if not write:
+            return
         rows = [row for row in read(workdir.history) if row["step"] <= step]
         replace_text(workdir.history, "".join(json.dumps(row) + "\n" for row in rows))
         self._file = workdir.history.open("a")
@@ -36,6 +40,8 @@ class History:
 
     def append(self, step: int, values: dict[str, float]) -> None:
         """Writes the values of one step."""
+        if not self._write:
+            return
         self._file.write(json.dumps({"step": step, **values}) + "\n")
         self._file.flush()
         for name, value in values.items():
@@ -43,6 +49,8 @@ class History:
 
     def close(self) -> None:
         """Flushes both files."""
+        if not self._write:
+            return
         self._file.close()
         self._events.close()
 

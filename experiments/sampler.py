@@ -13,8 +13,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import sde_lib
-from experiments import build
+from experiments import build, distributed
 from experiments.errors import RunError
+from experiments.parallel import BATCH, SAME, STATE, Strategy
 
 
 class Sampler:
@@ -26,12 +27,12 @@ class Sampler:
         max_samples: no more will be asked for at once, so that the batch need not be larger.
     """
 
-    def __init__(self, config: ConfigDict, strategy: Any, max_samples: int | None = None):
+    def __init__(self, config: ConfigDict, strategy: Strategy, max_samples: int | None = None):
         self._config = config
         self._strategy = strategy
         share = -(-(max_samples or config.sampling.batch_size) // strategy.num_devices)
         self._batch_size = strategy.num_devices * min(config.sampling.batch_size, share)
-        self._draw = strategy.map(self._draw_on_device, in_axes=(0, 0, None))
+        self._draw = strategy.map(self._draw_on_device, (BATCH, SAME, STATE), BATCH)
 
     @property
     def nfe(self) -> int | None:
@@ -49,30 +50,34 @@ class Sampler:
         denoiser = build.denoiser(self._config, variables, self._config.sampling.t_min)
         return denoiser.replace(condition=build.condition(self._config, labels))
 
-    def keys_and_labels(self, indices: np.ndarray, seed: int) -> tuple[jax.Array, jax.Array]:
-        """The key (B,) and the class (B,) of the samples with these numbers."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
+    def keys_and_labels(self, indices: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The key (B,) and the class (B,) of the samples with these numbers, from the key of the seed."""
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
         classes = max(self._config.model.num_classes, 1)
         label = self._config.sampling.label
-        return keys, jnp.asarray(indices % classes if label < 0 else np.full_like(indices, label), jnp.int32)
+        return keys, jnp.asarray(indices % classes if label < 0 else jnp.full_like(indices, label), jnp.int32)
 
-    def _draw_on_device(self, keys, labels, variables):
+    def _draw_on_device(self, indices, key_data, variables):
+        keys, labels = self.keys_and_labels(indices, jax.random.wrap_key_data(key_data))
         denoiser = self.denoiser(variables, labels)
         grid = build.times(self._config, denoiser.sde)
         return sde_lib.sample(keys, denoiser, build.method(self._config), grid, self.event_shape)
 
     def __call__(self, variables: Any, num_samples: int, seed: int, *, progress: bool = False) -> np.ndarray:
-        """Samples 0 to num_samples - 1 as uint8 (N, H, W, C); latents as float32.
+        """Samples 0 to num_samples - 1 as uint8 (N, H, W, C), latents as float32, in every process.
 
         Raises:
             RunError: a sample is not finite.
         """
         images = []
-        with tqdm(total=num_samples, unit="img", desc="sampling", disable=not progress) as bar:
+        variables = self._strategy.place(variables)
+        key_data = np.asarray(jax.random.key_data(jax.random.key(seed)))
+        shown = progress and distributed.is_first()
+        with tqdm(total=num_samples, unit="img", desc="sampling", disable=not shown) as bar:
             for start in range(0, num_samples, self._batch_size):
-                keys, labels = self.keys_and_labels(np.arange(start, start + self._batch_size), seed)
-                drawn = self._draw(self._strategy.shard(keys), self._strategy.shard(labels), variables)
-                drawn = np.asarray(self._strategy.gather(drawn))[: num_samples - start]
+                indices = np.arange(start, start + self._batch_size, dtype=np.int32)
+                mine = self._strategy.shard(indices[self._strategy.rows(self._batch_size)])
+                drawn = self._strategy.gather(self._draw(mine, key_data, variables))[: num_samples - start]
                 self._require_finite(drawn, start)
                 images.append(build.transform(self._config).inverse(drawn))
                 bar.update(len(drawn))
@@ -93,7 +98,7 @@ class Sampler:
         Each is the noisy data y = `sde.to_data_scale(x, t)`, divided by its standard deviation for data of unit variance:
         noise is as wide as data.
         """
-        keys, labels = self.keys_and_labels(np.arange(num_samples), seed)
+        keys, labels = self.keys_and_labels(jnp.arange(num_samples), jax.random.key(seed))
         denoiser = self.denoiser(variables, labels)
         sde, times = denoiser.sde, build.times(self._config, denoiser.sde)
         method = build.method(self._config)

@@ -11,18 +11,17 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, check, data, pictures, state
+from experiments import build, check, data, distributed, pictures, state
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
 from experiments.evaluate import evaluate_run
 from experiments.history import History
 from experiments.interruption import Interruption
 from experiments.monitor import Monitor
-from experiments.parallel import AXIS
+from experiments.parallel import Strategy
 from experiments.runs import load_run
 from experiments.sampler import Sampler
 from experiments.workdir import Workdir
@@ -51,8 +50,8 @@ def load_data(config: ConfigDict) -> data.Dataset:
     return dataset
 
 
-def make_step(config: ConfigDict, axis_name: str | None) -> Any:
-    """The pure training step of an experiment: (state, batch) -> (state, metrics)."""
+def make_step(config: ConfigDict, strategy: Strategy | None) -> Any:
+    """The pure training step of an experiment, (state, batch) -> (state, metrics), for a strategy to map; None is alone."""
     loss = build.loss(config)
 
     def example_losses(draws, params, batch):
@@ -65,7 +64,8 @@ def make_step(config: ConfigDict, axis_name: str | None) -> Any:
         ema=build.ema(config),
         seed=config.training.seed,
         project=build.projection(config),
-        axis_name=axis_name,
+        axis_name=strategy and strategy.axis_name,
+        mean_gradient=strategy and strategy.mean_gradient,
     )
 
 
@@ -81,9 +81,9 @@ def abstract_state(config: ConfigDict) -> state.TrainState:
     return jax.eval_shape(lambda params: state.create(params, optimizer), build.abstract_variables(config))
 
 
-def take_batches(iterator: Any, n: int, size: int) -> dict[str, np.ndarray]:
-    """The next n batches stacked along a new first axis, filled up to `size` with zeros that are not used."""
-    batches = [next(iterator) for _ in range(n)]
+def take_batches(iterator: Any, n: int, size: int, rows: slice = slice(None)) -> dict[str, np.ndarray]:
+    """The `rows` of the next n batches stacked along a new first axis, filled up to `size` with zeros that are not used."""
+    batches = [{name: value[rows] for name, value in next(iterator).items()} for _ in range(n)]
     stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
     return {k: np.concatenate([v, np.zeros((size - n, *v.shape[1:]), v.dtype)]) for k, v in stacked.items()}
 
@@ -102,7 +102,8 @@ def train(config: ConfigDict, path: Path, *, resume_with_changes: bool = False) 
     strategy = build.parallel(config)
     dataset = load_data(config)
     workdir = Workdir(path)
-    workdir.claim(config, resume_with_changes=resume_with_changes)
+    distributed.first_process_does(lambda: workdir.claim(config, resume_with_changes=resume_with_changes))
+    workdir.require_same(config)
     num_steps = config.training.num_steps
     with Interruption() as interruption:
         with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
@@ -114,8 +115,9 @@ def train(config: ConfigDict, path: Path, *, resume_with_changes: bool = False) 
             if before < num_steps:
                 step = _run_to_end(config, workdir, dataset.train, strategy, checkpoints, interruption)
         if step < num_steps:
-            print(f"Interrupted by {interruption.signal.name} at step {step}: saved. Run the same command to go on.")
-            return interruption.signal
+            number = interruption.signal or signal.SIGTERM  # another process's
+            print(f"Interrupted by {number.name} at step {step}: saved. Run the same command to go on.")
+            return number
     print(f"Training is complete (step {step}). Evaluating the EMA model:")
     evaluate_run(load_run(path), dataset, strategy)
     return None
@@ -132,7 +134,7 @@ def _run_to_end(
     config: ConfigDict,
     workdir: Workdir,
     images: data.Images,
-    strategy: Any,
+    strategy: Strategy,
     checkpoints: Checkpoints,
     interruption: Interruption,
 ) -> int:
@@ -147,29 +149,28 @@ def _run_to_end(
     elif checkpoints.holds_weights_alone():
         current = initial_state(config, checkpoints.restore_ema(build.abstract_variables(config)))
     else:
-        current = checkpoints.restore(abstract_state(config), iterator)
-    current = strategy.replicate(current)
-    train_steps = strategy.map(
-        state.make_train_steps(make_step(config, AXIS), training.steps_per_call),
-        in_axes=(0, 0, None),
-        donate_argnums=(0,),
-    )
+        current = checkpoints.restore(strategy.layout(abstract_state(config)), iterator)
+    current = strategy.place(current)
+    train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
+    rows = strategy.rows(config.data.batch_size)
     sampler = Sampler(config, strategy, GRID_SIZE)
-    with History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
-        while step < training.num_steps and not interruption:
+    with History(workdir, step, write=distributed.is_first()) as history, Monitor(config, step, history, checkpoints) as monitor:
+        while step < training.num_steps and not distributed.any_process(bool(interruption)):
             n = _steps_to_boundary(config, step)
-            batches = strategy.shard(take_batches(iterator, n, training.steps_per_call), axis=1)
-            current, metrics = train_steps(current, batches, jnp.int32(n))
+            batches = strategy.shard(take_batches(iterator, n, training.steps_per_call, rows), axis=1)
+            current, metrics = train_steps(current, batches, np.int32(n))
             step += n
-            monitor.watch(step, n, strategy.first(metrics))
+            monitor.watch(step, n, metrics)
             if step % training.checkpoint_every == 0 or step == training.num_steps:
                 monitor.catch_up()
-                checkpoints.save(strategy.first(current), iterator)
+                checkpoints.save(strategy.whole(current), iterator)
             if step % training.sample_every == 0 or step == training.num_steps:
                 monitor.catch_up()
-                grid = pictures.grid(sampler(strategy.first(current.ema), GRID_SIZE, GRID_SEED))
-                pictures.save(workdir.samples / f"step_{step:08d}.png", grid, config.data.image_size)
+                images = sampler(current.ema, GRID_SIZE, GRID_SEED)
+                if distributed.is_first():
+                    path = workdir.samples / f"step_{step:08d}.png"
+                    pictures.save(path, pictures.grid(images), config.data.image_size)
         monitor.catch_up()
-        if interruption:
-            checkpoints.save(strategy.first(current), iterator)
+        if step < training.num_steps:
+            checkpoints.save(strategy.whole(current), iterator)
     return step

@@ -12,6 +12,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
     arguments.add_workdir(parser, "config.sampling, config.evaluation and config.data.source")
     arguments.add_method(parser)
+    arguments.add_distributed(parser)
 
 
 def run(options: argparse.Namespace) -> int:

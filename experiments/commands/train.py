@@ -22,6 +22,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument(
         "--resume_with_changes", action="store_true", help="go on with the run in --workdir though the config differs"
     )
+    arguments.add_distributed(parser)
 
 
 def run(options: argparse.Namespace) -> int:

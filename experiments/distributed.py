@@ -1,0 +1,78 @@
+"""Several processes as one run: started by `jax.distributed`, they agree, and the first one speaks and writes for all.
+
+Every process runs the same program on its own devices. What is decided by one of them alone (a signal, a full disk, a
+folder that holds another experiment) is told to the others at points that all of them pass, so that none waits for
+a process that has stopped. Alone, every function here is free.
+"""
+
+import re
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from jax.experimental import multihost_utils
+
+from experiments.errors import RunError, UserError
+
+
+def start(coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+    """Joins the processes of this run; must come before JAX is used. Returns when all of them are there.
+
+    Args:
+        coordinator_address: HOST:PORT of process 0, for all. With none of the three, JAX finds them in the environment
+            of SLURM, Kubernetes, Open MPI or a TPU pod.
+        num_processes: how many there are.
+        process_id: which one this is, from 0.
+
+    Raises:
+        UserError: some are given and some not, one cannot be, or there is no cluster to be found.
+
+    Source: https://docs.jax.dev/en/latest/multi_process.html.
+    """
+    given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
+    missing = [f"--{name}" for name, value in given.items() if value is None]
+    if missing and len(missing) < len(given):
+        raise UserError(f"{' and '.join(missing)} missing: pass all of {', '.join(f'--{name}' for name in given)}, or none")
+    if not missing:
+        if not re.fullmatch(r".+:\d+", coordinator_address):
+            raise UserError(f"--coordinator_address={coordinator_address}: must be HOST:PORT, of process 0")
+        if not 0 <= process_id < num_processes:
+            raise UserError(f"--process_id={process_id}: with --num_processes={num_processes} they are 0 to {num_processes - 1}")
+    # Signals are the launcher's own business (`experiments/interruption.py`): JAX's service would swallow SIGTERM.
+    jax.config.update("jax_enable_preemption_service", False)
+    try:
+        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+    except (ValueError, RuntimeError, KeyError, OSError) as error:
+        reason = " ".join(str(error).split())
+        if missing and "coordinator_address" in reason:
+            raise UserError(
+                "--distributed: no cluster found (of SLURM's srun, Kubernetes with the package `kubernetes`, Open MPI, a TPU "
+                f"pod): pass {', '.join(f'--{name}' for name in given)}"
+            ) from error
+        raise UserError(f"--distributed: the processes of this run cannot be joined: {reason[:300]}") from error
+
+
+def is_first() -> bool:
+    """Whether this process prints and writes for all."""
+    return jax.process_index() == 0
+
+
+def any_process(flag: bool) -> bool:
+    """Whether any process says so; all must ask at the same point of the program. They wait for each other here."""
+    return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.asarray(flag)).any())
+
+
+def first_process_does(action: Callable[[], None]) -> None:
+    """Runs the action on the first process; all go on when it is done, or fail when it fails.
+
+    Raises:
+        UserError, RunError: the action's own on the first process, a short one on the others.
+    """
+    error = None
+    if is_first():
+        try:
+            action()
+        except (UserError, RunError) as caught:
+            error = caught
+    if any_process(error is not None):
+        raise error or RunError("the first process stopped with an error, which it has printed")
