@@ -15,7 +15,9 @@ from jax.experimental import multihost_utils
 from experiments.errors import RunError, UserError
 
 
-def start(coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None) -> None:
+def start(
+    coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
+) -> None:
     """Joins the processes of this run; must come before JAX is used. Returns when all of them are there.
 
     Args:
@@ -32,12 +34,16 @@ def start(coordinator_address: str | None = None, num_processes: int | None = No
     given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
     missing = [f"--{name}" for name, value in given.items() if value is None]
     if missing and len(missing) < len(given):
-        raise UserError(f"{' and '.join(missing)} missing: pass all of {', '.join(f'--{name}' for name in given)}, or none")
+        raise UserError(
+            f"{' and '.join(missing)} missing: pass all of {', '.join(f'--{name}' for name in given)}, or none"
+        )
     if not missing:
         if not re.fullmatch(r".+:\d+", coordinator_address):
             raise UserError(f"--coordinator_address={coordinator_address}: must be HOST:PORT, of process 0")
         if not 0 <= process_id < num_processes:
-            raise UserError(f"--process_id={process_id}: with --num_processes={num_processes} they are 0 to {num_processes - 1}")
+            raise UserError(
+                f"--process_id={process_id}: with --num_processes={num_processes} they are 0 to {num_processes - 1}"
+            )
     # Signals are the launcher's own business (`experiments/interruption.py`): JAX's service would swallow SIGTERM.
     jax.config.update("jax_enable_preemption_service", False)
     try:

@@ -77,7 +77,9 @@ class Strategy:
 
         def put(x):
             sharding = NamedSharding(self.mesh, self.spec(np.shape(x)))
-            if isinstance(x, jax.Array) and (not x.is_fully_addressable or x.sharding.is_equivalent_to(sharding, x.ndim)):
+            if isinstance(x, jax.Array) and (
+                not x.is_fully_addressable or x.sharding.is_equivalent_to(sharding, x.ndim)
+            ):
                 return x
             if jax.process_count() == 1:
                 return jax.device_put(x, sharding)
@@ -98,7 +100,9 @@ class Pmap(Strategy):
         """Averages over devices what (params, batch, step) -> (value, gradient) gives on each."""
         return lambda *arguments: lax.pmean(function(*arguments), AXIS)
 
-    def map(self, function: Callable, inputs: tuple[str, ...], outputs: Any, donate_argnums: tuple[int, ...] = ()) -> Callable:
+    def map(
+        self, function: Callable, inputs: tuple[str, ...], outputs: Any, donate_argnums: tuple[int, ...] = ()
+    ) -> Callable:
         """`function` on every device at once, compiled.
 
         Args:

@@ -154,7 +154,10 @@ def _run_to_end(
     train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
     rows = strategy.rows(config.data.batch_size)
     sampler = Sampler(config, strategy, GRID_SIZE)
-    with History(workdir, step, write=distributed.is_first()) as history, Monitor(config, step, history, checkpoints) as monitor:
+    with (
+        History(workdir, step, write=distributed.is_first()) as history,
+        Monitor(config, step, history, checkpoints) as monitor,
+    ):
         while step < training.num_steps and not distributed.any_process(bool(interruption)):
             n = _steps_to_boundary(config, step)
             batches = strategy.shard(take_batches(iterator, n, training.steps_per_call, rows), axis=1)

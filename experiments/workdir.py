@@ -86,9 +86,13 @@ class Workdir:
             UserError: it sees another one, or none.
         """
         if not self.config.exists():
-            raise UserError(f"--workdir={self.path}: must lie on a file system that all processes share; here it is empty")
+            raise UserError(
+                f"--workdir={self.path}: must lie on a file system that all processes share; here it is empty"
+            )
         if changed := configs.differences(self.read_config(), config):
-            raise UserError(f"--workdir={self.path}: the first process runs another config; these differ: {'; '.join(changed)}")
+            raise UserError(
+                f"--workdir={self.path}: the first process runs another config; these differ: {'; '.join(changed)}"
+            )
 
     def read_config(self) -> ConfigDict:
         """The stored config.
