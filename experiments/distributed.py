@@ -7,12 +7,15 @@ a process that has stopped. Alone, every function here is free.
 
 import re
 from collections.abc import Callable
+from typing import TypeVar
 
 import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
 from experiments.errors import RunError, UserError
+
+T = TypeVar("T")
 
 
 def start(
@@ -52,7 +55,7 @@ def start(
         reason = " ".join(str(error).split())
         if missing and "coordinator_address" in reason:
             raise UserError(
-                "--distributed: no cluster found (of SLURM's srun, Kubernetes with the package `kubernetes`, Open MPI, a TPU "
+                "--distributed: no cluster found (SLURM's srun, Kubernetes with the package `kubernetes`, Open MPI, a TPU "
                 f"pod): pass {', '.join(f'--{name}' for name in given)}"
             ) from error
         raise UserError(f"--distributed: the processes of this run cannot be joined: {reason[:300]}") from error
@@ -68,17 +71,26 @@ def any_process(flag: bool) -> bool:
     return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
-def first_process_does(action: Callable[[], None]) -> None:
+def together(action: Callable[[], T]) -> T:
+    """Runs the action on every process and returns its value; all go on when all are done, or fail when one fails.
+
+    Raises:
+        UserError, RunError: the action's own; where it went well, that another process has stopped.
+    """
+    value, error = None, None
+    try:
+        value = action()
+    except (UserError, RunError) as caught:
+        error = caught
+    if any_process(error is not None):
+        raise error or RunError("another process stopped with an error, which it has printed")
+    return value
+
+
+def first_process_does(action: Callable[[], object]) -> None:
     """Runs the action on the first process; all go on when it is done, or fail when it fails.
 
     Raises:
-        UserError, RunError: the action's own on the first process, a short one on the others.
+        UserError, RunError: the action's own on the first process; on the others, that it has stopped.
     """
-    error = None
-    if is_first():
-        try:
-            action()
-        except (UserError, RunError) as caught:
-            error = caught
-    if any_process(error is not None):
-        raise error or RunError("the first process stopped with an error, which it has printed")
+    together(lambda: action() if is_first() else None)

@@ -9,11 +9,10 @@ puts it there, `whole` gives it back as arrays of its own shapes, for checkpoint
   gathers the weights for a gradient, whose sum over devices it scatters again (Rajbhandari et al. (2020),
   https://arxiv.org/abs/1910.02054). Devices exchange as many bytes as for the average of `Pmap`.
 
-Devices are ordered by process, so that the batch of process h of n is the h-th of n equal parts of the global batch, in which
-examples keep their places whatever the strategy and the number of processes.
+Devices are ordered by process, so that the batch of process h of n is the h-th of n equal parts of the global batch, in
+which examples keep their places whatever the strategy and the number of processes.
 """
 
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -180,7 +179,7 @@ class Fsdp(Strategy):
         return jax.tree.map(lambda x: self.spec(x.shape), tree)
 
     def mean_gradient(self, function: Callable) -> Callable:
-        """Runs (params, batch, step) -> (value, gradient) on each device's examples; the mean gradient is split as params."""
+        """Averages what (params, batch, step) -> (value, gradient) gives on each device; gradients are split as params."""
 
         def scatter(g):
             axis = self._split_axis(g.shape)

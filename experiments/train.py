@@ -100,10 +100,10 @@ def train(config: ConfigDict, path: Path, *, resume_with_changes: bool = False) 
     """
     check.check(config)
     strategy = build.parallel(config)
-    dataset = load_data(config)
+    dataset = distributed.together(lambda: load_data(config))
     workdir = Workdir(path)
     distributed.first_process_does(lambda: workdir.claim(config, resume_with_changes=resume_with_changes))
-    workdir.require_same(config)
+    distributed.together(lambda: workdir.require_same(config))
     num_steps = config.training.num_steps
     with Interruption() as interruption:
         with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:

@@ -22,6 +22,12 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument(
         "--resume_with_changes", action="store_true", help="go on with the run in --workdir though the config differs"
     )
+    parser.add_argument(
+        "--interrupted_code",
+        type=int,
+        metavar="CODE",
+        help="exit code of a run that a signal has interrupted and that is saved, for schedulers that start it again",
+    )
     arguments.add_distributed(parser)
 
 
@@ -42,4 +48,6 @@ def run(options: argparse.Namespace) -> int:
         options.workdir,
         resume_with_changes=options.resume_with_changes,
     )
+    if interrupted_by is not None and options.interrupted_code is not None:
+        return options.interrupted_code
     return 0 if interrupted_by is None else 128 + interrupted_by

@@ -11,11 +11,11 @@ from experiments.parallel import Fsdp, Pmap
 from tests.experiments.tiny import tiny_config
 
 
-def compiled(function, *, groups=8, outputs=P()):
+def compiled(function, *, groups=8, outputs=None):
     """A program on 8 devices, in groups of so many, of one argument (8, 16, 3) that is split along its first axis."""
     mesh = jax.make_mesh((8 // groups, groups), ("outer", "inner"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
     split = P(("outer", "inner"))
-    mapped = jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=outputs, check_vma=False)
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=outputs or P(), check_vma=False)
     x = jax.ShapeDtypeStruct((8, 16, 3), jnp.float32, sharding=jax.sharding.NamedSharding(mesh, split))
     return jax.jit(mapped).lower(x).compile().as_text()
 

@@ -103,7 +103,12 @@ def agreement() -> dict:
     except (UserError, RunError) as error:
         refused = f"{type(error).__name__}: {error}"
     mine = jax.process_index() == 1
-    return {"any": [distributed.any_process(flag) for flag in (mine, not mine, False)], "refused": refused}
+    together = distributed.together(jax.process_index)
+    return {
+        "together": together,
+        "any": [distributed.any_process(flag) for flag in (mine, not mine, False)],
+        "refused": refused,
+    }
 
 
 def main(port: str, index: str, folder: str) -> None:
