@@ -191,13 +191,14 @@ def abstract_variables(config: ConfigDict) -> Any:
         raise UserError(f"model: {error}") from error
 
 
-def init_variables(config: ConfigDict) -> Any:
-    """The weights before training, from `training.seed`.
+def init_variables(config: ConfigDict, strategy: Strategy | None = None) -> Any:
+    """The weights before training, from `training.seed`, laid out by a strategy if there is one.
 
     The program runs once, so it is compiled without optimization: that takes a third of the time.
     """
-    init = jax.jit(_init(config), compiler_options={"xla_backend_optimization_level": "0"})
-    return init(jax.random.key(config.training.seed))
+    options = {"compiler_options": {"xla_backend_optimization_level": "0"}}
+    init, key = _init(config), jax.random.key(config.training.seed)
+    return jax.jit(init, **options)(key) if strategy is None else strategy.create(init, key, **options)
 
 
 def denoiser(config: ConfigDict, variables: Any, t_min: float) -> sde_lib.NetworkDenoiser:

@@ -71,14 +71,16 @@ class Strategy:
 
         return jax.tree.map(leaf, tree)
 
+    def _is_placed(self, x: Any) -> bool:
+        sharding = NamedSharding(self.mesh, self.spec(np.shape(x)))
+        return isinstance(x, jax.Array) and x.sharding.is_equivalent_to(sharding, x.ndim)
+
     def place(self, tree: Any) -> Any:
         """Lays out a training state or weights, which all processes have; what is laid out already stays as it is."""
 
         def put(x):
             sharding = NamedSharding(self.mesh, self.spec(np.shape(x)))
-            if isinstance(x, jax.Array) and (
-                not x.is_fully_addressable or x.sharding.is_equivalent_to(sharding, x.ndim)
-            ):
+            if self._is_placed(x):
                 return x
             if jax.process_count() == 1:
                 return jax.device_put(x, sharding)
@@ -94,6 +96,15 @@ class Pmap(Strategy):
     def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
         """On each device, whole."""
         return PartitionSpec()
+
+    def _is_placed(self, x: Any) -> bool:
+        """Results of `jax.pmap` are known to this process alone, though all have the same."""
+        everywhere = isinstance(x, jax.Array) and x.is_fully_replicated
+        return everywhere and x.sharding.device_set in (set(self.devices), set(self.local_devices))
+
+    def create(self, function: Callable, *arguments: Any, **options: Any) -> Any:
+        """Lays out the training state or the weights that a function computes, compiled with `jax.jit`'s options."""
+        return self.place(jax.jit(function, **options)(*arguments))
 
     def mean_gradient(self, function: Callable) -> Callable:
         """Averages over devices what (params, batch, step) -> (value, gradient) gives on each."""
@@ -175,6 +186,17 @@ class Fsdp(Strategy):
         divisible = [axis for axis, size in enumerate(shape) if size and size % self.num_devices == 0]
         return max(divisible, key=lambda axis: (shape[axis], axis), default=None)
 
+    def _shardings(self, tree: Any) -> Any:
+        return jax.tree.map(lambda x: x.sharding, self.layout(tree))
+
+    def create(self, function: Callable, *arguments: Any, **options: Any) -> Any:
+        """Lays out the training state or the weights that a function computes, compiled with `jax.jit`'s options.
+
+        Each device computes its share, so that none needs the memory of the whole.
+        """
+        shardings = self._shardings(jax.eval_shape(function, *arguments))
+        return jax.jit(function, out_shardings=shardings, **options)(*arguments)
+
     def _specs(self, tree: Any) -> Any:
         return jax.tree.map(lambda x: self.spec(x.shape), tree)
 
@@ -238,7 +260,7 @@ class Fsdp(Strategy):
         """(state, batches, n) -> (state, metrics) on all devices, compiled; it takes the state's memory."""
 
         def mapped(state, batches, n):
-            shardings = jax.tree.map(lambda x: x.sharding, self.layout(state))
+            shardings = self._shardings(state)
             state, metrics = train_steps(state, batches, n)
             return lax.with_sharding_constraint(state, shardings), metrics
 

@@ -69,10 +69,14 @@ def make_step(config: ConfigDict, strategy: Strategy | None) -> Any:
     )
 
 
-def initial_state(config: ConfigDict, weights: Any = None) -> state.TrainState:
-    """The state before the first step, with random weights unless some are given."""
-    weights = build.init_variables(config) if weights is None else weights
-    return state.create(jax.jit(build.projection(config))(weights), build.optimizer(config))
+def initial_state(config: ConfigDict, weights: Any = None, strategy: Strategy | None = None) -> state.TrainState:
+    """The state before the first step, with random weights unless some are given; laid out by a strategy if there is one."""
+    project, optimizer = build.projection(config), build.optimizer(config)
+    if strategy is None:
+        weights = build.init_variables(config) if weights is None else weights
+        return state.create(jax.jit(project)(weights), optimizer)
+    weights = build.init_variables(config, strategy) if weights is None else strategy.place(weights)
+    return strategy.create(lambda weights: state.create(project(weights), optimizer), weights)
 
 
 def abstract_state(config: ConfigDict) -> state.TrainState:
@@ -145,12 +149,12 @@ def _run_to_end(
     )
     step = checkpoints.latest_step() or 0
     if checkpoints.latest_step() is None:
-        current = initial_state(config)
+        current = initial_state(config, None, strategy)
     elif checkpoints.holds_weights_alone():
-        current = initial_state(config, checkpoints.restore_ema(build.abstract_variables(config)))
+        weights = checkpoints.restore_ema(strategy.layout(build.abstract_variables(config)))
+        current = initial_state(config, weights, strategy)
     else:
         current = checkpoints.restore(strategy.layout(abstract_state(config)), iterator)
-    current = strategy.place(current)
     train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
     rows = strategy.rows(config.data.batch_size)
     sampler = Sampler(config, strategy, GRID_SIZE)
