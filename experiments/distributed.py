@@ -6,6 +6,10 @@ a process that has stopped. Alone, every function here is free.
 """
 
 import re
+import socket
+import sys
+import threading
+import time
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -16,6 +20,8 @@ from jax.experimental import multihost_utils
 from experiments.errors import RunError, UserError
 
 T = TypeVar("T")
+
+WAIT = 600  # seconds for all processes to come: machines of a cluster may start minutes apart
 
 
 def start(
@@ -30,7 +36,7 @@ def start(
         process_id: which one this is, from 0.
 
     Raises:
-        UserError: some are given and some not, one cannot be, or there is no cluster to be found.
+        UserError: some are given and some not, one cannot be, process 0 does not answer, or no cluster is found.
 
     Source: https://docs.jax.dev/en/latest/multi_process.html.
     """
@@ -47,10 +53,19 @@ def start(
             raise UserError(
                 f"--process_id={process_id}: with --num_processes={num_processes} they are 0 to {num_processes - 1}"
             )
+        if process_id:
+            _await(coordinator_address)
     # Signals are the launcher's own business (`experiments/interruption.py`): JAX's service would swallow SIGTERM.
     jax.config.update("jax_enable_preemption_service", False)
+    patience = threading.Timer(30, print, ["waiting for the other processes of this run"], {"file": sys.stderr})
+    patience.daemon = True
+    patience.start()
     try:
-        jax.distributed.initialize(coordinator_address, num_processes, process_id)
+        # What is given is all there is to know: no look at the environment, which may restrict the devices.
+        method = None if missing else "deactivate"
+        jax.distributed.initialize(
+            coordinator_address, num_processes, process_id, cluster_detection_method=method, initialization_timeout=WAIT
+        )
     except (ValueError, RuntimeError, KeyError, OSError) as error:
         reason = " ".join(str(error).split())
         if missing and "coordinator_address" in reason:
@@ -59,6 +74,28 @@ def start(
                 f"pod): pass {', '.join(f'--{name}' for name in given)}"
             ) from error
         raise UserError(f"--distributed: the processes of this run cannot be joined: {reason[:300]}") from error
+    finally:
+        patience.cancel()
+
+
+def _await(address: str) -> None:
+    """Waits until process 0 answers: where it does not, JAX would end this process with a trace of C++.
+
+    Raises:
+        UserError: it has not for a long time.
+    """
+    host, _, port = address.rpartition(":")
+    deadline = time.monotonic() + WAIT
+    while True:
+        try:
+            socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+            return
+        except OSError as error:
+            if time.monotonic() > deadline:
+                raise UserError(
+                    f"--coordinator_address={address}: process 0 does not answer there after {WAIT} s ({error})"
+                ) from error
+            time.sleep(min(1, WAIT / 10))
 
 
 def is_first() -> bool:

@@ -13,6 +13,7 @@ import jax
 import numpy as np
 import pytest
 
+from experiments import distributed
 from experiments.__main__ import main
 from experiments.parallel import Fsdp, Pmap
 from tests.experiments.tiny import ROOT, flags, history
@@ -166,7 +167,7 @@ def test_two_processes_sample_and_evaluate_as_one_does(tiny_run, tmp_path):
 @pytest.mark.parametrize(
     "arguments, expected",
     [
-        (["--distributed"], "--distributed: no cluster found (of SLURM's srun, Kubernetes"),
+        (["--distributed"], "--distributed: no cluster found (SLURM's srun, Kubernetes"),
         (["--num_processes=2"], "--coordinator_address and --process_id missing: pass all of --coordinator_address, "),
         (
             ["--coordinator_address=host", "--num_processes=2", "--process_id=0"],
@@ -181,6 +182,14 @@ def test_two_processes_sample_and_evaluate_as_one_does(tiny_run, tmp_path):
 def test_processes_that_cannot_be_joined_are_told_in_one_line(fails, monkeypatch, arguments, expected):
     monkeypatch.setattr(jax._src.xla_bridge, "backends_are_initialized", lambda: False)
     assert expected in fails("evaluate", "--workdir=nowhere", *arguments)
+
+
+def test_a_coordinator_that_does_not_answer_is_told_in_one_line(fails, monkeypatch):
+    monkeypatch.setattr(distributed, "WAIT", 0.1)
+    address = f"127.0.0.1:{free_port()}"
+    arguments = (f"--coordinator_address={address}", "--num_processes=2", "--process_id=1")
+    line = fails("evaluate", "--workdir=nowhere", *arguments)
+    assert line.startswith(f"--coordinator_address={address}: process 0 does not answer there after 0.1 s")
 
 
 def test_a_batch_that_the_devices_do_not_divide_is_told_in_one_line(fails, tmp_path):
