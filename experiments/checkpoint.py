@@ -4,8 +4,12 @@ The three are separate items of one step, so that sampling reads the EMA alone. 
 save leaves a temporary folder that is never taken for a checkpoint and is removed at the next start. Once a checkpoint is
 complete its files' sums are written into it, in the background (`experiments/integrity.py`); it is restored only if they
 are right, and if they are not, the one before is.
+
+Arrays are saved whole, by whichever processes have their parts, and restored to any number of devices and processes. The
+position in the data is one for all processes: the number of batches taken, not which rows of them a process has read.
 """
 
+import json
 import logging
 import os
 import re
@@ -19,9 +23,8 @@ from typing import Any, Self
 import grain
 import jax
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
-from experiments import integrity
+from experiments import distributed, integrity
 from experiments.errors import RunError, UserError
 from experiments.state import TrainState
 
@@ -105,7 +108,7 @@ class Checkpoints:
             int(state.step),
             state=ocp.args.StandardSave(state.replace(ema=None)),
             ema=ocp.args.StandardSave(state.ema),
-            data=grain.checkpoint.CheckpointSave(data_iterator),
+            data=ocp.args.JsonSave(data_iterator.get_state()),
         )
 
     def save_weights(self, step: int, variables: Any) -> None:
@@ -119,7 +122,7 @@ class Checkpoints:
     def _save(self, step: int, **items: Any) -> None:
         try:
             self.wait()
-            if step in complete_steps(self.folder):
+            if distributed.first_tells(lambda: step in complete_steps(self.folder)):
                 return
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         except WRITE_ERRORS as error:
@@ -134,7 +137,7 @@ class Checkpoints:
         except Exception:
             return  # the main thread's own waiting raises it
         try:
-            if jax.process_index() == 0:
+            if distributed.is_first():
                 integrity.write(self.folder / str(step))
         except OSError as error:
             self._sum_error = error
@@ -158,7 +161,7 @@ class Checkpoints:
 
     def _not_written(self, error: Exception) -> RunError:
         """What to say; what was half-written is removed, to make room."""
-        for path in self.folder.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
+        for path in self.folder.glob("*.orbax-checkpoint-tmp*") if distributed.is_first() else ():
             shutil.rmtree(path, ignore_errors=True)
         number = error.errno if isinstance(error, OSError) else re.search(r"os_error_code='(\d+)'", str(error))
         if isinstance(number, re.Match):
@@ -184,16 +187,17 @@ class Checkpoints:
         Raises:
             RunError: there were some, and all are broken.
         """
-        if jax.process_index() == 0:
+
+        def check() -> None:
             for step in self._newest_first():
                 if not self._is_broken(step):
                     break
             for old in complete_steps(self.folder)[: -self._keep]:
                 shutil.rmtree(self.folder / str(old), ignore_errors=True)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("checkpoints are checked")
+
+        distributed.first_process_does(check)
         self._manager.reload()
-        self._checked = self.latest_step()
+        self._checked = distributed.first_tells(self.latest_step)
         return self._checked
 
     def _newest_first(self) -> Iterator[int]:
@@ -238,7 +242,7 @@ class Checkpoints:
         if not (self.folder / str(step)).exists():
             return  # training that goes on beside a reader has removed it
         remedy = "skipped"
-        if not self._read_only:
+        if not self._read_only and distributed.is_first():
             remedy = f"set aside as {integrity.set_aside(self.folder / str(step)).name}"
             self._manager.reload()
         older = [other for other in complete_steps(self.folder) if other < step]
@@ -252,19 +256,18 @@ class Checkpoints:
         """The newest good checkpoint's state; `data_iterator` is moved to its position. Broken ones are set aside.
 
         Args:
-            abstract: the shapes and dtypes expected (`jax.eval_shape`).
+            abstract: the shapes and dtypes expected (`jax.eval_shape`), and where to lay them (`Strategy.layout`), whatever
+                devices and processes saved them; on one device by default.
             data_iterator: as made for this config, at its start.
 
         Raises:
             UserError: the checkpoint is of another network or optimizer.
             RunError: no checkpoint is good.
         """
-        target = _on_first_device(abstract)
-        _, restored = self._restore(
-            {"state": target.replace(ema=None), "ema": target.ema},
-            data=grain.checkpoint.CheckpointRestore(data_iterator),
-        )
-        return restored.state.replace(ema=restored.ema)
+        target = _somewhere(abstract)
+        _, restored = self._restore({"state": target.replace(ema=None), "ema": target.ema}, None, "data")
+        data_iterator.set_state(restored["data"])
+        return restored["state"].replace(ema=restored["ema"])
 
     def restore_ema(self, abstract: Any, step: int | None = None) -> tuple[int, Any]:
         """The step and the EMA weights of a checkpoint (None: the newest good one), of the shapes and dtypes of `abstract`.
@@ -273,16 +276,18 @@ class Checkpoints:
             UserError: the checkpoint is of another network.
             RunError: no checkpoint is good, or that of the step asked for is not.
         """
-        step, restored = self._restore({"ema": _on_first_device(abstract)}, step)
-        return step, restored.ema
+        step, restored = self._restore({"ema": _somewhere(abstract)}, step)
+        return step, restored["ema"]
 
-    def _restore(self, trees: dict[str, Any], wanted: int | None = None, **others: Any) -> tuple[int, Any]:
-        items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()} | others
+    def _restore(self, trees: dict[str, Any], wanted: int | None = None, *data: str) -> tuple[int, dict[str, Any]]:
+        """A step and its items: the trees, and the position in the data where its item, "data", is named."""
+        items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
         for step in self._newest_first() if wanted is None else [wanted]:
-            if step != self._checked and self._is_broken(step, *items):
+            if step != self._checked and self._is_broken(step, *items, *data):
                 continue
             try:
-                return step, self._manager.restore(step, args=ocp.args.Composite(**items))
+                restored = dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
+                return step, restored | {name: _position(self.folder / str(step) / name) for name in data}
             except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
                 reason = " ".join(str(error).split())[:200]
                 if integrity.is_summed(self.folder / str(step)) or not self._fits(step, trees):
@@ -328,7 +333,15 @@ def _shapes(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
     }
 
 
-def _on_first_device(abstract: Any) -> Any:
-    """Where to restore to: one device, whatever devices saved it."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+def _position(folder: Path) -> dict[str, Any]:
+    """The position in the data: the one JSON file of the item, written by Orbax, or by grain in runs of before."""
+    for name in ("metadata", "process_0-of-1.json"):
+        if (folder / name).exists():
+            return json.loads((folder / name).read_text())
+    raise FileNotFoundError(f"{folder} has no position in the data")
+
+
+def _somewhere(abstract: Any) -> Any:
+    """Where to restore to: one device of this process, for what has no sharding."""
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or first), abstract)

@@ -26,9 +26,13 @@ class History:
     Args:
         workdir: the run's folder.
         step: rows past it, of a run that went on beyond its last checkpoint, are dropped.
+        write: whether to; of several processes one does.
     """
 
-    def __init__(self, workdir: Workdir, step: int):
+    def __init__(self, workdir: Workdir, step: int, *, write: bool = True):
+        self._write = write
+        if not write:
+            return
         rows = [row for row in read(workdir.history) if row["step"] <= step]
         replace_text(workdir.history, "".join(json.dumps(row) + "\n" for row in rows))
         self._path = workdir.history
@@ -41,6 +45,8 @@ class History:
         Raises:
             OSError: a file, which the error names, cannot be written.
         """
+        if not self._write:
+            return
         with naming(self._path):
             self._file.write(json.dumps({"step": step, **values}) + "\n")
             self._file.flush()
@@ -48,6 +54,8 @@ class History:
 
     def close(self) -> None:
         """Flushes both files."""
+        if not self._write:
+            return
         try:
             with naming(self._path):
                 self._file.close()

@@ -9,7 +9,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import build
+from experiments import build, distributed
 from experiments.checkpoint import Checkpoints
 from experiments.errors import RunError
 from experiments.history import History
@@ -33,8 +33,9 @@ class Monitor:
         self._learning_rate = build.learning_rate(config)
         interval = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log file wants few lines
         self._bar = tqdm(
-            total=config.training.num_steps, initial=step, unit="step", desc="compiling", mininterval=interval
-        )
+            total=config.training.num_steps, initial=step, unit="step", desc="compiling", mininterval=interval,
+            disable=not distributed.is_first(),
+        )  # fmt: skip
         self._since = time.perf_counter()
 
     def __enter__(self) -> Self:

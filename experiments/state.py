@@ -80,6 +80,7 @@ def make_train_step(
     seed: int,
     project: Callable[[Params], Params] = unchanged,
     axis_name: str | None = None,
+    mean_gradient: Callable[[Callable], Callable] | None = None,
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
     """Returns (state, batch) -> (state, metrics): one update on this device's share of the batch.
 
@@ -91,19 +92,25 @@ def make_train_step(
         project: where the weights must lie: what the optimizer makes of them is replaced by its projection, before it
             enters the average. EDM2's forced weight normalization is one.
         axis_name: of the devices, to average over.
+        mean_gradient: makes of (params, batch, step) -> (value, gradient) of one device's examples the mean over devices;
+            `lax.pmean` by default. See `experiments.parallel`.
 
     The metrics are the means over the global batch of `loss`, and the gradient's norm before clipping, `grad_norm`.
     """
 
-    def average(tree):
-        return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
-
-    def train_step(state, batch):
+    def of_this_device(params, batch, step):
         examples = batch["image"].shape[0]
         device, devices = (0, 1) if axis_name is None else (jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name))
-        drawn = draws(jax.random.key(seed), state.step, device * examples + jnp.arange(examples), devices * examples)
-        value, gradient = jax.value_and_grad(lambda params: loss(drawn, params, batch).mean())(state.params)
-        value, gradient = average((value, gradient))
+        drawn = draws(jax.random.key(seed), step, device * examples + jnp.arange(examples), devices * examples)
+        return jax.value_and_grad(lambda params: loss(drawn, params, batch).mean())(params)
+
+    def pmean(function):
+        return function if axis_name is None else lambda *args: jax.lax.pmean(function(*args), axis_name)
+
+    gradient_of = (mean_gradient or pmean)(of_this_device)
+
+    def train_step(state, batch):
+        value, gradient = gradient_of(state.params, batch, state.step)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = project(optax.apply_updates(state.params, updates))
         share = ema(state.step)

@@ -15,11 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, check, data, pictures, state
+from experiments import build, check, data, distributed, pictures, state
 from experiments.checkpoint import Checkpoints, complete_steps, last_good
 from experiments.errors import RunError, UserError
 from experiments.evaluate import evaluate_run
@@ -27,7 +26,7 @@ from experiments.history import History
 from experiments.interruption import Interruption
 from experiments.lock import Lock
 from experiments.monitor import Monitor
-from experiments.parallel import AXIS
+from experiments.parallel import Strategy
 from experiments.runs import load_run
 from experiments.sampler import Sampler
 from experiments.workdir import Workdir
@@ -61,8 +60,8 @@ def load_data(config: ConfigDict) -> data.Dataset:
     return dataset
 
 
-def make_step(config: ConfigDict, axis_name: str | None) -> Any:
-    """The pure training step of an experiment: (state, batch) -> (state, metrics)."""
+def make_step(config: ConfigDict, strategy: Strategy | None) -> Any:
+    """The pure training step of an experiment, (state, batch) -> (state, metrics), for a strategy to map; None is alone."""
     loss, prepare = build.loss(config), build.preparation(config)
 
     def example_losses(draws, params, batch):
@@ -75,14 +74,19 @@ def make_step(config: ConfigDict, axis_name: str | None) -> Any:
         ema=build.ema(config),
         seed=config.training.seed,
         project=build.projection(config),
-        axis_name=axis_name,
+        axis_name=strategy and strategy.axis_name,
+        mean_gradient=strategy and strategy.mean_gradient,
     )
 
 
-def initial_state(config: ConfigDict, weights: Any = None) -> state.TrainState:
-    """The state before the first step, with random weights unless some are given."""
-    weights = build.init_variables(config) if weights is None else weights
-    return state.create(jax.jit(build.projection(config))(weights), build.optimizer(config))
+def initial_state(config: ConfigDict, weights: Any = None, strategy: Strategy | None = None) -> state.TrainState:
+    """The state before the first step, with random weights unless some are given; laid out by a strategy if there is one."""
+    project, optimizer = build.projection(config), build.optimizer(config)
+    if strategy is None:
+        weights = build.init_variables(config) if weights is None else weights
+        return state.create(jax.jit(project)(weights), optimizer)
+    weights = build.init_variables(config, strategy) if weights is None else strategy.place(weights)
+    return strategy.create(lambda weights: state.create(project(weights), optimizer), weights)
 
 
 def abstract_state(config: ConfigDict) -> state.TrainState:
@@ -92,7 +96,8 @@ def abstract_state(config: ConfigDict) -> state.TrainState:
 
 
 def training_stream(config: ConfigDict, images: data.Source) -> Any:
-    """This host's iterator over the experiment's batches, from the first on; leaving `with` ends its worker processes.
+    """This host's iterator over its rows of the experiment's batches, from the first on; they are those that
+    `Strategy.shard` takes. Leaving `with` ends its worker processes.
 
     Raises:
         UserError: the hosts cannot share the batch.
@@ -133,7 +138,12 @@ def _told_of_the_data(step: int, checkpoints: Checkpoints) -> Iterator[None]:
 
 
 def train(
-    config: ConfigDict, path: Path, *, resume_with_changes: bool = False, deadline: float = 0.0
+    config: ConfigDict,
+    path: Path,
+    *,
+    resume_with_changes: bool = False,
+    deadline: float = 0.0,
+    interrupted_code: int = 0,
 ) -> signal.Signals | None:
     """Trains an experiment to its end, or goes on with it, then evaluates it and writes the report.
 
@@ -142,6 +152,7 @@ def train(
         path: of the run's folder.
         resume_with_changes: whether to go on with a run of another config.
         deadline: seconds from SIGTERM to the end of the process, saved or not; 0 is no deadline. See `Interruption`.
+        interrupted_code: exit code of the process where SIGTERM ends it at once, as nothing would be lost.
 
     Returns:
         None when the run is complete, or the signal that interrupted it (it is saved, and the same call goes on).
@@ -151,32 +162,34 @@ def train(
         RunError: the loss is not finite, the data stopped, or a file cannot be written; the last checkpoint is intact.
     """
     workdir = Workdir(path)
-    with Interruption(deadline, saved=lambda: last_good(workdir.checkpoints)) as interruption:
+    with Interruption(deadline, interrupted_code, lambda: last_good(workdir.checkpoints)) as interruption:
         with interruption.nothing_to_save(_at(workdir, "it was starting")):
             check.check(config)
             strategy = build.parallel(config)
-            dataset = load_data(config)
-        lock = Lock(workdir.lock, f"--workdir={path}") if jax.process_index() == 0 else contextlib.nullcontext()
-        with lock, _told_of_the_disk(workdir):
-            workdir.claim(config, resume_with_changes=resume_with_changes)
+            dataset = distributed.together(lambda: load_data(config))
+        with contextlib.ExitStack() as held, _told_of_the_disk(workdir):
+            distributed.first_process_does(lambda: held.enter_context(Lock(workdir.lock, f"--workdir={path}")))
+            distributed.first_process_does(lambda: workdir.claim(config, resume_with_changes=resume_with_changes))
+            distributed.together(lambda: workdir.require_same(config))
             return _go_on(config, workdir, dataset, strategy, interruption)
 
 
 def _go_on(
-    config: ConfigDict, workdir: Workdir, dataset: data.Dataset, strategy: Any, interruption: Interruption
+    config: ConfigDict, workdir: Workdir, dataset: data.Dataset, strategy: Strategy, interruption: Interruption
 ) -> signal.Signals | None:
     """What is left to do in a folder that is ours: training, evaluation, or nothing. Returns what `train` does."""
     num_steps = config.training.num_steps
     with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
         step = checkpoints.set_aside_broken() or 0
-        if step >= num_steps and workdir.is_evaluated(step):
+        if step >= num_steps and distributed.first_tells(lambda: workdir.is_evaluated(step)):
             print(f"Training is complete (step {step}); nothing to do. Report: {workdir.report}")
             return None
-        if step < num_steps or not workdir.grid(step).exists():
+        if step < num_steps or not distributed.first_tells(workdir.grid(step).exists):
             step = _run_to_end(config, workdir, dataset.train, strategy, checkpoints, interruption)
-    if interruption:
-        print(f"Interrupted by {interruption.signal.name} at step {step}: saved. Run the same command to go on.")
-        return interruption.signal
+    if distributed.any_process(bool(interruption)):
+        number = interruption.signal or signal.SIGTERM  # another process's
+        print(f"Interrupted by {number.name} at step {step}: saved. Run the same command to go on.")
+        return number
     print(f"Training is complete (step {step}). Evaluating the EMA model:")
     with interruption.nothing_to_save(_at(workdir, "it was being evaluated")):
         evaluate_run(load_run(workdir.path), dataset, strategy)
@@ -219,7 +232,7 @@ def _run_to_end(
     config: ConfigDict,
     workdir: Workdir,
     images: data.Source,
-    strategy: Any,
+    strategy: Strategy,
     checkpoints: Checkpoints,
     interruption: Interruption,
 ) -> int:
@@ -233,42 +246,46 @@ def _run_to_end(
     at_once.enter_context(interruption.nothing_to_save(_at(workdir, "it was starting")))
     iterator = training_stream(config, images)
     if checkpoints.latest_step() is None:
-        current = initial_state(config)
+        current = initial_state(config, None, strategy)
     elif checkpoints.holds_weights_alone():
-        current = initial_state(config, checkpoints.restore_ema(build.abstract_variables(config))[1])
+        weights = checkpoints.restore_ema(strategy.layout(build.abstract_variables(config)))[1]
+        current = initial_state(config, weights, strategy)
     else:
-        current = checkpoints.restore(abstract_state(config), iterator)
+        current = checkpoints.restore(strategy.layout(abstract_state(config)), iterator)
     step = int(current.step)
-    current = strategy.replicate(current)
-    train_steps = strategy.map(
-        state.make_train_steps(make_step(config, AXIS), training.steps_per_call),
-        in_axes=(0, 0, None),
-        donate_argnums=(0,),
-    )
+    train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
     sampler = Sampler(config, strategy, GRID_SIZE)
 
     def draw(current: Any, step: int) -> None:
-        grid = pictures.grid(sampler(strategy.first(current.ema), GRID_SIZE, GRID_SEED))
-        pictures.save(workdir.grid(step), grid, config.data.image_size)
+        drawn = sampler(current.ema, GRID_SIZE, GRID_SEED)
+        if distributed.is_first():
+            pictures.save(workdir.grid(step), pictures.grid(drawn), config.data.image_size)
 
-    if step and _is_drawn(config, step) and not workdir.grid(step).exists():  # killed before it was drawn
-        draw(current, step)
-    with iterator, History(workdir, step) as history, Monitor(config, step, history, checkpoints) as monitor:
-        while step < training.num_steps and not interruption:
+    def take(n: int) -> dict[str, np.ndarray]:
+        with _told_of_the_data(step, checkpoints):
+            return take_batches(iterator, n, training.steps_per_call)
+
+    if step and _is_drawn(config, step) and not distributed.first_tells(workdir.grid(step).exists):
+        draw(current, step)  # killed before it was drawn
+    with (
+        iterator,
+        History(workdir, step, write=distributed.is_first()) as history,
+        Monitor(config, step, history, checkpoints) as monitor,
+    ):
+        while step < training.num_steps and not distributed.any_process(bool(interruption)):
             n = _steps_to_boundary(config, step)
-            with _told_of_the_data(step, checkpoints):
-                batches = strategy.shard(take_batches(iterator, n, training.steps_per_call), axis=1)
-            current, metrics = train_steps(current, batches, jnp.int32(n))
+            batches = strategy.shard(distributed.together(lambda n=n: take(n)), axis=1)
+            current, metrics = train_steps(current, batches, np.int32(n))
             at_once.close()
             step += n
-            monitor.watch(step, n, strategy.first(metrics))
+            monitor.watch(step, n, metrics)
             if step % training.checkpoint_every == 0 or step == training.num_steps:
                 monitor.catch_up()
-                checkpoints.save(strategy.first(current), iterator)
+                checkpoints.save(strategy.whole(current), iterator)
             if _is_drawn(config, step):
                 monitor.catch_up()
                 draw(current, step)
         monitor.catch_up()
-        if interruption:
-            checkpoints.save(strategy.first(current), iterator)
+        if step < training.num_steps:  # interrupted
+            checkpoints.save(strategy.whole(current), iterator)
     return step

@@ -30,6 +30,14 @@ def add_arguments(parser: arguments.Parser) -> None:
         metavar="SECONDS",
         help="end at most so long after SIGTERM, saved or not; less than the scheduler waits before it kills (no deadline)",
     )
+    parser.add_argument(
+        "--interrupted_code",
+        type=int,
+        default=0,
+        metavar="CODE",
+        help="exit code after SIGTERM, when all is saved, for schedulers that start again what ends with it (0)",
+    )
+    arguments.add_distributed(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -49,5 +57,8 @@ def run(options: argparse.Namespace) -> int:
         options.workdir,
         resume_with_changes=options.resume_with_changes,
         deadline=options.deadline,
+        interrupted_code=options.interrupted_code,
     )
-    return 128 + interrupted_by if interrupted_by is signal.SIGINT else 0  # after SIGTERM all is well: it is saved
+    if interrupted_by is None:
+        return 0
+    return 128 + interrupted_by if interrupted_by is signal.SIGINT else options.interrupted_code

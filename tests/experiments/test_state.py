@@ -7,9 +7,10 @@ import optax
 import pytest
 
 from experiments import averaging, state
-from experiments.parallel import AXIS, Pmap
+from experiments.parallel import Fsdp, Pmap
 
 SEED, DECAY = 3, 0.9
+WEIGHTS = np.linspace(-0.4, 0.5, 8, dtype=np.float32)
 
 
 def loss(draws, params, batch):
@@ -20,16 +21,29 @@ def loss(draws, params, batch):
 
 
 def batches(n, size=16):
-    return {"image": np.random.default_rng(0).normal(size=(n, size, 3)).astype(np.float32)}
+    return {"image": np.random.default_rng(0).normal(size=(n, size, 8)).astype(np.float32)}
 
 
 def start():
-    return state.create({"w": jnp.array([0.3, -0.2, 0.5])}, optax.sgd(0.1))
+    return state.create({"w": jnp.array(WEIGHTS)}, optax.sgd(0.1))
 
 
-def step(axis_name=None, project=state.unchanged):
-    ema = averaging.warmup(DECAY)
-    return state.make_train_step(loss, optax.sgd(0.1), ema=ema, seed=SEED, project=project, axis_name=axis_name)
+def step(strategy=None, project=state.unchanged):
+    return state.make_train_step(
+        loss,
+        optax.sgd(0.1),
+        ema=averaging.warmup(DECAY),
+        seed=SEED,
+        project=project,
+        axis_name=strategy and strategy.axis_name,
+        mean_gradient=strategy and strategy.mean_gradient,
+    )
+
+
+def assert_every_device_has(array, expected):
+    """Its copy, or its share, whichever its place says."""
+    for shard in array.addressable_shards:
+        np.testing.assert_allclose(shard.data, expected[shard.index], rtol=1e-4)
 
 
 def to_the_sphere(params):
@@ -39,7 +53,7 @@ def to_the_sphere(params):
 
 def by_hand(n, project=lambda w: w):
     """n steps of gradient descent in numpy, with keys from (seed, step, place)."""
-    w = ema = np.array([0.3, -0.2, 0.5])
+    w = ema = WEIGHTS.astype(np.float64)
     losses = []
     for i, x in enumerate(batches(n)["image"]):
         key = jax.random.fold_in(jax.random.key(SEED), i)
@@ -64,36 +78,29 @@ def test_steps_are_gradient_descent_with_an_average_that_warms_up():
     assert current.step == 12
 
 
+@pytest.mark.parametrize("kind", [Pmap, Fsdp])
 @pytest.mark.parametrize("devices", [1, 2, 8])
-def test_a_loop_on_any_number_of_devices_is_the_same_steps(devices):
-    strategy = Pmap(jax.devices()[:devices])
-    run = strategy.map(state.make_train_steps(step(AXIS), 6), in_axes=(0, 0, None))
-    current, metrics = run(strategy.replicate(start()), strategy.shard(batches(6), axis=1), jnp.int32(4))
+def test_a_loop_on_any_number_of_devices_is_the_same_steps(kind, devices):
+    strategy = kind(jax.devices()[:devices])
+    run = strategy.map_training(state.make_train_steps(step(strategy), 6))
+    current, metrics = run(strategy.place(start()), strategy.shard(batches(6), axis=1), np.int32(4))
     w, ema, losses = by_hand(4)
-    for copy in range(devices):
-        np.testing.assert_allclose(current.params["w"][copy], w, rtol=1e-4)
-    np.testing.assert_allclose(strategy.first(current).ema["w"], ema, rtol=1e-4)
-    np.testing.assert_allclose(metrics["loss"][0][:4], losses, rtol=1e-4)
-    assert np.isnan(metrics["loss"][0][4:]).all()
+    assert_every_device_has(current.params["w"], w)
+    np.testing.assert_allclose(strategy.whole(current).ema["w"], ema, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss"][:4], losses, rtol=1e-4)
+    assert np.isnan(metrics["loss"][4:]).all()
 
 
+@pytest.mark.parametrize("strategy", [Pmap, Fsdp])
 @pytest.mark.parametrize("devices", [1, 8])
-def test_weights_are_projected_after_the_update_and_before_the_average(devices):
-    strategy = Pmap(jax.devices()[:devices])
-    run = strategy.map(state.make_train_steps(step(AXIS, to_the_sphere), 6), in_axes=(0, 0, None))
-    current, _ = run(strategy.replicate(start()), strategy.shard(batches(6), axis=1), jnp.int32(4))
+def test_weights_are_projected_after_the_update_and_before_the_average(strategy, devices):
+    """The projection is of whole weights, of which a device of `Fsdp` has a share."""
+    strategy = strategy(jax.devices()[:devices])
+    run = strategy.map_training(state.make_train_steps(step(strategy, to_the_sphere), 6))
+    current, _ = run(strategy.place(start()), strategy.shard(batches(6), axis=1), np.int32(4))
     w, ema, _ = by_hand(4, lambda w: w / np.linalg.norm(w))
-    for copy in range(devices):
-        np.testing.assert_allclose(current.params["w"][copy], w, rtol=1e-4)
-        np.testing.assert_allclose(current.ema["w"][copy], ema, rtol=1e-4)
-
-
-def test_shard_gives_device_d_its_places_in_the_global_batch():
-    strategy = Pmap(jax.devices()[:4])
-    array = np.arange(2 * 8).reshape(2, 8)
-    sharded = strategy.shard({"a": array}, axis=1)["a"]
-    np.testing.assert_array_equal(sharded[1], [[2, 3], [10, 11]])
-    np.testing.assert_array_equal(strategy.gather(strategy.shard(np.arange(8))), np.arange(8))
+    assert_every_device_has(current.params["w"], w)
+    assert_every_device_has(current.ema["w"], ema)
 
 
 def test_no_key_is_used_twice():
