@@ -265,9 +265,8 @@ class Checkpoints:
             RunError: no checkpoint is good.
         """
         target = _somewhere(abstract)
-        _, restored = self._restore({"state": target.replace(ema=None), "ema": target.ema}, None, "data")
-        data_iterator.set_state(restored["data"])
-        return restored["state"].replace(ema=restored["ema"])
+        _, restored = self._restore({"state": target.replace(ema=None), "ema": target.ema}, data=data_iterator)
+        return restored.state.replace(ema=restored.ema)
 
     def restore_ema(self, abstract: Any, step: int | None = None) -> tuple[int, Any]:
         """The step and the EMA weights of a checkpoint (None: the newest good one), of the shapes and dtypes of `abstract`.
@@ -277,17 +276,22 @@ class Checkpoints:
             RunError: no checkpoint is good, or that of the step asked for is not.
         """
         step, restored = self._restore({"ema": _somewhere(abstract)}, step)
-        return step, restored["ema"]
+        return step, restored.ema
 
-    def _restore(self, trees: dict[str, Any], wanted: int | None = None, *data: str) -> tuple[int, dict[str, Any]]:
-        """A step and its items: the trees, and the position in the data where its item, "data", is named."""
+    def _restore(
+        self, trees: dict[str, Any], wanted: int | None = None, data: grain.DatasetIterator | None = None
+    ) -> tuple[int, Any]:
+        """A step and its items, as attributes; `data` is moved to its position."""
         items = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
+        parts = (*items, "data") if data is not None else items
         for step in self._newest_first() if wanted is None else [wanted]:
-            if step != self._checked and self._is_broken(step, *items, *data):
+            if step != self._checked and self._is_broken(step, *parts):
                 continue
             try:
-                restored = dict(self._manager.restore(step, args=ocp.args.Composite(**items)).items())
-                return step, restored | {name: _position(self.folder / str(step) / name) for name in data}
+                restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+                if data is not None:
+                    data.set_state(_position(self.folder / str(step) / "data"))
+                return step, restored
             except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
                 reason = " ".join(str(error).split())[:200]
                 if integrity.is_summed(self.folder / str(step)) or not self._fits(step, trees):

@@ -15,6 +15,7 @@ import pytest
 
 from experiments import distributed
 from experiments.__main__ import main
+from experiments.evaluate import Judge
 from experiments.parallel import Fsdp, Pmap
 from tests.experiments.tiny import ROOT, flags, history
 from tests.experiments.two_processes import Toy
@@ -105,8 +106,10 @@ def test_processes_agree_and_gather(topologies):
     for index in range(2):
         assert seen[index]["agreement"]["any"] == [True, True, False]
         assert seen[index]["agreement"]["together"] == index
+        assert seen[index]["agreement"]["told"] == {"who": 0, "figures": [0.1, None]}
         for name in ("pmap", "fsdp"):
             expected = {"joined": [place + 108 for place in range(16)], "total": sum(range(16))}
+            expected["features"] = [2.0 * number for number in range(35)]
             assert seen[index]["gathered"][name] == expected
     assert seen[0]["agreement"]["refused"] == "UserError: the folder is taken"
     assert seen[1]["agreement"]["refused"] == "RunError: another process stopped with an error, which it has printed"
@@ -141,11 +144,10 @@ def test_a_signal_to_one_process_stops_both_and_another_topology_finishes(tiny_r
 
 
 @pytest.mark.thorough
-def test_two_processes_sample_and_evaluate_as_one_does(tiny_run, tmp_path):
+def test_two_processes_sample_as_one_does(tiny_run, tmp_path):
     """The first writes and speaks; samples are the same ones, to the rounding of a rare pixel."""
-    workdir, out = tmp_path / "run", tmp_path / "out"
-    shutil.copytree(tiny_run, workdir)
-    sample = ("sample", f"--workdir={workdir}", "--num_samples=21", f"--out={out}/INDEX.npz")
+    out = tmp_path / "out"
+    sample = ("sample", f"--workdir={tiny_run}", "--num_samples=21", f"--out={out}/INDEX.npz")
     (code, first, error), (other_code, second, other_error) = ended(both("experiments", *sample, *JOIN, devices=2))
     assert code == other_code == 0, error + other_error
     assert "21 samples by heun" in first and "samples by" not in second
@@ -154,14 +156,32 @@ def test_two_processes_sample_and_evaluate_as_one_does(tiny_run, tmp_path):
     two, one = (np.load(out / name, allow_pickle=False)["samples"] for name in ("0.npz", "alone.npz"))
     difference = np.abs(two.astype(int) - one.astype(int))
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
-    (workdir / "metrics.json").unlink()
-    (code, first, error), (_, second, _) = ended(
-        both("experiments", "evaluate", f"--workdir={workdir}", *JOIN, devices=2)
-    )
-    assert code == 0 and "frechet" in first.lower() and "frechet" not in second.lower(), error
-    mine, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (workdir, tiny_run))
-    assert mine["samples"] == pytest.approx(theirs["samples"], rel=0.02)
+
+
+@pytest.mark.thorough
+def test_two_processes_evaluate_as_one_does(tiny_run, tmp_path, monkeypatch):
+    """Every kept checkpoint, with bits per dimension; they go on with the samples that one process has drawn before."""
+    run, alone = (shutil.copytree(tiny_run, tmp_path / name) for name in ("run", "alone"))
+    sweep = ("--sweep-checkpoints", "--config.evaluation.likelihood_images=5")
+    assert main(["evaluate", f"--workdir={alone}", *sweep]) == 0
+    with monkeypatch.context() as patch:
+        patch.setattr(Judge, "clean_up", lambda *arguments: None)
+        assert main(["evaluate", f"--workdir={run}", "--config.evaluation.num_samples=32"]) == 0
+    (run / "metrics.json").unlink()
+    processes = both("experiments", "evaluate", f"--workdir={run}", *sweep, *JOIN, devices=2)
+    (code, first, error), (other_code, second, other_error) = ended(processes)
+    assert code == other_code == 0, error + other_error
+    assert "32 of 64 samples were drawn before: going on with the other 32" in first
+    assert "Best of 2 checkpoints" in first and not second and "sampling" not in other_error
+    mine, theirs = (json.loads((folder / "metrics.json").read_text()) for folder in (run, alone))
+    assert mine.keys() == theirs.keys() and mine["step"] == theirs["step"]
+    for checkpoint, same in zip(mine["checkpoints"], theirs["checkpoints"], strict=True):
+        assert checkpoint == pytest.approx(same, rel=0.02)
+    assert mine["memorisation"]["samples"] == pytest.approx(theirs["memorisation"]["samples"], rel=0.02)
+    assert mine["bits_per_dim"]["value"] == pytest.approx(theirs["bits_per_dim"]["value"], rel=1e-3)
     assert mine["held_out_loss"] == [pytest.approx(row, rel=1e-3) for row in theirs["held_out_loss"]]
+    names = [sorted(path.name for path in (folder / "evaluation").iterdir()) for folder in (run, alone)]
+    assert names[0] == names[1]  # of samples and likelihoods nothing is left
 
 
 @pytest.mark.parametrize(

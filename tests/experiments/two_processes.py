@@ -15,6 +15,7 @@ import optax
 from experiments import averaging, data, distributed, state
 from experiments.checkpoint import Checkpoints
 from experiments.errors import RunError, UserError
+from experiments.evaluation.features import OnAllDevices
 from experiments.parallel import AXIS, BATCH, SAME, STATE, STRATEGIES, Strategy
 from experiments.train import take_batches
 
@@ -94,6 +95,24 @@ def gathered(strategy: Strategy) -> dict:
     return {"joined": strategy.gather(shifted).tolist(), "total": int(total)}
 
 
+class Pixels:
+    """A feature network for devices, of two images on each at a time."""
+
+    name, preprocessing, sha256, batch_size = "pixels", "none", "0" * 64, 2
+
+    def __init__(self):
+        self.variables = {"scale": np.float32(2)}
+
+    def apply(self, variables, images):
+        return {"pool": variables["scale"] * images.reshape(len(images), -1).astype(np.float32)}
+
+
+def features(strategy: Strategy, count: int) -> list:
+    """The features of images 0, 1, ... whose pixels are their numbers, as every process has them."""
+    images = np.broadcast_to(np.arange(count, dtype=np.uint8)[:, None, None, None], (count, 1, 1, 1))
+    return OnAllDevices(Pixels(), strategy)(images)["pool"][:, 0].tolist()
+
+
 def agreement() -> dict:
     """What this process learns of the others."""
 
@@ -110,6 +129,7 @@ def agreement() -> dict:
         "together": together,
         "any": [distributed.any_process(flag) for flag in (mine, not mine, False)],
         "refused": refused,
+        "told": distributed.first_tells(lambda: {"who": jax.process_index(), "figures": [0.1, None]}),
     }
 
 
@@ -124,7 +144,7 @@ def main(port: str, index: str, folder: str) -> None:
         seen["losses"][topology] = toy.first_half(Path(folder) / topology)
         for saved in [*others, *sorted(Path(folder).glob("two_processes_*"))]:
             seen["resumed"][f"{topology} after {saved.name}"] = toy.second_half(saved)
-        seen["gathered"][name] = gathered(toy.strategy)
+        seen["gathered"][name] = gathered(toy.strategy) | {"features": features(toy.strategy, 35)}
     Path(folder, f"seen_by_{index}.json").write_text(json.dumps(seen))
 
 
