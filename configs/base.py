@@ -199,6 +199,7 @@ def get_config() -> ConfigDict:
     evaluation.seed = 1_000_000  # of the samples; other than what people pass to `sample`
 
     config.parallel = parallel = ConfigDict()
-    parallel.strategy = "pmap"  # one program per device, gradients averaged
+    # pmap: one program per device, gradients averaged; fsdp: each device keeps a share of parameters, optimizer and EMA
+    parallel.strategy = "pmap"
 
     return config

@@ -4,7 +4,9 @@ Errors that a user can mend are one line and exit code 2; a run that cannot go o
 """
 
 import argparse
+import contextlib
 import errno
+import io
 import os
 import signal
 import sys
@@ -86,7 +88,9 @@ def main(texts: list[str]) -> int:
         options = _parse(texts)
         _use_threaded_convolutions()
         _use_compilation_cache()
-        return COMMANDS[options.command].run(options)
+        first = arguments.join_processes(options)
+        with contextlib.nullcontext() if first else contextlib.redirect_stdout(io.StringIO()):
+            return COMMANDS[options.command].run(options)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

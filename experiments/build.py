@@ -23,7 +23,7 @@ from experiments import averaging, data, metrics, optimizers, state
 from experiments.data.augmentation import augment
 from experiments.errors import UserError, unknown_name
 from experiments.metrics import feature_networks
-from experiments.parallel import STRATEGIES
+from experiments.parallel import STRATEGIES, Strategy
 from sde_lib.randomness import fold_in
 
 PROCESSES = {
@@ -225,13 +225,14 @@ def abstract_variables(config: ConfigDict) -> Any:
         raise UserError(f"model: {error}") from error
 
 
-def init_variables(config: ConfigDict) -> Any:
-    """The weights before training, from `training.seed`.
+def init_variables(config: ConfigDict, strategy: Strategy | None = None) -> Any:
+    """The weights before training, from `training.seed`, laid out by a strategy if there is one.
 
     The program runs once, so it is compiled without optimization: that takes a third of the time.
     """
-    init = jax.jit(_init(config), compiler_options={"xla_backend_optimization_level": "0"})
-    return init(jax.random.key(config.training.seed))
+    options = {"compiler_options": {"xla_backend_optimization_level": "0"}}
+    init, key = _init(config), jax.random.key(config.training.seed)
+    return jax.jit(init, **options)(key) if strategy is None else strategy.create(init, key, **options)
 
 
 def denoiser(config: ConfigDict, variables: Any, t_min: float) -> sde_lib.NetworkDenoiser:
@@ -505,16 +506,17 @@ def skips_nonfinite(config: ConfigDict) -> bool:
     return _choose("training.on_nonfinite", config.training.on_nonfinite, NONFINITE)
 
 
-def parallel(config: ConfigDict, devices: list[jax.Device] | None = None) -> Any:
-    """The mapping over devices (all local ones by default).
+def parallel(config: ConfigDict, devices: list[jax.Device] | None = None) -> Strategy:
+    """The mapping over devices, by default all there are in all processes.
 
     Raises:
         UserError: the devices do not divide the batch.
     """
     strategy = _choose("parallel.strategy", config.parallel.strategy, STRATEGIES)(devices)
-    if config.data.batch_size % strategy.num_devices:
+    count, batch = strategy.num_devices, config.data.batch_size
+    if batch % count:
+        hosts = "" if jax.process_count() == 1 else f" of {jax.process_count()} processes"
         raise UserError(
-            f"data.batch_size={config.data.batch_size} cannot be shared by {strategy.num_devices} devices: "
-            f"choose a multiple of {strategy.num_devices}"
+            f"data.batch_size={batch} cannot be shared by {count} devices{hosts}: choose a multiple of {count}"
         )
     return strategy

@@ -5,8 +5,12 @@ on. A run that skips steps has the count of them in `counters`. Saving is asynch
 temporary folder that is never taken for a checkpoint and is removed at the next start. Once a checkpoint is complete its
 files' sums are written into it, in the background (`experiments/integrity.py`); it is restored only if they are right, and
 if they are not, the one before is.
+
+Arrays are saved whole, by whichever processes have their parts, and restored to any number of devices and processes. The
+position in the data is one for all processes: the number of batches taken, not which rows of them a process has read.
 """
 
+import json
 import logging
 import os
 import re
@@ -19,11 +23,10 @@ from typing import Any, Self
 
 import grain
 import jax
-import jax.numpy as jnp
+import numpy as np
 import orbax.checkpoint as ocp
-from jax.experimental import multihost_utils
 
-from experiments import integrity
+from experiments import distributed, integrity
 from experiments.errors import RunError, UserError
 from experiments.state import TrainState
 
@@ -107,7 +110,7 @@ class Checkpoints:
             int(state.step),
             **{name: ocp.args.StandardSave(tree) for name, tree in _trees(state).items()},
             **({} if state.skipped is None else {"counters": ocp.args.JsonSave({"skipped": int(state.skipped)})}),
-            data=grain.checkpoint.CheckpointSave(data_iterator),
+            data=ocp.args.JsonSave(data_iterator.get_state()),
         )
 
     def save_weights(self, step: int, variables: Any) -> None:
@@ -121,7 +124,7 @@ class Checkpoints:
     def _save(self, step: int, **items: Any) -> None:
         try:
             self.wait()
-            if step in complete_steps(self.folder):
+            if distributed.first_tells(lambda: step in complete_steps(self.folder)):
                 return
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
         except WRITE_ERRORS as error:
@@ -136,7 +139,7 @@ class Checkpoints:
         except Exception:
             return  # the main thread's own waiting raises it
         try:
-            if jax.process_index() == 0:
+            if distributed.is_first():
                 integrity.write(self.folder / str(step))
         except OSError as error:
             self._sum_error = error
@@ -160,7 +163,7 @@ class Checkpoints:
 
     def _not_written(self, error: Exception) -> RunError:
         """What to say; what was half-written is removed, to make room."""
-        for path in self.folder.glob("*.orbax-checkpoint-tmp*") if jax.process_index() == 0 else ():
+        for path in self.folder.glob("*.orbax-checkpoint-tmp*") if distributed.is_first() else ():
             shutil.rmtree(path, ignore_errors=True)
         number = error.errno if isinstance(error, OSError) else re.search(r"os_error_code='(\d+)'", str(error))
         if isinstance(number, re.Match):
@@ -186,16 +189,17 @@ class Checkpoints:
         Raises:
             RunError: there were some, and all are broken.
         """
-        if jax.process_index() == 0:
+
+        def check() -> None:
             for step in self._newest_first():
                 if not self._is_broken(step):
                     break
             for old in complete_steps(self.folder)[: -self._keep]:
                 shutil.rmtree(self.folder / str(old), ignore_errors=True)
-        if jax.process_count() > 1:
-            multihost_utils.sync_global_devices("checkpoints are checked")
+
+        distributed.first_process_does(check)
         self._manager.reload()
-        self._checked = self.latest_step()
+        self._checked = distributed.first_tells(self.latest_step)
         return self._checked
 
     def _newest_first(self) -> Iterator[int]:
@@ -240,7 +244,7 @@ class Checkpoints:
         if not (self.folder / str(step)).exists():
             return  # training that goes on beside a reader has removed it
         remedy = "skipped"
-        if not self._read_only:
+        if not self._read_only and distributed.is_first():
             remedy = f"set aside as {integrity.set_aside(self.folder / str(step)).name}"
             self._manager.reload()
         older = [other for other in complete_steps(self.folder) if other < step]
@@ -254,7 +258,8 @@ class Checkpoints:
         """The newest good checkpoint's state; `data_iterator` is moved to its position. Broken ones are set aside.
 
         Args:
-            abstract: the shapes and dtypes expected (`jax.eval_shape`).
+            abstract: the shapes and dtypes expected (`jax.eval_shape`), and where to lay them (`Strategy.layout`), whatever
+                devices and processes saved them; on one device by default.
             data_iterator: as made for this config, at its start.
 
         Raises:
@@ -262,16 +267,14 @@ class Checkpoints:
             RunError: no checkpoint is good.
         """
         counters = {} if abstract.skipped is None else {"counters": ocp.args.JsonRestore()}
-        _, restored = self._restore(
-            _trees(_on_first_device(abstract)), data=grain.checkpoint.CheckpointRestore(data_iterator), **counters
-        )
-        skipped = jnp.int32(restored["counters"]["skipped"] if "counters" in restored else 0)
+        _, restored = self._restore(_trees(_somewhere(abstract)), data=data_iterator, **counters)
+        skipped = restored["counters"]["skipped"] if "counters" in restored else 0
         return TrainState(
             step=restored["state"]["step"],
             params=restored["state"]["params"],
             opt_state=restored["state"]["opt_state"],
             emas=tuple(restored[_average(i)] for i in range(len(abstract.emas))),
-            skipped=None if abstract.skipped is None else skipped,
+            skipped=None if abstract.skipped is None else _number(skipped, abstract.skipped),
         )
 
     def restore_ema(self, abstract: Any, step: int | None = None, *, place: int = 0) -> tuple[int, Any]:
@@ -283,19 +286,31 @@ class Checkpoints:
             UserError: the checkpoint is of another network, or has no average at this place.
             RunError: no checkpoint is good, or that of the step asked for is not.
         """
-        step, restored = self._restore({_average(place): _on_first_device(abstract)}, step)
+        step, restored = self._restore({_average(place): _somewhere(abstract)}, step)
         return step, restored[_average(place)]
 
-    def _restore(self, trees: dict[str, Any], wanted: int | None = None, **others: Any) -> tuple[int, dict[str, Any]]:
-        """The step that is restored, and its items by name; of `others`, what to restore with, those that it has."""
+    def _restore(
+        self,
+        trees: dict[str, Any],
+        wanted: int | None = None,
+        data: grain.DatasetIterator | None = None,
+        **others: Any,
+    ) -> tuple[int, dict[str, Any]]:
+        """The step that is restored, and its items by name; `data` is moved to its position.
+
+        Of `others`, what to restore with, those are restored that it has.
+        """
+        parts = (*trees, *others, *([] if data is None else ["data"]))
         for step in self._newest_first() if wanted is None else [wanted]:
-            if step != self._checked and self._is_broken(step, *trees, *others):
+            if step != self._checked and self._is_broken(step, *parts):
                 continue
             stored = {name: self._stored_name(step, name) for name in trees}
             items = {stored[name]: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
             items |= {name: argument for name, argument in others.items() if self._has(step, name)}
             try:
                 restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+                if data is not None:
+                    data.set_state(_position(self.folder / str(step) / "data"))
             except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
                 reason = " ".join(str(error).split())[:200]
                 if integrity.is_summed(self.folder / str(step)) or not self._fits(step, trees):
@@ -375,7 +390,21 @@ def _shapes(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
     }
 
 
-def _on_first_device(abstract: Any) -> Any:
-    """Where to restore to: one device, whatever devices saved it."""
-    sharding = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
-    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=sharding), abstract)
+def _position(folder: Path) -> dict[str, Any]:
+    """The position in the data: the one JSON file of the item, written by Orbax, or by grain in runs of before."""
+    for name in ("metadata", "process_0-of-1.json"):
+        if (folder / name).exists():
+            return json.loads((folder / name).read_text())
+    raise FileNotFoundError(f"{folder} has no position in the data")
+
+
+def _number(value: int, abstract: Any) -> jax.Array:
+    """A number as an array that lies where `abstract` says."""
+    sharding = _somewhere(abstract).sharding
+    return jax.make_array_from_callback((), sharding, lambda index: np.asarray(value, abstract.dtype))
+
+
+def _somewhere(abstract: Any) -> Any:
+    """Where to restore to: one device of this process, for what has no sharding."""
+    first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
+    return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or first), abstract)

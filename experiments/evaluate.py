@@ -4,6 +4,9 @@
 
 Each figure stands beside its floor: other real images, compared with the same reference in the same way. Samples cannot be
 expected to come closer to the reference than these do. An evaluation that was stopped goes on where it was.
+
+Of several processes all draw samples and compute features and bits per dimension on their devices, and all measure the loss;
+the first alone reads and writes what is kept, compares, and tells the others.
 """
 
 import hashlib
@@ -14,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import build, data, pictures, report, runs
+from experiments import build, data, distributed, pictures, report, runs
 from experiments.checkpoint import Checkpoints
 from experiments.errors import unknown_name
 from experiments.evaluation import figures, likelihood
@@ -22,6 +25,7 @@ from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_featu
 from experiments.evaluation.losses import loss_per_noise_level
 from experiments.evaluation.reference import RealImages, real_images
 from experiments.metrics.statistics import spread
+from experiments.parallel import Strategy
 from experiments.runs import Run
 from experiments.sampler import Sampler
 from experiments.workdir import replace_text
@@ -29,7 +33,7 @@ from experiments.workdir import replace_text
 STRIP = (8, 12)  # images and times in the picture of noise becoming images
 
 
-def evaluate_run(run: Run, dataset: data.Dataset, strategy: Any) -> dict[str, Any]:
+def evaluate_run(run: Run, dataset: data.Dataset, strategy: Strategy) -> dict[str, Any]:
     """Measures the EMA model, writes `metrics.json`, the strip and the report, and prints the figures.
 
     Returns:
@@ -46,7 +50,7 @@ def evaluate_run(run: Run, dataset: data.Dataset, strategy: Any) -> dict[str, An
     return measured
 
 
-def sweep_checkpoints(run: Run, dataset: data.Dataset, strategy: Any, metric: str | None = None) -> dict[str, Any]:
+def sweep_checkpoints(run: Run, dataset: data.Dataset, strategy: Strategy, metric: str | None = None) -> dict[str, Any]:
     """Measures every kept checkpoint; `metrics.json` and the report are then of the best one, which is printed.
 
     Args:
@@ -67,7 +71,7 @@ def sweep_checkpoints(run: Run, dataset: data.Dataset, strategy: Any, metric: st
         raise unknown_name("--metric", metric, known)
     judge = Judge(run, dataset, strategy)
     with Checkpoints(run.workdir.checkpoints, run.config.training.keep_checkpoints) as checkpoints:
-        steps = checkpoints.all_steps()
+        steps = distributed.first_tells(checkpoints.all_steps)
     best, found = None, []
     for step in steps:
         candidate = runs.load_run(run.workdir.path, run.config, step=step)
@@ -99,7 +103,7 @@ class Judge:
         strategy: the mapping over devices.
     """
 
-    def __init__(self, run: Run, dataset: data.Dataset, strategy: Any):
+    def __init__(self, run: Run, dataset: data.Dataset, strategy: Strategy):
         limit = run.config.evaluation.num_samples
         self._dataset, self._strategy = dataset, strategy
         self._remembered: list[Path] = []
@@ -130,24 +134,29 @@ class Judge:
             },
             "feature_network": self._network.name,
         }
-        measured |= _compare(samples, self._real, self._network, config.evaluation.neighbours)
-        if len(self._real.train) > 1:
-            measured["memorisation"] = _memorisation(samples.pool, self._real, config.evaluation.neighbours)
+        measured |= distributed.first_tells(lambda: self._figures(samples, config.evaluation.neighbours))
         if config.evaluation.likelihood_images:
             measured["bits_per_dim"] = self._bits_per_dim(run)
         measured["held_out_loss"] = loss_per_noise_level(run, self._test)
         measured["training_loss"] = loss_per_noise_level(run, self._train)
         return measured
 
+    def _figures(self, samples: FeatureSet, neighbours: int) -> dict[str, Any]:
+        found = _compare(samples, self._real, self._network, neighbours)
+        if len(self._real.train) > 1:
+            found["memorisation"] = _memorisation(samples.pool, self._real, neighbours)
+        return found
+
     def measure_once(self, run: Run) -> dict[str, Any]:
         """As `measure`, or what it said before: it is kept until `forget`."""
         path = run.workdir.evaluation / f"measured_{self._identity(run)}.json"
         self._remembered.append(path)
-        if path.is_file():
-            return json.loads(path.read_text())
+        before = distributed.first_tells(lambda: json.loads(path.read_text()) if path.is_file() else None)
+        if before is not None:
+            return before
         measured = self.measure(run)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        replace_text(path, json.dumps(measured))
+        if distributed.is_first():
+            replace_text(path, json.dumps(measured))
         self.clean_up(run)
         return measured
 
@@ -170,6 +179,8 @@ class Judge:
 
     def clean_up(self, run: Run) -> None:
         """Removes the features of the run's samples, which were kept for the case of an interruption."""
+        if not distributed.is_first():
+            return
         journal_of_samples(run, self._network).remove()
         number = run.config.evaluation.likelihood_images
         if number:
@@ -177,7 +188,7 @@ class Judge:
 
     def forget(self) -> None:
         """Removes what `measure_once` keeps."""
-        for path in self._remembered:
+        for path in self._remembered if distributed.is_first() else ():
             path.unlink(missing_ok=True)
 
 
@@ -217,9 +228,11 @@ def _both(view: Callable, **sets: dict[str, figures.Figure]) -> dict[str, Any]:
 
 def _publish(run: Run, sampler: Sampler, measured: dict[str, Any]) -> None:
     """Writes `metrics.json`, the strip and the report, and prints the figures."""
-    replace_text(run.workdir.metrics, json.dumps(measured, indent=2) + "\n")
-    pictures.save(run.workdir.strip, _strip(run, sampler), run.config.data.image_size)
-    report.write(run.workdir)
+    strip = _strip(run, sampler)
+    if distributed.is_first():
+        replace_text(run.workdir.metrics, json.dumps(measured, indent=2) + "\n")
+        pictures.save(run.workdir.strip, strip, run.config.data.image_size)
+        report.write(run.workdir)
     print(report.summary(measured))
     print(f"Samples over training: {run.workdir.samples}\nReport: {run.workdir.report}")
 

@@ -21,13 +21,14 @@ class History:
         workdir: the run's folder.
         config: the experiment.
         step: rows past it, of a run that went on beyond its last checkpoint, are dropped.
+        write: whether to; of several processes one does.
 
     Attributes:
         before: the last row up to that step; empty if there is none.
     """
 
-    def __init__(self, workdir: Workdir, config: ConfigDict, step: int):
-        self._writers = writers.open_all(workdir, config, step)
+    def __init__(self, workdir: Workdir, config: ConfigDict, step: int, *, write: bool = True):
+        self._writers = writers.open_all(workdir, config, step) if write else []
         rows = [row for row in read(workdir.history) if row["step"] <= step]
         self.before: dict[str, float] = rows[-1] if rows else {}
 

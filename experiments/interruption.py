@@ -3,7 +3,7 @@
 The first signal is only noted. The loop asks after each call, saves, and ends. Three things bound the wait:
 
 - where nothing would be lost (`nothing_to_save`: data are loaded, programs compiled, or the run is saved and evaluated),
-  SIGTERM ends the process at once, with its line and exit code 0, and Ctrl-C raises KeyboardInterrupt;
+  SIGTERM ends the process at once, with its line and exit code (0), and Ctrl-C raises KeyboardInterrupt;
 - with a deadline, the process ends that many seconds after SIGTERM whatever it does, with a line that says what is saved
   and exit code 1. A save that is not complete then is removed at the next start: what is there is complete;
 - a second signal acts as it usual does.
@@ -28,6 +28,7 @@ class Interruption:
 
     Args:
         deadline: seconds from SIGTERM to the end of the process; 0 is no deadline.
+        code: of the exit on SIGTERM where nothing would be lost.
         saved: says what of the run is saved, in a sentence without its end; asked when the deadline has passed.
 
     Attributes:
@@ -36,9 +37,10 @@ class Interruption:
 
     SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
-    def __init__(self, deadline: float = 0.0, saved: Callable[[], str] = lambda: "What was saved stays"):
+    def __init__(self, deadline: float = 0.0, code: int = 0, saved: Callable[[], str] = lambda: "What was saved stays"):
         self.signal: signal.Signals | None = None
         self._deadline = deadline
+        self._code = code
         self._saved = saved
         self._idle: str | None = None  # why nothing would be lost now
         self._lock = threading.Lock()  # of `_idle`: the thread must not end the process after it has begun to matter
@@ -101,7 +103,7 @@ class Interruption:
         with self._lock:
             if self._idle is not None:
                 print(f"\nInterrupted by SIGTERM {self._idle}. Run the same command to go on.", flush=True)
-                os._exit(0)
+                os._exit(self._code)
 
     def _watch(self) -> None:
         """The thread: ends the process on SIGTERM where nothing would be lost, or at the deadline."""

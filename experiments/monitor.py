@@ -19,7 +19,7 @@ import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
-from experiments import build, utilization
+from experiments import build, distributed, utilization
 from experiments.checkpoint import Checkpoints
 from experiments.errors import RunError
 from experiments.history import History
@@ -48,7 +48,6 @@ class Monitor:
         checkpoints: to name the last good one when the loss is not finite.
         step_flops: gives the operations of one step of all devices, asked in a thread while the first calls run; None has no
             MFU measured.
-        read: makes numpy arrays of the metrics, waiting for them.
     """
 
     def __init__(
@@ -58,12 +57,10 @@ class Monitor:
         history: History,
         checkpoints: Checkpoints,
         step_flops: Callable[[], int] | None = None,
-        read: Callable[[dict[str, Any]], dict[str, np.ndarray]] = dict,
     ):
         self._config = config
         self._history = history
         self._checkpoints = checkpoints
-        self._read = read
         self._pending: tuple[int, int, Any, Future, float] | None = None
         self._learning_rate = build.learning_rate(config)
         self._completions = Completions()
@@ -72,8 +69,9 @@ class Monitor:
         self._peak = utilization.peak_flops(build.compute_dtype(config)) if step_flops else None
         interval = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log file wants few lines
         self._bar = tqdm(
-            total=config.training.num_steps, initial=step, unit="step", desc="compiling", mininterval=interval
-        )
+            total=config.training.num_steps, initial=step, unit="step", desc="compiling", mininterval=interval,
+            disable=not distributed.is_first(),
+        )  # fmt: skip
 
     def __enter__(self) -> Self:
         return self
@@ -133,7 +131,7 @@ class Monitor:
             return
         step, n, metrics, done, data_seconds = self._pending
         self._pending = None
-        values = {name: np.asarray(value)[:n] for name, value in self._read(metrics).items()}
+        values = {name: np.asarray(value)[:n] for name, value in metrics.items()}
         finite = np.isfinite(values["loss"]) & np.isfinite(values["grad_norm"])
         skipped = values.pop("skipped", None)
         bad = np.flatnonzero(~finite if skipped is None else skipped > self._config.training.max_skips)

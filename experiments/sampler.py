@@ -14,8 +14,9 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import sde_lib
-from experiments import build
+from experiments import build, distributed
 from experiments.errors import RunError
+from experiments.parallel import BATCH, SAME, STATE, Strategy
 
 
 class Sampler:
@@ -27,12 +28,12 @@ class Sampler:
         max_samples: no more will be asked for at once, so that the batch need not be larger.
     """
 
-    def __init__(self, config: ConfigDict, strategy: Any, max_samples: int | None = None):
+    def __init__(self, config: ConfigDict, strategy: Strategy, max_samples: int | None = None):
         self._config = config
         self._strategy = strategy
         share = -(-(max_samples or config.sampling.batch_size) // strategy.num_devices)
         self._batch_size = strategy.num_devices * min(config.sampling.batch_size, share)
-        self._draw = strategy.map(self._draw_on_device, in_axes=(0, 0, None))
+        self._draw = strategy.map(self._draw_on_device, (BATCH, SAME, STATE), BATCH)
 
     @property
     def nfe(self) -> int | None:
@@ -50,20 +51,21 @@ class Sampler:
         denoiser = build.denoiser(self._config, variables, self._config.sampling.t_min)
         return denoiser.replace(condition=build.condition(self._config, labels))
 
-    def keys_and_labels(self, indices: np.ndarray, seed: int) -> tuple[jax.Array, jax.Array]:
-        """The key (B,) and the class (B,) of the samples with these numbers."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
+    def keys_and_labels(self, indices: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """The key (B,) and the class (B,) of the samples with these numbers, from the key of the seed."""
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
         classes = max(self._config.model.num_classes, 1)
         label = self._config.sampling.label
-        return keys, jnp.asarray(indices % classes if label < 0 else np.full_like(indices, label), jnp.int32)
+        return keys, jnp.asarray(indices % classes if label < 0 else jnp.full_like(indices, label), jnp.int32)
 
-    def _draw_on_device(self, keys, labels, variables):
+    def _draw_on_device(self, indices, key_data, variables):
+        keys, labels = self.keys_and_labels(indices, jax.random.wrap_key_data(key_data))
         denoiser = self.denoiser(variables, labels)
         grid = build.times(self._config, denoiser.sde)
         return sde_lib.sample(keys, denoiser, build.method(self._config), grid, self.event_shape)
 
     def __call__(self, variables: Any, num_samples: int, seed: int, *, progress: bool = False) -> np.ndarray:
-        """Samples 0 to num_samples - 1 as uint8 (N, H, W, C); latents as float32.
+        """Samples 0 to num_samples - 1 as uint8 (N, H, W, C), latents as float32, in every process.
 
         Raises:
             RunError: a sample is not finite.
@@ -74,20 +76,22 @@ class Sampler:
     def blocks(
         self, variables: Any, indices: np.ndarray, seed: int, *, progress: bool = False
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Draws the samples with these numbers call by call: (their numbers, the images of one call).
+        """Draws the samples with these numbers call by call: (their numbers, the images of one call), in every process.
 
         The devices draw the next call while the caller works on this one.
 
         Raises:
             RunError: a sample is not finite.
         """
-        pending = None
-        with tqdm(total=len(indices), unit="img", desc="sampling", disable=not progress) as bar:
+        pending, variables = None, self._strategy.place(variables)
+        key_data = np.asarray(jax.random.key_data(jax.random.key(seed)))
+        mine = self._strategy.rows(self._batch_size)
+        shown = progress and distributed.is_first()
+        with tqdm(total=len(indices), unit="img", desc="sampling", disable=not shown) as bar:
             for start in range(0, len(indices), self._batch_size):
                 asked = indices[start : start + self._batch_size]
-                filled = np.resize(asked, self._batch_size)
-                keys, labels = self.keys_and_labels(filled, seed)
-                drawing = self._draw(self._strategy.shard(keys), self._strategy.shard(labels), variables)
+                filled = np.resize(asked, self._batch_size).astype(np.int32)
+                drawing = self._draw(self._strategy.shard(filled[mine]), key_data, variables)
                 if pending is not None:
                     yield self._finish(*pending, bar)
                 pending = asked, drawing
@@ -95,7 +99,7 @@ class Sampler:
                 yield self._finish(*pending, bar)
 
     def _finish(self, indices: np.ndarray, drawing: Any, bar: tqdm) -> tuple[np.ndarray, np.ndarray]:
-        drawn = np.asarray(self._strategy.gather(drawing))[: len(indices)]
+        drawn = self._strategy.gather(drawing)[: len(indices)]
         self._require_finite(drawn, indices)
         bar.update(len(drawn))
         return indices, build.transform(self._config).inverse(drawn)
@@ -115,7 +119,7 @@ class Sampler:
         Each is the noisy data y = `sde.to_data_scale(x, t)`, divided by its standard deviation for data of unit variance:
         noise is as wide as data.
         """
-        keys, labels = self.keys_and_labels(np.arange(num_samples), seed)
+        keys, labels = self.keys_and_labels(jnp.arange(num_samples), jax.random.key(seed))
         denoiser = self.denoiser(variables, labels)
         sde, times = denoiser.sde, build.times(self._config, denoiser.sde)
         method = build.method(self._config)

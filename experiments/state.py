@@ -100,6 +100,7 @@ def make_train_step(
     accumulate: int = 1,
     has_aux: bool = False,
     axis_name: str | None = None,
+    mean_gradient: Callable[[Callable], Callable] | None = None,
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
     """Returns (state, batch) -> (state, metrics): one update on this device's share of the batch.
 
@@ -115,6 +116,8 @@ def make_train_step(
             mean. Memory is that of one part and one more gradient; the numbers are those of the whole, to rounding.
         has_aux: `loss` also gives a dict of what else is to be known of the examples, arrays (B, ...) by name.
         axis_name: of the devices, to average over.
+        mean_gradient: makes of (params, batch, step) -> (value, gradient) of one device's examples the mean over devices;
+            `lax.pmean` by default. See `experiments.parallel`.
 
     Where the state counts `skipped` steps, one whose loss or gradient is not finite changes nothing but `step` and that
     count; loss and gradient are those of the whole global batch, so that all devices decide alike.
@@ -123,24 +126,29 @@ def make_train_step(
     clipping, `grad_norm`; and where the state counts them, the steps `skipped` so far.
     """
 
-    def average(tree):
-        return tree if axis_name is None else jax.lax.pmean(tree, axis_name)
-
-    def train_step(state, batch):
+    def of_this_device(params, batch, step):
         examples = batch["image"].shape[0]
         device, devices = (0, 1) if axis_name is None else (jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name))
 
         def gradient_of(places, batch):
-            drawn = draws(jax.random.key(seed), state.step, places, devices * examples)
+            drawn = draws(jax.random.key(seed), step, places, devices * examples)
 
             def mean_loss(params):
                 losses, aux = loss(drawn, params, batch) if has_aux else (loss(drawn, params, batch), {})
                 return losses.mean(), jax.tree.map(lambda x: x.mean(0), aux)
 
-            return jax.value_and_grad(mean_loss, has_aux=True)(state.params)
+            return jax.value_and_grad(mean_loss, has_aux=True)(params)
 
         places = device * examples + jnp.arange(examples)
-        (value, aux), gradient = average(mean_over_parts(gradient_of, accumulate)(places, batch))
+        return mean_over_parts(gradient_of, accumulate)(places, batch)
+
+    def pmean(function):
+        return function if axis_name is None else lambda *args: jax.lax.pmean(function(*args), axis_name)
+
+    gradient_of = (mean_gradient or pmean)(of_this_device)
+
+    def train_step(state, batch):
+        (value, aux), gradient = gradient_of(state.params, batch, state.step)
         grad_norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)

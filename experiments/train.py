@@ -16,11 +16,10 @@ from pathlib import Path
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, check, data, pictures, posthoc, report, state
+from experiments import build, check, data, distributed, pictures, posthoc, report, state
 from experiments.benchmarks.flops import flops
 from experiments.checkpoint import Checkpoints, complete_steps, last_good
 from experiments.errors import RunError, UserError
@@ -29,7 +28,7 @@ from experiments.history import History
 from experiments.interruption import Interruption
 from experiments.lock import Lock
 from experiments.monitor import Monitor
-from experiments.parallel import AXIS
+from experiments.parallel import Strategy
 from experiments.runs import load_run
 from experiments.sampler import Sampler
 from experiments.workdir import Workdir
@@ -63,8 +62,8 @@ def load_data(config: ConfigDict) -> data.Dataset:
     return dataset
 
 
-def make_step(config: ConfigDict, axis_name: str | None) -> Any:
-    """The pure training step of an experiment: (state, batch) -> (state, metrics)."""
+def make_step(config: ConfigDict, strategy: Strategy | None) -> Any:
+    """The pure training step of an experiment, (state, batch) -> (state, metrics), for a strategy to map; None is alone."""
     loss, prepare = build.binned_loss(config), build.preparation(config)
 
     def example_losses(draws, params, batch):
@@ -79,7 +78,8 @@ def make_step(config: ConfigDict, axis_name: str | None) -> Any:
         project=build.projection(config),
         accumulate=config.optim.accumulate,
         has_aux=True,
-        axis_name=axis_name,
+        axis_name=strategy and strategy.axis_name,
+        mean_gradient=strategy and strategy.mean_gradient,
     )
 
 
@@ -101,10 +101,14 @@ def step_flops(config: ConfigDict, batches: dict[str, np.ndarray]) -> int:
     return flops(make_step(once, None), abstract_state(config), shapes)
 
 
-def initial_state(config: ConfigDict, weights: Any = None) -> state.TrainState:
-    """The state before the first step, with random weights unless some are given."""
-    weights = build.init_variables(config) if weights is None else weights
-    return _create(config, jax.jit(build.projection(config))(weights))
+def initial_state(config: ConfigDict, weights: Any = None, strategy: Strategy | None = None) -> state.TrainState:
+    """The state before the first step, with random weights unless some are given; laid out by a strategy if there is one."""
+    project = build.projection(config)
+    if strategy is None:
+        weights = build.init_variables(config) if weights is None else weights
+        return _create(config, jax.jit(project)(weights))
+    weights = build.init_variables(config, strategy) if weights is None else strategy.place(weights)
+    return strategy.create(lambda weights: _create(config, project(weights)), weights)
 
 
 def _create(config: ConfigDict, params: Any) -> state.TrainState:
@@ -122,7 +126,8 @@ def abstract_state(config: ConfigDict) -> state.TrainState:
 
 
 def training_stream(config: ConfigDict, images: data.Source) -> Any:
-    """This host's iterator over the experiment's batches, from the first on; leaving `with` ends its worker processes.
+    """This host's iterator over its rows of the experiment's batches, from the first on; they are those that
+    `Strategy.shard` takes. Leaving `with` ends its worker processes.
 
     Raises:
         UserError: the hosts cannot share the batch.
@@ -163,7 +168,12 @@ def _told_of_the_data(step: int, checkpoints: Checkpoints) -> Iterator[None]:
 
 
 def train(
-    config: ConfigDict, path: Path, *, resume_with_changes: bool = False, deadline: float = 0.0
+    config: ConfigDict,
+    path: Path,
+    *,
+    resume_with_changes: bool = False,
+    deadline: float = 0.0,
+    interrupted_code: int = 0,
 ) -> signal.Signals | None:
     """Trains an experiment to its end, or goes on with it, then evaluates it and writes the report.
 
@@ -172,6 +182,7 @@ def train(
         path: of the run's folder.
         resume_with_changes: whether to go on with a run of another config.
         deadline: seconds from SIGTERM to the end of the process, saved or not; 0 is no deadline. See `Interruption`.
+        interrupted_code: exit code of the process where SIGTERM ends it at once, as nothing would be lost.
 
     Returns:
         None when the run is complete, or the signal that interrupted it (it is saved, and the same call goes on).
@@ -181,32 +192,34 @@ def train(
         RunError: the loss is not finite, the data stopped, or a file cannot be written; the last checkpoint is intact.
     """
     workdir = Workdir(path)
-    with Interruption(deadline, saved=lambda: last_good(workdir.checkpoints)) as interruption:
+    with Interruption(deadline, interrupted_code, lambda: last_good(workdir.checkpoints)) as interruption:
         with interruption.nothing_to_save(_at(workdir, "it was starting")):
             check.check(config)
             strategy = build.parallel(config)
-            dataset = load_data(config)
-        lock = Lock(workdir.lock, f"--workdir={path}") if jax.process_index() == 0 else contextlib.nullcontext()
-        with lock, _told_of_the_disk(workdir):
-            workdir.claim(config, resume_with_changes=resume_with_changes)
+            dataset = distributed.together(lambda: load_data(config))
+        with contextlib.ExitStack() as held, _told_of_the_disk(workdir):
+            distributed.first_process_does(lambda: held.enter_context(Lock(workdir.lock, f"--workdir={path}")))
+            distributed.first_process_does(lambda: workdir.claim(config, resume_with_changes=resume_with_changes))
+            distributed.together(lambda: workdir.require_same(config))
             return _go_on(config, workdir, dataset, strategy, interruption)
 
 
 def _go_on(
-    config: ConfigDict, workdir: Workdir, dataset: data.Dataset, strategy: Any, interruption: Interruption
+    config: ConfigDict, workdir: Workdir, dataset: data.Dataset, strategy: Strategy, interruption: Interruption
 ) -> signal.Signals | None:
     """What is left to do in a folder that is ours: training, evaluation, or nothing. Returns what `train` does."""
     num_steps = config.training.num_steps
     with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
         step = checkpoints.set_aside_broken() or 0
-        if step >= num_steps and workdir.is_evaluated(step):
+        if step >= num_steps and distributed.first_tells(lambda: workdir.is_evaluated(step)):
             print(f"Training is complete (step {step}); nothing to do. Report: {workdir.report}")
             return None
-        if step < num_steps or not workdir.grid(step).exists():
+        if step < num_steps or not distributed.first_tells(workdir.grid(step).exists):
             step = _run_to_end(config, workdir, dataset.train, strategy, checkpoints, interruption)
-    if interruption:
-        print(f"Interrupted by {interruption.signal.name} at step {step}: saved. Run the same command to go on.")
-        return interruption.signal
+    if distributed.any_process(bool(interruption)):
+        number = interruption.signal or signal.SIGTERM  # another process's
+        print(f"Interrupted by {number.name} at step {step}: saved. Run the same command to go on.")
+        return number
     print(f"Training is complete (step {step}). Evaluating the EMA model:")
     with interruption.nothing_to_save(_at(workdir, "it was being evaluated")):
         evaluate_run(load_run(workdir.path), dataset, strategy)
@@ -250,7 +263,7 @@ def _run_to_end(
     config: ConfigDict,
     workdir: Workdir,
     images: data.Source,
-    strategy: Any,
+    strategy: Strategy,
     checkpoints: Checkpoints,
     interruption: Interruption,
 ) -> int:
@@ -264,64 +277,69 @@ def _run_to_end(
     at_once.enter_context(interruption.nothing_to_save(_at(workdir, "it was starting")))
     iterator = training_stream(config, images)
     if checkpoints.latest_step() is None:
-        current = initial_state(config)
+        current = initial_state(config, None, strategy)
     elif checkpoints.holds_weights_alone():
-        current = initial_state(config, checkpoints.restore_ema(build.abstract_variables(config))[1])
+        weights = checkpoints.restore_ema(strategy.layout(build.abstract_variables(config)))[1]
+        current = initial_state(config, weights, strategy)
     else:
-        current = checkpoints.restore(abstract_state(config), iterator)
+        current = checkpoints.restore(strategy.layout(abstract_state(config)), iterator)
     step = int(current.step)
-    current = strategy.replicate(current)
-    train_steps = strategy.map(
-        state.make_train_steps(make_step(config, AXIS), training.steps_per_call),
-        in_axes=(0, 0, None),
-        donate_argnums=(0,),
-    )
+    train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
     sampler, sampled_ema = Sampler(config, strategy, GRID_SIZE), build.sampling_ema(config)
     snapshots = posthoc.Snapshots(workdir.ema_snapshots)
     taken = None
     count = (lambda: step_flops(config, taken)) if training.measure_peak else None
+
+    def take(n: int) -> dict[str, np.ndarray]:
+        with _told_of_the_data(step, checkpoints):
+            return take_batches(iterator, n, training.steps_per_call)
+
     with (
         iterator,
-        History(workdir, config, step) as history,
-        Monitor(config, step, history, checkpoints, count, strategy.read) as monitor,
+        History(workdir, config, step, write=distributed.is_first()) as history,
+        Monitor(config, step, history, checkpoints, count) as monitor,
     ):
 
         def draw() -> None:
             with monitor.sampling():
-                grid = pictures.grid(sampler(strategy.first(current.emas[sampled_ema]), GRID_SIZE, GRID_SEED))
-                pictures.save(workdir.grid(step), grid, config.data.image_size)
-                history.picture(step, "samples", grid)
-                report.write(workdir)
+                drawn = sampler(current.emas[sampled_ema], GRID_SIZE, GRID_SEED)
+                if distributed.is_first():
+                    grid = pictures.grid(drawn)
+                    pictures.save(workdir.grid(step), grid, config.data.image_size)
+                    history.picture(step, "samples", grid)
+                    report.write(workdir)
 
-        if step and _is_drawn(config, step) and not workdir.grid(step).exists():  # killed before it was drawn
-            draw()
-        while step < training.num_steps and not interruption:
+        if step and _is_drawn(config, step) and not distributed.first_tells(workdir.grid(step).exists):
+            draw()  # killed before it was drawn
+        while step < training.num_steps and not distributed.any_process(bool(interruption)):
             n = _steps_to_boundary(config, step)
-            with monitor.waiting_for_data(), _told_of_the_data(step, checkpoints):
-                taken = take_batches(iterator, n, training.steps_per_call)
+            with monitor.waiting_for_data():
+                taken = distributed.together(lambda n=n: take(n))
                 batches = strategy.shard(taken, axis=1)
-            current, metrics = train_steps(current, batches, jnp.int32(n))
+            current, metrics = train_steps(current, batches, np.int32(n))
             at_once.close()
             step += n
             monitor.watch(step, n, metrics)
             if step % training.checkpoint_every == 0 or step == training.num_steps:
                 with monitor.saving():
-                    checkpoints.save(strategy.first(current), iterator)
+                    checkpoints.save(strategy.whole(current), iterator)
             every = training.ema_snapshot_every
             if every and (step % every == 0 or step == training.num_steps):
                 with monitor.saving():
-                    _keep_averages(config, snapshots, step, strategy.first((current.updates, current.emas)))
+                    _keep_averages(config, snapshots, step, strategy, current)
             if _is_drawn(config, step):
                 draw()
         monitor.catch_up()
-        if interruption:
-            checkpoints.save(strategy.first(current), iterator)
+        if step < training.num_steps:  # interrupted
+            checkpoints.save(strategy.whole(current), iterator)
     return step
 
 
-def _keep_averages(config: ConfigDict, snapshots: posthoc.Snapshots, step: int, averages: tuple[Any, Any]) -> None:
-    """Writes the power averages among (updates, averages), on one process."""
-    if jax.process_index() == 0:
-        updates, emas = averages
-        for place, std in build.power_emas(config).items():
-            snapshots.save(step, std, emas[place], updates=int(updates), dtype=config.training.ema_snapshot_dtype)
+def _keep_averages(
+    config: ConfigDict, snapshots: posthoc.Snapshots, step: int, strategy: Strategy, current: state.TrainState
+) -> None:
+    """Writes the power averages, on the first process; all bring what they have of them."""
+    for place, std in build.power_emas(config).items():
+        average = strategy.to_host(current.emas[place])
+        if distributed.is_first():
+            snapshots.save(step, std, average, updates=int(current.updates), dtype=config.training.ema_snapshot_dtype)

@@ -106,6 +106,21 @@ class Workdir:
         except OSError as error:
             raise UserError(f"--workdir={self.path} cannot be written: {error.strerror}") from error
 
+    def require_same(self, config: ConfigDict) -> None:
+        """Makes sure that this process sees the folder that the first one has claimed, for the same experiment.
+
+        Raises:
+            UserError: it sees another one, or none.
+        """
+        if not self.config.exists():
+            raise UserError(
+                f"--workdir={self.path}: must lie on a file system that all processes share; here it is empty"
+            )
+        if changed := configs.differences(self.read_config(), config):
+            raise UserError(
+                f"--workdir={self.path}: the first process runs another config; these differ: {'; '.join(changed)}"
+            )
+
     def is_evaluated(self, step: int) -> bool:
         """Whether the model of this step was evaluated, and the report made after that."""
         try:

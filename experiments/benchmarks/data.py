@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 from experiments import build, state
 from experiments.benchmarks.speed import seconds
 from experiments.data.pipeline import batches_ahead
-from experiments.parallel import AXIS
+from experiments.parallel import BATCH
 from experiments.train import initial_state, load_data, make_step, take_batches, training_stream
 
 CALLS = 2  # of training, fed and not, in one measurement
@@ -46,17 +46,23 @@ def _rows(config: ConfigDict, images: Any, iterator: Any) -> list[tuple[str, str
     def sharded():
         return strategy.shard(take_batches(iterator, k, k), axis=1)
 
-    arrive = strategy.map(lambda batch: batch["image"].ravel()[0], in_axes=(0,))
-    step = strategy.map(state.make_train_steps(make_step(config, AXIS), k), in_axes=(0, 0, None))
-    start, waiting = strategy.replicate(initial_state(config)), sharded()
-    waiting = jax.tree.map(lambda leaf: strategy.map(lambda x: x, in_axes=(0,))(leaf), waiting)  # on the devices
+    def sent():
+        return arrive(strategy.shard(jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), take_batches(iterator, k, k))))
+
+    def ready(leaf):
+        return leaf if isinstance(leaf, jax.Array) else strategy.map(lambda x: x, (BATCH,), BATCH)(leaf)
+
+    arrive = strategy.map(lambda batch: batch["image"].ravel()[:1], (BATCH,), BATCH)
+    step = strategy.map_training(state.make_train_steps(make_step(config, strategy), k))
+    current, waiting = initial_state(config, None, strategy), jax.tree.map(ready, sharded())  # on the devices
     prepare = jax.jit(build.preparation(config))
-    keys, one = jax.random.split(jax.random.key(0), size // strategy.num_devices), waiting["image"][0, 0]
+    keys = jax.random.split(jax.random.key(0), size // strategy.num_devices)
+    one = jnp.asarray(next(iterator)["image"][: len(keys)])
 
     def train(take):
-        current = start
+        nonlocal current  # a call takes the memory of the state before
         for _ in range(CALLS):
-            current, _ = step(current, take(), jnp.int32(k))
+            current, _ = step(current, take(), np.int32(k))
         return current.step
 
     def emptied(function):
@@ -67,7 +73,7 @@ def _rows(config: ConfigDict, images: Any, iterator: Any) -> list[tuple[str, str
     stages = {
         "gather": lambda: seconds(gather),
         "batches": lambda: emptied(lambda: [next(iterator) for _ in range(calls * k)]),
-        "device": lambda: emptied(lambda: [arrive(sharded()) for _ in range(calls)]),
+        "device": lambda: emptied(lambda: [sent() for _ in range(calls)]),
         "prepare": lambda: seconds(lambda: prepare(keys, one)),
         "training": lambda: seconds(lambda: train(lambda: waiting)),
         "fed": lambda: seconds(lambda: train(sharded)),

@@ -17,7 +17,6 @@ from ml_collections import ConfigDict
 
 import sde_lib
 from experiments import build, state
-from experiments.parallel import AXIS
 from experiments.train import initial_state, load_data, make_step, take_batches, training_stream
 
 REPEATS = 5
@@ -54,15 +53,19 @@ def _training(config: ConfigDict) -> list[tuple[str, str]]:
     single = jax.block_until_ready(initial_state(config))
     init_seconds = time.perf_counter() - start
     parameters = sum(leaf.size for leaf in jax.tree.leaves(single.params))
-    replicated = strategy.replicate(single)
-    batches = strategy.shard(take_batches(iterator, k, k), axis=1)
-    batch = jax.tree.map(lambda x: x[:, 0], batches)
-    step = make_step(config, AXIS)
-    alone = strategy.map(step, in_axes=(0, 0))
-    loop = strategy.map(state.make_train_steps(step, k), in_axes=(0, 0, None))
-    first, least = _minima(
-        alone=lambda: alone(replicated, batch)[0].step, loop=lambda: loop(replicated, batches, jnp.int32(k))[0].step
-    )
+    step = make_step(config, strategy)
+    alone = strategy.map_training(lambda state, batch, n: step(state, batch))
+    loop = strategy.map_training(state.make_train_steps(step, k))
+    stacked = take_batches(iterator, k, k)
+    batch = strategy.shard(jax.tree.map(lambda x: x[0], stacked))
+    batches = strategy.shard(stacked, axis=1)
+    current = {"alone": strategy.place(single), "loop": strategy.place(jax.tree.map(jnp.copy, single))}
+
+    def run(name, program, batches, n):
+        current[name] = program(current[name], batches, np.int32(n))[0]
+        return current[name].step
+
+    first, least = _minima(alone=lambda: run("alone", alone, batch, 1), loop=lambda: run("loop", loop, batches, k))
     start = time.perf_counter()
     for _ in range(20):
         take_batches(iterator, k, k)

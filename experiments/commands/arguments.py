@@ -45,6 +45,33 @@ def add_workdir(parser: Parser, sections: str) -> None:
     )
 
 
+def add_distributed(parser: Parser) -> None:
+    """`--distributed`, and the three that say where the processes are."""
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes on any number of hosts: found in the environment of SLURM, Kubernetes or a TPU pod",
+    )
+    parser.add_argument("--coordinator_address", metavar="HOST:PORT", help="instead of --distributed: of process 0")
+    parser.add_argument("--num_processes", type=positive, help="instead of --distributed: how many there are")
+    parser.add_argument("--process_id", type=int, help="instead of --distributed: which one this is, from 0")
+
+
+def join_processes(options: argparse.Namespace) -> bool:
+    """Joins the other processes if the options say so; whether this is the first one, which speaks for all.
+
+    Raises:
+        UserError: they cannot be joined.
+    """
+    explicit = [getattr(options, name, None) for name in ("coordinator_address", "num_processes", "process_id")]
+    if not getattr(options, "distributed", False) and all(value is None for value in explicit):
+        return True
+    from experiments import distributed
+
+    distributed.start(*explicit)
+    return distributed.is_first()
+
+
 def add_method(parser: Parser) -> None:
     """`--method` and `--steps`."""
     parser.add_argument(

@@ -17,6 +17,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--sweep-checkpoints", action="store_true", help="measure every kept checkpoint; the figures are the best one's"
     )
     parser.add_argument("--metric", help="by which a checkpoint is the best (default: the Frechet distance)")
+    arguments.add_distributed(parser)
 
 
 def run(options: argparse.Namespace) -> int:

@@ -22,21 +22,25 @@ def add_arguments(parser: arguments.Parser) -> None:
         help="file for `samples`, uint8 (N, H, W, C), or float32 of a model of latents (samples.npz)",
     )
     arguments.add_method(parser)
+    arguments.add_distributed(parser)
 
 
 def run(options: argparse.Namespace) -> int:
     """Draws; the exit code."""
     import numpy as np
 
-    from experiments import build, pictures
+    from experiments import build, distributed, pictures
     from experiments.sampler import Sampler
 
     if options.out.suffix != ".npz":
         raise UserError(f"--out={options.out}: must end in .npz")
     trained = arguments.open_run(options, "sampling.")
-    options.out.parent.mkdir(parents=True, exist_ok=True)
+    if distributed.is_first():
+        options.out.parent.mkdir(parents=True, exist_ok=True)
     sampler = Sampler(trained.config, build.parallel(trained.config), options.num_samples)
     images = sampler(trained.variables, options.num_samples, options.seed, progress=True)
+    if not distributed.is_first():
+        return 0
     np.savez_compressed(options.out, samples=images)
     shown = "float32 latents, which the decoder of the model's publisher makes images of"
     if trained.transform.gives_images:

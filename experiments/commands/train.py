@@ -39,6 +39,14 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument(
         "--sweep_print", action="store_true", help="print the commands of the --sweep, one a line, and run none of them"
     )
+    parser.add_argument(
+        "--interrupted_code",
+        type=int,
+        default=0,
+        metavar="CODE",
+        help="exit code after SIGTERM, when all is saved, for schedulers that start again what ends with it (0)",
+    )
+    arguments.add_distributed(parser)
 
 
 def run(options: argparse.Namespace) -> int:
@@ -60,8 +68,11 @@ def run(options: argparse.Namespace) -> int:
         options.workdir,
         resume_with_changes=options.resume_with_changes,
         deadline=options.deadline,
+        interrupted_code=options.interrupted_code,
     )
-    return 128 + interrupted_by if interrupted_by is signal.SIGINT else 0  # after SIGTERM all is well: it is saved
+    if interrupted_by is None:
+        return 0
+    return 128 + interrupted_by if interrupted_by is signal.SIGINT else options.interrupted_code
 
 
 def _sweep(options: argparse.Namespace) -> int:

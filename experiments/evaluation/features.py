@@ -10,12 +10,13 @@ from functools import partial
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
+from experiments import distributed
 from experiments.errors import RunError
 from experiments.evaluation.journal import Journal
 from experiments.metrics.feature_networks import check_images
+from experiments.parallel import BATCH, STATE, Strategy
 from experiments.runs import Run
 from experiments.sampler import Sampler
 
@@ -50,13 +51,13 @@ class OnAllDevices:
         strategy: the mapping over devices.
     """
 
-    def __init__(self, network: Any, strategy: Any):
+    def __init__(self, network: Any, strategy: Strategy):
         self._network, self._strategy = network, strategy
         self.name, self.preprocessing, self.sha256 = network.name, network.preprocessing, network.sha256
         self._apply = None
         if hasattr(network, "apply"):
-            self._variables = strategy.replicate(network.variables)
-            self._apply = strategy.map(network.apply, in_axes=(0, 0))
+            self._variables = strategy.place(network.variables)
+            self._apply = strategy.map(network.apply, (STATE, BATCH), BATCH)
 
     @property
     def description(self) -> str:
@@ -65,7 +66,10 @@ class OnAllDevices:
         return getattr(self._network, "description", published)
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The features of images uint8 (N, H, W, C), by name, each (N, ...); raises as the network does."""
+        """The features of images uint8 (N, H, W, C), by name, each (N, ...); raises as the network does.
+
+        Every process calls it with the same images and gets the features of all.
+        """
         if self._apply is None:
             return self._network(images)
         check_images(images)
@@ -74,9 +78,9 @@ class OnAllDevices:
         size = self._strategy.num_devices * min(self._network.batch_size, 1 << (share - 1).bit_length())
         for start in range(0, len(images), size):
             block = images[start : start + size]
-            filled = jnp.asarray(np.resize(block, (size, *block.shape[1:])))  # with repeats, which are cut off
+            filled = np.resize(block, (size, *block.shape[1:]))[self._strategy.rows(size)]  # repeats, which are cut off
             found = self._strategy.gather(self._apply(self._variables, self._strategy.shard(filled)))
-            parts.append({name: np.asarray(values)[: len(block)] for name, values in found.items()})
+            parts.append({name: values[: len(block)] for name, values in found.items()})
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
@@ -104,13 +108,15 @@ def weights_hash(variables: Any) -> str:
     return digest.hexdigest()
 
 
-def draw_features(run: Run, sampler: Sampler, network: Any, count: int, journal: Journal) -> FeatureSet:
+def draw_features(run: Run, sampler: Sampler, network: Any, count: int, journal: Journal) -> FeatureSet | None:
     """Draws those of samples 0 to count - 1 that the journal has not, and returns the features of all.
+
+    All processes draw; the first keeps the journal, and alone gets the features (others: None).
 
     Raises:
         RunError: a sample or a feature is not finite.
     """
-    missing = journal.missing(count)
+    missing = np.asarray(distributed.first_tells(lambda: journal.missing(count).tolist()), int)
     if 0 < len(missing) < count:
         print(
             f"{count - len(missing):,} of {count:,} samples were drawn before: going on with the other {len(missing):,}"
@@ -122,7 +128,10 @@ def draw_features(run: Run, sampler: Sampler, network: Any, count: int, journal:
                 raise RunError(
                     f"features of samples {numbers[0]} to {numbers[-1]} are not finite: {network.name}, {name}"
                 )
-        journal.write(numbers, features)
+        if distributed.is_first():
+            journal.write(numbers, features)
+    if not distributed.is_first():
+        return None
     names = set(next(journal.blocks())[1])
     return FeatureSet(
         pool=journal.column("pool", count),

@@ -5,20 +5,19 @@ Grey levels have no density; each image is dequantized uniformly within its leve
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import sde_lib
-from experiments import build, data
+from experiments import build, data, distributed
 from experiments.errors import RunError, UserError
 from experiments.evaluation.features import weights_hash
 from experiments.evaluation.figures import Figure
 from experiments.evaluation.journal import Journal
+from experiments.parallel import BATCH, SAME, STATE, Strategy
 from experiments.runs import Run
 
 KEYS = ("seed", "likelihood_t_min", "likelihood_probes", "likelihood_tolerance")
@@ -56,13 +55,14 @@ def check(config: ConfigDict) -> None:
 
 
 def _bits(config: ConfigDict) -> Callable:
-    """(keys, images, labels, variables) -> bits per dimension, (B,)."""
+    """(places, images, labels, data of the seed's key, variables) -> bits per dimension, (B,)."""
     evaluation = config.evaluation
     quantization = sde_lib.Quantization.between(-1.0, 1.0)
     divergence = sde_lib.Hutchinson(num_probes=evaluation.likelihood_probes)
     tolerance = evaluation.likelihood_tolerance
 
-    def bits(keys, images, labels, variables):
+    def bits(places, images, labels, key_data, variables):
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(key_data), places)
         model = build.denoiser(config, variables, evaluation.likelihood_t_min)
         model = model.replace(condition=build.condition(config, labels))
         dequantization, probes = jax.vmap(jax.random.split, out_axes=1)(keys)
@@ -73,32 +73,39 @@ def _bits(config: ConfigDict) -> Callable:
     return bits
 
 
-def bits_per_dim(run: Run, images: data.Images, strategy: Any, journal: Journal) -> Figure:
+def bits_per_dim(run: Run, images: data.Images, strategy: Strategy, journal: Journal) -> Figure:
     """The mean bits per dimension of images, computed on all devices for those that the journal has not.
+
+    The first process keeps the journal and tells the others.
 
     Image i depends on `evaluation.seed` and i alone, as to dequantization and probes.
 
     Raises:
         RunError: the flow could not be solved for an image.
     """
-    config, seed = run.config, run.config.evaluation.seed
-    compute = strategy.map(_bits(config), in_axes=(0, 0, 0, None))
-    missing = journal.missing(len(images))
+    config, key_data = run.config, np.asarray(jax.random.key_data(jax.random.key(run.config.evaluation.seed)))
+    compute = strategy.map(_bits(config), (BATCH, BATCH, BATCH, SAME, STATE), BATCH)
+    missing = np.asarray(distributed.first_tells(lambda: journal.missing(len(images)).tolist()), int)
     size = strategy.num_devices * min(config.sampling.batch_size, -(-len(images) // strategy.num_devices))
-    with tqdm(total=len(missing), unit="img", desc="likelihood") as bar:
+    mine, variables = strategy.rows(size), strategy.place(run.variables)
+    with tqdm(total=len(missing), unit="img", desc="likelihood", disable=not distributed.is_first()) as bar:
         for start in range(0, len(missing), size):
             asked = missing[start : start + size]
-            places = np.resize(asked, size)
-            keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), places)
-            labels = np.zeros(size) if images.labels is None else images.labels[places]
-            inputs = keys, jnp.asarray(images.images[places], jnp.int32), jnp.asarray(labels, jnp.int32)
-            found = strategy.gather(compute(*map(strategy.shard, inputs), run.variables))
+            places = np.resize(asked, size)[mine]
+            labels = np.zeros(len(places)) if images.labels is None else images.labels[places]
+            inputs = (array.astype(np.int32) for array in (places, images.images[places], labels))
+            found = strategy.gather(compute(*map(strategy.shard, inputs), key_data, variables))
             found = np.asarray(found, np.float64)[: len(asked)]
             _require_solved(found, asked, config)
-            journal.write(asked, {"bits": found})
+            if distributed.is_first():
+                journal.write(asked, {"bits": found})
             bar.update(len(asked))
-    bits = journal.column("bits", len(images))
-    return Figure(float(bits.mean()), float(bits.std() / np.sqrt(len(bits))), len(bits))
+
+    def mean() -> tuple[float, float, int]:
+        bits = journal.column("bits", len(images))
+        return float(bits.mean()), float(bits.std() / np.sqrt(len(bits))), len(bits)
+
+    return Figure(*distributed.first_tells(mean))
 
 
 def _require_solved(found: np.ndarray, numbers: np.ndarray, config: ConfigDict) -> None:

@@ -6,11 +6,12 @@ With `evaluation.statistics` the reference is a file that several runs share; it
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from experiments import build, data
+from experiments import build, data, distributed
 from experiments.errors import UserError
 from experiments.evaluation.figures import some
 from experiments.metrics.statistics import Statistics, compute_statistics, spread
@@ -82,12 +83,20 @@ def _cached(run: Run, network: Any, kind: str, images: data.Source, keep: int) -
     identity = f"{network.preprocessing} {network.sha256} {fingerprint} {keep}"
     digits = hashlib.sha256(identity.encode()).hexdigest()[:16]
     path = run.workdir.evaluation / f"{kind}_{network.name}_{digits}.npz"
-    try:
-        statistics = Statistics.load(path)
-    except UserError:  # there are none, or they are damaged
-        statistics = compute_statistics(_blocks(images), network, keep, fingerprint)
+    if distributed.first_tells(lambda: _is_good(path)):
+        return Statistics.load(path)
+    statistics = compute_statistics(_blocks(images), network, keep, fingerprint)
+    if distributed.is_first():
         statistics.save(path)
     return statistics
+
+
+def _is_good(path: Path) -> bool:
+    try:
+        Statistics.load(path)
+    except UserError:  # there are none, or they are damaged
+        return False
+    return True
 
 
 def _blocks(images: data.Source) -> Iterator[np.ndarray]:

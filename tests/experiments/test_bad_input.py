@@ -117,7 +117,10 @@ def nothing_is_compiled(monkeypatch, request):
             "--config.optim.schedule=cos",
             "optim.schedule='cos' is unknown: choose from constant, cosine, inverse_sqrt; did",
         ),
-        ("--config.parallel.strategy=fsdpp", "parallel.strategy='fsdpp' is unknown: choose from pmap"),
+        (
+            "--config.parallel.strategy=fsdpp",
+            "parallel.strategy='fsdpp' is unknown: choose from fsdp, pmap; did you mean 'fsdp'?",
+        ),
         ("--config.data.batch_size=12", "data.batch_size=12 cannot be shared by 8 devices: choose a multiple of 8"),
         ("--config.training.num_steps=0", "training.num_steps=0: must be more than 0"),
         ("--config.training.t_min=2", "training.t_min=2.0: must be less than sde.t_max=1.0"),

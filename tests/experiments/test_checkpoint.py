@@ -89,8 +89,8 @@ DAMAGE = {
     "manifest missing": lambda f: (f / "state" / "manifest.ocdbt").unlink(),
     "metadata missing": lambda f: (f / "state" / "_METADATA").unlink(),
     "metadata garbled": lambda f: garble(f / "state" / "_METADATA"),
-    "position missing": lambda f: next((f / "data").glob("process*")).unlink(),
-    "position garbled": lambda f: garble(next((f / "data").glob("process*"))),
+    "position missing": lambda f: (f / "data" / "metadata").unlink(),
+    "position garbled": lambda f: garble(f / "data" / "metadata"),
     "empty folder": empty,
     "no state": lambda f: shutil.rmtree(f / "state"),
     "no ema": lambda f: shutil.rmtree(f / "ema"),
@@ -113,6 +113,16 @@ def test_a_broken_newest_checkpoint_is_set_aside_and_the_one_before_restored(fol
     assert len(lines) == 1 and lines[0].startswith(f"warning: the checkpoint of step 16 in {folder} is broken ("), lines
     assert lines[0].endswith("): set aside as broken-16, going back to step 8")
     assert left == sorted(p.relative_to(folder / "broken-16") for p in (folder / "broken-16").rglob("*"))
+    with Checkpoints(folder, keep=2) as checkpoints:
+        assert_restores(checkpoints, 16)
+
+
+def test_a_position_that_grains_handler_has_written_is_restored(folder):
+    """So did runs before the position was one for all processes."""
+    shutil.rmtree(folder / "16" / "data")
+    (folder / "16" / "data").mkdir()
+    grain.checkpoint.CheckpointHandler().save(folder / "16" / "data", iterator(16))
+    integrity.write(folder / "16")
     with Checkpoints(folder, keep=2) as checkpoints:
         assert_restores(checkpoints, 16)
 

@@ -20,7 +20,7 @@ import sde_lib
 from experiments import build, state
 from experiments import config as configs
 from experiments.checkpoint import Checkpoints
-from experiments.parallel import AXIS, Pmap
+from experiments.parallel import STRATEGIES
 from experiments.train import abstract_state, initial_state
 from models.pretrained import edm2
 from models.pretrained.mapping import flatten, to_tensors, to_variables
@@ -113,17 +113,21 @@ def test_kernels_have_unit_magnitude_from_the_first_step_on():
 
 
 @pytest.mark.thorough
-def test_four_devices_train_as_one():
-    config, strategy = experiment()[0], Pmap(jax.devices()[:BATCH])
-    emas, project = tuple(build.emas(config).values()), build.projection(config)
-    step = state.make_train_step(loss, build.optimizer(config), emas=emas, seed=0, project=project, axis_name=AXIS)
-    mapped = strategy.map(step, in_axes=0)
-    current = strategy.replicate(experiment()[2])
+@pytest.mark.parametrize("name", STRATEGIES)
+def test_four_devices_train_as_one(name):
+    """Kernels are normalized as a whole, also where each device has a share of them."""
+    config, strategy = experiment()[0], STRATEGIES[name](jax.devices()[:BATCH])
+    step = state.make_train_step(
+        loss, build.optimizer(config), emas=tuple(build.emas(config).values()), seed=0, project=build.projection(config),
+        axis_name=strategy.axis_name, mean_gradient=strategy.mean_gradient,
+    )  # fmt: skip
+    mapped = strategy.map_training(lambda state, batch, n: step(state, batch))
+    current = strategy.place(jax.tree.map(jnp.copy, experiment()[2]))
     for i in range(STEPS):
-        current, metrics = mapped(current, strategy.shard(batch(i)))
+        current, metrics = mapped(current, strategy.shard(batch(i)), np.int32(1))
     states, losses = trained()
-    np.testing.assert_allclose(strategy.first(metrics)["loss"], losses[-1], rtol=1e-5)
-    for four, one in zip(jax.tree.leaves(strategy.first(current)), jax.tree.leaves(states[-1]), strict=True):
+    np.testing.assert_allclose(metrics["loss"], losses[-1], rtol=1e-5)
+    for four, one in zip(jax.tree.leaves(strategy.whole(current)), jax.tree.leaves(states[-1]), strict=True):
         np.testing.assert_allclose(four, one, atol=2e-5)
 
 

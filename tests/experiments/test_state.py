@@ -7,9 +7,10 @@ import optax
 import pytest
 
 from experiments import averaging, state
-from experiments.parallel import AXIS, Pmap
+from experiments.parallel import Fsdp, Pmap
 
 SEED, DECAY = 3, 0.9
+WEIGHTS = np.linspace(-0.4, 0.5, 8, dtype=np.float32)
 
 
 def loss(draws, params, batch):
@@ -20,16 +21,27 @@ def loss(draws, params, batch):
 
 
 def batches(n, size=16):
-    return {"image": np.random.default_rng(0).normal(size=(n, size, 3)).astype(np.float32)}
+    return {"image": np.random.default_rng(0).normal(size=(n, size, 8)).astype(np.float32)}
 
 
 def start(**options):
-    return state.create({"w": jnp.array([0.3, -0.2, 0.5])}, optax.sgd(0.1), **options)
+    return state.create({"w": jnp.array(WEIGHTS)}, optax.sgd(0.1), **options)
 
 
-def step(axis_name=None, emas=None, loss=loss, **options):
+def step(strategy=None, emas=None, loss=loss, **options):
     emas = emas or (averaging.warmup(DECAY),)
-    return state.make_train_step(loss, optax.sgd(0.1), emas=emas, seed=SEED, axis_name=axis_name, **options)
+    return make_step(strategy, loss, optax.sgd(0.1), emas=emas, seed=SEED, **options)
+
+
+def make_step(strategy, *arguments, **options):
+    of_strategy = {"axis_name": strategy.axis_name, "mean_gradient": strategy.mean_gradient} if strategy else {}
+    return state.make_train_step(*arguments, **options, **of_strategy)
+
+
+def assert_every_device_has(array, expected):
+    """Its copy, or its share, whichever its place says."""
+    for shard in array.addressable_shards:
+        np.testing.assert_allclose(shard.data, expected[shard.index], rtol=1e-4)
 
 
 def to_the_sphere(params):
@@ -39,7 +51,7 @@ def to_the_sphere(params):
 
 def by_hand(n, project=lambda w: w):
     """n steps of gradient descent in numpy, with keys from (seed, step, place)."""
-    w = ema = np.array([0.3, -0.2, 0.5])
+    w = ema = WEIGHTS.astype(np.float64)
     losses = []
     for i, x in enumerate(batches(n)["image"]):
         key = jax.random.fold_in(jax.random.key(SEED), i)
@@ -65,47 +77,48 @@ def test_steps_are_gradient_descent_with_an_average_that_warms_up():
     assert current.step == 12
 
 
+@pytest.mark.parametrize("kind", [Pmap, Fsdp])
 @pytest.mark.parametrize("devices", [1, 2, 8])
-def test_a_loop_on_any_number_of_devices_is_the_same_steps(devices):
-    strategy = Pmap(jax.devices()[:devices])
-    run = strategy.map(state.make_train_steps(step(AXIS), 6), in_axes=(0, 0, None))
-    current, metrics = run(strategy.replicate(start()), strategy.shard(batches(6), axis=1), jnp.int32(4))
+def test_a_loop_on_any_number_of_devices_is_the_same_steps(kind, devices):
+    strategy = kind(jax.devices()[:devices])
+    run = strategy.map_training(state.make_train_steps(step(strategy), 6))
+    current, metrics = run(strategy.place(start()), strategy.shard(batches(6), axis=1), np.int32(4))
     w, ema, losses = by_hand(4)
-    for copy in range(devices):
-        np.testing.assert_allclose(current.params["w"][copy], w, rtol=1e-4)
-    np.testing.assert_allclose(strategy.first(current).ema["w"], ema, rtol=1e-4)
-    np.testing.assert_allclose(metrics["loss"][0][:4], losses, rtol=1e-4)
-    assert np.isnan(metrics["loss"][0][4:]).all()
+    assert_every_device_has(current.params["w"], w)
+    np.testing.assert_allclose(strategy.whole(current).ema["w"], ema, rtol=1e-4)
+    np.testing.assert_allclose(metrics["loss"][:4], losses, rtol=1e-4)
+    assert np.isnan(metrics["loss"][4:]).all()
 
 
+@pytest.mark.parametrize("strategy", [Pmap, Fsdp])
 @pytest.mark.parametrize("devices", [1, 8])
-def test_weights_are_projected_after_the_average_has_taken_them(devices):
-    strategy = Pmap(jax.devices()[:devices])
-    run = strategy.map(state.make_train_steps(step(AXIS, project=to_the_sphere), 6), in_axes=(0, 0, None))
-    current, _ = run(strategy.replicate(start()), strategy.shard(batches(6), axis=1), jnp.int32(4))
+def test_weights_are_projected_after_the_average_has_taken_them(strategy, devices):
+    """The projection is of whole weights, of which a device of `Fsdp` has a share."""
+    strategy = strategy(jax.devices()[:devices])
+    run = strategy.map_training(state.make_train_steps(step(strategy, project=to_the_sphere), 6))
+    current, _ = run(strategy.place(start()), strategy.shard(batches(6), axis=1), np.int32(4))
     w, ema, _ = by_hand(4, lambda w: w / np.linalg.norm(w))
-    for copy in range(devices):
-        np.testing.assert_allclose(current.params["w"][copy], w, rtol=1e-4)
-        np.testing.assert_allclose(current.ema["w"][copy], ema, rtol=1e-4)
+    assert_every_device_has(current.params["w"], w)
+    assert_every_device_has(current.ema["w"], ema)
 
 
-@pytest.mark.parametrize("devices, parts", [(1, 2), (1, 4), (2, 4)])
-def test_accumulated_gradients_make_the_same_steps(devices, parts):
+@pytest.mark.parametrize("strategy, devices, parts", [(Pmap, 1, 2), (Pmap, 2, 4), (Fsdp, 2, 4)])
+def test_accumulated_gradients_make_the_same_steps(strategy, devices, parts):
     """Every example keeps its place in the global batch, whatever part it is in."""
-    strategy = Pmap(jax.devices()[:devices])
-    run = strategy.map(state.make_train_steps(step(AXIS, accumulate=parts), 6), in_axes=(0, 0, None))
-    current, metrics = run(strategy.replicate(start()), strategy.shard(batches(6), axis=1), jnp.int32(4))
+    strategy = strategy(jax.devices()[:devices])
+    run = strategy.map_training(state.make_train_steps(step(strategy, accumulate=parts), 6))
+    current, metrics = run(strategy.place(start()), strategy.shard(batches(6), axis=1), np.int32(4))
     w, ema, losses = by_hand(4)
-    np.testing.assert_allclose(current.params["w"][0], w, rtol=1e-4)
-    np.testing.assert_allclose(current.ema["w"][0], ema, rtol=1e-4)
-    np.testing.assert_allclose(metrics["loss"][0][:4], losses, rtol=1e-4)
+    assert_every_device_has(current.params["w"], w)
+    assert_every_device_has(current.ema["w"], ema)
+    np.testing.assert_allclose(metrics["loss"][:4], losses, rtol=1e-4)
 
 
 def test_accumulation_is_exact_to_rounding():
     """In float64 one step with 1, 2, 4 and 16 parts agrees to 1e-15."""
     with jax.enable_x64(True):
         batch = {"image": jnp.asarray(batches(1)["image"][0], jnp.float64)}
-        first = state.create({"w": jnp.array([0.3, -0.2, 0.5], jnp.float64)}, optax.sgd(0.1))
+        first = state.create({"w": jnp.array(WEIGHTS, jnp.float64)}, optax.sgd(0.1))
         ends = [jax.jit(step(accumulate=parts))(first, batch)[0].params["w"] for parts in (1, 2, 4, 16)]
     for end in ends[1:]:
         np.testing.assert_allclose(end, ends[0], rtol=1e-15, atol=1e-16)
@@ -137,20 +150,22 @@ def broken(n, nan_at=(), steep_at=()):
     return batches(n) | {"bad": bad, "steep": steep}
 
 
+@pytest.mark.parametrize("strategy", [Pmap, Fsdp])
 @pytest.mark.parametrize("devices", [1, 8])
-def test_steps_that_are_not_finite_change_nothing_but_the_counts(devices):
+def test_steps_that_are_not_finite_change_nothing_but_the_counts(strategy, devices):
     """All devices leave out what one of them finds; the steps before, and the optimizer, are those of a run without."""
-    strategy, optimizer = Pmap(jax.devices()[:devices]), optax.adam(0.1)
-    parts = {"emas": (averaging.constant(0.5),) * 2, "seed": SEED, "axis_name": AXIS}
-    one = strategy.map(state.make_train_step(breaking_loss, optimizer, **parts), in_axes=(0, 0))
+    strategy, optimizer = strategy(jax.devices()[:devices]), optax.adam(0.1)
+    train_step = make_step(strategy, breaking_loss, optimizer, emas=(averaging.constant(0.5),) * 2, seed=SEED)
+    one = strategy.map_training(lambda state, batch, n: train_step(state, batch))
     stream = broken(6, nan_at=[2], steep_at=[3])
 
     def run(skip, steps):
-        current = strategy.replicate(state.create({"w": jnp.ones(3)}, optimizer, emas=2, skip_nonfinite=skip))
+        current = strategy.place(state.create({"w": jnp.ones(8)}, optimizer, emas=2, skip_nonfinite=skip))
         history = []
         for i in steps:
-            current, metrics = one(current, strategy.shard({name: array[i] for name, array in stream.items()}))
-            history.append(current)
+            batch = strategy.shard({name: array[i] for name, array in stream.items()})
+            current, metrics = one(current, batch, np.int32(1))
+            history.append(jax.tree.map(np.array, strategy.whole(current)))  # the next call takes its memory
         return history, metrics
 
     skipping, metrics = run(True, range(6))
@@ -158,13 +173,12 @@ def test_steps_that_are_not_finite_change_nothing_but_the_counts(devices):
     for a, b in zip(jax.tree.leaves(stopping[1]), jax.tree.leaves(skipping[1].replace(skipped=None)), strict=True):
         np.testing.assert_array_equal(a, b)  # bit for bit
     before, after = skipping[1], skipping[3]
-    np.testing.assert_array_equal(after.step, np.full(devices, 4))
-    np.testing.assert_array_equal(after.skipped, np.full(devices, 2))
+    assert (after.step, after.skipped) == (4, 2)
     for field in ("params", "opt_state", "emas"):
         for a, b in zip(jax.tree.leaves(getattr(before, field)), jax.tree.leaves(getattr(after, field)), strict=True):
             np.testing.assert_array_equal(a, b)
-    assert (np.asarray(skipping[5].params["w"]) != np.asarray(after.params["w"])).all()
-    np.testing.assert_array_equal(metrics["skipped"], np.full(devices, 2))
+    assert (skipping[5].params["w"] != after.params["w"]).all()
+    assert metrics["skipped"] == 2
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(skipping[5]))
 
 
@@ -176,14 +190,6 @@ def test_averages_count_updates_where_steps_are_skipped():
         current, _ = take_step(current, {name: array[i] for name, array in stream.items()})
     np.testing.assert_array_equal(current.ema["w"], current.params["w"])
     assert (current.step, current.skipped, current.updates) == (2, 1, 1)
-
-
-def test_shard_gives_device_d_its_places_in_the_global_batch():
-    strategy = Pmap(jax.devices()[:4])
-    array = np.arange(2 * 8).reshape(2, 8)
-    sharded = strategy.shard({"a": array}, axis=1)["a"]
-    np.testing.assert_array_equal(sharded[1], [[2, 3], [10, 11]])
-    np.testing.assert_array_equal(strategy.gather(strategy.shard(np.arange(8))), np.arange(8))
 
 
 def test_no_key_is_used_twice():

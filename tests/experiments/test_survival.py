@@ -9,6 +9,7 @@ import pytest
 
 from experiments import config, load_run
 from experiments.__main__ import main
+from experiments.data.pipeline import Batches
 from experiments.lock import Lock
 from experiments.workdir import Workdir
 from tests.experiments.test_checkpoint import arrays, garble
@@ -29,7 +30,7 @@ def dead(*arguments, **options):
     def raises(index):
         raise TimeoutError("worker 3 gave no batch for 60 s")
 
-    return iter(grain.MapDataset.range(1000).map(raises).to_iter_dataset())
+    return Batches(iter(grain.MapDataset.range(1000).map(raises).to_iter_dataset()), None)
 
 
 def train(run, **changes):

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import pytest
 from PIL import Image
 
 from experiments import data, load_run, state
 from experiments.__main__ import main
+from experiments.parallel import Fsdp, Pmap
 from experiments.train import initial_state, load_data, make_step, take_batches
 from tests.experiments.tiny import ROOT, flags, history, restored, tiny_config
 
@@ -105,3 +107,12 @@ def test_a_checkpoint_of_another_optimizer_is_refused_in_one_line(tiny_run, tmp_
     assert main(arguments) == 2
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "the checkpoint of step 40 in" in line and "does not fit the config" in line
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("strategy", [Pmap, Fsdp])
+def test_a_run_begins_with_the_same_weights_however_they_lie(strategy):
+    config = tiny_config()
+    placed = strategy().whole(initial_state(config, None, strategy()))
+    for mine, theirs in zip(jax.tree.leaves(placed), jax.tree.leaves(initial_state(config)), strict=True):
+        np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-7)

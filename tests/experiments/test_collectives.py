@@ -1,0 +1,100 @@
+"""Bytes on the wire, counted in programs whose traffic is known."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import lax
+from jax.sharding import PartitionSpec as P
+
+from experiments.benchmarks import collectives
+from experiments.parallel import Fsdp, Pmap
+from tests.experiments.tiny import tiny_config
+
+
+def compiled(function, *, groups=8, outputs=None):
+    """A program on 8 devices, in groups of so many, of one argument (8, 16, 3) that is split along its first axis."""
+    mesh = jax.make_mesh((8 // groups, groups), ("outer", "inner"), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+    split = P(("outer", "inner"))
+    mapped = jax.shard_map(function, mesh=mesh, in_specs=split, out_specs=outputs or P(), check_vma=False)
+    x = jax.ShapeDtypeStruct((8, 16, 3), jnp.float32, sharding=jax.sharding.NamedSharding(mesh, split))
+    return jax.jit(mapped).lower(x).compile().as_text()
+
+
+SHARE = 16 * 3 * 4  # bytes of a device's part of the argument
+ALL = ("outer", "inner")
+
+
+@pytest.mark.parametrize(
+    "function, groups, expected",
+    [
+        (lambda x: lax.psum(x, ALL), 8, {"all-reduce": 2 * 7 / 8 * SHARE}),
+        (lambda x: lax.psum(x, "inner"), 4, {"all-reduce": 2 * 3 / 4 * SHARE}),
+        (lambda x: lax.all_gather(x, ALL), 8, {"all-gather": 7 * SHARE}),
+        (lambda x: lax.psum_scatter(x, ALL, scatter_dimension=1, tiled=True), 8, {"reduce-scatter": 7 / 8 * SHARE}),
+        (lambda x: lax.ppermute(x, "inner", [(i, (i + 1) % 8) for i in range(8)]), 8, {"collective-permute": SHARE}),
+        (
+            lambda x: lax.fori_loop(0, 5, lambda i, x: lax.psum(jnp.sin(x), ALL), x),
+            8,
+            {"all-reduce": 5 * 2 * 7 / 8 * SHARE},
+        ),
+        (lambda x: x + 1, 8, {}),
+    ],
+    ids=["all-reduce", "in groups of 4", "all-gather", "reduce-scatter", "permute", "in a loop of 5", "none"],
+)
+def test_a_program_of_known_traffic(function, groups, expected):
+    outputs = P(ALL) if expected.keys() <= {"reduce-scatter", "collective-permute"} else P()
+    counted = collectives.bytes_exchanged(compiled(function, groups=groups, outputs=outputs))
+    assert counted == pytest.approx(expected)
+
+
+def test_a_loop_of_unknown_length_is_not_guessed():
+    def function(x):
+        return lax.while_loop(lambda x: x.sum() < 9, lambda x: lax.psum(jnp.exp(x), ALL), x)
+
+    with pytest.raises(ValueError, match="a loop of unknown length has a collective"):
+        collectives.bytes_exchanged(compiled(function))
+
+
+@pytest.mark.parametrize(
+    "line, devices, expected",
+    [
+        (
+            "ag-start = ((s32[1024],s32[512]), (s32[4096],s32[2048])) all-gather-start(p.0,p.1), dimensions={0}, "
+            "use_global_device_ids=true, replica_groups={{0,1,2,3}}, channel_id=1",
+            4,
+            3 / 4 * 4 * (4096 + 2048),
+        ),
+        ("rs_0 = ((f32[2]), f32[1]) reduce-scatter-start(p1), to_apply=reduce, dimensions={0}", 2, 1 / 2 * 4 * 2),
+        (
+            "start = (u32[2], u32[2], u32[], u32[]) collective-permute-start(p), source_target_pairs={{0,1}, {1,0}}",
+            2,
+            8,
+        ),
+        (
+            "%a = (f32[2,3]{1,0}, bf16[5]{0}) all-reduce(%x, %y), replica_groups=[2,4]<=[8], to_apply=%add",
+            8,
+            2 * 3 / 4 * 34,
+        ),
+    ],
+)
+def test_forms_that_other_backends_print(line, devices, expected):
+    """Operations that begin and end apart, of one and of several arrays; groups as a list, as an iota, and left out.
+
+    Source: the first three from tests of https://github.com/openxla/xla (gpu_hlo_cost_analysis_test.cc,
+    gpu_latency_hiding_scheduler_test.cc, convert_async_collectives_to_sync_test.cc).
+    """
+    text = f"HloModule m, num_partitions={devices}\n\nENTRY %main (x: f32[]) -> f32[] {{\n  {line}\n}}\n"
+    assert sum(collectives.bytes_exchanged(text).values()) == pytest.approx(expected)
+
+
+@pytest.mark.thorough
+def test_a_training_step_moves_what_it_must():
+    """pmap: the gradients and a loss; fsdp: weights and gradients, once each, and the parts of the gradient's norm."""
+    config = tiny_config()
+    pmap, fsdp = (collectives.of_training(config, kind()) for kind in (Pmap, Fsdp))
+    assert set(pmap.bytes) == {"all-reduce"}
+    assert pmap.bound == fsdp.bound > 80_000
+    assert pmap.total == pytest.approx(pmap.bound, rel=0.002)  # biases that only move a softmax have no gradient
+    for kind in ("reduce-scatter", "all-gather"):
+        assert fsdp.bytes[kind] == pytest.approx(fsdp.bound / 2, rel=0.002)
+    assert fsdp.total == pytest.approx(fsdp.bound, rel=0.01)
