@@ -14,9 +14,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from experiments import history, pictures
 from experiments.__main__ import main
-from experiments.history import History
-from experiments.tensorboard import TensorBoard
 from experiments.workdir import Workdir, replace_text
+from experiments.writers import Jsonl, TensorBoard
 from tests.experiments.tiny import ROOT, flags
 
 FULL = Path("/dev/full")
@@ -65,16 +64,18 @@ def row(step):
 @needs_dev_full
 def test_the_history_names_its_file_and_goes_on_after_the_last_checkpoint(tmp_path):
     workdir = Workdir(tmp_path)
-    with pytest.raises(OSError, match="No space left on device") as told, History(workdir, 0) as rows:
-        rows.append(4, {"loss": 0.25})
-        rows.append(8, {"loss": 0.125})
-        rows._file = FULL.open("w")
-        rows.append(12, {"loss": 1 / 12})
+    rows = Jsonl(workdir, None, 0)
+    rows.scalars(4, {"loss": 0.25})
+    rows.scalars(8, {"loss": 0.125})
+    rows._file = FULL.open("w")
+    with pytest.raises(OSError, match="No space left on device") as told:
+        rows.scalars(12, {"loss": 1 / 12})
     assert told.value.filename == str(workdir.history)
     with workdir.history.open("a") as file:
         file.write('{"step": 12, "lo')  # as much as there was room for
-    with History(workdir, 4) as rows:
-        rows.append(8, {"loss": 0.125})
+    rows = Jsonl(workdir, None, 4)
+    rows.scalars(8, {"loss": 0.125})
+    rows.close()
     assert history.read(workdir.history) == [row(4), row(8)]
 
 
@@ -97,26 +98,24 @@ def events(folder):
 
 
 def test_tensorboard_gets_each_scalar_once_and_hides_what_comes_again(tmp_path):
-    board = TensorBoard(tmp_path, purge_step=5)
-    board.add(8, {"train/loss": 0.5, "train/grad_norm": 2.0})
+    board = TensorBoard(Workdir(tmp_path), None, 4)
+    board.scalars(8, {"loss": 0.5, "grad_norm": 2.0})
     board.close()
-    version, start, loss, norm = events(tmp_path)
+    version, start, row = events(tmp_path)
     assert version.file_version == "brain.Event:2"
     assert start.session_log.status == SessionLog.START and start.step == 5
-    assert [(e.step, e.summary.value[0].tag, e.summary.value[0].simple_value) for e in (loss, norm)] == [
-        (8, "train/loss", 0.5),
-        (8, "train/grad_norm", 2.0),
-    ]
+    assert row.step == 8
+    assert [(v.tag, v.simple_value) for v in row.summary.value] == [("train/loss", 0.5), ("train/grad_norm", 2.0)]
 
 
 @needs_dev_full
 def test_tensorboard_raises_and_never_waits(tmp_path):
     """tensorboardX's own thread would die, and the training wait for it for ever after ten rows."""
-    board = TensorBoard(tmp_path)
+    board = TensorBoard(Workdir(tmp_path), None, 0)
     board._writer._py_recordio_writer._writer = FULL.open("wb")
     with pytest.raises(OSError, match="No space left on device") as told:
         for step in range(10_000):
-            board.add(step, {"train/loss": 0.5})
+            board.scalars(step, {"loss": 0.5})
     assert told.value.filename == str(tmp_path / "events")
 
 

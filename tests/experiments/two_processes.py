@@ -47,7 +47,7 @@ class Toy:
         self.strategy = strategy
         self.optimizer = optax.chain(optax.clip_by_global_norm(0.5), optax.adamw(1e-2))
         step = state.make_train_step(
-            loss, self.optimizer, ema=averaging.warmup(0.9), seed=0,
+            loss, self.optimizer, emas=[averaging.warmup(0.9)], seed=0,
             axis_name=strategy.axis_name, mean_gradient=strategy.mean_gradient,
         )  # fmt: skip
         self.steps = strategy.map_training(state.make_train_steps(step, HALF))
