@@ -66,6 +66,8 @@ def join_processes(options: argparse.Namespace) -> bool:
     explicit = [getattr(options, name, None) for name in ("coordinator_address", "num_processes", "process_id")]
     if not getattr(options, "distributed", False) and all(value is None for value in explicit):
         return True
+    if getattr(options, "sweep", None) is not None:
+        return True  # the runs of a sweep join those of the other hosts, one after the other
     from experiments import distributed
 
     distributed.start(*explicit)

@@ -102,6 +102,13 @@ def test_a_sweep_needs_its_config_and_its_values(fails, tmp_path):
     )
 
 
+def test_the_runs_of_a_sweep_are_distributed_and_the_sweep_itself_is_not(tmp_path, capsys):
+    flags = ["--coordinator_address=127.0.0.1:1", "--num_processes=2", "--process_id=1"]  # nobody answers there
+    sweep = ["--sweep=optim.lr=1e-4", "--sweep_print"]
+    assert main(["train", f"--config={DIGITS}", f"--workdir={tmp_path}", *sweep, *flags]) == 0
+    assert set(flags) < set(shlex.split(capsys.readouterr().out))
+
+
 def test_commands_are_printed_for_a_shell(tmp_path, capsys):
     """One a line; what the shell makes of a line are the arguments, with those of the whole sweep."""
     workdir = tmp_path / "my sweep"
