@@ -9,9 +9,9 @@ import pytest
 
 from experiments import config, load_run
 from experiments.__main__ import main
+from experiments.data.pipeline import Batches
 from experiments.lock import Lock
 from experiments.workdir import Workdir
-from experiments.data.pipeline import Batches
 from tests.experiments.test_checkpoint import arrays, garble
 from tests.experiments.tiny import ROOT, flags
 
