@@ -88,7 +88,7 @@ def test_a_second_signal_ends_it_as_usual():
 
 
 IDLE = """
-with Interruption() as interruption:
+with Interruption(code={code}) as interruption:
     with interruption.nothing_to_save("at step 8: saved"):
         busy({seconds})
         time.sleep({seconds})
@@ -97,23 +97,24 @@ with Interruption() as interruption:
 """
 
 
-def test_where_nothing_is_lost_sigterm_ends_it_in_the_middle_of_a_call():
-    process = child(IDLE.format(seconds=600, rest=""))
+@pytest.mark.parametrize("code", [0, 75])
+def test_where_nothing_is_lost_sigterm_ends_it_in_the_middle_of_a_call(code):
+    process = child(IDLE.format(seconds=600, rest="", code=code))
     since = time.monotonic()
     process.send_signal(signal.SIGTERM)
-    assert end(process) == (0, "Interrupted by SIGTERM at step 8: saved. Run the same command to go on.", "")
+    assert end(process) == (code, "Interrupted by SIGTERM at step 8: saved. Run the same command to go on.", "")
     assert time.monotonic() - since < 10
 
 
 def test_where_nothing_is_lost_ctrl_c_acts_as_usual():
-    process = child(IDLE.format(seconds=0.3, rest=""))
+    process = child(IDLE.format(seconds=0.3, rest="", code=0))
     process.send_signal(signal.SIGINT)
     _, out, error = end(process)
     assert error.endswith("KeyboardInterrupt") and "went on" not in out
 
 
 def test_after_that_part_signals_wait_again():
-    process = child(IDLE.format(seconds=0.01, rest="busy(0.5); print(interruption.signal.name)"))
+    process = child(IDLE.format(seconds=0.01, rest="busy(0.5); print(interruption.signal.name)", code=0))
     assert process.stdout.readline() == "went on\n"
     assert process.stdout.readline() == "busy\n"
     process.send_signal(signal.SIGTERM)
