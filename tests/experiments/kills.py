@@ -20,6 +20,7 @@ from unittest import mock
 import jax
 import numpy as np
 
+import models
 from experiments import config, data
 from experiments.__main__ import main
 from experiments.checkpoint import Checkpoints, complete_steps
@@ -152,14 +153,16 @@ def strike(child: Child, workdir: Path, kill: Kill) -> None:
 
 def contents(workdir: Path) -> dict[str, object]:
     """All that a run leaves, but for speeds and times."""
-    config.load(CONFIG)  # it brings its network
     run = Workdir(workdir)
     settings = run.read_config()
     iterator = data.training_batches(
         load_data(settings).train, batch_size=settings.data.batch_size, seed=settings.training.seed, flip=False
     )
+    with mock.patch.dict(models.NETWORKS), mock.patch.dict(models.KNOWN):
+        config.load(CONFIG)  # it brings its network
+        abstract = abstract_state(settings)
     with Checkpoints(run.checkpoints, keep=2, read_only=True) as checkpoints:
-        state = checkpoints.restore(abstract_state(settings), iterator)
+        state = checkpoints.restore(abstract, iterator)
     rows = [json.loads(line) for line in run.history.read_text().splitlines()]
     return {
         "state": [*jax.tree.leaves(jax.tree.map(np.asarray, state)), next(iterator)["image"]],
