@@ -178,6 +178,8 @@ class Monitor:
 
     def _stop(self, step: int, what: str, skipping: bool) -> None:
         batch, limit = self._config.data.batch_size, self._config.training.max_skips
+        with contextlib.suppress(RunError):  # that of the save under way, which is told at its own place
+            self._checkpoints.wait()
         last = self._checkpoints.latest_step()
         kept = f"the last good checkpoint is step {last}" if last is not None else "there is no checkpoint yet"
         count = f", which would be skip {limit + 1} of the run (training.max_skips={limit})" if skipping else ""

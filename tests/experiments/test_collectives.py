@@ -89,7 +89,7 @@ def test_forms_that_other_backends_print(line, devices, expected):
 
 @pytest.mark.thorough
 def test_a_training_step_moves_what_it_must():
-    """pmap: the gradients and a loss; fsdp: weights and gradients, once each, and the parts of the gradient's norm."""
+    """pmap: the gradients and what is logged; fsdp: weights and gradients, once each, and what is logged."""
     config = tiny_config()
     pmap, fsdp = (collectives.of_training(config, kind()) for kind in (Pmap, Fsdp))
     assert set(pmap.bytes) == {"all-reduce"}
@@ -97,4 +97,4 @@ def test_a_training_step_moves_what_it_must():
     assert pmap.total == pytest.approx(pmap.bound, rel=0.002)  # biases that only move a softmax have no gradient
     for kind in ("reduce-scatter", "all-gather"):
         assert fsdp.bytes[kind] == pytest.approx(fsdp.bound / 2, rel=0.002)
-    assert fsdp.total == pytest.approx(fsdp.bound, rel=0.01)
+    assert fsdp.total == pytest.approx(fsdp.bound, rel=0.02)

@@ -158,6 +158,11 @@ def test_two_processes_sample_as_one_does(tiny_run, tmp_path):
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
+def said(out):
+    """The lines of ours; the library of the CPU's collectives prints some of its own."""
+    return [line for line in out.splitlines() if not line.startswith("[Gloo]")]
+
+
 @pytest.mark.thorough
 def test_two_processes_evaluate_as_one_does(tiny_run, tmp_path, monkeypatch):
     """They go on with the samples that one process has drawn before."""
@@ -170,7 +175,7 @@ def test_two_processes_evaluate_as_one_does(tiny_run, tmp_path, monkeypatch):
     (code, first, error), (other_code, second, other_error) = ended(processes)
     assert code == other_code == 0, error + other_error
     assert "32 of 64 samples were drawn before: going on with the other 32" in first
-    assert not second and "sampling" not in other_error
+    assert said(second) == [] and "sampling" not in other_error
     mine, alone = (json.loads((folder / "metrics.json").read_text()) for folder in (run, tiny_run))
     assert mine.keys() == alone.keys() and mine["step"] == alone["step"]
     assert mine["samples"] == pytest.approx(alone["samples"], rel=0.02)
