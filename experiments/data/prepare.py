@@ -19,9 +19,10 @@ from tqdm import tqdm
 
 from configs import base
 from experiments.data import records
+from experiments.data.digests import digest, stack_digests
 from experiments.data.records import INDEX, Description, Shard, ShardWriter
 from experiments.data.sources import Wanted, huggingface, load, read
-from experiments.data.sources.base import Source, digest, stack_digests
+from experiments.data.sources.base import Source
 from experiments.data.sources.huggingface import Stream
 from experiments.errors import UserError
 from experiments.metrics.statistics import compute_statistics

@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.data.sources.base import content_fingerprint
+from experiments.data.digests import content_fingerprint
 from experiments.errors import RunError, UserError
 from experiments.workdir import replace_text
 

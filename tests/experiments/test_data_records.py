@@ -207,7 +207,8 @@ def test_a_real_kill_leaves_no_complete_folder(tmp_path):
     )
     child = subprocess.Popen([sys.executable, "-c", code, f"npz:{tmp_path}/a.npz", tmp_path / "out"], cwd=ROOT)
     deadline = time.monotonic() + 120
-    while not list((tmp_path / "out.partial").glob("*-00002.index.npy")) and time.monotonic() < deadline:
+    while not list((tmp_path / "out.partial").glob("*-00002.index.npy")):
+        assert child.poll() is None and time.monotonic() < deadline
         time.sleep(0.005)
     child.send_signal(signal.SIGKILL)
     child.wait()

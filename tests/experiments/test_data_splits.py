@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from experiments.data.sources.base import Images, Parts, Source, digest, identities_of
+from experiments.data.digests import digest, identities_of
+from experiments.data.sources.base import Images, Parts, Source
 from experiments.data.sources.splits import split
 from experiments.errors import UserError
 

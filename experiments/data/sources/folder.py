@@ -18,7 +18,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 
-from experiments.data.sources.base import Parts, digest, identities_of, stack_digests
+from experiments.data.digests import digest, identities_of, stack_digests
+from experiments.data.sources.base import Parts
 from experiments.data.sources.decoding import IMAGE_SUFFIXES, PILLOW_MODES, Wanted
 from experiments.data.sources.paths import existing
 from experiments.data.sources.reading import Encoded

@@ -22,7 +22,8 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
-from experiments.data.sources.base import Parts, digest, identities_of, stack_digests
+from experiments.data.digests import digest, identities_of, stack_digests
+from experiments.data.sources.base import Parts
 from experiments.data.sources.decoding import PILLOW_MODES, Wanted
 from experiments.data.sources.paths import existing
 from experiments.data.sources.reading import THREADS, Encoded
