@@ -1,6 +1,7 @@
 """The laws of the design that a reader can check by reading: who imports whom, and where strings and classes are asked."""
 
 import ast
+import subprocess
 import sys
 from pathlib import Path
 
@@ -53,3 +54,20 @@ def test_no_branch_on_a_config_string_outside_build():
             if isinstance(node, ast.Compare) and "config." in ast.unparse(node.left):
                 texts = [c for c in node.comparators if isinstance(c, ast.Constant) and isinstance(c.value, str)]
                 assert not texts, f"{path}:{node.lineno}"
+
+
+IMPORT_EACH_FIRST = """
+import importlib, sys
+for name in sys.argv[1:]:
+    for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] in ("sde_lib", "models", "configs", "experiments")]:
+        del sys.modules[loaded]
+    importlib.import_module(name)
+"""
+
+
+@pytest.mark.thorough
+def test_every_module_can_be_the_first_that_is_imported():
+    """No circle of imports that another order of them would hide."""
+    paths = [path.relative_to(ROOT).with_suffix("") for path in FILES if path.stem != "__main__"]
+    names = [".".join(path.parts).removesuffix(".__init__") for path in paths]
+    subprocess.run([sys.executable, "-c", IMPORT_EACH_FIRST, *names], cwd=ROOT, check=True)
