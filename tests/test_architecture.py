@@ -58,8 +58,9 @@ def test_no_branch_on_a_config_string_outside_build():
 
 IMPORT_EACH_FIRST = """
 import importlib, sys
+rooms = ("sde_lib", "models", "configs", "experiments")
 for name in sys.argv[1:]:
-    for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] in ("sde_lib", "models", "configs", "experiments")]:
+    for loaded in [loaded for loaded in sys.modules if loaded.split(".")[0] in rooms]:
         del sys.modules[loaded]
     importlib.import_module(name)
 """
