@@ -14,25 +14,27 @@ def get_config(process: str = "vp"):
     config.data.source = "npz:mnist.npz"
     config.data.image_size = 28
     config.data.num_channels = 1
-    config.data.batch_size = 128
+    config.data.batch_size = 64
     config.data.random_flip = False
 
     config.sde.sigma_max = 50.0
     sde.choose(config, process)
     config.parameterization.sigma_data = 0.6
 
-    config.model.channels = 32
-    config.model.channel_multipliers = (1, 2, 2)
+    config.model.channels = 16
+    config.model.channel_multipliers = (1, 3, 6)
+    config.model.blocks_per_level = 1
     config.model.attention_resolutions = (7,)
     config.model.head_channels = 32
-    config.model.dropout = 0.1
+    config.model.dropout = 0.0  # few passes over many images
 
-    config.optim.lr = 1e-3
-    config.optim.warmup_steps = 500
+    config.optim.lr = 2e-3
+    config.optim.warmup_steps = 200
     config.optim.schedule = "cosine"
 
-    config.training.num_steps = 20_000
-    config.training.checkpoint_every = 1_000
-    config.training.sample_every = 2_000
-    config.training.ema_decay = 0.999
+    config.training.num_steps = 1_700
+    config.training.checkpoint_every = 200
+    config.training.log_every = 50
+    config.training.sample_every = 400
+    config.training.ema_decay = 0.997
     return config

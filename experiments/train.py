@@ -246,8 +246,8 @@ def _told_of_the_disk(workdir: Workdir) -> Iterator[None]:
         ) from error
 
 
-def _steps_to_boundary(config: ConfigDict, step: int) -> int:
-    """How many steps the next call makes: a function of the step alone, so that a resumed run makes the same calls."""
+def steps_of_next_call(config: ConfigDict, step: int) -> int:
+    """How many steps the call after so many makes: a function of `step` alone, so that a resumed run makes the same."""
     training = config.training
     periods = (training.steps_per_call, training.log_every, training.checkpoint_every, training.sample_every)
     periods += (training.ema_snapshot_every,) if training.ema_snapshot_every else ()
@@ -312,7 +312,7 @@ def _run_to_end(
         if step and _is_drawn(config, step) and not distributed.first_tells(workdir.grid(step).exists):
             draw()  # killed before it was drawn
         while step < training.num_steps and not distributed.any_process(bool(interruption)):
-            n = _steps_to_boundary(config, step)
+            n = steps_of_next_call(config, step)
             with monitor.waiting_for_data():
                 taken = distributed.together(lambda n=n: take(n))
                 batches = strategy.shard(taken, axis=1)

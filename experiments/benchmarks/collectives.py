@@ -52,19 +52,24 @@ class Traffic:
         return sum(self.bytes.values())
 
 
-def of_training(config: ConfigDict, strategy: Strategy) -> Traffic:
-    """Compiles one training step of an experiment and reads its traffic; nothing is run."""
+def compiled_step(config: ConfigDict, strategy: Strategy) -> jax.stages.Compiled:
+    """One training step of an experiment, (state, batch, 1) -> (state, metrics), compiled for a strategy's devices."""
     step = make_step(config, strategy)
     program = strategy.map_training(lambda state, batch, n: step(state, batch))
-    state, size, n = strategy.layout(abstract_state(config)), config.data.image_size, strategy.num_devices
+    state, size = strategy.layout(abstract_state(config)), config.data.image_size
     rows = len(range(config.data.batch_size)[strategy.rows(config.data.batch_size)])
     batch = {
         "image": np.zeros((rows, size, size, config.data.num_channels), np.uint8),
         "label": np.zeros(rows, np.int32),
     }
-    text = program.lower(state, strategy.shard(batch), np.int32(1)).compile().as_text()
-    parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(state.params))
-    return Traffic(bytes_exchanged(text), 2 * (n - 1) / n * parameters)
+    return program.lower(state, strategy.shard(batch), np.int32(1)).compile()
+
+
+def of_training(config: ConfigDict, strategy: Strategy, compiled: jax.stages.Compiled) -> Traffic:
+    """Reads the traffic of a training step, made by `compiled_step`."""
+    n = strategy.num_devices
+    parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_state(config).params))
+    return Traffic(bytes_exchanged(compiled.as_text()), 2 * (n - 1) / n * parameters)
 
 
 def bytes_exchanged(text: str) -> dict[str, float]:

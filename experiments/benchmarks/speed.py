@@ -29,7 +29,7 @@ def seconds(function: Callable[[], Any]) -> float:
     return time.perf_counter() - start
 
 
-def _minima(**functions: Callable[[], Any]) -> tuple[dict[str, float], dict[str, float]]:
+def minima(**functions: Callable[[], Any]) -> tuple[dict[str, float], dict[str, float]]:
     """First-call seconds and the least of later ones, for each function; the later ones take turns."""
     first = {name: seconds(function) for name, function in functions.items()}
     rounds = [{name: seconds(function) for name, function in functions.items()} for _ in range(REPEATS)]
@@ -65,7 +65,7 @@ def _training(config: ConfigDict) -> list[tuple[str, str]]:
         current[name] = program(current[name], batches, np.int32(n))[0]
         return current[name].step
 
-    first, least = _minima(alone=lambda: run("alone", alone, batch, 1), loop=lambda: run("loop", loop, batches, k))
+    first, least = minima(alone=lambda: run("alone", alone, batch, 1), loop=lambda: run("loop", loop, batches, k))
     start = time.perf_counter()
     for _ in range(20):
         take_batches(iterator, k, k)
@@ -93,7 +93,7 @@ def _sampling(config: ConfigDict) -> list[tuple[str, str]]:
     x = jax.random.normal(jax.random.key(1), (size, *shape))
     network = jax.jit(lambda variables, x, level: denoiser.network.apply(variables, x, level, labels, train=False))
     level = jnp.full((size,), 0.5)
-    first, least = _minima(
+    first, least = minima(
         network=lambda: network(denoiser.variables, x, level),
         sampler=lambda: sde_lib.sample(keys, denoiser, method, times, shape),
     )

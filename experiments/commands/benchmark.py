@@ -1,4 +1,5 @@
-"""The command `benchmark`: speed of an experiment and of its data, accuracy of the methods, size and speed of networks."""
+"""The command `benchmark`: speed of an experiment, of its data and of its training at scale, accuracy of the methods, size
+and speed of networks."""
 
 import argparse
 from pathlib import Path
@@ -7,9 +8,9 @@ from experiments.commands import arguments
 from experiments.errors import UserError, unknown_name
 
 SUMMARY = (
-    "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory) or "
-    "of its data pipeline, how accurate the sampling methods are on two mixtures whose answer is known, or how large and "
-    "fast the networks are."
+    "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory), that of its data "
+    "pipeline, what training costs beside (devices, checkpoints, start), how accurate the sampling methods are on two "
+    "mixtures whose answer is known, or how large and fast the networks are."
 )
 EXAMPLE = "python -m experiments benchmark --config=configs/digits.py"
 
@@ -18,9 +19,10 @@ def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
     parser.add_argument(
         "--suite",
-        choices=("speed", "data", "methods", "networks"),
+        choices=("speed", "data", "training", "methods", "networks"),
         default="speed",
-        help="speed (default) and data take --config; methods takes none, and an hour or two; networks none, and 15 minutes",
+        help="speed (default), data and training take --config; methods takes none, and an hour or two; networks none, "
+        "and 15 minutes",
     )
     arguments.add_config(parser)
     parser.add_argument(
@@ -35,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     """Measures what `--suite` says and prints it; the exit code."""
     if options.families is not None and options.suite != "networks":
         raise UserError(f"--families={options.families}: is for --suite=networks")
-    if options.suite in ("speed", "data"):
+    if options.suite in ("speed", "data", "training"):
         return _of_experiment(options)
     if options.config or options.overrides:
         raise UserError(
@@ -88,7 +90,7 @@ def _methods(options: argparse.Namespace) -> int:
 
 def _of_experiment(options: argparse.Namespace) -> int:
     from experiments import check, config
-    from experiments.benchmarks import data, speed
+    from experiments.benchmarks import data, speed, training
 
     if options.config is None:
         raise UserError(
@@ -98,6 +100,10 @@ def _of_experiment(options: argparse.Namespace) -> int:
     if options.out is not None:
         raise UserError(f"--out={options.out}: is for --suite=methods and --suite=networks")
     loaded = config.load(options.config, options.overrides)
+    if options.suite == "training":
+        training.use_virtual_devices()
     check.check(loaded)
-    print({"speed": speed, "data": data}[options.suite].benchmark(loaded))
+    the_same = arguments.without(options.texts, ["--suite"])
+    suites = {"speed": speed.benchmark, "data": data.benchmark, "training": lambda c: training.benchmark(c, the_same)}
+    print(suites[options.suite](loaded))
     return 0

@@ -91,7 +91,10 @@ def test_forms_that_other_backends_print(line, devices, expected):
 def test_a_training_step_moves_what_it_must():
     """pmap: the gradients and what is logged; fsdp: weights and gradients, once each, and what is logged."""
     config = tiny_config()
-    pmap, fsdp = (collectives.of_training(config, kind()) for kind in (Pmap, Fsdp))
+    pmap, fsdp = (
+        collectives.of_training(config, strategy, collectives.compiled_step(config, strategy))
+        for strategy in (Pmap(), Fsdp())
+    )
     assert set(pmap.bytes) == {"all-reduce"}
     assert pmap.bound == fsdp.bound > 80_000
     assert pmap.total == pytest.approx(pmap.bound, rel=0.002)  # biases that only move a softmax have no gradient

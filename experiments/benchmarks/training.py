@@ -1,0 +1,223 @@
+"""What training costs beside its mathematics: devices, what they exchange, checkpoints and logging, the start.
+
+speed          images per second of one step on 1, 2, 4, ... devices, by each strategy, for the same global batch. Each
+               takes turns with one device. Virtual devices share the processor's cores, so that there one device's speed
+               is the most that can be had, and what is missing is what the division costs
+bytes          that each device sends in a step, read from the compiled program, beside the least that any such step
+               must send (`experiments/benchmarks/collectives.py`)
+overhead       of checkpoints, metrics and writers as `train` has them, against the same steps without; the two take
+               turns, and each turn has one checkpoint and all rows between two checkpoints. They are written where
+               temporary files are (TMPDIR)
+start          from the command to the end of its first call of steps, in a process of its own: without compiled programs
+               in the cache (cold), and with them (warm)
+"""
+
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import build, state
+from experiments.benchmarks import collectives
+from experiments.benchmarks.speed import minima, seconds
+from experiments.checkpoint import Checkpoints
+from experiments.errors import RunError
+from experiments.history import History
+from experiments.monitor import Monitor
+from experiments.parallel import STRATEGIES, Strategy
+from experiments.train import (
+    initial_state,
+    load_data,
+    make_step,
+    step_flops,
+    steps_of_next_call,
+    take_batches,
+    training_stream,
+)
+from experiments.workdir import Workdir
+
+VIRTUAL_DEVICES = 8  # of the CPU
+ROUNDS = 3  # of training with and without checkpoints and logging
+
+
+def use_virtual_devices() -> None:
+    """Divides the CPU into devices, unless JAX_NUM_CPU_DEVICES says how many; must come before JAX is used.
+
+    Devices with memory of their own are not taken whole either, so that a start can be measured beside this process.
+    """
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    if jax.config.jax_num_cpu_devices < 1:
+        jax.config.update("jax_num_cpu_devices", VIRTUAL_DEVICES)
+
+
+def benchmark(config: ConfigDict, arguments: list[str]) -> str:
+    """Measures and returns a table; takes some minutes, mostly compilation.
+
+    Args:
+        config: of the experiment.
+        arguments: of the command line that gave it, for `train`.
+
+    Raises:
+        RunError: training cannot start.
+    """
+    rows = [("devices", f"{jax.device_count()} x {jax.local_devices()[0].device_kind}")]
+    for part in (_starts(config, arguments), _devices(config), _overhead(config)):
+        rows += part
+    width = max(len(name) for name, _ in rows)
+    return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
+
+
+def _starts(config: ConfigDict, arguments: list[str]) -> list[tuple[str, str]]:
+    """The start of `train`, cold and warm."""
+    rows = []
+    with tempfile.TemporaryDirectory() as folder:
+        for kind in ("cold", "warm"):
+            seconds = _seconds_to_first_row(config, arguments, Path(folder), kind)
+            rows.append(
+                (f"start to the end of the first {config.training.steps_per_call} steps, {kind}", f"{seconds:.1f} s")
+            )
+    return rows
+
+
+def _seconds_to_first_row(config: ConfigDict, arguments: list[str], folder: Path, name: str) -> float:
+    """How long `train` takes to log its first call of steps; it is killed then."""
+    workdir, steps = Workdir(folder / name), config.training.steps_per_call
+    command = [sys.executable, "-m", "experiments", "train", *arguments, f"--workdir={workdir.path}"]
+    command += [f"--config.training.num_steps={steps}", "--config.training.writers=jsonl"]
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
+    start = time.perf_counter()
+    with subprocess.Popen(
+        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as child:  # fmt: skip
+        try:
+            while not (workdir.history.is_file() and workdir.history.stat().st_size):
+                if child.poll() is not None:
+                    said = child.stderr.read().strip().splitlines() or [f"exit code {child.returncode}"]
+                    raise RunError(f"training does not start: {said[-1].removeprefix('error: ')}")
+                time.sleep(0.01)
+            return time.perf_counter() - start
+        finally:
+            child.kill()
+
+
+def counts(config: ConfigDict) -> list[int]:
+    """1, 2, 4, ...: the numbers of devices there are that share the batch evenly."""
+    powers = (2**i for i in range(jax.device_count().bit_length()))
+    return [n for n in powers if config.data.batch_size % n == 0]
+
+
+def _devices(config: ConfigDict) -> list[tuple[str, str]]:
+    """Speed and traffic of each strategy on each number of devices."""
+    with training_stream(config, load_data(config).train) as iterator:
+        batch = next(iterator)
+    alone = _stepper(config, STRATEGIES["pmap"](jax.devices()[:1]), batch)[1]
+    rows = []
+    for name, kind in STRATEGIES.items():
+        for n in counts(config):
+            strategy = kind(jax.devices()[:n])
+            compiled, run = _stepper(config, strategy, batch)
+            least = minima(alone=alone, run=run)[1]
+            said = [
+                f"{config.data.batch_size / least['run']:,.0f} images/s, {least['alone'] / least['run']:.2f} of one device"
+            ]
+            if n > 1:
+                traffic = collectives.of_training(config, strategy, compiled)
+                said.append(f"{traffic.total:,.0f} bytes a step, {traffic.total / traffic.bound:.3f} of the least")
+            rows.append((f"{name}, {n} device{'s' * (n > 1)}", "; ".join(said)))
+    return rows
+
+
+def _stepper(
+    config: ConfigDict, strategy: Strategy, batch: dict[str, np.ndarray]
+) -> tuple[jax.stages.Compiled, Callable[[], Any]]:
+    """One training step, compiled for a strategy, and what makes it once more and gives something to wait for."""
+    current, shares = initial_state(config, None, strategy), strategy.shard(batch)
+    compiled = collectives.compiled_step(config, strategy)
+
+    def run():
+        nonlocal current
+        current, _ = compiled(current, shares, np.int32(1))
+        return current.step
+
+    return compiled, run
+
+
+def _overhead(config: ConfigDict) -> list[tuple[str, str]]:
+    """What checkpoints and logging add to the time of training."""
+    every = config.training.checkpoint_every
+    config = config.copy_and_resolve_references()
+    config.training.num_steps = every // 2 + ROUNDS * every
+    config.training.sample_every = config.training.num_steps
+    with tempfile.TemporaryDirectory() as folder, training_stream(config, load_data(config).train) as iterator:
+        ratios = _watched_to_bare(config, Workdir(Path(folder)), iterator)
+    middle, least, most = (100 * (of(ratios) - 1) for of in (median, min, max))
+    return [
+        (
+            f"checkpoints and logging, in {every} steps with one checkpoint",
+            f"{middle:.1f} % of training time ({least:.1f} to {most:.1f} in {ROUNDS} rounds)",
+        )
+    ]
+
+
+def _watched_to_bare(config: ConfigDict, workdir: Workdir, iterator: Any) -> list[float]:
+    """The time of so many steps as lie between two checkpoints, with one of them and all rows, over that without."""
+    strategy, training = build.parallel(config), config.training
+    train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
+    current, taken = initial_state(config, None, strategy), None
+
+    def batches(n):
+        nonlocal taken
+        taken = take_batches(iterator, n, training.steps_per_call)
+        return strategy.shard(taken, axis=1)
+
+    def bare(step, end):
+        nonlocal current
+        for n in _calls(config, step, end):
+            current, _ = train_steps(current, batches(n), np.int32(n))
+        return current.step
+
+    def watched(step, end):
+        nonlocal current
+        for n in _calls(config, step, end):
+            with monitor.waiting_for_data():
+                ready = batches(n)
+            current, metrics = train_steps(current, ready, np.int32(n))
+            step += n
+            monitor.watch(step, n, metrics)
+            if step % training.checkpoint_every == 0:
+                with monitor.saving():
+                    checkpoints.save(strategy.whole(current), iterator)
+        monitor.catch_up()
+        return current.step
+
+    ratios = []
+    with (
+        Checkpoints(workdir.checkpoints, training.keep_checkpoints) as checkpoints,
+        History(workdir, config, 0) as history,
+        Monitor(config, 0, history, checkpoints, lambda: step_flops(config, taken)) as monitor,
+    ):
+        watched(0, training.checkpoint_every // 2)  # compiles; a checkpoint comes in the middle of what follows
+        while len(ratios) < ROUNDS:
+            start = training.checkpoint_every // 2 + len(ratios) * training.checkpoint_every
+            end = start + training.checkpoint_every
+            with monitor.sampling():  # the time of the others is none of training's
+                without = seconds(lambda start=start, end=end: bare(start, end))
+            ratios.append(seconds(lambda start=start, end=end: watched(start, end)) / without)
+    return ratios
+
+
+def _calls(config: ConfigDict, step: int, end: int) -> Iterator[int]:
+    """The steps of each call that training makes between two steps."""
+    while step < end:
+        n = min(steps_of_next_call(config, step), end - step)
+        yield n
+        step += n

@@ -1,0 +1,72 @@
+"""`benchmark --suite=training`: what it says hangs together, and an overhead that is known is found."""
+
+import re
+import time
+
+import pytest
+
+from experiments import build
+from experiments.__main__ import main
+from experiments.benchmarks import training
+from experiments.checkpoint import Checkpoints
+from experiments.errors import RunError
+from experiments.workdir import Workdir
+from tests.experiments.test_augmentation import Told
+from tests.experiments.tiny import ROOT, flags, tiny_config
+
+
+@pytest.mark.thorough
+def test_devices_traffic_start_and_overhead(capsys):
+    """Of the command; the programs of the first start are there for the second."""
+    small = flags(training__steps_per_call=2, training__checkpoint_every=4, model__channels=4)
+    assert main(["benchmark", "--suite=training", f"--config={ROOT}/configs/digits.py", *small]) == 0
+    rows = dict(re.findall(r"^(.+?)  +(.*)$", capsys.readouterr().out, re.MULTILINE))
+    cold, warm = (float(rows[f"start to the end of the first 2 steps, {kind}"].split()[0]) for kind in ("cold", "warm"))
+    assert cold > warm + 1
+    for strategy in ("pmap", "fsdp"):
+        assert rows[f"{strategy}, 1 device"].endswith("of one device")
+        sent = []
+        for n in (2, 4, 8):
+            said = re.search(r"; ([\d,]+) bytes a step, ([\d.]+) of the least", rows[f"{strategy}, {n} devices"])
+            sent.append(float(said[1].replace(",", "")))
+            assert float(said[2]) == pytest.approx(1, abs=0.1)
+        assert sent[1] / sent[0] == pytest.approx((3 / 4) / (1 / 2), rel=0.03)
+        assert sent[2] / sent[0] == pytest.approx((7 / 8) / (1 / 2), rel=0.03)
+    assert "checkpoints and logging, in 4 steps with one checkpoint" in rows
+
+
+def test_an_overhead_that_is_known(monkeypatch, tmp_path):
+    """Eight batches of 60 ms and a checkpoint of 240 ms are half as much again. The network costs nothing."""
+    monkeypatch.setattr(build, "network", lambda config: Told())
+    config = tiny_config(data__augmentation=0.12, training__sample_every=1000)
+    take, save = training.take_batches, Checkpoints.save
+
+    def slow_take(iterator, n, size):
+        time.sleep(0.06 * n)
+        return take(iterator, n, size)
+
+    def slow_save(self, state, iterator):
+        time.sleep(0.24)
+        save(self, state, iterator)
+
+    monkeypatch.setattr(training, "take_batches", slow_take)
+    monkeypatch.setattr(Checkpoints, "save", slow_save)
+    with training.training_stream(config, training.load_data(config).train) as iterator:
+        ratios = training._watched_to_bare(config, Workdir(tmp_path), iterator)
+    assert len(ratios) == training.ROUNDS
+    assert min(ratios) == pytest.approx(1.5, abs=0.1)
+
+
+def test_the_calls_of_the_loop_are_those_of_training():
+    config = tiny_config(training__steps_per_call=5, training__log_every=4, training__num_steps=100)
+    assert list(training._calls(config, 2, 10)) == [2, 4, 2]
+
+
+def test_a_start_that_fails_says_why(tmp_path):
+    arguments = [f"--config={ROOT}/configs/digits.py", "--config.data.source=npz:none.npz"]
+    with pytest.raises(RunError, match=r"training does not start: .*none\.npz"):
+        training._seconds_to_first_row(tiny_config(), arguments, tmp_path, "cold")
+
+
+def test_an_experiment_must_be_named(fails):
+    assert "--suite=training measures an experiment" in fails("benchmark", "--suite=training")
