@@ -1,0 +1,146 @@
+"""Measurements: y = A(x_0) + noise, of which x_0 is wanted.
+
+A measurement is a dataclass with `forward`. Of a linear one everything else follows:
+
+    adjoint(y)           A^T y, by `jax.linear_transpose`, exact to rounding
+    normal_solve(y, c)   (A A^T + c I)^-1 y, in closed form where there is one, by conjugate gradients otherwise
+    pseudo_inverse(y)    A^+ y = A^T (A A^T)^+ y, the image of least norm among those that fit y best
+
+so that an operator of your own is
+
+    @struct.dataclass
+    class Mine(LinearMeasurement):
+        def forward(self, x): return x[:, ::2]
+
+Arrays are real, with the batch first: x (B, *event), y (B, *measured). What is complex (k-space) has the real and the
+imaginary part as its last axis, so that transposes are adjoints. Sizes are those of the images that a model draws.
+
+Source: Daras et al. (2024), https://arxiv.org/abs/2410.00083, for the field and its names.
+"""
+
+import jax
+import jax.numpy as jnp
+import lineax
+from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
+
+from sde_lib.sde import expand
+from sde_lib.struct import Struct
+
+
+@struct.dataclass(kw_only=True)
+class Measurement(Struct):
+    """A map from images to what is measured of them, linear or not; without its noise, which is a `Noise`."""
+
+    def forward(self, x: Array) -> Array:
+        """A(x), (B, *measured), of x (B, *event)."""
+        raise NotImplementedError(f"{type(self).__name__} must define forward(x)")
+
+
+@struct.dataclass(kw_only=True)
+class LinearMeasurement(Measurement):
+    """A linear map.
+
+    Attributes:
+        event_shape: of one image; static.
+        rtol, max_steps: of the conjugate gradients, where there is no closed form: relative to the right-hand side; static.
+    """
+
+    event_shape: tuple[int, ...] = struct.field(pytree_node=False)
+    rtol: float = struct.field(pytree_node=False, default=1e-6)
+    max_steps: int = struct.field(pytree_node=False, default=256)
+
+    def adjoint(self, y: Array) -> Array:
+        """A^T y, (B, *event), of y (B, *measured)."""
+        x = jax.ShapeDtypeStruct((len(y), *self.event_shape), y.dtype)
+        return jax.linear_transpose(self.forward, x)(y)[0]
+
+    def normal_solve(self, y: Array, c: ArrayLike = 0.0) -> Array:
+        """(A A^T + c I)^-1 y for c >= 0, () or (B,); for c = 0 the solution of least norm, where y is in the range of A A^T.
+
+        By conjugate gradients, one solve for each example, from zero.
+        """
+
+        def solve_one(y, c):
+            def normal(v):
+                return self.forward(self.adjoint(v[None]))[0] + c * v
+
+            operator = lineax.FunctionLinearOperator(
+                normal, jax.ShapeDtypeStruct(y.shape, y.dtype), lineax.positive_semidefinite_tag
+            )
+            solver = lineax.CG(rtol=self.rtol, atol=0.0, max_steps=self.max_steps)
+            return lineax.linear_solve(operator, y, solver, throw=False).value
+
+        return jax.vmap(solve_one)(y, jnp.broadcast_to(jnp.asarray(c, y.dtype), y.shape[:1]))
+
+    def pseudo_inverse(self, y: Array) -> Array:
+        """A^+ y, (B, *event), of y (B, *measured)."""
+        return self.adjoint(self.normal_solve(y))
+
+
+@struct.dataclass(kw_only=True)
+class SpectralMeasurement(LinearMeasurement):
+    """A linear map of known singular values: A = U diag(s) V^T, with orthogonal U and V.
+
+    A new one defines `singular_values`, `to_spectrum` and `from_spectrum` (V^T and V), and `measured_to_spectrum` and
+    `measured_from_spectrum` (U^T and U). Spectra of images have the shape of `singular_values`, an entry for each
+    dimension of the image: 0 where nothing is measured. Those of measurements have the same shape, and are 0 there.
+    """
+
+    def singular_values(self) -> Array:
+        """s >= 0, of the spectrum's shape, without a batch."""
+        raise NotImplementedError(f"{type(self).__name__} must define singular_values()")
+
+    def to_spectrum(self, x: Array) -> Array:
+        """V^T x, (B, *spectrum), of x (B, *event)."""
+        raise NotImplementedError(f"{type(self).__name__} must define to_spectrum(x)")
+
+    def from_spectrum(self, z: Array) -> Array:
+        """V z, (B, *event), of z (B, *spectrum)."""
+        raise NotImplementedError(f"{type(self).__name__} must define from_spectrum(z)")
+
+    def measured_to_spectrum(self, y: Array) -> Array:
+        """U^T y, (B, *spectrum), of y (B, *measured)."""
+        raise NotImplementedError(f"{type(self).__name__} must define measured_to_spectrum(y)")
+
+    def measured_from_spectrum(self, z: Array) -> Array:
+        """U z, (B, *measured), of z (B, *spectrum) that is 0 where nothing is measured."""
+        raise NotImplementedError(f"{type(self).__name__} must define measured_from_spectrum(z)")
+
+    def forward(self, x: Array) -> Array:
+        """A x, (B, *measured), of x (B, *event)."""
+        return self.measured_from_spectrum(self.singular_values() * self.to_spectrum(x))
+
+    def adjoint(self, y: Array) -> Array:
+        """A^T y, (B, *event), of y (B, *measured)."""
+        return self.from_spectrum(self.singular_values() * self.measured_to_spectrum(y))
+
+    def normal_solve(self, y: Array, c: ArrayLike = 0.0) -> Array:
+        """(A A^T + c I)^-1 y for c >= 0, () or (B,); for c = 0 the solution of least norm."""
+        z = self.measured_to_spectrum(y)
+        divisor = self.singular_values() ** 2 + expand(c, z)
+        solved = jnp.where(divisor > 0, z / jnp.where(divisor > 0, divisor, 1), 0)
+        # What of y lies outside the range of A sees c alone.
+        beyond = y - self.measured_from_spectrum(jnp.where(self.singular_values() > 0, z, 0))
+        c = expand(c, y)
+        return self.measured_from_spectrum(jnp.where(self.singular_values() > 0, solved, 0)) + jnp.where(
+            c > 0, beyond / jnp.where(c > 0, c, 1), 0
+        )
+
+
+@struct.dataclass(kw_only=True)
+class Noise(Struct):
+    """How a measurement differs from A(x_0)."""
+
+    def sample(self, keys: Array, clean: Array) -> Array:
+        """Measurements (B, *measured) of clean ones, example i by `keys[i]`."""
+        raise NotImplementedError(f"{type(self).__name__} must define sample(keys, clean)")
+
+    def log_prob(self, y: Array, clean: Array) -> Array:
+        """log p(y | A(x_0) = clean) in nats, (B,)."""
+        raise NotImplementedError(f"{type(self).__name__} must define log_prob(y, clean)")
+
+    def variance(self, clean: Array) -> Array:
+        """The variance of each value of y, of the shape of `clean` or ()."""
+        raise NotImplementedError(f"{type(self).__name__} must define variance(clean)")
