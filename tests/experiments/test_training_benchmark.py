@@ -5,9 +5,9 @@ import time
 
 import pytest
 
-from experiments import build
 from experiments.__main__ import main
 from experiments.benchmarks import training
+from experiments.build import model
 from experiments.checkpoint import Checkpoints
 from experiments.errors import RunError
 from experiments.workdir import Workdir
@@ -34,7 +34,7 @@ def test_devices_traffic_start_and_overhead(capsys):
 
 def test_an_overhead_that_is_known(monkeypatch, tmp_path):
     """Eight batches of 60 ms and a checkpoint of 240 ms are half as much again. The network costs nothing."""
-    monkeypatch.setattr(build, "network", lambda config: Told())
+    monkeypatch.setattr(model, "network", lambda config: Told())
     config = tiny_config(data__augmentation=0.12, training__sample_every=1000)
     take, save = training.take_batches, Checkpoints.save
 
