@@ -7,7 +7,6 @@ discrete model's levels.
 """
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
