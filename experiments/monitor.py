@@ -20,7 +20,7 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from experiments import build, distributed, utilization
-from experiments.checkpoint import Checkpoints
+from experiments.checkpoint import Checkpoints, last_good
 from experiments.errors import RunError
 from experiments.history import History
 from experiments.timing import CHECKPOINTS, SAMPLES, Completions, Speedometer
@@ -178,12 +178,11 @@ class Monitor:
 
     def _stop(self, step: int, what: str, skipping: bool) -> None:
         batch, limit = self._config.data.batch_size, self._config.training.max_skips
+        folder = self._checkpoints.folder
         with contextlib.suppress(RunError):  # that of the save under way, which is told at its own place
             self._checkpoints.wait()
-        last = self._checkpoints.latest_step()
-        kept = f"the last good checkpoint is step {last}" if last is not None else "there is no checkpoint yet"
         count = f", which would be skip {limit + 1} of the run (training.max_skips={limit})" if skipping else ""
         raise RunError(
             f"the {what} is not finite at step {step} (its batch: examples {(step - 1) * batch} to {step * batch - 1} of "
-            f"the stream){count}; {kept} in {self._checkpoints.folder}. Try a smaller optim.lr or optim.grad_clip"
+            f"the stream){count}; {last_good(folder).lower()} in {folder}. Try a smaller optim.lr or optim.grad_clip"
         )

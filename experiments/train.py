@@ -286,7 +286,7 @@ def _run_to_end(
     step = int(current.step)
     train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
     sampler, sampled_ema = Sampler(config, strategy, GRID_SIZE), build.sampling_ema(config)
-    snapshots = posthoc.Snapshots(workdir.ema_snapshots)
+    snapshots, widths = posthoc.Snapshots(workdir.ema_snapshots), build.power_emas(config)
     taken = None
     count = (lambda: step_flops(config, taken)) if training.measure_peak else None
 
@@ -326,7 +326,7 @@ def _run_to_end(
             every = training.ema_snapshot_every
             if every and (step % every == 0 or step == training.num_steps):
                 with monitor.saving():
-                    _keep_averages(config, snapshots, step, strategy, current)
+                    _keep_averages(config, snapshots, widths, step, strategy, current)
             if _is_drawn(config, step):
                 draw()
         monitor.catch_up()
@@ -336,10 +336,15 @@ def _run_to_end(
 
 
 def _keep_averages(
-    config: ConfigDict, snapshots: posthoc.Snapshots, step: int, strategy: Strategy, current: state.TrainState
+    config: ConfigDict,
+    snapshots: posthoc.Snapshots,
+    widths: dict[int, float],
+    step: int,
+    strategy: Strategy,
+    current: state.TrainState,
 ) -> None:
-    """Writes the power averages, on the first process; all bring what they have of them."""
-    for place, std in build.power_emas(config).items():
+    """Writes the power averages, of these `widths` by place, on the first process; all bring what they have of them."""
+    for place, std in widths.items():
         average = strategy.to_host(current.emas[place])
         if distributed.is_first():
             snapshots.save(step, std, average, updates=int(current.updates), dtype=config.training.ema_snapshot_dtype)

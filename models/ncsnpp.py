@@ -27,6 +27,7 @@ https://github.com/yang-song/score_sde/blob/main/models/ncsnpp.py; Karras et al.
 appendix F.1, and https://github.com/NVlabs/edm/blob/main/training/networks.py (SongUNet).
 """
 
+import functools
 import math
 
 import flax.linen as nn
@@ -150,105 +151,131 @@ class NCSNpp(nn.Module):
             ValueError: for a size that cannot be halved often enough, for an unknown choice, for options that exclude each
                 other, and for a condition, augmentation or keys missing or in excess.
         """
-        levels = len(self.channel_multipliers)
         self._check(x, condition, augmentation)
         dropout_keys = checks.dropout(self, train, dropout_keys)
         dtype = jnp.dtype(self.dtype)
         out_channels = self.out_channels or x.shape[-1]
-        fir_kernel = tuple(self.fir_kernel) if self.fir else None
         noise_level = noise_level.astype(jnp.float32)
         embedding = self._embed(noise_level, condition, augmentation, dtype) if self.conditional else None
-        block_type = nn.remat(ResidualBlock) if self.remat else ResidualBlock
-        attention_type = nn.remat(Attention) if self.remat else Attention
-
-        def residual(h, features, name, resampling=None):
-            block = block_type(
-                features,
-                dropout=self.dropout,
-                scale_shift=False,
-                resampling=resampling,
-                fir_kernel=fir_kernel,
-                skip_conv=True,
-                skip_rescale=self.skip_rescale,
-                init_scale=self.init_scale,
-                skip_init_scale=0.1 if self.resblock_type == "ddpm" else 1.0,
-                dtype=dtype,
-                name=name,
-            )
-            return block(h, embedding, dropout_keys)
-
-        def attention(h, name):
-            # 0.2 for q, k and v in one kernel is 0.1 for each.
-            block = attention_type(
-                skip_rescale=self.skip_rescale, init_scale=self.init_scale, qkv_init_scale=0.2, dtype=dtype, name=name
-            )
-            return block(h)
-
-        def resampling_conv(h, features, direction, name):
-            return ResamplingConv(features, direction, fir_kernel, dtype, name=name)(h)
-
-        def resampled(h, level, direction):
-            name = f"{direction}_{level}_resample"
-            if self.resblock_type == "biggan":
-                return residual(h, h.shape[-1], name, direction)
-            if self.resamp_with_conv:
-                return resampling_conv(h, h.shape[-1], direction, name)
-            return resample(h, direction, fir_kernel)
-
-        def normalized_conv(h, features, norm, conv, init_scale):
-            h = nn.swish(GroupNorm(dtype=dtype, name=norm)(h))
-            return Conv(features, init_scale=init_scale, dtype=dtype, name=conv)(h)
+        residual = functools.partial(self._residual, embedding, dropout_keys)
 
         x = (x if self.centered else 2 * x - 1).astype(dtype)
-        pyramid = x
         h = Conv(self.channels, dtype=dtype, name="conv_in")(x)
-        skips = [h]
+        h, skips = self._down(residual, h, x)
+        h = residual(h, h.shape[-1], "middle_0")
+        h = self._attention(h, "middle_attention")
+        h = residual(h, h.shape[-1], "middle_1")
+        h, pyramid = self._up(residual, h, skips, out_channels)
+        if self.progressive == "output_skip":
+            h = pyramid
+        else:
+            h = self._normalized_conv(h, out_channels, "norm_out", "conv_out", self.init_scale)
+        h = h.astype(jnp.float32)
+        return h / self._sigma(noise_level)[:, None, None, None] if self.scale_by_sigma else h
+
+    def _down(self, residual, h, x):
+        """From the finest level to the coarsest beside the input's pyramid, with all that is kept for the way up.
+
+        Args:
+            residual: `_residual` of the embedding and the dropout keys.
+            h: (B, H, W, channels).
+            x: (B, H, W, C), the input.
+        """
+        skips, pyramid = [h], x
         for level, multiplier in enumerate(self.channel_multipliers):
             for i in range(self.blocks_per_level):
                 h = residual(h, self.channels * multiplier, f"down_{level}_{i}")
                 if h.shape[1] in self.attention_resolutions:
-                    h = attention(h, f"down_{level}_{i}_attention")
+                    h = self._attention(h, f"down_{level}_{i}_attention")
                 skips.append(h)
-            if level < levels - 1:
-                h = resampled(h, level, "down")
-                name = f"down_{level}_pyramid"
-                if self.progressive_input == "input_skip":
-                    pyramid = resample(pyramid, "down", fir_kernel)
-                    features = Conv(h.shape[-1], 1, dtype=dtype, name=name)(pyramid)
-                    h = jnp.concatenate([features, h], -1) if self.progressive_combine == "cat" else features + h
-                elif self.progressive_input == "residual":
-                    pyramid = resampling_conv(pyramid, h.shape[-1], "down", name)
-                    h = pyramid = joined(h, pyramid, self.skip_rescale)
+            if level < len(self.channel_multipliers) - 1:
+                h = self._resampled(residual, h, level, "down")
+                h, pyramid = self._with_input(h, pyramid, f"down_{level}_pyramid")
                 skips.append(h)
+        return h, skips
 
-        h = residual(h, h.shape[-1], "middle_0")
-        h = attention(h, "middle_attention")
-        h = residual(h, h.shape[-1], "middle_1")
+    def _with_input(self, h, pyramid, name):
+        """A level joined to the input's pyramid, and the pyramid at this level."""
+        if self.progressive_input == "input_skip":
+            pyramid = resample(pyramid, "down", self._fir_kernel())
+            features = Conv(h.shape[-1], 1, dtype=jnp.dtype(self.dtype), name=name)(pyramid)
+            h = jnp.concatenate([features, h], -1) if self.progressive_combine == "cat" else features + h
+        elif self.progressive_input == "residual":
+            pyramid = self._resampling_conv(pyramid, h.shape[-1], "down", name)
+            h = pyramid = joined(h, pyramid, self.skip_rescale)
+        return h, pyramid
 
+    def _up(self, residual, h, skips, out_channels):
+        """From the coarsest level to the finest, joined to what was kept, and the output's pyramid."""
         pyramid = None
         for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
             for i in range(self.blocks_per_level + 1):
                 h = residual(jnp.concatenate([h, skips.pop()], axis=-1), self.channels * multiplier, f"up_{level}_{i}")
             if h.shape[1] in self.attention_resolutions:
-                h = attention(h, f"up_{level}_attention")
-            name = f"up_{level}_pyramid"
-            if self.progressive == "output_skip":
-                image = normalized_conv(h, out_channels, f"{name}_norm", name, self.init_scale)
-                pyramid = image if pyramid is None else resample(pyramid, "up", fir_kernel) + image
-            elif self.progressive == "residual" and pyramid is None:
-                pyramid = normalized_conv(h, h.shape[-1], f"{name}_norm", name, 1.0)
-            elif self.progressive == "residual":
-                pyramid = resampling_conv(pyramid, h.shape[-1], "up", name)
-                h = pyramid = joined(h, pyramid, self.skip_rescale)
+                h = self._attention(h, f"up_{level}_attention")
+            h, pyramid = self._with_output(h, pyramid, out_channels, f"up_{level}_pyramid")
             if level > 0:
-                h = resampled(h, level, "up")
+                h = self._resampled(residual, h, level, "up")
+        return h, pyramid
 
+    def _with_output(self, h, pyramid, out_channels, name):
+        """A level and the output's pyramid, each with what it has of the other; the coarsest level begins the pyramid."""
         if self.progressive == "output_skip":
-            h = pyramid
-        else:
-            h = normalized_conv(h, out_channels, "norm_out", "conv_out", self.init_scale)
-        h = h.astype(jnp.float32)
-        return h / self._sigma(noise_level)[:, None, None, None] if self.scale_by_sigma else h
+            image = self._normalized_conv(h, out_channels, f"{name}_norm", name, self.init_scale)
+            pyramid = image if pyramid is None else resample(pyramid, "up", self._fir_kernel()) + image
+        elif self.progressive == "residual" and pyramid is None:
+            pyramid = self._normalized_conv(h, h.shape[-1], f"{name}_norm", name, 1.0)
+        elif self.progressive == "residual":
+            pyramid = self._resampling_conv(pyramid, h.shape[-1], "up", name)
+            h = pyramid = joined(h, pyramid, self.skip_rescale)
+        return h, pyramid
+
+    def _residual(self, embedding, dropout_keys, h, features, name, resampling=None):
+        block_type = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        block = block_type(
+            features,
+            dropout=self.dropout,
+            scale_shift=False,
+            resampling=resampling,
+            fir_kernel=self._fir_kernel(),
+            skip_conv=True,
+            skip_rescale=self.skip_rescale,
+            init_scale=self.init_scale,
+            skip_init_scale=0.1 if self.resblock_type == "ddpm" else 1.0,
+            dtype=jnp.dtype(self.dtype),
+            name=name,
+        )
+        return block(h, embedding, dropout_keys)
+
+    def _attention(self, h, name):
+        attention_type = nn.remat(Attention) if self.remat else Attention
+        return attention_type(
+            skip_rescale=self.skip_rescale,
+            init_scale=self.init_scale,
+            qkv_init_scale=0.2,  # for q, k and v in one kernel, which is 0.1 for each
+            dtype=jnp.dtype(self.dtype),
+            name=name,
+        )(h)
+
+    def _resampled(self, residual, h, level, direction):
+        """From a level to the next one, "down" or "up"."""
+        name = f"{direction}_{level}_resample"
+        if self.resblock_type == "biggan":
+            return residual(h, h.shape[-1], name, direction)
+        if self.resamp_with_conv:
+            return self._resampling_conv(h, h.shape[-1], direction, name)
+        return resample(h, direction, self._fir_kernel())
+
+    def _resampling_conv(self, h, features, direction, name):
+        return ResamplingConv(features, direction, self._fir_kernel(), jnp.dtype(self.dtype), name=name)(h)
+
+    def _normalized_conv(self, h, features, norm, conv, init_scale):
+        dtype = jnp.dtype(self.dtype)
+        h = nn.swish(GroupNorm(dtype=dtype, name=norm)(h))
+        return Conv(features, init_scale=init_scale, dtype=dtype, name=conv)(h)
+
+    def _fir_kernel(self):
+        return tuple(self.fir_kernel) if self.fir else None
 
     def _check(self, x, condition, augmentation):
         checks.choices(self, CHOICES)

@@ -11,6 +11,8 @@ Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Dhariwal and Nichol 
 https://arxiv.org/abs/2105.05233.
 """
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -140,79 +142,115 @@ class UNet(nn.Module):
         interpolated in between (iDDPM, https://arxiv.org/abs/2102.09672, eq. 15, with (v + 1) / 2 for its v). Without
         `learned_variance` there is none.
         """
-        levels = len(self.channel_multipliers)
-        widths = [round(self.channels * multiplier) for multiplier in self.channel_multipliers]
-        checks.choices(self, CHOICES)
-        checks.divisible(self, x.shape, 2 ** (levels - 1), f"{levels} levels need")
-        checks.condition(self, condition)
-        checks.augmentation(self, len(x), augmentation)
+        self._check(x, condition, augmentation)
         dropout_keys = checks.dropout(self, train, dropout_keys)
         dtype = jnp.dtype(self.dtype)
         embedding = self._embed(noise_level, condition, augmentation, dtype)
-        block_type = nn.remat(ResidualBlock) if self.remat else ResidualBlock
-        attention_type = nn.remat(Attention) if self.remat else Attention
-        shared = {"dtype": dtype, "norm_groups": self.norm_groups, "norm_epsilon": self.norm_epsilon}
-
-        def residual(h, level, name, resampling=None):
-            block = block_type(
-                widths[level],
-                dropout=self.dropout,
-                scale_shift=self.scale_shift,
-                resampling=resampling,
-                name=name,
-                **shared,
-            )
-            return block(h, embedding, dropout_keys)
-
-        def attention(h, name):
-            if self.head_channels and h.shape[-1] % self.head_channels:
-                raise ValueError(
-                    f"{type(self).__name__}: head_channels={self.head_channels} does not divide {h.shape[-1]} channels"
-                )
-            heads = h.shape[-1] // self.head_channels if self.head_channels else self.num_heads
-            return attention_type(heads, name=name, **shared)(h)
-
-        def resample(h, level, direction):
-            name = f"{direction}_{level}_resample"
-            if self.resampling == "block":
-                return residual(h, level, name, direction)
-            if direction == "down" and self.resampling in PADDINGS:
-                return Conv(h.shape[-1], stride=2, padding=PADDINGS[self.resampling], dtype=dtype, name=name)(h)
-            h = RESAMPLINGS[direction](h)
-            return h if self.resampling == "plain" else Conv(h.shape[-1], dtype=dtype, name=name)(h)
-
-        def block(h, level, name, attend=True):
-            h = residual(h, level, name)
-            return attention(h, f"{name}_attention") if attend and h.shape[1] in self.attention_resolutions else h
-
-        h = Conv(widths[0], dtype=dtype, name="conv_in")(x.astype(dtype))
-        skips = [h]
-        for level in range(levels):
-            for i in range(self.blocks_per_level):
-                h = block(h, level, f"down_{level}_{i}")
-                skips.append(h)
-            if level < levels - 1:
-                h = resample(h, level, "down")
-                skips.append(h)
-
-        h = residual(h, levels - 1, "middle_0")
-        if self.middle_attention:
-            h = attention(h, "middle_attention")
-        h = residual(h, levels - 1, "middle_1")
-
-        for level in reversed(range(levels)):
-            for i in range(self.blocks_per_level + 1):
-                attend = self.up_attention == "block" or i == self.blocks_per_level
-                h = block(jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}", attend)
-            if level > 0:
-                h = resample(h, level, "up")
-
+        residual = functools.partial(self._residual, embedding, dropout_keys)
+        h = Conv(self._width(0), dtype=dtype, name="conv_in")(x.astype(dtype))
+        h, skips = self._down(residual, h)
+        h = self._middle(residual, h)
+        h = self._up(residual, h, skips)
         h = nn.swish(GroupNorm(self.norm_groups, self.norm_epsilon, dtype, name="norm_out")(h))
         features = self._out_channels(x) * (2 if self.learned_variance else 1)
         return Conv(features, init_scale=0.0, dtype=dtype, name="conv_out")(h).astype(jnp.float32)
 
+    def _check(self, x, condition, augmentation):
+        levels = len(self.channel_multipliers)
+        checks.choices(self, CHOICES)
+        checks.divisible(self, x.shape, 2 ** (levels - 1), f"{levels} levels need")
+        checks.condition(self, condition)
+        checks.augmentation(self, len(x), augmentation)
+
+    def _width(self, level):
+        """The channels of a level."""
+        return round(self.channels * self.channel_multipliers[level])
+
     def _out_channels(self, x):
         return self.out_channels or x.shape[-1]
+
+    def _down(self, residual, h):
+        """From the finest level to the coarsest, with all that is kept for the way up; `residual` is as in `_block`."""
+        skips, levels = [h], len(self.channel_multipliers)
+        for level in range(levels):
+            for i in range(self.blocks_per_level):
+                h = self._block(residual, h, level, f"down_{level}_{i}")
+                skips.append(h)
+            if level < levels - 1:
+                h = self._resample(residual, h, level, "down")
+                skips.append(h)
+        return h, skips
+
+    def _middle(self, residual, h):
+        """Two blocks at the coarsest level."""
+        coarsest = len(self.channel_multipliers) - 1
+        h = residual(h, coarsest, "middle_0")
+        if self.middle_attention:
+            h = self._attention(h, "middle_attention")
+        return residual(h, coarsest, "middle_1")
+
+    def _up(self, residual, h, skips):
+        """From the coarsest level to the finest, joined to what was kept."""
+        for level in reversed(range(len(self.channel_multipliers))):
+            for i in range(self.blocks_per_level + 1):
+                attend = self.up_attention == "block" or i == self.blocks_per_level
+                h = self._block(
+                    residual, jnp.concatenate([h, skips.pop()], axis=-1), level, f"up_{level}_{i}", attend=attend
+                )
+            if level > 0:
+                h = self._resample(residual, h, level, "up")
+        return h
+
+    def _block(self, residual, h, level, name, *, attend=True):
+        """A residual block and, at the resolutions that have it, attention.
+
+        Args:
+            residual: `_residual` of the embedding and the dropout keys.
+            h: (B, H, W, C).
+            level: whose width the block has.
+            name: of its parameters.
+            attend: whether attention may follow.
+        """
+        h = residual(h, level, name)
+        return self._attention(h, f"{name}_attention") if attend and h.shape[1] in self.attention_resolutions else h
+
+    def _residual(self, embedding, dropout_keys, h, level, name, resampling=None):
+        block_type = nn.remat(ResidualBlock) if self.remat else ResidualBlock
+        block = block_type(
+            self._width(level),
+            dropout=self.dropout,
+            scale_shift=self.scale_shift,
+            resampling=resampling,
+            dtype=jnp.dtype(self.dtype),
+            norm_groups=self.norm_groups,
+            norm_epsilon=self.norm_epsilon,
+            name=name,
+        )
+        return block(h, embedding, dropout_keys)
+
+    def _attention(self, h, name):
+        if self.head_channels and h.shape[-1] % self.head_channels:
+            raise ValueError(
+                f"{type(self).__name__}: head_channels={self.head_channels} does not divide {h.shape[-1]} channels"
+            )
+        attention_type = nn.remat(Attention) if self.remat else Attention
+        return attention_type(
+            h.shape[-1] // self.head_channels if self.head_channels else self.num_heads,
+            dtype=jnp.dtype(self.dtype),
+            norm_groups=self.norm_groups,
+            norm_epsilon=self.norm_epsilon,
+            name=name,
+        )(h)
+
+    def _resample(self, residual, h, level, direction):
+        """From a level to the next one, "down" or "up"."""
+        name, dtype = f"{direction}_{level}_resample", jnp.dtype(self.dtype)
+        if self.resampling == "block":
+            return residual(h, level, name, direction)
+        if direction == "down" and self.resampling in PADDINGS:
+            return Conv(h.shape[-1], stride=2, padding=PADDINGS[self.resampling], dtype=dtype, name=name)(h)
+        h = RESAMPLINGS[direction](h)
+        return h if self.resampling == "plain" else Conv(h.shape[-1], dtype=dtype, name=name)(h)
 
     def _embed(self, noise_level, condition, augmentation, dtype):
         """(B,) noise levels, with (B,) labels and augmentations, to (B, 4 channels)."""

@@ -22,13 +22,18 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 )
 
+# As variables, they hold in child processes too; the command line would keep only what takes half a second to compile.
+os.environ["JAX_DISABLE_MOST_OPTIMIZATIONS"] = "1"
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.05"
+os.environ["JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES"] = "-1"
+
+# Threads of BLAS and torch, of which each worker would have one for each core, spin while they wait for a core.
+os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
+
 import jax
 import pytest
 
 jax.config.update("jax_num_cpu_devices", 8)
-jax.config.update("jax_disable_most_optimizations", True)
-jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-jax.config.update("jax_persistent_cache_min_entry_size_bytes", -1)
 
 
 def pytest_configure(config):
@@ -37,12 +42,18 @@ def pytest_configure(config):
     jax.config.update("jax_compilation_cache_dir", folder)
 
 
+# Workers take groups in the order of collection (setup.cfg: --no-loadscope-reorder). These last minutes; one that began
+# last would leave the other workers idle.
+LONGEST = ("tiny_run", "test_choices", "test_resume", "test_first_steps", "test_distributed", "test_networks")
+
+
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items):
     """Each module goes to one worker, which compiles its programs once; so do all tests of the one trained run.
 
     pytest 9.2 loses the groups silently (https://github.com/pytest-dev/pytest-xdist/issues/1386): setup.cfg stays below it.
     """
-    for item in items:
-        group = "tiny_run" if "tiny_run" in item.fixturenames else item.path.stem
+    groups = {item: "tiny_run" if "tiny_run" in item.fixturenames else item.path.stem for item in items}
+    for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))

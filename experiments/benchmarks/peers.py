@@ -74,16 +74,16 @@ def run(solver: str, grid: str, evaluations: int, x: Array, denoiser: Denoiser) 
 
     sde = denoiser.sde
     scheduler = SOLVERS[solver](sde, **GRIDS[grid])
-    heun = solver == "heun"
-    points = evaluations // 2 + 1 if heun else evaluations
-    # Heun's states are y, which a last step of its own takes to zero noise; those of the others are of unit variance.
-    # The grids other than "table" say their last level twice. Neither step is made.
-    spare = not heun and grid != "table"
-    scheduler.set_timesteps(points + spare)
+    steps = evaluations // scheduler.order
+    # States are of unit variance, or they are y where they start from the largest sigma, as Heun's do; a last step of its
+    # own takes these to zero noise. The grids other than "table" say their last level twice. Neither step is made.
+    unscaled = bool(scheduler.init_noise_sigma != 1)
+    spare = unscaled or grid != "table"
+    scheduler.set_timesteps(steps + spare)
     scheduler.set_begin_index(0)
-    calls = 2 * (points - 1) if heun else points
+    calls = scheduler.order * steps
     first, last = (float(sde.noise_to_signal(t)) for t in (sde.t_max, sde.t_min))
-    unit = (lambda s: 1.0) if heun else (lambda s: 1 / np.sqrt(1 + s**2))
+    unit = (lambda s: 1.0) if unscaled else (lambda s: 1 / np.sqrt(1 + s**2))
     state = torch.from_numpy(np.asarray(x / sde.alpha(sde.t_max)) * unit(first))
     for i, level in enumerate(scheduler.sigmas[:calls].double().numpy()):
         noise = _noise(denoiser, jnp.asarray(state.double().numpy() / unit(level)), level)

@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from tqdm import tqdm
 
-from experiments import build, data
+from experiments import build, data, distributed
 from experiments.runs import Run
 
 BATCH = 256  # images at once, on all devices together
@@ -30,7 +31,8 @@ def loss_per_noise_level(run: Run, images: data.Images) -> list[dict[str, float]
     sde, key = denoiser.sde, jax.random.key(evaluation.seed)
     x0 = np.asarray(run.transform.forward(images.images))
     rows = []
-    for log_snr in np.linspace(float(sde.log_snr(sde.t_max)), float(sde.log_snr(sde.t_min)), evaluation.noise_levels):
+    levels = np.linspace(float(sde.log_snr(sde.t_max)), float(sde.log_snr(sde.t_min)), evaluation.noise_levels)
+    for log_snr in tqdm(levels, "loss", unit="level", delay=2, disable=not distributed.is_first()):
         t = sde.time_at_log_snr(jnp.float32(log_snr))
         found = []
         for start in range(0, len(images), BATCH):

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 
 from models.adm import ADM
+from models.pretrained.edm import arguments, by_channel
 from models.pretrained.mapping import CONV, DENSE, SAME, Path, Tensors, Weight
-from models.pretrained.song_unet import by_channel
 from models.pretrained.unet import Layer, Place, down, up, weights
 from models.unet import UNet
 
@@ -40,7 +40,6 @@ DEFAULTS = {
     "dropout": 0.10,
     "label_dropout": 0,
 }
-PLACES = ("img_resolution", "in_channels", "out_channels")  # arguments that no option decides
 
 
 def mapping(network: UNet, shapes: Any, image_size: int) -> dict[Path, Weight]:
@@ -92,11 +91,7 @@ def from_settings(settings: Mapping[str, Any]) -> ADM:
     Raises:
         ValueError: an argument has no counterpart; it is named.
     """
-    c = DEFAULTS | {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-    if unknown := c.keys() - DEFAULTS.keys() - set(PLACES):
-        raise ValueError(f"DhariwalUNet: {sorted(unknown)[0]} has no counterpart here")
-    if c["channel_mult_emb"] != 4:
-        raise ValueError(f"DhariwalUNet: channel_mult_emb={c['channel_mult_emb']!r} has no counterpart here: only 4")
+    c = arguments("DhariwalUNet", settings, DEFAULTS, {"channel_mult_emb": (4,)})
     learned_variance = c["out_channels"] == 2 * c["in_channels"]
     return ADM(
         channels=c["model_channels"],

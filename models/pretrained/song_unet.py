@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from models.ncsnpp import NCSNpp
-from models.pretrained.mapping import CONV, DENSE, SAME, Layout, Path, Tensors, Weight, flatten
+from models.pretrained.edm import arguments, by_channel
+from models.pretrained.mapping import CONV, DENSE, SAME, Path, Tensors, Weight, flatten
 
 
 def mapping(network: NCSNpp, shapes: Any, image_size: int) -> dict[Path, Weight]:
@@ -92,15 +93,6 @@ LEAVES = {"kernel": "weight", "scale": "weight", "frequencies": "freqs"}
 DENSE_PARTS = ("classes", "augmentation", "embedding_0", "embedding_1")
 
 
-def _grouped(a):
-    """q0 k0 v0 q1 ... to q0 q1 ... k0 k1 ... v0 v1 ..., along the last axis."""
-    return a.reshape(*a.shape[:-1], -1, 3).swapaxes(-1, -2).reshape(a.shape)
-
-
-def _interleaved(a):
-    return a.reshape(*a.shape[:-1], 3, -1).swapaxes(-1, -2).reshape(a.shape)
-
-
 def _layout(part, inner, leaf):
     if leaf != "kernel":
         layout = SAME
@@ -109,11 +101,6 @@ def _layout(part, inner, leaf):
     else:
         layout = CONV
     return by_channel(layout) if inner == ["qkv"] else layout
-
-
-def by_channel(layout: Layout) -> Layout:
-    """The layout of q, k and v that lie as q0 q1 ... k0 k1 ... v0 v1 ... here, q0 k0 v0 q1 k1 v1 ... there."""
-    return Layout(lambda a: _grouped(layout.to_ours(a)), lambda a: layout.to_theirs(_interleaved(a)))
 
 
 # SongUNet's arguments with EDM's defaults.
@@ -133,7 +120,6 @@ DEFAULTS = {
     "decoder_type": "standard",
     "resample_filter": (1, 1),
 }
-PLACES = ("img_resolution", "in_channels", "out_channels")  # arguments that no option decides
 
 
 def from_settings(settings: Mapping[str, Any]) -> NCSNpp:
@@ -142,21 +128,15 @@ def from_settings(settings: Mapping[str, Any]) -> NCSNpp:
     Raises:
         ValueError: an argument has no counterpart, or a value that EDM does not publish; it is named.
     """
-    c = DEFAULTS | {key: tuple(value) if isinstance(value, list) else value for key, value in settings.items()}
-    fourier = c["embedding_type"] == "fourier"
-    for key, allowed in {
+    fourier = settings.get("embedding_type") == "fourier"
+    allowed = {
         "embedding_type": ("positional", "fourier"),
         "channel_mult_noise": (2 if fourier else 1,),
         "channel_mult_emb": (4,),
         "encoder_type": ("standard", "residual", "skip"),
         "decoder_type": ("standard", "skip"),
-    }.items():
-        if c[key] not in allowed:
-            raise ValueError(
-                f"SongUNet: {key}={c[key]!r} has no counterpart here: only {', '.join(map(repr, allowed))}"
-            )
-    if unknown := c.keys() - DEFAULTS.keys() - set(PLACES):
-        raise ValueError(f"SongUNet: {sorted(unknown)[0]} has no counterpart here")
+    }
+    c = arguments("SongUNet", settings, DEFAULTS, allowed)
     fir = c["resample_filter"] != (1, 1)
     return NCSNpp(
         channels=c["model_channels"],

@@ -154,7 +154,7 @@ class Told:
 
 def test_the_network_is_told_in_training(monkeypatch):
     """The weights of the labels have a gradient where, and only where, images are augmented; and sampling tells nothing."""
-    monkeypatch.setattr(build, "network", lambda config: Told())
+    monkeypatch.setattr("experiments.build.model.network", lambda config: Told())
 
     def gradient(probability):
         settings = tiny_config(**TOLD, data__augmentation=probability, optim__grad_clip=0)

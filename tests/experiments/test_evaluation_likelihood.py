@@ -24,7 +24,7 @@ class Zero:
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
     zero = Zero()
-    monkeypatch.setattr(build, "network", lambda config: zero)
+    monkeypatch.setattr("experiments.build.model.network", lambda config: zero)
 
 
 def config_of(**changes):

@@ -7,7 +7,7 @@ import pytest
 
 from experiments import metrics
 from experiments.errors import UserError
-from experiments.metrics.statistics import ImageHash, Statistics, compute_statistics, image_hash
+from experiments.metrics.statistics import ImageHash, Statistics, compute_statistics, image_hash, spread
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 1), np.uint8)
 
@@ -90,6 +90,19 @@ def test_kept_features_are_some_of_the_images_evenly():
     kept = compute_statistics([positions], Network(), keep=500).features[:, 0] * 255
     assert abs(kept.mean() - 2500) < 4 * 5000 / np.sqrt(12 * 500)
     assert np.histogram(kept, bins=5, range=(0, 5000))[0].min() > 70
+
+
+def test_some_of_many_are_spread_over_an_order_by_class_and_over_one_in_turns():
+    """One of each twelve in a row, as near to half of either source as draws are; all, where all are wanted."""
+    chosen = spread(60_000, 5000)
+    np.testing.assert_array_equal(chosen // 12, np.arange(5000))
+    for turns in (2, 12):
+        expected = 5000 / turns
+        counts = np.bincount(chosen % turns, minlength=turns)
+        assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
+    np.testing.assert_array_equal(spread(10, 20), np.arange(10))
+    assert len(spread(0, 5)) == 0
+    np.testing.assert_array_equal(np.diff(spread(899, 898)) > 0, True)
 
 
 def test_the_hash_is_of_the_set_of_images():

@@ -179,7 +179,7 @@ def test_each_example_is_in_the_bin_of_its_noise_level(monkeypatch):
     places = np.array([0.5, 1.2, 1.7, 4.5, 0.0, 4.999, 3.001])
     t = process.time_at_log_snr(jnp.asarray(edges[0] + places * (edges[1] - edges[0]), jnp.float32))
     losses = jnp.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, jnp.inf])
-    monkeypatch.setattr(build, "loss", lambda config: lambda *arguments, return_times: (losses, t))
+    monkeypatch.setattr("experiments.build.losses.loss", lambda config: lambda *arguments, return_times: (losses, t))
     given, found = build.binned_loss(config)(None, None, None, None)
     np.testing.assert_array_equal(given, losses)
     np.testing.assert_array_equal(found[build.BINNED_LOSS].sum(0), [17, 6, 0, np.inf, 40])

@@ -63,3 +63,20 @@ def test_an_export_gives_back_every_number_and_filters_are_left_out():
     assert named.keys() == tensors.keys()
     again = to_variables(named, mapping, variables)
     jax.tree.map(np.testing.assert_array_equal, again, variables)
+
+
+@pytest.mark.parametrize(
+    "odd, said",
+    [
+        ({"quux": 1}, "SongUNet: quux has no counterpart here"),
+        (
+            {"embedding_type": "fourier", "channel_mult_noise": 1},
+            "channel_mult_noise=1 has no counterpart here: only 2",
+        ),
+        ({"encoder_type": "odd"}, "encoder_type='odd' has no counterpart here: only 'standard', 'residual', 'skip'"),
+    ],
+)
+def test_arguments_without_a_counterpart_are_named(odd, said):
+    with pytest.raises(ValueError) as error:
+        song_unet.from_settings({"img_resolution": 8, "in_channels": 3, "out_channels": 3} | odd)
+    assert str(error.value).endswith(said)

@@ -1,0 +1,60 @@
+"""Config -> objects: the only place where a config string is read.
+
+Each function makes one thing from the sections of a config and raises `UserError` for a name that is not known;
+`check.py` has what else can be wrong with a config. The tables of names stand in the file of their subject: `model`,
+`images` (what training makes of the data), `losses`, `averages`, `optimization`, `sampling`, `evaluation`, `devices`.
+"""
+
+from experiments.build.averages import emas, power_emas, sampling_ema
+from experiments.build.devices import parallel
+from experiments.build.evaluation import check_features, feature_network, reference
+from experiments.build.images import preparation, transform
+from experiments.build.losses import BIN_SHARE, BINNED_LOSS, CLASS_DROPOUT, binned_loss, loss, loss_bin_edges
+from experiments.build.model import (
+    LOSS,
+    PROCESSES,
+    abstract_variables,
+    compute_dtype,
+    condition,
+    denoiser,
+    init_variables,
+    network,
+    projection,
+    sde,
+)
+from experiments.build.optimization import learning_rate, optimizer, skips_nonfinite
+from experiments.build.sampling import METHODS, method, times
+
+__all__ = [
+    "BINNED_LOSS",
+    "BIN_SHARE",
+    "CLASS_DROPOUT",
+    "LOSS",
+    "METHODS",
+    "PROCESSES",
+    "abstract_variables",
+    "binned_loss",
+    "check_features",
+    "compute_dtype",
+    "condition",
+    "denoiser",
+    "emas",
+    "feature_network",
+    "init_variables",
+    "learning_rate",
+    "loss",
+    "loss_bin_edges",
+    "method",
+    "network",
+    "optimizer",
+    "parallel",
+    "power_emas",
+    "preparation",
+    "projection",
+    "reference",
+    "sampling_ema",
+    "sde",
+    "skips_nonfinite",
+    "times",
+    "transform",
+]

@@ -1,0 +1,24 @@
+"""The mapping of a program over devices."""
+
+import jax
+from ml_collections import ConfigDict
+
+from experiments.build.choices import choose
+from experiments.errors import UserError
+from experiments.parallel import STRATEGIES, Strategy
+
+
+def parallel(config: ConfigDict, devices: list[jax.Device] | None = None) -> Strategy:
+    """The mapping over devices, by default all there are in all processes.
+
+    Raises:
+        UserError: the devices do not divide the batch.
+    """
+    strategy = choose("parallel.strategy", config.parallel.strategy, STRATEGIES)(devices)
+    count, batch = strategy.num_devices, config.data.batch_size
+    if batch % count:
+        hosts = "" if jax.process_count() == 1 else f" of {jax.process_count()} processes"
+        raise UserError(
+            f"data.batch_size={batch} cannot be shared by {count} devices{hosts}: choose a multiple of {count}"
+        )
+    return strategy
