@@ -46,6 +46,11 @@ CHOICES = [
 ]
 
 
+@jax.jit
+def denoise(denoiser, x, t):
+    return denoiser(x, t)
+
+
 @pytest.mark.parametrize("changes", CHOICES, ids=lambda c: next(iter(c.values())))
 def test_every_choice_of_the_config_learns(changes):
     """After 150 steps the Denoiser's error at log-SNR 0 is below that of the best constant, the mean image."""
@@ -60,7 +65,7 @@ def test_every_choice_of_the_config_learns(changes):
     denoiser = build.denoiser(config, trained.ema, 1e-2).replace(condition=build.condition(config, labels))
     t = denoiser.sde.time_at_log_snr(0.0)
     noise = np.random.default_rng(0).normal(size=denoiser.sde.state_shape(x0.shape)).astype(np.float32)
-    error = np.square(denoiser(denoiser.sde.perturb(x0, noise, t), t) - x0).mean()
+    error = np.square(denoise(denoiser, denoiser.sde.perturb(x0, noise, t), t) - x0).mean()
     assert error < 0.9 * np.square(x0 - x0.mean(0)).mean()
 
 
@@ -71,7 +76,7 @@ def test_the_loss_is_that_of_the_library_with_shared_times_and_what_the_loss_lea
     variables = build.init_variables(config)
     learned = sde_lib.LearnedLogVariance(np.linspace(-1, 1, 128, dtype=np.float32))
     variables[build.LOSS]["log_variance"] = learned.weights
-    expected = sde_lib.denoising_score_matching(
+    expected = jax.jit(sde_lib.denoising_score_matching)(
         drawn.keys,
         build.denoiser(config, variables, config.training.t_min),
         x0,
@@ -79,7 +84,7 @@ def test_the_loss_is_that_of_the_library_with_shared_times_and_what_the_loss_lea
         times=sde_lib.LowDiscrepancyTimes(drawn.shared, drawn.places, 16, sde_lib.LogNormalSigma(-0.5, 1.0)),
         log_variance=learned,
     )
-    np.testing.assert_allclose(build.loss(config)(drawn, variables, x0, None), expected, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(build.loss(config))(drawn, variables, x0, None), expected, rtol=1e-4)
 
 
 def test_what_the_loss_learns_is_trained_beside_the_network():
@@ -94,10 +99,10 @@ def test_weightings_of_the_score_do_not_overflow_at_the_smallest_times(weighting
     """Their weights reach 1e12 at training's t_min; Adam does not mind, an overflow would stop it."""
     config = tiny_config(loss__weighting=weighting, loss__times="uniform")
     batch = next(data.training_batches(load_data(config).train, batch_size=16, seed=0, flip=False))
-    before = initial_state(config)
-    after, metrics = jax.jit(make_step(config, None))(before, batch)
+    before, train_step = initial_state(config), jax.jit(make_step(config, None))
+    after, metrics = train_step(before, batch)
     assert 0 < metrics["grad_norm"] < 1e12
-    after, _ = jax.jit(make_step(config, None))(after, batch)
+    after, _ = train_step(after, batch)
     moved = jax.tree.map(lambda a, b: np.abs(a - b).max(), after.params, before.params)
     assert 0 < max(jax.tree.leaves(moved)) < 0.01
 

@@ -38,11 +38,7 @@ def free_port() -> int:
 
 def both(*arguments: str, devices: int = 4) -> list[subprocess.Popen]:
     """Two children of one command line, which has PORT and INDEX where theirs go."""
-    environment = os.environ | {
-        "JAX_NUM_CPU_DEVICES": str(devices),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",
-    }
+    environment = os.environ | {"JAX_NUM_CPU_DEVICES": str(devices), "JAX_PLATFORMS": "cpu"}
     port = str(free_port())
     return [
         subprocess.Popen(

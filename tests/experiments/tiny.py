@@ -54,10 +54,6 @@ def command(*arguments: str, devices: int = 1) -> subprocess.Popen:
     )  # fmt: skip
 
 
-def train_command(workdir: Path, **changes: str) -> subprocess.Popen:
-    return command("train", "--config=configs/digits.py", f"--workdir={workdir}", *flags(**changes))
-
-
 def restored(workdir: Path):
     """Everything in the newest checkpoint: step, weights, optimizer, EMA, and the next batch of data."""
     config = tiny_config()
