@@ -7,13 +7,13 @@
     denoiser = exact.GaussianMixture(sde, means=jax.numpy.array([[-2.0], [2.0]]))
     x = sample(jax.random.split(jax.random.key(0), 1000), denoiser, Heun(), karras_times(sde, 18), (1,))
 
-Read `sde.py` first, then `processes.py`, `denoiser.py`, `losses/`, `times.py` and `sampling/`; for likelihoods `flow.py`,
-`likelihood.py`, `dequantization.py` and `variational_bound.py`.
+Read `sde.py` first, then `processes.py`, `denoiser.py`, `losses/`, `times.py` and `sampling/`; for guidance `guidance/`; for
+likelihoods `flow.py`, `likelihood.py`, `dequantization.py` and `variational_bound.py`.
 """
 
 from sde_lib import exact
 from sde_lib.critically_damped import CriticallyDampedLangevin, HybridNoiseWeighting, HybridWeighting
-from sde_lib.denoiser import Denoiser, FunctionDenoiser, NetworkDenoiser
+from sde_lib.denoiser import Denoiser, DerivedDenoiser, FunctionDenoiser, NetworkDenoiser, shifted
 from sde_lib.dequantization import (
     Dequantizer,
     LogitNormalDequantizer,
@@ -26,6 +26,20 @@ from sde_lib.dequantization import (
 )
 from sde_lib.divergence import ExactDivergence, Hutchinson
 from sde_lib.flow import FlowSolution, Status, decode, encode, interpolate
+from sde_lib.guidance import (
+    ClassifierFree,
+    ClassifierGuidance,
+    Composition,
+    EnergyGuidance,
+    Flat,
+    Guided,
+    Interval,
+    Mixture,
+    NetworkClassifier,
+    Temperature,
+    Thresholding,
+    product,
+)
 from sde_lib.likelihood import LogLikelihood, log_likelihood
 from sde_lib.linear import LinearSDE
 from sde_lib.losses import (
@@ -99,6 +113,9 @@ __all__ = [
     "Adaptive",
     "Ancestral",
     "AnnealedLangevin",
+    "ClassifierFree",
+    "ClassifierGuidance",
+    "Composition",
     "CosineVPSDE",
     "CriticallyDampedLangevin",
     "DPMSolver",
@@ -106,20 +123,25 @@ __all__ = [
     "DataWeighting",
     "Denoiser",
     "Dequantizer",
+    "DerivedDenoiser",
     "DiscreteTime",
     "DiscreteVP",
     "EDMPreconditioning",
     "EDMWeighting",
     "Elbo",
+    "EnergyGuidance",
     "EulerMaruyama",
     "ExactDivergence",
+    "Flat",
     "FlowSolution",
     "FunctionDenoiser",
     "GeometricSigma",
+    "Guided",
     "Heun",
     "Hutchinson",
     "HybridNoiseWeighting",
     "HybridWeighting",
+    "Interval",
     "Langevin",
     "LearnedLogVariance",
     "LikelihoodWeighting",
@@ -131,7 +153,9 @@ __all__ = [
     "LowDiscrepancyTimes",
     "Method",
     "MinSNRWeighting",
+    "Mixture",
     "ModelDequantizer",
+    "NetworkClassifier",
     "NetworkDenoiser",
     "NoisePrediction",
     "NoiseWeighting",
@@ -150,6 +174,8 @@ __all__ = [
     "SoftMinSNRWeighting",
     "Status",
     "SubVPSDE",
+    "Temperature",
+    "Thresholding",
     "TimeDistribution",
     "TruncatedNormalDequantizer",
     "UniPC",
@@ -173,9 +199,11 @@ __all__ = [
     "log_likelihood",
     "log_snr_times",
     "optimal_times",
+    "product",
     "quadratic_times",
     "reverse",
     "sample",
+    "shifted",
     "sliced_score_matching",
     "uniform_times",
 ]

@@ -16,7 +16,7 @@ denoiser.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import jax.numpy as jnp
 from flax import struct
@@ -24,7 +24,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.parameterization import Parameterization
-from sde_lib.sde import SDE
+from sde_lib.sde import SDE, expand
 from sde_lib.struct import Struct
 
 
@@ -123,3 +123,39 @@ class NetworkDenoiser(Denoiser):
         if self.augmentation is not None:
             mode["augmentation"] = self.augmentation
         return self.network.apply(self.variables, x, noise_level, self.condition, **mode)
+
+
+@struct.dataclass
+class DerivedDenoiser(Denoiser):
+    """A Denoiser made of another, as guidance and measurements do; its process is the other's.
+
+    Attributes:
+        denoiser: the other.
+    """
+
+    denoiser: Denoiser
+
+    sde: ClassVar[SDE]  # not a field here: the property below
+
+    @property
+    def sde(self) -> SDE:
+        """The process of `denoiser`."""
+        return self.denoiser.sde
+
+
+def shifted(sde: SDE, x: Array, x0: Array, noise: Array, shift: Array, t: ArrayLike) -> tuple[Array, Array]:
+    """The expected data and noise at x once the expected data is x0 + shift: `sde.perturb` of the two still is x.
+
+    The noise moves by what the shift makes of it, and so keeps its digits where sigma is small and x - alpha x0 has none.
+
+    Args:
+        sde: the process.
+        x: the state, (B, *state).
+        x0: the data that was expected, (B, *event).
+        noise: the noise that was expected, (B, *state).
+        shift: (B, *event).
+        t: () or (B,).
+    """
+    in_noise = -shift / expand(sde.noise_to_signal(t), shift)
+    without = sde.noise_from_data_scale(x, jnp.zeros_like(shift), t)
+    return x0 + shift, noise + (sde.noise_from_data_scale(x, in_noise, t) - without)

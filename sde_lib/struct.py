@@ -1,7 +1,9 @@
-"""The base of every dataclass of the library: JAX must be able to tell two classes apart."""
+"""The base of every dataclass of the library: JAX must be able to tell two classes apart; and functions as their fields."""
 
 import inspect
+from collections.abc import Callable
 
+import jax
 from flax import struct
 
 
@@ -19,3 +21,16 @@ class Struct:
         # Before the decorator reads the class's annotations.
         cls.__annotations__ = {**inspect.get_annotations(cls), "_class": type}
         cls._class = struct.field(default=cls, pytree_node=False, repr=False, kw_only=True)
+
+
+def as_pytree(function: Callable) -> Callable:
+    """The function as a pytree, so that it can be a field of a `Struct` and an argument of `jit`.
+
+    A pytree (a `Struct` with `__call__`, a `jax.tree_util.Partial`) is itself, and its arrays are leaves. Of a bound method
+    the object is the pytree where it can be one. Any other function is static: a new function object compiles anew.
+    """
+    if not callable(function) or not jax.tree_util.all_leaves([function]):
+        return function
+    if hasattr(function, "__func__") and not jax.tree_util.all_leaves([function.__self__]):
+        return jax.tree_util.Partial(function.__func__, function.__self__)
+    return jax.tree_util.Partial(function)

@@ -1,0 +1,176 @@
+"""Guidance by the gradient of a log-likelihood: of the noisy state (a classifier), or of the data it is expected to be.
+
+By Bayes' rule score(x | c) = score(x) + grad log p(c | x_t = x). On y = x_t / alpha = x_0 + n noise that is
+
+    D(y | c) = D(y) + n^2 grad_y log p(c | y),
+
+exact where p(c | y) is that of the noisy state. Only log p(c | x_0) is known for a measurement, a penalty or an energy
+E = -log p(c | x_0), trained on clean data; then p(c | y) = E[p(c | x_0) | y] is estimated from the Denoiser's posterior.
+
+Gradients are taken with respect to a shift of the data within the state, x + alpha y', so that every process is served.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
+
+from sde_lib.denoiser import DerivedDenoiser, shifted
+from sde_lib.sde import SDE, expand
+from sde_lib.struct import Struct, as_pytree
+
+
+def _shift_of_data(sde: SDE, x: Array, shift: Array, t: ArrayLike) -> Array:
+    """The state x (B, *state) with its data moved by shift (B, *event): `to_data_scale` of it moves by as much."""
+    return x + sde.marginal(shift, t)[0]
+
+
+@struct.dataclass
+class NetworkClassifier(Struct):
+    """log p(label | x_t) of a classifier network that was trained on noisy data: a `log_likelihood(x, t)`.
+
+    Attributes:
+        network: anything with `apply(variables, x, noise_level, None, train=False)` -> logits (B, classes), such as the
+            classifiers of `models`; static.
+        variables: its weights.
+        labels: (B,), the classes that are wanted.
+        inputs: (x, t) -> (x, noise_level), what the network sees, t (B,); None for x and t. Static: a new function object
+            compiles anew.
+    """
+
+    network: Any = struct.field(pytree_node=False)
+    variables: Any
+    labels: Array
+    inputs: Callable[[Array, Array], tuple[Array, Array]] | None = struct.field(pytree_node=False, default=None)
+
+    def __call__(self, x: Array, t: ArrayLike) -> Array:
+        """log p(label | x_t), (B,), in nats."""
+        t = jnp.broadcast_to(t, x.shape[:1])
+        x, noise_level = (x, t) if self.inputs is None else self.inputs(x, t)
+        logits = self.network.apply(self.variables, x, noise_level, None, train=False)
+        labels = jnp.broadcast_to(self.labels, logits.shape[:1])
+        return jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+
+
+@struct.dataclass
+class ClassifierGuidance(DerivedDenoiser):
+    """D + scale n^2 grad log p(c | x_t): score = score of D + scale grad log p(c | x_t).
+
+    Scale 1 is the conditional Denoiser as far as the classifier is right; larger scales draw from p(x_t) p(c | x_t)^scale.
+    One evaluation of the Denoiser; one of the classifier with its gradient.
+
+    Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, section 5 and appendix I.1; Dhariwal and Nichol (2021),
+    https://arxiv.org/abs/2105.05233, section 4, for the scale.
+
+    Attributes:
+        denoiser: D, the unconditional one (or a conditional one, as theirs).
+        log_likelihood: (x, t) -> (B,), log p(c | x_t = x) up to a constant of x, where entry i depends on x_i alone. A
+            function, or a pytree that is one (`NetworkClassifier`), whose arrays may change without compiling anew.
+        scale: () or (B,).
+    """
+
+    log_likelihood: Callable[[Array, ArrayLike], Array]
+    scale: ArrayLike = 1.0
+
+    def __post_init__(self):
+        object.__setattr__(self, "log_likelihood", as_pytree(self.log_likelihood))
+
+    def _shift(self, x: Array, t: ArrayLike) -> Array:
+        """What guidance adds to the expected data."""
+        y = self.sde.to_data_scale(x, t)
+
+        def total(shift):
+            return self.log_likelihood(_shift_of_data(self.sde, x, shift, t), t).sum()
+
+        gradient = jax.grad(total)(jnp.zeros_like(y))
+        return expand(self.scale * self.sde.noise_to_signal(t) ** 2, y) * gradient
+
+    def __call__(self, x: Array, t: ArrayLike) -> Array:
+        """The guided expectation, (B, *event)."""
+        return self.denoiser(x, t) + self._shift(x, t)
+
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both views from one evaluation; the noise is the Denoiser's less scale n grad."""
+        return shifted(self.sde, x, *self.denoiser.x0_and_noise(x, t), self._shift(x, t), t)
+
+
+@struct.dataclass
+class EnergyGuidance(DerivedDenoiser):
+    """D + scale n^2 grad_y log p(c | y), where log p(c | y) is estimated from log p(c | x_0) and the Denoiser.
+
+    The posterior of x_0 given y is taken as
+
+    - `draws` None: the point D(y); log p(c | y) = log p(c | x_0 = D(y)), as in DPS and FreeDoM;
+    - draws (M, *event) of N(0, I): the Gaussian N(D(y), r^2 I) with r^2 = n^2 s^2 / (n^2 + s^2), s = `data_std`;
+      log p(c | y) = log of the mean of p(c | D(y) + r draw), as in LGD. They are the same for all examples and all times: a
+      sample still depends on its own key alone, and the guided score is the gradient of one function.
+
+    With `through_denoiser` the gradient is taken through D, one evaluation and its transposed derivative. Without, dD/dy is
+    taken as that of Gaussian data, s^2 / (n^2 + s^2): one evaluation, no derivative of D, in little memory (as MPGD). For
+    Gaussian data of standard deviation s and a Gaussian likelihood both are the exact posterior, with enough draws; for a
+    linear log-likelihood without any.
+
+    At scale 1 a likelihood of small variance, as a precise measurement is, makes stiff guidance when taken at a point; then
+    lower the scale where n is large, take draws, or take a posterior Denoiser of `inverse`.
+
+    Sources: Chung et al. (2023), https://arxiv.org/abs/2209.14687, eq. 10, for the point; Yu et al. (2023),
+    https://arxiv.org/abs/2303.09833, for energies; Song et al. (2023), https://proceedings.mlr.press/v202/song23k.html,
+    for the draws; He et al. (2024), https://arxiv.org/abs/2311.16424, for guidance without the derivative.
+
+    Attributes:
+        denoiser: D.
+        log_likelihood: x0 -> (B,), log p(c | x_0) or minus an energy, up to a constant, where entry i depends on x0_i
+            alone; differentiable. A function, or a pytree that is one.
+        scale: () or (B,).
+        draws: None, or (M, *event); M evaluations of `log_likelihood`.
+        data_std: s, the standard deviation of the data in its units; without effect where nothing above names s.
+        through_denoiser: whether to differentiate D; static.
+    """
+
+    log_likelihood: Callable[[Array], Array]
+    scale: ArrayLike = 1.0
+    draws: Array | None = None
+    data_std: ArrayLike = 1.0
+    through_denoiser: bool = struct.field(pytree_node=False, default=True)
+
+    def __post_init__(self):
+        object.__setattr__(self, "log_likelihood", as_pytree(self.log_likelihood))
+
+    def _log_evidence(self, x0: Array, level: Array) -> Array:
+        """log p(c | y), (B,), with x0 = D(y); level is n."""
+        if self.draws is None:
+            return self.log_likelihood(x0)
+        std = expand(level * self.data_std / jnp.hypot(level, self.data_std), x0)
+        log_probs = jax.vmap(lambda draw: self.log_likelihood(x0 + std * draw))(self.draws)
+        return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(self.draws))
+
+    def _guided(self, name: str, x: Array, t: ArrayLike) -> tuple[tuple[Array, ...], Array]:
+        """The views of the Denoiser and what guidance adds to the expected data."""
+        level, view = self.sde.noise_to_signal(t), getattr(self.denoiser, name)
+
+        def total(shift):
+            views = view(_shift_of_data(self.sde, x, shift, t), t)
+            return self._log_evidence(jax.tree.leaves(views)[0], level).sum(), views
+
+        y = self.sde.to_data_scale(x, t)
+        if self.through_denoiser:
+            gradient, views = jax.grad(total, has_aux=True)(jnp.zeros_like(y))
+            return views, expand(self.scale * level**2, y) * gradient
+        views = view(x, t)
+        gradient = jax.grad(lambda x0: self._log_evidence(x0, level).sum())(jax.tree.leaves(views)[0])
+        posterior_variance = (level * self.data_std / jnp.hypot(level, self.data_std)) ** 2
+        return views, expand(self.scale * posterior_variance, y) * gradient
+
+    def __call__(self, x: Array, t: ArrayLike) -> Array:
+        """The guided expectation, (B, *event)."""
+        x0, shift = self._guided("__call__", x, t)
+        return x0 + shift
+
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both views from one evaluation."""
+        views, shift = self._guided("x0_and_noise", x, t)
+        return shifted(self.sde, x, *views, shift, t)
