@@ -1,0 +1,72 @@
+"""Compressed sensing: few values, each of which knows of every pixel."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+from jax.scipy.fft import dctn, idctn
+
+from sde_lib.inverse.measurement import SpectralMeasurement
+
+
+@struct.dataclass(kw_only=True)
+class CompressedSensing(SpectralMeasurement):
+    """A subsampled randomized cosine transform: M coefficients, drawn without replacement, of the image with random signs.
+
+    `CompressedSensing.random(key, event_shape, share)` draws one; y is (B, M). The rows are orthonormal, so every singular
+    value is 1 or 0, and a matrix product is never formed. The signs spread each image over all coefficients.
+
+    Source: Do et al. (2012), "Fast and efficient compressive sensing using structurally random matrices",
+    https://arxiv.org/abs/1106.5037.
+
+    Attributes:
+        signs: of the event's shape, 1 and -1.
+        indices: (M,), of the measured coefficients in row-major order.
+    """
+
+    signs: Array
+    indices: Array
+
+    @classmethod
+    def random(cls, key: Array, event_shape: tuple[int, ...], share: float) -> "CompressedSensing":
+        """M = round(share N) coefficients for images of N values.
+
+        Raises:
+            ValueError: M is below 1 or above N.
+        """
+        size = int(np.prod(event_shape))
+        count = round(share * size)
+        if not 1 <= count <= size:
+            raise ValueError(f"CompressedSensing: share={share} must leave from 1 to all of {size} values, not {count}")
+        key_signs, key_indices = jax.random.split(key)
+        return cls(
+            event_shape=tuple(event_shape),
+            signs=jax.random.rademacher(key_signs, tuple(event_shape)),
+            indices=jax.random.permutation(key_indices, size)[:count],
+        )
+
+    def singular_values(self) -> Array:
+        """1 where measured, 0 elsewhere."""
+        return self.measured_to_spectrum(jnp.ones((1, len(self.indices))))[0]
+
+    def to_spectrum(self, x: Array) -> Array:
+        """The orthonormal cosine transform of the image with its signs changed, over all axes."""
+        return dctn(self.signs * x, norm="ortho", axes=self._axes)
+
+    def from_spectrum(self, z: Array) -> Array:
+        """Its inverse."""
+        return self.signs * idctn(z, norm="ortho", axes=self._axes)
+
+    def measured_to_spectrum(self, y: Array) -> Array:
+        """The coefficients at their places, and 0 elsewhere."""
+        size = int(np.prod(self.event_shape))
+        return jnp.zeros((len(y), size), y.dtype).at[:, self.indices].set(y).reshape(len(y), *self.event_shape)
+
+    def measured_from_spectrum(self, z: Array) -> Array:
+        """The measured coefficients."""
+        return z.reshape(len(z), -1)[:, self.indices]
+
+    @property
+    def _axes(self) -> tuple[int, ...]:
+        return tuple(range(1, len(self.event_shape) + 1))

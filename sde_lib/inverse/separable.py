@@ -1,0 +1,91 @@
+"""Measurements that mix rows with rows and columns with columns, the channels alike: Y = R X K^T for each channel X.
+
+The singular value decompositions R = U_R diag(s_R) V_R^T and K = U_K diag(s_K) V_K^T of the two small matrices are
+computed once, when the measurement is made; they give that of the whole map, whose singular values are all products
+s_R s_K.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import struct
+from jax import Array
+
+from sde_lib.inverse.measurement import SpectralMeasurement
+from sde_lib.struct import Struct
+
+
+@struct.dataclass(kw_only=True)
+class AxisDecomposition(Struct):
+    """The singular value decomposition of a map from n values along an axis to m.
+
+    Attributes:
+        u: (m, n), with columns of zeros where there is no singular value.
+        s: (n,), 0 for what is not measured.
+        v: (n, n), orthogonal.
+    """
+
+    u: Array
+    s: Array
+    v: Array
+
+    @classmethod
+    def of(cls, matrix: np.ndarray) -> "AxisDecomposition":
+        """That of a matrix (m, n), in float64."""
+        m, n = matrix.shape
+        u, s, v_transposed = np.linalg.svd(np.asarray(matrix, np.float64))
+        rank = min(m, n)
+        return cls(u=np.pad(u[:, :rank], ((0, 0), (0, n - rank))), s=np.pad(s, (0, n - rank)), v=v_transposed.T)
+
+
+@struct.dataclass(kw_only=True)
+class SeparableMeasurement(SpectralMeasurement):
+    """Y = R X K^T, (B, H', W', C), for images (B, H, W, C). `of(event_shape, R, K)` makes one of the two matrices.
+
+    Attributes:
+        rows, columns: the decompositions of R, which mixes rows, and of K, which mixes columns.
+        rcond: singular values below this share of the largest count as 0; static.
+    """
+
+    rows: AxisDecomposition
+    columns: AxisDecomposition
+    rcond: float = struct.field(pytree_node=False, default=1e-5)
+
+    @classmethod
+    def of(cls, event_shape: tuple[int, int, int], rows: np.ndarray, columns: np.ndarray, **settings):
+        """The measurement R X K^T of R = `rows` (H', H) and K = `columns` (W', W)."""
+        return cls(
+            event_shape=tuple(event_shape),
+            rows=AxisDecomposition.of(rows),
+            columns=AxisDecomposition.of(columns),
+            **settings,
+        )
+
+    def singular_values(self) -> Array:
+        """The products of the axes' singular values, the same for each channel."""
+        s = jnp.asarray(self.rows.s)[:, None] * jnp.asarray(self.columns.s)
+        s = jnp.where(s > self.rcond * s.max(), s, 0)
+        return jnp.broadcast_to(s[..., None], self.event_shape)
+
+    def to_spectrum(self, x: Array) -> Array:
+        """V_R^T X V_K."""
+        return _along_axes(x, self.rows.v.T, self.columns.v.T)
+
+    def from_spectrum(self, z: Array) -> Array:
+        """V_R Z V_K^T."""
+        return _along_axes(z, self.rows.v, self.columns.v)
+
+    def measured_to_spectrum(self, y: Array) -> Array:
+        """U_R^T Y U_K, and 0 where the singular value is."""
+        return jnp.where(self.singular_values() > 0, _along_axes(y, self.rows.u.T, self.columns.u.T), 0)
+
+    def measured_from_spectrum(self, z: Array) -> Array:
+        """U_R Z U_K^T."""
+        return _along_axes(z, self.rows.u, self.columns.u)
+
+
+def _along_axes(x: Array, rows: Array, columns: Array) -> Array:
+    """rows X columns^T for each image and channel."""
+    rows, columns = jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype)
+    # In full precision: accelerators would by themselves round the factors to fewer digits.
+    return jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns, precision=jax.lax.Precision.HIGHEST)
