@@ -60,6 +60,33 @@ class Gaussian(Denoiser):
 
 
 @struct.dataclass
+class CorrelatedGaussian(Denoiser):
+    """The exact Denoiser of data N(mean, covariance).
+
+    Attributes:
+        mean: () or of the event's shape.
+        covariance: (d, d) of the event's d numbers, in the order of `ravel`.
+    """
+
+    mean: ArrayLike
+    covariance: Array
+
+    def __call__(self, x: Array, t: ArrayLike) -> Array:
+        """The posterior mean, (B, *event)."""
+        y = self.sde.to_data_scale(x, t)
+        variances, axes = jnp.linalg.eigh(self.covariance)
+        noise_to_signal = self.sde.noise_to_signal(jnp.broadcast_to(t, x.shape[:1]))[:, None]
+        along = (y - self.mean).reshape(len(y), -1) @ axes
+        along *= variances / (variances + noise_to_signal**2)
+        return self.mean + (along @ axes.T).reshape(y.shape)
+
+    def sample(self, key: Array, shape: tuple[int, ...]) -> Array:
+        """Draws of the data, of the given shape (B, *event)."""
+        flat = jax.random.multivariate_normal(key, jnp.zeros(len(self.covariance)), self.covariance, shape[:1])
+        return self.mean + flat.reshape(shape)
+
+
+@struct.dataclass
 class GaussianMixture(Denoiser):
     """The exact Denoiser of a mixture of K isotropic Gaussians.
 

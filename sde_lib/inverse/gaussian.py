@@ -1,0 +1,157 @@
+"""Posterior Denoisers that take p(x_0 | x_t) to be Gaussian, N(D, C): the measurement is linear, so that p(y | x_t) is too.
+
+With y = A x_0 + noise of variance s^2, p(y | x_t) = N(A D, A C A^T + s^2 I), and by the formulas of `posterior.py`
+
+    E[x_0 | x_t, y] = D + n^2 (dD/du)^T A^T (A C A^T + s^2 I)^-1 (y - A D),
+
+the gradient taken as if C did not change with x_t. n^2 dD/du is Cov[x_0 | x_t] itself. They differ in the C inverted:
+
+| Denoiser | C                                     | exact for                                                |
+|----------|---------------------------------------|----------------------------------------------------------|
+| `MMPS`   | n^2 dD/du, by conjugate gradients     | Gaussian data, any A                                     |
+| `TMPD`   | diagonal A C A^T: its row sums        | Gaussian data of independent pixels, A that picks pixels |
+| `PiGDM`  | n^2 / (n^2 + 1) for data of spread 1  | data N(mean, data_std^2 I), any A                        |
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jax import Array
+from jax.typing import ArrayLike
+
+from sde_lib.checks import at_least, positive
+from sde_lib.inverse.posterior import Posterior, constant_variance, require, variance
+from sde_lib.sde import expand
+
+
+def conjugate_gradients(product: Callable[[Array], Array], b: Array, rtol: float, max_steps: int) -> Array:
+    """Solves product(v) = b, both (B, *measured), for a symmetric positive semi-definite matrix of each example.
+
+    `product` takes the batch at once, since a Denoiser may hold a condition for each example; a solver of one system, as
+    lineax has, would couple them. An example rests when its residual is `rtol` times its b, whatever the others need.
+    Derivatives are those of the solution, not of the iterations.
+    """
+
+    def dot(a, b):
+        return (a * b).sum(tuple(range(1, a.ndim)))
+
+    def solve(product, b):
+        target = rtol**2 * dot(b, b)
+
+        def is_going(square):
+            return (square > target) & (square > 0)
+
+        def unfinished(state):
+            step, *_, square = state
+            return (step < max_steps) & is_going(square).any()
+
+        def iterate(state):
+            step, v, residual, direction, square = state
+            image, going = product(direction), is_going(square)
+            curvature = dot(direction, image)
+            # No curvature: the matrix is singular along this direction, and the example stays where it is.
+            length = jnp.where(going & (curvature > 0), square / jnp.where(curvature > 0, curvature, 1), 0)
+            v, residual = v + expand(length, v) * direction, residual - expand(length, v) * image
+            now = dot(residual, residual)
+            turn = jnp.where(going, now / jnp.where(going, square, 1), 0)
+            direction = jnp.where(expand(going, v), residual + expand(turn, v) * direction, direction)
+            return step + 1, v, residual, direction, now
+
+        return jax.lax.while_loop(unfinished, iterate, (0, jnp.zeros_like(b), b, b, dot(b, b)))[1]
+
+    return jax.lax.custom_linear_solve(product, b, solve, symmetric=True)
+
+
+@struct.dataclass
+class MMPS(Posterior):
+    """Moment-matching posterior sampling: C is the Denoiser's own covariance, n^2 dD/du.
+
+    Exact for Gaussian data with any covariance, linear A and Gaussian noise of any variances (one for each value too); for
+    other data the first two moments of p(x_0 | x_t) are right. Noise whose variance depends on A x_0 is taken at A D.
+
+    Cost: one evaluation, and one product with its Jacobian for each step of the conjugate gradients and one more.
+
+    Source: Rozet et al. (2024), https://arxiv.org/abs/2405.13712, section 4.2; they take 1 to 5 steps.
+
+    Attributes:
+        rtol, max_steps: of the conjugate gradients, relative to y - A D.
+    """
+
+    rtol: float = struct.field(pytree_node=False, default=1e-3)
+    max_steps: int = struct.field(pytree_node=False, default=8)
+
+    def __post_init__(self):
+        require("MMPS", self.measurement, "adjoint", "linear")
+        positive("MMPS", rtol=self.rtol)
+        at_least("MMPS", 1, max_steps=self.max_steps)
+
+    def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
+        """Covariance A^T (A Cov A^T + variance)^-1 (y - A D)."""
+        x0, noise, covariance = self.linearize(x, t)
+        forward, adjoint, clean = self.measurement.forward, self.measurement.adjoint, self.measurement.forward(x0)
+        of_y = variance(self.measurement_noise, clean)
+
+        def product(v):
+            return forward(covariance(adjoint(v))) + of_y * v
+
+        weights = conjugate_gradients(product, self.y - clean, self.rtol, self.max_steps)
+        return x0, noise, covariance(adjoint(weights))
+
+
+@struct.dataclass
+class TMPD(Posterior):
+    """Tweedie moment projected diffusion: A C A^T is replaced by the diagonal matrix of its row sums.
+
+    Exact for Gaussian data of independent pixels where A picks pixels; it asks that values measured hardly covary given
+    x_t and that row sums are not negative, which a network does not promise: those that are count as 0.
+
+    Cost: one evaluation and two products with its Jacobian.
+
+    Source: Boys et al. (2023), https://arxiv.org/abs/2310.06721, section 4, with the row sums for the diagonal.
+    """
+
+    def __post_init__(self):
+        require("TMPD", self.measurement, "adjoint", "linear")
+
+    def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
+        """Covariance A^T diag(row sums + variance)^-1 (y - A D)."""
+        x0, noise, covariance = self.linearize(x, t)
+        forward, adjoint, clean = self.measurement.forward, self.measurement.adjoint, self.measurement.forward(x0)
+        row_sums = jnp.maximum(forward(covariance(adjoint(jnp.ones_like(clean)))), 0)
+        weights = (self.y - clean) / (row_sums + variance(self.measurement_noise, clean))
+        return x0, noise, covariance(adjoint(weights))
+
+
+@struct.dataclass
+class PiGDM(Posterior):
+    """Pseudoinverse-guided diffusion: C = r^2 I with r^2 = n^2 v / (n^2 + v), v = data_std^2.
+
+    That is the variance of x_0 given x_t where data are N(mean, v I), for which the Denoiser is exact; r^2 is sigma^2 on a
+    VP process and sigma^2 / (1 + sigma^2) on a VE one, for v = 1, as published. The published DDIM step adds
+    alpha_t r^2 grad_x log p(y | x_t) to x_s; here the Denoiser holds the gradient with its own weight, n^2, so that every
+    method draws from one posterior.
+
+    Cost: one evaluation, one product with its Jacobian, and one `normal_solve` of the measurement.
+
+    Source: Song et al. (2023), https://openreview.net/forum?id=9_gsMA8MRKQ, eq. 7 and 8 and appendix A.3 for r.
+
+    Attributes:
+        data_std: the spread of a pixel.
+    """
+
+    data_std: float = 1.0
+
+    def __post_init__(self):
+        require("PiGDM", self.measurement, "adjoint", "linear")
+        positive("PiGDM", data_std=self.data_std)
+
+    def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
+        """n^2 (dD/du)^T A^T (r^2 A A^T + s^2 I)^-1 (y - A D)."""
+        x0, noise, covariance = self.linearize(x, t)
+        clean = self.measurement.forward(x0)
+        of_y = constant_variance("PiGDM", self.measurement_noise, clean)
+        of_x0 = 1 / (1 / self.sde.noise_to_signal(t) ** 2 + 1 / jnp.square(self.data_std))
+        weights = self.measurement.normal_solve(self.y - clean, of_y / of_x0) / expand(of_x0, clean)
+        return x0, noise, covariance(self.measurement.adjoint(weights))

@@ -1,0 +1,235 @@
+"""Posterior Denoisers against the exact E[x_0 | x_t, y] of Gaussians, in closed form."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import struct
+
+from sde_lib import VPSDE, Ancestral, CriticallyDampedLangevin, Heun, exact, log_snr_times, sample
+from sde_lib.inverse import DDNM, DPS, MMPS, TMPD, DiffPIR, Noise, PiGDM
+from tests.sde_lib.inverse.dense import Dense, Magnitude, gaussian_posterior, picks
+from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
+
+rng = np.random.default_rng(0)
+D, M, B = 4, 2, 3
+MATRIX = rng.normal(size=(M, D))
+ROOT = rng.normal(size=(D, D))
+COVARIANCE = ROOT @ ROOT.T / D + 0.1 * np.eye(D)
+MEAN = rng.normal(size=D)
+Y = rng.normal(size=(B, M))
+X = rng.normal(size=(B, D))
+STD = 0.3
+MEASUREMENT = Dense(event_shape=(D,), matrix=MATRIX)
+PICKS = picks(2, 0, size=D)
+STDS = np.array([0.5, 1.0, 2.0, 0.3])
+CONVERGED = {"rtol": 1e-13, "max_steps": 20}
+
+
+@struct.dataclass(kw_only=True)
+class Shot(Noise):
+    """Noise of a variance that depends on the value."""
+
+    def variance(self, clean):
+        return jnp.abs(clean) + 0.1
+
+
+@struct.dataclass(kw_only=True)
+class Constant(Noise):
+    """Gaussian noise."""
+
+    std: float
+
+    def variance(self, clean):
+        return jnp.square(self.std)
+
+    def log_prob(self, y, clean):
+        return jax.scipy.stats.norm.logpdf(y, clean, self.std).sum(1)
+
+
+def times(sde):
+    """A time for each example, where x_t tells much, some and little of the data."""
+    return sde.time_at_log_snr(jnp.array([4.0, 0.0, -3.0]))
+
+
+def exact_means(sde, covariance, matrix, t, std=STD, y=Y):
+    return np.stack([gaussian_posterior(MEAN, covariance, matrix, y[i], std, X[i], sde, t[i])[0] for i in range(B)])
+
+
+@every_sde
+def test_mmps_is_exact_for_a_gaussian_of_any_covariance(sde):
+    t = times(sde)
+    posterior = MMPS(exact.CorrelatedGaussian(sde, MEAN, COVARIANCE), MEASUREMENT, Y, STD, **CONVERGED)
+    np.testing.assert_allclose(posterior(X, t), exact_means(sde, COVARIANCE, MATRIX, t), rtol=1e-9)
+
+
+@every_sde
+def test_tmpd_is_exact_where_pixels_are_independent(sde):
+    t = times(sde)
+    posterior = TMPD(exact.Gaussian(sde, MEAN, STDS), PICKS, Y, STD)
+    np.testing.assert_allclose(posterior(X, t), exact_means(sde, np.diag(STDS**2), PICKS.matrix, t), rtol=1e-9)
+
+
+@every_sde
+def test_pigdm_is_exact_where_pixels_are_independent_and_of_its_spread(sde):
+    t = times(sde)
+    posterior = PiGDM(exact.Gaussian(sde, MEAN, 0.7), MEASUREMENT, Y, STD, data_std=0.7)
+    np.testing.assert_allclose(posterior(X, t), exact_means(sde, 0.49 * np.eye(D), MATRIX, t), rtol=1e-9)
+
+
+def test_noise_may_differ_from_value_to_value():
+    """MMPS and TMPD take a standard deviation for each value measured: in units of it, the noise is 1."""
+    sde, stds = EVERY_SDE[0], np.array([0.2, 0.7])
+    t = times(sde)
+
+    def whitened(covariance, matrix):
+        return exact_means(sde, covariance, matrix / stds[:, None], t, std=1.0, y=Y / stds)
+
+    posterior = MMPS(exact.CorrelatedGaussian(sde, MEAN, COVARIANCE), MEASUREMENT, Y, stds, **CONVERGED)
+    np.testing.assert_allclose(posterior(X, t), whitened(COVARIANCE, MATRIX), rtol=1e-9)
+    posterior = TMPD(exact.Gaussian(sde, MEAN, STDS), PICKS, Y, stds)
+    np.testing.assert_allclose(posterior(X, t), whitened(np.diag(STDS**2), PICKS.matrix), rtol=1e-9)
+
+
+EVERY_POSTERIOR = [(MMPS, CONVERGED), (TMPD, {}), (PiGDM, {}), (DPS, {"zeta": None}), (DiffPIR, {})]
+every_posterior = pytest.mark.parametrize(
+    "posterior, settings", EVERY_POSTERIOR, ids=lambda v: getattr(v, "__name__", "")
+)
+
+
+def make(posterior, settings, noise=STD, sde=EVERY_SDE[0], y=Y, measurement=MEASUREMENT):
+    return posterior(exact.CorrelatedGaussian(sde, MEAN, COVARIANCE), measurement, y, noise, **settings)
+
+
+@every_posterior
+def test_noise_without_bound_gives_the_prior_back(posterior, settings):
+    posterior = make(posterior, settings, noise=1e9)
+    t = times(posterior.sde)
+    np.testing.assert_allclose(posterior(X, t), posterior.denoiser(X, t), rtol=1e-12)
+
+
+@every_posterior
+@pytest.mark.parametrize("sde", [EVERY_SDE[1], CriticallyDampedLangevin()], ids=lambda s: type(s).__name__)
+def test_views_agree(posterior, settings, sde):
+    """x0 and noise of one evaluation make x again, at a time for all or for each; states of (x, v) too."""
+    posterior = make(posterior, settings, sde=sde)
+    t = times(sde)
+    x = jnp.asarray(rng.normal(size=(B, *sde.state_shape((D,)))))
+    x0, noise = posterior.x0_and_noise(x, t)
+    np.testing.assert_allclose(x0, posterior(x, t), rtol=1e-12)
+    np.testing.assert_allclose(sde.perturb(x0, noise, t), x, rtol=1e-10, atol=1e-12)
+    np.testing.assert_allclose(posterior(x, t[1])[1], x0[1], rtol=1e-10)
+
+
+def test_mmps_knows_the_data_of_a_state_with_velocity():
+    """E[x_0 | z, y] of critically damped Langevin diffusion is that of y = to_data_scale(z), whose law is a process's."""
+    sde, other = CriticallyDampedLangevin(), EVERY_SDE[2]
+    t, z = times(sde), jnp.asarray(rng.normal(size=(B, D, 2)))
+    same = other.time_at_log_snr(sde.log_snr(t))
+    expected = make(MMPS, CONVERGED, sde=other)(sde.to_data_scale(z, t) * other.alpha(same)[:, None], same)
+    np.testing.assert_allclose(make(MMPS, CONVERGED, sde=sde)(z, t), expected, rtol=1e-8)
+
+
+@struct.dataclass
+class Precise(exact.Gaussian):
+    """With a noise that keeps its digits, as a network's does."""
+
+    def x0_and_noise(self, x, t):
+        n = self.sde.noise_to_signal(t)
+        return self(x, t), (x - self.mean) * n / (self.std**2 + n**2)
+
+
+def test_noise_keeps_its_digits_where_there_is_little_of_it():
+    """float32 at sigma = 1e-4 of data of size 1: (x - E[x_0 | x, y]) / sigma would leave it one digit."""
+    results = []
+    for dtype in (jnp.float32, jnp.float64):
+        prior = Precise(EVERY_SDE[5], jnp.asarray(0.5, dtype), jnp.asarray(1.0, dtype))
+        x, t, y = jnp.full((1, 2), 1.7, dtype), jnp.asarray(1e-4, dtype), jnp.full((1, 2), 1.6999, dtype)
+        posterior = TMPD(prior, Dense(event_shape=(2,), matrix=jnp.eye(2, dtype=dtype)), y, jnp.asarray(1e-3, dtype))
+        results.append(posterior.x0_and_noise(x, t)[1])
+    np.testing.assert_allclose(*results, rtol=5e-3)
+
+
+@pytest.mark.parametrize("posterior", [MMPS, TMPD, PiGDM, DDNM, DiffPIR])
+def test_measurements_that_are_not_linear_are_refused(posterior):
+    with pytest.raises(ValueError, match=f"{posterior.__name__} needs a linear measurement: Magnitude has no `"):
+        make(posterior, {}, measurement=Magnitude())
+
+
+@pytest.mark.parametrize("posterior", [PiGDM, DiffPIR])
+def test_noise_of_several_variances_is_refused_where_one_is_needed(posterior):
+    message = rf"{posterior.__name__} needs noise of one variance for all values, not variances of shape \(3, 2\)"
+    with pytest.raises(ValueError, match=message):
+        make(posterior, {}, noise=Shot())(X, 0.5)
+
+
+def test_sampling_with_mmps_reaches_the_posterior():
+    """Its flow, of second order, carries the exact marginals to the posterior's mean and covariance."""
+    sde, n = VPSDE(t_min=1e-3), 3000
+    posterior = make(MMPS, CONVERGED, sde=sde, y=Y[:1])
+    x = sample(keys(n), posterior, Heun(), log_snr_times(sde, 24), (D,))
+    mean, covariance = gaussian_posterior(MEAN, COVARIANCE, MATRIX, Y[0], STD)
+    scale = np.linalg.cholesky(np.linalg.inv(covariance))
+    z = (np.asarray(x) - mean) @ scale
+    np.testing.assert_allclose(z.mean(0), 0, atol=4 / np.sqrt(n))
+    np.testing.assert_allclose(np.cov(z.T), np.eye(D), atol=5 / np.sqrt(n))
+
+
+def test_sample_i_depends_on_its_key_and_measurement_alone():
+    posterior = make(MMPS, {}, y=Y)
+    grid = log_snr_times(posterior.sde, 6)
+    x = sample(keys(B), posterior, Heun(), grid, (D,))
+    alone = sample(keys(B)[1:2], posterior.replace(y=Y[1:2]), Heun(), grid, (D,))
+    np.testing.assert_allclose(alone[0], x[1], rtol=1e-10)
+
+
+def test_dps_is_the_gradient_of_the_likelihood_where_noise_is_more_than_doubt():
+    """With zeta=None: its correction is the exact one, but for a factor 1 + (A Cov A^T) / s^2."""
+    sde, std = EVERY_SDE[0], 1e3
+    t, prior = times(sde), exact.CorrelatedGaussian(sde, MEAN, COVARIANCE)
+    correction = exact_means(sde, COVARIANCE, MATRIX, t, std=std) - prior(X, t)
+    posterior = DPS(prior, MEASUREMENT, Y, std, zeta=None)
+    np.testing.assert_allclose(posterior(X, t) - prior(X, t), correction, rtol=2e-5)
+    of_noise = posterior.replace(measurement_noise=Constant(std=std))
+    np.testing.assert_allclose(of_noise(X, t) - prior(X, t), correction, rtol=2e-5)
+
+
+@pytest.mark.parametrize("sde", [EVERY_SDE[1], EVERY_SDE[2], EVERY_SDE[6]], ids=lambda sde: type(sde).__name__)
+def test_dps_moves_an_ancestral_step_by_the_published_length(sde):
+    """A step of 1 / N in t with the Denoiser of zeta and N, against the prior's, less zeta / |r| grad_x |r|^2."""
+    n, zeta, t = 1e6, 0.4, 0.5
+    prior = exact.CorrelatedGaussian(sde, MEAN, COVARIANCE)
+
+    def step(denoiser):
+        return Ancestral().step((), keys(B), X, t, t - 1 / n, denoiser)[1]
+
+    def square(x):
+        return jnp.square(Y - MEASUREMENT.forward(prior(x, t))).sum(1)
+
+    gradient = jax.grad(lambda x: square(x).sum())(jnp.asarray(X))
+    moved = step(DPS(prior, MEASUREMENT, Y, zeta=zeta, steps=n)) - step(prior)
+    np.testing.assert_allclose(moved, -zeta / jnp.sqrt(square(X))[:, None] * gradient, rtol=1e-4)
+
+
+def test_ddnm_takes_what_is_measured_from_y_and_the_rest_from_the_denoiser():
+    posterior = make(DDNM, {})
+    t = times(posterior.sde)
+    x0, prior = posterior(X, t), posterior.denoiser(X, t)
+    null = np.eye(D) - np.linalg.pinv(MATRIX) @ MATRIX
+    np.testing.assert_allclose(MEASUREMENT.forward(x0), Y, rtol=1e-9)
+    np.testing.assert_allclose(x0 @ null, prior @ null, rtol=1e-9)
+
+
+def test_diffpir_is_exact_for_data_of_unbounded_spread():
+    sde = EVERY_SDE[0]
+    t = times(sde)
+    posterior = DiffPIR(exact.Gaussian(sde, MEAN, 1e5), MEASUREMENT, Y, STD)
+    np.testing.assert_allclose(posterior(X, t), exact_means(sde, 1e10 * np.eye(D), MATRIX, t), rtol=1e-6)
+    # A strength of 4 counts the noise of y twice.
+    stronger = posterior.replace(strength=4.0)
+    np.testing.assert_allclose(stronger(X, t), exact_means(sde, 1e10 * np.eye(D), MATRIX, t, std=2 * STD), rtol=1e-6)
+
+
+def test_diffpir_without_noise_is_ddnm():
+    t = times(EVERY_SDE[0])
+    np.testing.assert_allclose(make(DiffPIR, {}, noise=0.0)(X, t), make(DDNM, {})(X, t), rtol=1e-9)
