@@ -67,7 +67,7 @@ def random_orthogonal(size, seed):
 def gaussian_posterior(mean, covariance, matrix, y, std, x=None, sde=None, t=None):
     """Mean (D,) and covariance of x_0 ~ N(mean, covariance) given y = matrix x_0 + std noise, and x_t = x if given."""
     information, precision = np.linalg.solve(covariance, mean), np.linalg.inv(covariance)
-    information, precision = information + matrix.T @ (y / std**2), precision + matrix.T @ matrix / std**2
+    information, precision = information + matrix.T @ (np.asarray(y) / std**2), precision + matrix.T @ matrix / std**2
     if x is not None:
         variance = (sde.sigma(t) / sde.alpha(t)) ** 2
         information, precision = information + x / sde.alpha(t) / variance, precision + np.eye(len(x)) / variance
