@@ -170,7 +170,7 @@ def _overhead(config: ConfigDict) -> list[tuple[str, str]]:
 
 def _watched_to_bare(config: ConfigDict, workdir: Workdir, iterator: Any) -> list[float]:
     """The time of so many steps as lie between two checkpoints, with one of them and all rows, over that without."""
-    strategy, training = build.parallel(config), config.training
+    strategy, training = build.parallel(config, _whole_devices()), config.training
     train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
     current, taken = initial_state(config, None, strategy), None
 
@@ -213,6 +213,11 @@ def _watched_to_bare(config: ConfigDict, workdir: Workdir, iterator: Any) -> lis
                 without = seconds(lambda start=start, end=end: bare(start, end))
             ratios.append(seconds(lambda start=start, end=end: watched(start, end)) / without)
     return ratios
+
+
+def _whole_devices() -> list[jax.Device]:
+    """All devices there are; of those that are parts of one processor, which training has whole, the first."""
+    return jax.devices()[:1] if jax.default_backend() == "cpu" else jax.devices()
 
 
 def _calls(config: ConfigDict, step: int, end: int) -> Iterator[int]:

@@ -22,7 +22,7 @@ def busy(seconds):  # one call
     hashlib.pbkdf2_hmac("sha256", b"", b"", rate)
     took = time.monotonic() - since
     print("busy", flush=True)
-    hashlib.pbkdf2_hmac("sha256", b"", b"", int(rate * seconds / took))
+    hashlib.pbkdf2_hmac("sha256", b"", b"", min(int(rate * seconds / took), 2**31 - 1))  # it takes no more
 """
 
 

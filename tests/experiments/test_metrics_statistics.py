@@ -101,7 +101,7 @@ def test_some_of_many_are_spread_over_an_order_by_class_and_over_one_in_turns():
         counts = np.bincount(chosen % turns, minlength=turns)
         assert np.abs(counts - expected).max() < 5 * np.sqrt(expected)
     np.testing.assert_array_equal(spread(10, 20), np.arange(10))
-    assert len(spread(0, 5)) == 0
+    assert not len(spread(0, 5)) and not len(spread(5, 0))
     np.testing.assert_array_equal(np.diff(spread(899, 898)) > 0, True)
 
 
