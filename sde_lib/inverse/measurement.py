@@ -18,11 +18,13 @@ imaginary part as its last axis, so that transposes are adjoints. Sizes are thos
 Source: Daras et al. (2024), https://arxiv.org/abs/2410.00083, for the field and its names.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
-import lineax
 from flax import struct
 from jax import Array
+from jax.scipy.sparse.linalg import cg
 from jax.typing import ArrayLike
 
 from sde_lib.sde import expand
@@ -44,7 +46,8 @@ class LinearMeasurement(Measurement):
 
     Attributes:
         event_shape: of one image; static.
-        rtol, max_steps: of the conjugate gradients, where there is no closed form: relative to the right-hand side; static.
+        rtol, max_steps: of the conjugate gradients, where there is no closed form: the norm of the residual over that of the
+            right-hand side, and evaluations of A and A^T; static.
     """
 
     event_shape: tuple[int, ...] = struct.field(pytree_node=False)
@@ -59,24 +62,25 @@ class LinearMeasurement(Measurement):
     def normal_solve(self, y: Array, c: ArrayLike = 0.0) -> Array:
         """(A A^T + c I)^-1 y for c >= 0, () or (B,); for c = 0 the solution of least norm, where y is in the range of A A^T.
 
-        By conjugate gradients, one solve for each example, from zero.
+        By conjugate gradients.
         """
-
-        def solve_one(y, c):
-            def normal(v):
-                return self.forward(self.adjoint(v[None]))[0] + c * v
-
-            operator = lineax.FunctionLinearOperator(
-                normal, jax.ShapeDtypeStruct(y.shape, y.dtype), lineax.positive_semidefinite_tag
-            )
-            solver = lineax.CG(rtol=self.rtol, atol=0.0, max_steps=self.max_steps)
-            return lineax.linear_solve(operator, y, solver, throw=False).value
-
-        return jax.vmap(solve_one)(y, jnp.broadcast_to(jnp.asarray(c, y.dtype), y.shape[:1]))
+        return self._conjugate_gradients(lambda v: self.forward(self.adjoint(v)), y, c)
 
     def pseudo_inverse(self, y: Array) -> Array:
-        """A^+ y, (B, *event), of y (B, *measured)."""
-        return self.adjoint(self.normal_solve(y))
+        """A^+ y, (B, *event), of y (B, *measured).
+
+        By conjugate gradients on A^T A x = A^T y, which has a solution however noisy y is; A A^T v = y may have none.
+        """
+        return self._conjugate_gradients(lambda x: self.adjoint(self.forward(x)), self.adjoint(y), 0.0)
+
+    def _conjugate_gradients(self, normal: Callable[[Array], Array], b: Array, c: ArrayLike) -> Array:
+        """(normal + c I)^-1 b, one solve for each example, from zero."""
+
+        # Not lineax.CG: its tolerance is relative to each value of b alone, and b is 0 where nothing is measured.
+        def solve_one(b, c):
+            return cg(lambda v: normal(v[None])[0] + c * v, b, tol=self.rtol, maxiter=self.max_steps)[0]
+
+        return jax.vmap(solve_one)(b, jnp.broadcast_to(jnp.asarray(c, b.dtype), b.shape[:1]))
 
 
 @struct.dataclass(kw_only=True)
@@ -127,6 +131,11 @@ class SpectralMeasurement(LinearMeasurement):
         return self.measured_from_spectrum(jnp.where(self.singular_values() > 0, solved, 0)) + jnp.where(
             c > 0, beyond / jnp.where(c > 0, c, 1), 0
         )
+
+    def pseudo_inverse(self, y: Array) -> Array:
+        """A^+ y, (B, *event), of y (B, *measured)."""
+        s = self.singular_values()
+        return self.from_spectrum(jnp.where(s > 0, self.measured_to_spectrum(y) / jnp.where(s > 0, s, 1), 0))
 
 
 @struct.dataclass(kw_only=True)
