@@ -94,9 +94,14 @@ def test_projections_agree_with_scikit_image():
         assert np.linalg.norm(got - expected) < 0.006 * np.linalg.norm(expected)
 
 
-@pytest.mark.parametrize("name", ["ramp", "shepp_logan", "cosine", "hamming", "hann"])
-def test_back_projection_agrees_with_scikit_image(name):
-    """For any sinogram, to rounding, within the circle that the detectors see; filters and interpolation are the same."""
+@pytest.mark.parametrize(
+    "name, tolerance", [("ramp", 1e-9), ("shepp_logan", 1e-9), ("cosine", 1e-9), ("hamming", 0.005), ("hann", 0.005)]
+)
+def test_back_projection_agrees_with_scikit_image(name, tolerance):
+    """For any sinogram, within the circle that the detectors see, to rounding.
+
+    Its last two windows are half a sample off (numpy's are symmetric, not periodic).
+    """
     pytest.importorskip("skimage", reason="the reference is scikit-image's transform")
     from skimage.transform import iradon
 
@@ -105,7 +110,14 @@ def test_back_projection_agrees_with_scikit_image(name):
     got = filtered_back_projection(measurement, sinogram[None, ..., None], getattr(radon, name))[0, ..., 0]
     expected = iradon(sinogram.T, np.rad2deg(angles), filter_name=name.replace("_", "-"), circle=False, output_size=33)
     seen = disc(33, 16) == 1
-    np.testing.assert_allclose(got[seen], expected[seen], atol=1e-9)
+    np.testing.assert_allclose(got[seen], expected[seen], atol=tolerance)
+
+
+def test_windows_at_their_ends():
+    """1 at frequency 0, and as published at the highest."""
+    ends = {"ramp": 1, "shepp_logan": 2 / np.pi, "cosine": 0, "hamming": 0.08, "hann": 0}
+    for name, end in ends.items():
+        np.testing.assert_allclose(getattr(radon, name)(np.array([0, 0.5])), [1, end], atol=1e-15)
 
 
 def test_back_projection_of_a_disc_is_the_disc():
