@@ -2,14 +2,32 @@
 
 from sde_lib.inverse.blur import Blur, PeriodicBlur, SeparableBlur, gaussian_kernel, motion_kernel, shake_kernel
 from sde_lib.inverse.compose import Compose, LinearCompose
+from sde_lib.inverse.fourier import (
+    FourierSampling,
+    MultiCoilFourierSampling,
+    birdcage_maps,
+    equispaced_mask,
+    radial_mask,
+    random_lines_mask,
+    spiral_mask,
+)
 from sde_lib.inverse.gaussian import MMPS, TMPD, PiGDM
 from sde_lib.inverse.gradient import DPS
 from sde_lib.inverse.measurement import LinearMeasurement, Measurement, Noise, SpectralMeasurement
 from sde_lib.inverse.noise import GaussianNoise, PoissonNoise
+from sde_lib.inverse.nonlinear import (
+    JPEG,
+    HighDynamicRange,
+    NonlinearBlur,
+    PhaseRetrieval,
+    soft_round,
+    straight_through_round,
+)
 from sde_lib.inverse.particles import Particles, twisted_sample
 from sde_lib.inverse.pixels import Colorization, Denoising, Inpainting
 from sde_lib.inverse.posterior import Posterior
 from sde_lib.inverse.projection import DDNM, DiffPIR, Renoise, Replacement
+from sde_lib.inverse.radon import Radon, filtered_back_projection, metal_mask, parallel_angles
 from sde_lib.inverse.resampling import DAPS, RePaint
 from sde_lib.inverse.resizing import SuperResolution
 from sde_lib.inverse.sensing import CompressedSensing
@@ -21,6 +39,7 @@ __all__ = [
     "DDNM",
     "DDRM",
     "DPS",
+    "JPEG",
     "MMPS",
     "TMPD",
     "Blur",
@@ -30,17 +49,23 @@ __all__ = [
     "DDNMPlus",
     "Denoising",
     "DiffPIR",
+    "FourierSampling",
     "GaussianNoise",
+    "HighDynamicRange",
     "Inpainting",
     "LinearCompose",
     "LinearMeasurement",
     "Measurement",
+    "MultiCoilFourierSampling",
     "Noise",
+    "NonlinearBlur",
     "Particles",
     "PeriodicBlur",
+    "PhaseRetrieval",
     "PiGDM",
     "PoissonNoise",
     "Posterior",
+    "Radon",
     "RePaint",
     "Renoise",
     "Replacement",
@@ -48,8 +73,18 @@ __all__ = [
     "SeparableMeasurement",
     "SpectralMeasurement",
     "SuperResolution",
+    "birdcage_maps",
+    "equispaced_mask",
+    "filtered_back_projection",
     "gaussian_kernel",
+    "metal_mask",
     "motion_kernel",
+    "parallel_angles",
+    "radial_mask",
+    "random_lines_mask",
     "shake_kernel",
+    "soft_round",
+    "spiral_mask",
+    "straight_through_round",
     "twisted_sample",
 ]
