@@ -182,16 +182,16 @@ def test_conjugate_gradients_of_images_in_float32():
 
 def test_a_small_c_in_float32():
     """Nothing of the range that is left by rounding is divided by c."""
-    average, y = SPECTRAL["average"](), normal(0, 1, 3, 2, 3)
-    solved = average.normal_solve(y.astype(jnp.float32), jnp.float32(1e-7))
-    np.testing.assert_allclose(solved, y / (0.25 + 1e-7), rtol=1e-5, atol=1e-5)
+    bicubic, y = SuperResolution.bicubic((9, 6, 2), 3), normal(0, 1, 3, 2, 2)
+    solved = bicubic.normal_solve(y.astype(jnp.float32), jnp.float32(1e-7))
+    np.testing.assert_allclose(solved, bicubic.normal_solve(y, 1e-7), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("half", ["left", "right", "top", "bottom"])
 def test_half(half):
-    x = jnp.ones((1, 5, 4, 1))
-    missing = {"left": np.s_[:, :2], "right": np.s_[:, 2:], "top": np.s_[:2], "bottom": np.s_[3:]}[half]
-    y = np.array(Inpainting.half((5, 4, 1), half).forward(x)[0])
+    x = jnp.ones((1, 5, 7, 1))
+    missing = {"left": np.s_[:, :3], "right": np.s_[:, 4:], "top": np.s_[:2], "bottom": np.s_[3:]}[half]
+    y = np.array(Inpainting.half((5, 7, 1), half).forward(x)[0])
     np.testing.assert_array_equal(y[missing], 0)
     y[missing] = 1
     np.testing.assert_array_equal(y, 1)
@@ -353,8 +353,9 @@ def test_shake_kernels():
 def test_colorization_sums_the_channels():
     x = normal(0, 2, *SHAPE)
     np.testing.assert_allclose(Colorization(event_shape=SHAPE).forward(x)[..., 0], x.mean(-1), atol=1e-12)
-    luma = Colorization(event_shape=SHAPE, weights=(0.299, 0.587, 0.114)).forward(x)
-    np.testing.assert_allclose(luma[..., 0], 0.299 * x[..., 0] + 0.587 * x[..., 1] + 0.114 * x[..., 2], atol=1e-12)
+    for weights in ((0.299, 0.587, 0.114), (-0.5, 0.2, 0.1)):
+        y = Colorization(event_shape=SHAPE, weights=weights).forward(x)
+        np.testing.assert_allclose(y[..., 0], x @ np.array(weights), atol=1e-12)
 
 
 def test_compressed_sensing_spreads_each_image():
