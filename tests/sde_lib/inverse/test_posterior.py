@@ -152,9 +152,7 @@ def test_noise_keeps_its_digits_where_there_is_little_of_it():
 
 @pytest.mark.parametrize("posterior", [MMPS, TMPD, PiGDM, DDNM, DiffPIR])
 def test_measurements_that_are_not_linear_are_refused(posterior):
-    with pytest.raises(
-        ValueError, match=f"{posterior.__name__} needs a linear measurement: Magnitude has no `"
-    ):
+    with pytest.raises(ValueError, match=f"{posterior.__name__} needs a linear measurement: Magnitude has no `"):
         make(posterior, {}, measurement=Magnitude())
 
 
