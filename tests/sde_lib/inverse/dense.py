@@ -6,6 +6,7 @@ from flax import struct
 from jax import Array
 
 from sde_lib.inverse import LinearMeasurement, Measurement, SpectralMeasurement
+from sde_lib.sde import expand
 
 
 @struct.dataclass(kw_only=True)
@@ -18,9 +19,8 @@ class Dense(LinearMeasurement):
         return x @ self.matrix.T
 
     def normal_solve(self, y, c=0.0):
-        square = self.matrix @ self.matrix.T
-        c = jnp.broadcast_to(jnp.asarray(c, y.dtype), y.shape[:1])
-        return jnp.stack([jnp.linalg.solve(square + c * jnp.eye(len(square)), y) for y, c in zip(y, c, strict=True)])
+        squares, axes = jnp.linalg.eigh(self.matrix @ self.matrix.T)
+        return (y @ axes / (squares + expand(c, y))) @ axes.T
 
 
 @struct.dataclass(kw_only=True)

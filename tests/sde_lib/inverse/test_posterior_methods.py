@@ -220,7 +220,9 @@ def test_daps_draws_from_the_posterior_at_the_step_s_end(sde):
     x_t, n = np.array([[0.3, -0.6]]), 4000
     x = run(DAPS_LINEAR, x_t, exact.Gaussian(sde, 0.4, 0.8), n=n)
     matrix = np.array([[1.0, 0.0]])
-    mean, covariance = gaussian_posterior(np.full(2, 0.4), 0.64 * np.eye(2), matrix, [1.1], 0.3, x_t[0], sde, T)
+    mean, covariance = gaussian_posterior(
+        np.full(2, 0.4), 0.64 * np.eye(2), matrix, np.array([1.1]), 0.3, x_t[0], sde, T
+    )
     assert_law(x, sde.alpha(S) * mean, sde.alpha(S) ** 2 * covariance + sde.sigma(S) ** 2 * np.eye(2))
 
 
