@@ -36,8 +36,8 @@ class Radon(LinearMeasurement):
 
     Joseph's projector: a ray steps through the image row by row, or column by column where that is the steeper way, and
     sums what linear interpolation finds in each. Angles are visited one by one, so memory is that of one angle:
-    detectors x max(H, W) values for each image and channel. Its adjoint is its exact transpose. It is badly conditioned:
-    conjugate gradients reach `max_steps` long before `pseudo_inverse` has fitted noise, and are as good a regularization.
+    detectors x max(H, W) values for each image and channel. Its adjoint is its exact transpose. It is badly
+    conditioned: `pseudo_inverse` ends at `max_steps`, and how early regularizes it.
 
     Attributes:
         angles: (angles,), in radians.

@@ -169,7 +169,9 @@ def test_coils_recover_what_one_coil_has_lost():
     np.testing.assert_allclose(four.pseudo_inverse(four.forward(x)), x, atol=1e-7)
 
 
-@pytest.mark.parametrize("width, acceleration, center", [(32, 4, 3), (33, 4, 4), (30, 2.5, 0), (8, 1, 2), (16, 4, 4)])
+@pytest.mark.parametrize(
+    "width, acceleration, center", [(32, 4, 3), (33, 4, 4), (30, 2.5, 0), (8, 1, 2), (16, 4, 4), (30, 6, 5)]
+)
 @pytest.mark.parametrize("kind", ["equispaced", "random"])
 def test_lines_have_the_acceleration_and_the_centre(kind, width, acceleration, center):
     shape = (6, width)
