@@ -73,6 +73,9 @@ class MMPS(Posterior):
 
     Cost: one evaluation, and one product with its Jacobian for each step of the conjugate gradients and one more.
 
+    A network's Jacobian is not quite symmetric, nor positive, and at large noise n^2 makes much of that: on a network take
+    one step, as published. (The digits of README.md, half of them missing: one is sound, three diverge.)
+
     Source: Rozet et al. (2024), https://arxiv.org/abs/2405.13712, section 4.2; they take 1 to 5 steps.
 
     Attributes:
