@@ -80,11 +80,6 @@ class CorrelatedGaussian(Denoiser):
         along *= variances / (variances + noise_to_signal**2)
         return self.mean + (along @ axes.T).reshape(y.shape)
 
-    def sample(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """Draws of the data, of the given shape (B, *event)."""
-        flat = jax.random.multivariate_normal(key, jnp.zeros(len(self.covariance)), self.covariance, shape[:1])
-        return self.mean + flat.reshape(shape)
-
 
 @struct.dataclass
 class GaussianMixture(Denoiser):

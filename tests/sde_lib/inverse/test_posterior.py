@@ -233,3 +233,13 @@ def test_diffpir_is_exact_for_data_of_unbounded_spread():
 def test_diffpir_without_noise_is_ddnm():
     t = times(EVERY_SDE[0])
     np.testing.assert_allclose(make(DiffPIR, {}, noise=0.0)(X, t), make(DDNM, {})(X, t), rtol=1e-9)
+
+
+@pytest.mark.parametrize("jacobian", [jax.jacfwd, jax.jacrev])
+def test_the_derivative_of_mmps_is_the_posterior_covariance(jacobian):
+    """Through the conjugate gradients, either way: sigma^2 / alpha dE[x_0 | x, y]/dx = Cov[x_0 | x, y]."""
+    sde, t = EVERY_SDE[0], 0.3
+    posterior = make(MMPS, CONVERGED, y=Y[:1])
+    covariance = sde.sigma(t) ** 2 / sde.alpha(t) * jacobian(lambda x: posterior(x[None], t)[0])(jnp.asarray(X[0]))
+    exactly = gaussian_posterior(MEAN, COVARIANCE, MATRIX, Y[0], STD, X[0], sde, t)[1]
+    np.testing.assert_allclose(covariance, exactly, rtol=1e-8, atol=1e-10)
