@@ -143,6 +143,11 @@ class DerivedDenoiser(Denoiser):
         return self.denoiser.sde
 
 
+def with_data_shifted(sde: SDE, x: Array, shift: Array, t: ArrayLike) -> Array:
+    """The state x (B, *state) with its data moved by shift (B, *event): `to_data_scale` of it moves by as much."""
+    return x + sde.marginal(shift, t)[0]
+
+
 def shifted(sde: SDE, x: Array, x0: Array, noise: Array, shift: Array, t: ArrayLike) -> tuple[Array, Array]:
     """The expected data and noise at x once the expected data is x0 + shift: `sde.perturb` of the two still is x.
 

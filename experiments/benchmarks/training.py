@@ -95,9 +95,8 @@ def _seconds_to_first_row(config: ConfigDict, arguments: list[str], folder: Path
     command += [f"--config.training.num_steps={steps}", "--config.training.writers=jsonl"]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
     start = time.perf_counter()
-    with subprocess.Popen(
-        command, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as child:  # fmt: skip
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, env=environment, **pipes) as child:
         try:
             while not (workdir.history.is_file() and workdir.history.stat().st_size):
                 if child.poll() is not None:

@@ -19,14 +19,9 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
-from sde_lib.denoiser import DerivedDenoiser, shifted
-from sde_lib.sde import SDE, expand
+from sde_lib.denoiser import DerivedDenoiser, shifted, with_data_shifted
+from sde_lib.sde import expand
 from sde_lib.struct import Struct, as_pytree
-
-
-def _shift_of_data(sde: SDE, x: Array, shift: Array, t: ArrayLike) -> Array:
-    """The state x (B, *state) with its data moved by shift (B, *event): `to_data_scale` of it moves by as much."""
-    return x + sde.marginal(shift, t)[0]
 
 
 @struct.dataclass
@@ -84,7 +79,7 @@ class ClassifierGuidance(DerivedDenoiser):
         y = self.sde.to_data_scale(x, t)
 
         def total(shift):
-            return self.log_likelihood(_shift_of_data(self.sde, x, shift, t), t).sum()
+            return self.log_likelihood(with_data_shifted(self.sde, x, shift, t), t).sum()
 
         gradient = jax.grad(total)(jnp.zeros_like(y))
         return expand(self.scale * self.sde.noise_to_signal(t) ** 2, y) * gradient
@@ -153,7 +148,7 @@ class EnergyGuidance(DerivedDenoiser):
         level, view = self.sde.noise_to_signal(t), getattr(self.denoiser, name)
 
         def total(shift):
-            views = view(_shift_of_data(self.sde, x, shift, t), t)
+            views = view(with_data_shifted(self.sde, x, shift, t), t)
             return self._log_evidence(jax.tree.leaves(views)[0], level).sum(), views
 
         y = self.sde.to_data_scale(x, t)

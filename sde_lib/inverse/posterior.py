@@ -23,7 +23,7 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
-from sde_lib.denoiser import DerivedDenoiser, shifted
+from sde_lib.denoiser import DerivedDenoiser, shifted, with_data_shifted
 from sde_lib.inverse.measurement import Measurement, Noise
 from sde_lib.sde import expand
 
@@ -95,7 +95,7 @@ class Posterior(DerivedDenoiser):
         """
 
         def prior(shift):
-            return self.denoiser.x0_and_noise(x + self.sde.marginal(shift, t)[0], t)
+            return self.denoiser.x0_and_noise(with_data_shifted(self.sde, x, shift, t), t)
 
         x0, pull, noise = jax.vjp(prior, jnp.zeros_like(self.sde.clean_data(x)), has_aux=True)
         scale = expand(self.sde.noise_to_signal(t), x0) ** 2
