@@ -5,9 +5,9 @@ speed          images per second of one step on 1, 2, 4, ... devices, by each st
                is the most that can be had, and what is missing is what the division costs
 bytes          that each device sends in a step, read from the compiled program, beside the least that any such step
                must send (`experiments/benchmarks/collectives.py`)
-overhead       of checkpoints, metrics and writers as `train` has them, against the same steps without; the two take
-               turns, and each turn has one checkpoint and all rows between two checkpoints. They are written where
-               temporary files are (TMPDIR)
+overhead       of metrics and writers, and of checkpoints, as `train` has them, against the same steps without, in turns
+               of some seconds; a checkpoint's share is of the steps between two. They are written where temporary
+               files are (TMPDIR)
 start          from the command to the end of its first call of steps, in a process of its own: without compiled programs
                in the cache (cold), and with them (warm)
 """
@@ -17,10 +17,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -46,7 +46,9 @@ from experiments.train import (
 from experiments.workdir import Workdir
 
 VIRTUAL_DEVICES = 8  # of the CPU
-ROUNDS = 3  # of training with and without checkpoints and logging
+TURNS = 7  # of training with and without checkpoints and logging
+PAIRS = 3  # of steps with and without logging, in a turn
+BESIDE_WRITING = 2  # times the steps between two rows, beside which a checkpoint is written
 
 
 def use_virtual_devices() -> None:
@@ -152,66 +154,88 @@ def _stepper(
 
 def _overhead(config: ConfigDict) -> list[tuple[str, str]]:
     """What checkpoints and logging add to the time of training."""
-    every = config.training.checkpoint_every
+    every, log_every = config.training.checkpoint_every, config.training.log_every
     config = config.copy_and_resolve_references()
-    config.training.num_steps = every // 2 + ROUNDS * every
-    config.training.sample_every = config.training.num_steps
+    config.training.num_steps = sys.maxsize  # the last step would be a row of its own
+    config.training.checkpoint_every = config.training.sample_every = log_every  # so that calls end at rows alone
     with tempfile.TemporaryDirectory() as folder, training_stream(config, load_data(config).train) as iterator:
-        ratios = _watched_to_bare(config, Workdir(Path(folder)), iterator)
-    middle, least, most = (100 * (of(ratios) - 1) for of in (median, min, max))
+        turns = _turns(config, Workdir(Path(folder)), iterator)
+    between = median(turn.bare for turn in turns)
+    logging = [100 * turn.logging / between for turn in turns]
+    checkpoint = [100 * turn.checkpoint / (between * every / log_every) for turn in turns]
+    together = median(logging) + median(checkpoint)
     return [
-        (
-            f"checkpoints and logging, in {every} steps with one checkpoint",
-            f"{middle:.1f} % of training time ({least:.1f} to {most:.1f} in {ROUNDS} rounds)",
-        )
+        (f"logging, a row each {log_every} steps", _share(logging)),
+        (f"checkpoints, one each {every} steps", _share(checkpoint)),
+        ("checkpoints and logging together", f"{together:.1f} % of training time"),
     ]
 
 
-def _watched_to_bare(config: ConfigDict, workdir: Workdir, iterator: Any) -> list[float]:
-    """The time of so many steps as lie between two checkpoints, with one of them and all rows, over that without."""
+def _share(percents: Sequence[float]) -> str:
+    return f"{median(percents):.1f} % of training time ({min(percents):.1f} to {max(percents):.1f} in {len(percents)} turns)"
+
+
+class _Turn(NamedTuple):
+    """Seconds of the steps from one row to the next, and what is added to them."""
+
+    bare: float
+    logging: float  # by the row and by looking at every call's metrics
+    checkpoint: float  # by a checkpoint, until it is written
+
+
+def _turns(config: ConfigDict, workdir: Workdir, iterator: Any) -> list[_Turn]:
+    """Steps without anything, with logging, and with a checkpoint besides, measured in turns.
+
+    A turn is of seconds, not minutes, so that what else the machine does is the same for all that is compared.
+    """
     strategy, training = build.parallel(config, _whole_devices()), config.training
     train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
-    current, taken = initial_state(config, None, strategy), None
+    current, taken, step = initial_state(config, None, strategy), None, 0
 
     def batches(n):
         nonlocal taken
         taken = take_batches(iterator, n, training.steps_per_call)
         return strategy.shard(taken, axis=1)
 
-    def bare(step, end):
+    def bare():
         nonlocal current
-        for n in _calls(config, step, end):
+        for n in _calls(config, 0, training.log_every):
             current, _ = train_steps(current, batches(n), np.int32(n))
         return current.step
 
-    def watched(step, end):
-        nonlocal current
-        for n in _calls(config, step, end):
+    def watched():
+        nonlocal current, step
+        for n in _calls(config, 0, training.log_every):
             with monitor.waiting_for_data():
                 ready = batches(n)
             current, metrics = train_steps(current, ready, np.int32(n))
             step += n
             monitor.watch(step, n, metrics)
-            if step % training.checkpoint_every == 0:
-                with monitor.saving():
-                    checkpoints.save(strategy.whole(current), iterator)
         monitor.catch_up()
         return current.step
 
-    ratios = []
+    def saved():
+        """A checkpoint, the steps beside which it is written, and the wait for it if they are over before."""
+        with monitor.saving():
+            checkpoints.save(strategy.whole(current), iterator)
+        for _ in range(BESIDE_WRITING):
+            watched()
+        checkpoints.wait()
+        return current.step
+
+    turns = []
     with (
         Checkpoints(workdir.checkpoints, training.keep_checkpoints) as checkpoints,
         History(workdir, config, 0) as history,
         Monitor(config, 0, history, checkpoints, lambda: step_flops(config, taken)) as monitor,
     ):
-        watched(0, training.checkpoint_every // 2)  # compiles; a checkpoint comes in the middle of what follows
-        while len(ratios) < ROUNDS:
-            start = training.checkpoint_every // 2 + len(ratios) * training.checkpoint_every
-            end = start + training.checkpoint_every
-            with monitor.sampling():  # the time of the others is none of training's
-                without = seconds(lambda start=start, end=end: bare(start, end))
-            ratios.append(seconds(lambda start=start, end=end: watched(start, end)) / without)
-    return ratios
+        watched()  # compiles
+        saved()
+        while len(turns) < TURNS:
+            pairs = [(seconds(bare), seconds(watched)) for _ in range(PAIRS)]
+            alone, logged = (median(times) for times in zip(*pairs, strict=True))
+            turns.append(_Turn(alone, logged - alone, seconds(saved) - BESIDE_WRITING * logged))
+    return turns
 
 
 def _whole_devices() -> list[jax.Device]:
