@@ -233,11 +233,15 @@ def conditioned(
     return posterior, sampling_method(config)
 
 
+class UnsolvableError(UserError):
+    """A method cannot solve a problem of this kind."""
+
+
 def check_method(config: ConfigDict, name: str, settings: Mapping[str, Any], of: Problem, shape: Shape) -> None:
     """Makes sure that a method can solve a problem; compiles nothing.
 
     Raises:
-        UserError: it cannot; those that can are named.
+        UnsolvableError: it cannot; those that can are named.
     """
     reason = _obstacle(config, name, settings, of, shape)
     if reason is not None:
@@ -246,7 +250,7 @@ def check_method(config: ConfigDict, name: str, settings: Mapping[str, Any], of:
             for other, spec in problems.METHODS.items()
             if other != name and _obstacle(config, other, spec.settings, of, shape) is None
         ]
-        raise UserError(f"--method={name}: {reason}; methods that can: {', '.join(able) or 'none'}")
+        raise UnsolvableError(f"--method={name}: {reason}; methods that can: {', '.join(able) or 'none'}")
 
 
 def _obstacle(config: ConfigDict, name: str, settings: Mapping[str, Any], of: Problem, shape: Shape) -> str | None:

@@ -78,6 +78,8 @@ def write(out: Path, results: Results, transform: DataTransform, settings: Mappi
         for i, figure in enumerate(figures):
             figure |= {metric: {of: _rounded(values[i]) for of, values in by.items()} for metric, by in judged.items()}
         averages |= {m: {of: _rounded(values.mean()) for of, values in by.items()} for m, by in judged.items()}
+        if several:
+            averages["deviation_error_correlation"] = _rounded(_correlation(deviation, np.abs(mean - results.truth)))
     white = max(float(np.sqrt(np.square(deviation).mean(-1)).max()), 1e-3)
     pictures = {name: transform.inverse(images) for name, images in singles.items()}
     answers, spread = transform.inverse(results.answers), sheet.spread(deviation, white)
@@ -126,6 +128,13 @@ def _judge(
             **dict(zip(singles, rows, strict=True)),
         }
     return judged
+
+
+def _correlation(deviation: np.ndarray, error: np.ndarray) -> float:
+    """How far the deviation tells where the error is: Pearson's coefficient over the pixels of an image, averaged."""
+    rows = [(values - values.mean(1, keepdims=True)) for values in (a.reshape(len(a), -1) for a in (deviation, error))]
+    norms = np.sqrt(np.square(rows[0]).sum(1) * np.square(rows[1]).sum(1))
+    return float(np.mean((rows[0] * rows[1]).sum(1) / np.maximum(norms, np.finfo(norms.dtype).tiny)))
 
 
 def _rounded(values: Any) -> Any:
