@@ -18,7 +18,7 @@ from experiments.build.model import sde
 from experiments.build.sampling import method as sampling_method
 from experiments.errors import UserError
 from experiments.tasks import baselines, images, problems
-from sde_lib import exact, inverse
+from sde_lib import exact, guidance, inverse
 
 Shape = tuple[int, int, int]
 
@@ -200,6 +200,10 @@ POSTERIORS = {
     "dps": lambda prior, a, y, noise, s: inverse.DPS(prior, a, y, noise, **s),
     "ddnm": lambda prior, a, y, noise, s: inverse.DDNM(prior, a, y),
     "diffpir": lambda prior, a, y, noise, s: inverse.DiffPIR(prior, a, y, noise, s["strength"]),
+    # It ends with y itself: the denoising step is at the smallest time.
+    "projection": lambda prior, a, y, noise, s: guidance.Interval(
+        inverse.DDNM(prior, a, y), prior, high=1.001 * prior.sde.noise_to_signal(prior.sde.t_min)
+    ),
 }
 
 # name -> (measurement, y, noise, settings) -> the steps of a method that brings its own
@@ -208,6 +212,9 @@ STEPS = {
     "ddrm": lambda a, y, noise, s: inverse.DDRM(a, y, noise, **s),
     "diffpir": lambda a, y, noise, s: inverse.Renoise(s["zeta"]),
     "replacement": lambda a, y, noise, s: inverse.Replacement(a, y, **s),
+    "projection": lambda a, y, noise, s: inverse.Projection(
+        a, y, sde_lib.Ancestral(), sde_lib.Langevin(s["snr"]) if s["snr"] else None, s["relaxation"]
+    ),
     "repaint": lambda a, y, noise, s: inverse.RePaint(inverse.Replacement(a, y), **s),
     "daps": lambda a, y, noise, s: inverse.DAPS(a, y, noise, **s),
 }

@@ -3,7 +3,18 @@
 A command's module imports JAX only inside `run`, so that --help and errors of the arguments need not wait for it.
 """
 
-from experiments.commands import benchmark, compare, evaluate, export, import_, prepare, restore, sample, train
+from experiments.commands import (
+    benchmark,
+    compare,
+    evaluate,
+    export,
+    import_,
+    prepare,
+    reconstruct,
+    restore,
+    sample,
+    train,
+)
 
 # In the order of --help.
 COMMANDS = {
@@ -11,6 +22,7 @@ COMMANDS = {
     "train": train,
     "sample": sample,
     "restore": restore,
+    "reconstruct": reconstruct,
     "evaluate": evaluate,
     "compare": compare,
     "import": import_,

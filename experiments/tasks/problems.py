@@ -122,6 +122,13 @@ METHODS = {
         True,
         "none",
     ),
+    "projection": Method(
+        "a projection before each step (Song et al. 2022, for MRI and CT); linear, no noise",
+        {"steps": 125},
+        {"relaxation": 1.0, "snr": 0.16},
+        True,
+        "none",
+    ),
     "repaint": Method(
         "the same, each step made again and again; linear, no noise",
         {"steps": 25},

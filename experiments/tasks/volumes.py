@@ -25,7 +25,7 @@ from experiments.data.sources.paths import existing
 from experiments.errors import UserError
 from experiments.workdir import naming
 
-AXES = {"sagittal": 0, "coronal": 1, "axial": 2}
+AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
 NIFTI, DICOM = (".nii", ".nii.gz"), (".dcm", ".ima")
 PERCENTILES = (0.5, 99.5)
 UNEVEN = 0.05  # of the smallest gap between slices, by which another may be wider
@@ -84,6 +84,7 @@ def read(
     axis: str = "axial",
     window: tuple[float, float] | None = None,
     chosen: slice = slice(None),
+    limit: int | None = None,
 ) -> Volume:
     """The slices of a volume.
 
@@ -93,6 +94,7 @@ def read(
         axis: a name of `AXES`, across which the slices lie.
         window: (low, high); None as above.
         chosen: which of the slices.
+        limit: of these, only the first so many.
 
     Raises:
         UserError: it is no such volume, or none of its slices is chosen.
@@ -103,7 +105,7 @@ def read(
         raise UserError(f"{flag}: {path}: {int((~np.isfinite(data)).sum())} of {data.size} intensities are not finite")
     slices, affine = _slices(data, affine, AXES[axis])
     low, high, words = _window(flag, path, slices, window, own_window)
-    numbers = np.arange(len(slices))[chosen]
+    numbers = np.arange(len(slices))[chosen][:limit]
     if not len(numbers):
         raise UserError(f"{flag}: {path} has {len(slices)} {axis} slices, of which none is chosen")
     affine = affine.copy()
