@@ -3,7 +3,19 @@
 A command's module imports JAX only inside `run`, so that --help and errors of the arguments need not wait for it.
 """
 
-from experiments.commands import benchmark, compare, evaluate, export, import_, prepare, rank, restore, sample, train
+from experiments.commands import (
+    benchmark,
+    compare,
+    evaluate,
+    export,
+    import_,
+    prepare,
+    rank,
+    reconstruct,
+    restore,
+    sample,
+    train,
+)
 
 # In the order of --help.
 COMMANDS = {
@@ -12,6 +24,7 @@ COMMANDS = {
     "sample": sample,
     "restore": restore,
     "rank": rank,
+    "reconstruct": reconstruct,
     "evaluate": evaluate,
     "compare": compare,
     "import": import_,

@@ -64,8 +64,7 @@ TASKS = {
     "colorize": Task("the grey levels of a colour image"),
     "dejpeg": Task(
         "the image from a JPEG file (--quality)",
-        {"quality": 10.0, "chroma": "4:2:0"},
-        {"chroma": {"4:2:0": (), "4:4:4": ()}},
+        {"quality": 10.0, "chroma": None},
         noise=0.0,
     ),
     "hdr": Task("clip(contrast x): what is darkest and lightest is lost", {"contrast": 2.0}),
@@ -119,6 +118,13 @@ METHODS = {
         "noisy measurements put in place (score_sde); linear, no noise",
         {"steps": 250},
         {"relaxation": 1.0},
+        True,
+        "none",
+    ),
+    "projection": Method(
+        "a projection before each step (Song et al. 2022, for MRI and CT); linear, no noise",
+        {"steps": 125},
+        {"relaxation": 1.0, "snr": 0.16},
         True,
         "none",
     ),

@@ -26,8 +26,8 @@ from sde_lib.inverse.nonlinear import (
 from sde_lib.inverse.particles import Particles, twisted_sample
 from sde_lib.inverse.pixels import Colorization, Denoising, Inpainting
 from sde_lib.inverse.posterior import Posterior
-from sde_lib.inverse.projection import DDNM, DiffPIR, Renoise, Replacement
-from sde_lib.inverse.radon import Radon, filtered_back_projection, metal_mask, parallel_angles
+from sde_lib.inverse.projection import DDNM, DiffPIR, Projection, Renoise, Replacement
+from sde_lib.inverse.radon import CompletedRadon, Radon, filtered_back_projection, metal_mask, parallel_angles
 from sde_lib.inverse.resampling import DAPS, RePaint
 from sde_lib.inverse.resizing import SuperResolution
 from sde_lib.inverse.sensing import CompressedSensing
@@ -44,6 +44,7 @@ __all__ = [
     "TMPD",
     "Blur",
     "Colorization",
+    "CompletedRadon",
     "Compose",
     "CompressedSensing",
     "DDNMPlus",
@@ -65,6 +66,7 @@ __all__ = [
     "PiGDM",
     "PoissonNoise",
     "Posterior",
+    "Projection",
     "Radon",
     "RePaint",
     "Renoise",
