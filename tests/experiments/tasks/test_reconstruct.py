@@ -157,5 +157,7 @@ def test_files_that_do_not_fit_the_model_are_named(digits_run, fails, tmp_path):
     )
     (tmp_path / "c.mat").write_bytes(b"")
     assert "unknown file type .mat" in wrong("--modality=mri", f"--truth={tmp_path / 'c.mat'}")
-    assert "--acceleration=20.0" in wrong("--modality=mri", f"--truth={tmp_path / 'truth.npz'}", "--acceleration=20")
+    assert "--modality=mri: acceleration=20.0 samples none of the 8 lines" in wrong(
+        "--modality=mri", f"--truth={tmp_path / 'truth.npz'}", "--acceleration=20"
+    )
     assert not (tmp_path / "out").exists()
