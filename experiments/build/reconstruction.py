@@ -19,6 +19,8 @@ PERCENTILE = 99.5  # of a plain reconstruction, which is white where no intensit
 def _lines(make: Callable[..., jax.Array]) -> Callable[[int, Mapping[str, Any]], jax.Array]:
     def mask(size, o):
         total = round(size / o["acceleration"])
+        if not total:
+            raise ValueError(f"acceleration={o['acceleration']} samples none of the {size} lines")
         center = min(max(round(CENTER * total), 1), total)
         return make(o, (size, size), o["acceleration"], center)
 

@@ -142,7 +142,7 @@ ALL, LINEAR = set(problems.METHODS), set(problems.METHODS) - {"dps", "daps"}
         ("deblur", {"kernel": "motion", "border": "wrap"}, (0.1,), GREY, ALL),
         ("phase", {}, (0.1,), GREY, {"dps", "daps"}),
         ("dejpeg", {}, (0.0,), COLOUR, {"dps"}),
-        ("inpaint", {}, (0.0, 30.0), GREY, {"mmps", "tmpd", "dps", "ddnm", "replacement", "repaint"}),
+        ("inpaint", {}, (0.0, 30.0), GREY, {"mmps", "tmpd", "dps", "ddnm", "replacement", "repaint", "projection"}),
     ],
     ids=["inpaint", "colorize", "sensing", "blur", "periodic blur", "phase", "jpeg", "poisson"],
 )

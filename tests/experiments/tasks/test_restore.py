@@ -73,7 +73,7 @@ def clipped(x):
 # Steps that each needs on this model.
 METHODS = {
     "pigdm": 20, "mmps": 20, "tmpd": 20, "dps:zeta=1": 60, "ddnm": 20, "ddnm+": 20, "ddrm": 20, "diffpir:strength=2": 20,
-    "replacement": 20, "repaint:resamplings=2,substeps=2": 15, "daps:ode_steps=2,langevin_steps=40": 15,
+    "replacement": 20, "projection": 20, "repaint:resamplings=2,substeps=2": 15, "daps:ode_steps=2,langevin_steps=40": 15,
 }  # fmt: skip
 
 
