@@ -3,13 +3,14 @@
 A command's module imports JAX only inside `run`, so that --help and errors of the arguments need not wait for it.
 """
 
-from experiments.commands import benchmark, compare, evaluate, export, import_, prepare, sample, train
+from experiments.commands import benchmark, compare, evaluate, export, import_, prepare, restore, sample, train
 
 # In the order of --help.
 COMMANDS = {
     "prepare": prepare,
     "train": train,
     "sample": sample,
+    "restore": restore,
     "evaluate": evaluate,
     "compare": compare,
     "import": import_,

@@ -9,9 +9,13 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from ml_collections import ConfigDict
 
+import sde_lib
+from experiments import build
 from experiments.drawing import Drawing
 from experiments.errors import RunError
 from experiments.parallel import Strategy
@@ -24,6 +28,18 @@ def measurement_keys(seed: int, count: int) -> Array:
     return jax.vmap(jax.random.fold_in, (None, 0))(
         jax.random.fold_in(jax.random.key(seed), MEASUREMENT), np.arange(count)
     )
+
+
+def prior(config: ConfigDict, variables: Any, numbers: Array) -> sde_lib.Denoiser:
+    """The run's Denoiser for answers of these numbers k (B,).
+
+    Of a class-conditional model, `sampling.label` is the class of all; where it is -1, answer k is of class
+    k mod num_classes.
+    """
+    label = config.sampling.label
+    labels = numbers % max(config.model.num_classes, 1) if label < 0 else jnp.full_like(numbers, label)
+    denoiser = build.denoiser(config, variables, config.sampling.t_min)
+    return denoiser.replace(condition=build.condition(config, labels))
 
 
 class Answers:

@@ -43,7 +43,7 @@ def biharmonic(measurement: inverse.Inpainting, y: Array) -> Array:
     missing = np.broadcast_to(np.asarray(measurement.mask) == 0, measurement.event_shape)
     images = np.array(y, np.float64)
     for channel in range(images.shape[-1]):
-        holes = np.ascontiguousarray(missing[..., channel])
+        holes = np.array(missing[..., channel])  # a copy, which may be written to: scikit-image asks for it
         if holes.all():
             images[..., channel] = 0
         elif holes.any():

@@ -40,7 +40,7 @@ def draw(columns: Sequence[Column], names: Sequence[str]) -> Image.Image:
     foot = LINE if any(column.notes for column in columns) else 0
     label = math.ceil(max(font.getlength(name) for name in names[:rows])) + 2 * MARGIN
     label = min(label, 2 * side)
-    widths = [max(side, math.ceil(_widest(font, column, rows))) + MARGIN for column in columns]
+    widths = [max(side + MARGIN, math.ceil(_widest(font, column, rows)) + 2 * MARGIN) for column in columns]
     left = [label + sum(widths[:i]) for i in range(len(columns))]
     down = [LINE + 2 * MARGIN + row * (side + foot + MARGIN) for row in range(rows)]
     more = LINE if len(names) > rows else 0
