@@ -40,7 +40,11 @@ class Run:
     @property
     def denoiser(self) -> sde_lib.NetworkDenoiser:
         """The trained Denoiser, from sampling's smallest time on."""
-        return build.denoiser(self.config, self.variables, self.config.sampling.t_min)
+        return self.denoiser_of(self.variables)
+
+    def denoiser_of(self, variables: Any) -> sde_lib.NetworkDenoiser:
+        """The same with weights that a program was handed as an argument."""
+        return build.denoiser(self.config, variables, self.config.sampling.t_min)
 
     @property
     def event_shape(self) -> tuple[int, int, int]:

@@ -3,7 +3,20 @@
 A command's module imports JAX only inside `run`, so that --help and errors of the arguments need not wait for it.
 """
 
-from experiments.commands import benchmark, compare, evaluate, export, import_, prepare, restore, sample, train
+from experiments.commands import (
+    benchmark,
+    compare,
+    edit,
+    evaluate,
+    export,
+    import_,
+    interpolate,
+    prepare,
+    restore,
+    sample,
+    train,
+    translate,
+)
 
 # In the order of --help.
 COMMANDS = {
@@ -11,6 +24,9 @@ COMMANDS = {
     "train": train,
     "sample": sample,
     "restore": restore,
+    "edit": edit,
+    "translate": translate,
+    "interpolate": interpolate,
     "evaluate": evaluate,
     "compare": compare,
     "import": import_,
