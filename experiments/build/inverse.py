@@ -16,7 +16,7 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments.build.model import sde
 from experiments.build.sampling import method as sampling_method
-from experiments.errors import UserError
+from experiments.errors import UserError, unknown_name
 from experiments.tasks import baselines, images, problems
 from sde_lib import exact, inverse
 
@@ -88,6 +88,8 @@ def _kernel(shape: Shape, o: Mapping[str, Any]) -> np.ndarray:
     """The kernel (h, w). Widths are those of the papers for 256 pixels, less for smaller images, but a blur still."""
     relative = shape[0] / 256
     name, width = o["kernel"], o.get("kernel_width")
+    if width is not None and not 0 < width < math.inf:
+        raise UserError(f"--kernel_width={width}: must be more than 0, in pixels")
     if name == "gaussian":
         std = width or max(3 * relative, 1.0)
         return inverse.gaussian_kernel(_odd(8 * std), std)
@@ -122,6 +124,15 @@ def _colorize(shape: Shape, o: Mapping[str, Any]) -> inverse.Measurement:
     return inverse.Colorization(event_shape=shape)
 
 
+def _dejpeg(shape: Shape, o: Mapping[str, Any]) -> inverse.Measurement:
+    chroma, known = o["chroma"], ("4:2:0", "4:4:4")
+    if chroma is not None and shape[2] == 1:
+        raise UserError(f"--chroma={chroma} does nothing: the model's images are grey")
+    if chroma not in (None, *known):
+        raise unknown_name("--chroma", chroma, known)
+    return inverse.JPEG(quality=_between("--quality", o["quality"], 1, 100), subsampled_chroma=chroma != "4:4:4")
+
+
 MEASUREMENTS = {
     "denoise": lambda shape, o: inverse.Denoising(event_shape=shape),
     "inpaint": _inpaint,
@@ -129,9 +140,7 @@ MEASUREMENTS = {
     "deblur": _deblur,
     "deblur-light": lambda shape, o: inverse.NonlinearBlur(kernel=_kernel(shape, o)),
     "colorize": _colorize,
-    "dejpeg": lambda shape, o: inverse.JPEG(
-        quality=_between("--quality", o["quality"], 1, 100), subsampled_chroma=o["chroma"] == "4:2:0"
-    ),
+    "dejpeg": _dejpeg,
     "hdr": lambda shape, o: inverse.HighDynamicRange(scale=_between("--contrast", o["contrast"], 1, math.inf)),
     "phase": lambda shape, o: inverse.PhaseRetrieval(oversampling=_between("--oversampling", o["oversampling"], 1, 8)),
     "sensing": lambda shape, o: inverse.CompressedSensing.random(jax.random.key(o["operator_seed"]), shape, o["share"]),
@@ -146,7 +155,7 @@ def _between(flag: str, value: float, low: float, high: float) -> float:
 
 def _magnitudes(y: np.ndarray) -> np.ndarray:
     """The logarithm of magnitudes, zero frequency in the middle, from the least to the largest of each."""
-    y = np.fft.fftshift(np.log10(np.asarray(y) + 1e-3), (1, 2))
+    y = np.fft.fftshift(np.log10(np.maximum(y, 0) + 1e-3), (1, 2))  # noise makes some less than 0
     low, high = y.min((1, 2, 3), keepdims=True), y.max((1, 2, 3), keepdims=True)
     return 2 * (y - low) / np.maximum(high - low, 1e-6) - 1
 
@@ -239,17 +248,17 @@ def check_method(config: ConfigDict, name: str, settings: Mapping[str, Any], of:
     Raises:
         UserError: it cannot; those that can are named.
     """
-    reason = _obstacle(config, name, settings, of, shape)
+    reason = obstacle(config, name, settings, of, shape)
     if reason is not None:
         able = [
             other
             for other, spec in problems.METHODS.items()
-            if other != name and _obstacle(config, other, spec.settings, of, shape) is None
+            if other != name and obstacle(config, other, spec.settings, of, shape) is None
         ]
         raise UserError(f"--method={name}: {reason}; methods that can: {', '.join(able) or 'none'}")
 
 
-def _obstacle(config: ConfigDict, name: str, settings: Mapping[str, Any], of: Problem, shape: Shape) -> str | None:
+def obstacle(config: ConfigDict, name: str, settings: Mapping[str, Any], of: Problem, shape: Shape) -> str | None:
     """Why a method cannot solve a problem, as its classes say; None if it can. A step is traced, with an exact Denoiser."""
     process = sde(config, config.sampling.t_min)
     y = jax.eval_shape(of.measurement.forward, jax.ShapeDtypeStruct((1, *shape), jnp.float32))

@@ -49,7 +49,13 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--seed", type=int, default=0, help="answer k of input i depends on it, i and k alone (default 0)"
     )
     parser.add_argument("--limit", type=arguments.positive, help="only the first so many images")
-    parser.add_argument("--method", dest="posterior", default="pigdm", help="how answers are drawn; see below (pigdm)")
+    parser.add_argument(
+        "--method",
+        dest="posterior",
+        metavar="NAME[:SETTING=VALUE]",
+        default="pigdm",
+        help="how answers are drawn; see below (pigdm)",
+    )
     parser.add_argument("--steps", type=arguments.positive, help="short for --config.sampling.steps")
     noise = parser.add_argument_group("the noise of what is measured")
     noise.add_argument("--noise", type=float, help="standard deviation, black to white being 2 (default by task)")

@@ -64,8 +64,7 @@ TASKS = {
     "colorize": Task("the grey levels of a colour image"),
     "dejpeg": Task(
         "the image from a JPEG file (--quality)",
-        {"quality": 10.0, "chroma": "4:2:0"},
-        {"chroma": {"4:2:0": (), "4:4:4": ()}},
+        {"quality": 10.0, "chroma": None},
         noise=0.0,
     ),
     "hdr": Task("clip(contrast x): what is darkest and lightest is lost", {"contrast": 2.0}),
