@@ -52,16 +52,20 @@ class Run:
         return (self.config.data.image_size, self.config.data.image_size, self.config.data.num_channels)
 
 
-def read_config(path: str | Path) -> ConfigDict:
+def read_config(path: str | Path, flag: str = "--workdir") -> ConfigDict:
     """The config of the run in a folder.
+
+    Args:
+        path: the folder.
+        flag: that it was given to, for messages.
 
     Raises:
         UserError: there is no run in the folder, or no checkpoint yet.
     """
     workdir = Workdir(Path(path))
-    config = workdir.read_config()
+    config = workdir.read_config(flag)
     if not any(path.name.isdigit() for path in workdir.checkpoints.glob("*")):
-        raise UserError(f"--workdir={workdir.path} has no checkpoint yet: run `train` on it first")
+        raise UserError(f"{flag}={workdir.path} has no checkpoint yet: run `train` on it first")
     return config
 
 

@@ -41,6 +41,13 @@ def share(text: str) -> float:
     return value
 
 
+def folder(text: str) -> Path:
+    """A folder, there or to be made."""
+    if Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text} is a file: a folder is needed")
+    return Path(text)
+
+
 def add_config(parser: Parser) -> None:
     """`--config`."""
     parser.add_argument("--config", metavar="FILE[:ARG]", help=f"a config, such as configs/digits.py:ve; {OVERRIDES}")
@@ -103,7 +110,7 @@ def add_images(parser: Parser) -> None:
     )
     parser.add_argument("--limit", type=positive, help="only the first so many images")
     parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write sheet.png, PNGs, answers.npz, results.json"
+        "--out", type=folder, required=True, help="folder to write sheet.png, PNGs, answers.npz, results.json"
     )
 
 

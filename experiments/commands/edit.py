@@ -19,7 +19,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
     arguments.add_workdir(parser, "config.sampling")
     arguments.add_images(parser)
-    arguments.add_strength(parser, 0.5, "how much is changed: 0.3 keeps the outlines, 0.6 little, 1 nothing")
+    arguments.add_strength(parser, 0.5, "how much is changed: 0.3 keeps outlines, 0.6 keeps little, 1 nothing")
     parser.add_argument("--mask", metavar="PNG", help="only what is white in it changes; by default all")
     parser.add_argument(
         "--strokes", metavar="PNG", help="paint on a transparent picture, which covers the input before noise is added"

@@ -97,6 +97,7 @@ def edit(asked: Edit) -> str:
         "mask": asked.mask,
         "strokes": asked.strokes,
         "style": asked.style,
+        "style_std": asked.style_std if asked.style else None,
         "sampling": config.sampling.to_dict(),
         "evaluations": evaluations,
         "seconds": round(seconds, 2),

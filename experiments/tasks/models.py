@@ -71,7 +71,7 @@ def open_model(
     Raises:
         UserError: no run is there, a key may not be overridden or has a value that cannot work, or it makes no images.
     """
-    changed = config.apply(runs.read_config(workdir), overrides, allowed=allowed, command=command)
+    changed = config.apply(runs.read_config(workdir, flag), overrides, allowed=allowed, command=command)
     check.check(changed)
     model = Model(flag, workdir, changed)
     if not model.transform.gives_images:
