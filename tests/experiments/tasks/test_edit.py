@@ -146,9 +146,9 @@ def decibels(a, b):
 
 
 def test_a_translation_is_the_bridge_to_another_process_and_comes_back(vp, ve, made):
-    arrays, told = made("translate", vp, f"--to={ve}", "--from_label=3", "--strength=0.8", "--steps=12")
+    arrays, told = made("translate", vp, f"--to={ve}", "--from_label=3", "--strength=0.6", "--steps=12")
     source, target = load_run(vp).denoiser.replace(condition=np.full(3, 3)), load_run(ve).denoiser
-    levels = shared_levels(source.sde, target.sde, 12, 0.8)
+    levels = shared_levels(source.sde, target.sde, 12, 0.6)
     np.testing.assert_allclose(told["noise_to_signal"], levels[np.array([0, -1])], rtol=1e-5)
     np.testing.assert_allclose(arrays["translated"], bridge(source, target, INPUTS, levels), atol=1e-3)
     assert np.abs(arrays["translated"] - INPUTS).mean() > 0.05
