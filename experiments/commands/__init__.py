@@ -6,15 +6,18 @@ A command's module imports JAX only inside `run`, so that --help and errors of t
 from experiments.commands import (
     benchmark,
     compare,
+    edit,
     evaluate,
     export,
     import_,
+    interpolate,
     prepare,
     rank,
     reconstruct,
     restore,
     sample,
     train,
+    translate,
 )
 
 # In the order of --help.
@@ -23,8 +26,11 @@ COMMANDS = {
     "train": train,
     "sample": sample,
     "restore": restore,
-    "rank": rank,
     "reconstruct": reconstruct,
+    "edit": edit,
+    "translate": translate,
+    "interpolate": interpolate,
+    "rank": rank,
     "evaluate": evaluate,
     "compare": compare,
     "import": import_,
