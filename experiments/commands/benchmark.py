@@ -104,6 +104,7 @@ def _inverse(options: argparse.Namespace) -> int:
         if options.out is not None:  # after each row: what is interrupted keeps what it found
             replace_text(options.out, inverse.markdown(rows))
     print(inverse.summary(rows))
+    print(inverse.claims(rows))
     if options.out is not None:
         print(f"All {len(rows)} rows: {options.out}")
     return 0
