@@ -76,6 +76,13 @@ SETTINGS: dict[str, Setting] = {
         9,
         "`MMPS`, `DEIS(3, 'angle', corrected=True)`",
         "set here",
+    ),
+    "mmps solved": Setting(
+        _guided(inverse.MMPS, FAST, rtol=1e-6, max_steps=32),
+        "quadratic",
+        33,
+        "`MMPS(rtol=1e-6, max_steps=32)`, `DEIS` as in mmps",
+        "set here: the conjugate gradients run to their end",
         exact_for=("independent", "correlated"),
     ),
     "mmps ancestral": Setting(
