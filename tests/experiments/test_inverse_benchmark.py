@@ -11,7 +11,7 @@ from flax import struct
 from experiments.benchmarks import inverse, inverse_peers
 from experiments.benchmarks.inverse import Case, Row
 from experiments.benchmarks.inverse_methods import FAST, SETTINGS, Setting
-from sde_lib.inverse import MMPS
+from sde_lib.inverse import MMPS, PeriodicBlur
 from tests.sde_lib.inverse.dense import gaussian_posterior
 
 pytestmark = pytest.mark.thorough
@@ -49,16 +49,19 @@ class Doubled(MMPS):
         return x0, noise, 2 * correction
 
 
-@pytest.mark.parametrize("measurement", ["half", "blur"])
-def test_draws_of_the_posterior_are_those_of_the_closed_form(measurement):
-    """A of images, not of their transposes, and y without what is not measured."""
-    mine = case("correlated", measurement, 0.1)
+OBLIQUE = PeriodicBlur(event_shape=(4, 4, 1), kernel=np.array([[0, 0, 0.1], [0, 0.5, 0.3], [0, 0.1, 0]]))
+
+
+@pytest.mark.parametrize("measurement", [None, OBLIQUE], ids=["half", "oblique"])
+def test_draws_of_the_posterior_are_those_of_the_closed_form(correlated, measurement):
+    """A and not its transpose, and y without what is not measured."""
+    mine = replace(correlated, measurement=measurement or correlated.measurement)
     blurred = np.asarray(mine.measurement.forward(jnp.asarray(mine.reference[0].reshape(-1, 4, 4, 1))))
     np.testing.assert_allclose(
         mine.reference[0] @ np.asarray(mine.matrix).T, blurred.reshape(len(blurred), -1), atol=1e-12
     )
     matrix, y = np.asarray(mine.matrix)[mine.measured], np.asarray(mine.y).reshape(2, -1)
-    assert (y[:, ~mine.measured] == 0).all() and mine.measured.sum() == {"half": 8, "blur": 16}[measurement]
+    assert (y[:, ~mine.measured] == 0).all() and mine.measured.sum() == (16 if measurement else 8)
     for x, told in zip(mine.reference, y[:, mine.measured], strict=True):
         law = gaussian_posterior(np.zeros(16), np.asarray(mine.prior.covariances[0]), matrix, told, 0.1)
         std = np.sqrt(np.diag(law[1]))
