@@ -13,55 +13,16 @@ the gradient taken as if C did not change with x_t. n^2 dD/du is Cov[x_0 | x_t] 
 | `PiGDM`  | n^2 / (n^2 + 1) for data of spread 1  | data N(mean, data_std^2 I), any A                        |
 """
 
-from collections.abc import Callable
-
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.checks import at_least, positive
+from sde_lib.exact import isotropic_variance
+from sde_lib.inverse.krylov import gaussian_update
 from sde_lib.inverse.posterior import Posterior, constant_variance, require, variance
 from sde_lib.sde import expand
-
-
-def conjugate_gradients(product: Callable[[Array], Array], b: Array, rtol: float, max_steps: int) -> Array:
-    """Solves product(v) = b, both (B, *measured), for a symmetric positive semi-definite matrix of each example.
-
-    `product` takes the batch at once, since a Denoiser may hold a condition for each example; a solver of one system, as
-    lineax has, would couple them. An example rests when its residual is `rtol` times its b, whatever the others need.
-    Derivatives are those of the solution, not of the iterations.
-    """
-
-    def dot(a, b):
-        return (a * b).sum(tuple(range(1, a.ndim)))
-
-    def solve(product, b):
-        target = rtol**2 * dot(b, b)
-
-        def is_going(square):
-            return (square > target) & (square > 0)
-
-        def unfinished(state):
-            step, *_, square = state
-            return (step < max_steps) & is_going(square).any()
-
-        def iterate(state):
-            step, v, residual, direction, square = state
-            image, going = product(direction), is_going(square)
-            curvature = dot(direction, image)
-            # No curvature: the matrix is singular along this direction, and the example stays where it is.
-            length = jnp.where(going & (curvature > 0), square / jnp.where(curvature > 0, curvature, 1), 0)
-            v, residual = v + expand(length, v) * direction, residual - expand(length, v) * image
-            now = dot(residual, residual)
-            turn = jnp.where(going, now / jnp.where(going, square, 1), 0)
-            direction = jnp.where(expand(going, v), residual + expand(turn, v) * direction, direction)
-            return step + 1, v, residual, direction, now
-
-        return jax.lax.while_loop(unfinished, iterate, (0, jnp.zeros_like(b), b, b, dot(b, b)))[1]
-
-    return jax.lax.custom_linear_solve(product, b, solve, symmetric=True)
 
 
 @struct.dataclass
@@ -94,13 +55,8 @@ class MMPS(Posterior):
         """Covariance A^T (A Cov A^T + variance)^-1 (y - A D)."""
         x0, noise, covariance = self.linearize(x, t)
         forward, adjoint, clean = self.measurement.forward, self.measurement.adjoint, self.measurement.forward(x0)
-        of_y = variance(self.measurement_noise, clean)
-
-        def product(v):
-            return forward(covariance(adjoint(v))) + of_y * v
-
-        weights = conjugate_gradients(product, self.y - clean, self.rtol, self.max_steps)
-        return x0, noise, covariance(adjoint(weights))
+        of_y, misfit = variance(self.measurement_noise, clean), self.y - clean
+        return x0, noise, gaussian_update(covariance, forward, adjoint, of_y, misfit, self.rtol, self.max_steps)
 
 
 @struct.dataclass
@@ -155,6 +111,6 @@ class PiGDM(Posterior):
         x0, noise, covariance = self.linearize(x, t)
         clean = self.measurement.forward(x0)
         of_y = constant_variance("PiGDM", self.measurement_noise, clean)
-        of_x0 = 1 / (1 / self.sde.noise_to_signal(t) ** 2 + 1 / jnp.square(self.data_std))
+        of_x0 = isotropic_variance(self.sde.noise_to_signal(t), self.data_std)
         weights = self.measurement.normal_solve(self.y - clean, of_y / of_x0) / expand(of_x0, clean)
         return x0, noise, covariance(self.measurement.adjoint(weights))
