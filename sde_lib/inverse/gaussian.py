@@ -8,11 +8,12 @@ the gradient taken as if C did not change with x_t. n^2 dD/du is Cov[x_0 | x_t] 
 
 | Denoiser | C                                     | exact for                                                |
 |----------|---------------------------------------|----------------------------------------------------------|
-| `MMPS`   | n^2 dD/du, by conjugate gradients     | Gaussian data, any A                                     |
+| `MMPS`   | n^2 dD/du, in a Krylov space          | Gaussian data, any A                                     |
 | `TMPD`   | diagonal A C A^T: its row sums        | Gaussian data of independent pixels, A that picks pixels |
 | `PiGDM`  | n^2 / (n^2 + 1) for data of spread 1  | data N(mean, data_std^2 I), any A                        |
 """
 
+import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -22,6 +23,7 @@ from sde_lib.checks import at_least, positive
 from sde_lib.exact import isotropic_variance
 from sde_lib.inverse.krylov import gaussian_update
 from sde_lib.inverse.posterior import Posterior, constant_variance, require, variance
+from sde_lib.numerics import sqrt_or_zero
 from sde_lib.sde import expand
 
 
@@ -32,15 +34,15 @@ class MMPS(Posterior):
     Exact for Gaussian data with any covariance, linear A and Gaussian noise of any variances (one for each value too); for
     other data the first two moments of p(x_0 | x_t) are right. Noise whose variance depends on A x_0 is taken at A D.
 
-    Cost: one evaluation, and one product with its Jacobian for each step of the conjugate gradients and one more.
+    A network's Jacobian is not quite symmetric, nor positive, most of all at noise beyond what it was trained on; with more
+    than one step `krylov.py` counts that as variance, so that the Denoiser stays sound, and exact where the Jacobian is.
 
-    A network's Jacobian is not quite symmetric, nor positive, and at large noise n^2 makes much of that: on a network take
-    one step, as published. (The digits of README.md, half of them missing: one is sound, three diverge.)
+    Cost: one evaluation, and one product with its Jacobian for each step.
 
     Source: Rozet et al. (2024), https://arxiv.org/abs/2405.13712, section 4.2; they take 1 to 5 steps.
 
     Attributes:
-        rtol, max_steps: of the conjugate gradients, relative to y - A D.
+        rtol, max_steps: of the solve, relative to y - A D.
     """
 
     rtol: float = struct.field(pytree_node=False, default=1e-3)
@@ -64,9 +66,10 @@ class TMPD(Posterior):
     """Tweedie moment projected diffusion: A C A^T is replaced by the diagonal matrix of its row sums.
 
     Exact for Gaussian data of independent pixels where A picks pixels; it asks that values measured hardly covary given
-    x_t and that row sums are not negative, which a network does not promise: those that are count as 0.
+    x_t. The row sums of a covariance are its column sums; a network's Jacobian does not promise that, nor that they are not
+    negative. Here the mean of both is taken, at least 0, and how much they differ (root mean square) is added as variance.
 
-    Cost: one evaluation and two products with its Jacobian.
+    Cost: one evaluation and three products with its Jacobian.
 
     Source: Boys et al. (2023), https://arxiv.org/abs/2310.06721, section 4, with the row sums for the diagonal.
     """
@@ -78,8 +81,11 @@ class TMPD(Posterior):
         """Covariance A^T diag(row sums + variance)^-1 (y - A D)."""
         x0, noise, covariance = self.linearize(x, t)
         forward, adjoint, clean = self.measurement.forward, self.measurement.adjoint, self.measurement.forward(x0)
-        row_sums = jnp.maximum(forward(covariance(adjoint(jnp.ones_like(clean)))), 0)
-        weights = (self.y - clean) / (row_sums + variance(self.measurement_noise, clean))
+        total = adjoint(jnp.ones_like(clean))
+        rows, columns = forward(covariance(total)), forward(jax.linear_transpose(covariance, total)(total)[0])
+        error = sqrt_or_zero(jnp.square(rows - columns).mean(tuple(range(1, clean.ndim)), keepdims=True))
+        of_clean = jnp.maximum(0.5 * (rows + columns), 0) + error
+        weights = (self.y - clean) / (of_clean + variance(self.measurement_noise, clean))
         return x0, noise, covariance(adjoint(weights))
 
 

@@ -108,7 +108,7 @@ class Replacement(Method):
     with y at the noise of the state it enters; for measurements of orthogonal rows, such as lines of k-space, it is Song et
     al.'s method for MRI, and with the pseudo-inverse in place of filtered back-projection, that for CT. The samples are not
     the posterior's for any number of steps: the rest of x_s was drawn without y. `DPS` as the Denoiser gives the manifold
-    constraint (MCG) of Chung et al.
+    constraint of Chung et al. as published; see `ManifoldConstraint`.
 
     Cost: the predictor's, and one `pseudo_inverse`.
 
