@@ -34,10 +34,12 @@ class DPS(Posterior):
 
     Cost: one evaluation and one product with its Jacobian.
 
-    Source: Chung et al. (2023), https://arxiv.org/abs/2209.14687, algorithm 1 and eq. 16; zeta from 0.3 to 1 there.
+    Source: Chung et al. (2023), https://arxiv.org/abs/2209.14687, algorithm 1 and eq. 16. Their code
+    (https://github.com/DPS2022/diffusion-posterior-sampling) follows scale * grad_x |r|, without the square: its scale (0.3
+    for super-resolution) is 2 zeta, so that the figures of the paper are those of half the zeta that it names.
 
     Attributes:
-        zeta: the published step size, for data in [-1, 1]; or None.
+        zeta: the step size of algorithm 1, half the scale of the code, for data in [-1, 1]; or None.
         steps: N, at which zeta was set.
     """
 
