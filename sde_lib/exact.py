@@ -21,6 +21,11 @@ from sde_lib.denoiser import Denoiser
 from sde_lib.sde import expand
 
 
+def isotropic_variance(noise_to_signal: ArrayLike, data_std: ArrayLike) -> Array:
+    """Var[x_0 | x_t] of each value of data N(m, v I): n^2 v / (n^2 + v), v = data_std^2; n^2 where data_std is infinite."""
+    return 1 / (1 / jnp.square(noise_to_signal) + 1 / jnp.square(data_std))
+
+
 def _event_sum(x: Array, event_ndim: int) -> Array:
     return x.sum(tuple(range(x.ndim - event_ndim, x.ndim)))
 

@@ -9,9 +9,9 @@ from experiments.errors import UserError, unknown_name
 
 SUMMARY = (
     "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory), that of its data "
-    "pipeline, what training costs beside (devices, checkpoints, start), how accurate the sampling methods are on two "
-    "mixtures whose answer is known, how near the methods for inverse problems come to exact posteriors, or how large and "
-    "fast the networks are."
+    "pipeline, what training costs beside (devices, checkpoints, start), what guidance costs beside sampling, how accurate "
+    "the sampling methods are on two mixtures whose answer is known, how near the methods for inverse problems come to exact "
+    "posteriors, or how large and fast the networks are."
 )
 EXAMPLE = "python -m experiments benchmark --config=configs/digits.py"
 
@@ -20,9 +20,9 @@ def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
     parser.add_argument(
         "--suite",
-        choices=("speed", "data", "training", "methods", "inverse", "networks"),
+        choices=("speed", "data", "training", "guidance", "methods", "inverse", "networks"),
         default="speed",
-        help="speed (default), data and training take --config; methods takes none, and an hour or two; inverse and "
+        help="speed (default), data, training and guidance take --config; methods takes none, and an hour or two; inverse and "
         "networks none, and 15 minutes",
     )
     arguments.add_config(parser)
@@ -41,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Measures what `--suite` says and prints it; the exit code."""
     if options.families is not None and options.suite != "networks":
         raise UserError(f"--families={options.families}: is for --suite=networks")
-    if options.suite in ("speed", "data", "training"):
+    if options.suite in ("speed", "data", "training", "guidance"):
         return _of_experiment(options)
     if options.config or options.overrides:
         raise UserError(
@@ -112,7 +112,7 @@ def _inverse(options: argparse.Namespace) -> int:
 
 def _of_experiment(options: argparse.Namespace) -> int:
     from experiments import check, config
-    from experiments.benchmarks import data, speed, training
+    from experiments.benchmarks import data, guidance, speed, training
 
     if options.config is None:
         raise UserError(
@@ -126,6 +126,11 @@ def _of_experiment(options: argparse.Namespace) -> int:
         training.use_virtual_devices()
     check.check(loaded)
     the_same = arguments.without(options.texts, ["--suite"])
-    suites = {"speed": speed.benchmark, "data": data.benchmark, "training": lambda c: training.benchmark(c, the_same)}
+    suites = {
+        "speed": speed.benchmark,
+        "data": data.benchmark,
+        "training": lambda c: training.benchmark(c, the_same),
+        "guidance": guidance.benchmark,
+    }
     print(suites[options.suite](loaded))
     return 0

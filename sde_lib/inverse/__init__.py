@@ -2,6 +2,7 @@
 
 from sde_lib.inverse.blur import Blur, PeriodicBlur, SeparableBlur, gaussian_kernel, motion_kernel, shake_kernel
 from sde_lib.inverse.compose import Compose, LinearCompose
+from sde_lib.inverse.consistency import ReSample
 from sde_lib.inverse.fourier import (
     FourierSampling,
     MultiCoilFourierSampling,
@@ -12,7 +13,7 @@ from sde_lib.inverse.fourier import (
     spiral_mask,
 )
 from sde_lib.inverse.gaussian import MMPS, TMPD, PiGDM
-from sde_lib.inverse.gradient import DPS
+from sde_lib.inverse.gradient import DPS, ManifoldConstraint
 from sde_lib.inverse.measurement import LinearMeasurement, Measurement, Noise, SpectralMeasurement
 from sde_lib.inverse.noise import GaussianNoise, PoissonNoise
 from sde_lib.inverse.nonlinear import (
@@ -56,6 +57,7 @@ __all__ = [
     "Inpainting",
     "LinearCompose",
     "LinearMeasurement",
+    "ManifoldConstraint",
     "Measurement",
     "MultiCoilFourierSampling",
     "Noise",
@@ -69,6 +71,7 @@ __all__ = [
     "Projection",
     "Radon",
     "RePaint",
+    "ReSample",
     "Renoise",
     "Replacement",
     "SeparableBlur",

@@ -108,7 +108,8 @@ class Replacement(Method):
 
     y itself is known pixels or k-space lines without noise. For known pixels and relaxation 1 it is score_sde's inpainting
     with y at the noise of the state it enters. The samples are not the posterior's for any number of steps: the rest of x_s
-    was drawn without y. `DPS` as the Denoiser gives the manifold constraint (MCG) of Chung et al.
+    was drawn without y. `DPS` as the Denoiser gives the manifold constraint of Chung et al. as published; see
+    `ManifoldConstraint`.
 
     Cost: the predictor's, and one `pseudo_inverse`.
 
