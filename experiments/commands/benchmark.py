@@ -10,8 +10,8 @@ from experiments.errors import UserError, unknown_name
 SUMMARY = (
     "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory), that of its data "
     "pipeline, what training costs beside (devices, checkpoints, start), what guidance costs beside sampling, how accurate "
-    "the sampling methods are on two mixtures whose answer is known, how near the methods for inverse problems come to exact "
-    "posteriors, or how large and fast the networks are."
+    "the sampling methods are on two mixtures whose answer is known, how near the methods for inverse problems come to "
+    "exact posteriors, or how large and fast the networks are."
 )
 EXAMPLE = "python -m experiments benchmark --config=configs/digits.py"
 
@@ -22,8 +22,8 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--suite",
         choices=("speed", "data", "training", "guidance", "methods", "inverse", "networks"),
         default="speed",
-        help="speed (default), data, training and guidance take --config; methods takes none, and an hour or two; inverse and "
-        "networks none, and 15 minutes",
+        help="speed (default), data, training and guidance take --config; methods takes none, and an hour or two; inverse "
+        "and networks none, and 15 minutes",
     )
     arguments.add_config(parser)
     parser.add_argument(
