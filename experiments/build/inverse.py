@@ -201,6 +201,9 @@ def problem(name: str, shape: Shape, options: Mapping[str, Any], noise: inverse.
     return Problem(name, measurement, noise, measured, views.get(name, np.asarray), baseline)
 
 
+PUBLISHED_SIDE = 256  # pixels of the images for which the papers set what depends on the size
+
+
 # name -> (prior, measurement, y, noise, settings) -> the Denoiser that knows y
 POSTERIORS = {
     "pigdm": lambda prior, a, y, noise, s: inverse.PiGDM(prior, a, y, noise, **s),
@@ -237,12 +240,18 @@ def conditioned(
     measurement: inverse.Measurement,
     y: jax.Array,
     noise: inverse.Noise,
+    shape: Shape,
 ) -> tuple[sde_lib.Denoiser, sde_lib.Method]:
     """What draws images behind y: the Denoiser and the method for `sde_lib.sample`.
+
+    DPS makes steps of one length, zeta, in the space of images; so that a pixel moves as far whatever the image's size, the
+    published zeta, for 256 x 256 pixels, is taken in proportion to the side.
 
     Raises:
         ValueError: the method cannot work with this measurement; of its noise it says so when it is used.
     """
+    if name == "dps":
+        settings = {**settings, "zeta": settings["zeta"] * shape[0] / PUBLISHED_SIDE}
     posterior = POSTERIORS.get(name, lambda prior, *_: prior)(prior, measurement, y, noise, settings)
     if name in STEPS:
         return posterior, STEPS[name](measurement, y, noise, settings)
@@ -276,7 +285,9 @@ def obstacle(config: ConfigDict, name: str, settings: Mapping[str, Any], of: Pro
     x = jax.ShapeDtypeStruct((1, *process.state_shape(shape)), jnp.float32)
 
     def step(y, x):
-        denoiser, method = conditioned(config, name, settings, exact.Gaussian(process), of.measurement, y, of.noise)
+        denoiser, method = conditioned(
+            config, name, settings, exact.Gaussian(process), of.measurement, y, of.noise, shape
+        )
         t, keys = jnp.asarray([0.5, 0.25]) * process.t_max, jax.random.split(jax.random.key(0), 1)
         carry = method.init(x, denoiser, t)
         return method.step(carry, keys, x, t[0], t[1], denoiser)[1], denoiser(x, t[0])

@@ -22,6 +22,7 @@ Methods, as --method=NAME or --method=NAME:SETTING=VALUE,... with the settings i
 
 {methods}
 
+dps takes zeta for images of 256 pixels, in proportion to the side for others.
 IMAGES is an image file, a folder of them, or FILE.npz[:ARRAY] with uint8 or with floats in [0, 1], (N, H, W, C).
 
   {example}

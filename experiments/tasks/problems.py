@@ -105,7 +105,7 @@ METHODS = {
         "moment matching, by the network's Jacobian; linear", _ancestral(100), {"max_steps": 1, "rtol": 1e-3}
     ),
     "tmpd": Method("moment projection, by the network's Jacobian; linear", _ancestral(100)),
-    "dps": Method("the gradient of the misfit; any task", _ancestral(250), {"zeta": 0.5}, noise="not asked"),
+    "dps": Method("the gradient of the misfit; any task", _ancestral(250), {"zeta": 1.0}, noise="not asked"),
     "ddnm": Method(
         "what is measured put in place; linear, no noise", {"method": "ddim", "eta": 0.85, "steps": 100}, noise="none"
     ),
@@ -113,7 +113,7 @@ METHODS = {
     "ddrm": Method(
         "each singular direction by itself; linear, spectral", {"steps": 20}, {"eta": 0.85, "eta_b": 1.0}, True
     ),
-    "diffpir": Method("a compromise at each step; linear", {"steps": 100}, {"strength": 7.0, "zeta": 0.3}, True),
+    "diffpir": Method("a compromise at each step; linear", {"steps": 100}, {"strength": 1.0, "zeta": 0.3}, True),
     "replacement": Method(
         "noisy measurements put in place (score_sde); linear, no noise",
         {"steps": 250},

@@ -40,7 +40,7 @@ def restore(request: problems.Request) -> str:
     def draw(keys, numbers, y, same, variables):
         measurement, of_y = same
         denoiser, method = conditioned(
-            config, request.method, request.settings, prior(config, variables, numbers), measurement, y, of_y
+            config, request.method, request.settings, prior(config, variables, numbers), measurement, y, of_y, shape
         )
         return sde_lib.sample(keys, denoiser, method, build.times(config, denoiser.sde), shape)
 
@@ -52,7 +52,7 @@ def restore(request: problems.Request) -> str:
     seconds = time.perf_counter() - started
     if not distributed.is_first():
         return ""
-    _, method = conditioned(config, request.method, request.settings, run.denoiser, of.measurement, y, of.noise)
+    _, method = conditioned(config, request.method, request.settings, run.denoiser, of.measurement, y, of.noise, shape)
     told = {
         "task": request.task,
         "options": dict(request.options),

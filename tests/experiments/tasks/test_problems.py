@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
@@ -13,6 +14,7 @@ from PIL import Image
 from experiments import build, config
 from experiments.build import inverse
 from experiments.tasks import problems
+from sde_lib import exact
 from tests.experiments.tiny import ROOT, tiny_config
 
 GREY, COLOUR = (16, 16, 1), (16, 16, 3)
@@ -211,9 +213,9 @@ def untrained(tmp_path):
             "--method=daps: needs noise of more than 0 (--noise); methods that can: pigdm",
         ),
         ("--task=denoise --method=dsp", "--method='dsp' is unknown: choose from daps, ddnm, ddnm+,"),
-        ("--task=denoise --method=dps:eta=1", "--method=dps:eta=1: 'eta=1' is no setting of dps, which are zeta=0.5"),
+        ("--task=denoise --method=dps:eta=1", "--method=dps:eta=1: 'eta=1' is no setting of dps, which are zeta=1.0"),
         ("--task=denoise --method=mmps:max_steps=1.5", "max_steps must be a whole number, such as 1"),
-        ("--task=denoise --method=dps:zeta=-1", "--method=dps: DPS: zeta=-1.0 must be more than 0"),
+        ("--task=denoise --method=dps:zeta=-1", "--method=dps: DPS: zeta=-0.03125 must be more than 0"),
         (
             "--task=denoise --method=dps --noise=0.1 --input={folder}/a.npz",
             "--noise=0.1 does nothing: --method=dps does not ask for the noise of --input",
@@ -283,3 +285,19 @@ def test_the_methods_own_sampling_stands_unless_it_is_overridden():
     made = inverse.with_sampling(stored, "ddnm")
     assert (made.sampling.method, made.sampling.eta, made.sampling.steps) == ("ddim", 0.85, 100)
     assert stored.sampling.steps == 4 and build.method(made).eta == 0.85
+
+
+def test_dps_moves_a_pixel_as_far_at_any_size():
+    """The gradient of |r| has unit length, shared by more pixels in a larger image: they are corrected alike."""
+    made = tiny_config()
+    process = build.sde(made, 1e-3)
+    corrections = []
+    for side in (16, 64):
+        shape = (side, side, 1)
+        of = inverse.problem("denoise", shape, {}, inverse.noise(0.1))
+        prior, y = exact.Gaussian(process), jnp.ones((1, *shape))
+        posterior, _ = inverse.conditioned(made, "dps", {"zeta": 1.0}, prior, of.measurement, y, of.noise, shape)
+        x = jnp.zeros((1, *shape))
+        corrections.append(np.asarray(posterior(x, 0.3) - prior(x, 0.3)))
+    np.testing.assert_allclose(corrections[0][0, 0, 0], corrections[1][0, 0, 0], rtol=1e-4)
+    assert corrections[0].min() > 0
