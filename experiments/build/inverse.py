@@ -211,7 +211,8 @@ POSTERIORS = {
     "tmpd": lambda prior, a, y, noise, s: inverse.TMPD(prior, a, y, noise),
     "dps": lambda prior, a, y, noise, s: inverse.DPS(prior, a, y, noise, **s),
     "ddnm": lambda prior, a, y, noise, s: inverse.DDNM(prior, a, y),
-    "diffpir": lambda prior, a, y, noise, s: inverse.DiffPIR(prior, a, y, noise, s["strength"]),
+    "mcg": lambda prior, a, y, noise, s: inverse.ManifoldConstraint(prior, a, y, **_relative(s, prior)),
+    "diffpir": lambda prior, a, y, noise, s: inverse.DiffPIR(prior, a, y, noise, **s),
     # It ends with y itself: the denoising step is at the smallest time.
     "projection": lambda prior, a, y, noise, s: guidance.Interval(
         inverse.DDNM(prior, a, y), prior, high=1.001 * prior.sde.noise_to_signal(prior.sde.t_min)
@@ -222,12 +223,12 @@ POSTERIORS = {
 STEPS = {
     "ddnm+": lambda a, y, noise, s: inverse.DDNMPlus(a, y, noise),
     "ddrm": lambda a, y, noise, s: inverse.DDRM(a, y, noise, **s),
-    "diffpir": lambda a, y, noise, s: inverse.Renoise(s["zeta"]),
     "replacement": lambda a, y, noise, s: inverse.Replacement(a, y, **s),
     "projection": lambda a, y, noise, s: inverse.Projection(
         a, y, sde_lib.Ancestral(), sde_lib.Langevin(s["snr"]) if s["snr"] else None, s["relaxation"]
     ),
     "repaint": lambda a, y, noise, s: inverse.RePaint(inverse.Replacement(a, y), **s),
+    "resample": lambda a, y, noise, s: inverse.ReSample(a, y, noise, **s),
     "daps": lambda a, y, noise, s: inverse.DAPS(a, y, noise, **s),
 }
 

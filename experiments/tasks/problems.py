@@ -95,25 +95,29 @@ class Method:
     noise: str = "known"
 
 
-def _ancestral(steps: int) -> dict[str, Any]:
-    return {"method": "ddim", "eta": 1.0, "steps": steps}
+# The best of what `benchmark --suite=inverse` tried.
+ANCESTRAL = {"method": "ancestral", "times": "quadratic", "steps": 100}
+PUBLISHED = {"method": "ddim", "eta": 1.0, "steps": 250}
 
 
 METHODS = {
-    "pigdm": Method("pseudo-inverse guidance; linear", _ancestral(100), {"data_std": 1.0}),
+    "pigdm": Method("pseudo-inverse guidance; linear", ANCESTRAL, {"data_std": 0.5}),
     "mmps": Method(
-        "moment matching, by the network's Jacobian; linear", _ancestral(100), {"max_steps": 1, "rtol": 1e-3}
+        "moment matching, by the network's Jacobian; linear", ANCESTRAL, {"max_steps": 1, "rtol": 1e-3}
     ),
-    "tmpd": Method("moment projection, by the network's Jacobian; linear", _ancestral(100)),
-    "dps": Method("the gradient of the misfit; any task", _ancestral(250), {"zeta": 1.0}, noise="not asked"),
+    "tmpd": Method("moment projection, by the network's Jacobian; linear", ANCESTRAL),
+    "dps": Method("the gradient of the misfit; any task", PUBLISHED, {"zeta": 1.0}, noise="not asked"),
+    "mcg": Method(
+        "the same, and what is measured put in place; linear, no noise", PUBLISHED, {"zeta": 1.0}, noise="none"
+    ),
     "ddnm": Method(
         "what is measured put in place; linear, no noise", {"method": "ddim", "eta": 0.85, "steps": 100}, noise="none"
     ),
     "ddnm+": Method("the same with noise; linear, spectral", {"steps": 100}, own_steps=True),
     "ddrm": Method(
-        "each singular direction by itself; linear, spectral", {"steps": 20}, {"eta": 0.85, "eta_b": 1.0}, True
+        "each singular direction by itself; linear, spectral", {"times": "quadratic", "steps": 50}, {"eta": 0.85, "eta_b": 1.0}, True
     ),
-    "diffpir": Method("a compromise at each step; linear", {"steps": 100}, {"strength": 1.0, "zeta": 0.3}, True),
+    "diffpir": Method("a compromise at each step; linear", ANCESTRAL, {"strength": 3.0}),
     "replacement": Method(
         "noisy measurements put in place (score_sde); linear, no noise",
         {"steps": 250},
@@ -134,6 +138,12 @@ METHODS = {
         {"resamplings": 10, "substeps": 10},
         True,
         "none",
+    ),
+    "resample": Method(
+        "made to fit at each step by optimisation, then noise; any task",
+        {"times": "quadratic", "steps": 100},
+        {"gamma": 40.0, "fit_steps": 50},
+        True,
     ),
     "daps": Method(
         "data drawn anew at each noise level by Langevin dynamics; any task",
