@@ -202,7 +202,7 @@ def test_an_answer_does_not_depend_on_what_is_drawn_beside_it(restored, digits):
     other, _ = restored(*arguments, "--answers=2", "--limit=2", "--seed=6", truth=digits)
     assert np.abs(other["answers"] - few["answers"]).mean() > 0.01
     assert np.abs(other["measured"] - few["measured"]).mean() > 0.01
-    np.testing.assert_array_equal(few["measured"], many["measured"][:2])
+    np.testing.assert_allclose(few["measured"], many["measured"][:2], atol=1e-5)
 
 
 def test_a_folder_of_pictures_and_a_mask_by_name(restored, digits, tmp_path):
