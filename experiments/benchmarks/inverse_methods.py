@@ -59,6 +59,11 @@ def _dps(prior, measurement, y, noise, evaluations):
     return inverse.DPS(prior, measurement, y, zeta=0.5, steps=float(evaluations)), sde_lib.Ancestral()
 
 
+def _mcg(prior, measurement, y, noise, evaluations):
+    posterior = inverse.ManifoldConstraint(prior, measurement, y, zeta=0.5, steps=float(evaluations))
+    return posterior, sde_lib.Ancestral()
+
+
 def _replacement(prior, measurement, y, noise, evaluations):
     return prior, inverse.Replacement(measurement, y, sde_lib.PredictorCorrector())
 
@@ -73,14 +78,14 @@ SETTINGS: dict[str, Setting] = {
     "mmps": Setting(
         _guided(inverse.MMPS, FAST),
         "quadratic",
-        9,
+        8,
         "`MMPS`, `DEIS(3, 'angle', corrected=True)`",
         "set here",
     ),
     "mmps solved": Setting(
         _guided(inverse.MMPS, FAST, rtol=1e-6, max_steps=32),
         "quadratic",
-        33,
+        32,
         "`MMPS(rtol=1e-6, max_steps=32)`, `DEIS` as in mmps",
         "set here: the conjugate gradients run to their end",
         exact_for=("independent", "correlated"),
@@ -88,28 +93,28 @@ SETTINGS: dict[str, Setting] = {
     "mmps ancestral": Setting(
         _guided(inverse.MMPS, sde_lib.Ancestral()),
         "quadratic",
-        9,
+        8,
         "`MMPS`, `Ancestral`",
         "set here",
     ),
     "mmps 1 step": Setting(
         _guided(inverse.MMPS, sde_lib.Ancestral(), max_steps=1),
         "quadratic",
-        2,
+        1,
         "`MMPS(max_steps=1)`, `Ancestral`",
         "Rozet et al. (2024): 1 to 5 steps",
     ),
     "tmpd": Setting(
         _guided(inverse.TMPD, sde_lib.Ancestral()),
         "uniform",
-        2,
+        3,
         "`TMPD`, `Ancestral`",
         "Boys et al. (2023), 1,000 steps",
     ),
     "tmpd fast": Setting(
         _guided(inverse.TMPD, FAST),
         "quadratic",
-        2,
+        3,
         "`TMPD`, `DEIS` as in mmps",
         "set here",
         exact_for=("independent, half",),
@@ -134,6 +139,16 @@ SETTINGS: dict[str, Setting] = {
         1,
         "`DPS(zeta=0.5, steps=evaluations)`, `Ancestral`",
         "Chung et al. (2023), 1,000 steps: the length of a step is theirs",
+    ),
+    "mcg": Setting(
+        _mcg,
+        "uniform",
+        1,
+        "`ManifoldConstraint(zeta=0.5, steps=evaluations)`, `Ancestral`",
+        "Chung et al. (2022), 1,000 steps: the length of a step is theirs; for no noise",
+    ),
+    "resample": Setting(
+        _stepwise(inverse.ReSample), "uniform", 0, "`ReSample(gamma=40)`", "Song et al. (2024), 500 steps"
     ),
     "ddnm": Setting(
         _guided(inverse.DDNM, sde_lib.DDIM(0.85)),

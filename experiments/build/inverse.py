@@ -211,7 +211,7 @@ POSTERIORS = {
     "tmpd": lambda prior, a, y, noise, s: inverse.TMPD(prior, a, y, noise),
     "dps": lambda prior, a, y, noise, s: inverse.DPS(prior, a, y, noise, **s),
     "ddnm": lambda prior, a, y, noise, s: inverse.DDNM(prior, a, y),
-    "mcg": lambda prior, a, y, noise, s: inverse.ManifoldConstraint(prior, a, y, **_relative(s, prior)),
+    "mcg": lambda prior, a, y, noise, s: inverse.ManifoldConstraint(prior, a, y, **s),
     "diffpir": lambda prior, a, y, noise, s: inverse.DiffPIR(prior, a, y, noise, **s),
     # It ends with y itself: the denoising step is at the smallest time.
     "projection": lambda prior, a, y, noise, s: guidance.Interval(
@@ -245,13 +245,13 @@ def conditioned(
 ) -> tuple[sde_lib.Denoiser, sde_lib.Method]:
     """What draws images behind y: the Denoiser and the method for `sde_lib.sample`.
 
-    DPS makes steps of one length, zeta, in the space of images; so that a pixel moves as far whatever the image's size, the
-    published zeta, for 256 x 256 pixels, is taken in proportion to the side.
+    DPS and MCG make steps of one length, zeta, in the space of images; so that a pixel moves as far whatever the image's
+    size, the published zeta, for 256 x 256 pixels, is taken in proportion to the side.
 
     Raises:
         ValueError: the method cannot work with this measurement; of its noise it says so when it is used.
     """
-    if name == "dps":
+    if "zeta" in settings:
         settings = {**settings, "zeta": settings["zeta"] * shape[0] / PUBLISHED_SIDE}
     posterior = POSTERIORS.get(name, lambda prior, *_: prior)(prior, measurement, y, noise, settings)
     if name in STEPS:

@@ -102,9 +102,7 @@ PUBLISHED = {"method": "ddim", "eta": 1.0, "steps": 250}
 
 METHODS = {
     "pigdm": Method("pseudo-inverse guidance; linear", ANCESTRAL, {"data_std": 0.5}),
-    "mmps": Method(
-        "moment matching, by the network's Jacobian; linear", ANCESTRAL, {"max_steps": 1, "rtol": 1e-3}
-    ),
+    "mmps": Method("moment matching, by the network's Jacobian; linear", ANCESTRAL, {"max_steps": 1, "rtol": 1e-3}),
     "tmpd": Method("moment projection, by the network's Jacobian; linear", ANCESTRAL),
     "dps": Method("the gradient of the misfit; any task", PUBLISHED, {"zeta": 1.0}, noise="not asked"),
     "mcg": Method(
@@ -115,7 +113,10 @@ METHODS = {
     ),
     "ddnm+": Method("the same with noise; linear, spectral", {"steps": 100}, own_steps=True),
     "ddrm": Method(
-        "each singular direction by itself; linear, spectral", {"times": "quadratic", "steps": 50}, {"eta": 0.85, "eta_b": 1.0}, True
+        "each singular direction by itself; linear, spectral",
+        {"times": "quadratic", "steps": 50},
+        {"eta": 0.85, "eta_b": 1.0},
+        True,
     ),
     "diffpir": Method("a compromise at each step; linear", ANCESTRAL, {"strength": 3.0}),
     "replacement": Method(

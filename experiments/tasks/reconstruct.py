@@ -72,7 +72,7 @@ def reconstruct(request: Request) -> str:
     def draw(keys, numbers, y, same, variables):
         measurement, noise = same
         denoiser, method = conditioned(
-            config, request.method, request.settings, prior(config, variables, numbers), measurement, y, noise
+            config, request.method, request.settings, prior(config, variables, numbers), measurement, y, noise, shape
         )
         return sde_lib.sample(keys, denoiser, method, build.times(config, denoiser.sde), shape)
 
@@ -85,7 +85,9 @@ def reconstruct(request: Request) -> str:
     seconds = time.perf_counter() - started
     if not distributed.is_first():
         return ""
-    _, method = conditioned(config, request.method, request.settings, run.denoiser, of.measurement, slices.y, of.noise)
+    _, method = conditioned(
+        config, request.method, request.settings, run.denoiser, of.measurement, slices.y, of.noise, shape
+    )
     told = {
         "modality": request.modality,
         "options": dict(request.options),

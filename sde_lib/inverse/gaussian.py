@@ -67,7 +67,8 @@ class TMPD(Posterior):
 
     Exact for Gaussian data of independent pixels where A picks pixels; it asks that values measured hardly covary given
     x_t. The row sums of a covariance are its column sums; a network's Jacobian does not promise that, nor that they are not
-    negative. Here the mean of both is taken, at least 0, and how much they differ (root mean square) is added as variance.
+    negative, as they are for some mixtures too. Here the size of the mean of both is taken, and how much they differ (root
+    mean square) is added as variance.
 
     Cost: one evaluation and three products with its Jacobian.
 
@@ -84,7 +85,7 @@ class TMPD(Posterior):
         total = adjoint(jnp.ones_like(clean))
         rows, columns = forward(covariance(total)), forward(jax.linear_transpose(covariance, total)(total)[0])
         error = sqrt_or_zero(jnp.square(rows - columns).mean(tuple(range(1, clean.ndim)), keepdims=True))
-        of_clean = jnp.maximum(0.5 * (rows + columns), 0) + error
+        of_clean = 0.5 * jnp.abs(rows + columns) + error
         weights = (self.y - clean) / (of_clean + variance(self.measurement_noise, clean))
         return x0, noise, covariance(adjoint(weights))
 

@@ -131,7 +131,7 @@ def test_the_two_tables_have_the_same_names():
         assert spec.own_steps == (name in inverse.STEPS)
 
 
-ALL, LINEAR = set(problems.METHODS), set(problems.METHODS) - {"dps", "daps"}
+ALL, LINEAR = set(problems.METHODS), set(problems.METHODS) - {"dps", "daps", "resample"}
 
 
 @pytest.mark.parametrize(

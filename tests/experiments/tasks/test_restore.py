@@ -105,7 +105,7 @@ def sensed(x):
 # Steps that each needs on this model.
 METHODS = {
     "pigdm": 20, "mmps": 20, "tmpd": 20, "dps": 60, "ddnm": 20, "ddnm+": 20, "ddrm": 20, "diffpir": 20,
-    "replacement": 20, "projection": 20, "repaint:resamplings=2,substeps=2": 15,
+    "replacement": 20, "projection": 20, "mcg": 60, "resample": 20, "repaint:resamplings=2,substeps=2": 15,
     "daps:ode_steps=2,langevin_steps=40": 15,
 }  # fmt: skip
 
