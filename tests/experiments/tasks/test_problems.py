@@ -142,9 +142,9 @@ ALL, LINEAR = set(problems.METHODS), set(problems.METHODS) - {"dps", "daps", "re
         ("sensing", {}, (0.0,), GREY, ALL - {"daps"}),
         ("deblur", {"kernel": "motion"}, (0.1,), GREY, ALL - {"ddrm", "ddnm+"}),
         ("deblur", {"kernel": "motion", "border": "wrap"}, (0.1,), GREY, ALL),
-        ("phase", {}, (0.1,), GREY, {"dps", "daps"}),
-        ("dejpeg", {}, (0.0,), COLOUR, {"dps"}),
-        ("inpaint", {}, (0.0, 30.0), GREY, {"mmps", "tmpd", "dps", "ddnm", "replacement", "repaint", "projection"}),
+        ("phase", {}, (0.1,), GREY, {"dps", "daps", "resample"}),
+        ("dejpeg", {}, (0.0,), COLOUR, {"dps", "resample"}),
+        ("inpaint", {}, (0.0, 30.0), GREY, LINEAR - {"ddrm", "ddnm+", "pigdm", "diffpir"} | {"dps", "resample"}),
     ],
     ids=["inpaint", "colorize", "sensing", "blur", "periodic blur", "phase", "jpeg", "poisson"],
 )

@@ -293,7 +293,7 @@ def test_tmpd_counts_what_rows_and_columns_differ_by_as_variance():
     prior = linear(sde, jacobian)
     x, y = rng.normal(size=(1, 3)), rng.normal(size=(1, 3))
     sums = np.array([1.5, -1.9, 0.7]), np.array([0.9, 0.7, -1.3])
-    of_y = np.maximum((sums[0] + sums[1]) / 2, 0) + np.sqrt(np.mean((sums[0] - sums[1]) ** 2)) + s**2
+    of_y = np.abs(sums[0] + sums[1]) / 2 + np.sqrt(np.mean((sums[0] - sums[1]) ** 2)) + s**2
     correction = TMPD(prior, picks(0, 1, 2, size=3), y, s)(x, t) - prior(x, t)
     np.testing.assert_allclose(correction, (y - prior(x, t)) / of_y @ jacobian, rtol=1e-9)
 
