@@ -1,7 +1,8 @@
 """Inverse problems: what is measured of an image, and the Denoisers and methods that draw the images behind it."""
 
 from sde_lib.inverse.blur import Blur, PeriodicBlur, SeparableBlur, gaussian_kernel, motion_kernel, shake_kernel
-from sde_lib.inverse.compose import Compose, LinearCompose
+from sde_lib.inverse.compose import Compose, LinearCompose, Scaled
+from sde_lib.inverse.decomposed import Decomposed
 from sde_lib.inverse.fourier import (
     FourierSampling,
     MultiCoilFourierSampling,
@@ -13,7 +14,7 @@ from sde_lib.inverse.fourier import (
 )
 from sde_lib.inverse.gaussian import MMPS, TMPD, PiGDM
 from sde_lib.inverse.gradient import DPS
-from sde_lib.inverse.measurement import LinearMeasurement, Measurement, Noise, SpectralMeasurement
+from sde_lib.inverse.measurement import LinearMeasurement, Measurement, Noise, SpectralMeasurement, operator_norm
 from sde_lib.inverse.noise import GaussianNoise, PoissonNoise
 from sde_lib.inverse.nonlinear import (
     JPEG,
@@ -48,6 +49,7 @@ __all__ = [
     "Compose",
     "CompressedSensing",
     "DDNMPlus",
+    "Decomposed",
     "Denoising",
     "DiffPIR",
     "FourierSampling",
@@ -71,6 +73,7 @@ __all__ = [
     "RePaint",
     "Renoise",
     "Replacement",
+    "Scaled",
     "SeparableBlur",
     "SeparableMeasurement",
     "SpectralMeasurement",
@@ -81,6 +84,7 @@ __all__ = [
     "gaussian_kernel",
     "metal_mask",
     "motion_kernel",
+    "operator_norm",
     "parallel_angles",
     "radial_mask",
     "random_lines_mask",

@@ -23,7 +23,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 from jax.scipy.sparse.linalg import cg
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from sde_lib.sde import expand
 from sde_lib.struct import Struct
@@ -85,6 +85,24 @@ class LinearMeasurement(Measurement):
             return cg(lambda v: operator(v, *arguments), right_side, tol=self.rtol, maxiter=self.max_steps)[0]
 
         return jax.vmap(solve_one)(right_sides, *arguments)
+
+
+def operator_norm(measurement: LinearMeasurement, steps: int = 30, dtype: DTypeLike = float) -> Array:
+    """The largest singular value of A, (), by power iteration from below.
+
+    Args:
+        measurement: linear.
+        steps: of the iteration, each an A and an A^T; 30 leave some 1 % where the next values are close to the largest.
+        dtype: of images.
+    """
+    x = jax.random.normal(jax.random.key(0), (1, *measurement.event_shape), dtype)
+
+    def body(x, _):
+        x = measurement.adjoint(measurement.forward(x))
+        square = jnp.linalg.norm(x)
+        return x / jnp.where(square > 0, square, 1), jnp.sqrt(square)
+
+    return jax.lax.scan(body, x / jnp.linalg.norm(x), length=steps)[1][-1]
 
 
 @struct.dataclass(kw_only=True)
