@@ -66,7 +66,8 @@ def reconstruct(request: Request) -> str:
         what = f"images of {channels} channels" if transform.gives_images else "latents"
         raise UserError(f"--workdir={request.workdir}: a model of {what}; slices are images of 1 channel")
     of, slices = _slices(request, shape, transform)
-    check_method(config, request.method, request.settings, of, shape)
+    solved, unit = reconstruction.for_methods(of)
+    check_method(config, request.method, request.settings, solved, shape)
     run = runs.load_run(request.workdir, config)
 
     def draw(keys, numbers, y, same, variables):
@@ -79,14 +80,14 @@ def reconstruct(request: Request) -> str:
     started = time.perf_counter()
     advice = f"--method={request.method} with --steps={config.sampling.steps} is unstable here; try more steps or dps"
     answers = Answers(draw, build.parallel(config), config.sampling.batch_size)(
-        run.variables, slices.y, slices.names, request.answers, request.seed,
-        same=(of.measurement, of.noise), advice=advice, progress=True,
+        run.variables, np.asarray(slices.y) / unit, slices.names, request.answers, request.seed,
+        same=(solved.measurement, solved.noise), advice=advice, progress=True,
     )  # fmt: skip
     seconds = time.perf_counter() - started
     if not distributed.is_first():
         return ""
     _, method = conditioned(
-        config, request.method, request.settings, run.denoiser, of.measurement, slices.y, of.noise, shape
+        config, request.method, request.settings, run.denoiser, solved.measurement, slices.y, solved.noise, shape
     )
     told = {
         "modality": request.modality,

@@ -1,8 +1,9 @@
 """Inverse problems: what is measured of an image, and the Denoisers and methods that draw the images behind it."""
 
 from sde_lib.inverse.blur import Blur, PeriodicBlur, SeparableBlur, gaussian_kernel, motion_kernel, shake_kernel
-from sde_lib.inverse.compose import Compose, LinearCompose
+from sde_lib.inverse.compose import Compose, LinearCompose, Scaled
 from sde_lib.inverse.consistency import ReSample
+from sde_lib.inverse.decomposed import Decomposed
 from sde_lib.inverse.fourier import (
     FourierSampling,
     MultiCoilFourierSampling,
@@ -14,7 +15,7 @@ from sde_lib.inverse.fourier import (
 )
 from sde_lib.inverse.gaussian import MMPS, TMPD, PiGDM
 from sde_lib.inverse.gradient import DPS, ManifoldConstraint
-from sde_lib.inverse.measurement import LinearMeasurement, Measurement, Noise, SpectralMeasurement
+from sde_lib.inverse.measurement import LinearMeasurement, Measurement, Noise, SpectralMeasurement, operator_norm
 from sde_lib.inverse.noise import GaussianNoise, PoissonNoise
 from sde_lib.inverse.nonlinear import (
     JPEG,
@@ -49,6 +50,7 @@ __all__ = [
     "Compose",
     "CompressedSensing",
     "DDNMPlus",
+    "Decomposed",
     "Denoising",
     "DiffPIR",
     "FourierSampling",
@@ -74,6 +76,7 @@ __all__ = [
     "ReSample",
     "Renoise",
     "Replacement",
+    "Scaled",
     "SeparableBlur",
     "SeparableMeasurement",
     "SpectralMeasurement",
@@ -84,6 +87,7 @@ __all__ = [
     "gaussian_kernel",
     "metal_mask",
     "motion_kernel",
+    "operator_norm",
     "parallel_angles",
     "radial_mask",
     "random_lines_mask",

@@ -22,7 +22,7 @@ import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 
 from sde_lib.inverse.conjugate_gradients import conjugate_gradients
 from sde_lib.sde import expand
@@ -71,6 +71,24 @@ class LinearMeasurement(Measurement):
         """
         image = self.adjoint(y)
         return conjugate_gradients(lambda x: self.adjoint(self.forward(x)), image, self.rtol, self.max_steps)
+
+
+def operator_norm(measurement: LinearMeasurement, steps: int = 30, dtype: DTypeLike = float) -> Array:
+    """The largest singular value of A, (), by power iteration from below.
+
+    Args:
+        measurement: linear.
+        steps: of the iteration, each an A and an A^T; 30 leave some 1 % where the next values are close to the largest.
+        dtype: of images.
+    """
+    x = jax.random.normal(jax.random.key(0), (1, *measurement.event_shape), dtype)
+
+    def body(x, _):
+        x = measurement.adjoint(measurement.forward(x))
+        square = jnp.linalg.norm(x)
+        return x / jnp.where(square > 0, square, 1), jnp.sqrt(square)
+
+    return jax.lax.scan(body, x / jnp.linalg.norm(x), length=steps)[1][-1]
 
 
 @struct.dataclass(kw_only=True)
