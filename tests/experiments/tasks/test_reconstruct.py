@@ -76,6 +76,23 @@ def test_answers_fit_the_projections_of_their_slice(reconstructed, digits):
     assert told["method"] == "projection" and told["evaluations"] == 2 * 19 + 1
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("method", ["dps:zeta=0.1", "ddrm", "ddnm+", "pigdm"])
+def test_answers_fit_many_projections_as_well_as_the_noise(reconstructed, digits, tmp_path, method):
+    """In the user's units, by numpy along the columns, where the norm of all 20 projections is 12."""
+    np.savez(tmp_path / "truth.npz", images=digits[:2])
+    noise = 0.05
+    arrays, told, _ = reconstructed(
+        "--modality=ct", f"--truth={tmp_path / 'truth.npz'}", "--angles=20", f"--method={method}", f"--noise={noise}"
+    )
+    columns = (2 * arrays["answers"][..., 0] - 1).sum(-2)
+    y = arrays["measured"][:, None, 0, 2:-2, 0]
+    truth = (2 * arrays["truth"][..., 0] - 1).sum(-2)
+    assert 0.5 < np.sqrt(np.square(y[:, 0] - truth).mean()) / noise < 1.5
+    assert np.sqrt(np.square(y - columns).mean()) < 2 * noise
+    assert 0.7 < told["figures"]["misfit"] / noise < 1.5
+
+
 def test_a_volume_comes_back_in_place_and_in_its_intensities(reconstructed, digits, tmp_path):
     """Digits as axial slices, the first axis to the left and the second to the anterior."""
     affine = np.array([[-2.0, 0, 0, 30], [0, 2.0, 0, -10], [0, 0, 3.0, 5], [0, 0, 0, 1]])

@@ -9,6 +9,7 @@ from experiments.build import reconstruction
 from experiments.errors import UserError
 from experiments.tasks import scans
 from sde_lib import inverse
+from tests.sde_lib.inverse.assembled import matrix
 
 SIZE = 8
 ROWS, COLUMNS = np.mgrid[-1:1:8j, -1:1:8j]
@@ -146,3 +147,44 @@ def test_coils_and_angles_are_as_many_as_asked_for():
     shapes = [jax.eval_shape(m.forward, jax.ShapeDtypeStruct((1, *SHAPE), jnp.float32)).shape for m in (mri, ct)]
     assert shapes == [(1, 3, 8, 8, 2), (1, 4, 12, 1)]
     np.testing.assert_allclose(ct.angles, np.deg2rad([0, 22.5, 45, 67.5]), rtol=1e-6)
+
+
+def problem_of(name, std=0.1):
+    """CT with some small singular values, or k-space of two coils whose maps are strong."""
+    maps = 3 * inverse.birdcage_maps((SIZE, SIZE), 2)
+    measurement = {
+        "ct": inverse.CompletedRadon(event_shape=SHAPE, angles=inverse.parallel_angles(5)),
+        "mri": inverse.MultiCoilFourierSampling(event_shape=SHAPE, mask=MASK.astype(np.float32), coil_maps=maps),
+    }[name]
+    return reconstruction.scan_problem(name, measurement, std)
+
+
+@pytest.mark.parametrize("name", ["mri", "ct"])
+@pytest.mark.parametrize("small", [True, False])
+def test_methods_see_a_measurement_of_norm_one(name, small, monkeypatch):
+    """And the noise of y in its units; what the misfit is told in stays. Large images are not decomposed."""
+    monkeypatch.setattr(inverse.decomposed, "MAX_IMAGE", SIZE * SIZE - (not small))
+    of = problem_of(name)
+    solved, unit = reconstruction.for_methods(of)
+    assert hasattr(solved.measurement, "singular_values") == small
+    A = matrix(of.measurement)
+    np.testing.assert_allclose(unit, np.linalg.svd(A, compute_uv=False)[0], rtol=0.01)
+    np.testing.assert_allclose(unit * matrix(solved.measurement), A, atol=1e-5)
+    np.testing.assert_allclose(unit * solved.noise.std, 0.1, rtol=1e-6)
+    assert of.noise.std == 0.1
+
+
+def test_ct_keeps_its_back_projection():
+    """For methods that ask for a pseudo-inverse; the exact one makes too much of the noise."""
+    of = problem_of("ct")
+    solved, unit = reconstruction.for_methods(of)
+    y = of.measure(jax.random.split(jax.random.key(0), 1), jnp.asarray(IMAGE[None, ..., None], jnp.float32))
+    np.testing.assert_allclose(
+        solved.measurement.pseudo_inverse(y / unit), of.measurement.pseudo_inverse(y), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_one_coil_is_left_as_it_is():
+    measurement = inverse.FourierSampling(event_shape=SHAPE, mask=MASK.astype(np.float32))
+    of = reconstruction.scan_problem("mri", measurement, 0.1)
+    assert reconstruction.for_methods(of) == (of, 1.0)
