@@ -98,8 +98,8 @@ class Decomposed(SpectralMeasurement):
     def measured_from_spectrum(self, z: Array) -> Array:
         """U z, (B, *measured)."""
         values = _product(z[:, : self.u.shape[1]], self.u.T)
-        y = jnp.zeros((len(z), int(np.prod(self.measured_shape))), values.dtype).at[:, self.rows].set(values)
-        return y.reshape(len(z), *self.measured_shape)
+        y = jnp.zeros((len(z), int(np.prod(self.measured_shape))), values.dtype)
+        return y.at[:, self.rows].set(values, unique_indices=True).reshape(len(z), *self.measured_shape)
 
     def pseudo_inverse(self, y: Array) -> Array:
         """A^+ y, (B, *event), or what `regularized` makes of y."""

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from sde_lib import VPSDE, exact
 from sde_lib.inverse import (
+    MMPS,
     CompletedRadon,
     Decomposed,
     FourierSampling,
@@ -208,3 +210,12 @@ def test_the_norm_is_the_largest_singular_value():
         assert 0.97 * expected < float(operator_norm(measurement)) <= expected * (1 + 1e-12)
     nothing = Scaled(measurement=radon(2).replace(mask=jnp.zeros((2, radon(2).num_detectors()))), factor=1.0)
     assert float(operator_norm(nothing)) == 0
+
+
+@every
+def test_posteriors_that_differentiate_take_it(make):
+    measurement = make()
+    prior = exact.Gaussian(VPSDE(), 0.1, 0.7)
+    x, y = images(measurement), measurement.forward(images(measurement))
+    expected, found = (MMPS(prior, a, y, 0.3)(x, 0.4) for a in (measurement, Decomposed.of(measurement)))
+    np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-8)
