@@ -1,4 +1,4 @@
-"""The command line: `python -m experiments {prepare,train,sample,evaluate,import,export,benchmark}`; see `commands/`.
+"""The command line: `python -m experiments {prepare,train,sample,restore,edit,evaluate,...}`; see `commands/`.
 
 Errors that a user can mend are one line and exit code 2; a run that cannot go on is one line and exit code 1.
 """
@@ -82,15 +82,24 @@ def _use_threaded_convolutions() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {name}=".strip()
 
 
+def main_or_raise(texts: list[str]) -> int:
+    """Runs a command line; returns the exit code.
+
+    Raises:
+        UserError, RunError: as the command does.
+    """
+    options = _parse(texts)
+    _use_threaded_convolutions()
+    _use_compilation_cache()
+    first = arguments.join_processes(options)
+    with contextlib.nullcontext() if first else contextlib.redirect_stdout(io.StringIO()):
+        return COMMANDS[options.command].run(options)
+
+
 def main(texts: list[str]) -> int:
-    """Runs a command line; returns the exit code."""
+    """Runs a command line; returns the exit code, errors being one line."""
     try:
-        options = _parse(texts)
-        _use_threaded_convolutions()
-        _use_compilation_cache()
-        first = arguments.join_processes(options)
-        with contextlib.nullcontext() if first else contextlib.redirect_stdout(io.StringIO()):
-            return COMMANDS[options.command].run(options)
+        return main_or_raise(texts)
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -40,7 +40,11 @@ class Run:
     @property
     def denoiser(self) -> sde_lib.NetworkDenoiser:
         """The trained Denoiser, from sampling's smallest time on."""
-        return build.denoiser(self.config, self.variables, self.config.sampling.t_min)
+        return self.denoiser_of(self.variables)
+
+    def denoiser_of(self, variables: Any) -> sde_lib.NetworkDenoiser:
+        """The same with weights that a program was handed as an argument."""
+        return build.denoiser(self.config, variables, self.config.sampling.t_min)
 
     @property
     def event_shape(self) -> tuple[int, int, int]:
@@ -48,16 +52,20 @@ class Run:
         return (self.config.data.image_size, self.config.data.image_size, self.config.data.num_channels)
 
 
-def read_config(path: str | Path) -> ConfigDict:
+def read_config(path: str | Path, flag: str = "--workdir") -> ConfigDict:
     """The config of the run in a folder.
+
+    Args:
+        path: the folder.
+        flag: that it was given to, for messages.
 
     Raises:
         UserError: there is no run in the folder, or no checkpoint yet.
     """
     workdir = Workdir(Path(path))
-    config = workdir.read_config()
+    config = workdir.read_config(flag)
     if not any(path.name.isdigit() for path in workdir.checkpoints.glob("*")):
-        raise UserError(f"--workdir={workdir.path} has no checkpoint yet: run `train` on it first")
+        raise UserError(f"{flag}={workdir.path} has no checkpoint yet: run `train` on it first")
     return config
 
 

@@ -1,8 +1,4 @@
-"""Drawing many samples: one compiled program of a fixed batch per device, mapped over devices, called as often as needed.
-
-Sample i depends on the seed and i alone: its key is fold_in(key(seed), i). The last call is filled up with samples that
-are thrown away, so every call has the same shape.
-"""
+"""Drawing many samples: sample i depends on the seed and i alone, its key is fold_in(key(seed), i)."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -11,12 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
-from tqdm import tqdm
 
 import sde_lib
-from experiments import build, distributed
+from experiments import build
+from experiments.drawing import Drawing
 from experiments.errors import RunError
-from experiments.parallel import BATCH, SAME, STATE, Strategy
+from experiments.parallel import Strategy
 
 
 class Sampler:
@@ -30,10 +26,7 @@ class Sampler:
 
     def __init__(self, config: ConfigDict, strategy: Strategy, max_samples: int | None = None):
         self._config = config
-        self._strategy = strategy
-        share = -(-(max_samples or config.sampling.batch_size) // strategy.num_devices)
-        self._batch_size = strategy.num_devices * min(config.sampling.batch_size, share)
-        self._draw = strategy.map(self._draw_on_device, (BATCH, SAME, STATE), BATCH)
+        self._drawing = Drawing(self._draw_on_device, strategy, config.sampling.batch_size, max_samples)
 
     @property
     def nfe(self) -> int | None:
@@ -83,26 +76,11 @@ class Sampler:
         Raises:
             RunError: a sample is not finite.
         """
-        pending, variables = None, self._strategy.place(variables)
         key_data = np.asarray(jax.random.key_data(jax.random.key(seed)))
-        mine = self._strategy.rows(self._batch_size)
-        shown = progress and distributed.is_first()
-        with tqdm(total=len(indices), unit="img", desc="sampling", disable=not shown) as bar:
-            for start in range(0, len(indices), self._batch_size):
-                asked = indices[start : start + self._batch_size]
-                filled = np.resize(asked, self._batch_size).astype(np.int32)
-                drawing = self._draw(self._strategy.shard(filled[mine]), key_data, variables)
-                if pending is not None:
-                    yield self._finish(*pending, bar)
-                pending = asked, drawing
-            if pending is not None:
-                yield self._finish(*pending, bar)
-
-    def _finish(self, indices: np.ndarray, drawing: Any, bar: tqdm) -> tuple[np.ndarray, np.ndarray]:
-        drawn = self._strategy.gather(drawing)[: len(indices)]
-        self._require_finite(drawn, indices)
-        bar.update(len(drawn))
-        return indices, build.transform(self._config).inverse(drawn)
+        drawn = self._drawing(indices, lambda asked: asked.astype(np.int32), key_data, variables, progress=progress)
+        for asked, images in drawn:
+            self._require_finite(images, asked)
+            yield asked, build.transform(self._config).inverse(images)
 
     def _require_finite(self, drawn: np.ndarray, indices: np.ndarray) -> None:
         bad = np.flatnonzero(~np.isfinite(drawn).all((1, 2, 3)))

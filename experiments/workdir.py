@@ -129,8 +129,11 @@ class Workdir:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def read_config(self) -> ConfigDict:
+    def read_config(self, flag: str = "--workdir") -> ConfigDict:
         """The stored config.
+
+        Args:
+            flag: that the folder was given to, for messages.
 
         Raises:
             UserError: there is none, or it is not JSON.
@@ -138,7 +141,7 @@ class Workdir:
         if not self.config.is_file():
             siblings = [str(p.parent) for p in self.path.parent.glob("*/config.json")]
             hint = nearest(str(self.path), siblings)
-            raise UserError(f"--workdir={self.path} holds no run (no config.json); `train` makes one{hint}")
+            raise UserError(f"{flag}={self.path} holds no run (no config.json); `train` makes one{hint}")
         try:
             return configs.from_json(self.config.read_text())
         except json.JSONDecodeError as error:

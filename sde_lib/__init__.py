@@ -8,7 +8,8 @@
     x = sample(jax.random.split(jax.random.key(0), 1000), denoiser, Heun(), karras_times(sde, 18), (1,))
 
 Read `sde.py` first, then `processes.py`, `denoiser.py`, `losses/`, `times.py` and `sampling/`; for guidance `guidance/`; for
-likelihoods `flow.py`, `likelihood.py`, `dequantization.py` and `variational_bound.py`.
+likelihoods `flow.py`, `likelihood.py`, `dequantization.py` and `variational_bound.py`; for inverse problems `inverse/`; for
+edits `editing.py`.
 """
 
 from sde_lib import exact

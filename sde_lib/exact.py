@@ -6,6 +6,9 @@ For data N(m, s^2 I), y is N(m, (s^2 + n^2) I) and
     E[x_0 | x_t] = m + s^2 / (s^2 + n^2) (y - m);
 
 a mixture averages its components' posterior means with their posterior probabilities.
+
+Given a linear measurement of x_0, a mixture of Gaussians is one again: `CorrelatedMixture.given`. So the answer of an
+inverse problem has an exact Denoiser too, and can be drawn from.
 """
 
 import jax
@@ -16,6 +19,11 @@ from jax.typing import ArrayLike
 
 from sde_lib.denoiser import Denoiser
 from sde_lib.sde import expand
+
+
+def isotropic_variance(noise_to_signal: ArrayLike, data_std: ArrayLike) -> Array:
+    """Var[x_0 | x_t] of each value of data N(m, v I): n^2 v / (n^2 + v), v = data_std^2; n^2 where data_std is infinite."""
+    return 1 / (1 / jnp.square(noise_to_signal) + 1 / jnp.square(data_std))
 
 
 def _event_sum(x: Array, event_ndim: int) -> Array:
@@ -123,3 +131,81 @@ class GaussianMixture(Denoiser):
         component = jax.random.choice(key_component, k, (n,), p=self.weights)
         noise = jax.random.normal(key_noise, (n, *self.means.shape[1:]), self.means.dtype)
         return jnp.asarray(self.means)[component] + expand(jnp.broadcast_to(self.stds, (k,))[component], noise) * noise
+
+
+@struct.dataclass
+class CorrelatedMixture(Denoiser):
+    """The exact Denoiser of a mixture of K Gaussians of any covariances.
+
+    Attributes:
+        means: (K, *event).
+        covariances: (K, d, d) of the event's d numbers, in the order of `ravel`; singular ones too.
+        weights: (K,), summing to 1; None for equal ones.
+    """
+
+    means: Array
+    covariances: Array
+    weights: Array | None = None
+
+    def _log_weights(self) -> Array:
+        k = len(self.means)
+        return jnp.full(k, -jnp.log(k)) if self.weights is None else jnp.log(self.weights)
+
+    def _flat_means(self) -> Array:
+        return jnp.asarray(self.means).reshape(len(self.means), -1)
+
+    def _in_axes(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array, Array]:
+        """Of each component k, along its principal axes: log(weight_k p(y | k)) (B, K), y - mean_k (B, K, d), the share of
+        y's variance that is the data's (B, K, d), and the axes (K, d, d)."""
+        variances, axes = jnp.linalg.eigh(self.covariances)
+        noise_to_signal = self.sde.noise_to_signal(jnp.broadcast_to(t, x.shape[:1]))[:, None, None]
+        y = self.sde.to_data_scale(x, t).reshape(len(x), 1, -1)
+        offset = jnp.einsum("bkd,kde->bke", y - self._flat_means(), axes)
+        variances = jnp.maximum(variances, 0)  # rounding leaves some below 0 where the covariance is singular
+        of_y = variances + noise_to_signal**2
+        log_density = -0.5 * (offset**2 / of_y + jnp.log(2 * jnp.pi * of_y)).sum(-1)
+        return self._log_weights() + log_density, offset, variances / of_y, axes
+
+    def __call__(self, x: Array, t: ArrayLike) -> Array:
+        """The posterior mean, (B, *event)."""
+        log_joint, offset, share, axes = self._in_axes(x, t)
+        components = self._flat_means() + jnp.einsum("bke,kde->bkd", share * offset, axes)
+        mean = (jax.nn.softmax(log_joint, axis=1)[..., None] * components).sum(1)
+        return mean.reshape(len(x), *self.means.shape[1:])
+
+    def log_prob(self, x: Array, t: ArrayLike) -> Array:
+        """log p_t(x) in nats, (B,)."""
+        return jax.nn.logsumexp(self._in_axes(x, t)[0], axis=1) + self.sde.log_prob_beyond_data_scale(x, t)
+
+    def sample(self, key: Array, n: int) -> Array:
+        """n draws of the data, (n, *event)."""
+        key_component, key_noise = jax.random.split(key)
+        component = jax.random.categorical(key_component, self._log_weights(), shape=(n,))
+        variances, axes = jnp.linalg.eigh(self.covariances)
+        roots = axes * jnp.sqrt(jnp.maximum(variances, 0))[:, None]
+        means = self._flat_means()
+        noise = jax.random.normal(key_noise, (n, means.shape[1]), means.dtype)
+        x = means[component] + jnp.einsum("nde,ne->nd", roots[component], noise)
+        return x.reshape(n, *self.means.shape[1:])
+
+    def given(self, matrix: Array, y: Array, std: ArrayLike) -> "CorrelatedMixture":
+        """The data given y (M,) = matrix x_0.ravel() + noise N(0, std^2), std () or (M,): the exact posterior.
+
+        With the gain G_k = C_k A^T S_k^-1 and S_k = A C_k A^T + std^2, component k has mean m_k + G_k (y - A m_k),
+        covariance (I - G_k A) C_k (I - G_k A)^T + std^2 G_k G_k^T, and a weight times N(y; A m_k, S_k).
+
+        Source: Bishop (2006), Pattern Recognition and Machine Learning, section 2.3.3.
+        """
+        means, noise = self._flat_means(), jnp.broadcast_to(jnp.asarray(std) ** 2, y.shape)
+
+        def condition(mean, covariance):
+            of_y = matrix @ covariance @ matrix.T + jnp.diag(noise)
+            gain = jnp.linalg.solve(of_y, matrix @ covariance).T
+            rest = jnp.eye(len(mean)) - gain @ matrix
+            log_density = jax.scipy.stats.multivariate_normal.logpdf(y, matrix @ mean, of_y)
+            posterior = rest @ covariance @ rest.T + (gain * noise) @ gain.T
+            return mean + gain @ (y - matrix @ mean), posterior, log_density
+
+        means, covariances, log_density = jax.vmap(condition)(means, self.covariances)
+        weights = jax.nn.softmax(self._log_weights() + log_density)
+        return CorrelatedMixture(self.sde, means.reshape(self.means.shape), covariances, weights)

@@ -44,16 +44,17 @@ def pytest_configure(config):
 
 # Workers take groups in the order of collection (setup.cfg: --no-loadscope-reorder). These last minutes; one that began
 # last would leave the other workers idle.
-LONGEST = ("tiny_run", "test_choices", "test_resume", "test_first_steps", "test_distributed", "test_networks")
+RUNS = ("tiny_run", "digits_run")  # fixtures that train a model for tests of several modules
+LONGEST = (*RUNS, "test_choices", "test_resume", "test_first_steps", "test_distributed", "test_networks")
 
 
 @pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
 def pytest_collection_modifyitems(items):
-    """Each module goes to one worker, which compiles its programs once; so do all tests of the one trained run.
+    """Each module goes to one worker, which compiles its programs once; so do all tests of one trained run.
 
     pytest 9.2 loses the groups silently (https://github.com/pytest-dev/pytest-xdist/issues/1386): setup.cfg stays below it.
     """
-    groups = {item: "tiny_run" if "tiny_run" in item.fixturenames else item.path.stem for item in items}
+    groups = {item: next((run for run in RUNS if run in item.fixturenames), item.path.stem) for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))

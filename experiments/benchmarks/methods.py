@@ -160,7 +160,8 @@ def exact_flow(denoiser: Denoiser, x: Array) -> Array:
 
 
 @jax.jit
-def _denoise(denoiser, x, t):
+def denoise(denoiser: Denoiser, x: Array, t: Array) -> Array:
+    """The step that ends a run."""
     return denoiser(x, t)
 
 
@@ -250,7 +251,7 @@ def stochastic(problem: Problem, name: str, method: Method, grid: str) -> Row:
         steps = (evaluations - 1) // method.evaluations_per_step + 1
         times = GRIDS[grid](problem.sde, steps)
         x = run(method, times[:-1], problem.start, problem.denoiser)
-        errors.append(sliced_wasserstein(_denoise(problem.denoiser, x, times[-2]), data))
+        errors.append(sliced_wasserstein(denoise(problem.denoiser, x, times[-2]), data))
     return Row(problem.name, name, grid, tuple(errors))
 
 

@@ -2,10 +2,12 @@
 
 Each function makes one thing from the sections of a config and raises `UserError` for a name that is not known;
 `check.py` has what else can be wrong with a config. The tables of names stand in the file of their subject: `model`,
-`images` (what training makes of the data), `losses`, `averages`, `optimization`, `sampling`, `evaluation`, `devices`.
+`classes`, `images` (what training makes of the data), `losses`, `averages`, `optimization`, `sampling`, `evaluation`,
+`devices`.
 """
 
 from experiments.build.averages import emas, power_emas, sampling_ema
+from experiments.build.classes import check_class, of_class
 from experiments.build.devices import parallel
 from experiments.build.evaluation import check_features, feature_network, reference
 from experiments.build.images import preparation, transform
@@ -34,6 +36,7 @@ __all__ = [
     "PROCESSES",
     "abstract_variables",
     "binned_loss",
+    "check_class",
     "check_features",
     "compute_dtype",
     "condition",
@@ -46,6 +49,7 @@ __all__ = [
     "loss_bin_edges",
     "method",
     "network",
+    "of_class",
     "optimizer",
     "parallel",
     "power_emas",

@@ -33,6 +33,21 @@ def seconds(text: str) -> float:
     return value
 
 
+def share(text: str) -> float:
+    """A number in (0, 1]."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be more than 0 and at most 1")
+    return value
+
+
+def folder(text: str) -> Path:
+    """A folder, there or to be made."""
+    if Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text} is a file: a folder is needed")
+    return Path(text)
+
+
 def add_config(parser: Parser) -> None:
     """`--config`."""
     parser.add_argument("--config", metavar="FILE[:ARG]", help=f"a config, such as configs/digits.py:ve; {OVERRIDES}")
@@ -83,6 +98,31 @@ def add_method(parser: Parser) -> None:
         "(the run's own by default); short for --config.sampling.method",
     )
     parser.add_argument("--steps", type=positive, help="short for --config.sampling.steps")
+
+
+def add_images(parser: Parser) -> None:
+    """`--input`, `--limit` and `--out` of a task."""
+    parser.add_argument(
+        "--input",
+        required=True,
+        metavar="IMAGES",
+        help="an image file, a folder of them, or FILE.npz[:ARRAY]; cropped and resized to the model's size",
+    )
+    parser.add_argument("--limit", type=positive, help="only the first so many images")
+    parser.add_argument(
+        "--out", type=folder, required=True, help="folder to write sheet.png, PNGs, answers.npz, results.json"
+    )
+
+
+def add_strength(parser: Parser, default: float, meaning: str) -> None:
+    """`--strength` of an edit."""
+    parser.add_argument(
+        "--strength",
+        type=share,
+        default=default,
+        help=f"in (0, 1]: {meaning}; the time of the VP process, so noise / signal is 0.34 at 0.1, 1.2 at 0.3, 3.4 at 0.5, "
+        f"25 at 0.8, for every process (default {default:g})",
+    )
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:

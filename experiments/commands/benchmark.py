@@ -1,5 +1,5 @@
-"""The command `benchmark`: speed of an experiment, of its data and of its training at scale, accuracy of the methods, size
-and speed of networks."""
+"""The command `benchmark`: speed of an experiment, of its data and of its training at scale, accuracy of the methods, for
+samples and for answers to inverse problems, size and speed of networks."""
 
 import argparse
 from pathlib import Path
@@ -9,8 +9,9 @@ from experiments.errors import UserError, unknown_name
 
 SUMMARY = (
     "Measure an experiment's speed on this machine (compilation, training, network, sampler, memory), that of its data "
-    "pipeline, what training costs beside (devices, checkpoints, start), how accurate the sampling methods are on two "
-    "mixtures whose answer is known, or how large and fast the networks are."
+    "pipeline, what training costs beside (devices, checkpoints, start), what guidance costs beside sampling, how accurate "
+    "the sampling methods are on two mixtures whose answer is known, how near the methods for inverse problems come to "
+    "exact posteriors, or how large and fast the networks are."
 )
 EXAMPLE = "python -m experiments benchmark --config=configs/digits.py"
 
@@ -19,17 +20,20 @@ def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
     parser.add_argument(
         "--suite",
-        choices=("speed", "data", "training", "methods", "networks"),
+        choices=("speed", "data", "training", "guidance", "methods", "inverse", "networks"),
         default="speed",
-        help="speed (default), data and training take --config; methods takes none, and an hour or two; networks none, "
-        "and 15 minutes",
+        help="speed (default), data, training and guidance take --config; methods takes none, and an hour or two; inverse "
+        "and networks none, and 15 minutes",
     )
     arguments.add_config(parser)
     parser.add_argument(
         "--families", help="networks: some of them, as --families=unet,dit, instead of all (names: see models/)"
     )
     parser.add_argument(
-        "--out", type=Path, help="methods, networks: a Markdown file for all rows; of methods the best ones are printed"
+        "--out",
+        type=Path,
+        help="methods, inverse, networks: a Markdown file for all rows; of methods the best ones are printed, of inverse "
+        "the means",
     )
 
 
@@ -37,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     """Measures what `--suite` says and prints it; the exit code."""
     if options.families is not None and options.suite != "networks":
         raise UserError(f"--families={options.families}: is for --suite=networks")
-    if options.suite in ("speed", "data", "training"):
+    if options.suite in ("speed", "data", "training", "guidance"):
         return _of_experiment(options)
     if options.config or options.overrides:
         raise UserError(
@@ -45,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.out is not None and options.out.suffix != ".md":
         raise UserError(f"--out={options.out}: must end in .md")
-    return _methods(options) if options.suite == "methods" else _networks(options)
+    return {"methods": _methods, "inverse": _inverse, "networks": _networks}[options.suite](options)
 
 
 def _networks(options: argparse.Namespace) -> int:
@@ -88,22 +92,45 @@ def _methods(options: argparse.Namespace) -> int:
     return 0
 
 
+def _inverse(options: argparse.Namespace) -> int:
+    from experiments.benchmarks import inverse
+    from experiments.workdir import replace_text
+
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    rows = []
+    for row in inverse.benchmark():
+        rows.append(row)
+        if options.out is not None:  # after each row: what is interrupted keeps what it found
+            replace_text(options.out, inverse.markdown(rows))
+    print(inverse.summary(rows))
+    print(inverse.claims(rows))
+    if options.out is not None:
+        print(f"All {len(rows)} rows: {options.out}")
+    return 0
+
+
 def _of_experiment(options: argparse.Namespace) -> int:
     from experiments import check, config
-    from experiments.benchmarks import data, speed, training
+    from experiments.benchmarks import data, guidance, speed, training
 
     if options.config is None:
         raise UserError(
-            f"--suite={options.suite} measures an experiment: pass --config=configs/digits.py, or --suite=methods or "
-            "networks"
+            f"--suite={options.suite} measures an experiment: pass --config=configs/digits.py, or --suite=methods, "
+            "inverse or networks"
         )
     if options.out is not None:
-        raise UserError(f"--out={options.out}: is for --suite=methods and --suite=networks")
+        raise UserError(f"--out={options.out}: is for --suite=methods, inverse and networks")
     loaded = config.load(options.config, options.overrides)
     if options.suite == "training":
         training.use_virtual_devices()
     check.check(loaded)
     the_same = arguments.without(options.texts, ["--suite"])
-    suites = {"speed": speed.benchmark, "data": data.benchmark, "training": lambda c: training.benchmark(c, the_same)}
+    suites = {
+        "speed": speed.benchmark,
+        "data": data.benchmark,
+        "training": lambda c: training.benchmark(c, the_same),
+        "guidance": guidance.benchmark,
+    }
     print(suites[options.suite](loaded))
     return 0

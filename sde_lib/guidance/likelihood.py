@@ -20,6 +20,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.denoiser import DerivedDenoiser, shifted, with_data_shifted
+from sde_lib.exact import isotropic_variance
 from sde_lib.sde import expand
 from sde_lib.struct import Struct, as_pytree
 
@@ -139,7 +140,7 @@ class EnergyGuidance(DerivedDenoiser):
         """log p(c | y), (B,), with x0 = D(y); level is n."""
         if self.draws is None:
             return self.log_likelihood(x0)
-        std = expand(level * self.data_std / jnp.hypot(level, self.data_std), x0)
+        std = expand(jnp.sqrt(isotropic_variance(level, self.data_std)), x0)
         log_probs = jax.vmap(lambda draw: self.log_likelihood(x0 + std * draw))(self.draws)
         return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(self.draws))
 
@@ -157,8 +158,7 @@ class EnergyGuidance(DerivedDenoiser):
             return views, expand(self.scale * level**2, y) * gradient
         views = view(x, t)
         gradient = jax.grad(lambda x0: self._log_evidence(x0, level).sum())(jax.tree.leaves(views)[0])
-        posterior_variance = (level * self.data_std / jnp.hypot(level, self.data_std)) ** 2
-        return views, expand(self.scale * posterior_variance, y) * gradient
+        return views, expand(self.scale * isotropic_variance(level, self.data_std), y) * gradient
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
         """The guided expectation, (B, *event)."""

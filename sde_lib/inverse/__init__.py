@@ -1,7 +1,9 @@
 """Inverse problems: what is measured of an image, and the Denoisers and methods that draw the images behind it."""
 
 from sde_lib.inverse.blur import Blur, PeriodicBlur, SeparableBlur, gaussian_kernel, motion_kernel, shake_kernel
-from sde_lib.inverse.compose import Compose, LinearCompose
+from sde_lib.inverse.compose import Compose, LinearCompose, Scaled
+from sde_lib.inverse.consistency import ReSample
+from sde_lib.inverse.decomposed import Decomposed
 from sde_lib.inverse.fourier import (
     FourierSampling,
     MultiCoilFourierSampling,
@@ -12,8 +14,8 @@ from sde_lib.inverse.fourier import (
     spiral_mask,
 )
 from sde_lib.inverse.gaussian import MMPS, TMPD, PiGDM
-from sde_lib.inverse.gradient import DPS
-from sde_lib.inverse.measurement import LinearMeasurement, Measurement, Noise, SpectralMeasurement
+from sde_lib.inverse.gradient import DPS, ManifoldConstraint
+from sde_lib.inverse.measurement import LinearMeasurement, Measurement, Noise, SpectralMeasurement, operator_norm
 from sde_lib.inverse.noise import GaussianNoise, PoissonNoise
 from sde_lib.inverse.nonlinear import (
     JPEG,
@@ -26,8 +28,8 @@ from sde_lib.inverse.nonlinear import (
 from sde_lib.inverse.particles import Particles, twisted_sample
 from sde_lib.inverse.pixels import Colorization, Denoising, Inpainting
 from sde_lib.inverse.posterior import Posterior
-from sde_lib.inverse.projection import DDNM, DiffPIR, Renoise, Replacement
-from sde_lib.inverse.radon import Radon, filtered_back_projection, metal_mask, parallel_angles
+from sde_lib.inverse.projection import DDNM, DiffPIR, Projection, Renoise, Replacement
+from sde_lib.inverse.radon import CompletedRadon, Radon, filtered_back_projection, metal_mask, parallel_angles
 from sde_lib.inverse.resampling import DAPS, RePaint
 from sde_lib.inverse.resizing import SuperResolution
 from sde_lib.inverse.sensing import CompressedSensing
@@ -44,9 +46,11 @@ __all__ = [
     "TMPD",
     "Blur",
     "Colorization",
+    "CompletedRadon",
     "Compose",
     "CompressedSensing",
     "DDNMPlus",
+    "Decomposed",
     "Denoising",
     "DiffPIR",
     "FourierSampling",
@@ -55,6 +59,7 @@ __all__ = [
     "Inpainting",
     "LinearCompose",
     "LinearMeasurement",
+    "ManifoldConstraint",
     "Measurement",
     "MultiCoilFourierSampling",
     "Noise",
@@ -65,10 +70,13 @@ __all__ = [
     "PiGDM",
     "PoissonNoise",
     "Posterior",
+    "Projection",
     "Radon",
     "RePaint",
+    "ReSample",
     "Renoise",
     "Replacement",
+    "Scaled",
     "SeparableBlur",
     "SeparableMeasurement",
     "SpectralMeasurement",
@@ -79,6 +87,7 @@ __all__ = [
     "gaussian_kernel",
     "metal_mask",
     "motion_kernel",
+    "operator_norm",
     "parallel_angles",
     "radial_mask",
     "random_lines_mask",

@@ -8,12 +8,10 @@ the gradient taken as if C did not change with x_t. n^2 dD/du is Cov[x_0 | x_t] 
 
 | Denoiser | C                                     | exact for                                                |
 |----------|---------------------------------------|----------------------------------------------------------|
-| `MMPS`   | n^2 dD/du, by conjugate gradients     | Gaussian data, any A                                     |
+| `MMPS`   | n^2 dD/du, in a Krylov space          | Gaussian data, any A                                     |
 | `TMPD`   | diagonal A C A^T: its row sums        | Gaussian data of independent pixels, A that picks pixels |
 | `PiGDM`  | n^2 / (n^2 + 1) for data of spread 1  | data N(mean, data_std^2 I), any A                        |
 """
-
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -22,46 +20,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.checks import at_least, positive
+from sde_lib.exact import isotropic_variance
+from sde_lib.inverse.krylov import gaussian_update
 from sde_lib.inverse.posterior import Posterior, constant_variance, require, variance
+from sde_lib.numerics import sqrt_or_zero
 from sde_lib.sde import expand
-
-
-def conjugate_gradients(product: Callable[[Array], Array], b: Array, rtol: float, max_steps: int) -> Array:
-    """Solves product(v) = b, both (B, *measured), for a symmetric positive semi-definite matrix of each example.
-
-    `product` takes the batch at once, since a Denoiser may hold a condition for each example; a solver of one system, as
-    lineax has, would couple them. An example rests when its residual is `rtol` times its b, whatever the others need.
-    Derivatives are those of the solution, not of the iterations.
-    """
-
-    def dot(a, b):
-        return (a * b).sum(tuple(range(1, a.ndim)))
-
-    def solve(product, b):
-        target = rtol**2 * dot(b, b)
-
-        def is_going(square):
-            return (square > target) & (square > 0)
-
-        def unfinished(state):
-            step, *_, square = state
-            return (step < max_steps) & is_going(square).any()
-
-        def iterate(state):
-            step, v, residual, direction, square = state
-            image, going = product(direction), is_going(square)
-            curvature = dot(direction, image)
-            # No curvature: the matrix is singular along this direction, and the example stays where it is.
-            length = jnp.where(going & (curvature > 0), square / jnp.where(curvature > 0, curvature, 1), 0)
-            v, residual = v + expand(length, v) * direction, residual - expand(length, v) * image
-            now = dot(residual, residual)
-            turn = jnp.where(going, now / jnp.where(going, square, 1), 0)
-            direction = jnp.where(expand(going, v), residual + expand(turn, v) * direction, direction)
-            return step + 1, v, residual, direction, now
-
-        return jax.lax.while_loop(unfinished, iterate, (0, jnp.zeros_like(b), b, b, dot(b, b)))[1]
-
-    return jax.lax.custom_linear_solve(product, b, solve, symmetric=True)
 
 
 @struct.dataclass
@@ -71,15 +34,15 @@ class MMPS(Posterior):
     Exact for Gaussian data with any covariance, linear A and Gaussian noise of any variances (one for each value too); for
     other data the first two moments of p(x_0 | x_t) are right. Noise whose variance depends on A x_0 is taken at A D.
 
-    Cost: one evaluation, and one product with its Jacobian for each step of the conjugate gradients and one more.
+    A network's Jacobian is not quite symmetric, nor positive, most of all at noise beyond what it was trained on; with more
+    than one step `krylov.py` counts that as variance, so that the Denoiser stays sound, and exact where the Jacobian is.
 
-    A network's Jacobian is not quite symmetric, nor positive, and at large noise n^2 makes much of that: on a network take
-    one step, as published. (The digits of README.md, half of them missing: one is sound, three diverge.)
+    Cost: one evaluation, and one product with its Jacobian for each step.
 
     Source: Rozet et al. (2024), https://arxiv.org/abs/2405.13712, section 4.2; they take 1 to 5 steps.
 
     Attributes:
-        rtol, max_steps: of the conjugate gradients, relative to y - A D.
+        rtol, max_steps: of the solve, relative to y - A D.
     """
 
     rtol: float = struct.field(pytree_node=False, default=1e-3)
@@ -94,13 +57,8 @@ class MMPS(Posterior):
         """Covariance A^T (A Cov A^T + variance)^-1 (y - A D)."""
         x0, noise, covariance = self.linearize(x, t)
         forward, adjoint, clean = self.measurement.forward, self.measurement.adjoint, self.measurement.forward(x0)
-        of_y = variance(self.measurement_noise, clean)
-
-        def product(v):
-            return forward(covariance(adjoint(v))) + of_y * v
-
-        weights = conjugate_gradients(product, self.y - clean, self.rtol, self.max_steps)
-        return x0, noise, covariance(adjoint(weights))
+        of_y, misfit = variance(self.measurement_noise, clean), self.y - clean
+        return x0, noise, gaussian_update(covariance, forward, adjoint, of_y, misfit, self.rtol, self.max_steps)
 
 
 @struct.dataclass
@@ -108,9 +66,11 @@ class TMPD(Posterior):
     """Tweedie moment projected diffusion: A C A^T is replaced by the diagonal matrix of its row sums.
 
     Exact for Gaussian data of independent pixels where A picks pixels; it asks that values measured hardly covary given
-    x_t and that row sums are not negative, which a network does not promise: those that are count as 0.
+    x_t. The row sums of a covariance are its column sums; a network's Jacobian does not promise that, nor that they are not
+    negative, as they are for some mixtures too. Here the size of the mean of both is taken, and how much they differ (root
+    mean square) is added as variance.
 
-    Cost: one evaluation and two products with its Jacobian.
+    Cost: one evaluation and three products with its Jacobian.
 
     Source: Boys et al. (2023), https://arxiv.org/abs/2310.06721, section 4, with the row sums for the diagonal.
     """
@@ -122,8 +82,11 @@ class TMPD(Posterior):
         """Covariance A^T diag(row sums + variance)^-1 (y - A D)."""
         x0, noise, covariance = self.linearize(x, t)
         forward, adjoint, clean = self.measurement.forward, self.measurement.adjoint, self.measurement.forward(x0)
-        row_sums = jnp.maximum(forward(covariance(adjoint(jnp.ones_like(clean)))), 0)
-        weights = (self.y - clean) / (row_sums + variance(self.measurement_noise, clean))
+        total = adjoint(jnp.ones_like(clean))
+        rows, columns = forward(covariance(total)), forward(jax.linear_transpose(covariance, total)(total)[0])
+        error = sqrt_or_zero(jnp.square(rows - columns).mean(tuple(range(1, clean.ndim)), keepdims=True))
+        of_clean = 0.5 * jnp.abs(rows + columns) + error
+        weights = (self.y - clean) / (of_clean + variance(self.measurement_noise, clean))
         return x0, noise, covariance(adjoint(weights))
 
 
@@ -155,6 +118,6 @@ class PiGDM(Posterior):
         x0, noise, covariance = self.linearize(x, t)
         clean = self.measurement.forward(x0)
         of_y = constant_variance("PiGDM", self.measurement_noise, clean)
-        of_x0 = 1 / (1 / self.sde.noise_to_signal(t) ** 2 + 1 / jnp.square(self.data_std))
+        of_x0 = isotropic_variance(self.sde.noise_to_signal(t), self.data_std)
         weights = self.measurement.normal_solve(self.y - clean, of_y / of_x0) / expand(of_x0, clean)
         return x0, noise, covariance(self.measurement.adjoint(weights))

@@ -3,7 +3,7 @@
     E[x_0 | x_t, y] is taken to be D + n^2 grad_u log p(y | x_0 = D(x_t, t)),
 
 as if x_t told x_0 without doubt. Where it leaves doubt, this pulls too hard, by (A Cov A^T + s^2) / s^2; hence the
-normalized step of the published method, of a length that is set by hand. `gaussian.py` counts the doubt.
+normalized step of the published methods, of a length that is set by hand. `gaussian.py` counts the doubt.
 """
 
 import jax
@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.checks import positive
-from sde_lib.inverse.posterior import Posterior, log_likelihood
+from sde_lib.inverse.posterior import Posterior, log_likelihood, require
 from sde_lib.numerics import sqrt_or_zero
 
 
@@ -34,10 +34,12 @@ class DPS(Posterior):
 
     Cost: one evaluation and one product with its Jacobian.
 
-    Source: Chung et al. (2023), https://arxiv.org/abs/2209.14687, algorithm 1 and eq. 16; zeta from 0.3 to 1 there.
+    Source: Chung et al. (2023), https://arxiv.org/abs/2209.14687, algorithm 1 and eq. 16. Their code
+    (https://github.com/DPS2022/diffusion-posterior-sampling) follows scale * grad_x |r|, without the square: its scale (0.3
+    for super-resolution) is 2 zeta, so that the figures of the paper are those of half the zeta that it names.
 
     Attributes:
-        zeta: the published step size, for data in [-1, 1]; or None.
+        zeta: the step size of algorithm 1, half the scale of the code, for data in [-1, 1]; or None.
         steps: N, at which zeta was set.
     """
 
@@ -60,3 +62,29 @@ class DPS(Posterior):
         x0, noise, covariance = self.linearize(x, t)
         gradient = jax.grad(lambda x0: self._log_likelihood(x0, t).sum())(x0)
         return x0, noise, covariance(gradient)
+
+
+@struct.dataclass
+class ManifoldConstraint(DPS):
+    """MCG: the gradient of `DPS`, and then the projection of `DDNM`, so that A x_0 = y at every step.
+
+    A^+ y + (I - A^+ A)(D + the correction of DPS): of the gradient only that is left which tells of what y does not see. For
+    measurements without noise. Exact for independent pixels where A picks pixels, for any zeta. The published projection is
+    of x_s, onto y at the noise of time s, and not of x_0; that is the method `Replacement` on a `DPS`.
+
+    Cost: that of `DPS`, and one `pseudo_inverse`.
+
+    Source: Chung et al. (2022), https://arxiv.org/abs/2206.00941, algorithm 1, with the step normalized as in `DPS`.
+    """
+
+    zeta: ArrayLike = 0.5
+
+    def __post_init__(self):
+        require("ManifoldConstraint", self.measurement, "pseudo_inverse", "linear")
+        positive("ManifoldConstraint", zeta=self.zeta, steps=self.steps)
+
+    def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
+        """The gradient's correction, and what is missing to fit y."""
+        x0, noise, correction = DPS.correct(self, x, t)
+        misfit = self.y - self.measurement.forward(x0 + correction)
+        return x0, noise, correction + self.measurement.pseudo_inverse(misfit)

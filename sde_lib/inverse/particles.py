@@ -19,6 +19,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.denoiser import Denoiser
+from sde_lib.exact import isotropic_variance
 from sde_lib.inverse.measurement import Measurement, Noise
 from sde_lib.inverse.posterior import Posterior, log_likelihood, variance
 from sde_lib.sampling.predictors import posterior_variance
@@ -61,7 +62,7 @@ class _Twist(Posterior):
     def log_twist(self, x0: Array, t: ArrayLike) -> Array:
         """log psi_t, (B,), where x0 (B, *event) is the Denoiser's."""
         clean = self.measurement.forward(x0)
-        of_x0 = 1 / (1 / self.sde.noise_to_signal(t) ** 2 + 1 / jnp.square(self.data_std))
+        of_x0 = isotropic_variance(self.sde.noise_to_signal(t), self.data_std)
         spread = jnp.sqrt(variance(self.measurement_noise, clean) + of_x0)
         return jax.scipy.stats.norm.logpdf(self.y, clean, spread).sum(tuple(range(1, clean.ndim)))
 

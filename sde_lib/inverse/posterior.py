@@ -90,8 +90,8 @@ class Posterior(DerivedDenoiser):
     def linearize(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Callable[[Array], Array]]:
         """The prior's x_0 and noise at x, and the product v -> n^2 (dD/du)^T v, of v (B, *event), by reverse mode.
 
-        For the exact Denoiser the matrix is Cov[x_0 | x], symmetric; a network's is nearly so. A product costs some two
-        evaluations of the network.
+        For the exact Denoiser the matrix is Cov[x_0 | x], symmetric; a network's is nearly so. A product costs about
+        one evaluation of the network.
         """
 
         def prior(shift):

@@ -5,7 +5,8 @@
 | `DDNM`        | A x_0 by y                                                          | a Denoiser         |
 | `DiffPIR`     | A x_0, by a compromise with y of the precision of each              | a Denoiser         |
 | `Renoise`     |                                                                     | DiffPIR's step     |
-| `Replacement` | A x_t by y with noise of time t: score_sde's, and Song et al. 2022  | after each step    |
+| `Replacement` | A x_t by y with noise of time t: score_sde's                        | after each step    |
+| `Projection`  | the same in part: Song et al. 2022, for MRI and CT                  | before each step   |
 """
 
 from typing import Any
@@ -20,8 +21,9 @@ from sde_lib.denoiser import Denoiser
 from sde_lib.inverse.measurement import LinearMeasurement
 from sde_lib.inverse.posterior import Posterior, constant_variance, require
 from sde_lib.randomness import split, standard_normal
+from sde_lib.sampling.correctors import Langevin
 from sde_lib.sampling.method import Method
-from sde_lib.sampling.predictors import Ancestral
+from sde_lib.sampling.predictors import Ancestral, ReverseDiffusion
 from sde_lib.sde import SDE, expand
 
 
@@ -105,21 +107,20 @@ class Replacement(Method):
         x_s <- x_s + relaxation A^+ (y_s - A x_s).
 
     y itself is known pixels or k-space lines without noise. For known pixels and relaxation 1 it is score_sde's inpainting
-    with y at the noise of the state it enters; for measurements of orthogonal rows, such as lines of k-space, it is Song et
-    al.'s method for MRI, and with the pseudo-inverse in place of filtered back-projection, that for CT. The samples are not
-    the posterior's for any number of steps: the rest of x_s was drawn without y. `DPS` as the Denoiser gives the manifold
-    constraint (MCG) of Chung et al.
+    with y at the noise of the state it enters. The samples are not the posterior's for any number of steps: the rest of x_s
+    was drawn without y. `DPS` as the Denoiser gives the manifold constraint of Chung et al. as published; see
+    `ManifoldConstraint`.
 
     Cost: the predictor's, and one `pseudo_inverse`.
 
-    Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, section 5 and appendix I.2; Song et al. (2022),
-    https://arxiv.org/abs/2111.08005, eq. 8 to 10; Chung et al. (2022), https://arxiv.org/abs/2206.00941, algorithm 1.
+    Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, section 5 and appendix I.2; Chung et al. (2022),
+    https://arxiv.org/abs/2206.00941, algorithm 1.
 
     Attributes:
         measurement: linear.
         y: (B, *measured), or (1, *measured) for all of a batch.
         predictor: the step to follow.
-        relaxation: lambda in (0, 1]; Song et al. (2022) tune it for noise in y.
+        relaxation: in (0, 1].
     """
 
     measurement: LinearMeasurement
@@ -151,3 +152,65 @@ class Replacement(Method):
         key_predictor, key_y = split(keys, 2)
         carry, x = self.predictor.step(carry, key_predictor, x, t, s, denoiser)
         return carry, self.replace_measured(key_y, x, s, denoiser.sde)
+
+
+@struct.dataclass
+class Projection(Method):
+    """Before each step, x_t is moved towards y as it would be at time t: Song et al.'s method for MRI and CT.
+
+    With y_t = alpha_t y + sigma_t A z, z drawn anew each time,
+
+        x_t <- x_t + relaxation A^+ (y_t - A x_t),
+
+    which is the x between x_t and those that fit y_t, relaxation of the way: in k-space, (1 - relaxation) of x_t and
+    relaxation of y_t where there are lines, and x_t elsewhere. With a corrector there is one such projection before it and
+    another before the predictor. `Replacement` projects what a step has led to instead, so that the denoising step that
+    ends a run sees y_s; here it sees what the predictor made of it. The published sampler ends with a projection of the
+    denoised image onto y itself, which is `DDNM` at the last time alone:
+
+        end = Interval(DDNM(prior, measurement, y), prior, high=prior.sde.noise_to_signal(times[-2]) * 1.001)
+        x = sample(keys, end, Projection(measurement, y, corrector=Langevin(snr=0.5)), times, event_shape)
+
+    For CT, A^+ is the filtered back-projection of a complete set of angles, the ones without data being 0:
+    `CompletedRadon`. The published code takes, for real images, the real part of what k-space became: A^T where this is
+    A^+, half of it at frequencies that are sampled without their negatives.
+
+    Cost: the predictor's and the corrector's, and a `pseudo_inverse` for each of the two.
+
+    Source: Song et al. (2022), https://arxiv.org/abs/2111.08005, eq. 8 to 10 and algorithm 2;
+    https://github.com/yang-song/score_inverse_problems, cs.py, whose solver `projection` this is.
+
+    Attributes:
+        measurement: linear.
+        y: (B, *measured), or (1, *measured) for all of a batch.
+        predictor: a one-step method.
+        corrector: anything with `correct` and `evaluations_per_step`; None for none.
+        relaxation: lambda there, in (0, 1]: 1 for y without noise.
+    """
+
+    measurement: LinearMeasurement
+    y: Array
+    predictor: Method = ReverseDiffusion()
+    corrector: Langevin | None = None
+    relaxation: float = 1.0
+
+    def __post_init__(self):
+        require("Projection", self.measurement, "pseudo_inverse", "linear")
+        positive("Projection", relaxation=self.relaxation)
+
+    @property
+    def evaluations_per_step(self) -> int:
+        """Those of both."""
+        return self.predictor.evaluations_per_step + (self.corrector.evaluations_per_step if self.corrector else 0)
+
+    def init(self, x: Array, denoiser: Denoiser, times: Array) -> Any:
+        """The predictor's carry."""
+        return self.predictor.init(x, denoiser, times)
+
+    def step(self, carry, keys, x, t, s, denoiser):
+        """Projects and corrects at t, projects again, then goes from t to s."""
+        key_corrector, key_predictor, key_first, key_second = split(keys, 4)
+        put = Replacement(self.measurement, self.y, relaxation=self.relaxation).replace_measured
+        if self.corrector:
+            x = self.corrector.correct(key_corrector, put(key_first, x, t, denoiser.sde), t, denoiser)
+        return self.predictor.step(carry, key_predictor, put(key_second, x, t, denoiser.sde), t, s, denoiser)

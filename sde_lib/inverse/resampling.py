@@ -10,6 +10,7 @@ from jax.typing import ArrayLike
 
 from sde_lib.checks import at_least, positive
 from sde_lib.denoiser import Denoiser
+from sde_lib.exact import isotropic_variance
 from sde_lib.inverse.measurement import Measurement, Noise
 from sde_lib.inverse.posterior import constant_variance, log_likelihood
 from sde_lib.randomness import fold_in, split, standard_normal
@@ -135,7 +136,7 @@ class DAPS(Method):
         """Draws of x_0 given y and the estimate x0 (B, *event) of time t ()."""
         clean = jax.eval_shape(self.measurement.forward, x0)
         of_y = constant_variance("DAPS", self.measurement_noise, jnp.zeros(clean.shape, clean.dtype))
-        of_x0 = 1 / (1 / denoiser.sde.noise_to_signal(t) ** 2 + 1 / jnp.square(self.data_std))
+        of_x0 = isotropic_variance(denoiser.sde.noise_to_signal(t), self.data_std)
         h = self.step_size / (1 / of_x0 + 1 / of_y)
 
         def log_prob(x):

@@ -61,7 +61,12 @@ class CompressedSensing(SpectralMeasurement):
     def measured_to_spectrum(self, y: Array) -> Array:
         """The coefficients at their places, and 0 elsewhere."""
         size = int(np.prod(self.event_shape))
-        return jnp.zeros((len(y), size), y.dtype).at[:, self.indices].set(y).reshape(len(y), *self.event_shape)
+        return (
+            jnp.zeros((len(y), size), y.dtype)
+            .at[:, self.indices]
+            .set(y, unique_indices=True)
+            .reshape(-1, *self.event_shape)
+        )
 
     def measured_from_spectrum(self, z: Array) -> Array:
         """The measured coefficients."""

@@ -54,7 +54,8 @@ class DDNMPlus(SpectralMethod):
     not, y counts lambda = std s / (a sigma_y) and no noise is added. Without noise it is the ancestral step of `DDNM`.
 
     Exact, in the law of x_s given x_t and x_0, for directions of the first kind; the prior is counted in the others and in
-    the null space only, and there as in `DDNM`. The denoising step that ends a run is the prior's.
+    the null space only, and there as in `DDNM`. The denoising step that ends a run is the prior's. Each step counts the
+    noise of y as if it were drawn anew, but it is the same in all: so the more steps, the more of it is left in the samples.
 
     Cost: one evaluation, and one transform to the spectrum and one back.
 

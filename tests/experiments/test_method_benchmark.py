@@ -73,7 +73,7 @@ def test_the_suite_takes_no_config(fails, tmp_path):
     )
     assert "pass --config=configs/digits.py" in fails("benchmark")
     assert fails("benchmark", "--suite=methods", f"--out={tmp_path}/table.txt").endswith("must end in .md")
-    assert "is for --suite=methods and --suite=networks" in fails(
+    assert "is for --suite=methods, inverse and networks" in fails(
         "benchmark", "--config=configs/digits.py", "--out=table.md"
     )
 

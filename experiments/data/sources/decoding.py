@@ -68,7 +68,7 @@ class Wanted:
         Raises:
             UserError: it is not an image.
         """
-        with _opened(content, name) as image:
+        with opened(content, name) as image:
             channels = 1 if image.mode in ("1", "L", "LA") else 3
             size = self.image_size or (min(image.size) if self.crops else image.height)
         return dataclasses.replace(self, image_size=size, num_channels=self.num_channels or channels)
@@ -83,32 +83,50 @@ class Wanted:
         Raises:
             UserError: it is not an image, is damaged, has more than 8 bits per channel or another size than wanted.
         """
-        with _opened(content, name) as image:
+        with opened(content, name) as image:
             # The size is known before the pixels are: a wrong one is refused without decoding.
             self.check(name, image.height, image.width, self.num_channels)
-            mode = image.mode
-            try:
-                image = image.convert(PILLOW_MODES[self.num_channels])
-            except Exception as error:  # each of Pillow's decoders has its own way to fail
-                raise _unreadable(name, error) from error
-        if mode.startswith(("I", "F")):
-            raise UserError(
-                f"data.source: {name} has more than 8 bits per channel (mode {mode}): convert it to 8 bits first"
-            )
+            image = converted(image, self.num_channels, name)
         pixels = center_crop(image, self.image_size) if self.crops else np.asarray(image)
         return pixels.reshape(self.image_size, self.image_size, self.num_channels)
 
 
-def _opened(content: bytes, name: str | Path) -> Image.Image:
+def opened(content: bytes, name: str | Path, key: str = "data.source") -> Image.Image:
+    """The image file with these bytes, not yet decoded.
+
+    Args:
+        content: of the file.
+        name: of the file, for messages.
+        key: that named the file, for messages.
+
+    Raises:
+        UserError: it is not an image.
+    """
     try:
         return Image.open(io.BytesIO(content))
     except Exception as error:
-        raise _unreadable(name, error) from error
+        raise _unreadable(name, key, error) from error
 
 
-def _unreadable(name: str | Path, error: Exception) -> UserError:
+def converted(image: Image.Image, num_channels: int, name: str | Path, key: str = "data.source") -> Image.Image:
+    """The decoded image, in grey levels (1 channel) or RGB (3).
+
+    Raises:
+        UserError: it is damaged or has more than 8 bits per channel.
+    """
+    mode = image.mode
+    try:
+        image = image.convert(PILLOW_MODES[num_channels])
+    except Exception as error:  # each of Pillow's decoders has its own way to fail
+        raise _unreadable(name, key, error) from error
+    if mode.startswith(("I", "F")):
+        raise UserError(f"{key}: {name} has more than 8 bits per channel (mode {mode}): convert it to 8 bits first")
+    return image
+
+
+def _unreadable(name: str | Path, key: str, error: Exception) -> UserError:
     reason = "not of a known format" if isinstance(error, Image.UnidentifiedImageError) else error
-    return UserError(f"data.source: {name} cannot be read as an image ({reason})")
+    return UserError(f"{key}: {name} cannot be read as an image ({reason})")
 
 
 def center_crop(image: Image.Image, size: int) -> np.ndarray:

@@ -96,7 +96,7 @@ def _content(path: Path) -> bytes:
 
 def _read_tree(folder: Path) -> tuple[list[str], np.ndarray | None, tuple[str, ...] | None, list[str] | None]:
     """Files, labels, class names and the split of each, from the names of the sub-folders."""
-    files = _image_files(folder)
+    files = image_files(folder)
     if not files:
         raise UserError(f"data.source: {folder} holds no image files ({' '.join(IMAGE_SUFFIXES)})")
     tops = {file.parts[0] for file in files if len(file.parts) > 1}
@@ -106,7 +106,7 @@ def _read_tree(folder: Path) -> tuple[list[str], np.ndarray | None, tuple[str, .
     return [str(file) for file in files], labels, names, parts
 
 
-def _image_files(folder: Path) -> list[PurePosixPath]:
+def image_files(folder: Path) -> list[PurePosixPath]:
     """Paths of the image files, relative to `folder` and sorted, without hidden files and folders."""
     files = []
     for parent, folders, names in os.walk(folder, followlinks=True):

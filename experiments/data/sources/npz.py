@@ -25,16 +25,7 @@ def load(text: str, wanted: Wanted) -> Parts:
     path = existing(text)
     if path.is_dir():
         raise UserError(f"data.source: {path} is a folder, not an .npz file; did you mean 'folder:{path}'?")
-    try:
-        file = np.load(path, allow_pickle=False)
-    except (ValueError, EOFError, zipfile.BadZipFile) as error:
-        # numpy takes whatever it does not know for a pickle and advises to load it all the same: not repeated here.
-        raise UserError(f"data.source: {path} is not an .npz file, or it is damaged") from error
-    except OSError as error:
-        raise UserError(f"data.source: {path} cannot be read ({error.strerror})") from error
-    if not isinstance(file, np.lib.npyio.NpzFile):
-        raise UserError(f"data.source: {path} holds a single array; an .npz file with the key 'images' is needed")
-    with file:
+    with opened(path) as file:
         if "images" in file.files:
             return Parts({"all": _read(path, file, "images", "labels", wanted)})
         if not {"x_train", "x_test"} <= set(file.files):
@@ -52,18 +43,45 @@ def load(text: str, wanted: Wanted) -> Parts:
         return Parts({part: _read(path, file, f"x_{part}", f"y_{part}", wanted) for part in parts})
 
 
-def _array(path: Path, file: np.lib.npyio.NpzFile, key: str) -> np.ndarray:
+def opened(path: Path, key: str = "data.source") -> np.lib.npyio.NpzFile:
+    """An .npz file, opened; nothing in it is read yet, and nothing is ever unpickled.
+
+    Args:
+        path: of a file that exists.
+        key: that named the file, for messages.
+
+    Raises:
+        UserError: it is no such file, or is damaged.
+    """
     try:
-        return file[key]
+        file = np.load(path, allow_pickle=False)
+    except (ValueError, EOFError, zipfile.BadZipFile) as error:
+        # numpy takes whatever it does not know for a pickle and advises to load it all the same: not repeated here.
+        raise UserError(f"{key}: {path} is not an .npz file, or it is damaged") from error
+    except OSError as error:
+        raise UserError(f"{key}: {path} cannot be read ({error.strerror})") from error
+    if not isinstance(file, np.lib.npyio.NpzFile):
+        raise UserError(f"{key}: {path} holds a single array; an .npz file with the key 'images' is needed")
+    return file
+
+
+def array(path: Path, file: np.lib.npyio.NpzFile, name: str, key: str = "data.source") -> np.ndarray:
+    """The array of that name in the file.
+
+    Raises:
+        UserError: it is of Python objects, or damaged.
+    """
+    try:
+        return file[name]
     except ValueError as error:
         # An array of Python objects: reading it would run code that the file brings along.
-        raise UserError(f"data.source: {path}: {key!r} is not a plain array of numbers; store it as one") from error
+        raise UserError(f"{key}: {path}: {name!r} is not a plain array of numbers; store it as one") from error
     except (EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
-        raise UserError(f"data.source: {path}: {key!r} cannot be read, the file is damaged ({error})") from error
+        raise UserError(f"{key}: {path}: {name!r} cannot be read, the file is damaged ({error})") from error
 
 
 def _read(path: Path, file: np.lib.npyio.NpzFile, image_key: str, label_key: str, wanted: Wanted) -> Images:
-    images = _array(path, file, image_key)
+    images = array(path, file, image_key)
     if images.dtype != np.uint8:
         raise UserError(f"data.source: {path}: {image_key!r} is {images.dtype}; uint8 in 0..255 is needed")
     if images.ndim not in (3, 4):
@@ -74,7 +92,7 @@ def _read(path: Path, file: np.lib.npyio.NpzFile, image_key: str, label_key: str
     wanted.check(f"{path} ({image_key!r})", *images.shape[1:])
     if label_key not in file.files:
         return Images(images)
-    labels = _array(path, file, label_key)
+    labels = array(path, file, label_key)
     if labels.shape != (len(images),):
         raise UserError(
             f"data.source: {path}: {label_key!r} has shape {labels.shape} but {image_key!r} has {len(images)} images; "

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from flax import struct
 
-from sde_lib import VPSDE, Ancestral, CriticallyDampedLangevin, Heun, exact, log_snr_times, sample
-from sde_lib.inverse import DDNM, DPS, MMPS, TMPD, DiffPIR, Noise, PiGDM
+from sde_lib import VPSDE, Ancestral, CriticallyDampedLangevin, FunctionDenoiser, Heun, exact, log_snr_times, sample
+from sde_lib.inverse import DDNM, DPS, MMPS, TMPD, DiffPIR, ManifoldConstraint, Noise, PiGDM
 from tests.sde_lib.inverse.dense import Dense, Magnitude, gaussian_posterior, picks
 from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
 
@@ -150,7 +150,7 @@ def test_noise_keeps_its_digits_where_there_is_little_of_it():
     np.testing.assert_allclose(*results, rtol=5e-3)
 
 
-@pytest.mark.parametrize("posterior", [MMPS, TMPD, PiGDM, DDNM, DiffPIR])
+@pytest.mark.parametrize("posterior", [MMPS, TMPD, PiGDM, DDNM, DiffPIR, ManifoldConstraint])
 def test_measurements_that_are_not_linear_are_refused(posterior):
     with pytest.raises(ValueError, match=f"{posterior.__name__} needs a linear measurement: Magnitude has no `"):
         make(posterior, {}, measurement=Magnitude())
@@ -237,9 +237,86 @@ def test_diffpir_without_noise_is_ddnm():
 
 @pytest.mark.parametrize("jacobian", [jax.jacfwd, jax.jacrev])
 def test_the_derivative_of_mmps_is_the_posterior_covariance(jacobian):
-    """Through the conjugate gradients, either way: sigma^2 / alpha dE[x_0 | x, y]/dx = Cov[x_0 | x, y]."""
+    """Through the solve, either way: sigma^2 / alpha dE[x_0 | x, y]/dx = Cov[x_0 | x, y]."""
     sde, t = EVERY_SDE[0], 0.3
     posterior = make(MMPS, CONVERGED, y=Y[:1])
     covariance = sde.sigma(t) ** 2 / sde.alpha(t) * jacobian(lambda x: posterior(x[None], t)[0])(jnp.asarray(X[0]))
     exactly = gaussian_posterior(MEAN, COVARIANCE, MATRIX, Y[0], STD, X[0], sde, t)[1]
     np.testing.assert_allclose(covariance, exactly, rtol=1e-8, atol=1e-10)
+
+
+def linear(sde, jacobian):
+    """A Denoiser with n^2 dD/du = jacobian at every time, as no data have it unless that is a covariance."""
+
+    def denoise(x, t):
+        return sde.to_data_scale(x, t) @ jacobian.T / sde.noise_to_signal(t) ** 2
+
+    return FunctionDenoiser(sde, function=denoise)
+
+
+def test_mmps_counts_what_is_no_covariance_as_variance():
+    """A part of the Jacobian that is skew, and a negative eigenvalue, which passes 0 where s^2 is as large: by hand."""
+    sde, t, s = EVERY_SDE[0], 0.4, 0.3
+    c, e = 2.0, 0.2
+    prior = linear(sde, np.array([[c, e], [-e, -(s**2)]]))
+    x, y = rng.normal(size=(1, 2)), rng.normal(size=(1, 2))
+    misfit = y - prior(x, t)
+    weights = misfit / np.array([c + e + s**2, e + s**2])
+    correction = MMPS(prior, picks(0, 1, size=2), y, s, max_steps=4)(x, t) - prior(x, t)
+    np.testing.assert_allclose(correction, weights @ np.array([[c, e], [-e, -(s**2)]]), rtol=1e-9)
+
+
+def test_one_step_of_mmps_is_the_steepest_descent_of_conjugate_gradients():
+    """For any Jacobian, since one direction shows no error."""
+    sde, t, jacobian = EVERY_SDE[0], 0.4, rng.normal(size=(D, D)) + 3 * np.eye(D)
+    prior = linear(sde, jacobian)
+    misfit = Y[:1] - prior(X[:1], t) @ MATRIX.T
+    image = misfit @ MATRIX @ jacobian @ MATRIX.T + STD**2 * misfit
+    weights = misfit * (misfit @ misfit.T) / (misfit @ image.T)
+    correction = MMPS(prior, MEASUREMENT, Y[:1], STD, max_steps=1)(X[:1], t) - prior(X[:1], t)
+    np.testing.assert_allclose(correction, weights @ MATRIX @ jacobian, rtol=1e-9)
+
+
+def test_mmps_solves_in_as_many_steps_as_there_are_values():
+    """Where the covariance is right; and no fewer."""
+    t = times(EVERY_SDE[0])
+    errors = [
+        np.abs(make(MMPS, {"rtol": 1e-13, "max_steps": steps})(X, t) - exact_means(EVERY_SDE[0], COVARIANCE, MATRIX, t))
+        for steps in (1, M)
+    ]
+    assert errors[0].max() > 1e-3 and errors[1].max() < 1e-12
+
+
+def test_tmpd_counts_what_rows_and_columns_differ_by_as_variance():
+    sde, t, s = EVERY_SDE[0], 0.4, 0.3
+    jacobian = np.array([[1.0, 0.5, 0.0], [-0.1, 0.2, -2.0], [0.0, 0.0, 0.7]])
+    prior = linear(sde, jacobian)
+    x, y = rng.normal(size=(1, 3)), rng.normal(size=(1, 3))
+    sums = np.array([1.5, -1.9, 0.7]), np.array([0.9, 0.7, -1.3])
+    of_y = np.abs(sums[0] + sums[1]) / 2 + np.sqrt(np.mean((sums[0] - sums[1]) ** 2)) + s**2
+    correction = TMPD(prior, picks(0, 1, 2, size=3), y, s)(x, t) - prior(x, t)
+    np.testing.assert_allclose(correction, (y - prior(x, t)) / of_y @ jacobian, rtol=1e-9)
+
+
+def test_manifold_constraint_takes_from_dps_what_is_not_measured():
+    t = times(EVERY_SDE[0])
+    x0, dps = make(ManifoldConstraint, {"zeta": 0.3})(X, t), make(DPS, {"zeta": 0.3})(X, t)
+    null = np.eye(D) - np.linalg.pinv(MATRIX) @ MATRIX
+    np.testing.assert_allclose(MEASUREMENT.forward(x0), Y, rtol=1e-9)
+    np.testing.assert_allclose(x0 @ null, dps @ null, rtol=1e-9)
+
+
+def test_manifold_constraint_is_exact_without_noise_where_pixels_are_independent():
+    sde = EVERY_SDE[0]
+    t = times(sde)
+    posterior = ManifoldConstraint(exact.Gaussian(sde, MEAN, STDS), PICKS, Y)
+    np.testing.assert_allclose(
+        posterior(X, t), exact_means(sde, np.diag(STDS**2), PICKS.matrix, t, std=1e-6), rtol=1e-6
+    )
+
+
+def test_samples_under_the_manifold_constraint_fit_y():
+    sde = VPSDE(t_min=1e-3)
+    posterior = make(ManifoldConstraint, {}, sde=sde)
+    x = sample(keys(B), posterior, Ancestral(), log_snr_times(sde, 30), (D,))
+    np.testing.assert_allclose(MEASUREMENT.forward(x), Y, rtol=1e-9)

@@ -8,7 +8,7 @@ import scipy.special
 from flax import struct
 
 from sde_lib import DDIM, VESDE, VPSDE, Ancestral, FunctionDenoiser, Method, exact, log_snr_times, sample
-from sde_lib.inverse import DAPS, DDNM, DDRM, DDNMPlus, Renoise, RePaint, Replacement, twisted_sample
+from sde_lib.inverse import DAPS, DDNM, DDRM, DDNMPlus, Renoise, RePaint, Replacement, ReSample, twisted_sample
 from sde_lib.sampling.predictors import posterior_variance
 from tests.sde_lib.inverse.dense import Dense, DenseSpectral, Magnitude, gaussian_posterior, picks, random_orthogonal
 from tests.sde_lib.processes import keys
@@ -256,6 +256,55 @@ def test_daps_estimate_is_the_end_of_the_flow(sde):
     np.testing.assert_allclose(np.log2(errors[0] / errors[1]), 1, atol=0.1)
 
 
+@both_sdes
+def test_resample_draws_from_the_product_of_two_gaussians(sde):
+    """Around the fitted data, with the variance of time s, and around DDIM's step, with gamma times the ancestral one."""
+    x = run(ReSample(MEASUREMENT, Y, gamma=3.0), X, knows(sde))
+    fitted = X0 + (Y - X0 @ MATRIX.T) @ np.linalg.pinv(MATRIX).T
+    ddim = run(DDIM(), X, knows(sde), n=1)
+    precisions = 1 / sde.sigma(S) ** 2, 1 / (3 * posterior_variance(sde, S, T))
+    mean = (precisions[0] * sde.alpha(S) * fitted + precisions[1] * ddim) / sum(precisions)
+    assert_law(x, mean[0], np.eye(D) / sum(precisions))
+
+
+def test_resample_fits_y_as_far_as_its_noise_goes():
+    """No further than a misfit of the noise's size; to the nearest image where there is none."""
+    x0 = jnp.asarray(rng.normal(size=(3, D)))
+    exactly = ReSample(MEASUREMENT, Y).fit(x0)
+    np.testing.assert_allclose(exactly, x0 + (Y - x0 @ MATRIX.T) @ np.linalg.pinv(MATRIX).T, rtol=1e-9)
+    misfit = jnp.linalg.norm(Y - x0 @ MATRIX.T, axis=1)
+    # The noise of two values is as large as the misfit of one example, which is between the others'.
+    middle = jnp.median(misfit)
+    fitted = ReSample(MEASUREMENT, Y, middle * (1 + 1e-9) / np.sqrt(2)).fit(x0)
+    moved = np.abs(fitted - x0).max(1) > 0
+    np.testing.assert_array_equal(moved, misfit > middle)
+    one_step = ReSample(MEASUREMENT, Y, fit_steps=1).fit(x0)
+    np.testing.assert_allclose(fitted[moved], one_step[moved], rtol=1e-9)
+
+
+def test_resample_measurement_may_be_of_any_kind():
+    x = ReSample(Magnitude(), np.array([[4.0, 0.25]])).fit(jnp.array([[1.5, -1.0]]))
+    np.testing.assert_allclose(x, [[2.0, -0.5]], rtol=1e-9)
+
+
+def test_resample_without_bound_is_renoising_of_ddnm():
+    denoiser = exact.Gaussian(VPSDE(), 0.4, 0.8)
+    x, renoised = (
+        run(method, X, d, n=3)
+        for method, d in (
+            (ReSample(MEASUREMENT, Y, gamma=1e12), denoiser),
+            (Renoise(zeta=1.0), DDNM(denoiser, MEASUREMENT, Y)),
+        )
+    )
+    np.testing.assert_allclose(x, renoised, atol=1e-5)
+
+
+def test_samples_of_resample_fit_y():
+    sde = VPSDE(t_min=1e-7)
+    x = sample(keys(3), exact.Gaussian(sde, 0.4, 0.8), ReSample(MEASUREMENT, Y), log_snr_times(sde, 40), (D,))
+    np.testing.assert_allclose(x @ MATRIX.T, np.broadcast_to(Y, (3, 2)), atol=2e-3)
+
+
 WEIGHTS, MEANS, WIDTH = np.array([0.3, 0.5, 0.2]), np.array([[1.0, 0.5], [-0.5, -1.0], [0.2, 1.2]]), 0.3
 
 
@@ -315,6 +364,7 @@ def test_particles_reach_the_mixture_s_posterior_and_evidence(sde):
             lambda: run(DDRM(SPECTRAL, np.zeros((1, 3)), np.ones(3)), X, knows(VPSDE()), n=1),
             r"DDRM needs noise of one variance for all values, not variances of shape \(3,\)",
         ),
+        (lambda: ReSample(MEASUREMENT, Y, gamma=0.0), "ReSample: gamma=0.0 must be more than 0"),
         (lambda: RePaint(Scaled(), resamplings=0), "RePaint: resamplings=0 must be at least 1"),
     ],
 )
@@ -332,7 +382,7 @@ def test_evaluations_are_counted():
 @pytest.mark.parametrize(
     "method",
     [RePaint(Replacement(picks(1, size=D), np.ones((1, 1))), resamplings=2), DDRM(SPECTRAL, np.ones((1, 3)), STD_Y),
-     DAPS(SPECTRAL, np.ones((1, 3)), STD_Y, langevin_steps=5)],
+     DAPS(SPECTRAL, np.ones((1, 3)), STD_Y, langevin_steps=5), ReSample(SPECTRAL, np.ones((1, 3)), STD_Y)],
     ids=lambda method: type(method).__name__,
 )  # fmt: skip
 def test_sample_i_depends_on_its_key_alone(method):

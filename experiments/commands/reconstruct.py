@@ -1,0 +1,117 @@
+"""The command `reconstruct`."""
+
+import argparse
+from pathlib import Path
+
+from experiments.commands import arguments
+from experiments.errors import UserError
+from experiments.tasks import modalities, problems
+
+SUMMARY = (
+    "Reconstruct MRI from k-space or CT from projections by a trained model, with several answers, which show what the "
+    "measurement leaves open, and classical reconstructions beside."
+)
+EXAMPLE = "python -m experiments reconstruct --workdir=runs/brain --modality=mri --truth=brain.nii.gz --out=recon"
+
+EPILOG = """\
+--input is an .npz file of what was measured:
+  mri  kspace, complex (N, H, W) or (N, coils, H, W), zero frequency in the middle; mask (H, W); maps, complex (coils, H, W)
+  ct   projections (N, angles, bins), bins one pixel apart; angles, in degrees, evenly spaced
+--truth is a volume (.nii, .nii.gz, a .dcm file or a folder of a series), or images as `restore` takes them; without --input
+it is measured, with noise.
+
+Methods, as --method=NAME or --method=NAME:SETTING=VALUE,... :
+
+{methods}
+
+  {example}
+  python -m experiments reconstruct --workdir=runs/brain --modality=mri --input=scan.npz --method=dps --out=recon
+  python -m experiments reconstruct --workdir=runs/chest --modality=ct --truth=series --window=-160,240 --out=recon
+"""
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Its arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = EPILOG.format(methods=problems.table(problems.METHODS), example=EXAMPLE)
+    arguments.add_workdir(parser, "config.sampling")
+    parser.add_argument("--modality", required=True, help=", ".join(modalities.MODALITIES))
+    parser.add_argument("--input", metavar="FILE", help="what was measured; see below")
+    parser.add_argument("--truth", metavar="FILE", help="slices to compare with, or to measure; see below")
+    parser.add_argument("--out", type=Path, required=True, help="folder to write")
+    parser.add_argument("--answers", type=arguments.positive, default=4, help="how many for each slice (default 4)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="answer k of slice i depends on it, i and k alone (default 0)"
+    )
+    parser.add_argument("--limit", type=arguments.positive, help="only the first so many slices")
+    parser.add_argument("--method", dest="posterior", help="how answers are drawn (default: mri pigdm, ct projection)")
+    parser.add_argument("--steps", type=arguments.positive, help="short for --config.sampling.steps")
+    parser.add_argument(
+        "--noise", type=float, help="standard deviation of each value measured of pixels in [-1, 1] (default 0.02)"
+    )
+    parser.add_argument(
+        "--white", type=float, help="of --input alone: the intensity that is white (default: estimated)"
+    )
+    made = parser.add_argument_group("how --truth is measured")
+    made.add_argument("--mask", help=f"mri: {', '.join(modalities.MASKS)} (default random_lines)")
+    made.add_argument("--acceleration", type=float, help="mri: 1 / the share of k-space that is sampled (default 4)")
+    made.add_argument("--coils", type=arguments.positive, help="mri: around the image (default 1)")
+    made.add_argument("--operator_seed", type=int, help="mri --mask=random_lines: which lines (default 0)")
+    made.add_argument("--angles", type=arguments.positive, help="ct: how many projections (default 30)")
+    made.add_argument("--arc", type=float, help="ct: over which they are spread, in degrees (default 180)")
+    volume = parser.add_argument_group("of a volume")
+    volume.add_argument("--axis", help="across which slices lie: axial (default), coronal, sagittal")
+    volume.add_argument("--window", metavar="LOW,HIGH", help="intensities that are black and white (by the file)")
+    volume.add_argument("--slices", metavar="FIRST:END[:STEP]", help="which slices (default: all)")
+    arguments.add_distributed(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Reconstructs; the exit code."""
+    request = _request(options)
+    from experiments.tasks.reconstruct import reconstruct
+
+    print(reconstruct(request))
+    return 0
+
+
+def _request(options: argparse.Namespace) -> modalities.Request:
+    """What is asked for.
+
+    Raises:
+        UserError: something is wrong with it that can be known without the model.
+    """
+    measured = options.input is not None
+    given = {flag: value for flag in modalities.flags() if (value := getattr(options, flag)) is not None}
+    made = modalities.options(options.modality, given, measured=measured)
+    if not measured and options.truth is None:
+        raise UserError("--input=FILE is needed, or --truth=FILE, which is then measured")
+    if options.white is not None and (not measured or options.truth is not None):
+        why = "--truth says what is white" if options.truth is not None else "--input is missing"
+        raise UserError(f"--white={options.white} does nothing: {why}")
+    if options.white is not None and not 0 < options.white < float("inf"):
+        raise UserError(f"--white={options.white}: must be more than 0")
+    method, settings = problems.method(options.posterior or modalities.DEFAULT_METHODS[options.modality])
+    for key, text in options.overrides:
+        if key == "sampling.method" and problems.METHODS[method].own_steps:
+            raise UserError(f"--config.{key}={text} does nothing: --method={method} brings its own steps")
+    axis, window, chosen = modalities.of_volume(options.truth, options.axis, options.window, options.slices)
+    return modalities.Request(
+        workdir=options.workdir,
+        overrides=options.overrides,
+        modality=options.modality,
+        options=made,
+        method=method,
+        settings=settings,
+        input=options.input,
+        truth=options.truth,
+        axis=axis,
+        window=window,
+        chosen=chosen,
+        white=options.white,
+        out=options.out,
+        answers=options.answers,
+        seed=options.seed,
+        limit=options.limit,
+        noise=modalities.noise(method, options.noise, measured=measured),
+    )

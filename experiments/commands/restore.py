@@ -1,0 +1,138 @@
+"""The command `restore`."""
+
+import argparse
+from pathlib import Path
+
+from experiments.commands import arguments
+from experiments.errors import UserError
+from experiments.tasks import problems
+
+SUMMARY = (
+    "Restore images by a trained model: missing pixels, low resolution, blur, noise, lost colours. Nothing is trained for "
+    "it; several answers show what the measurement leaves open."
+)
+EXAMPLE = "python -m experiments restore --workdir=runs/digits --task=superres --factor=2 --truth=photos --out=restored"
+
+EPILOG = """\
+Tasks, which say what is measured of an image:
+
+{tasks}
+
+Methods, as --method=NAME or --method=NAME:SETTING=VALUE,... with the settings in brackets:
+
+{methods}
+
+dps takes zeta for images of 256 pixels, in proportion to the side for others.
+IMAGES is an image file, a folder of them, or FILE.npz[:ARRAY] with uint8 or with floats in [0, 1], (N, H, W, C).
+
+  {example}
+  python -m experiments restore --workdir=runs/digits --task=inpaint --mask=hole.png --input=photo.png --out=restored
+  python -m experiments restore --workdir=runs/digits --task=deblur --method=dps:zeta=1 --truth=a.npz --out=restored
+"""
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Its arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    methods = "\n".join(_method_line(name, spec) for name, spec in problems.METHODS.items())
+    parser.epilog = EPILOG.format(tasks=problems.table(problems.TASKS), methods=methods, example=EXAMPLE)
+    arguments.add_workdir(parser, "config.sampling")
+    parser.add_argument("--task", required=True, help="what is measured; see below")
+    parser.add_argument("--input", metavar="IMAGES", help="what was measured: of exactly the measured size")
+    parser.add_argument(
+        "--truth", metavar="IMAGES", help="clean images to compare with; without --input they are measured, with noise"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write sheet.png, PNGs, answers.npz, results.json"
+    )
+    parser.add_argument("--answers", type=arguments.positive, default=4, help="how many for each input (default 4)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="answer k of input i depends on it, i and k alone (default 0)"
+    )
+    parser.add_argument("--limit", type=arguments.positive, help="only the first so many images")
+    parser.add_argument(
+        "--method",
+        dest="posterior",
+        metavar="NAME[:SETTING=VALUE]",
+        default="pigdm",
+        help="how answers are drawn; see below (pigdm)",
+    )
+    parser.add_argument("--steps", type=arguments.positive, help="short for --config.sampling.steps")
+    noise = parser.add_argument_group("the noise of what is measured")
+    noise.add_argument("--noise", type=float, help="standard deviation, black to white being 2 (default by task)")
+    noise.add_argument("--noise_kind", default="gaussian", help="gaussian (default) or poisson")
+    noise.add_argument("--peak", type=float, help="poisson: the expected count of a white pixel")
+    tasks = parser.add_argument_group("what tasks are made with")
+    tasks.add_argument(
+        "--mask", help=f"inpaint: {', '.join(problems.choices('mask'))} (white is measured) (default box)"
+    )
+    tasks.add_argument(
+        "--box", type=arguments.positive, help="inpaint: side of the box in pixels (default: half the image)"
+    )
+    tasks.add_argument("--share", type=float, help="inpaint --mask=random, sensing: of all values (default 0.3, 0.25)")
+    tasks.add_argument("--factor", type=float, help="superres: how many times smaller (default 4)")
+    tasks.add_argument("--downsampling", help="superres: bicubic (default) or average")
+    tasks.add_argument("--kernel", help=f"deblur: {', '.join(problems.choices('kernel'))} (default gaussian)")
+    tasks.add_argument(
+        "--kernel_width",
+        type=float,
+        help="deblur: standard deviation, or length of the motion, in pixels (by image size)",
+    )
+    tasks.add_argument(
+        "--kernel_angle", type=float, help="deblur: of the motion or the wider axis, in degrees (default 45)"
+    )
+    tasks.add_argument("--border", help="deblur: reflect (default), or wrap (the image repeats)")
+    tasks.add_argument("--quality", type=float, help="dejpeg: 1 to 100 (default 10)")
+    tasks.add_argument("--chroma", help="dejpeg: 4:2:0 (colours at half the resolution, default) or 4:4:4")
+    tasks.add_argument("--contrast", type=float, help="hdr: by which the image is stretched (default 2)")
+    tasks.add_argument("--oversampling", type=float, help="phase: of the Fourier transform (default 2)")
+    tasks.add_argument("--operator_seed", type=int, help="random masks, shake and sensing: which one (default 0)")
+    arguments.add_distributed(parser)
+
+
+def _method_line(name: str, spec: problems.Method) -> str:
+    settings = f" [{', '.join(f'{key}={value}' for key, value in spec.settings.items())}]" if spec.settings else ""
+    return f"  {name:13}{spec.summary}; {spec.sampling['steps']} steps{settings}"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Restores; the exit code."""
+    request = _request(options)
+    from experiments.tasks.restore import restore
+
+    print(restore(request))
+    return 0
+
+
+def _request(options: argparse.Namespace) -> problems.Request:
+    """What is asked for.
+
+    Raises:
+        UserError: something is wrong with it that can be known without the model.
+    """
+    given = {flag: value for flag in problems.flags() if (value := getattr(options, flag)) is not None}
+    task_options = problems.task(options.task, given)
+    method, settings = problems.method(options.posterior)
+    measured = options.input is not None
+    if not measured and options.truth is None:
+        raise UserError("--input=IMAGES is needed, or --truth=IMAGES, which are then measured")
+    noise, peak = problems.noise(options.task, method, options.noise, options.noise_kind, options.peak, given=measured)
+    for key, text in options.overrides:
+        if key == "sampling.method" and problems.METHODS[method].own_steps:
+            raise UserError(f"--config.{key}={text} does nothing: --method={method} brings its own steps")
+    return problems.Request(
+        workdir=options.workdir,
+        overrides=options.overrides,
+        task=options.task,
+        options=task_options,
+        method=method,
+        settings=settings,
+        input=options.input,
+        truth=options.truth,
+        out=options.out,
+        answers=options.answers,
+        seed=options.seed,
+        limit=options.limit,
+        noise=noise,
+        peak=peak,
+    )

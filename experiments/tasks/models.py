@@ -1,0 +1,79 @@
+"""The trained model that a task works with, as far as its config tells: checked before weights are read."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ml_collections import ConfigDict
+
+import sde_lib
+from experiments import build, check, config, runs
+from experiments.data import DataTransform
+from experiments.errors import UserError
+from experiments.tasks import images
+
+
+@dataclass(frozen=True)
+class Model:
+    """A run's config, and what follows from it.
+
+    Attributes:
+        flag: that the folder was given to, for messages.
+        workdir: the folder.
+        config: with the overrides.
+    """
+
+    flag: str
+    workdir: Path
+    config: ConfigDict
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(H, W, C) of an image."""
+        data = self.config.data
+        return (data.image_size, data.image_size, data.num_channels)
+
+    @property
+    def transform(self) -> DataTransform:
+        """Between grey levels and the model's range."""
+        return build.transform(self.config)
+
+    @property
+    def sde(self) -> sde_lib.SDE:
+        """The process, from sampling's smallest time on."""
+        return build.sde(self.config, self.config.sampling.t_min)
+
+    def has_plain_states(self) -> bool:
+        """Whether states are noisy images, and nothing beside."""
+        return self.sde.state_shape(self.shape) == self.shape
+
+    def require_plain_states(self, what: str) -> None:
+        """UserError unless states are noisy images, and nothing beside, as `what` needs."""
+        if not self.has_plain_states():
+            raise UserError(
+                f"{self.flag}={self.workdir}: {what} needs states that are noisy images; those of "
+                f"sde.name={self.config.sde.name!r} have a velocity beside"
+            )
+
+    def read(self, flag: str, text: str, limit: int | None = None) -> images.Images:
+        """Clean images of the user, made to fit the model."""
+        return images.read(flag, text, self.shape, self.transform.forward, limit=limit)
+
+    def load(self) -> runs.Run:
+        """The run with its weights."""
+        return runs.load_run(self.workdir, self.config)
+
+
+def open_model(
+    flag: str, workdir: Path, overrides: list[tuple[str, str]], command: str, allowed: tuple[str, ...] = ("sampling.",)
+) -> Model:
+    """The model of a run.
+
+    Raises:
+        UserError: no run is there, a key may not be overridden or has a value that cannot work, or it makes no images.
+    """
+    changed = config.apply(runs.read_config(workdir, flag), overrides, allowed=allowed, command=command)
+    check.check(changed)
+    model = Model(flag, workdir, changed)
+    if not model.transform.gives_images:
+        raise UserError(f"{flag}={workdir}: this model makes latents; no decoder is here to make images of them")
+    return model

@@ -1,0 +1,296 @@
+"""The names of tasks and methods, what they are, and the flags that each uses; what they stand for is in `build/inverse.py`.
+
+Read before anything slow is loaded, so that a wrong name or a flag that would do nothing is refused at once.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from experiments.errors import UserError, nearest, unknown_name
+
+FILE = "FILE"  # any choice that is not among the named ones: an image file
+NOISES = ("gaussian", "poisson")
+
+
+@dataclass(frozen=True)
+class Task:
+    """What is measured.
+
+    Attributes:
+        summary: for --help.
+        flags: of its own, with their defaults; None is a default that depends on the size of the images.
+        choices: for a flag that chooses, what may be chosen and the flags that each choice uses besides.
+        noise: the standard deviation of the noise, if none is given.
+        image: whether what is measured is an image too: it is then read as one, and can have Poisson noise.
+    """
+
+    summary: str
+    flags: Mapping[str, Any] = field(default_factory=dict)
+    choices: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
+    noise: float = 0.05
+    image: bool = True
+
+
+KERNELS = {
+    "gaussian": ("kernel_width",),
+    "anisotropic": ("kernel_width", "kernel_angle"),
+    "motion": ("kernel_width", "kernel_angle"),
+    "shake": ("kernel_width", "operator_seed"),
+    FILE: (),
+}
+BLUR = {"kernel": "gaussian", "kernel_width": None, "kernel_angle": 45.0, "operator_seed": 0}
+HALVES = {f"half-{side}": () for side in ("left", "right", "top", "bottom")}
+
+TASKS = {
+    "denoise": Task("the image with noise", noise=0.3),
+    "inpaint": Task(
+        "pixels are missing (--mask)",
+        {"mask": "box", "box": None, "share": 0.3, "operator_seed": 0},
+        {"mask": {"box": ("box",), "random": ("share", "operator_seed"), **HALVES, FILE: ()}},
+    ),
+    "superres": Task(
+        "a smaller image (--factor)",
+        {"factor": 4.0, "downsampling": "bicubic"},
+        {"downsampling": {"bicubic": (), "average": ()}},
+    ),
+    "deblur": Task(
+        "a blurred image (--kernel)",
+        {**BLUR, "border": "reflect"},
+        {"kernel": KERNELS, "border": {"reflect": (), "wrap": ()}},
+    ),
+    "deblur-light": Task("as deblur, of the light before it is coded: not linear", BLUR, {"kernel": KERNELS}),
+    "colorize": Task("the grey levels of a colour image"),
+    "dejpeg": Task(
+        "the image from a JPEG file (--quality)",
+        {"quality": 10.0, "chroma": None},
+        noise=0.0,
+    ),
+    "hdr": Task("clip(contrast x): what is darkest and lightest is lost", {"contrast": 2.0}),
+    "phase": Task("magnitudes of the Fourier transform", {"oversampling": 2.0}, image=False),
+    "sensing": Task(
+        "few coefficients of a randomized cosine transform", {"share": 0.25, "operator_seed": 0}, image=False
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Method:
+    """How answers are drawn.
+
+    Attributes:
+        summary: for --help.
+        sampling: the keys of config.sampling that it has of its own, which --steps and --config.sampling override.
+        settings: what can be set after its name, with the defaults.
+        own_steps: whether it brings a step of its own, so that `sampling.method` says nothing.
+        noise: what it makes of the measurement's noise: "known", "more than 0" (it must be), "not asked", "none" (what is
+            measured is taken as exact, so that the noise of measurements that are made is 0 unless it is given).
+    """
+
+    summary: str
+    sampling: Mapping[str, Any]
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    own_steps: bool = False
+    noise: str = "known"
+
+
+# The best of what `benchmark --suite=inverse` tried.
+ANCESTRAL = {"method": "ancestral", "times": "quadratic", "steps": 100}
+PUBLISHED = {"method": "ddim", "eta": 1.0, "steps": 250}
+
+
+METHODS = {
+    "pigdm": Method("pseudo-inverse guidance; linear", ANCESTRAL, {"data_std": 0.5}),
+    "mmps": Method("moment matching, by the network's Jacobian; linear", ANCESTRAL, {"max_steps": 1, "rtol": 1e-3}),
+    "tmpd": Method("moment projection, by the network's Jacobian; linear", ANCESTRAL),
+    "dps": Method("the gradient of the misfit; any task", PUBLISHED, {"zeta": 1.0}, noise="not asked"),
+    "mcg": Method(
+        "the same, and what is measured put in place; linear, no noise", PUBLISHED, {"zeta": 1.0}, noise="none"
+    ),
+    "ddnm": Method(
+        "what is measured put in place; linear, no noise", {"method": "ddim", "eta": 0.85, "steps": 100}, noise="none"
+    ),
+    "ddnm+": Method("the same with noise; linear, spectral", {"steps": 100}, own_steps=True),
+    "ddrm": Method(
+        "each singular direction by itself; linear, spectral",
+        {"times": "quadratic", "steps": 50},
+        {"eta": 0.85, "eta_b": 1.0},
+        True,
+    ),
+    "diffpir": Method("a compromise at each step; linear", ANCESTRAL, {"strength": 3.0}),
+    "replacement": Method(
+        "noisy measurements put in place (score_sde); linear, no noise",
+        {"steps": 250},
+        {"relaxation": 1.0},
+        True,
+        "none",
+    ),
+    "projection": Method(
+        "a projection before each step (Song et al. 2022, for MRI and CT); linear, no noise",
+        {"steps": 125},
+        {"relaxation": 1.0, "snr": 0.16},
+        True,
+        "none",
+    ),
+    "repaint": Method(
+        "the same, each step made again and again; linear, no noise",
+        {"steps": 25},
+        {"resamplings": 10, "substeps": 10},
+        True,
+        "none",
+    ),
+    "resample": Method(
+        "made to fit at each step by optimisation, then noise; any task",
+        {"times": "quadratic", "steps": 100},
+        {"gamma": 40.0, "fit_steps": 50},
+        True,
+    ),
+    "daps": Method(
+        "data drawn anew at each noise level by Langevin dynamics; any task",
+        {"steps": 100},
+        {"ode_steps": 5, "langevin_steps": 100, "step_size": 0.1, "data_std": float("inf")},
+        True,
+        "more than 0",
+    ),
+}
+
+
+@dataclass(frozen=True)
+class Request:
+    """What the command line asks for, checked as far as it can be without the model.
+
+    Attributes:
+        workdir, overrides: the run, and (key, text) pairs of config.sampling.
+        task, options: the name of the task and its options.
+        method, settings: the name of the method and its settings.
+        input, truth: IMAGES, either of which may be None.
+        out: the folder to write.
+        answers: how many for each input.
+        seed: of the answers, and of the noise of measurements that are made.
+        limit: only so many inputs; None for all.
+        noise: standard deviation of Gaussian noise.
+        peak: of Poisson noise, in place of Gaussian; None for Gaussian.
+    """
+
+    workdir: Path
+    overrides: list[tuple[str, str]]
+    task: str
+    options: Mapping[str, Any]
+    method: str
+    settings: Mapping[str, Any]
+    input: str | None
+    truth: str | None
+    out: Path
+    answers: int
+    seed: int
+    limit: int | None
+    noise: float
+    peak: float | None
+
+
+def task(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The options of a task: its defaults, and over them the flags that were given.
+
+    Args:
+        name: of the task.
+        given: the flags of tasks on the command line, without those left out.
+
+    Raises:
+        UserError: there is no such task, a choice is unknown, or a flag would do nothing.
+    """
+    if name not in TASKS:
+        raise unknown_name("--task", name, TASKS)
+    spec = TASKS[name]
+    options = {**spec.flags, **given}
+    conditional = {flag for choices in spec.choices.values() for uses in choices.values() for flag in uses}
+    used, because = set(spec.flags) - conditional, ""
+    for flag, choices in spec.choices.items():
+        choice = options[flag]
+        key = choice if choice in choices else FILE
+        if key not in choices or (key == FILE and "." not in choice):
+            raise unknown_name(f"--{flag}", choice, choices)
+        used |= set(choices[key])
+        because += f" --{flag}={choice}"
+    for flag in given:
+        if flag not in used:
+            allowed = ", ".join(f"--{name}" for name in spec.flags if name in used) or "no flags of its own"
+            raise UserError(f"--{flag}={given[flag]} does nothing for --task={name}{because}, which uses {allowed}")
+    return {flag: value for flag, value in options.items() if flag in used}
+
+
+def method(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the settings of NAME or NAME:SETTING=VALUE,SETTING=VALUE.
+
+    Raises:
+        UserError: there is no such method or setting, or a value is of another kind.
+    """
+    name, _, rest = text.partition(":")
+    if name not in METHODS:
+        raise unknown_name("--method", name, METHODS)
+    settings = dict(METHODS[name].settings)
+    for part in filter(None, rest.split(",")):
+        key, equals, value = part.partition("=")
+        if key not in settings or not equals:
+            known = ", ".join(f"{key}={value}" for key, value in settings.items()) or "none"
+            raise UserError(
+                f"--method={text}: {part!r} is no setting of {name}, which are {known}{nearest(key, settings)}"
+            )
+        try:
+            settings[key] = type(settings[key])(value)
+        except ValueError:
+            kind = "a whole number" if type(settings[key]) is int else "a number"
+            raise UserError(f"--method={text}: {key} must be {kind}, such as {settings[key]}") from None
+    return name, settings
+
+
+def noise(
+    name: str, method_name: str, std: float | None, kind: str, peak: float | None, *, given: bool
+) -> tuple[float, float | None]:
+    """The standard deviation of Gaussian noise and the peak of Poisson noise, one of which counts.
+
+    Args:
+        name: of the task.
+        method_name: of the method.
+        std, kind, peak: --noise, --noise_kind and --peak, None where they are left out.
+        given: whether the measurements are given, so that only the method has a use for the noise.
+
+    Raises:
+        UserError: they do not go together, or would do nothing.
+    """
+    if kind not in NOISES:
+        raise unknown_name("--noise_kind", kind, NOISES)
+    unused = METHODS[method_name].noise in ("none", "not asked")
+    if given and unused and (std is not None or kind != "gaussian"):
+        what = f"--noise={std}" if std is not None else f"--noise_kind={kind}"
+        raise UserError(f"{what} does nothing: --method={method_name} does not ask for the noise of --input")
+    if kind == "gaussian":
+        if peak is not None:
+            raise UserError(f"--peak={peak} does nothing without --noise_kind=poisson")
+        if std is not None and not 0 <= std < float("inf"):
+            raise UserError(f"--noise={std}: must be at least 0; black to white is 2")
+        return (0.0 if METHODS[method_name].noise == "none" else TASKS[name].noise) if std is None else std, None
+    if std is not None:
+        raise UserError(f"--noise={std} does nothing with --noise_kind=poisson, which --peak sets")
+    if peak is None or not 0 < peak < float("inf"):
+        raise UserError(f"--peak={peak}: --noise_kind=poisson needs the expected count of a white pixel, such as 100")
+    if not TASKS[name].image:
+        raise UserError(f"--noise_kind=poisson: counts are of light, but --task={name} measures no image")
+    return 0.0, peak
+
+
+def flags() -> list[str]:
+    """The flags of all tasks."""
+    return list(dict.fromkeys(flag for spec in TASKS.values() for flag in spec.flags))
+
+
+def choices(flag: str) -> list[str]:
+    """What a flag of the tasks may choose."""
+    found = (spec.choices[flag] for spec in TASKS.values() if flag in spec.choices)
+    return list(dict.fromkeys(choice for choices in found for choice in choices))
+
+
+def table(entries: Mapping[str, Task | Method]) -> str:
+    """Names and summaries, a line each, for --help."""
+    width = max(map(len, entries)) + 2
+    return "\n".join(f"  {name:{width}}{entry.summary}" for name, entry in entries.items())

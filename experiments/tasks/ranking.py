@@ -1,0 +1,167 @@
+"""The command `rank`: every method on every case, and one table of what each came to.
+
+Each restoration is a command line of `restore` or `reconstruct`, run in this process, and its folder is what that command
+writes. A folder that is complete is not made again, so that what is interrupted goes on, and several processes can share
+the cases.
+"""
+
+import argparse
+import contextlib
+import io
+import json
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from tqdm import tqdm
+
+from experiments.build.inverse import UnsolvableError
+from experiments.errors import RunError, UserError
+from experiments.tasks.cases import CASES
+from experiments.workdir import replace_text
+
+ASKED = "ranking.json"  # what the restorations of a folder have in common
+
+
+class Row(NamedTuple):
+    """What a method came to in a case; None where it does not apply.
+
+    Attributes:
+        case: its name.
+        way: the method, or the baseline.
+        psnr: dB, of the mean of the answers.
+        ssim: of that.
+        psnr_answer: dB, of one answer.
+        perceptual: distance, of one answer.
+        misfit: of an answer to what was measured; the noise, for a draw of the posterior.
+        correlation: of the answers' standard deviation with the error of their mean, over pixels.
+        evaluations: of the Denoiser, for an answer.
+    """
+
+    case: str
+    way: str
+    psnr: float
+    ssim: float
+    psnr_answer: float | None = None
+    perceptual: float | None = None
+    misfit: float | None = None
+    correlation: float | None = None
+    evaluations: int | None = None
+
+
+def rank(options: argparse.Namespace, cases: Sequence[str], methods: Sequence[str]) -> str:
+    """Makes the restorations that are not there, and the table of all that are; the line that says where it is.
+
+    Raises:
+        UserError: the folder has restorations of other images, or of another run.
+    """
+    _claim(options)
+    failures = []
+    jobs = [(case, method) for case in cases for method in methods]
+    for case, method in tqdm(jobs, unit="restoration", desc="ranking"):
+        folder = options.out / case / method
+        if not (folder / "results.json").exists():
+            try:
+                with contextlib.redirect_stdout(io.StringIO()):
+                    _restore(options, case, method, folder)
+            except UnsolvableError:
+                continue
+            except RunError as error:
+                failures.append(f"{case} by {method}: {error}")
+                tqdm.write(failures[-1])
+        replace_text(options.out / "table.md", markdown(list(rows(options.out))))
+    return "\n".join([best(list(rows(options.out))), f"Table: {options.out / 'table.md'}"])
+
+
+def _claim(options: argparse.Namespace) -> None:
+    asked = {"workdir": str(options.workdir), "truth": options.truth, "limit": options.limit}
+    asked |= {"answers": options.answers, "overrides": [f"--config.{key}={text}" for key, text in options.overrides]}
+    file = options.out / ASKED
+    if file.exists():
+        before = json.loads(file.read_text())
+        for name, value in asked.items():
+            if before.get(name) != value:
+                raise UserError(f"--out={options.out} has restorations of {name}={before.get(name)}, not {value}")
+        return
+    options.out.mkdir(parents=True, exist_ok=True)
+    replace_text(file, json.dumps(asked, indent=2) + "\n")
+
+
+def _restore(options: argparse.Namespace, case: str, method: str, folder: Path) -> None:
+    from experiments.__main__ import main_or_raise
+
+    main_or_raise(
+        [
+            *CASES[case].split(),
+            f"--method={method}", f"--workdir={options.workdir}", f"--truth={options.truth}", f"--out={folder}",
+            f"--limit={options.limit}", f"--answers={options.answers}",
+            *(f"--config.{key}={text}" for key, text in options.overrides),
+        ]
+    )  # fmt: skip
+
+
+def rows(out: Path) -> Iterator[Row]:
+    """What the restorations of a folder came to, by case; baselines once for each case."""
+    for case in CASES:
+        told = [json.loads(path.read_text()) for path in sorted((out / case).glob("*/results.json"))]
+        for each in told:
+            yield _of_method(case, each)
+        if told:
+            yield from _baselines(case, told[0]["figures"])
+
+
+def _of_method(case: str, told: dict[str, Any]) -> Row:
+    figures = told["figures"]
+    return Row(
+        case=case,
+        way=told["method"],
+        psnr=figures["psnr"]["mean"],
+        ssim=figures["ssim"]["mean"],
+        psnr_answer=figures["psnr"]["answers"],
+        perceptual=figures["perceptual"]["answers"],
+        misfit=figures["misfit"],
+        correlation=figures["deviation_error_correlation"],
+        evaluations=told["evaluations"],
+    )
+
+
+def _baselines(case: str, figures: dict[str, Any]) -> Iterator[Row]:
+    for name in figures["psnr"]:
+        if name not in ("answers", "mean"):
+            psnr, ssim, distance = (figures[metric][name] for metric in ("psnr", "ssim", "perceptual"))
+            yield Row(case, name, psnr, ssim, psnr_answer=psnr, perceptual=distance)
+
+
+def _ranked(found: Sequence[Row], case: str) -> list[Row]:
+    return sorted((row for row in found if row.case == case), key=lambda row: -row.psnr)
+
+
+def markdown(found: Sequence[Row]) -> str:
+    """The table: cases in their order, the best PSNR first; baselines are in italics."""
+    lines = [
+        "| case | method | PSNR of the mean, dB | SSIM of the mean | PSNR of an answer, dB | perceptual distance | misfit "
+        "| deviation and error correlate | evaluations |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    for case in CASES:
+        for row in _ranked(found, case):
+            way = f"*{row.way}*" if row.evaluations is None else f"`{row.way}`"
+            cells = [f"{row.psnr:.2f}", f"{row.ssim:.3f}", _cell(row.psnr_answer, ".2f"), _cell(row.perceptual, ".3f")]
+            cells += [_cell(row.misfit, ".3g"), _cell(row.correlation, ".2f"), _cell(row.evaluations, "d")]
+            lines.append(f"| {case} | {way} | {' | '.join(cells)} |")
+    return "\n".join([*lines, ""])
+
+
+def _cell(value: float | None, form: str) -> str:
+    return "" if value is None else format(value, form)
+
+
+def best(found: Sequence[Row]) -> str:
+    """Of each case the best method and the best baseline."""
+    lines = []
+    for case in CASES:
+        ranked = _ranked(found, case)
+        ways = [next((row for row in ranked if (row.evaluations is None) == plain), None) for plain in (False, True)]
+        shown = [f"{row.way} {row.psnr:.2f} dB (SSIM {row.ssim:.3f})" for row in ways if row is not None]
+        lines += [f"{case:16}{'; '.join(shown)}"] if shown else []
+    return "\n".join(lines)

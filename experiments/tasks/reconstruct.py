@@ -1,0 +1,187 @@
+"""The command `reconstruct`: slices behind k-space or projections, drawn from a trained model; and the files it writes."""
+
+import dataclasses
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+import sde_lib
+from experiments import build, check, distributed, runs
+from experiments import config as configs
+from experiments.build import reconstruction
+from experiments.build.inverse import Problem, check_method, conditioned, with_sampling
+from experiments.data import DataTransform
+from experiments.errors import UserError
+from experiments.tasks import images, results, volumes
+from experiments.tasks.answers import Answers, measurement_keys, prior
+from experiments.tasks.modalities import Request
+from experiments.workdir import replace_text
+
+GREY_LEVELS = 255
+TABLE = {"psnr": "PSNR, dB", "ssim": "SSIM", "perceptual": "perceptual distance"}
+
+
+@dataclass(frozen=True)
+class Slices:
+    """What is known of slices.
+
+    Attributes:
+        names: N.
+        y: (N, *measured) in the model's range.
+        truth: (N, H, W, 1), or None.
+        low, high: the intensities that are black and white.
+        window: where these are from, in words.
+        affine: of a volume, for its files; or None.
+    """
+
+    names: tuple[str, ...]
+    y: Any
+    truth: np.ndarray | None
+    low: float
+    high: float
+    window: str
+    affine: np.ndarray | None
+
+
+def reconstruct(request: Request) -> str:
+    """Draws the answers and writes the files; the line that says where they are.
+
+    Raises:
+        UserError: the request does not fit the model or the files.
+        RunError: an answer is not finite.
+    """
+    config = configs.apply(
+        with_sampling(runs.read_config(request.workdir), request.method),
+        request.overrides, allowed=("sampling.",), command="reconstruct",
+    )  # fmt: skip
+    check.check(config)
+    size, channels = config.data.image_size, config.data.num_channels
+    transform, shape = build.transform(config), (size, size, channels)
+    if not transform.gives_images or channels != 1:
+        what = f"images of {channels} channels" if transform.gives_images else "latents"
+        raise UserError(f"--workdir={request.workdir}: a model of {what}; slices are images of 1 channel")
+    of, slices = _slices(request, shape, transform)
+    solved, unit = reconstruction.for_methods(of)
+    check_method(config, request.method, request.settings, solved, shape)
+    run = runs.load_run(request.workdir, config)
+
+    def draw(keys, numbers, y, same, variables):
+        measurement, noise = same
+        denoiser, method = conditioned(
+            config, request.method, request.settings, prior(config, variables, numbers), measurement, y, noise, shape
+        )
+        return sde_lib.sample(keys, denoiser, method, build.times(config, denoiser.sde), shape)
+
+    started = time.perf_counter()
+    advice = f"--method={request.method} with --steps={config.sampling.steps} is unstable here; try more steps or dps"
+    answers = Answers(draw, build.parallel(config), config.sampling.batch_size)(
+        run.variables, np.asarray(slices.y) / unit, slices.names, request.answers, request.seed,
+        same=(solved.measurement, solved.noise), advice=advice, progress=True,
+    )  # fmt: skip
+    seconds = time.perf_counter() - started
+    if not distributed.is_first():
+        return ""
+    _, method = conditioned(
+        config, request.method, request.settings, run.denoiser, solved.measurement, slices.y, solved.noise, shape
+    )
+    told = {
+        "modality": request.modality,
+        "options": dict(request.options),
+        "noise": request.noise,
+        "intensities": {"black": slices.low, "white": slices.high, "by": slices.window},
+        "method": request.method,
+        "settings": dict(request.settings),
+        "sampling": config.sampling.to_dict(),
+        "evaluations": method.nfe(config.sampling.steps),
+        "seconds": round(seconds, 2),
+        "seed": request.seed,
+        "step": run.step,
+        "average": run.average,
+    }
+    return f"{request.modality} by {request.method}: {_write(request, of, slices, answers, transform, told)}"
+
+
+def _slices(request: Request, shape: tuple[int, int, int], transform: DataTransform) -> tuple[Problem, Slices]:
+    """The problem, and its slices; without measurements they are made of the truth."""
+    truth = None if request.truth is None else _truth(request, shape, transform)
+    if request.input is None:
+        measurement = reconstruction.simulated(request.modality, shape, request.options)
+        of = reconstruction.scan_problem(request.modality, measurement, request.noise)
+        y = of.measure(measurement_keys(request.seed, len(truth.names)), jnp.asarray(truth.truth))
+        return of, dataclasses.replace(truth, y=y)
+    measurement, y = reconstruction.read_scan(request.modality, "--input", request.input, shape, request.limit)
+    of = reconstruction.scan_problem(request.modality, measurement, request.noise)
+    if truth is None:
+        white, by = request.white, "--white"
+        if white is None:
+            white = reconstruction.white_of(request.modality, measurement, y)
+            by = f"percentile {reconstruction.PERCENTILE} of the plain reconstructions"
+        if not white > 0:
+            raise UserError(f"--input: {request.input}: its plain reconstructions are black: give --white=INTENSITY")
+        names = tuple(f"slice_{i:04d}" for i in range(len(y)))
+        truth = Slices(names, None, None, 0.0, white, by, None)
+    elif len(truth.names) != len(y):
+        raise UserError(f"--input has {len(y)} slices and --truth {len(truth.names)}: they are paired in their order")
+    y = of.select(reconstruction.on_the_models_scale(measurement, y, truth.low, truth.high))
+    return of, dataclasses.replace(truth, y=y)
+
+
+def _truth(request: Request, shape: tuple[int, int, int], transform: DataTransform) -> Slices:
+    if not volumes.is_volume(request.truth):
+        found = images.read("--truth", request.truth, shape, transform.forward, limit=request.limit)
+        return Slices(found.names, None, found.values, 0.0, 1.0, "the images' own", None)
+    volume = volumes.read("--truth", request.truth, request.axis, request.window, request.chosen, request.limit)
+    volume = volume.fitted(shape[0])
+    values = np.asarray(transform.forward(volume.slices[..., None] * GREY_LEVELS), np.float32)
+    return Slices(volume.names, None, values, volume.low, volume.high, volume.window, volume.affine)
+
+
+def _write(
+    request: Request,
+    of: Problem,
+    slices: Slices,
+    answers: np.ndarray,
+    transform: DataTransform,
+    told: Mapping[str, Any],
+) -> str:
+    measured = np.asarray(slices.y)
+    summary = results.write(
+        request.out,
+        results.Results(
+            names=slices.names,
+            answers=answers,
+            shown={"measured": transform.inverse(of.view(measured))},
+            truth=slices.truth,
+            beside=of.baseline(slices.y),
+            misfit=np.stack([np.asarray(of.misfit(answers[:, k], slices.y)) for k in range(request.answers)], 1),
+            arrays={"measured": measured},
+        ),
+        transform,
+        told,
+    )
+    if slices.affine is not None:
+        contrast = slices.high - slices.low
+        mean = slices.low + contrast * results.unit(answers.mean(1)[..., 0])
+        volumes.write(request.out / "mean.nii.gz", mean, slices.affine)
+        if request.answers > 1:
+            deviation = contrast * answers.std(1)[..., 0] / 2
+            volumes.write(request.out / "deviation.nii.gz", deviation, slices.affine)
+    if slices.truth is not None:
+        replace_text(request.out / "report.md", _table(json.loads((request.out / "results.json").read_text())))
+    return summary
+
+
+def _table(told: Mapping[str, Any]) -> str:
+    """The figures as a table, averages over all slices; a row for each way."""
+    figures = told["figures"]
+    rows = [f"| {told['modality']} by | {' | '.join(TABLE.values())} |", "|---|" + "---|" * len(TABLE)]
+    for way in figures["psnr"]:
+        shown = f"{told['method']}, {'one answer' if way == 'answers' else 'mean of the answers'}"
+        caption = shown if way in ("answers", "mean") else way
+        rows.append(f"| {caption} | " + " | ".join(f"{figures[metric][way]:.4g}" for metric in TABLE) + " |")
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,178 @@
+"""What scanners measured, from .npz files: k-space of MRI, projections of CT; and the intensities that it is of.
+
+MRI: `kspace`, complex (N, H, W) or (N, coils, H, W), with the zero frequency at (H // 2, W // 2); `mask`, (H, W), 1 where
+sampled; `maps`, complex (coils, H, W), the coils' sensitivities. It is y = mask F (maps u) of images u >= 0 with the
+orthonormal transform F about the middle pixel. Images are real: whatever phase they have must be in `maps`, which may be
+(1, H, W) for one coil. It is checked: of an image made of the frequencies whose negatives are sampled too, at most
+`MOST_IMAGINARY` of the energy may be imaginary.
+
+CT: `projections`, (N, angles, bins), and `angles`, in degrees, evenly spaced. It is the integral of u along the rays
+X cos(angle) + Y sin(angle) = s, X to the right and Y up from the middle, in units of a pixel's side; bins are one pixel
+apart and centred on s = 0.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from experiments.data.sources import npz
+from experiments.data.sources.paths import existing
+from experiments.errors import UserError
+
+MOST_IMAGINARY = 0.1
+UNEVEN = 0.01  # of the step between angles
+ARRAYS = {"mri": ("kspace", "mask", "maps"), "ct": ("projections", "angles")}
+OPTIONAL = ("maps",)
+
+
+@dataclass(frozen=True)
+class KSpace:
+    """k-space as above.
+
+    Attributes:
+        values: complex64 (N, coils, H, W), 0 where not sampled.
+        mask: booleans (H, W).
+        maps: complex64 (coils, H, W); None for one coil that sees all alike.
+    """
+
+    values: np.ndarray
+    mask: np.ndarray
+    maps: np.ndarray | None
+
+
+@dataclass(frozen=True)
+class Projections:
+    """Projections as above.
+
+    Attributes:
+        values: float32 (N, angles, bins).
+        angles: (angles,), in radians.
+    """
+
+    values: np.ndarray
+    angles: np.ndarray
+
+
+def read_kspace(flag: str, text: str, size: int, limit: int | None) -> KSpace:
+    """k-space of images of size x size pixels.
+
+    Raises:
+        UserError: arrays are missing or do not fit, the zero frequency is not in the middle, or images have a phase.
+    """
+    path, arrays = _arrays(flag, text, "mri")
+    values, mask, maps = arrays["kspace"][:limit], arrays["mask"], arrays.get("maps")
+    if not np.iscomplexobj(values) or values.ndim not in (3, 4) or not values.size:
+        raise UserError(f"{flag}: {path}: 'kspace' is {_what(values)}; complex (N, H, W) or (N, coils, H, W) is needed")
+    coils = values.shape[1] if values.ndim == 4 else 1
+    values = values.reshape(len(values), coils, *values.shape[-2:]).astype(np.complex64)
+    if values.shape[2:] != (size, size):
+        raise UserError(
+            f"{flag}: {path}: 'kspace' is {_what(arrays['kspace'])}; the model's images are {size} x {size}"
+        )
+    if mask.shape != (size, size) or not np.isin(mask, (0, 1)).all() or not mask.any():
+        raise UserError(
+            f"{flag}: {path}: 'mask' is {_what(mask)}; ({size}, {size}) of 0 and 1 is needed, as 'kspace' is"
+        )
+    mask = mask.astype(bool)
+    if maps is not None:
+        if not np.iscomplexobj(maps) or maps.shape != (coils, size, size):
+            raise UserError(
+                f"{flag}: {path}: 'maps' is {_what(maps)}; complex ({coils}, {size}, {size}) is needed, as 'kspace' is"
+            )
+        maps = maps.astype(np.complex64)
+    elif coils > 1:
+        raise UserError(f"{flag}: {path}: 'kspace' of {coils} coils needs 'maps', complex ({coils}, {size}, {size})")
+    found = KSpace(values * mask, mask, maps)
+    _require_finite(flag, path, "kspace", found.values)
+    _require_centred(flag, path, found.values)
+    _require_real(flag, path, found)
+    return found
+
+
+def read_projections(flag: str, text: str, size: int, most_bins: int, limit: int | None) -> Projections:
+    """Projections of images of size x size pixels, of which `most_bins` see the corners too.
+
+    Raises:
+        UserError: arrays are missing or do not fit.
+    """
+    path, arrays = _arrays(flag, text, "ct")
+    values, angles = arrays["projections"][:limit], arrays["angles"]
+    if values.dtype.kind not in "iuf" or values.ndim != 3 or not values.size:
+        raise UserError(f"{flag}: {path}: 'projections' is {_what(values)}; real (N, angles, bins) is needed")
+    if angles.shape != values.shape[1:2] or angles.dtype.kind not in "iuf":
+        raise UserError(
+            f"{flag}: {path}: 'angles' is {_what(angles)}; {values.shape[1]} are needed, as in 'projections'"
+        )
+    if not size <= values.shape[2] <= most_bins:
+        raise UserError(
+            f"{flag}: {path}: 'projections' has {values.shape[2]} bins, one pixel apart: images of {size} x {size} are seen "
+            f"by {size} to {most_bins}"
+        )
+    _require_finite(flag, path, "projections", values)
+    _require_finite(flag, path, "angles", angles)
+    steps = np.diff(angles.astype(float))
+    if len(steps) and not (steps.min() > 0 and np.ptp(steps) <= UNEVEN * steps.max()):
+        raise UserError(f"{flag}: {path}: 'angles' must rise evenly; the steps are {steps.min():g} to {steps.max():g}")
+    return Projections(values.astype(np.float32), np.deg2rad(angles.astype(float)))
+
+
+def imaginary_share(scan: KSpace) -> float:
+    """Of all images' energy, by the frequencies whose negatives are sampled too: 0 for real ones, 1/2 for any phase."""
+    both = scan.mask & np.roll(np.flip(scan.mask), [1 - side % 2 for side in scan.mask.shape], (0, 1))
+    shifted = np.fft.ifftshift(scan.values * both, (-2, -1))
+    images = np.fft.fftshift(np.fft.ifft2(shifted, norm="ortho"), (-2, -1))
+    images = (images if scan.maps is None else np.conj(scan.maps) * images).sum(1)
+    total = np.square(np.abs(images)).sum()
+    return float(np.square(images.imag).sum() / total) if total else 0.0
+
+
+def channels(values: np.ndarray) -> np.ndarray:
+    """Complex (...) as float32 (..., 2), real and imaginary part."""
+    return np.stack([values.real, values.imag], -1).astype(np.float32)
+
+
+def _arrays(flag: str, text: str, modality: str) -> tuple[Path, dict[str, np.ndarray]]:
+    path = existing(text, flag)
+    if path.suffix.lower() != ".npz":
+        what = path.suffix or "a file without an ending"
+        raise UserError(f"{flag}: {path}: unknown file type {what}: measurements are read from .npz files")
+    with npz.opened(path, flag) as file:
+        for name in ARRAYS[modality]:
+            if name not in file.files and name not in OPTIONAL:
+                known = ", ".join(file.files) or "none"
+                raise UserError(
+                    f"{flag}: {path} has no array {name!r}, which --modality={modality} needs; it has {known}"
+                )
+        return path, {name: npz.array(path, file, name, flag) for name in ARRAYS[modality] if name in file.files}
+
+
+def _require_centred(flag: str, path: Path, values: np.ndarray) -> None:
+    """Images are positive, so no frequency is as strong as 0."""
+    strength = np.abs(values).sum((0, 1))
+    place = np.unravel_index(strength.argmax(), strength.shape)
+    middle = tuple(side // 2 for side in strength.shape)
+    if max(abs(a - b) for a, b in zip(place, middle, strict=True)) > min(strength.shape) // 4:
+        place = ", ".join(map(str, place))
+        raise UserError(
+            f"{flag}: {path}: 'kspace' is strongest at ({place}); the zero frequency must be at {middle}: apply fftshift"
+        )
+
+
+def _require_real(flag: str, path: Path, scan: KSpace) -> None:
+    share = imaginary_share(scan)
+    if share > MOST_IMAGINARY:
+        raise UserError(
+            f"{flag}: {path}: {share:.0%} of the image's energy is imaginary, but the model's images are real: put the "
+            "image's phase into 'maps', complex (coils, H, W)"
+        )
+
+
+def _require_finite(flag: str, path: Path, name: str, values: np.ndarray) -> None:
+    bad = int((~np.isfinite(values)).sum())
+    if bad:
+        raise UserError(f"{flag}: {path}: {bad} of the {values.size} values of {name!r} are not finite")
+
+
+def _what(array: np.ndarray) -> str:
+    return f"{array.dtype}{array.shape}"

@@ -1,0 +1,182 @@
+"""The commands `translate` and `interpolate`: images encoded by one model's probability flow and decoded by another's."""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import build, distributed
+from experiments.errors import UserError
+from experiments.metrics import quality
+from experiments.tasks import series
+from experiments.tasks.answers import Answers
+from experiments.tasks.images import require_same_number
+from experiments.tasks.models import open_model
+from sde_lib import editing
+
+# Keys of config.sampling that the flow takes; its steps are Heun's, whatever the method is.
+KEYS = ("sampling.steps", "sampling.rho", "sampling.t_min", "sampling.batch_size", "sampling.ema")
+ADVICE = "try more --steps or less --strength"
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What the command line asks for.
+
+    Attributes:
+        workdir, overrides: the source's run, and (key, text) pairs of config.sampling, for both runs.
+        to: the target's run; None for the source's own.
+        input: IMAGES.
+        out: the folder to write.
+        from_label, label: the classes in the source and in the target, or None.
+        guidance: towards the target's, or None.
+        strength: of the noise that images are encoded up to.
+        limit: only so many inputs; None for all.
+    """
+
+    workdir: Path
+    overrides: list[tuple[str, str]]
+    to: Path | None
+    input: str
+    out: Path
+    from_label: int | None
+    label: int | None
+    guidance: float | None
+    strength: float
+    limit: int | None
+
+
+def translate(asked: Translation) -> str:
+    """Carries the images there and back and writes the files; the line that says where they are.
+
+    Raises:
+        UserError: what is asked for does not fit the models or the images.
+        RunError: an image is not finite.
+    """
+    source = open_model("--workdir", asked.workdir, asked.overrides, "translate", KEYS)
+    target = source if asked.to is None else open_model("--to", asked.to, asked.overrides, "translate", KEYS)
+    if source.shape != target.shape:
+        sizes = ["x".join(map(str, model.shape)) for model in (source, target)]
+        raise UserError(f"--to={asked.to} has images of {sizes[1]}, --workdir={asked.workdir} of {sizes[0]}")
+    for model in (source, target):
+        model.require_plain_states("handing an encoding to another model")
+    from_label = build.check_class(source.config, "--from_label", asked.from_label)
+    label = build.check_class(target.config, "--label", asked.label, asked.guidance)
+    inputs = source.read("--input", asked.input, asked.limit)
+    runs = source.load(), target.load()
+    sampling = source.config.sampling
+    levels = editing.shared_levels(source.sde, target.sde, sampling.steps, asked.strength, sampling.rho)
+
+    def draw(keys, numbers, images, levels, variables):
+        here = build.of_class(source.config, runs[0].denoiser_of(variables[0]), len(keys), from_label)
+        there = build.of_class(target.config, runs[1].denoiser_of(variables[1]), len(keys), label, asked.guidance)
+        translated = editing.bridge(here, there, images, levels)
+        return jnp.stack([translated, editing.bridge(there, here, translated, levels)], 1)
+
+    started = time.perf_counter()
+    drawn = Answers(draw, build.parallel(source.config), sampling.batch_size)(
+        tuple(run.variables for run in runs), inputs.values, inputs.names, 1, 0,
+        same=levels, advice=ADVICE, progress=True,
+    )[:, 0]  # fmt: skip
+    seconds = time.perf_counter() - started
+    if not distributed.is_first():
+        return ""
+    translated, back = drawn[:, 0], drawn[:, 1]
+    cycle = quality.psnr(back, inputs.values)
+    told = {
+        "strength": asked.strength,
+        "noise_to_signal": [float(levels[0]), float(levels[-1])],
+        "from_label": asked.from_label,
+        "label": asked.label,
+        "guidance": asked.guidance,
+        "sampling": {key: value for key, value in sampling.items() if f"sampling.{key}" in KEYS},
+        "evaluations": 4 * sampling.steps,
+        "seconds": round(seconds, 2),
+        "steps_trained": [run.step for run in runs],
+        "average": {"cycle_psnr": round(float(cycle.mean()), 3)},
+        "inputs": [
+            {"name": name, "cycle_psnr": round(float(value), 3)}
+            for name, value in zip(inputs.names, cycle, strict=True)
+        ],
+    }
+    sheet = series.write(
+        asked.out,
+        inputs.names,
+        {"input": inputs.values, "translated": translated, "back": back},
+        source.transform,
+        told,
+        notes={"back": [f"{value:.1f} dB" for value in cycle]},
+    )
+    return f"{len(drawn)} translated, there and back {cycle.mean():.1f} dB from the input: {sheet}"
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """What the command line asks for.
+
+    Attributes:
+        workdir, overrides: the run, and (key, text) pairs of config.sampling.
+        input, to: IMAGES, from which and to which.
+        out: the folder to write.
+        label: the class, or None.
+        images: how many, both ends included.
+        strength: of the noise that images are encoded up to.
+        limit: only so many pairs; None for all.
+    """
+
+    workdir: Path
+    overrides: list[tuple[str, str]]
+    input: str
+    to: str
+    out: Path
+    label: int | None
+    images: int
+    strength: float
+    limit: int | None
+
+
+def interpolate(asked: Interpolation) -> str:
+    """Makes the images between and writes the files; the line that says where they are.
+
+    Raises:
+        UserError: what is asked for does not fit the model or the images.
+        RunError: an image is not finite.
+    """
+    model = open_model("--workdir", asked.workdir, asked.overrides, "interpolate", KEYS)
+    model.require_plain_states("interpolation")
+    label = build.check_class(model.config, "--label", asked.label)
+    first, last = model.read("--input", asked.input, asked.limit), model.read("--to", asked.to, asked.limit)
+    require_same_number(("--input", first), ("--to", last))
+    run, sampling = model.load(), model.config.sampling
+    levels = editing.shared_levels(model.sde, model.sde, sampling.steps, asked.strength, sampling.rho)
+    weights = np.linspace(0, 1, asked.images, dtype=np.float32)
+
+    def draw(keys, numbers, pairs, levels, variables):
+        denoiser = build.of_class(model.config, run.denoiser_of(variables), len(keys), label)
+        between = editing.interpolate_through(denoiser, *pairs, weights, levels)
+        return jnp.moveaxis(between, 0, 1)
+
+    drawn = Answers(draw, build.parallel(model.config), sampling.batch_size)(
+        run.variables, (first.values, last.values), first.names, 1, 0, same=levels, advice=ADVICE, progress=True
+    )[:, 0]
+    if not distributed.is_first():
+        return ""
+    ends = [quality.psnr(drawn[:, i], images.values) for i, images in ((0, first), (-1, last))]
+    told = {
+        "strength": asked.strength,
+        "noise_to_signal": [float(levels[0]), float(levels[-1])],
+        "label": asked.label,
+        "sampling": {key: value for key, value in sampling.items() if f"sampling.{key}" in KEYS},
+        "evaluations": 2 * sampling.steps * (2 + asked.images),
+        "step": run.step,
+        "inputs": [
+            {"name": name, "to": other, "psnr_of_ends": [round(float(a), 3), round(float(b), 3)]}
+            for name, other, a, b in zip(first.names, last.names, *ends, strict=True)
+        ],
+    }
+    kinds = {f"{weight:.3g}": drawn[:, i] for i, weight in enumerate(weights)}
+    kinds = {"input": first.values, **kinds, "to": last.values}
+    sheet = series.write(asked.out, first.names, kinds, model.transform, told)
+    return f"{asked.images} images from each of {len(drawn)} to its other, the ends {np.mean(ends):.1f} dB off: {sheet}"

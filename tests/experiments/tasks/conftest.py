@@ -1,0 +1,34 @@
+"""A small model of digits, trained once, on which the tasks' commands are tried."""
+
+import jax
+import numpy as np
+import pytest
+from sklearn.datasets import load_digits
+
+from experiments import build
+from experiments.parallel import Pmap
+from tests.experiments.tasks import small_digits
+from tests.experiments.tiny import command
+
+
+@pytest.fixture(scope="session")
+def digits_run(tmp_path_factory):
+    """The folder of a run of `small_digits.py`, trained on one device in a process of its own."""
+    workdir = tmp_path_factory.mktemp("runs") / "digits"
+    child = command("train", f"--config={small_digits.__file__}", f"--workdir={workdir}")
+    _, said = child.communicate(timeout=500)
+    assert child.returncode == 0, said
+    return workdir
+
+
+@pytest.fixture(scope="session")
+def digits():
+    """Handwritten digits, uint8 (6, 8, 8, 1)."""
+    images = load_digits().images[[0, 1, 2, 3, 4, 6]]
+    return np.rint(images * 255 / 16).astype(np.uint8)[..., None]
+
+
+@pytest.fixture
+def one_device(monkeypatch):
+    """Commands draw on one device: programs of eight take longer to compile."""
+    monkeypatch.setattr(build, "parallel", lambda config: Pmap(jax.devices()[:1]))

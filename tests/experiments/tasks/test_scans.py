@@ -1,0 +1,190 @@
+"""Scanners' files: what they must hold, and the intensities behind them, against numpy's transforms."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from experiments.build import reconstruction
+from experiments.errors import UserError
+from experiments.tasks import scans
+from sde_lib import inverse
+from tests.sde_lib.inverse.assembled import matrix
+
+SIZE = 8
+ROWS, COLUMNS = np.mgrid[-1:1:8j, -1:1:8j]
+IMAGE = np.exp(-3 * (ROWS**2 + (COLUMNS - 0.2) ** 2))
+MASK = np.ones((SIZE, SIZE), int)
+MASK[:, [0, 2, 7]] = 0
+
+
+def kspace_of(images):
+    return np.fft.fftshift(np.fft.fft2(np.fft.ifftshift(images, (-2, -1)), norm="ortho"), (-2, -1))
+
+
+def scan(image=IMAGE, **changes):
+    return {"kspace": kspace_of(image[None]).astype(np.complex64), "mask": MASK} | changes
+
+
+def stored(tmp_path, arrays):
+    np.savez(tmp_path / "scan.npz", **{name: array for name, array in arrays.items() if array is not None})
+    return str(tmp_path / "scan.npz")
+
+
+def test_only_what_is_sampled_is_read(tmp_path):
+    found = scans.read_kspace("--input", stored(tmp_path, scan()), SIZE, None)
+    np.testing.assert_allclose(found.values[0, 0], MASK * kspace_of(IMAGE), atol=1e-6)
+    assert found.maps is None and (found.mask == MASK).all()
+
+
+@pytest.mark.parametrize("phase, share", [(0.0, 0.0), (np.pi / 2, 1.0), (0.5, np.sin(0.5) ** 2)])
+def test_the_imaginary_share_is_that_of_the_phase(phase, share):
+    """Lines without a sampled negative, which make any image complex, do not count."""
+    values = MASK * kspace_of(np.exp(1j * phase) * IMAGE)
+    found = scans.KSpace(values[None, None], MASK.astype(bool), None)
+    np.testing.assert_allclose(scans.imaginary_share(found), share, atol=1e-9)
+    maps = np.exp(1j * phase) * np.ones((1, SIZE, SIZE))
+    known = scans.KSpace(values[None, None], MASK.astype(bool), maps)
+    np.testing.assert_allclose(scans.imaginary_share(known), 0, atol=1e-9)
+
+
+COILS = np.ones((2, SIZE, SIZE), np.complex64)
+
+
+@pytest.mark.parametrize(
+    "arrays, message",
+    [
+        (scan(kspace=None), "has no array 'kspace', which --modality=mri needs; it has mask"),
+        (scan(kspace=IMAGE[None]), "'kspace' is float64(1, 8, 8); complex (N, H, W) or (N, coils, H, W) is needed"),
+        (scan(kspace=np.ones((1, 6, 8), complex)), "'kspace' is complex128(1, 6, 8); the model's images are 8 x 8"),
+        (scan(mask=np.ones((8, 6))), "'mask' is float64(8, 6); (8, 8) of 0 and 1 is needed, as 'kspace' is"),
+        (scan(mask=2 * MASK), "of 0 and 1 is needed"),
+        (scan(maps=COILS), "'maps' is complex64(2, 8, 8); complex (1, 8, 8) is needed, as 'kspace' is"),
+        (scan(kspace=COILS[None]), "'kspace' of 2 coils needs 'maps', complex (2, 8, 8)"),
+        (scan(kspace=np.full((1, 8, 8), np.nan + 0j)), "64 of the 64 values of 'kspace' are not finite"),
+        (scan(kspace=np.fft.fft2(IMAGE)[None], mask=0 * MASK + 1), "is strongest at (0, 0); the zero frequency must be at"),
+        (scan(np.exp(1j) * IMAGE), "71% of the image's energy is imaginary, but the model's images are real"),
+    ],
+)  # fmt: skip
+def test_kspace_that_does_not_fit_is_named(tmp_path, arrays, message):
+    with pytest.raises(UserError) as error:
+        scans.read_kspace("--input", stored(tmp_path, arrays), SIZE, None)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "projections, angles, message",
+    [
+        (np.ones((2, 3)), np.arange(3), "'projections' is float64(2, 3); real (N, angles, bins) is needed"),
+        (np.ones((2, 3, 8)), np.arange(4), "'angles' is int64(4,); 3 are needed, as in 'projections'"),
+        (np.ones((2, 3, 7)), np.arange(3), "has 7 bins, one pixel apart: images of 8 x 8 are seen by 8 to 12"),
+        (np.ones((2, 3, 8)), np.array([0, 1, 3]), "'angles' must rise evenly; the steps are 1 to 2"),
+        (np.full((2, 3, 8), np.inf), np.arange(3), "48 of the 48 values of 'projections' are not finite"),
+    ],
+)
+def test_projections_that_do_not_fit_are_named(tmp_path, projections, angles, message):
+    path = stored(tmp_path, {"projections": projections, "angles": angles})
+    with pytest.raises(UserError) as error:
+        scans.read_projections("--input", path, SIZE, 12, None)
+    assert message in str(error.value) and "\n" not in str(error.value)
+
+
+def test_other_files_are_not_read(tmp_path):
+    (tmp_path / "scan.h5").write_bytes(b"")
+    with pytest.raises(UserError, match=r"scan\.h5: unknown file type \.h5: measurements are read from \.npz files"):
+        scans.read_kspace("--input", str(tmp_path / "scan.h5"), SIZE, None)
+
+
+SHAPE = (SIZE, SIZE, 1)
+
+
+@pytest.mark.parametrize(
+    "measurement",
+    [
+        inverse.FourierSampling(event_shape=SHAPE, mask=MASK.astype(np.float32)),
+        inverse.Radon(event_shape=SHAPE, angles=inverse.parallel_angles(3)),
+    ],
+    ids=["mri", "ct"],
+)
+def test_a_measurement_of_intensities_becomes_that_of_the_models_images(measurement):
+    u = jnp.asarray(100 * IMAGE[None, ..., None] - 30, jnp.float32)
+    x = 2 * (u + 20) / 90 - 1
+    found = reconstruction.on_the_models_scale(measurement, measurement.forward(u), -20, 70)
+    np.testing.assert_allclose(found, measurement.forward(x), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["mri", "ct"])
+def test_white_is_a_percentile_of_the_intensities(name):
+    measurement = {
+        "mri": inverse.FourierSampling(event_shape=SHAPE, mask=np.ones((SIZE, SIZE), np.float32)),
+        "ct": inverse.Radon(event_shape=SHAPE, angles=inverse.parallel_angles(40)),
+    }[name]
+    u = 300 * np.stack([IMAGE, 0.5 * IMAGE])[..., None].astype(np.float32)
+    white = reconstruction.white_of(name, measurement, measurement.forward(u))
+    np.testing.assert_allclose(white, np.percentile(u, 99.5), rtol={"mri": 1e-4, "ct": 0.15}[name])
+
+
+@pytest.mark.parametrize("name", reconstruction.MASKS)
+@pytest.mark.parametrize("acceleration", [2.0, 4.0])
+def test_masks_sample_the_share_that_the_acceleration_says(name, acceleration):
+    options = {"acceleration": acceleration, "operator_seed": 0}
+    mask = np.asarray(reconstruction.MASKS[name](32, options))
+    line = 1 / 32 if name in ("random_lines", "equispaced") else 0.1
+    assert 1 / acceleration <= mask.mean() <= 1 / acceleration + line
+    assert mask[16, 16]
+    if name in ("random_lines", "equispaced"):
+        assert mask[:, 15:17].all()
+    if name == "random_lines":
+        other = np.asarray(reconstruction.MASKS[name](32, options | {"operator_seed": 1}))
+        assert (mask == mask[0]).all() and (mask != other).any()
+
+
+def test_coils_and_angles_are_as_many_as_asked_for():
+    mri = reconstruction.simulated(
+        "mri", SHAPE, {"mask": "equispaced", "acceleration": 2.0, "coils": 3, "operator_seed": 0}
+    )
+    ct = reconstruction.simulated("ct", SHAPE, {"angles": 4, "arc": 90.0})
+    shapes = [jax.eval_shape(m.forward, jax.ShapeDtypeStruct((1, *SHAPE), jnp.float32)).shape for m in (mri, ct)]
+    assert shapes == [(1, 3, 8, 8, 2), (1, 4, 12, 1)]
+    np.testing.assert_allclose(ct.angles, np.deg2rad([0, 22.5, 45, 67.5]), rtol=1e-6)
+
+
+def problem_of(name, std=0.1):
+    """CT with some small singular values, or k-space of two coils whose maps are strong."""
+    maps = 3 * inverse.birdcage_maps((SIZE, SIZE), 2)
+    measurement = {
+        "ct": inverse.CompletedRadon(event_shape=SHAPE, angles=inverse.parallel_angles(5)),
+        "mri": inverse.MultiCoilFourierSampling(event_shape=SHAPE, mask=MASK.astype(np.float32), coil_maps=maps),
+    }[name]
+    return reconstruction.scan_problem(name, measurement, std)
+
+
+@pytest.mark.parametrize("name", ["mri", "ct"])
+@pytest.mark.parametrize("small", [True, False])
+def test_methods_see_a_measurement_of_norm_one(name, small, monkeypatch):
+    """And the noise of y in its units; what the misfit is told in stays. Large images are not decomposed."""
+    monkeypatch.setattr(inverse.decomposed, "MAX_IMAGE", SIZE * SIZE - (not small))
+    of = problem_of(name)
+    solved, unit = reconstruction.for_methods(of)
+    assert hasattr(solved.measurement, "singular_values") == small
+    A = matrix(of.measurement)
+    np.testing.assert_allclose(unit, np.linalg.svd(A, compute_uv=False)[0], rtol=0.01)
+    np.testing.assert_allclose(unit * matrix(solved.measurement), A, atol=1e-5)
+    np.testing.assert_allclose(unit * solved.noise.std, 0.1, rtol=1e-6)
+    assert of.noise.std == 0.1
+
+
+def test_ct_keeps_its_back_projection():
+    """For methods that ask for a pseudo-inverse; the exact one makes too much of the noise."""
+    of = problem_of("ct")
+    solved, unit = reconstruction.for_methods(of)
+    y = of.measure(jax.random.split(jax.random.key(0), 1), jnp.asarray(IMAGE[None, ..., None], jnp.float32))
+    np.testing.assert_allclose(
+        solved.measurement.pseudo_inverse(y / unit), of.measurement.pseudo_inverse(y), rtol=1e-4, atol=1e-5
+    )
+
+
+def test_one_coil_is_left_as_it_is():
+    measurement = inverse.FourierSampling(event_shape=SHAPE, mask=MASK.astype(np.float32))
+    of = reconstruction.scan_problem("mri", measurement, 0.1)
+    assert reconstruction.for_methods(of) == (of, 1.0)
