@@ -1,5 +1,6 @@
 """The trained model that a task works with, as far as its config tells: checked before weights are read."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,14 +65,27 @@ class Model:
 
 
 def open_model(
-    flag: str, workdir: Path, overrides: list[tuple[str, str]], command: str, allowed: tuple[str, ...] = ("sampling.",)
+    flag: str,
+    workdir: Path,
+    overrides: list[tuple[str, str]],
+    command: str,
+    allowed: tuple[str, ...] = ("sampling.",),
+    change: Callable[[ConfigDict], ConfigDict] = lambda stored: stored,
 ) -> Model:
     """The model of a run.
+
+    Args:
+        flag: that the folder was given to, for messages.
+        workdir: the folder.
+        overrides: (key, text) pairs.
+        command: its name, for messages.
+        allowed: what the keys that may be overridden begin with.
+        change: what the command makes of the stored config, before the overrides.
 
     Raises:
         UserError: no run is there, a key may not be overridden or has a value that cannot work, or it makes no images.
     """
-    changed = config.apply(runs.read_config(workdir, flag), overrides, allowed=allowed, command=command)
+    changed = config.apply(change(runs.read_config(workdir, flag)), overrides, allowed=allowed, command=command)
     check.check(changed)
     model = Model(flag, workdir, changed)
     if not model.transform.gives_images:

@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -10,16 +9,15 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-import sde_lib
-from experiments import build, check, distributed, runs
-from experiments import config as configs
+from experiments import distributed
 from experiments.build import reconstruction
-from experiments.build.inverse import Problem, check_method, conditioned, with_sampling
+from experiments.build.inverse import Problem, check_method
 from experiments.data import DataTransform
 from experiments.errors import UserError
 from experiments.tasks import images, results, volumes
-from experiments.tasks.answers import Answers, measurement_keys, prior
+from experiments.tasks.answers import measurement_keys
 from experiments.tasks.modalities import Request
+from experiments.tasks.solving import open_for, solve
 from experiments.workdir import replace_text
 
 GREY_LEVELS = 255
@@ -55,53 +53,24 @@ def reconstruct(request: Request) -> str:
         UserError: the request does not fit the model or the files.
         RunError: an answer is not finite.
     """
-    config = configs.apply(
-        with_sampling(runs.read_config(request.workdir), request.method),
-        request.overrides, allowed=("sampling.",), command="reconstruct",
-    )  # fmt: skip
-    check.check(config)
-    size, channels = config.data.image_size, config.data.num_channels
-    transform, shape = build.transform(config), (size, size, channels)
-    if not transform.gives_images or channels != 1:
-        what = f"images of {channels} channels" if transform.gives_images else "latents"
-        raise UserError(f"--workdir={request.workdir}: a model of {what}; slices are images of 1 channel")
+    model = open_for(request, "reconstruct")
+    transform, shape = model.transform, model.shape
+    if shape[2] != 1:
+        raise UserError(
+            f"--workdir={request.workdir}: a model of images of {shape[2]} channels; slices are images of 1 channel"
+        )
     of, slices = _slices(request, shape, transform)
     solved, unit = reconstruction.for_methods(of)
-    check_method(config, request.method, request.settings, solved, shape)
-    run = runs.load_run(request.workdir, config)
-
-    def draw(keys, numbers, y, same, variables):
-        measurement, noise = same
-        denoiser, method = conditioned(
-            config, request.method, request.settings, prior(config, variables, numbers), measurement, y, noise, shape
-        )
-        return sde_lib.sample(keys, denoiser, method, build.times(config, denoiser.sde), shape)
-
-    started = time.perf_counter()
-    advice = f"--method={request.method} with --steps={config.sampling.steps} is unstable here; try more steps or dps"
-    answers = Answers(draw, build.parallel(config), config.sampling.batch_size)(
-        run.variables, np.asarray(slices.y) / unit, slices.names, request.answers, request.seed,
-        same=(solved.measurement, solved.noise), advice=advice, progress=True,
-    )  # fmt: skip
-    seconds = time.perf_counter() - started
+    check_method(model.config, request.method, request.settings, solved, shape)
+    answers, how = solve(model, request, solved, slices.names, np.asarray(slices.y) / unit)
     if not distributed.is_first():
         return ""
-    _, method = conditioned(
-        config, request.method, request.settings, run.denoiser, solved.measurement, slices.y, solved.noise, shape
-    )
     told = {
         "modality": request.modality,
         "options": dict(request.options),
         "noise": request.noise,
         "intensities": {"black": slices.low, "white": slices.high, "by": slices.window},
-        "method": request.method,
-        "settings": dict(request.settings),
-        "sampling": config.sampling.to_dict(),
-        "evaluations": method.nfe(config.sampling.steps),
-        "seconds": round(seconds, 2),
-        "seed": request.seed,
-        "step": run.step,
-        "average": run.average,
+        **how,
     }
     return f"{request.modality} by {request.method}: {_write(request, of, slices, answers, transform, told)}"
 

@@ -1,19 +1,14 @@
 """The command `restore`: images behind measurements, drawn from a trained model; and the files that it writes."""
 
-import time
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-import sde_lib
-from experiments import build, check, distributed, runs
-from experiments import config as configs
-from experiments.build.inverse import Problem, check_method, conditioned, noise, problem, with_sampling
-from experiments.errors import UserError
+from experiments import distributed
+from experiments.build.inverse import Problem, check_method, noise, problem
 from experiments.tasks import images, problems, results
-from experiments.tasks.answers import Answers, measurement_keys, prior
+from experiments.tasks.answers import measurement_keys
+from experiments.tasks.solving import open_for, solve
 
 
 def restore(request: problems.Request) -> str:
@@ -23,48 +18,19 @@ def restore(request: problems.Request) -> str:
         UserError: the request does not fit the model or the images.
         RunError: an answer is not finite.
     """
-    stored = runs.read_config(request.workdir)
-    config = configs.apply(
-        with_sampling(stored, request.method), request.overrides, allowed=("sampling.",), command="restore"
-    )
-    check.check(config)
-    transform = build.transform(config)
-    if not transform.gives_images:
-        raise UserError(f"--workdir={request.workdir}: a model of latents, which has no images to restore")
-    shape = (config.data.image_size, config.data.image_size, config.data.num_channels)
+    model = open_for(request, "restore")
+    transform, shape = model.transform, model.shape
     of = problem(request.task, shape, request.options, noise(request.noise, request.peak))
-    check_method(config, request.method, request.settings, of, shape)
+    check_method(model.config, request.method, request.settings, of, shape)
     names, y, truth = _inputs(request, of, shape, transform)
-    run = runs.load_run(request.workdir, config)
-
-    def draw(keys, numbers, y, same, variables):
-        measurement, of_y = same
-        denoiser, method = conditioned(
-            config, request.method, request.settings, prior(config, variables, numbers), measurement, y, of_y, shape
-        )
-        return sde_lib.sample(keys, denoiser, method, build.times(config, denoiser.sde), shape)
-
-    started = time.perf_counter()
-    answers = Answers(draw, build.parallel(config), config.sampling.batch_size)(
-        run.variables, y, names, request.answers, request.seed,
-        same=(of.measurement, of.noise), advice=_advice(request, config), progress=True,
-    )  # fmt: skip
-    seconds = time.perf_counter() - started
+    answers, how = solve(model, request, of, names, y)
     if not distributed.is_first():
         return ""
-    _, method = conditioned(config, request.method, request.settings, run.denoiser, of.measurement, y, of.noise, shape)
     told = {
         "task": request.task,
         "options": dict(request.options),
         "noise": request.noise if request.peak is None else {"peak": request.peak},
-        "method": request.method,
-        "settings": dict(request.settings),
-        "sampling": config.sampling.to_dict(),
-        "evaluations": method.nfe(config.sampling.steps),
-        "seconds": round(seconds, 2),
-        "seed": request.seed,
-        "step": run.step,
-        "average": run.average,
+        **how,
     }
     image = problems.TASKS[request.task].image
     measured = np.asarray(y)
@@ -104,10 +70,3 @@ def _inputs(request: problems.Request, of: Problem, shape: tuple[int, int, int],
         y = of.measure(measurement_keys(request.seed, len(truth.names)), jnp.asarray(truth.values))
         return truth.names, y, truth.values
     return measured.names, of.select(jnp.asarray(measured.values)), None if truth is None else truth.values
-
-
-def _advice(request: problems.Request, config: ConfigDict) -> str:
-    return (
-        f"--method={request.method} with --steps={config.sampling.steps} is unstable here; try more steps, more --noise, "
-        "or another method, such as diffpir or dps"
-    )
