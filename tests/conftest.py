@@ -4,6 +4,8 @@ Compilation is most of the time they take, so programs are compiled with fewer o
 on again), and kept: for the other worker, for child processes and for the next run of the tests.
 """
 
+import ctypes
+import gc
 import os
 from importlib import metadata
 
@@ -33,6 +35,8 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 import jax
 import pytest
 
+from experiments import utilization
+
 jax.config.update("jax_num_cpu_devices", 8)
 
 
@@ -58,3 +62,16 @@ def pytest_collection_modifyitems(items):
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
+
+
+LARGE = 4096  # MiB of a worker
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item, nextitem):
+    """A large worker forgets compiled programs after a module, of no use to the next; else it grows to ten gigabytes."""
+    if nextitem is not None and nextitem.path != item.path and utilization.memory()["memory_mib"] > LARGE:
+        jax.clear_caches()
+        gc.collect()
+        if hasattr(ctypes.CDLL(None), "malloc_trim"):
+            ctypes.CDLL(None).malloc_trim(0)  # glibc would keep what is freed
