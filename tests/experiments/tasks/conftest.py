@@ -5,20 +5,29 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
+import models
 from experiments import build
 from experiments.parallel import Pmap
-from tests.experiments.tasks import small_digits
-from tests.experiments.tiny import command
+from tests.experiments.tasks.perceptron import Perceptron
+from tests.experiments.tiny import ROOT, command
 
 
 @pytest.fixture(scope="session")
 def digits_run(tmp_path_factory):
     """The folder of a run of `small_digits.py`, trained on one device in a process of its own."""
     workdir = tmp_path_factory.mktemp("runs") / "digits"
-    child = command("train", f"--config={small_digits.__file__}", f"--workdir={workdir}")
+    child = command("train", f"--config={ROOT}/tests/experiments/tasks/small_digits.py", f"--workdir={workdir}")
     _, said = child.communicate(timeout=500)
     assert child.returncode == 0, said
     return workdir
+
+
+@pytest.fixture(autouse=True)
+def perceptron(request, monkeypatch):
+    """The run's network is known in this process too, as long as a test with it runs."""
+    if "digits_run" in request.fixturenames:
+        monkeypatch.setitem(models.NETWORKS, "perceptron", Perceptron)
+        monkeypatch.setitem(models.KNOWN, "perceptron", Perceptron)
 
 
 @pytest.fixture(scope="session")

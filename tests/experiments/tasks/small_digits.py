@@ -3,27 +3,11 @@
 A config is a Python file, so it can bring a network of its own.
 """
 
-import flax.linen as nn
 from ml_collections import ConfigDict
 
 import models
 from configs import digits
-
-
-class Perceptron(nn.Module):
-    """The residual perceptron of `models/mlp.py` on the pixels in a row.
-
-    Attributes:
-        num_classes: 0, for there is no condition.
-    """
-
-    num_classes: int = 0
-
-    @nn.compact
-    def __call__(self, x, noise_level, condition=None, *, train=False, dropout_keys=None):
-        """Maps images (B, H, W, C) to images."""
-        return models.create("mlp", width=192, depth=3)(x.reshape(len(x), -1), noise_level).reshape(x.shape)
-
+from tests.experiments.tasks.perceptron import Perceptron
 
 models.NETWORKS["perceptron"] = models.KNOWN["perceptron"] = Perceptron
 
