@@ -49,7 +49,7 @@ def run(options: argparse.Namespace) -> int:
         )
     if options.out is not None and options.out.suffix != ".md":
         raise UserError(f"--out={options.out}: must end in .md")
-    return {"methods": _methods, "inverse": _inverse, "networks": _networks}[options.suite](options)
+    return _networks(options) if options.suite == "networks" else _accuracy(options)
 
 
 def _networks(options: argparse.Namespace) -> int:
@@ -75,36 +75,21 @@ def _networks(options: argparse.Namespace) -> int:
     return 0
 
 
-def _methods(options: argparse.Namespace) -> int:
-    from experiments.benchmarks import methods
+def _accuracy(options: argparse.Namespace) -> int:
+    from experiments.benchmarks import inverse, methods
     from experiments.workdir import replace_text
 
+    suites = {"methods": (methods, (methods.best,)), "inverse": (inverse, (inverse.summary, inverse.claims))}
+    suite, conclusions = suites[options.suite]
     if options.out is not None:
         options.out.parent.mkdir(parents=True, exist_ok=True)
     rows = []
-    for row in methods.benchmark():
+    for row in suite.benchmark():
         rows.append(row)
         if options.out is not None:  # after each row: what is interrupted keeps what it found
-            replace_text(options.out, methods.markdown(rows))
-    print(methods.best(rows))
-    if options.out is not None:
-        print(f"All {len(rows)} rows: {options.out}")
-    return 0
-
-
-def _inverse(options: argparse.Namespace) -> int:
-    from experiments.benchmarks import inverse
-    from experiments.workdir import replace_text
-
-    if options.out is not None:
-        options.out.parent.mkdir(parents=True, exist_ok=True)
-    rows = []
-    for row in inverse.benchmark():
-        rows.append(row)
-        if options.out is not None:  # after each row: what is interrupted keeps what it found
-            replace_text(options.out, inverse.markdown(rows))
-    print(inverse.summary(rows))
-    print(inverse.claims(rows))
+            replace_text(options.out, suite.markdown(rows))
+    for conclusion in conclusions:
+        print(conclusion(rows))
     if options.out is not None:
         print(f"All {len(rows)} rows: {options.out}")
     return 0

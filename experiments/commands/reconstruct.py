@@ -92,9 +92,7 @@ def _request(options: argparse.Namespace) -> modalities.Request:
     if options.white is not None and not 0 < options.white < float("inf"):
         raise UserError(f"--white={options.white}: must be more than 0")
     method, settings = problems.method(options.posterior or modalities.DEFAULT_METHODS[options.modality])
-    for key, text in options.overrides:
-        if key == "sampling.method" and problems.METHODS[method].own_steps:
-            raise UserError(f"--config.{key}={text} does nothing: --method={method} brings its own steps")
+    problems.check_overrides(method, options.overrides)
     axis, window, chosen = modalities.of_volume(options.truth, options.axis, options.window, options.slices)
     return modalities.Request(
         workdir=options.workdir,

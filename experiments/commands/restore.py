@@ -117,9 +117,7 @@ def _request(options: argparse.Namespace) -> problems.Request:
     if not measured and options.truth is None:
         raise UserError("--input=IMAGES is needed, or --truth=IMAGES, which are then measured")
     noise, peak = problems.noise(options.task, method, options.noise, options.noise_kind, options.peak, given=measured)
-    for key, text in options.overrides:
-        if key == "sampling.method" and problems.METHODS[method].own_steps:
-            raise UserError(f"--config.{key}={text} does nothing: --method={method} brings its own steps")
+    problems.check_overrides(method, options.overrides)
     return problems.Request(
         workdir=options.workdir,
         overrides=options.overrides,

@@ -244,6 +244,17 @@ def method(text: str) -> tuple[str, dict[str, Any]]:
     return name, settings
 
 
+def check_overrides(name: str, overrides: list[tuple[str, str]]) -> None:
+    """Makes sure that no (key, text) pair of the config does nothing for the method of that name.
+
+    Raises:
+        UserError: one does.
+    """
+    for key, text in overrides:
+        if key == "sampling.method" and METHODS[name].own_steps:
+            raise UserError(f"--config.{key}={text} does nothing: --method={name} brings its own steps")
+
+
 def noise(
     name: str, method_name: str, std: float | None, kind: str, peak: float | None, *, given: bool
 ) -> tuple[float, float | None]:
