@@ -8,6 +8,7 @@ CASES = {
     "superres": "restore --task=superres --factor=4 --noise=0.05",
     "deblur": "restore --task=deblur --kernel=gaussian --noise=0.05",
     "deblur-motion": "restore --task=deblur --kernel=motion --noise=0.05",
+    "deblur-light": "restore --task=deblur-light --kernel=motion --noise=0.05",
     "colorize": "restore --task=colorize --noise=0.05",
     "sensing": "restore --task=sensing --share=0.25 --noise=0.05",
     "dejpeg": "restore --task=dejpeg --quality=10 --noise=0.02",

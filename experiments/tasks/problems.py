@@ -101,9 +101,9 @@ PUBLISHED = {"method": "ddim", "eta": 1.0, "steps": 250}
 
 
 METHODS = {
-    "pigdm": Method("pseudo-inverse guidance; linear", ANCESTRAL, {"data_std": 0.5}),
-    "mmps": Method("moment matching, by the network's Jacobian; linear", ANCESTRAL, {"max_steps": 1, "rtol": 1e-3}),
-    "tmpd": Method("moment projection, by the network's Jacobian; linear", ANCESTRAL),
+    "pigdm": Method("pseudo-inverse guidance; any task", ANCESTRAL, {"data_std": 0.5}),
+    "mmps": Method("moment matching, by the network's Jacobian; any task", ANCESTRAL, {"max_steps": 1, "rtol": 1e-3}),
+    "tmpd": Method("moment projection, by the network's Jacobian; any task", ANCESTRAL),
     "dps": Method("the gradient of the misfit; any task", PUBLISHED, {"zeta": 1.0}, noise="not asked"),
     "mcg": Method(
         "the same, and what is measured put in place; linear, no noise", PUBLISHED, {"zeta": 1.0}, noise="none"
@@ -118,7 +118,7 @@ METHODS = {
         {"eta": 0.85, "eta_b": 1.0},
         True,
     ),
-    "diffpir": Method("a compromise at each step; linear", ANCESTRAL, {"strength": 3.0}),
+    "diffpir": Method("a compromise at each step; any task", ANCESTRAL, {"strength": 3.0}),
     "replacement": Method(
         "noisy measurements put in place (score_sde); linear, no noise",
         {"steps": 250},

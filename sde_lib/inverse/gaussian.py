@@ -1,4 +1,4 @@
-"""Posterior Denoisers that take p(x_0 | x_t) to be Gaussian, N(D, C): the measurement is linear, so that p(y | x_t) is too.
+"""Posterior Denoisers that take p(x_0 | x_t) to be Gaussian, N(D, C); of a linear measurement p(y | x_t) is so too.
 
 With y = A x_0 + noise of variance s^2, p(y | x_t) = N(A D, A C A^T + s^2 I), and by the formulas of `posterior.py`
 
@@ -11,6 +11,9 @@ the gradient taken as if C did not change with x_t. n^2 dD/du is Cov[x_0 | x_t] 
 | `MMPS`   | n^2 dD/du, in a Krylov space          | Gaussian data, any A                                     |
 | `TMPD`   | diagonal A C A^T: its row sums        | Gaussian data of independent pixels, A that picks pixels |
 | `PiGDM`  | n^2 / (n^2 + 1) for data of spread 1  | data N(mean, data_std^2 I), any A                        |
+
+A measurement that is not linear is taken as its tangent at D, A(x_0) = A(D) + A'(D) (x_0 - D): A above is then A'(D), and the
+misfit y - A(D). That is the update of the extended Kalman filter; the papers have linear measurements.
 """
 
 import jax
@@ -22,7 +25,7 @@ from jax.typing import ArrayLike
 from sde_lib.checks import at_least, positive
 from sde_lib.exact import isotropic_variance
 from sde_lib.inverse.krylov import gaussian_update
-from sde_lib.inverse.posterior import Posterior, constant_variance, require, variance
+from sde_lib.inverse.posterior import Posterior, constant_variance, variance
 from sde_lib.numerics import sqrt_or_zero
 from sde_lib.sde import expand
 
@@ -49,16 +52,18 @@ class MMPS(Posterior):
     max_steps: int = struct.field(pytree_node=False, default=8)
 
     def __post_init__(self):
-        require("MMPS", self.measurement, "adjoint", "linear")
         positive("MMPS", rtol=self.rtol)
         at_least("MMPS", 1, max_steps=self.max_steps)
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
         """Covariance A^T (A Cov A^T + variance)^-1 (y - A D)."""
         x0, noise, covariance = self.linearize(x, t)
-        forward, adjoint, clean = self.measurement.forward, self.measurement.adjoint, self.measurement.forward(x0)
+        clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
         of_y, misfit = variance(self.measurement_noise, clean), self.y - clean
-        return x0, noise, gaussian_update(covariance, forward, adjoint, of_y, misfit, self.rtol, self.max_steps)
+        correction = gaussian_update(
+            covariance, tangent.forward, tangent.adjoint, of_y, misfit, self.rtol, self.max_steps
+        )
+        return x0, noise, correction
 
 
 @struct.dataclass
@@ -75,19 +80,17 @@ class TMPD(Posterior):
     Source: Boys et al. (2023), https://arxiv.org/abs/2310.06721, section 4, with the row sums for the diagonal.
     """
 
-    def __post_init__(self):
-        require("TMPD", self.measurement, "adjoint", "linear")
-
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
         """Covariance A^T diag(row sums + variance)^-1 (y - A D)."""
         x0, noise, covariance = self.linearize(x, t)
-        forward, adjoint, clean = self.measurement.forward, self.measurement.adjoint, self.measurement.forward(x0)
-        total = adjoint(jnp.ones_like(clean))
-        rows, columns = forward(covariance(total)), forward(jax.linear_transpose(covariance, total)(total)[0])
+        clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
+        total = tangent.adjoint(jnp.ones_like(clean))
+        transposed = jax.linear_transpose(covariance, total)
+        rows, columns = tangent.forward(covariance(total)), tangent.forward(transposed(total)[0])
         error = sqrt_or_zero(jnp.square(rows - columns).mean(tuple(range(1, clean.ndim)), keepdims=True))
         of_clean = 0.5 * jnp.abs(rows + columns) + error
         weights = (self.y - clean) / (of_clean + variance(self.measurement_noise, clean))
-        return x0, noise, covariance(adjoint(weights))
+        return x0, noise, covariance(tangent.adjoint(weights))
 
 
 @struct.dataclass
@@ -110,14 +113,13 @@ class PiGDM(Posterior):
     data_std: float = 1.0
 
     def __post_init__(self):
-        require("PiGDM", self.measurement, "adjoint", "linear")
         positive("PiGDM", data_std=self.data_std)
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
         """n^2 (dD/du)^T A^T (r^2 A A^T + s^2 I)^-1 (y - A D)."""
         x0, noise, covariance = self.linearize(x, t)
-        clean = self.measurement.forward(x0)
+        clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
         of_y = constant_variance("PiGDM", self.measurement_noise, clean)
         of_x0 = isotropic_variance(self.sde.noise_to_signal(t), self.data_std)
-        weights = self.measurement.normal_solve(self.y - clean, of_y / of_x0) / expand(of_x0, clean)
-        return x0, noise, covariance(self.measurement.adjoint(weights))
+        weights = tangent.normal_solve(self.y - clean, of_y / of_x0) / expand(of_x0, clean)
+        return x0, noise, covariance(tangent.adjoint(weights))

@@ -12,6 +12,8 @@ so that an operator of your own is
     class Mine(LinearMeasurement):
         def forward(self, x): return x[:, ::2]
 
+One that is not linear has a `derivative` at each image, which has all of that.
+
 Arrays are real, with the batch first: x (B, *event), y (B, *measured). What is complex (k-space) has the real and the
 imaginary part as its last axis, so that transposes are adjoints. Sizes are those of the images that a model draws.
 
@@ -37,6 +39,10 @@ class Measurement(Struct):
         """A(x), (B, *measured), of x (B, *event)."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x)")
 
+    def derivative(self, x: Array) -> "LinearMeasurement":
+        """A's derivative at images x (B, *event): near them A(x + d) is A(x) + derivative(x).forward(d)."""
+        return Derivative(event_shape=x.shape[1:], measurement=self, at=x)
+
 
 @struct.dataclass(kw_only=True)
 class LinearMeasurement(Measurement):
@@ -51,17 +57,26 @@ class LinearMeasurement(Measurement):
     rtol: float = struct.field(pytree_node=False, default=1e-6)
     max_steps: int = struct.field(pytree_node=False, default=256)
 
+    def derivative(self, x: Array) -> "LinearMeasurement":
+        """A itself, anywhere."""
+        return self
+
     def adjoint(self, y: Array) -> Array:
         """A^T y, (B, *event), of y (B, *measured)."""
         x = jax.ShapeDtypeStruct((len(y), *self.event_shape), y.dtype)
         return jax.linear_transpose(self.forward, x)(y)[0]
 
     def normal_solve(self, y: Array, c: ArrayLike = 0.0) -> Array:
-        """(A A^T + c I)^-1 y for c >= 0, () or (B,); for c = 0 the solution of least norm, where y is in the range of A.
+        """(A A^T + c I)^-1 y for c >= 0, () or (B,); for c = 0 the solution of least norm for what of y is in A's range.
 
         By conjugate gradients from zero.
         """
         c = expand(jnp.asarray(c, y.dtype), y)
+
+        def within_range(y):  # beyond it A A^T is 0: without c there is no solution there
+            return jnp.where(c > 0, y, self.forward(self.pseudo_inverse(y)))
+
+        y = jax.lax.cond(jnp.all(c > 0), lambda y: y, within_range, y)
         return conjugate_gradients(lambda v: self.forward(self.adjoint(v)) + c * v, y, self.rtol, self.max_steps)
 
     def pseudo_inverse(self, y: Array) -> Array:
@@ -71,6 +86,23 @@ class LinearMeasurement(Measurement):
         """
         image = self.adjoint(y)
         return conjugate_gradients(lambda x: self.adjoint(self.forward(x)), image, self.rtol, self.max_steps)
+
+
+@struct.dataclass(kw_only=True)
+class Derivative(LinearMeasurement):
+    """The derivative of a measurement at images, another one for each example: what `Measurement.derivative` returns.
+
+    Attributes:
+        measurement: A, differentiable.
+        at: the images (B, *event).
+    """
+
+    measurement: Measurement
+    at: Array
+
+    def forward(self, x: Array) -> Array:
+        """A'(at) x, (B, *measured), of as many x (B, *event)."""
+        return jax.jvp(self.measurement.forward, (self.at,), (x,))[1]
 
 
 def operator_norm(measurement: LinearMeasurement, steps: int = 30, dtype: DTypeLike = float) -> Array:

@@ -54,7 +54,8 @@ class DiffPIR(Posterior):
     """The x_0 that minimizes |y - A x_0|^2 / s^2 + strength |x_0 - D|^2 / n^2: a proximal step on the likelihood.
 
     That is E[x_0 | y] where x_0 given x_t is N(D, n^2 / strength I): with strength 1, exact for data that are spread wide
-    and evenly. Without noise it is `DDNM`. The published sampler is this Denoiser with the method `Renoise`.
+    and evenly. Without noise it is `DDNM`. The published sampler is this Denoiser with the method `Renoise`. A measurement
+    that is not linear is taken as its tangent at D: one step of Gauss and Newton.
 
     Cost: one evaluation and one `normal_solve`.
 
@@ -67,16 +68,15 @@ class DiffPIR(Posterior):
     strength: float = 1.0
 
     def __post_init__(self):
-        require("DiffPIR", self.measurement, "adjoint", "linear")
         positive("DiffPIR", strength=self.strength)
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
         """A^T (A A^T + strength s^2 / n^2 I)^-1 (y - A D)."""
         x0, noise = self.denoiser.x0_and_noise(x, t)
-        clean = self.measurement.forward(x0)
+        clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
         of_y = constant_variance("DiffPIR", self.measurement_noise, clean)
         ratio = self.strength * of_y / self.sde.noise_to_signal(t) ** 2
-        return x0, noise, self.measurement.adjoint(self.measurement.normal_solve(self.y - clean, ratio))
+        return x0, noise, tangent.adjoint(tangent.normal_solve(self.y - clean, ratio))
 
 
 @struct.dataclass

@@ -204,8 +204,8 @@ def untrained(tmp_path):
         ("--task=dejpeg --quality=0", "--quality=0.0: must be from 1 to 100"),
         ("--task=dejpeg --chroma=4:4:4 --method=dps", "--chroma=4:4:4 does nothing: the model's images are grey"),
         (
-            "--task=dejpeg",
-            "--method=pigdm: PiGDM needs a linear measurement: JPEG has no `adjoint`; methods that can: dps",
+            "--task=dejpeg --method=ddnm",
+            "--method=ddnm: DDNM needs a linear measurement: JPEG has no `pseudo_inverse`; methods that can: pigdm, mmps",
         ),
         ("--task=phase --method=ddrm", "--method=ddrm: DDRM needs a spectral measurement: PhaseRetrieval has no"),
         (

@@ -164,6 +164,30 @@ def test_an_image_alone_is_that_image_in_a_batch_in_float32_too(measurement):
     np.testing.assert_allclose(single, forward(measurement, x), atol=2e-5)
 
 
+SMOOTH = [PhaseRetrieval(), HighDynamicRange(), NonlinearBlur(kernel=KERNEL)]
+
+
+@pytest.mark.parametrize("measurement", SMOOTH, ids=lambda measurement: type(measurement).__name__)
+def test_derivative_is_that_of_differences_and_has_an_exact_adjoint(measurement):
+    at, d = RNG.uniform(-0.9, 0.9, size=(2, 2, 6, 6, 1))
+    tangent, h = measurement.derivative(at), 1e-6
+    slope = (measurement.forward(at + h * d) - measurement.forward(at - h * d)) / (2 * h)
+    np.testing.assert_allclose(tangent.forward(d), slope, atol=1e-8)
+    y = RNG.normal(size=slope.shape)
+    np.testing.assert_allclose(np.vdot(tangent.adjoint(y), d), np.vdot(y, tangent.forward(d)), rtol=1e-10)
+    assert np.abs(tangent.adjoint(y)).max() > 0.1
+
+
+def test_derivative_of_jpeg_is_that_of_no_rounding():
+    """All but what is clipped: here, where the decoded image is beyond white."""
+    jpeg, at = JPEG(quality=30.0), RNG.uniform(-0.5, 0.5, size=(1, 8, 8, 1))
+    at[0, :, :4] = 1.2
+    d = RNG.normal(size=at.shape)
+    kept = np.abs(jpeg.forward(at)) < 1
+    assert 0 < kept.sum() < kept.size
+    np.testing.assert_allclose(jpeg.derivative(at).forward(d), np.where(kept, d, 0), atol=1e-12)
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match=r"images of shape \(8, 8, 2\) must have 1 channel .* or 3"):
         JPEG().forward(np.ones((1, 8, 8, 2)))

@@ -7,7 +7,18 @@ import pytest
 from flax import struct
 
 from sde_lib import VPSDE, Ancestral, CriticallyDampedLangevin, FunctionDenoiser, Heun, exact, log_snr_times, sample
-from sde_lib.inverse import DDNM, DPS, MMPS, TMPD, DiffPIR, ManifoldConstraint, Noise, PiGDM
+from sde_lib.inverse import (
+    DDNM,
+    DPS,
+    MMPS,
+    TMPD,
+    DiffPIR,
+    HighDynamicRange,
+    ManifoldConstraint,
+    Measurement,
+    Noise,
+    PiGDM,
+)
 from tests.sde_lib.inverse.dense import Dense, Magnitude, gaussian_posterior, picks
 from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
 
@@ -150,7 +161,47 @@ def test_noise_keeps_its_digits_where_there_is_little_of_it():
     np.testing.assert_allclose(*results, rtol=5e-3)
 
 
-@pytest.mark.parametrize("posterior", [MMPS, TMPD, PiGDM, DDNM, DiffPIR, ManifoldConstraint])
+@struct.dataclass(kw_only=True)
+class Bent(Measurement):
+    """matrix x + bend x^2 of the first values + 0.3; affine without a bend, but by its class of any kind."""
+
+    matrix: jax.Array
+    bend: float
+
+    def forward(self, x):
+        return x @ self.matrix.T + self.bend * x[:, :M] ** 2 + 0.3
+
+
+LINEARIZED = [each for each in EVERY_POSTERIOR if each[0] is not DPS]
+by_its_tangent = pytest.mark.parametrize("posterior, settings", LINEARIZED, ids=lambda v: getattr(v, "__name__", ""))
+
+
+@by_its_tangent
+@pytest.mark.parametrize("bend", [0.0, 0.7])
+def test_a_measurement_that_is_not_linear_counts_as_its_tangent(posterior, settings, bend):
+    """At D, another one for each example: A(D) + A'(D) (x - D), whose matrix is known here."""
+    bent = Bent(matrix=MATRIX, bend=bend)
+    found = make(posterior, settings, measurement=bent)
+    t = times(found.sde)
+    d = np.asarray(found.denoiser(X, t))
+    for i, answer in enumerate(found(X, t)):
+        slope = MATRIX + 2 * bend * d[i, :M, None] * np.eye(M, D)
+        y = Y[i] - np.asarray(bent.forward(d[i : i + 1]))[0] + slope @ d[i]
+        linear = make(posterior, settings, y=y[None], measurement=Dense(event_shape=(D,), matrix=slope))
+        np.testing.assert_allclose(answer, linear(X[i : i + 1], t[i])[0], rtol=1e-7)
+
+
+@pytest.mark.parametrize("posterior", [PiGDM, DiffPIR])
+def test_without_noise_what_no_image_measures_does_not_count(posterior):
+    """The tangent of what is clipped is 0 there: the rest is as if that value had not been measured."""
+    mean, x, t = jnp.array([[2.0, 0.1, -0.2]]), jnp.zeros((1, 3)), 0.9
+    prior = FunctionDenoiser(VPSDE(), function=lambda x, t: mean + 0.1 * x)
+    clipped = posterior(prior, HighDynamicRange(scale=1.0), jnp.array([[0.5, 0.4, 0.3]]), 0.0)(x, t)
+    seen = posterior(prior, picks(1, 2, size=3), jnp.array([[0.4, 0.3]]), 0.0)(x, t)
+    np.testing.assert_allclose(clipped, seen, rtol=1e-12)
+
+
+@pytest.mark.parametrize("posterior", [DDNM, ManifoldConstraint])
 def test_measurements_that_are_not_linear_are_refused(posterior):
     with pytest.raises(ValueError, match=f"{posterior.__name__} needs a linear measurement: Magnitude has no `"):
         make(posterior, {}, measurement=Magnitude())
