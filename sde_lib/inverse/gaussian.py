@@ -12,7 +12,7 @@ the gradient taken as if C did not change with x_t. n^2 dD/du is Cov[x_0 | x_t] 
 | `TMPD`   | diagonal A C A^T: its row sums        | Gaussian data of independent pixels, A that picks pixels |
 | `PiGDM`  | n^2 / (n^2 + 1) for data of spread 1  | data N(mean, data_std^2 I), any A                        |
 
-A measurement that is not linear is taken as its tangent at D, A(x_0) = A(D) + A'(D) (x_0 - D): A above is then A'(D), and the
+A measurement that is not linear is taken as its tangent at D, A(x_0) = A(D) + A'(D) (x_0 - D): above, A is then A'(D), and
 misfit y - A(D). That is the update of the extended Kalman filter; the papers have linear measurements.
 """
 
