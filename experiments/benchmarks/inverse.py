@@ -41,7 +41,7 @@ EVENT_SHAPE = (4, 4, 1)
 NUM_MEASUREMENTS = 4
 NUM_SAMPLES = 250
 NUM_FLOORS = 20
-NUM_PARTICLES = 2_000
+FEW_PARTICLES, MANY_PARTICLES = 2_000, 20_000
 FLOOR, ORACLE, TWISTED = "exact posterior", "exact Denoiser", "twisted"
 SDE = sde_lib.VPSDE(t_min=1e-4)
 
@@ -131,15 +131,9 @@ class Case:
         """What the answers are compared with."""
         return self.draw(2)
 
-    @cached_property
-    def runs(self) -> tuple[list[np.ndarray], list[np.ndarray]]:
-        """Two runs of `particles`."""
-        return particles(self, 0), particles(self, 1)
-
-    def distance(self, x: np.ndarray, reference: np.ndarray | None = None) -> float:
-        """The sliced Wasserstein distance of answers (Y, N, 16) to the reference, or to other answers."""
-        pairs = zip(x, self.reference if reference is None else reference, strict=True)
-        of_each = [methods.sliced_wasserstein(*pair) for pair in pairs]
+    def distance(self, x: np.ndarray) -> float:
+        """The sliced Wasserstein distance of answers (Y, N, 16) to the reference."""
+        of_each = [methods.sliced_wasserstein(*pair) for pair in zip(x, self.reference, strict=True)]
         return float(np.sqrt(np.mean(np.square(of_each))))
 
     def misfit(self, x: np.ndarray) -> float:
@@ -188,7 +182,7 @@ class Row:
     products: int
     floor: float
     ceiling: float  # of distances that are at the floor
-    claims: bool = False  # to draw from the posterior, but for its steps
+    claims: bool = False  # to draw from the posterior, but for its steps and particles
 
     @property
     def at_floor(self) -> tuple[bool, ...]:
@@ -220,32 +214,20 @@ def ours(case: Case, name: str, setting: Setting) -> Row:
     return _row(case, name, answers, setting.products, claims=case.name.startswith(setting.exact_for))
 
 
-def particles(case: Case, run: int) -> list[np.ndarray]:
-    """Answers (Y, N, 16) of `twisted_sample` with each number of evaluations: N of its `NUM_PARTICLES` for each y."""
+def twisted(case: Case, num_particles: int) -> Row:
+    """`twisted_sample`: for each y as many answers as of the other methods, out of so many particles."""
     answers = []
     for evaluations in EVALUATIONS:
         times, of_each = methods.GRIDS["quadratic"](SDE, evaluations), []
         for i, y in enumerate(case.y):
-            keys = jax.random.split(jax.random.key(len(case.y) * run + i), 3)
+            keys = jax.random.split(jax.random.key(i), 3)
             cloud = twisted_sample(
-                keys[0], case.prior, case.measurement, y, case.noise, times, EVENT_SHAPE, NUM_PARTICLES, data_std=0.5
+                keys[0], case.prior, case.measurement, y, case.noise, times, EVENT_SHAPE, num_particles, data_std=0.5
             )
-            places = jax.random.permutation(keys[2], NUM_PARTICLES)[: case.num_samples]
+            places = jax.random.permutation(keys[2], num_particles)[: case.num_samples]
             of_each.append(np.asarray(cloud.resample(keys[1])[places]).reshape(case.num_samples, -1))
         answers.append(np.stack(of_each))
-    return answers
-
-
-def twisted(case: Case) -> Row:
-    """The first run of particles."""
-    return _row(case, TWISTED, case.runs[0], 1)
-
-
-def run_to_run(case: Case) -> Row:
-    """Two runs of particles, one against the other: what `twisted` would be if it had no error but that of its draws."""
-    distances = tuple(case.distance(*runs) for runs in zip(*case.runs, strict=True))
-    floor, ceiling, _ = case.floor
-    return Row(case.name, f"{TWISTED}: run to run", distances, case.misfit(case.runs[1][-1]), 1, floor, ceiling)
+    return _row(case, f"{TWISTED}, {num_particles:,}", answers, 1, claims=num_particles == MANY_PARTICLES)
 
 
 def oracle(case: Case) -> Row:
@@ -283,8 +265,8 @@ def jobs(case: Case) -> list[Callable[[], Row]]:
         partial(fresh, case),
         partial(oracle, case),
         *(partial(ours, case, *each) for each in SETTINGS.items()),
-        partial(twisted, case),
-        *([partial(run_to_run, case)] if case.prior_name == "mixture" else []),
+        partial(twisted, case, FEW_PARTICLES),
+        *([partial(twisted, case, MANY_PARTICLES)] if case.prior_name == "mixture" else []),
         *(partial(peer, case, name) for name in (inverse_peers.PEERS if inverse_peers.installed() else ())),
     ]
 
@@ -308,10 +290,10 @@ def _settings() -> list[str]:
     """What the names stand for."""
     lines = ["| method | what it is | grid | Jacobian products per evaluation | settings |", "|---|---|---|---|---|"]
     lines += [f"| {name} | {s.what} | {s.grid} | {s.products} | {s.source} |" for name, s in SETTINGS.items()]
-    twist = f"`twisted_sample(data_std=0.5)`, {NUM_PARTICLES:,} particles | quadratic | 1 | set here"
+    twist = "`twisted_sample(data_std=0.5)` with so many particles | quadratic | 1 | set here"
     return [
         *lines,
-        f"| {TWISTED} | {twist} |",
+        *(f"| {TWISTED}, {number:,} | {twist} |" for number in (FEW_PARTICLES, MANY_PARTICLES)),
         f"| {ORACLE} | of the posterior itself, `DEIS` as in mmps | quadratic | 0 | |",
     ]
 

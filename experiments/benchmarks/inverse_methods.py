@@ -59,6 +59,10 @@ def _dps(prior, measurement, y, noise, evaluations):
     return inverse.DPS(prior, measurement, y, zeta=0.5, steps=float(evaluations)), sde_lib.Ancestral()
 
 
+def _dps_shorter(prior, measurement, y, noise, evaluations):
+    return inverse.DPS(prior, measurement, y, zeta=0.35, steps=50.0), sde_lib.Ancestral()
+
+
 def _mcg(prior, measurement, y, noise, evaluations):
     posterior = inverse.ManifoldConstraint(prior, measurement, y, zeta=0.5, steps=float(evaluations))
     return posterior, sde_lib.Ancestral()
@@ -139,6 +143,13 @@ SETTINGS: dict[str, Setting] = {
         1,
         "`DPS(zeta=0.5, steps=evaluations)`, `Ancestral`",
         "Chung et al. (2023), 1,000 steps: the length of a step is theirs",
+    ),
+    "dps 0.35": Setting(
+        _dps_shorter,
+        "quadratic",
+        1,
+        "`DPS(zeta=0.35, steps=50)`, `Ancestral`",
+        "set here: one strength for any number of steps",
     ),
     "mcg": Setting(
         _mcg,

@@ -57,31 +57,45 @@ class ReSample(Method):
     def fit(self, x0: Array) -> Array:
         """x0 (B, *event) moved until it fits y to its noise."""
 
-        def gradient(x):
+        def look(x):
+            """Minus half the gradient of the squared misfit, the squared misfit (B,), and whether it is more than noise."""
             clean, pull = jax.vjp(self.measurement.forward, x)
             misfit = self.y - clean
             of_noise = jnp.broadcast_to(variance(self.measurement_noise, clean), clean.shape)
-            going = dot(misfit, misfit) > of_noise.sum(tuple(range(1, clean.ndim)))
-            return pull(misfit)[0], going
+            square = dot(misfit, misfit)
+            return pull(misfit)[0], square, square > of_noise.sum(tuple(range(1, clean.ndim)))
 
         def unfinished(state):
             step, *_, going = state
             return (step < self.fit_steps) & going.any()
 
         def descend(state):
-            step, x, direction, old, going = state
+            step, x, direction, part, gradient, misfit, going = state
             _, image = jax.jvp(self.measurement.forward, (x,), (direction,))
-            square, curvature = dot(old, old), dot(image, image)
+            curvature = dot(image, image)
             moves = going & (curvature > 0)
             # The length that is best for the linearized A.
-            length = jnp.where(moves, dot(direction, old) / jnp.where(moves, curvature, 1), 0)
-            x = x + expand(length, x) * direction
-            new, still = gradient(x)
-            turn = dot(new, new) / jnp.where(square > 0, square, 1)
-            return step + 1, x, new + expand(turn, x) * direction, new, moves & still
+            length = part * jnp.where(moves, dot(direction, gradient) / jnp.where(moves, curvature, 1), 0)
+            there = x + expand(length, x) * direction
+            new, square, still = look(there)
+            # It may be too long for A itself: then half of it is tried, straight downhill. Rounding alone never is.
+            better = square <= misfit * (1 + 8 * jnp.finfo(x.dtype).eps)
+            old = dot(gradient, gradient)
+            turned = new + expand(dot(new, new) / jnp.where(old > 0, old, 1), x) * direction
+            kept = expand(better, x)
+            return (
+                step + 1,
+                jnp.where(kept, there, x),
+                jnp.where(kept, turned, gradient),
+                jnp.where(better, 1, part / 2),
+                jnp.where(kept, new, gradient),
+                jnp.where(better, square, misfit),
+                moves & (still | ~better),
+            )
 
-        start, going = gradient(x0)
-        return jax.lax.while_loop(unfinished, descend, (0, x0, start, start, going))[1]
+        gradient, square, going = look(x0)
+        start = 0, x0, gradient, jnp.ones_like(square), gradient, square, going
+        return jax.lax.while_loop(unfinished, descend, start)[1]
 
     def step(self, carry, keys, x, t, s, denoiser: Denoiser):
         """From t to s; one evaluation."""

@@ -20,6 +20,7 @@ from jax.typing import ArrayLike
 
 from sde_lib.denoiser import Denoiser
 from sde_lib.exact import isotropic_variance
+from sde_lib.inverse.conjugate_gradients import dot
 from sde_lib.inverse.measurement import Measurement, Noise
 from sde_lib.inverse.posterior import Posterior, log_likelihood, variance
 from sde_lib.sampling.predictors import posterior_variance
@@ -55,22 +56,22 @@ def systematic(key: Array, log_weights: Array) -> Array:
 
 @struct.dataclass
 class _Twist(Posterior):
-    """psi_t(x) = N(y; A D, s^2 + r^2), r^2 = n^2 v / (n^2 + v), v = data_std^2: the likelihood, widened by x_t's doubt."""
+    """psi_t(x): the likelihood N(y; A D, s^2 I + r^2 A A^T), less its constant, r^2 = n^2 v / (n^2 + v), v = data_std^2.
+
+    That is the p(y | x_t) of `PiGDM`, so that particles follow its Denoiser. A is the measurement's derivative at D, s^2 the
+    mean of the noise's variances: psi may be any function, and the last weights have the likelihood as it is.
+    """
 
     data_std: ArrayLike = 1.0
 
-    def log_twist(self, x0: Array, t: ArrayLike) -> Array:
-        """log psi_t, (B,), where x0 (B, *event) is the Denoiser's."""
-        clean = self.measurement.forward(x0)
-        of_x0 = isotropic_variance(self.sde.noise_to_signal(t), self.data_std)
-        spread = jnp.sqrt(variance(self.measurement_noise, clean) + of_x0)
-        return jax.scipy.stats.norm.logpdf(self.y, clean, spread).sum(tuple(range(1, clean.ndim)))
-
     def evaluate(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-        """D (B, *event), n^2 grad_u log psi (B, *event) and log psi (B,)."""
+        """D (B, *event), n^2 (dD/du)^T grad log psi (B, *event) and log psi (B,)."""
         x0, _, covariance = self.linearize(x, t)
-        log_twist, pull = jax.vjp(lambda x0: self.log_twist(x0, t), x0)
-        return x0, covariance(pull(jnp.ones_like(log_twist))[0]), log_twist
+        clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
+        of_y = jnp.broadcast_to(variance(self.measurement_noise, clean), clean.shape).reshape(len(clean), -1).mean(1)
+        of_x0, misfit = isotropic_variance(self.sde.noise_to_signal(t), self.data_std), self.y - clean
+        weights = tangent.normal_solve(misfit, of_y / of_x0) / of_x0
+        return x0, covariance(tangent.adjoint(weights)), -0.5 * dot(misfit, weights)
 
 
 def twisted_sample(
@@ -92,7 +93,7 @@ def twisted_sample(
     grows, averages over them become those of the posterior of the ancestral chain on `times`, at rate 1 / sqrt(K); the
     chain becomes the prior's as the steps become small.
 
-    Cost: for each step and particle, one evaluation and one product with its Jacobian.
+    Cost: for each step and particle, one evaluation, one product with its Jacobian and one `normal_solve`.
 
     Args:
         key: one typed key.

@@ -88,13 +88,13 @@ def test_tmpd_is_at_the_floor_where_pixels_are_independent():
     assert row.claims and row.at_floor[-1]
 
 
-def test_particles_are_as_far_from_the_mixture_as_from_one_another(monkeypatch):
-    """So no error is seen but that of their draws; the exact Denoiser is at the floor, MMPS's Gaussian is not."""
+def test_particles_are_at_the_floor_of_the_mixture(monkeypatch):
+    """Where they are many and the steps small; so is the exact Denoiser, and MMPS's Gaussian is not."""
     monkeypatch.setattr(inverse, "EVALUATIONS", (60,))
-    monkeypatch.setattr(inverse, "NUM_PARTICLES", 4000)
     mixture = case("mixture", "half", 0.1)
-    twisted, run_to_run = inverse.twisted(mixture), inverse.run_to_run(mixture)
-    assert twisted.distances[-1] < 1.25 * run_to_run.distances[-1] < 2 * twisted.ceiling
+    many = inverse.twisted(mixture, 8_000)
+    assert many.at_floor[-1] and many.method == "twisted, 8,000"
+    assert inverse.twisted(mixture, 400).distances[-1] > 1.3 * many.distances[-1]
     assert inverse.oracle(mixture).at_floor[-1]
     assert inverse.ours(mixture, "mmps", SETTINGS["mmps"]).distances[-1] > 1.3 * mixture.floor[1]
 

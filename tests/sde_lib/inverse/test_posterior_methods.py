@@ -8,7 +8,7 @@ import scipy.special
 from flax import struct
 
 from sde_lib import DDIM, VESDE, VPSDE, Ancestral, FunctionDenoiser, Method, exact, log_snr_times, sample
-from sde_lib.inverse import DAPS, DDNM, DDRM, DDNMPlus, Renoise, RePaint, Replacement, ReSample, twisted_sample
+from sde_lib.inverse import DAPS, DDNM, DDRM, JPEG, DDNMPlus, Renoise, RePaint, Replacement, ReSample, twisted_sample
 from sde_lib.sampling.predictors import posterior_variance
 from tests.sde_lib.inverse.dense import Dense, DenseSpectral, Magnitude, gaussian_posterior, picks, random_orthogonal
 from tests.sde_lib.processes import keys
@@ -287,6 +287,29 @@ def test_resample_measurement_may_be_of_any_kind():
     np.testing.assert_allclose(x, [[2.0, -0.5]], rtol=1e-9)
 
 
+BLOCK = np.random.default_rng(2).uniform(-0.5, 0.5, (1, 8, 8, 1))
+
+
+@pytest.mark.parametrize(
+    "measurement, y, x0, nearest",
+    [
+        (Magnitude(), [[4.0]], [[0.1]], 0.0),  # the tangent's step from 0.1 leads to 20
+        (JPEG(quality=10.0), BLOCK, -BLOCK, float(jnp.square(BLOCK - JPEG(quality=10.0).forward(BLOCK)).sum())),
+    ],
+    ids=["magnitude", "jpeg"],
+)
+def test_resample_goes_downhill_where_a_measurement_bends(measurement, y, x0, nearest):
+    """From step to step, and most of the way; rounded coefficients, whose nearest are those of y, are reached in part."""
+    x0, y = jnp.asarray(x0), jnp.asarray(y)
+
+    def misfit(x):
+        return float(jnp.square(y - measurement.forward(x)).sum())
+
+    found = [misfit(x0)] + [misfit(ReSample(measurement, y, fit_steps=n).fit(x0)) for n in range(1, 16)]
+    assert (np.diff(found) <= 1e-12).all()
+    assert found[-1] < nearest + 0.5 * (found[0] - nearest)
+
+
 def test_resample_without_bound_is_renoising_of_ddnm():
     denoiser = exact.Gaussian(VPSDE(), 0.4, 0.8)
     x, renoised = (
@@ -349,6 +372,32 @@ def test_particles_reach_the_mixture_s_posterior_and_evidence(sde):
     assert_near(means, mean)
     assert_near(resampled, mean)
     assert_near(squares, covariance + np.outer(mean, mean))
+
+
+@both_sdes
+def test_weights_stay_even_where_the_twist_is_the_likelihood(sde):
+    """Data N(mean, data_std^2 I), any A: psi_t is p(y | x_t), so that the chain itself is that of the posterior."""
+    denoiser = exact.Gaussian(sde.replace(t_min=1e-3), 0.4, 0.7)
+    grid, n = log_snr_times(denoiser.sde, 200), 400
+    found = twisted_sample(keys(1)[0], denoiser, MEASUREMENT, Y[0], 0.3, grid, (D,), n, data_std=0.7)
+    assert 1 / jnp.exp(2 * found.log_weights).sum() > 0.9 * n
+    mean, covariance = gaussian_posterior(np.full(D, 0.4), 0.49 * np.eye(D), MATRIX, Y[0], 0.3)
+    np.testing.assert_allclose(
+        found.resample(keys(2)[1]).mean(0), mean, atol=5 * np.sqrt(np.diag(covariance).max() / n)
+    )
+
+
+def test_particles_take_noise_of_several_variances():
+    """In the twist their mean counts, in the last weights each."""
+    stds = np.array([0.2, 1.2])
+    denoiser = exact.Gaussian(VPSDE(t_min=1e-3), 0.4, 0.8)
+    found = twisted_sample(
+        keys(1)[0], denoiser, picks(0, 1, size=2), np.ones(2), stds, log_snr_times(denoiser.sde, 60), (2,), 4000
+    )
+    gain = 0.64 / (0.64 + stds**2)
+    weights = np.exp(found.log_weights)
+    np.testing.assert_allclose(weights @ found.x, 0.4 + gain * 0.6, atol=0.06)
+    np.testing.assert_allclose(weights @ found.x**2 - (weights @ found.x) ** 2, 0.64 * (1 - gain), rtol=0.15)
 
 
 @pytest.mark.parametrize(
