@@ -59,7 +59,9 @@ class DiffPIR(Posterior):
 
     Cost: one evaluation and one `normal_solve`.
 
-    Source: Zhu et al. (2023), https://arxiv.org/abs/2305.08995, eq. 12 and algorithm 1.
+    Source: Zhu et al. (2023), https://arxiv.org/abs/2305.08995, eq. 12 and algorithm 1; their code
+    (https://github.com/yuanzhi-zhu/DiffPIR) takes strength 1, with zeta = 1 of `Renoise` and 20 steps for inpainting,
+    0.1 and 100 for blur.
 
     Attributes:
         strength: lambda there, 1 to 25: how much the Denoiser counts.

@@ -92,8 +92,9 @@ class DAPS(Method):
 
     Cost: `ode_steps` evaluations, and `langevin_steps` gradients of A alone.
 
-    Source: Zhang et al. (2024), https://arxiv.org/abs/2407.01521, algorithm 1; they take 5 steps of the flow, 100 of
-    Langevin, and h = 1e-4 falling with t for noise of 0.01 to 0.05.
+    Source: Zhang et al. (2024), https://arxiv.org/abs/2407.01521, algorithm 1. Their code
+    (https://github.com/zhangbingliang2019/DAPS) takes 200 steps from n = 100 to 0.1, each with 5 of the flow and 100 of
+    Langevin, s = 0.01 for noise of 0.05, and h from 1e-4 (2e-5 for HDR) down to a hundredth of it.
 
     Attributes:
         measurement: A, linear or not.
