@@ -133,8 +133,8 @@ class Interval(DerivedDenoiser):
     the one that is asked is evaluated, and the method's `nfe` counts evaluations of this Denoiser, whatever they cost.
     With t (B,) both are. A network that is in both is compiled twice.
 
-    Source: Kynkäänniemi et al. (2024), https://arxiv.org/abs/2404.07724, section 3: (0.28, 2.9] for EDM2-S on ImageNet 512; in
-    their code (https://github.com/kynkaat/guidance-interval) steps 17 to 22 of EDM's 32, so (0.28, 1.61], at scale 2 for
+    Source: Kynkäänniemi et al. (2024), https://arxiv.org/abs/2404.07724, section 3: (0.28, 2.9] for EDM2-S on ImageNet 512.
+    Their code (https://github.com/kynkaat/guidance-interval) has steps 17 to 22 of EDM's 32, so (0.28, 1.61], at scale 2 for
     EDM2-XXL's FID of 1.40.
 
     Attributes:
