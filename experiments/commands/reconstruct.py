@@ -16,7 +16,8 @@ EXAMPLE = "python -m experiments reconstruct --workdir=runs/brain --modality=mri
 EPILOG = """\
 --input is an .npz file of what was measured:
   mri  kspace, complex (N, H, W) or (N, coils, H, W), zero frequency in the middle; mask (H, W); maps, complex (coils, H, W)
-  ct   projections (N, angles, bins), bins one pixel apart; angles, in degrees, evenly spaced
+  ct   projections (N, angles, bins), bins one pixel apart; angles, in degrees, evenly spaced; mask (angles, bins), 0 for
+       rays that are lost, if there are any
 --truth is a volume (.nii, .nii.gz, a .dcm file or a folder of a series), or images as `restore` takes them; without --input
 it is measured, with noise.
 
@@ -59,6 +60,11 @@ def add_arguments(parser: arguments.Parser) -> None:
     made.add_argument("--operator_seed", type=int, help="mri --mask=random_lines: which lines (default 0)")
     made.add_argument("--angles", type=arguments.positive, help="ct: how many projections (default 30)")
     made.add_argument("--arc", type=float, help="ct: over which they are spread, in degrees (default 180)")
+    made.add_argument(
+        "--metal",
+        metavar="FILE",
+        help="ct: an image of the model's size, white where metal is: rays through it are lost",
+    )
     volume = parser.add_argument_group("of a volume")
     volume.add_argument("--axis", help="across which slices lie: axial (default), coronal, sagittal")
     volume.add_argument("--window", metavar="LOW,HIGH", help="intensities that are black and white (by the file)")

@@ -11,7 +11,7 @@ from experiments.tasks import problems
 # The flags that say how a measurement is made of --truth, with their defaults.
 MODALITIES = {
     "mri": {"mask": "random_lines", "acceleration": 4.0, "coils": 1, "operator_seed": 0},
-    "ct": {"angles": 30, "arc": 180.0},
+    "ct": {"angles": 30, "arc": 180.0, "metal": None},
 }
 MASKS = ("random_lines", "equispaced", "radial", "spiral")
 DEFAULT_METHODS = {"mri": "pigdm", "ct": "projection"}
