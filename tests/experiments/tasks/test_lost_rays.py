@@ -38,6 +38,29 @@ class Kept(inverse.LinearMeasurement):
         return self.radon.pseudo_inverse(flat.reshape(sinogram.shape))
 
 
+IMAGE = jnp.asarray(0.3 * np.random.default_rng(0).normal(size=(1, *SHAPE)), jnp.float32)
+
+
+def stepped(name, measurement, y, asks=None):
+    """A step of a method from the image, and what it takes the data to be."""
+    spec = problems.METHODS[name]
+    config = with_sampling(tiny_config(), name)
+    prior = exact.Gaussian(build.sde(config, config.sampling.t_min), std=0.5)
+    of = reconstruction.scan_problem("ct", measurement, NOISE)
+    solved, unit = reconstruction.for_methods(of, asks or spec.asks)
+    assert obstacle(config, name, spec.settings, solved, SHAPE) is None
+
+    @jax.jit
+    def step(measurement, y):
+        denoiser, method = conditioned(config, name, spec.settings, prior, measurement, y, solved.noise, SHAPE)
+        times = jnp.asarray([0.4, 0.3, 0.2])
+        carry = method.init(IMAGE, denoiser, times)
+        keys = jax.random.split(jax.random.key(1), 1)
+        return method.step(carry, keys, IMAGE, times[0], times[1], denoiser)[1], denoiser(IMAGE, times[1])
+
+    return step(solved.measurement, of.select(y) / unit)
+
+
 @pytest.fixture
 def metal(tmp_path):
     """The file of the metal."""
@@ -62,31 +85,21 @@ def test_rays_through_metal_are_lost(masked):
 @pytest.mark.parametrize("name", problems.METHODS)
 def test_lost_rays_are_as_if_they_had_never_been(masked, name):
     """A step of each method, against the same with the other rays alone; and what is put at lost rays does not count."""
-    spec = problems.METHODS[name]
-    config = with_sampling(tiny_config(), name)
-    process = build.sde(config, config.sampling.t_min)
     kept = Kept(event_shape=SHAPE, radon=masked.replace(mask=None), rays=np.flatnonzero(masked.mask))
-    x = jnp.asarray(np.random.default_rng(0).normal(size=(1, *SHAPE)), jnp.float32)
-    keys = jax.random.split(jax.random.key(1), 1)
-
-    def stepped(measurement, y):
-        of = reconstruction.scan_problem("ct", measurement, NOISE)
-        solved, unit = reconstruction.for_methods(of)
-        assert obstacle(config, name, spec.settings, solved, SHAPE) is None
-
-        @jax.jit
-        def step(measurement, y):
-            denoiser, method = conditioned(
-                config, name, spec.settings, exact.Gaussian(process, std=0.5), measurement, y, solved.noise, SHAPE
-            )
-            times = jnp.asarray([0.4, 0.3, 0.2])
-            carry = method.init(x, denoiser, times)
-            return method.step(carry, keys, x, times[0], times[1], denoiser)[1], denoiser(x, times[1])
-
-        return step(solved.measurement, of.select(y) / unit)
-
-    y = masked.replace(mask=None).forward(0.3 * x)
-    found = stepped(masked, y + 7 * (masked.mask == 0)[..., None])
-    expected = stepped(kept, y.reshape(1, -1)[:, kept.rays])
+    y = masked.replace(mask=None).forward(IMAGE)
+    found = stepped(name, masked, y + 7 * (masked.mask == 0)[..., None])
+    expected = stepped(name, kept, y.reshape(1, -1)[:, kept.rays])
     for of_all, of_kept in zip(found, expected, strict=True):
         np.testing.assert_allclose(of_all, of_kept, rtol=1e-3, atol=1e-3)
+
+
+PRODUCTS = [name for name, spec in problems.METHODS.items() if "products" in spec.asks]
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_methods_of_products_do_the_same_with_a_decomposition_and_without(masked, name):
+    y = masked.forward(IMAGE)
+    expected = stepped(name, masked, y, asks="singular_values")
+    for with_it, without in zip(expected, stepped(name, masked, y, asks="products"), strict=True):
+        np.testing.assert_allclose(without, with_it, rtol=1e-3, atol=1e-3)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from experiments.__main__ import main
+from sde_lib.inverse import Decomposed
 from tests.experiments.tasks.test_scans import kspace_of
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -212,7 +213,7 @@ def test_what_is_wrong_is_said_before_the_run_is_opened(fails, arguments, messag
     assert message in fails("reconstruct", "--workdir=nowhere", "--out=out", *arguments.split())
 
 
-def test_files_that_do_not_fit_the_model_are_named(digits_run, fails, tmp_path):
+def test_files_that_do_not_fit_the_model_are_named(digits_run, fails, monkeypatch, tmp_path):
     def wrong(*arguments):
         return fails("reconstruct", f"--workdir={digits_run}", f"--out={tmp_path / 'out'}", *arguments)
 
@@ -233,4 +234,8 @@ def test_files_that_do_not_fit_the_model_are_named(digits_run, fails, tmp_path):
     assert "--modality=mri: acceleration=20.0 samples none of the 8 lines" in wrong(
         "--modality=mri", f"--truth={tmp_path / 'truth.npz'}", "--acceleration=20"
     )
+    monkeypatch.setattr(Decomposed, "of", None)  # what cannot be is found before the measurement is decomposed
+    said = wrong("--modality=ct", f"--truth={tmp_path / 'truth.npz'}", "--method=daps", "--noise=0")
+    assert said.startswith("error: --method=daps: needs noise of more than 0 (--noise); methods that can: pigdm, ")
+    assert "ddrm" in said
     assert not (tmp_path / "out").exists()

@@ -7,7 +7,7 @@ import pytest
 
 from experiments.build import reconstruction
 from experiments.errors import UserError
-from experiments.tasks import scans
+from experiments.tasks import problems, scans
 from sde_lib import inverse
 from tests.sde_lib.inverse.assembled import matrix
 
@@ -192,8 +192,9 @@ def test_methods_see_a_measurement_of_norm_one(name, small, monkeypatch):
     """And the noise of y in its units; what the misfit is told in stays. Large images are not decomposed."""
     monkeypatch.setattr(inverse.decomposed, "MAX_IMAGE", SIZE * SIZE - (not small))
     of = problem_of(name)
-    solved, unit = reconstruction.for_methods(of)
+    solved, unit = reconstruction.for_methods(of, "singular_values")
     assert hasattr(solved.measurement, "singular_values") == small
+    assert hasattr(reconstruction.for_checks(of).measurement, "singular_values") == small
     A = matrix(of.measurement)
     np.testing.assert_allclose(unit, np.linalg.svd(A, compute_uv=False)[0], rtol=0.01)
     np.testing.assert_allclose(unit * matrix(solved.measurement), A, atol=1e-5)
@@ -204,7 +205,7 @@ def test_methods_see_a_measurement_of_norm_one(name, small, monkeypatch):
 def test_ct_keeps_its_back_projection():
     """For methods that ask for a pseudo-inverse; the exact one makes too much of the noise."""
     of = problem_of("ct")
-    solved, unit = reconstruction.for_methods(of)
+    solved, unit = reconstruction.for_methods(of, "pseudo_inverse")
     y = of.measure(jax.random.split(jax.random.key(0), 1), jnp.asarray(IMAGE[None, ..., None], jnp.float32))
     np.testing.assert_allclose(
         solved.measurement.pseudo_inverse(y / unit), of.measurement.pseudo_inverse(y), rtol=1e-4, atol=1e-5
@@ -214,4 +215,22 @@ def test_ct_keeps_its_back_projection():
 def test_one_coil_is_left_as_it_is():
     measurement = inverse.FourierSampling(event_shape=SHAPE, mask=MASK.astype(np.float32))
     of = reconstruction.scan_problem("mri", measurement, 0.1)
-    assert reconstruction.for_methods(of) == (of, 1.0)
+    assert reconstruction.for_methods(of, "singular_values") == (of, 1.0)
+    assert reconstruction.for_checks(of) is of
+
+
+@pytest.mark.parametrize(
+    "name, served",
+    [
+        ("ct", {"many products", "normal_solve", "singular_values"}),
+        ("mri", {"pseudo_inverse", "normal_solve", "singular_values"}),
+    ],
+)
+def test_what_a_method_has_no_use_for_is_not_decomposed(name, served, monkeypatch):
+    of = problem_of(name)
+    asked = {spec.asks for spec in problems.METHODS.values()}
+    found = {asks for asks in asked if hasattr(reconstruction.for_methods(of, asks)[0].measurement, "singular_values")}
+    assert found == served and asked - served
+    monkeypatch.setitem(reconstruction.FASTER_BY_MATRICES, "ct", SIZE * SIZE - 1)
+    solved, _ = reconstruction.for_methods(of, "many products")
+    assert not hasattr(solved.measurement, "singular_values")
