@@ -5,10 +5,10 @@ Read before anything slow is loaded, so that a wrong name or a flag that would d
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError, nearest, unknown_name
+from experiments.tasks.request import Request
 
 FILE = "FILE"  # any choice that is not among the named ones: an image file
 NOISES = ("gaussian", "poisson")
@@ -177,36 +177,16 @@ METHODS = {
 }
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for, checked as far as it can be without the model.
+@dataclass(frozen=True, kw_only=True)
+class Restoration(Request):
+    """What `restore` is asked.
 
     Attributes:
-        workdir, overrides: the run, and (key, text) pairs of config.sampling.
-        task, options: the name of the task and its options.
-        method, settings: the name of the method and its settings.
-        input, truth: IMAGES, either of which may be None.
-        out: the folder to write.
-        answers: how many for each input.
-        seed: of the answers, and of the noise of measurements that are made.
-        limit: only so many inputs; None for all.
-        noise: standard deviation of Gaussian noise.
+        task: its name.
         peak: of Poisson noise, in place of Gaussian; None for Gaussian.
     """
 
-    workdir: Path
-    overrides: list[tuple[str, str]]
     task: str
-    options: Mapping[str, Any]
-    method: str
-    settings: Mapping[str, Any]
-    input: str | None
-    truth: str | None
-    out: Path
-    answers: int
-    seed: int
-    limit: int | None
-    noise: float
     peak: float | None
 
 

@@ -16,7 +16,7 @@ from experiments.data import DataTransform
 from experiments.errors import UserError
 from experiments.tasks import images, problems, results, volumes
 from experiments.tasks.answers import measurement_keys
-from experiments.tasks.modalities import Request
+from experiments.tasks.modalities import Reconstruction
 from experiments.tasks.solving import open_for, solve
 from experiments.workdir import replace_text
 from sde_lib.inverse import LinearMeasurement
@@ -47,7 +47,7 @@ class Slices:
     affine: np.ndarray | None
 
 
-def reconstruct(request: Request) -> str:
+def reconstruct(request: Reconstruction) -> str:
     """Draws the answers and writes the files; the line that says where they are.
 
     Raises:
@@ -78,7 +78,7 @@ def reconstruct(request: Request) -> str:
     return f"{request.modality} by {request.method}: {_write(request, of, slices, answers, transform, told)}"
 
 
-def _measurement(request: Request, shape: tuple[int, int, int]) -> tuple[LinearMeasurement, np.ndarray | None]:
+def _measurement(request: Reconstruction, shape: tuple[int, int, int]) -> tuple[LinearMeasurement, np.ndarray | None]:
     """How slices are measured, and what was measured of them (N, *measured), in intensities; None if it is yet to be."""
     if request.input is None:
         return reconstruction.simulated(request.modality, shape, request.options), None
@@ -86,7 +86,7 @@ def _measurement(request: Request, shape: tuple[int, int, int]) -> tuple[LinearM
 
 
 def _slices(
-    request: Request, of: Problem, y: np.ndarray | None, shape: tuple[int, int, int], transform: DataTransform
+    request: Reconstruction, of: Problem, y: np.ndarray | None, shape: tuple[int, int, int], transform: DataTransform
 ) -> Slices:
     """The slices; without measurements they are made of the truth."""
     truth = None if request.truth is None else _truth(request, shape, transform)
@@ -108,7 +108,7 @@ def _slices(
     return dataclasses.replace(truth, y=y)
 
 
-def _truth(request: Request, shape: tuple[int, int, int], transform: DataTransform) -> Slices:
+def _truth(request: Reconstruction, shape: tuple[int, int, int], transform: DataTransform) -> Slices:
     if not volumes.is_volume(request.truth):
         found = images.read("--truth", request.truth, shape, transform.forward, limit=request.limit)
         return Slices(found.names, None, found.values, 0.0, 1.0, "the images' own", None)
@@ -119,7 +119,7 @@ def _truth(request: Request, shape: tuple[int, int, int], transform: DataTransfo
 
 
 def _write(
-    request: Request,
+    request: Reconstruction,
     of: Problem,
     slices: Slices,
     answers: np.ndarray,

@@ -224,7 +224,7 @@ def untrained(tmp_path):
     [
         ("--task=inpant", "--task='inpant' is unknown: choose from colorize, deblur, deblur-light, dejpeg,"),
         ("--task=inpant", "did you mean 'inpaint'?"),
-        ("--task=denoise --limit=1", "--input=IMAGES is needed, or --truth=IMAGES, which are then measured"),
+        ("--task=denoise --limit=1", "--input=IMAGES is needed, or --truth=IMAGES to be measured"),
         ("--task=inpaint --mask=bx", "--mask='bx' is unknown: choose from FILE, box, half-bottom, half-left,"),
         ("--task=inpaint --factor=2", "--factor=2.0 does nothing for --task=inpaint --mask=box, which uses"),
         (

@@ -182,7 +182,7 @@ def test_a_volume_comes_back_in_place_and_in_its_intensities(reconstructed, digi
     "arguments, message",
     [
         ("--modality=pet", "--modality='pet' is unknown: choose from ct, mri"),
-        ("--modality=mri", "--input=FILE is needed, or --truth=FILE, which is then measured"),
+        ("--modality=mri", "--input=FILE is needed, or --truth=FILE to be measured"),
         ("--modality=mri --truth=a.npz --mask=radal", "--mask='radal' is unknown: choose from equispaced, radial"),
         ("--modality=mri --truth=a.npz --angles=3", "--angles=3 does nothing for --modality=mri, which uses --mask,"),
         (
@@ -236,6 +236,6 @@ def test_files_that_do_not_fit_the_model_are_named(digits_run, fails, monkeypatc
     )
     monkeypatch.setattr(Decomposed, "of", None)  # what cannot be is found before the measurement is decomposed
     said = wrong("--modality=ct", f"--truth={tmp_path / 'truth.npz'}", "--method=daps", "--noise=0")
-    assert said.startswith("error: --method=daps: needs noise of more than 0 (--noise); methods that can: pigdm, ")
+    assert said.startswith("--method=daps: needs noise of more than 0 (--noise); methods that can: pigdm, ")
     assert "ddrm" in said
     assert not (tmp_path / "out").exists()
