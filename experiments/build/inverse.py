@@ -280,21 +280,23 @@ def check_method(config: ConfigDict, name: str, settings: Mapping[str, Any], of:
 
 
 def obstacle(config: ConfigDict, name: str, settings: Mapping[str, Any], of: Problem, shape: Shape) -> str | None:
-    """Why a method cannot solve a problem, as its classes say; None if it can. A step is traced, with an exact Denoiser."""
+    """Why a method cannot solve a problem, as its classes say; None if it can.
+
+    A step is traced, with an exact Denoiser; the measurement's arrays may be `jax.ShapeDtypeStruct`.
+    """
     process = sde(config, config.sampling.t_min)
-    y = jax.eval_shape(of.measurement.forward, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+    images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+    y = jax.eval_shape(lambda measurement, x: measurement.forward(x), of.measurement, images)
     x = jax.ShapeDtypeStruct((1, *process.state_shape(shape)), jnp.float32)
 
-    def step(y, x):
-        denoiser, method = conditioned(
-            config, name, settings, exact.Gaussian(process), of.measurement, y, of.noise, shape
-        )
+    def step(measurement, y, x):
+        denoiser, method = conditioned(config, name, settings, exact.Gaussian(process), measurement, y, of.noise, shape)
         t, keys = jnp.asarray([0.5, 0.25]) * process.t_max, jax.random.split(jax.random.key(0), 1)
         carry = method.init(x, denoiser, t)
         return method.step(carry, keys, x, t[0], t[1], denoiser)[1], denoiser(x, t[0])
 
     try:
-        jax.eval_shape(step, y, x)
+        jax.eval_shape(step, of.measurement, y, x)
     except ValueError as error:
         return str(error)
     if problems.METHODS[name].noise == "more than 0" and not of.noise.variance(jnp.zeros(())) > 0:

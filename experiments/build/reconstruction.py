@@ -1,6 +1,7 @@
 """Names of modalities and of masks -> what a scanner measures of an image."""
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -10,10 +11,13 @@ import numpy as np
 
 from experiments.build.inverse import Problem
 from experiments.errors import UserError
-from experiments.tasks import baselines, scans
+from experiments.tasks import baselines, images, scans
 from sde_lib import inverse
 
 CENTER = 0.32  # of the lines sampled, those in the middle: 8 % of all lines at an acceleration of 4, as fastMRI's
+# Pixels up to which two matrices multiply faster than the measurement does, on a CPU: for CT five times at 32 x 32 and no
+# longer at 64 x 64; several coils' Fourier transforms are always faster.
+FASTER_BY_MATRICES = {"mri": 0, "ct": 32 * 32}
 PERCENTILE = 99.5  # of a plain reconstruction, which is white where no intensity is given
 
 
@@ -56,8 +60,10 @@ def _kspace(shape, mask, maps) -> inverse.LinearMeasurement:
     return inverse.MultiCoilFourierSampling(event_shape=shape, mask=mask, coil_maps=jnp.asarray(maps, jnp.float32))
 
 
-def _radon(shape, angles, detectors=None) -> inverse.LinearMeasurement:
-    return inverse.CompletedRadon(event_shape=shape, angles=jnp.asarray(angles, jnp.float32), detectors=detectors)
+def _radon(shape, angles, detectors=None, mask=None) -> inverse.Radon:
+    mask = None if mask is None else jnp.asarray(mask, jnp.float32)
+    angles = jnp.asarray(angles, jnp.float32)
+    return inverse.CompletedRadon(event_shape=shape, angles=angles, detectors=detectors, mask=mask)
 
 
 def _simulated_mri(shape, o):
@@ -65,10 +71,25 @@ def _simulated_mri(shape, o):
     return _kspace(shape, MASKS[o["mask"]](shape[0], o), maps)
 
 
-SIMULATED = {
-    "mri": _simulated_mri,
-    "ct": lambda shape, o: _radon(shape, inverse.parallel_angles(o["angles"], np.deg2rad(o["arc"]))),
-}
+def _sees(radon: inverse.Radon) -> bool:
+    """Whether a ray that is not lost goes through the image."""
+    return bool(radon.forward(jnp.ones((1, *radon.event_shape))).any())
+
+
+def _simulated_ct(shape, o):
+    radon = _radon(shape, inverse.parallel_angles(o["angles"], np.deg2rad(o["arc"])))
+    if o["metal"] is None:
+        return radon
+    metal = images.read_mask("--metal", o["metal"], shape)
+    if not metal.any():
+        raise UserError(f"--metal={o['metal']} is all black: metal is white; without any, leave it out")
+    masked = radon.replace(mask=jnp.asarray(inverse.metal_mask(radon, metal), jnp.float32))
+    if not _sees(masked):
+        raise UserError(f"--metal={o['metal']}: every ray through the image goes through metal")
+    return masked
+
+
+SIMULATED = {"mri": _simulated_mri, "ct": _simulated_ct}
 
 
 def _read_mri(flag, text, shape, limit):
@@ -80,13 +101,16 @@ def _read_mri(flag, text, shape, limit):
 
 def _read_ct(flag, text, shape, limit):
     scan = scans.read_projections(flag, text, shape[0], _radon(shape, np.zeros(1)).num_detectors(), limit)
-    return _radon(shape, scan.angles, scan.values.shape[2]), scan.values[..., None]
+    radon = _radon(shape, scan.angles, scan.values.shape[2], scan.mask)
+    if not _sees(radon):
+        raise UserError(f"{flag}: {text}: none of the rays that 'mask' leaves goes through the image")
+    return radon, scan.values[..., None]
 
 
 READ = {"mri": _read_mri, "ct": _read_ct}
 
 
-def _log_magnitude(y: np.ndarray) -> np.ndarray:
+def _log_magnitude(y: np.ndarray, measured: np.ndarray) -> np.ndarray:
     """Of k-space (N, [coils,] H, W, 2), of all coils together: four powers of ten below the largest are black."""
     power = np.square(y).sum(-1)
     power = power.reshape(len(y), -1, *power.shape[-2:]).sum(1)[..., None]
@@ -94,10 +118,12 @@ def _log_magnitude(y: np.ndarray) -> np.ndarray:
     return 1 + np.log10(np.maximum(power / np.where(largest > 0, largest, 1), 1e-8)) / 4
 
 
-def _stretched(y: np.ndarray) -> np.ndarray:
-    """Sinograms (N, angles, bins, 1), from their least to their largest value."""
-    low, high = y.min((1, 2, 3), keepdims=True), y.max((1, 2, 3), keepdims=True)
-    return 2 * (y - low) / np.where(high > low, high - low, 1) - 1
+def _stretched(y: np.ndarray, measured: np.ndarray | None) -> np.ndarray:
+    """Sinograms (N, angles, bins, 1), from their least to their largest value; lost rays are black."""
+    there = np.ones((1, 1, 1), bool) if measured is None else measured != 0
+    low = y.min((1, 2, 3), keepdims=True, where=there, initial=np.inf)
+    high = y.max((1, 2, 3), keepdims=True, where=there, initial=-np.inf)
+    return np.where(there, 2 * (y - low) / np.where(high > low, high - low, 1) - 1, -1)
 
 
 VIEWS = {"mri": _log_magnitude, "ct": _stretched}
@@ -110,30 +136,54 @@ PLAIN = {
 def scan_problem(name: str, measurement: inverse.LinearMeasurement, std: float) -> Problem:
     """The problem of a modality: its measurement, with Gaussian noise."""
     caption, plain = PLAIN[name]
-    measured = np.asarray(measurement.mask)[..., None] if name == "mri" else None
+    measured = None if measurement.mask is None else np.asarray(measurement.mask)[..., None]
 
     def baseline(y):
         return {caption: plain(measurement, y), "total variation": baselines.total_variation(measurement, y, std)}
 
-    return Problem(name, measurement, inverse.GaussianNoise(std), measured, VIEWS[name], baseline)
+    view = functools.partial(VIEWS[name], measured=measured)
+    return Problem(name, measurement, inverse.GaussianNoise(std), measured, view, baseline)
 
 
-def for_methods(of: Problem) -> tuple[Problem, float]:
+def for_checks(of: Problem) -> Problem:
+    """The problem with all that `for_methods` may give a method, for `check_method`: nothing is decomposed yet."""
+    if hasattr(of.measurement, "singular_values") or not inverse.Decomposed.fits(of.measurement):
+        return of
+    return dataclasses.replace(of, measurement=inverse.Decomposed.abstract(of.measurement))
+
+
+def for_methods(of: Problem, asks: str) -> tuple[Problem, float]:
     """The problem in units of y in which A has norm 1, and the unit: y / unit is its measurement.
 
     Methods whose steps are set by hand (DPS, DAPS) are set for such an A; a projection sums up to a whole diagonal. Where
-    images are small A is decomposed too, which makes its solves fast and methods that need its singular values able. What
-    has closed singular values is left as it is: k-space of one coil, whose norm is 1.
+    images are small, A is decomposed if that serves what the method asks. What has closed singular values is left as it
+    is: k-space of one coil, whose norm is 1.
+
+    Args:
+        of: the problem.
+        asks: as of `problems.Method`.
     """
     if hasattr(of.measurement, "singular_values"):
         return of, 1.0
     unit = float(jax.jit(inverse.operator_norm)(of.measurement)) or 1.0  # of a scan that measures nothing, any
     measurement = inverse.Scaled(measurement=of.measurement, factor=1 / unit)
-    if inverse.Decomposed.fits(measurement):
-        # The exact pseudo-inverse of few angles makes too much of the noise: `projection` fell from 29 to 16 dB.
-        regularized = measurement if of.name == "ct" else None
-        measurement = inverse.Decomposed.of(measurement).replace(regularized=regularized)
+    if _is_served(of, asks) and inverse.Decomposed.fits(measurement):
+        measurement = inverse.Decomposed.of(measurement)
     return dataclasses.replace(of, measurement=measurement, noise=inverse.GaussianNoise(of.noise.std / unit)), unit
+
+
+def _is_served(of: Problem, asks: str) -> bool:
+    """Whether a decomposition is of use: for many products of small images, and for solves that have no closed form.
+
+    CT has its filtered back-projection as a closed pseudo-inverse. The exact one of few angles, besides, makes too much of
+    the noise: `projection` fell from 29 to 16 dB.
+    """
+    if asks == "products":
+        return False
+    if asks == "many products":
+        return int(np.prod(of.measurement.event_shape)) <= FASTER_BY_MATRICES[of.name]
+    own = getattr(type(of.measurement), asks, None)
+    return own is None or own is getattr(inverse.LinearMeasurement, asks, None)
 
 
 def simulated(name: str, shape: tuple[int, int, int], options: Mapping[str, Any]) -> inverse.LinearMeasurement:

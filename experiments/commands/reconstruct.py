@@ -1,9 +1,8 @@
 """The command `reconstruct`."""
 
 import argparse
-from pathlib import Path
 
-from experiments.commands import arguments
+from experiments.commands import answers, arguments
 from experiments.errors import UserError
 from experiments.tasks import modalities, problems
 
@@ -16,7 +15,8 @@ EXAMPLE = "python -m experiments reconstruct --workdir=runs/brain --modality=mri
 EPILOG = """\
 --input is an .npz file of what was measured:
   mri  kspace, complex (N, H, W) or (N, coils, H, W), zero frequency in the middle; mask (H, W); maps, complex (coils, H, W)
-  ct   projections (N, angles, bins), bins one pixel apart; angles, in degrees, evenly spaced
+  ct   projections (N, angles, bins), bins one pixel apart; angles, in degrees, evenly spaced; mask (angles, bins), 0 for
+       rays that are lost, if there are any
 --truth is a volume (.nii, .nii.gz, a .dcm file or a folder of a series), or images as `restore` takes them; without --input
 it is measured, with noise.
 
@@ -36,16 +36,17 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.epilog = EPILOG.format(methods=problems.table(problems.METHODS), example=EXAMPLE)
     arguments.add_workdir(parser, "config.sampling")
     parser.add_argument("--modality", required=True, help=", ".join(modalities.MODALITIES))
-    parser.add_argument("--input", metavar="FILE", help="what was measured; see below")
-    parser.add_argument("--truth", metavar="FILE", help="slices to compare with, or to measure; see below")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write")
-    parser.add_argument("--answers", type=arguments.positive, default=4, help="how many for each slice (default 4)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="answer k of slice i depends on it, i and k alone (default 0)"
+    defaults = ", ".join(f"{name} {method}" for name, method in modalities.DEFAULT_METHODS.items())
+    answers.add_arguments(
+        parser,
+        kind="FILE",
+        measured="what was measured; see below",
+        truth="slices to compare with, or to measure; see below",
+        out="folder to write",
+        each="slice",
+        inputs="slices",
+        method=f"how answers are drawn (default: {defaults})",
     )
-    parser.add_argument("--limit", type=arguments.positive, help="only the first so many slices")
-    parser.add_argument("--method", dest="posterior", help="how answers are drawn (default: mri pigdm, ct projection)")
-    parser.add_argument("--steps", type=arguments.positive, help="short for --config.sampling.steps")
     parser.add_argument(
         "--noise", type=float, help="standard deviation of each value measured of pixels in [-1, 1] (default 0.02)"
     )
@@ -59,6 +60,11 @@ def add_arguments(parser: arguments.Parser) -> None:
     made.add_argument("--operator_seed", type=int, help="mri --mask=random_lines: which lines (default 0)")
     made.add_argument("--angles", type=arguments.positive, help="ct: how many projections (default 30)")
     made.add_argument("--arc", type=float, help="ct: over which they are spread, in degrees (default 180)")
+    made.add_argument(
+        "--metal",
+        metavar="FILE",
+        help="ct: an image of the model's size, white where metal is: rays through it are lost",
+    )
     volume = parser.add_argument_group("of a volume")
     volume.add_argument("--axis", help="across which slices lie: axial (default), coronal, sagittal")
     volume.add_argument("--window", metavar="LOW,HIGH", help="intensities that are black and white (by the file)")
@@ -75,41 +81,28 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _request(options: argparse.Namespace) -> modalities.Request:
+def _request(options: argparse.Namespace) -> modalities.Reconstruction:
     """What is asked for.
 
     Raises:
         UserError: something is wrong with it that can be known without the model.
     """
-    measured = options.input is not None
-    given = {flag: value for flag in modalities.flags() if (value := getattr(options, flag)) is not None}
-    made = modalities.options(options.modality, given, measured=measured)
-    if not measured and options.truth is None:
-        raise UserError("--input=FILE is needed, or --truth=FILE, which is then measured")
+    given = answers.given(options, modalities.flags())
+    made = modalities.options(options.modality, given, measured=options.input is not None)
+    measured = answers.is_measured(options, "FILE")
     if options.white is not None and (not measured or options.truth is not None):
         why = "--truth says what is white" if options.truth is not None else "--input is missing"
         raise UserError(f"--white={options.white} does nothing: {why}")
     if options.white is not None and not 0 < options.white < float("inf"):
         raise UserError(f"--white={options.white}: must be more than 0")
-    method, settings = problems.method(options.posterior or modalities.DEFAULT_METHODS[options.modality])
-    problems.check_overrides(method, options.overrides)
+    method = answers.method(options, modalities.DEFAULT_METHODS[options.modality])
+    noise = modalities.noise(method[0], options.noise, measured=measured)
     axis, window, chosen = modalities.of_volume(options.truth, options.axis, options.window, options.slices)
-    return modalities.Request(
-        workdir=options.workdir,
-        overrides=options.overrides,
+    return modalities.Reconstruction(
+        **answers.shared(options, made, method, noise),
         modality=options.modality,
-        options=made,
-        method=method,
-        settings=settings,
-        input=options.input,
-        truth=options.truth,
         axis=axis,
         window=window,
         chosen=chosen,
         white=options.white,
-        out=options.out,
-        answers=options.answers,
-        seed=options.seed,
-        limit=options.limit,
-        noise=modalities.noise(method, options.noise, measured=measured),
     )

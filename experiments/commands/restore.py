@@ -1,10 +1,8 @@
 """The command `restore`."""
 
 import argparse
-from pathlib import Path
 
-from experiments.commands import arguments
-from experiments.errors import UserError
+from experiments.commands import answers, arguments
 from experiments.tasks import problems
 
 SUMMARY = (
@@ -12,6 +10,8 @@ SUMMARY = (
     "it; several answers show what the measurement leaves open."
 )
 EXAMPLE = "python -m experiments restore --workdir=runs/digits --task=superres --factor=2 --truth=photos --out=restored"
+
+DEFAULT_METHOD = "pigdm"
 
 EPILOG = """\
 Tasks, which say what is measured of an image:
@@ -38,26 +38,16 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.epilog = EPILOG.format(tasks=problems.table(problems.TASKS), methods=methods, example=EXAMPLE)
     arguments.add_workdir(parser, "config.sampling")
     parser.add_argument("--task", required=True, help="what is measured; see below")
-    parser.add_argument("--input", metavar="IMAGES", help="what was measured: of exactly the measured size")
-    parser.add_argument(
-        "--truth", metavar="IMAGES", help="clean images to compare with; without --input they are measured, with noise"
+    answers.add_arguments(
+        parser,
+        kind="IMAGES",
+        measured="what was measured: of exactly the measured size",
+        truth="clean images to compare with; without --input they are measured, with noise",
+        out="folder to write sheet.png, PNGs, answers.npz, results.json",
+        each="input",
+        inputs="images",
+        method=f"how answers are drawn; see below ({DEFAULT_METHOD})",
     )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder to write sheet.png, PNGs, answers.npz, results.json"
-    )
-    parser.add_argument("--answers", type=arguments.positive, default=4, help="how many for each input (default 4)")
-    parser.add_argument(
-        "--seed", type=int, default=0, help="answer k of input i depends on it, i and k alone (default 0)"
-    )
-    parser.add_argument("--limit", type=arguments.positive, help="only the first so many images")
-    parser.add_argument(
-        "--method",
-        dest="posterior",
-        metavar="NAME[:SETTING=VALUE]",
-        default="pigdm",
-        help="how answers are drawn; see below (pigdm)",
-    )
-    parser.add_argument("--steps", type=arguments.positive, help="short for --config.sampling.steps")
     noise = parser.add_argument_group("the noise of what is measured")
     noise.add_argument("--noise", type=float, help="standard deviation, black to white being 2 (default by task)")
     noise.add_argument("--noise_kind", default="gaussian", help="gaussian (default) or poisson")
@@ -104,33 +94,16 @@ def run(options: argparse.Namespace) -> int:
     return 0
 
 
-def _request(options: argparse.Namespace) -> problems.Request:
+def _request(options: argparse.Namespace) -> problems.Restoration:
     """What is asked for.
 
     Raises:
         UserError: something is wrong with it that can be known without the model.
     """
-    given = {flag: value for flag in problems.flags() if (value := getattr(options, flag)) is not None}
-    task_options = problems.task(options.task, given)
-    method, settings = problems.method(options.posterior)
-    measured = options.input is not None
-    if not measured and options.truth is None:
-        raise UserError("--input=IMAGES is needed, or --truth=IMAGES, which are then measured")
-    noise, peak = problems.noise(options.task, method, options.noise, options.noise_kind, options.peak, given=measured)
-    problems.check_overrides(method, options.overrides)
-    return problems.Request(
-        workdir=options.workdir,
-        overrides=options.overrides,
-        task=options.task,
-        options=task_options,
-        method=method,
-        settings=settings,
-        input=options.input,
-        truth=options.truth,
-        out=options.out,
-        answers=options.answers,
-        seed=options.seed,
-        limit=options.limit,
-        noise=noise,
-        peak=peak,
+    made = problems.task(options.task, answers.given(options, problems.flags()))
+    method = answers.method(options, DEFAULT_METHOD)
+    measured = answers.is_measured(options, "IMAGES")
+    noise, peak = problems.noise(
+        options.task, method[0], options.noise, options.noise_kind, options.peak, given=measured
     )
+    return problems.Restoration(**answers.shared(options, made, method, noise), task=options.task, peak=peak)

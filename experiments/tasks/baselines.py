@@ -7,7 +7,8 @@
 | `biharmonic`               | missing pixels             | the smoothest continuation into the holes                 |
 | `wiener`                   | blur; any linear one       | the best linear estimate, for pixels of one spread        |
 | `zero_filled`              | MRI                        | the inverse transform, with 0 for what was not sampled    |
-| `filtered_back_projection` | CT                         | the inverse of many angles, applied to those there are    |
+| `filtered_back_projection` | CT                         | the inverse of many angles, applied to those there are;   |
+|                            |                            | lost rays are first interpolated along the detectors      |
 
 y (N, *measured) and images (N, H, W, C) are in the model's range [-1, 1], in which black is -1. `zero_filled` and
 `filtered_back_projection` take as 0 what they do not know, so they are applied to the image above black.
@@ -71,8 +72,16 @@ def zero_filled(measurement: inverse.LinearMeasurement, y: Array) -> Array:
 
 
 def filtered_back_projection(measurement: inverse.Radon, y: Array) -> Array:
-    """With the ramp filter alone, of the image above black; angles must be evenly spaced."""
-    return _above_black(measurement, y, functools.partial(inverse.filtered_back_projection, measurement))
+    """With the ramp filter alone, of the image above black; angles must be evenly spaced.
+
+    Rays that the measurement's mask loses are `inverse.interpolated`, as in the classical reduction of metal artefacts.
+    """
+    unmasked = measurement.replace(mask=None)
+
+    def back(sinogram):
+        return inverse.filtered_back_projection(unmasked, inverse.interpolated(measurement, sinogram))
+
+    return _above_black(measurement, y, back)
 
 
 def _above_black(measurement, y, back):

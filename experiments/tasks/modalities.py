@@ -2,58 +2,37 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError, unknown_name
 from experiments.tasks import problems
+from experiments.tasks.request import Request
 
 # The flags that say how a measurement is made of --truth, with their defaults.
 MODALITIES = {
     "mri": {"mask": "random_lines", "acceleration": 4.0, "coils": 1, "operator_seed": 0},
-    "ct": {"angles": 30, "arc": 180.0},
+    "ct": {"angles": 30, "arc": 180.0, "metal": None},
 }
 MASKS = ("random_lines", "equispaced", "radial", "spiral")
 DEFAULT_METHODS = {"mri": "pigdm", "ct": "projection"}
 NOISE = 0.02
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for, checked as far as it can be without the model.
+@dataclass(frozen=True, kw_only=True)
+class Reconstruction(Request):
+    """What `reconstruct` is asked.
 
     Attributes:
-        workdir, overrides: the run, and (key, text) pairs of config.sampling.
-        modality, options: its name, and how measurements are made of the truth.
-        method, settings: the name of the method and its settings.
-        input: a file of measurements, or None.
-        truth: a volume or IMAGES, or None.
+        modality: its name.
         axis, window, chosen: of a volume: across which axis its slices lie, what is black and white, which slices.
         white: the intensity that is white in what `input` measures; None to estimate it.
-        out: the folder to write.
-        answers: how many for each slice.
-        seed: of the answers, and of the noise of measurements that are made.
-        limit: only so many slices; None for all.
-        noise: standard deviation.
     """
 
-    workdir: Path
-    overrides: list[tuple[str, str]]
     modality: str
-    options: Mapping[str, Any]
-    method: str
-    settings: Mapping[str, Any]
-    input: str | None
-    truth: str | None
     axis: str
     window: tuple[float, float] | None
     chosen: slice
     white: float | None
-    out: Path
-    answers: int
-    seed: int
-    limit: int | None
-    noise: float
 
 
 def flags() -> list[str]:

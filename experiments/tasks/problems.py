@@ -5,10 +5,10 @@ Read before anything slow is loaded, so that a wrong name or a flag that would d
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from experiments.errors import UserError, nearest, unknown_name
+from experiments.tasks.request import Request
 
 FILE = "FILE"  # any choice that is not among the named ones: an image file
 NOISES = ("gaussian", "poisson")
@@ -86,6 +86,8 @@ class Method:
         own_steps: whether it brings a step of its own, so that `sampling.method` says nothing.
         noise: what it makes of the measurement's noise: "known", "more than 0" (it must be), "not asked", "none" (what is
             measured is taken as exact, so that the noise of measurements that are made is 0 unless it is given).
+        asks: the most that a step asks of a linear measurement: "products" with A and A^T, "many products", a hundred or
+            so, or that of its methods: "pseudo_inverse", "normal_solve" or "singular_values".
     """
 
     summary: str
@@ -93,6 +95,7 @@ class Method:
     settings: Mapping[str, Any] = field(default_factory=dict)
     own_steps: bool = False
     noise: str = "known"
+    asks: str = "normal_solve"
 
 
 # The best of what `benchmark --suite=inverse` tried.
@@ -102,21 +105,34 @@ PUBLISHED = {"method": "ddim", "eta": 1.0, "steps": 250}
 
 METHODS = {
     "pigdm": Method("pseudo-inverse guidance; any task", ANCESTRAL, {"data_std": 0.5}),
-    "mmps": Method("moment matching, by the network's Jacobian; any task", ANCESTRAL, {"max_steps": 1, "rtol": 1e-3}),
-    "tmpd": Method("moment projection, by the network's Jacobian; any task", ANCESTRAL),
-    "dps": Method("the gradient of the misfit; any task", PUBLISHED, {"zeta": 1.0}, noise="not asked"),
+    "mmps": Method(
+        "moment matching, by the network's Jacobian; any task",
+        ANCESTRAL,
+        {"max_steps": 1, "rtol": 1e-3},
+        asks="products",
+    ),
+    "tmpd": Method("moment projection, by the network's Jacobian; any task", ANCESTRAL, asks="products"),
+    "dps": Method("the gradient of the misfit; any task", PUBLISHED, {"zeta": 1.0}, noise="not asked", asks="products"),
     "mcg": Method(
-        "the same, and what is measured put in place; linear, no noise", PUBLISHED, {"zeta": 1.0}, noise="none"
+        "the same, and what is measured put in place; linear, no noise",
+        PUBLISHED,
+        {"zeta": 1.0},
+        noise="none",
+        asks="pseudo_inverse",
     ),
     "ddnm": Method(
-        "what is measured put in place; linear, no noise", {"method": "ddim", "eta": 0.85, "steps": 100}, noise="none"
+        "what is measured put in place; linear, no noise",
+        {"method": "ddim", "eta": 0.85, "steps": 100},
+        noise="none",
+        asks="pseudo_inverse",
     ),
-    "ddnm+": Method("the same with noise; linear, spectral", {"steps": 100}, own_steps=True),
+    "ddnm+": Method("the same with noise; linear, spectral", {"steps": 100}, own_steps=True, asks="singular_values"),
     "ddrm": Method(
         "each singular direction by itself; linear, spectral",
         {"times": "quadratic", "steps": 50},
         {"eta": 0.85, "eta_b": 1.0},
         True,
+        asks="singular_values",
     ),
     "diffpir": Method("a compromise at each step; any task", ANCESTRAL, {"strength": 3.0}),
     "replacement": Method(
@@ -125,6 +141,7 @@ METHODS = {
         {"relaxation": 1.0},
         True,
         "none",
+        "pseudo_inverse",
     ),
     "projection": Method(
         "a projection before each step (Song et al. 2022, for MRI and CT); linear, no noise",
@@ -132,6 +149,7 @@ METHODS = {
         {"relaxation": 1.0, "snr": 0.16},
         True,
         "none",
+        "pseudo_inverse",
     ),
     "repaint": Method(
         "the same, each step made again and again; linear, no noise",
@@ -139,12 +157,14 @@ METHODS = {
         {"resamplings": 10, "substeps": 10},
         True,
         "none",
+        "pseudo_inverse",
     ),
     "resample": Method(
         "made to fit at each step by optimisation, then noise; any task",
         {"times": "quadratic", "steps": 100},
         {"gamma": 40.0, "fit_steps": 50},
         True,
+        asks="many products",
     ),
     "daps": Method(
         "data drawn anew at each noise level by Langevin dynamics; any task",
@@ -152,40 +172,21 @@ METHODS = {
         {"ode_steps": 5, "langevin_steps": 100, "step_size": 0.1, "data_std": float("inf")},
         True,
         "more than 0",
+        "many products",
     ),
 }
 
 
-@dataclass(frozen=True)
-class Request:
-    """What the command line asks for, checked as far as it can be without the model.
+@dataclass(frozen=True, kw_only=True)
+class Restoration(Request):
+    """What `restore` is asked.
 
     Attributes:
-        workdir, overrides: the run, and (key, text) pairs of config.sampling.
-        task, options: the name of the task and its options.
-        method, settings: the name of the method and its settings.
-        input, truth: IMAGES, either of which may be None.
-        out: the folder to write.
-        answers: how many for each input.
-        seed: of the answers, and of the noise of measurements that are made.
-        limit: only so many inputs; None for all.
-        noise: standard deviation of Gaussian noise.
+        task: its name.
         peak: of Poisson noise, in place of Gaussian; None for Gaussian.
     """
 
-    workdir: Path
-    overrides: list[tuple[str, str]]
     task: str
-    options: Mapping[str, Any]
-    method: str
-    settings: Mapping[str, Any]
-    input: str | None
-    truth: str | None
-    out: Path
-    answers: int
-    seed: int
-    limit: int | None
-    noise: float
     peak: float | None
 
 

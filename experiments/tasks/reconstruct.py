@@ -14,11 +14,12 @@ from experiments.build import reconstruction
 from experiments.build.inverse import Problem, check_method
 from experiments.data import DataTransform
 from experiments.errors import UserError
-from experiments.tasks import images, results, volumes
+from experiments.tasks import images, problems, results, volumes
 from experiments.tasks.answers import measurement_keys
-from experiments.tasks.modalities import Request
+from experiments.tasks.modalities import Reconstruction
 from experiments.tasks.solving import open_for, solve
 from experiments.workdir import replace_text
+from sde_lib.inverse import LinearMeasurement
 
 GREY_LEVELS = 255
 TABLE = {"psnr": "PSNR, dB", "ssim": "SSIM", "perceptual": "perceptual distance"}
@@ -46,7 +47,7 @@ class Slices:
     affine: np.ndarray | None
 
 
-def reconstruct(request: Request) -> str:
+def reconstruct(request: Reconstruction) -> str:
     """Draws the answers and writes the files; the line that says where they are.
 
     Raises:
@@ -59,9 +60,11 @@ def reconstruct(request: Request) -> str:
         raise UserError(
             f"--workdir={request.workdir}: a model of images of {shape[2]} channels; slices are images of 1 channel"
         )
-    of, slices = _slices(request, shape, transform)
-    solved, unit = reconstruction.for_methods(of)
-    check_method(model.config, request.method, request.settings, solved, shape)
+    measurement, y = _measurement(request, shape)
+    of = reconstruction.scan_problem(request.modality, measurement, request.noise)
+    check_method(model.config, request.method, request.settings, reconstruction.for_checks(of), shape)
+    slices = _slices(request, of, y, shape, transform)
+    solved, unit = reconstruction.for_methods(of, problems.METHODS[request.method].asks)
     answers, how = solve(model, request, solved, slices.names, np.asarray(slices.y) / unit)
     if not distributed.is_first():
         return ""
@@ -75,20 +78,25 @@ def reconstruct(request: Request) -> str:
     return f"{request.modality} by {request.method}: {_write(request, of, slices, answers, transform, told)}"
 
 
-def _slices(request: Request, shape: tuple[int, int, int], transform: DataTransform) -> tuple[Problem, Slices]:
-    """The problem, and its slices; without measurements they are made of the truth."""
-    truth = None if request.truth is None else _truth(request, shape, transform)
+def _measurement(request: Reconstruction, shape: tuple[int, int, int]) -> tuple[LinearMeasurement, np.ndarray | None]:
+    """How slices are measured, and what was measured of them (N, *measured), in intensities; None if it is yet to be."""
     if request.input is None:
-        measurement = reconstruction.simulated(request.modality, shape, request.options)
-        of = reconstruction.scan_problem(request.modality, measurement, request.noise)
+        return reconstruction.simulated(request.modality, shape, request.options), None
+    return reconstruction.read_scan(request.modality, "--input", request.input, shape, request.limit)
+
+
+def _slices(
+    request: Reconstruction, of: Problem, y: np.ndarray | None, shape: tuple[int, int, int], transform: DataTransform
+) -> Slices:
+    """The slices; without measurements they are made of the truth."""
+    truth = None if request.truth is None else _truth(request, shape, transform)
+    if y is None:
         y = of.measure(measurement_keys(request.seed, len(truth.names)), jnp.asarray(truth.truth))
-        return of, dataclasses.replace(truth, y=y)
-    measurement, y = reconstruction.read_scan(request.modality, "--input", request.input, shape, request.limit)
-    of = reconstruction.scan_problem(request.modality, measurement, request.noise)
+        return dataclasses.replace(truth, y=y)
     if truth is None:
         white, by = request.white, "--white"
         if white is None:
-            white = reconstruction.white_of(request.modality, measurement, y)
+            white = reconstruction.white_of(request.modality, of.measurement, y)
             by = f"percentile {reconstruction.PERCENTILE} of the plain reconstructions"
         if not white > 0:
             raise UserError(f"--input: {request.input}: its plain reconstructions are black: give --white=INTENSITY")
@@ -96,11 +104,11 @@ def _slices(request: Request, shape: tuple[int, int, int], transform: DataTransf
         truth = Slices(names, None, None, 0.0, white, by, None)
     elif len(truth.names) != len(y):
         raise UserError(f"--input has {len(y)} slices and --truth {len(truth.names)}: they are paired in their order")
-    y = of.select(reconstruction.on_the_models_scale(measurement, y, truth.low, truth.high))
-    return of, dataclasses.replace(truth, y=y)
+    y = of.select(reconstruction.on_the_models_scale(of.measurement, y, truth.low, truth.high))
+    return dataclasses.replace(truth, y=y)
 
 
-def _truth(request: Request, shape: tuple[int, int, int], transform: DataTransform) -> Slices:
+def _truth(request: Reconstruction, shape: tuple[int, int, int], transform: DataTransform) -> Slices:
     if not volumes.is_volume(request.truth):
         found = images.read("--truth", request.truth, shape, transform.forward, limit=request.limit)
         return Slices(found.names, None, found.values, 0.0, 1.0, "the images' own", None)
@@ -111,7 +119,7 @@ def _truth(request: Request, shape: tuple[int, int, int], transform: DataTransfo
 
 
 def _write(
-    request: Request,
+    request: Reconstruction,
     of: Problem,
     slices: Slices,
     answers: np.ndarray,

@@ -11,7 +11,7 @@ from experiments.tasks.answers import measurement_keys
 from experiments.tasks.solving import open_for, solve
 
 
-def restore(request: problems.Request) -> str:
+def restore(request: problems.Restoration) -> str:
     """Draws the answers and writes the files; the line that says where they are.
 
     Raises:
@@ -51,7 +51,7 @@ def restore(request: problems.Request) -> str:
     return f"{request.task} by {request.method}, {told['evaluations']} evaluations each: {summary}"
 
 
-def _inputs(request: problems.Request, of: Problem, shape: tuple[int, int, int], transform):
+def _inputs(request: problems.Restoration, of: Problem, shape: tuple[int, int, int], transform):
     """Names, what was measured y (N, *measured), and the truth (N, H, W, C) or None."""
     truth = measured = None
     if request.truth is not None:

@@ -8,7 +8,8 @@ orthonormal transform F about the middle pixel. Images are real: whatever phase 
 
 CT: `projections`, (N, angles, bins), and `angles`, in degrees, evenly spaced. It is the integral of u along the rays
 X cos(angle) + Y sin(angle) = s, X to the right and Y up from the middle, in units of a pixel's side; bins are one pixel
-apart and centred on s = 0.
+apart and centred on s = 0. `mask`, (angles, bins), may be there: 0 for rays that do not count, as those through metal, where
+`projections` may hold anything.
 """
 
 from dataclasses import dataclass
@@ -22,8 +23,8 @@ from experiments.errors import UserError
 
 MOST_IMAGINARY = 0.1
 UNEVEN = 0.01  # of the step between angles
-ARRAYS = {"mri": ("kspace", "mask", "maps"), "ct": ("projections", "angles")}
-OPTIONAL = ("maps",)
+ARRAYS = {"mri": ("kspace", "mask", "maps"), "ct": ("projections", "angles", "mask")}
+OPTIONAL = {"mri": ("maps",), "ct": ("mask",)}
 
 
 @dataclass(frozen=True)
@@ -46,12 +47,14 @@ class Projections:
     """Projections as above.
 
     Attributes:
-        values: float32 (N, angles, bins).
+        values: float32 (N, angles, bins), 0 where they do not count.
         angles: (angles,), in radians.
+        mask: booleans (angles, bins); None where all rays count.
     """
 
     values: np.ndarray
     angles: np.ndarray
+    mask: np.ndarray | None
 
 
 def read_kspace(flag: str, text: str, size: int, limit: int | None) -> KSpace:
@@ -109,12 +112,21 @@ def read_projections(flag: str, text: str, size: int, most_bins: int, limit: int
             f"{flag}: {path}: 'projections' has {values.shape[2]} bins, one pixel apart: images of {size} x {size} are seen "
             f"by {size} to {most_bins}"
         )
+    mask = arrays.get("mask")
+    if mask is not None:
+        if mask.shape != values.shape[1:] or not np.isin(mask, (0, 1)).all() or not mask.any():
+            shape = "({}, {})".format(*values.shape[1:])
+            raise UserError(
+                f"{flag}: {path}: 'mask' is {_what(mask)}; {shape} of 0 and 1 is needed, as 'projections' is"
+            )
+        mask = mask.astype(bool)
+        values = np.where(mask, values, 0)
     _require_finite(flag, path, "projections", values)
     _require_finite(flag, path, "angles", angles)
     steps = np.diff(angles.astype(float))
     if len(steps) and not (steps.min() > 0 and np.ptp(steps) <= UNEVEN * steps.max()):
         raise UserError(f"{flag}: {path}: 'angles' must rise evenly; the steps are {steps.min():g} to {steps.max():g}")
-    return Projections(values.astype(np.float32), np.deg2rad(angles.astype(float)))
+    return Projections(values.astype(np.float32), np.deg2rad(angles.astype(float)), mask)
 
 
 def imaginary_share(scan: KSpace) -> float:
@@ -139,7 +151,7 @@ def _arrays(flag: str, text: str, modality: str) -> tuple[Path, dict[str, np.nda
         raise UserError(f"{flag}: {path}: unknown file type {what}: measurements are read from .npz files")
     with npz.opened(path, flag) as file:
         for name in ARRAYS[modality]:
-            if name not in file.files and name not in OPTIONAL:
+            if name not in file.files and name not in OPTIONAL[modality]:
                 known = ", ".join(file.files) or "none"
                 raise UserError(
                     f"{flag}: {path} has no array {name!r}, which --modality={modality} needs; it has {known}"

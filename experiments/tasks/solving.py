@@ -3,8 +3,7 @@
 import time
 from collections.abc import Sequence
 from functools import partial
-from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,17 +12,7 @@ from experiments import build
 from experiments.build.inverse import Problem, conditioned, with_sampling
 from experiments.tasks.answers import Answers, prior
 from experiments.tasks.models import Model, open_model
-
-
-class Request(Protocol):
-    """What both commands are asked: see `problems.Request`."""
-
-    workdir: Path
-    overrides: list[tuple[str, str]]
-    method: str
-    settings: dict[str, Any]
-    answers: int
-    seed: int
+from experiments.tasks.request import Request
 
 
 class Solved(NamedTuple):

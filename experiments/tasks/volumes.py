@@ -191,10 +191,15 @@ def _dicom(flag: str, path: Path) -> tuple[np.ndarray, np.ndarray, tuple[float, 
             )
         affine[:3, 2] = (positions[-1] - positions[0]) / (len(read) - 1)
     affine[:3, 3] = positions[0]
-    centre, width = (np.atleast_1d(first.get(name) or np.nan)[0] for name in ("WindowCenter", "WindowWidth"))
-    own = (float(centre - width / 2), float(centre + width / 2)) if width > 0 else None
+    centre, width = (_first_number(first.get(name)) for name in ("WindowCenter", "WindowWidth"))
+    own = (centre - width / 2, centre + width / 2) if width > 0 and np.isfinite(centre) else None
     data = np.stack([pixels[i] for i in order], -1).transpose(1, 0, 2)
     return data, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine, own
+
+
+def _first_number(value: Any) -> float:
+    """Of an attribute of a DICOM file, which may have several; NaN where it is missing or empty."""
+    return float("nan") if value is None or value == "" else float(np.atleast_1d(value)[0])
 
 
 def _pixels(flag: str, file: Path, data: Any) -> np.ndarray:

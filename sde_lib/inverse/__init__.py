@@ -29,7 +29,14 @@ from sde_lib.inverse.particles import Particles, twisted_sample
 from sde_lib.inverse.pixels import Colorization, Denoising, Inpainting
 from sde_lib.inverse.posterior import Posterior
 from sde_lib.inverse.projection import DDNM, DiffPIR, Projection, Renoise, Replacement
-from sde_lib.inverse.radon import CompletedRadon, Radon, filtered_back_projection, metal_mask, parallel_angles
+from sde_lib.inverse.radon import (
+    CompletedRadon,
+    Radon,
+    filtered_back_projection,
+    interpolated,
+    metal_mask,
+    parallel_angles,
+)
 from sde_lib.inverse.resampling import DAPS, RePaint
 from sde_lib.inverse.resizing import SuperResolution
 from sde_lib.inverse.sensing import CompressedSensing
@@ -85,6 +92,7 @@ __all__ = [
     "equispaced_mask",
     "filtered_back_projection",
     "gaussian_kernel",
+    "interpolated",
     "metal_mask",
     "motion_kernel",
     "operator_norm",

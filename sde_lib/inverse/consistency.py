@@ -61,7 +61,8 @@ class ReSample(Method):
             """Minus half the gradient of the squared misfit, the squared misfit (B,), and whether it is more than noise."""
             clean, pull = jax.vjp(self.measurement.forward, x)
             misfit = self.y - clean
-            of_noise = jnp.broadcast_to(variance(self.measurement_noise, clean), clean.shape)
+            # What is 0 in both is not measured (a masked pixel, a lost ray), and has no noise that may be left.
+            of_noise = jnp.where((clean != 0) | (self.y != 0), variance(self.measurement_noise, clean), 0)
             square = dot(misfit, misfit)
             return pull(misfit)[0], square, square > of_noise.sum(tuple(range(1, clean.ndim)))
 

@@ -30,8 +30,6 @@ class Decomposed(SpectralMeasurement):
         u: (M, K), K = min(M, D); columns without a singular value are 0.
         s: (D,), falling.
         v: (D, D).
-        regularized: None, or a measurement whose `pseudo_inverse` is taken in place of the exact one, which divides the
-            noise of y by the least singular values.
     """
 
     measured_shape: tuple[int, ...] = struct.field(pytree_node=False)
@@ -39,7 +37,6 @@ class Decomposed(SpectralMeasurement):
     u: Array
     s: Array
     v: Array
-    regularized: LinearMeasurement | None = None
 
     @classmethod
     def of(cls, measurement: LinearMeasurement, rcond: float | None = None) -> "Decomposed":
@@ -73,6 +70,24 @@ class Decomposed(SpectralMeasurement):
             v=jnp.asarray(vt.T, matrix.dtype),
         )
 
+    @classmethod
+    def abstract(cls, measurement: LinearMeasurement) -> "Decomposed":
+        """What `of` gives, with a `jax.ShapeDtypeStruct` for each array: for `jax.eval_shape`, without the decomposition."""
+        rows, measured_shape = _rows(measurement)
+        size = int(np.prod(measurement.event_shape))
+
+        def array(*shape, dtype=float):
+            return jax.eval_shape(lambda: jnp.zeros(shape, dtype))
+
+        return cls(
+            event_shape=measurement.event_shape,
+            measured_shape=measured_shape,
+            rows=array(len(rows), dtype=int),
+            u=array(len(rows), min(len(rows), size)),
+            s=array(size),
+            v=array(size, size),
+        )
+
     @staticmethod
     def fits(measurement: LinearMeasurement) -> bool:
         """Whether `of` takes it."""
@@ -101,10 +116,6 @@ class Decomposed(SpectralMeasurement):
         y = jnp.zeros((len(z), int(np.prod(self.measured_shape))), values.dtype)
         return y.at[:, self.rows].set(values, unique_indices=True).reshape(len(z), *self.measured_shape)
 
-    def pseudo_inverse(self, y: Array) -> Array:
-        """A^+ y, (B, *event), or what `regularized` makes of y."""
-        return super().pseudo_inverse(y) if self.regularized is None else self.regularized.pseudo_inverse(y)
-
 
 def _product(a: Array, b: Array) -> Array:
     # Accelerators round factors to some three digits unless told not to, and what is divided by s shows it.
@@ -119,11 +130,16 @@ def _too_large(rows: int, size: int) -> str:
     return ""
 
 
+@jax.jit
+def _forward(measurement: LinearMeasurement, x: Array) -> Array:
+    return measurement.forward(x)
+
+
 def _rows(measurement: LinearMeasurement) -> tuple[np.ndarray, tuple[int, ...]]:
     """The rows of the matrix that are not 0, and the shape of a measurement."""
     # Of a random image, a row gives 0 only if it is 0.
     image = jnp.asarray(np.random.default_rng(0).standard_normal((1, *measurement.event_shape)), float)
-    y = np.asarray(jax.jit(measurement.forward)(image))[0]
+    y = np.asarray(_forward(measurement, image))[0]
     return np.flatnonzero(y), y.shape
 
 

@@ -1,5 +1,6 @@
 """What the flags of `restore` measure, against other libraries; and what is refused, before a model is loaded."""
 
+import dataclasses
 import io
 import subprocess
 import sys
@@ -9,12 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.ndimage
+from flax import struct
 from PIL import Image
 
 from experiments import build, config
 from experiments.build import inverse
 from experiments.tasks import problems
 from sde_lib import exact
+from sde_lib.inverse import LinearMeasurement
 from tests.experiments.tiny import ROOT, tiny_config
 
 GREY, COLOUR = (16, 16, 1), (16, 16, 3)
@@ -159,6 +162,43 @@ def test_methods_say_themselves_what_they_can_solve(task, options, noise, shape,
     assert found == able
 
 
+@struct.dataclass(kw_only=True)
+class Able(LinearMeasurement):
+    """Of the methods that solve with A it has those named."""
+
+    able: tuple[str, ...] = struct.field(pytree_node=False)
+
+    def forward(self, x):
+        return 2 * x
+
+    def normal_solve(self, y, c=0.0):
+        return self._asked("normal_solve", y / 4)
+
+    def pseudo_inverse(self, y):
+        return self._asked("pseudo_inverse", y / 2)
+
+    def _asked(self, name, answer):
+        if name not in self.able:
+            raise ValueError(f"asked for {name}")
+        return answer
+
+
+@pytest.mark.parametrize("name", problems.METHODS)
+def test_methods_ask_a_measurement_for_what_they_say(name):
+    spec, made = problems.METHODS[name], inverse.with_sampling(tiny_config(), name)
+
+    def obstacle(*able):
+        of = inverse.problem("denoise", GREY, {}, inverse.noise(0.1))
+        of = dataclasses.replace(of, measurement=Able(event_shape=GREY, able=able))
+        return inverse.obstacle(made, name, spec.settings, of, GREY)
+
+    if spec.asks == "singular_values":
+        assert "needs a spectral measurement" in obstacle("pseudo_inverse", "normal_solve")
+    else:
+        assert obstacle(spec.asks) is None
+        assert obstacle() == (None if "products" in spec.asks else f"asked for {spec.asks}")
+
+
 def test_the_misfit_counts_what_is_measured():
     of = inverse.problem("inpaint", GREY, problems.task("inpaint", {"mask": "half-left"}), inverse.noise(0.5))
     x, keys = smooth(), jax.random.split(jax.random.key(0), 2)
@@ -184,7 +224,7 @@ def untrained(tmp_path):
     [
         ("--task=inpant", "--task='inpant' is unknown: choose from colorize, deblur, deblur-light, dejpeg,"),
         ("--task=inpant", "did you mean 'inpaint'?"),
-        ("--task=denoise --limit=1", "--input=IMAGES is needed, or --truth=IMAGES, which are then measured"),
+        ("--task=denoise --limit=1", "--input=IMAGES is needed, or --truth=IMAGES to be measured"),
         ("--task=inpaint --mask=bx", "--mask='bx' is unknown: choose from FILE, box, half-bottom, half-left,"),
         ("--task=inpaint --factor=2", "--factor=2.0 does nothing for --task=inpaint --mask=box, which uses"),
         (

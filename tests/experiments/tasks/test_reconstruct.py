@@ -8,8 +8,10 @@ import json
 import nibabel
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.__main__ import main
+from sde_lib.inverse import Decomposed
 from tests.experiments.tasks.test_scans import kspace_of
 
 pytestmark = pytest.mark.usefixtures("one_device")
@@ -93,6 +95,59 @@ def test_answers_fit_many_projections_as_well_as_the_noise(reconstructed, digits
     assert 0.7 < told["figures"]["misfit"] / noise < 1.5
 
 
+@pytest.mark.thorough
+def test_what_lost_rays_measured_changes_nothing(reconstructed):
+    """Of a file: neither answers nor figures; the misfit is over the rays that count."""
+    rng = np.random.default_rng(0)
+    there = rng.uniform(size=(2, 10)) > 0.3
+    y = rng.uniform(0, 4 * WHITE, (2, 2, 10))
+    given = {"angles": np.array([0, 90]), "mask": there.astype(int)}
+    runs = [
+        reconstructed("--modality=ct", "--steps=3", projections=np.where(there, y, other), **given)
+        for other in (0, np.nan)
+    ]
+    (arrays, told, _), (others, told_of_others, _) = runs
+    for name, array in arrays.items():
+        np.testing.assert_array_equal(array, others[name])
+    assert told["figures"] == told_of_others["figures"] and told["intensities"] == told_of_others["intensities"]
+
+    answers = 2 * arrays["answers"][..., 0] - 1
+    made = np.pad(np.stack([answers.sum(-2), answers.sum(-1)[..., ::-1]], -2), [(0, 0)] * 3 + [(1, 1)])
+    apart = (made - arrays["measured"][:, None, ..., 0])[:, :, there]
+    np.testing.assert_allclose(told["figures"]["misfit"], np.sqrt(np.square(apart).mean()), rtol=1e-4)
+    seen = np.pad(np.ones((2, 8)), [(0, 0), (1, 1)])
+    expected = 2 * y / told["intensities"]["white"] - 8 * seen
+    np.testing.assert_allclose(arrays["measured"][..., 0], there * expected, atol=1e-3)
+
+
+@pytest.mark.thorough
+def test_what_metal_hides_changes_nothing(reconstructed, fails, digits, digits_run, tmp_path):
+    """Of a truth that is measured: the density of the metal's pixels."""
+    metal = np.zeros((8, 8), bool)
+    metal[3:5, 2] = True
+    Image.fromarray(255 * metal.astype(np.uint8)).save(tmp_path / "metal.png")
+    arguments = ["--modality=ct", "--angles=5", f"--truth={tmp_path / 'truth.npz'}"]
+    runs = []
+    for grey in (0, 255):
+        np.savez(tmp_path / "truth.npz", images=np.where(metal[..., None], grey, digits[:2]).astype(np.uint8))
+        runs.append(reconstructed(*arguments, f"--metal={tmp_path / 'metal.png'}", "--steps=3", "--noise=0.1"))
+    (arrays, told, _), (others, told_of_others, _) = runs
+    for name in ("measured", "answers"):
+        np.testing.assert_array_equal(arrays[name], others[name])
+    assert told["figures"]["misfit"] == told_of_others["figures"]["misfit"]
+    assert told["figures"]["psnr"] != told_of_others["figures"]["psnr"]
+
+    for level, message in (
+        (0, "metal.png is all black: metal is white"),
+        (255, "every ray through the image goes through"),
+    ):
+        Image.fromarray(np.full((8, 8), level, np.uint8)).save(tmp_path / "metal.png")
+        said = fails(
+            "reconstruct", f"--workdir={digits_run}", "--out=out", *arguments, f"--metal={tmp_path / 'metal.png'}"
+        )
+        assert message in said
+
+
 def test_a_volume_comes_back_in_place_and_in_its_intensities(reconstructed, digits, tmp_path):
     """Digits as axial slices, the first axis to the left and the second to the anterior."""
     affine = np.array([[-2.0, 0, 0, 30], [0, 2.0, 0, -10], [0, 0, 3.0, 5], [0, 0, 0, 1]])
@@ -127,7 +182,7 @@ def test_a_volume_comes_back_in_place_and_in_its_intensities(reconstructed, digi
     "arguments, message",
     [
         ("--modality=pet", "--modality='pet' is unknown: choose from ct, mri"),
-        ("--modality=mri", "--input=FILE is needed, or --truth=FILE, which is then measured"),
+        ("--modality=mri", "--input=FILE is needed, or --truth=FILE to be measured"),
         ("--modality=mri --truth=a.npz --mask=radal", "--mask='radal' is unknown: choose from equispaced, radial"),
         ("--modality=mri --truth=a.npz --angles=3", "--angles=3 does nothing for --modality=mri, which uses --mask,"),
         (
@@ -135,6 +190,8 @@ def test_a_volume_comes_back_in_place_and_in_its_intensities(reconstructed, digi
             "does nothing for --modality=mri --mask=radial",
         ),
         ("--modality=ct --input=a.npz --angles=3", "--angles=3 does nothing with --input, which says itself how"),
+        ("--modality=ct --input=a.npz --metal=a.png", "--metal=a.png does nothing with --input, which says itself"),
+        ("--modality=mri --truth=a.npz --metal=a.png", "--metal=a.png does nothing for --modality=mri, which uses"),
         ("--modality=mri --truth=a.npz --acceleration=0.5", "--acceleration=0.5: must be at least 1"),
         ("--modality=ct --truth=a.npz --arc=0", "--arc=0.0: must be more than 0 and at most 360 degrees"),
         ("--modality=mri --truth=a.npz --white=3", "--white=3.0 does nothing: --truth says what is white"),
@@ -156,7 +213,7 @@ def test_what_is_wrong_is_said_before_the_run_is_opened(fails, arguments, messag
     assert message in fails("reconstruct", "--workdir=nowhere", "--out=out", *arguments.split())
 
 
-def test_files_that_do_not_fit_the_model_are_named(digits_run, fails, tmp_path):
+def test_files_that_do_not_fit_the_model_are_named(digits_run, fails, monkeypatch, tmp_path):
     def wrong(*arguments):
         return fails("reconstruct", f"--workdir={digits_run}", f"--out={tmp_path / 'out'}", *arguments)
 
@@ -177,4 +234,8 @@ def test_files_that_do_not_fit_the_model_are_named(digits_run, fails, tmp_path):
     assert "--modality=mri: acceleration=20.0 samples none of the 8 lines" in wrong(
         "--modality=mri", f"--truth={tmp_path / 'truth.npz'}", "--acceleration=20"
     )
+    monkeypatch.setattr(Decomposed, "of", None)  # what cannot be is found before the measurement is decomposed
+    said = wrong("--modality=ct", f"--truth={tmp_path / 'truth.npz'}", "--method=daps", "--noise=0")
+    assert said.startswith("--method=daps: needs noise of more than 0 (--noise); methods that can: pigdm, ")
+    assert "ddrm" in said
     assert not (tmp_path / "out").exists()

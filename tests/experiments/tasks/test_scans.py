@@ -7,7 +7,7 @@ import pytest
 
 from experiments.build import reconstruction
 from experiments.errors import UserError
-from experiments.tasks import scans
+from experiments.tasks import problems, scans
 from sde_lib import inverse
 from tests.sde_lib.inverse.assembled import matrix
 
@@ -89,6 +89,33 @@ def test_projections_that_do_not_fit_are_named(tmp_path, projections, angles, me
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
+def test_lost_rays_may_hold_anything(tmp_path):
+    there = np.ones((3, 8), int)
+    there[1, 2:4] = 0
+    values = np.arange(48.0).reshape(2, 3, 8)
+    arrays = {"projections": np.where(there, values, np.nan), "angles": np.arange(3), "mask": there}
+    found = scans.read_projections("--input", stored(tmp_path, arrays), SIZE, 12, None)
+    np.testing.assert_array_equal(found.values, there * values)
+    np.testing.assert_array_equal(found.mask, there == 1)
+
+
+@pytest.mark.parametrize("mask", [np.ones((8, 3)), 2 * np.ones((3, 8)), np.zeros((3, 8))])
+def test_a_mask_of_rays_that_does_not_fit_is_named(tmp_path, mask):
+    path = stored(tmp_path, {"projections": np.ones((2, 3, 8)), "angles": np.arange(3), "mask": mask})
+    with pytest.raises(UserError) as error:
+        scans.read_projections("--input", path, SIZE, 12, None)
+    sides = "({}, {})".format(*mask.shape)
+    assert f"'mask' is float64{sides}; (3, 8) of 0 and 1 is needed, as 'projections' is" in str(error.value)
+
+
+def test_rays_that_all_miss_the_image_are_no_scan(tmp_path):
+    there = np.zeros((2, 12))
+    there[0, 0] = 1
+    path = stored(tmp_path, {"projections": np.ones((1, 2, 12)), "angles": np.array([0, 90]), "mask": there})
+    with pytest.raises(UserError, match="none of the rays that 'mask' leaves goes through the image"):
+        reconstruction.read_scan("ct", "--input", path, (SIZE, SIZE, 1), None)
+
+
 def test_other_files_are_not_read(tmp_path):
     (tmp_path / "scan.h5").write_bytes(b"")
     with pytest.raises(UserError, match=r"scan\.h5: unknown file type \.h5: measurements are read from \.npz files"):
@@ -143,7 +170,7 @@ def test_coils_and_angles_are_as_many_as_asked_for():
     mri = reconstruction.simulated(
         "mri", SHAPE, {"mask": "equispaced", "acceleration": 2.0, "coils": 3, "operator_seed": 0}
     )
-    ct = reconstruction.simulated("ct", SHAPE, {"angles": 4, "arc": 90.0})
+    ct = reconstruction.simulated("ct", SHAPE, {"angles": 4, "arc": 90.0, "metal": None})
     shapes = [jax.eval_shape(m.forward, jax.ShapeDtypeStruct((1, *SHAPE), jnp.float32)).shape for m in (mri, ct)]
     assert shapes == [(1, 3, 8, 8, 2), (1, 4, 12, 1)]
     np.testing.assert_allclose(ct.angles, np.deg2rad([0, 22.5, 45, 67.5]), rtol=1e-6)
@@ -165,8 +192,9 @@ def test_methods_see_a_measurement_of_norm_one(name, small, monkeypatch):
     """And the noise of y in its units; what the misfit is told in stays. Large images are not decomposed."""
     monkeypatch.setattr(inverse.decomposed, "MAX_IMAGE", SIZE * SIZE - (not small))
     of = problem_of(name)
-    solved, unit = reconstruction.for_methods(of)
+    solved, unit = reconstruction.for_methods(of, "singular_values")
     assert hasattr(solved.measurement, "singular_values") == small
+    assert hasattr(reconstruction.for_checks(of).measurement, "singular_values") == small
     A = matrix(of.measurement)
     np.testing.assert_allclose(unit, np.linalg.svd(A, compute_uv=False)[0], rtol=0.01)
     np.testing.assert_allclose(unit * matrix(solved.measurement), A, atol=1e-5)
@@ -177,7 +205,7 @@ def test_methods_see_a_measurement_of_norm_one(name, small, monkeypatch):
 def test_ct_keeps_its_back_projection():
     """For methods that ask for a pseudo-inverse; the exact one makes too much of the noise."""
     of = problem_of("ct")
-    solved, unit = reconstruction.for_methods(of)
+    solved, unit = reconstruction.for_methods(of, "pseudo_inverse")
     y = of.measure(jax.random.split(jax.random.key(0), 1), jnp.asarray(IMAGE[None, ..., None], jnp.float32))
     np.testing.assert_allclose(
         solved.measurement.pseudo_inverse(y / unit), of.measurement.pseudo_inverse(y), rtol=1e-4, atol=1e-5
@@ -187,4 +215,22 @@ def test_ct_keeps_its_back_projection():
 def test_one_coil_is_left_as_it_is():
     measurement = inverse.FourierSampling(event_shape=SHAPE, mask=MASK.astype(np.float32))
     of = reconstruction.scan_problem("mri", measurement, 0.1)
-    assert reconstruction.for_methods(of) == (of, 1.0)
+    assert reconstruction.for_methods(of, "singular_values") == (of, 1.0)
+    assert reconstruction.for_checks(of) is of
+
+
+@pytest.mark.parametrize(
+    "name, served",
+    [
+        ("ct", {"many products", "normal_solve", "singular_values"}),
+        ("mri", {"pseudo_inverse", "normal_solve", "singular_values"}),
+    ],
+)
+def test_what_a_method_has_no_use_for_is_not_decomposed(name, served, monkeypatch):
+    of = problem_of(name)
+    asked = {spec.asks for spec in problems.METHODS.values()}
+    found = {asks for asks in asked if hasattr(reconstruction.for_methods(of, asks)[0].measurement, "singular_values")}
+    assert found == served and asked - served
+    monkeypatch.setitem(reconstruction.FASTER_BY_MATRICES, "ct", SIZE * SIZE - 1)
+    solved, _ = reconstruction.for_methods(of, "many products")
+    assert not hasattr(solved.measurement, "singular_values")

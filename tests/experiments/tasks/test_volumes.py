@@ -118,6 +118,20 @@ def test_a_dicom_files_own_window_is_taken(series):
     np.testing.assert_allclose(np.linalg.norm(volume.affine[:3, :3], axis=0), [1.5, 3.0, 2.0])
 
 
+@pytest.mark.parametrize(
+    "centre, width, window",
+    [(0, 100, (-50, 50)), ([0, 30], [200, 10], (-100, 100)), (0, None, None), (None, 100, None)],
+)
+def test_a_window_about_0_is_one_and_one_that_lacks_a_number_is_none(series, centre, width, window):
+    for number, file in enumerate(sorted(series.iterdir())):
+        position = np.array([9.0, -4.0, 30.0]) + number * STEP
+        pixels = np.arange(30).reshape(5, 6) + number
+        write_dicom(file, pixels, position, ACROSS, DOWN, SPACING, WindowCenter=centre, WindowWidth=width)
+    volume = volumes.read("--truth", str(series))
+    assert (volume.low, volume.high) == (window or (volume.low, volume.high))
+    assert (volume.window == "the file's window") == (window is not None)
+
+
 def nifti_of(path, data, affine=None):
     nibabel.save(nibabel.Nifti1Image(data, np.eye(4) if affine is None else affine), path)
 

@@ -280,6 +280,10 @@ def test_resample_fits_y_as_far_as_its_noise_goes():
     np.testing.assert_array_equal(moved, misfit > middle)
     one_step = ReSample(MEASUREMENT, Y, fit_steps=1).fit(x0)
     np.testing.assert_allclose(fitted[moved], one_step[moved], rtol=1e-9)
+    # Values that are not measured have no noise: with them it goes as far.
+    among_others = Dense(event_shape=(D,), matrix=np.concatenate([MATRIX, np.zeros((3, D))]))
+    padded = ReSample(among_others, np.pad(Y, ((0, 0), (0, 3))), middle * (1 + 1e-9) / np.sqrt(2)).fit(x0)
+    np.testing.assert_allclose(padded, fitted, rtol=1e-9)
 
 
 def test_resample_measurement_may_be_of_any_kind():

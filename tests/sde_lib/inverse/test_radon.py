@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sde_lib.inverse import Radon, filtered_back_projection, metal_mask, parallel_angles, radon
+from sde_lib.inverse import Radon, filtered_back_projection, interpolated, metal_mask, parallel_angles, radon
 from tests.sde_lib.inverse.assembled import inner, matrix
 
 RNG = np.random.default_rng(0)
@@ -219,6 +219,31 @@ def test_metal_hides_the_rays_through_it():
     x = RNG.normal(size=(9, 9))
     np.testing.assert_array_equal(project(masked, x), project(masked, x + 5 * metal))
     np.testing.assert_array_equal(project(masked, x), mask * project(measurement, x))
+
+
+def test_lost_rays_are_interpolated_along_the_detectors_of_their_angle():
+    """By numpy. The first angle loses both its ends, the second two gaps, the third all, the fourth none."""
+    there = np.ones((4, 7), bool)
+    there[0, [0, 1, 6]] = there[1, [2, 4, 5]] = there[2] = False
+    sinogram = RNG.normal(size=(2, 4, 7, 3))
+    expected = np.zeros_like(sinogram)
+    for i, row, c in np.ndindex(2, 4, 3):
+        if there[row].any():
+            places = np.flatnonzero(there[row])
+            expected[i, row, :, c] = np.interp(np.arange(7), places, sinogram[i, row, places, c])
+    masked = Radon(event_shape=(5, 5, 3), angles=parallel_angles(4), detectors=7, mask=there)
+    spoilt = np.where(there[..., None], sinogram, np.nan)
+    np.testing.assert_allclose(interpolated(masked, jnp.asarray(spoilt)), expected, atol=1e-12)
+    assert interpolated(masked.replace(mask=None), sinogram) is sinogram
+
+
+def test_back_projection_takes_lost_rays_as_0():
+    measurement = small()
+    there = np.asarray(measurement.mask)[..., None]
+    sinogram = RNG.normal(size=(1, *there.shape))
+    spoilt = jnp.asarray(np.where(there, sinogram, np.nan))
+    expected = filtered_back_projection(measurement.replace(mask=None), jnp.asarray(there * sinogram))
+    np.testing.assert_array_equal(filtered_back_projection(measurement, spoilt), expected)
 
 
 def test_a_mask_of_another_size_is_named():
