@@ -177,7 +177,7 @@ def test_a_perceptual_style_draws_the_answers_nearer_than_the_input(ve, made, tm
         )  # fmt: skip
         distances.append(told["distance_to_style"][0][0])
     assert told["style_std"] == STYLE_STD["perceptual"]
-    assert distances[1] < 0.9 * min(distances[0], told["distance_of_input_to_style"][0])
+    assert distances[1] < 0.95 * min(distances[0], told["distance_of_input_to_style"][0])
 
 
 def decibels(a, b):
