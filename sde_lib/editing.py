@@ -31,6 +31,7 @@ from jax.typing import ArrayLike
 from sde_lib.checks import at_least, positive
 from sde_lib.denoiser import Denoiser
 from sde_lib.flow import check_batch, spherical
+from sde_lib.inverse.measurement import LinearMeasurement
 from sde_lib.inverse.pixels import Inpainting
 from sde_lib.inverse.projection import Replacement
 from sde_lib.processes import VPSDE
@@ -58,7 +59,13 @@ def until(sde: SDE, strength: ArrayLike) -> SDE:
 
 
 def sdedit(
-    keys: Array, denoiser: Denoiser, method: Method, times: Array, guide: Array, mask: ArrayLike | None = None
+    keys: Array,
+    denoiser: Denoiser,
+    method: Method,
+    times: Array,
+    guide: Array,
+    mask: ArrayLike | None = None,
+    posterior: Callable[[Denoiser, LinearMeasurement, Array], Denoiser] | None = None,
 ) -> Array:
     """SDEdit: noise is added to the guide until times[0], and the model takes it away again. Sample i depends on `keys[i]`.
 
@@ -66,8 +73,13 @@ def sdedit(
     of the model's: for data N(m, s^2) and noise level n the answers' mean is g + (1 - c) (m - g), with c = s^2 / (s^2 + n^2)
     by a stochastic method and its square root by the probability flow, which so keeps more of the guide.
 
-    With a mask only what is inside changes. The rest is replaced by the guide at the noise of the time after each step
-    (`Replacement`), and at the end by the guide itself. A posterior of `sde_lib.inverse` as the Denoiser does it too.
+    With a mask only what is inside changes; what is outside is the guide's at the end. Until then either it is replaced by
+    the guide at the noise of the time after each step (`Replacement`), or, with a posterior, it is an `Inpainting`
+    measurement without noise of which the Denoiser knows. Only the latter lets what is inside answer to what is outside as
+    the data have it: with the exact posterior a stochastic method draws what is inside given the guide's own pixels outside
+    and its noisy ones inside, of which strength 1 leaves nothing.
+
+        sdedit(keys, denoiser, Ancestral(), times, guide, mask, MMPS)
 
     Args:
         keys: (B,), one per example.
@@ -76,6 +88,8 @@ def sdedit(
         times: (n + 1,), decreasing, ending in 0: a grid of `until(denoiser.sde, strength)`.
         guide: (B, *event).
         mask: 1 or True where pixels may change and 0 elsewhere, of the event's shape or (H, W, 1).
+        posterior: (denoiser, measurement, y) -> Denoiser, such as `inverse.MMPS` or partial(inverse.PiGDM, data_std=0.5);
+            None for replacement.
 
     Returns:
         (B, *event).
@@ -93,7 +107,10 @@ def sdedit(
         return sample(key_steps, denoiser, method, times, event_shape, x_init=start)
     changes = jnp.asarray(mask, bool)
     kept = Inpainting(event_shape=event_shape, mask=(~changes).astype(guide.dtype))
-    method = Replacement(kept, kept.forward(guide), predictor=method)
+    if posterior is None:
+        method = Replacement(kept, kept.forward(guide), predictor=method)
+    else:
+        denoiser = posterior(denoiser, kept, kept.forward(guide))
     return jnp.where(changes, sample(key_steps, denoiser, method, times, event_shape, x_init=start), guide)
 
 
@@ -208,7 +225,8 @@ class Style(Struct):
         log p = -(|mean - mean'|^2 + |covariance - covariance'|^2) / (2 std^2)
 
     with the mean and covariance of features over the positions of an image, which say what it is made of and not where: the
-    Gram matrix of Gatys et al. is covariance + mean mean^T. It is largest, 0, exactly where an image's are the style's.
+    Gram matrix of Gatys et al. is covariance + mean mean^T. It is largest, 0, exactly where an image's are the style's. Of
+    several maps of features, such as the layers of a network, it is the mean over maps; so their scales weigh them.
 
         guided = EnergyGuidance(denoiser, Style.of(partial(patches, size=3), image, std=0.05))
 
@@ -216,15 +234,15 @@ class Style(Struct):
     https://arxiv.org/abs/1701.01036, for means and covariances as the statistics of a style.
 
     Attributes:
-        features: x0 (B, *event) -> (B, *positions, C); a function, or a pytree that is one.
-        mean: of the style, (C,).
-        covariance: (C, C).
+        features: x0 (B, *event) -> (B, *positions, C), or a tuple of such maps; a function, or a pytree that is one.
+        mean: of the style, (C,), or a tuple of them.
+        covariance: (C, C), or a tuple of them.
         std: how far the figures may be from the style's: a smaller one pulls harder.
     """
 
-    features: Callable[[Array], Array]
-    mean: Array
-    covariance: Array
+    features: Callable[[Array], Array | tuple[Array, ...]]
+    mean: Array | tuple[Array, ...]
+    covariance: Array | tuple[Array, ...]
     std: ArrayLike = 0.1
 
     def __post_init__(self):
@@ -234,11 +252,22 @@ class Style(Struct):
     @classmethod
     def of(cls, features: Callable[[Array], Array], image: Array, std: ArrayLike = 0.1) -> "Style":
         """The style of one image (*event)."""
-        mean, covariance = moments(features(image[None]))
-        return cls(features, mean[0], covariance[0], std)
+        maps, tree = jax.tree.flatten(features(image[None]))
+        means, covariances = zip(*map(moments, maps), strict=True)
+        return cls(
+            features, *(tree.unflatten([figure[0] for figure in figures]) for figures in (means, covariances)), std
+        )
+
+    def square_distance(self, x0: Array) -> Array:
+        """|mean - mean'|^2 + |covariance - covariance'|^2, (B,), of images (B, *event); the mean of all maps."""
+        squares = []
+        figures = map(jax.tree.leaves, (self.features(x0), self.mean, self.covariance))
+        for features, mean_of_style, covariance_of_style in zip(*figures, strict=True):
+            mean, covariance = moments(features)
+            of_covariance = jnp.square(covariance - covariance_of_style).sum((1, 2))
+            squares.append(jnp.square(mean - mean_of_style).sum(1) + of_covariance)
+        return sum(squares) / len(squares)
 
     def __call__(self, x0: Array) -> Array:
         """log p, (B,), of images (B, *event)."""
-        mean, covariance = moments(self.features(x0))
-        square = jnp.square(mean - self.mean).sum(1) + jnp.square(covariance - self.covariance).sum((1, 2))
-        return -0.5 * square / self.std**2
+        return -0.5 * self.square_distance(x0) / self.std**2

@@ -4,7 +4,8 @@ import argparse
 import dataclasses
 
 from experiments.commands import arguments
-from experiments.errors import UserError
+from experiments.errors import UserError, unknown_name
+from experiments.tasks import edits, problems
 
 SUMMARY = (
     "Edit images by a trained model: noise is added, and the model takes it away its own way (SDEdit). Inside of a mask, "
@@ -14,6 +15,9 @@ EXAMPLE = (
     "python -m experiments edit --workdir=runs/digits --input=photos --strokes=strokes.png --strength=0.4 --out=edited"
 )
 
+# Nearest to real images of what was tried on digits whose right half was another digit's; see the README.
+DEFAULT_MASKED_BY = "pigdm"
+
 
 def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
@@ -21,6 +25,11 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_images(parser)
     arguments.add_strength(parser, 0.5, "how much is changed: 0.3 keeps outlines, 0.6 keeps little, 1 nothing")
     parser.add_argument("--mask", metavar="PNG", help="only what is white in it changes; by default all")
+    parser.add_argument(
+        "--masked_by",
+        metavar="NAME[:SETTING=VALUE]",
+        help=f"what keeps the rest: {', '.join(edits.MASKED_BY)} (as of restore's --method; default {DEFAULT_MASKED_BY})",
+    )
     parser.add_argument(
         "--strokes", metavar="PNG", help="paint on a transparent picture, which covers the input before noise is added"
     )
@@ -31,12 +40,17 @@ def add_arguments(parser: arguments.Parser) -> None:
         help="classifier-free guidance to --label: 1 is none, 2 to 4 usual; needs class dropout",
     )
     parser.add_argument(
-        "--style", metavar="IMAGE", help="whose mean and covariance of 3x3 patches the answers shall have"
+        "--style", metavar="IMAGE", help="whose mean and covariance of --style_features the answers shall have"
+    )
+    parser.add_argument(
+        "--style_features",
+        help="patches (of 3x3 pixels, default) or perceptual (five layers of EfficientNet-lite0, slower)",
     )
     parser.add_argument(
         "--style_std",
         type=float,
-        help="how far a pixel's figures may be from the style's; less pulls more (default 0.25)",
+        help="how far the figures may be from the style's; less pulls more "
+        f"(default {', '.join(f'{name} {std:g}' for name, std in edits.STYLE_STD.items())})",
     )
     parser.add_argument("--answers", type=arguments.positive, default=4, help="how many for each input (default 4)")
     parser.add_argument(
@@ -50,13 +64,23 @@ def run(options: argparse.Namespace) -> int:
     """Edits; the exit code."""
     if options.guidance is not None and options.label is None:
         raise UserError(f"--guidance={options.guidance:g}: does nothing without a class to guide to: add --label")
-    if options.style_std is not None and options.style is None:
-        raise UserError(f"--style_std={options.style_std:g}: does nothing without --style")
+    for flag, other in (("style_features", "style"), ("style_std", "style"), ("masked_by", "mask")):
+        value = getattr(options, flag)
+        if value is not None and getattr(options, other) is None:
+            shown = f"{value:g}" if isinstance(value, float) else value
+            raise UserError(f"--{flag}={shown}: does nothing without --{other}")
+    options.style_features = options.style_features or "patches"
+    if options.style_features not in edits.STYLE_STD:
+        raise unknown_name("--style_features", options.style_features, edits.STYLE_STD)
     if options.style_std is None:
-        options.style_std = 0.25
+        options.style_std = edits.STYLE_STD[options.style_features]
     if not options.style_std > 0:
         raise UserError(f"--style_std={options.style_std:g}: must be more than 0")
-    from experiments.tasks.edit import Edit, edit
+    options.masked_by, options.settings = problems.named_settings(
+        "--masked_by", options.masked_by or DEFAULT_MASKED_BY, edits.MASKED_BY
+    )
+    asked = edits.Edit(**{field.name: getattr(options, field.name) for field in dataclasses.fields(edits.Edit)})
+    from experiments.tasks.edit import edit
 
-    print(edit(Edit(**{field.name: getattr(options, field.name) for field in dataclasses.fields(Edit)})))
+    print(edit(asked))
     return 0

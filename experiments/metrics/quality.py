@@ -20,15 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 from skimage.metrics import structural_similarity
 
-from experiments.metrics import feature_networks, resizing
-from models.efficientnet import EfficientNetLite0
-from models.pretrained import efficientnet
+from experiments.metrics import feature_maps
 
 DATA_RANGE = 2.0
 WINDOW = 11  # pixels: the published window of the SSIM
 WINDOW_STD = 1.5
-# The last block at each size of the map: 1/2, 1/4, 1/8, 1/16, 1/32.
-LAYERS = ("block_0", "block_2", "block_4", "block_10", "block_15")
 PERCEPTUAL_NAME = "perceptual distance (EfficientNet-lite0)"
 BATCH_SIZE = 16  # images through the network at a time
 
@@ -90,7 +86,7 @@ def perceptual(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
     distances = []
     for start in range(0, len(images), BATCH_SIZE):
         places = np.minimum(np.arange(start, start + BATCH_SIZE), len(images) - 1)  # the last call filled with repeats
-        distances.append(np.asarray(_feature_distance(_variables(), images[places], truth[places])))
+        distances.append(np.asarray(_feature_distance(feature_maps.variables(), images[places], truth[places])))
     return np.concatenate(distances)[: len(images)].astype(np.float64)
 
 
@@ -100,19 +96,10 @@ def _pairs(images, truth, dtype=np.float64):
     return np.asarray(images, dtype), np.asarray(truth, dtype)
 
 
-@functools.cache
-def _variables():
-    return jax.device_put(feature_networks.load("efficientnet-lite0").variables)
-
-
 @jax.jit
 def _feature_distance(variables, images, truth):
-    both = feature_networks.rgb(jnp.concatenate([images, truth]))
-    pixels = resizing.pil_float((both + 1) * (255 / DATA_RANGE), efficientnet.SIZE, "bicubic")
-    _, kept = EfficientNetLite0().apply(
-        variables, (pixels - 127) / 128, capture_intermediates=lambda module, _: module.name in LAYERS
-    )
-    return sum(_map_distance(kept["intermediates"][layer]["__call__"][0]) for layer in LAYERS) / len(LAYERS)
+    maps = feature_maps.of(variables, jnp.concatenate([images, truth]), clip=True)
+    return sum(map(_map_distance, maps)) / len(maps)
 
 
 def _map_distance(features):

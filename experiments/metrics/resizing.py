@@ -98,12 +98,17 @@ def pil(images: jax.Array, size: int, filter_name: str) -> jax.Array:
 
 def pil_float(images: jax.Array, size: int, filter_name: str) -> jax.Array:
     """Resizes (B, H, W, C) to float32 (B, size, size, C) as Pillow does in mode "F"; clipped to [0, 255]."""
+    return jnp.clip(unclipped(images, size, filter_name), 0, 255)
+
+
+def unclipped(images: jax.Array, size: int, filter_name: str) -> jax.Array:
+    """`pil_float` with what lies beyond black and white left there: linear, so that gradients do not end."""
     x = images.astype(jnp.float32)
     for axis in (2, 1):
         if x.shape[axis] != size:
             places, weights = pil_taps(x.shape[axis], size, filter_name)
             x = _weighted_sum(x, Taps(places, weights.astype(np.float32)), axis)
-    return jnp.clip(x, 0, 255)
+    return x
 
 
 def bilinear(images: jax.Array, size: int) -> jax.Array:

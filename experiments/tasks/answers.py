@@ -4,9 +4,10 @@ Answer k of input i depends on the seed, i and k alone: its key is fold_in(fold_
 nor the number of inputs, answers or devices changes it.
 """
 
+import time
 import zlib
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -115,3 +116,34 @@ class Answers:
             drawn.append(answers)
         answers = np.concatenate(drawn)
         return answers.reshape(len(names), count, *answers.shape[1:])
+
+
+class Drawn(NamedTuple):
+    """Answers (N, K, *event), in every process, and the seconds that they took with the compilation."""
+
+    answers: np.ndarray
+    seconds: float
+
+
+def draw_answers(
+    config: ConfigDict,
+    draw: Callable[[Array, Array, Any, Any, Any], Array],
+    variables: Any,
+    inputs: Any,
+    names: Sequence[str],
+    count: int,
+    seed: int,
+    *,
+    same: Any,
+    advice: str,
+) -> Drawn:
+    """The answers that a command asks for, over the devices of the config and with a bar; arguments as of `Answers`.
+
+    Raises:
+        RunError: an answer is not finite.
+    """
+    started = time.perf_counter()
+    answers = Answers(draw, build.parallel(config), config.sampling.batch_size)(
+        variables, inputs, names, count, seed, same=same, advice=advice, progress=True
+    )
+    return Drawn(answers, round(time.perf_counter() - started, 2))

@@ -1,58 +1,22 @@
 """The command `edit`: SDEdit of the user's images, inside of a mask, from strokes, of a class, in the style of another."""
 
-import time
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
 import sde_lib
 from experiments import build, distributed
+from experiments.build.editing import posterior, style
 from experiments.metrics import quality
 from experiments.tasks import results, strokes
-from experiments.tasks.answers import Answers
+from experiments.tasks.answers import draw_answers
+from experiments.tasks.edits import Edit
 from experiments.tasks.models import Model, open_model
 from sde_lib import editing
 
-PATCH = 3  # pixels: the side of the patches whose statistics are the style
 PIXEL_STD = 0.5  # of images in the model's range, about
-
-
-@dataclass(frozen=True)
-class Edit:
-    """What the command line asks for.
-
-    Attributes:
-        workdir, overrides: the run, and (key, text) pairs of config.sampling.
-        input: IMAGES.
-        out: the folder to write.
-        strength: of the noise, in (0, 1].
-        mask, strokes, style: files, or None.
-        style_std: how far a pixel's figures may be from the style's.
-        label: the class, or None.
-        guidance: towards it, or None.
-        answers: how many for each input.
-        seed: of the answers.
-        limit: only so many inputs; None for all.
-    """
-
-    workdir: Path
-    overrides: list[tuple[str, str]]
-    input: str
-    out: Path
-    strength: float
-    mask: str | None
-    strokes: str | None
-    style: str | None
-    style_std: float
-    label: int | None
-    guidance: float | None
-    answers: int
-    seed: int
-    limit: int | None
 
 
 def edit(asked: Edit) -> str:
@@ -65,26 +29,23 @@ def edit(asked: Edit) -> str:
     model = open_model("--workdir", asked.workdir, asked.overrides, "edit")
     config = model.config
     label = build.check_class(config, "--label", asked.label, asked.guidance)
-    if asked.mask is not None:
-        model.require_plain_states("--mask")
+    if asked.mask is not None and asked.masked_by == "replacement":
+        model.require_plain_states("--mask with --masked_by=replacement")
     inputs = model.read("--input", asked.input, asked.limit)
     guide, shown, same = _drawn_over(asked, model, inputs.values)
     run = model.load()
+    knows = posterior(config, asked.masked_by, asked.settings, model.shape)
 
     def draw(keys, numbers, guides, same, variables):
         denoiser = build.of_class(config, run.denoiser_of(variables), len(keys), label, asked.guidance)
         if "style" in same:
-            style = _style(same["style"], asked.style_std)
-            denoiser = sde_lib.EnergyGuidance(denoiser, style, data_std=PIXEL_STD, through_denoiser=False)
+            denoiser = sde_lib.EnergyGuidance(denoiser, same["style"], data_std=PIXEL_STD, through_denoiser=False)
         times = build.times(config, editing.until(denoiser.sde, same["strength"]))
-        return editing.sdedit(keys, denoiser, build.method(config), times, guides, same.get("mask"))
+        return editing.sdedit(keys, denoiser, build.method(config), times, guides, same.get("mask"), knows)
 
-    started = time.perf_counter()
-    drawn = Answers(draw, build.parallel(config), config.sampling.batch_size)(
-        run.variables, guide, inputs.names, asked.answers, asked.seed,
-        same=same, advice=_advice(asked), progress=True,
-    )  # fmt: skip
-    seconds = time.perf_counter() - started
+    drawn, seconds = draw_answers(
+        config, draw, run.variables, guide, inputs.names, asked.answers, asked.seed, same=same, advice=_advice(asked)
+    )
     if not distributed.is_first():
         return ""
     evaluations = build.method(config).nfe(config.sampling.steps)
@@ -95,12 +56,14 @@ def edit(asked: Edit) -> str:
         "label": asked.label,
         "guidance": asked.guidance,
         "mask": asked.mask,
+        "masked_by": {"name": asked.masked_by, **asked.settings} if asked.mask else None,
         "strokes": asked.strokes,
         "style": asked.style,
+        "style_features": asked.style_features if asked.style else None,
         "style_std": asked.style_std if asked.style else None,
         "sampling": config.sampling.to_dict(),
         "evaluations": evaluations,
-        "seconds": round(seconds, 2),
+        "seconds": seconds,
         "seed": asked.seed,
         "step": run.step,
         "average": run.average,
@@ -132,31 +95,18 @@ def _drawn_over(asked: Edit, model: Model, values: np.ndarray) -> tuple[np.ndarr
         same["mask"] = strokes.read_mask("--mask", asked.mask, model.shape)
         shown["may change"] = np.broadcast_to(np.uint8(255) * same["mask"], (len(values), *same["mask"].shape))
     if asked.style is not None:
-        same["style"] = model.read("--style", asked.style, 1).values[0]
-        shown["style"] = np.broadcast_to(model.transform.inverse(same["style"]), values.shape)
+        image = model.read("--style", asked.style, 1).values[0]
+        same["style"] = style(asked.style_features, image, asked.style_std)
+        shown["style"] = np.broadcast_to(model.transform.inverse(image), values.shape)
     return guide, shown, same
 
 
-def _style(image, std: float) -> editing.Style:
-    """Of the patches of an image. The figures of one patch may be off by std each: those of all positions, by less."""
-    features = partial(editing.patches, size=PATCH)
-    positions = np.prod([side - PATCH + 1 for side in image.shape[:2]])
-    figures = image.shape[-1] * PATCH**2
-    return editing.Style.of(features, jnp.asarray(image), std * figures / np.sqrt(positions))
-
-
-def _distances_to_style(image: np.ndarray, inputs: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
+def _distances_to_style(of: editing.Style, inputs: np.ndarray, answers: np.ndarray) -> dict[str, Any]:
     """The distance of mean and covariance from the style's, of the inputs (N) and of the answers (N, K)."""
-    style = _style(image, 1.0)
-
-    def distance(images):
-        return np.round(np.sqrt(-2 * np.asarray(style(jnp.asarray(images)))) * float(style.std), 4)
-
-    flat = answers.reshape(-1, *answers.shape[2:])
-    return {
-        "distance_to_style": distance(flat).reshape(answers.shape[:2]).tolist(),
-        "distance_of_input_to_style": distance(inputs).tolist(),
-    }
+    images = jnp.asarray(np.concatenate([inputs[:, None], answers], 1))
+    square = jax.jit(lambda of, images: of.square_distance(images))(of, images.reshape(-1, *inputs.shape[1:]))
+    distances = np.round(np.sqrt(square), 4).reshape(images.shape[:2])
+    return {"distance_to_style": distances[:, 1:].tolist(), "distance_of_input_to_style": distances[:, 0].tolist()}
 
 
 def _psnr(answers: np.ndarray, inputs: np.ndarray) -> np.ndarray:

@@ -226,22 +226,36 @@ def method(text: str) -> tuple[str, dict[str, Any]]:
     Raises:
         UserError: there is no such method or setting, or a value is of another kind.
     """
+    return named_settings("--method", text, {name: spec.settings for name, spec in METHODS.items()})
+
+
+def named_settings(flag: str, text: str, known: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
+    """The name and the settings of NAME or NAME:SETTING=VALUE,SETTING=VALUE.
+
+    Args:
+        flag: that the text was given to, for messages.
+        text: of the user.
+        known: names, and the settings of each with their defaults.
+
+    Raises:
+        UserError: there is no such name or setting, or a value is of another kind.
+    """
     name, _, rest = text.partition(":")
-    if name not in METHODS:
-        raise unknown_name("--method", name, METHODS)
-    settings = dict(METHODS[name].settings)
+    if name not in known:
+        raise unknown_name(flag, name, known)
+    settings = dict(known[name])
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if key not in settings or not equals:
             known = ", ".join(f"{key}={value}" for key, value in settings.items()) or "none"
             raise UserError(
-                f"--method={text}: {part!r} is no setting of {name}, which are {known}{nearest(key, settings)}"
+                f"{flag}={text}: {part!r} is no setting of {name}, which are {known}{nearest(key, settings)}"
             )
         try:
             settings[key] = type(settings[key])(value)
         except ValueError:
             kind = "a whole number" if type(settings[key]) is int else "a number"
-            raise UserError(f"--method={text}: {key} must be {kind}, such as {settings[key]}") from None
+            raise UserError(f"{flag}={text}: {key} must be {kind}, such as {settings[key]}") from None
     return name, settings
 
 

@@ -1,6 +1,5 @@
 """Answers to an inverse problem, drawn from a run: what `restore` and `reconstruct` share."""
 
-import time
 from collections.abc import Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -10,7 +9,7 @@ import numpy as np
 import sde_lib
 from experiments import build
 from experiments.build.inverse import Problem, conditioned, with_sampling
-from experiments.tasks.answers import Answers, prior
+from experiments.tasks.answers import draw_answers, prior
 from experiments.tasks.models import Model, open_model
 from experiments.tasks.request import Request
 
@@ -61,19 +60,17 @@ def solve(model: Model, request: Request, of: Problem, names: Sequence[str], y: 
         f"--method={request.method} with --steps={config.sampling.steps} is unstable here; try more steps, more --noise, "
         "or another method, such as diffpir or dps"
     )
-    started = time.perf_counter()
-    answers = Answers(draw, build.parallel(config), config.sampling.batch_size)(
-        run.variables, y, names, request.answers, request.seed,
-        same=(of.measurement, of.noise), advice=advice, progress=True,
+    answers, seconds = draw_answers(
+        config, draw, run.variables, y, names, request.answers, request.seed,
+        same=(of.measurement, of.noise), advice=advice,
     )  # fmt: skip
-    seconds = time.perf_counter() - started
     _, method = conditioned_on(run.denoiser, of.measurement, y, of.noise)
     told = {
         "method": request.method,
         "settings": dict(request.settings),
         "sampling": config.sampling.to_dict(),
         "evaluations": method.nfe(config.sampling.steps),
-        "seconds": round(seconds, 2),
+        "seconds": seconds,
         "seed": request.seed,
         "step": run.step,
         "average": run.average,

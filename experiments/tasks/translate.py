@@ -1,6 +1,5 @@
 """The commands `translate` and `interpolate`: images encoded by one model's probability flow and decoded by another's."""
 
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,7 +10,7 @@ from experiments import build, distributed
 from experiments.errors import UserError
 from experiments.metrics import quality
 from experiments.tasks import series
-from experiments.tasks.answers import Answers
+from experiments.tasks.answers import draw_answers
 from experiments.tasks.images import require_same_number
 from experiments.tasks.models import open_model
 from sde_lib import editing
@@ -75,15 +74,13 @@ def translate(asked: Translation) -> str:
         translated = editing.bridge(here, there, images, levels)
         return jnp.stack([translated, editing.bridge(there, here, translated, levels)], 1)
 
-    started = time.perf_counter()
-    drawn = Answers(draw, build.parallel(source.config), sampling.batch_size)(
-        tuple(run.variables for run in runs), inputs.values, inputs.names, 1, 0,
-        same=levels, advice=ADVICE, progress=True,
-    )[:, 0]  # fmt: skip
-    seconds = time.perf_counter() - started
+    variables = tuple(run.variables for run in runs)
+    drawn, seconds = draw_answers(
+        source.config, draw, variables, inputs.values, inputs.names, 1, 0, same=levels, advice=ADVICE
+    )
     if not distributed.is_first():
         return ""
-    translated, back = drawn[:, 0], drawn[:, 1]
+    translated, back = drawn[:, 0, 0], drawn[:, 0, 1]
     cycle = quality.psnr(back, inputs.values)
     told = {
         "strength": asked.strength,
@@ -93,7 +90,7 @@ def translate(asked: Translation) -> str:
         "guidance": asked.guidance,
         "sampling": {key: value for key, value in sampling.items() if f"sampling.{key}" in KEYS},
         "evaluations": 4 * sampling.steps,
-        "seconds": round(seconds, 2),
+        "seconds": seconds,
         "steps_trained": [run.step for run in runs],
         "average": {"cycle_psnr": round(float(cycle.mean()), 3)},
         "inputs": [
@@ -158,11 +155,13 @@ def interpolate(asked: Interpolation) -> str:
         between = editing.interpolate_through(denoiser, *pairs, weights, levels)
         return jnp.moveaxis(between, 0, 1)
 
-    drawn = Answers(draw, build.parallel(model.config), sampling.batch_size)(
-        run.variables, (first.values, last.values), first.names, 1, 0, same=levels, advice=ADVICE, progress=True
-    )[:, 0]
+    pairs = (first.values, last.values)
+    drawn, seconds = draw_answers(
+        model.config, draw, run.variables, pairs, first.names, 1, 0, same=levels, advice=ADVICE
+    )
     if not distributed.is_first():
         return ""
+    drawn = drawn[:, 0]
     ends = [quality.psnr(drawn[:, i], images.values) for i, images in ((0, first), (-1, last))]
     told = {
         "strength": asked.strength,
@@ -170,6 +169,7 @@ def interpolate(asked: Interpolation) -> str:
         "label": asked.label,
         "sampling": {key: value for key, value in sampling.items() if f"sampling.{key}" in KEYS},
         "evaluations": 2 * sampling.steps * (2 + asked.images),
+        "seconds": seconds,
         "step": run.step,
         "inputs": [
             {"name": name, "to": other, "psnr_of_ends": [round(float(a), 3), round(float(b), 3)]}

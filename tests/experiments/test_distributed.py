@@ -12,6 +12,7 @@ import time
 import jax
 import numpy as np
 import pytest
+from sklearn.datasets import load_digits
 
 from experiments import distributed
 from experiments.__main__ import main
@@ -152,6 +153,29 @@ def test_two_processes_sample_as_one_does(tiny_run, tmp_path):
     two, one = (np.load(out / name, allow_pickle=False)["samples"] for name in ("0.npz", "alone.npz"))
     difference = np.abs(two.astype(int) - one.astype(int))
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
+
+
+@pytest.mark.thorough
+def test_two_processes_restore_and_edit_as_one_does(tiny_run, tmp_path):
+    """Five digits with three answers each, on four devices of which the last call fills some with repeats."""
+    np.savez(tmp_path / "truth.npz", images=np.rint(load_digits().images[:5] * 255 / 16).astype(np.uint8)[..., None])
+    commands = {
+        "restore": ("--task=inpaint", f"--truth={tmp_path}/truth.npz", "--method=ddnm", "--config.sampling.steps=4"),
+        "edit": (f"--input={tmp_path}/truth.npz", "--strength=0.4"),
+    }
+    for command, flags_of in commands.items():
+        arguments = (command, f"--workdir={tiny_run}", *flags_of, "--answers=3", "--config.sampling.batch_size=2")
+        out = tmp_path / command
+        processes = both("experiments", *arguments, f"--out={out}/INDEX", *JOIN, devices=2)
+        (code, first, error), (other_code, second, other_error) = ended(processes)
+        assert code == other_code == 0, error + other_error
+        assert "evaluations each" in first and "evaluations each" not in second
+        assert [path.name for path in out.iterdir()] == ["0"]
+        assert main([*arguments, f"--out={out}/alone"]) == 0
+        two, one = (np.load(out / name / "answers.npz", allow_pickle=False) for name in ("0", "alone"))
+        assert two.files == one.files and two["answers"].shape == (5, 3, 8, 8, 1)
+        for name in set(two.files) - {"names"}:
+            np.testing.assert_allclose(two[name], one[name], atol=2e-4, err_msg=name)
 
 
 def said(out):

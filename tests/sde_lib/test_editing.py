@@ -1,11 +1,24 @@
 """Editing: SDEdit's law, the bridge's affine map and the moments of a style, each against its closed form."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sde_lib import DDIM, VESDE, VPSDE, Ancestral, CriticallyDampedLangevin, EnergyGuidance, Heun, exact, karras_times
+from sde_lib import (
+    DDIM,
+    SSCS,
+    VESDE,
+    VPSDE,
+    Ancestral,
+    CriticallyDampedLangevin,
+    EnergyGuidance,
+    Heun,
+    exact,
+    karras_times,
+)
 from sde_lib.editing import (
     Style,
     bridge,
@@ -18,6 +31,7 @@ from sde_lib.editing import (
     shared_levels,
     until,
 )
+from sde_lib.inverse import MMPS
 from tests.sde_lib.processes import EVERY_SDE, SOME_SDES, every_sde, keys, some_sdes
 
 MEAN, STD, GUIDE, N = 0.4, 0.7, -1.1, 4000
@@ -96,6 +110,36 @@ def test_pixels_inside_of_the_mask_answer_to_those_outside():
         means.append(edit(VP, Ancestral(), 60, 1.0, denoiser=denoiser, size=2, mask=np.array([1, 0]))[:, 0].mean())
     posterior = 0.9 * (GUIDE - MEAN)
     assert means[0] - MEAN < 0.5 * posterior and means[1] - MEAN > -0.5 * posterior
+
+
+OF_THREE = STD**2 * np.array([[1, 0.8, -0.5], [0.8, 1, -0.2], [-0.5, -0.2, 1]])
+
+
+@pytest.mark.parametrize(
+    "sde, method, strength",
+    [(VP, Ancestral(), 1.0), (VE, Ancestral(), 0.15), (CriticallyDampedLangevin(), SSCS(2), 0.15)],
+    ids=["VP", "VE", "velocities"],
+)
+def test_a_posterior_draws_what_is_inside_of_the_mask_given_the_rest(sde, method, strength):
+    """Exactly: given the third pixel of the guide and its first two with noise, of which strength 1 leaves nothing."""
+    process = until(sde, strength)
+    level = float(process.noise_to_signal(process.t_max))
+    noise = np.diag([level**2, level**2, 0])
+    gain = OF_THREE @ np.linalg.inv(OF_THREE + noise)
+    left = OF_THREE - gain @ OF_THREE
+    # x_0 given y = guide + noise; y itself has the noise of SDEdit.
+    mean, covariance = MEAN + gain @ np.full(3, GUIDE - MEAN), left + gain @ noise @ gain.T
+    denoiser, mask = exact.CorrelatedGaussian(sde, np.full(3, MEAN), OF_THREE), np.array([1, 1, 0])
+
+    options = {"denoiser": denoiser, "size": 3, "mask": mask}
+    x = edit(sde, method, 200, strength, posterior=partial(MMPS, rtol=1e-8), **options)
+    np.testing.assert_array_equal(x[:, 2], GUIDE)
+    std = np.sqrt(np.diag(covariance)[:2])
+    np.testing.assert_array_less(np.abs(x.mean(0) - mean)[:2], 5 * std / np.sqrt(N))
+    np.testing.assert_array_less(np.abs(np.cov(x.T) - covariance)[:2, :2], 7 * np.outer(std, std) / np.sqrt(N))
+    if strength == 1.0:
+        replaced = edit(sde, method, 200, strength, **options)
+        assert (np.abs(replaced.mean(0) - mean)[:2] > 0.1 * np.abs(mean - MEAN)[:2]).all()
 
 
 # Bridges
@@ -221,6 +265,22 @@ def test_the_gradient_of_a_style_is_the_closed_form():
     expected = -((mean - other.mean(0)) + 2 * (flat - mean) @ gap) / (len(flat) * 0.7**2)
     gradient = jax.grad(lambda x: style(x).sum())(jnp.asarray(IMAGE))
     np.testing.assert_allclose(gradient.reshape(-1, 3), expected, atol=1e-12)
+
+
+def test_several_maps_of_features_count_by_the_mean_of_their_squares():
+    """Against numpy, map by map: mean and covariance of each over its own positions."""
+
+    def maps(x):
+        return pixels(x), 3 * x[:, ::2, 1:, :2]
+
+    expected = []
+    for one, other in zip(*(maps(image) for image in (IMAGE, OTHER[None])), strict=True):
+        one, other = (x.reshape(-1, x.shape[-1]) for x in (one, other))
+        gaps = one.mean(0) - other.mean(0), np.cov(one.T, bias=True) - np.cov(other.T, bias=True)
+        expected.append(sum(np.square(gap).sum() for gap in gaps))
+    style = Style.of(maps, OTHER, std=0.7)
+    np.testing.assert_allclose(style.square_distance(jnp.asarray(IMAGE)), [np.mean(expected)], rtol=1e-12)
+    np.testing.assert_allclose(style(jnp.asarray(IMAGE)), [-0.5 * np.mean(expected) / 0.7**2], rtol=1e-12)
 
 
 def test_a_style_is_met_exactly_by_another_image_of_its_mean_and_covariance():

@@ -6,10 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
-from flax import struct
 
-from sde_lib import VPSDE, Denoiser, ExactDivergence, Hutchinson, Status, exact, log_likelihood
-from sde_lib.sde import expand
+from sde_lib import VPSDE, ExactDivergence, Hutchinson, Status, exact, log_likelihood
 from tests.sde_lib.processes import SOME_SDES, every_sde, keys
 from tests.sde_lib.shared_programs import MEANS, shared_mixture, symmetric_sample
 
@@ -34,34 +32,20 @@ def test_bits_per_dim_are_those_of_the_closed_form(sde, means, std):
     assert (found.status == Status.SOLVED).all() and (found.standard_error == 0).all()
 
 
-@struct.dataclass
-class CorrelatedGaussian(Denoiser):
-    """The exact Denoiser of N(0, axes diag(variances) axes^T): its flow's derivative is full of off-diagonal entries."""
-
-    axes: jax.Array
-    variances: jax.Array
-
-    def __call__(self, x, t):
-        alpha, sigma = expand(self.sde.alpha(t), x), expand(self.sde.sigma(t), x)
-        gain = alpha * self.variances / (alpha**2 * self.variances + sigma**2)
-        return (gain * (x @ self.axes)) @ self.axes.T
-
-    def log_prob(self, x, t):
-        return exact.Gaussian(self.sde, std=jnp.sqrt(self.variances)).log_prob(x @ self.axes, t)
-
-
 @pytest.fixture(scope="module")
 def many_estimates():
     """One example in 12 dimensions, 400 sets of 8 probes."""
     with jax.enable_x64(True):
         axes = np.linalg.qr(np.random.default_rng(0).normal(size=(12, 12)))[0]
-        denoiser = CorrelatedGaussian(VPSDE(t_min=1e-3), jnp.asarray(axes), jnp.geomspace(0.05, 2.0, 12))
+        covariance = jnp.asarray(axes * np.geomspace(0.05, 2.0, 12) @ axes.T)
+        denoiser = exact.CorrelatedGaussian(VPSDE(t_min=1e-3), 0.0, covariance)
+        truth = exact.CorrelatedMixture(denoiser.sde, jnp.zeros((1, 12)), covariance[None])
         x = jnp.broadcast_to(jnp.linspace(-0.4, 0.6, 12), (400, 12))
         estimates = {
             kind: log_likelihood(keys(400), denoiser, x, divergence=Hutchinson(8, kind))
             for kind in ("rademacher", "gaussian")
         }
-        return estimates, true_log_prob(denoiser, x[:1], estimates["gaussian"].z[:1])[0]
+        return estimates, true_log_prob(truth, x[:1], estimates["gaussian"].z[:1])[0]
 
 
 @pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])

@@ -4,6 +4,7 @@ Two small runs: a class-conditional one of VP, with class dropout, and one of VE
 """
 
 import json
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +17,10 @@ from experiments import build, load_run
 from experiments.__main__ import main
 from experiments.parallel import Pmap
 from experiments.tasks import strokes
+from experiments.tasks.edits import STYLE_STD
 from sde_lib import ClassifierFree, Heun, karras_times
 from sde_lib.editing import Style, bridge, interpolate_through, level_of_strength, patches, sdedit, shared_levels, until
+from sde_lib.inverse import PiGDM
 from tests.experiments.tiny import ROOT, flags
 
 SHAPE, STEPS = (8, 8, 1), 4
@@ -95,6 +98,7 @@ def test_an_edit_is_sdedit_of_the_painted_input_inside_of_the_mask(vp, made, tmp
     arrays, told = made(
         "edit", vp, "--strength=0.4", f"--strokes={picture(tmp_path / 's.png', PAINT)}", "--seed=5", "--answers=2",
         f"--mask={picture(tmp_path / 'm.png', mask)}", "--label=7", "--guidance=2.5",
+        "--masked_by=replacement",
     )  # fmt: skip
     guide = INPUTS.copy()
     guide[:, 2:4] = 1
@@ -114,6 +118,26 @@ def test_an_edit_is_sdedit_of_the_painted_input_inside_of_the_mask(vp, made, tmp
     assert told["evaluations"] == 2 * STEPS - 1
     with Image.open(tmp_path / "out" / "sheet.png") as sheet:
         assert sheet.width > 7 * 96  # input, strokes, mask, two answers, mean, deviation
+
+
+@pytest.mark.parametrize(
+    "masked_by, data_std", [((), 0.5), (("--masked_by=pigdm:data_std=0.3",), 0.3)], ids=["default", "set"]
+)
+def test_a_mask_by_a_posterior_is_sdedit_of_what_it_keeps(ve, made, tmp_path, masked_by, data_std):
+    """With its settings, and by the run's own method."""
+    mask = np.zeros((8, 8))
+    mask[:, 3:] = 255
+    arrays, told = made(
+        "edit", ve, "--strength=0.5", "--seed=5", "--answers=2", f"--mask={picture(tmp_path / 'm.png', mask)}",
+        *masked_by,
+    )  # fmt: skip
+    denoiser = load_run(ve).denoiser
+    times, guides = karras_times(until(denoiser.sde, 0.5), STEPS), np.repeat(INPUTS, 2, 0)
+    expected = sdedit(
+        answer_keys(), denoiser, Heun(), times, guides, mask[..., None] > 0, partial(PiGDM, data_std=data_std)
+    )
+    np.testing.assert_allclose(arrays["answers"].reshape(6, *SHAPE), expected, atol=2e-4)
+    assert told["masked_by"] == {"name": "pigdm", "data_std": data_std}
 
 
 def test_an_edit_of_no_class_knows_none_and_the_strength_is_how_much_changes(vp, made):
@@ -139,6 +163,21 @@ def test_the_statistics_of_the_answers_patches_go_to_those_of_the_style(ve, made
         np.testing.assert_allclose(np.ravel(told["distance_to_style"]), expected, atol=1e-3)
         distances.append(expected.mean())
     assert distances[1] < 0.8 * distances[0]
+
+
+@pytest.mark.thorough
+def test_a_perceptual_style_draws_the_answers_nearer_than_the_input(ve, made, tmp_path):
+    """And nearer than answers that are hardly drawn."""
+    checks = np.kron(np.indices((4, 4)).sum(0) % 2, np.ones((2, 2))) * 255
+    distances = []
+    for pull in (("--style_std=1e4",), ()):
+        _, told = made(
+            "edit", ve, "--strength=0.4", "--answers=1", "--limit=1", "--method=ddim", "--steps=4",
+            f"--style={picture(tmp_path / 'checks.png', checks)}", "--style_features=perceptual", *pull,
+        )  # fmt: skip
+        distances.append(told["distance_to_style"][0][0])
+    assert told["style_std"] == STYLE_STD["perceptual"]
+    assert distances[1] < 0.95 * min(distances[0], told["distance_of_input_to_style"][0])
 
 
 def decibels(a, b):
@@ -210,6 +249,11 @@ def test_a_large_mask_is_made_to_fit(tmp_path):
         ("edit --strength=1.5", "argument --strength: 1.5 must be more than 0 and at most 1"),
         ("edit --guidance=2", "--guidance=2: does nothing without a class to guide to: add --label"),
         ("edit --style_std=1", "--style_std=1: does nothing without --style"),
+        ("edit --style_features=patches", "--style_features=patches: does nothing without --style"),
+        ("edit --style=x.png --style_features=patch", "choose from patches, perceptual; did you mean 'patches'?"),
+        ("edit --masked_by=pigdm", "--masked_by=pigdm: does nothing without --mask"),
+        ("edit --mask=m.png --masked_by=pigmd", "did you mean 'pigdm'?"),
+        ("edit --mask=m.png --masked_by=ddnm:eta=1", "--masked_by=ddnm:eta=1: 'eta=1' is no setting of ddnm"),
         ("edit --style=x.png --style_std=0", "--style_std=0: must be more than 0"),
         ("translate", "--to=RUN is needed, or --label of the class to become"),
         ("translate --label=3 --from_label=3", "--label=3: is --from_label too: images would come back as they are"),
