@@ -169,6 +169,7 @@ BASELINES = {
     "deblur-light": {"as measured": lambda a, y, std: y},
     "colorize": {"grey": lambda a, y, std: a.pseudo_inverse(y)},
     "dejpeg": {"as measured": lambda a, y, std: y},
+    "phase": {"hybrid input-output": lambda a, y, std: baselines.hybrid_input_output(a, y)},
     "hdr": {"y / contrast": lambda a, y, std: y / a.scale},
     "sensing": {"total variation": baselines.total_variation},
 }

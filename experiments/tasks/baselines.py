@@ -9,6 +9,7 @@
 | `zero_filled`              | MRI                        | the inverse transform, with 0 for what was not sampled    |
 | `filtered_back_projection` | CT                         | the inverse of many angles, applied to those there are;   |
 |                            |                            | lost rays are first interpolated along the detectors      |
+| `hybrid_input_output`      | phase retrieval            | projections in turn, with feedback                        |
 
 y (N, *measured) and images (N, H, W, C) are in the model's range [-1, 1], in which black is -1. `zero_filled` and
 `filtered_back_projection` take as 0 what they do not know, so they are applied to the image above black.
@@ -87,6 +88,39 @@ def filtered_back_projection(measurement: inverse.Radon, y: Array) -> Array:
 def _above_black(measurement, y, back):
     black = jnp.full((1, *measurement.event_shape), BLACK, y.dtype)
     return BLACK + back(y - measurement.forward(black))
+
+
+def hybrid_input_output(
+    measurement: inverse.PhaseRetrieval, y: Array, steps: int = 400, last: int = 50, beta: ArrayLike = 0.6
+) -> Array:
+    """An image in [-1, 1] among zeros whose transform has the magnitudes y, by turns between the two demands.
+
+    `steps` with feedback: where the image with y's magnitudes breaks a demand, beta times what it has there is taken off the
+    image of the step before. Then `last` steps without: what breaks a demand is clipped. It starts at a black image with
+    noise. Of an image, its negative, and both turned by 180 degrees any may be found: their magnitudes are the same.
+
+    Source: Fienup (1982), https://doi.org/10.1364/AO.21.002758, section III.
+    """
+    height, width = (round(size / measurement.oversampling) for size in y.shape[1:3])
+    x = BLACK + 0.5 * jax.random.normal(jax.random.key(0), (1, height, width, y.shape[3]), y.dtype)
+    margins = [(0, 0), (0, y.shape[1] - height), (0, y.shape[2] - width), (0, 0)]
+    inside = jnp.pad(jnp.ones_like(x, bool), margins)
+
+    def with_magnitudes(x):
+        spectrum = jnp.fft.fft2(x, axes=(1, 2))
+        phases = jnp.where(spectrum == 0, 1, spectrum / jnp.where(spectrum == 0, 1, jnp.abs(spectrum)))
+        return jnp.fft.ifft2(jnp.maximum(y, 0) * phases, axes=(1, 2), norm="ortho").real
+
+    def feedback(x, _):
+        found = with_magnitudes(x)
+        return jnp.where(inside & (jnp.abs(found) <= 1), found, x - beta * found), None
+
+    def clip(x, _):
+        return jnp.where(inside, jnp.clip(with_magnitudes(x), -1, 1), 0), None
+
+    x = jnp.broadcast_to(jnp.pad(x, margins), y.shape)
+    x = jax.lax.scan(clip, jax.lax.scan(feedback, x, length=steps)[0], length=last)[0]
+    return x[:, :height, :width]
 
 
 def total_variation(

@@ -107,3 +107,13 @@ def test_filtered_back_projection_is_that_of_the_image_above_black():
     expected = inverse.filtered_back_projection(radon, jnp.asarray(sinogram)[None, ..., None]) - 1
     found = baselines.filtered_back_projection(lost, lost.forward(2 * bright - 1))
     np.testing.assert_allclose(found, expected, atol=1e-4)
+
+
+def test_hybrid_input_output_finds_the_image_of_the_magnitudes():
+    """Without noise; up to its sign and to half a turn, of which magnitudes say nothing."""
+    x = np.random.default_rng(5).uniform(-1, 1, size=(1, 6, 5, 1))
+    measurement = inverse.PhaseRetrieval()
+    y = measurement.forward(jnp.asarray(x))
+    found = np.asarray(baselines.hybrid_input_output(measurement, y, steps=1000, last=500))
+    same = [sign * turned for sign in (1, -1) for turned in (x, x[:, ::-1, ::-1])]
+    assert min(np.abs(found - one).max() for one in same) < 1e-3
