@@ -107,7 +107,8 @@ class PiGDM(Posterior):
     Source: Song et al. (2023), https://openreview.net/forum?id=9_gsMA8MRKQ, eq. 7 and 8 and appendix A.3 for r.
 
     Attributes:
-        data_std: the spread of a pixel.
+        data_std: the spread of a pixel; several times that where pixels covary strongly, as in colour photographs, since the
+            correction grows with the covariance that is there and not with the one that is inverted.
     """
 
     data_std: float = 1.0
