@@ -314,7 +314,8 @@ def summary(rows: list[Row]) -> str:
         mine = [row for row in rows if row.method == name]
         cells = [_excess(mine, kind, i) for kind in kinds for i in range(len(EVALUATIONS))]
         at_floor = sum(row.at_floor[-1] for row in mine)
-        line = f"| {name} | {mine[0].products} | {' | '.join(f'{cell:.2g}' for cell in cells)} | {at_floor} of {len(mine)} |"
+        shown = " | ".join("" if np.isnan(cell) else f"{cell:.2g}" for cell in cells)  # not run on priors of both kinds
+        line = f"| {name} | {mine[0].products} | {shown} | {at_floor} of {len(mine)} |"
         found.append((np.nanmean(np.log(cells)), line))
     return "\n".join(lines + [line for _, line in sorted(found)])
 

@@ -107,6 +107,7 @@ def test_distances_are_in_units_of_the_floor_and_the_best_comes_first():
 
     lines = inverse.summary([*rows("worse", 0.4, 0.2, 1.2), *rows("better", 0.1, 0.2, 0.4)]).splitlines()
     assert lines[2:] == ["| better | 1 | 1 | 1 | 3 of 3 |", "| worse | 1 | 2 | 3 | 1 of 3 |"]
+    assert inverse.summary(rows("in part", 0.1, 0.2, 0.8)[2:]).splitlines()[2] == "| in part | 1 |  | 2 | 0 of 1 |"
     table = inverse.markdown([*rows("worse", 0.4, 0.2, 1.2), *rows("better", 0.1, 0.2, 0.4)])
     assert "| worse | 0.400 | 1.00 |" in table and "| worse | **0.200** | 1.00 |" in table
 
