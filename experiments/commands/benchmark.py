@@ -23,7 +23,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         choices=("speed", "data", "training", "guidance", "methods", "inverse", "networks"),
         default="speed",
         help="speed (default), data, training and guidance take --config; methods takes none, and an hour or two; inverse "
-        "and networks none, and 15 minutes",
+        "and networks none, and 15 to 20 minutes",
     )
     arguments.add_config(parser)
     parser.add_argument(
