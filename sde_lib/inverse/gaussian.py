@@ -25,6 +25,7 @@ from jax.typing import ArrayLike
 from sde_lib.checks import at_least, positive
 from sde_lib.exact import isotropic_variance
 from sde_lib.inverse.krylov import gaussian_update
+from sde_lib.inverse.measurement import LinearMeasurement
 from sde_lib.inverse.posterior import Posterior, constant_variance, variance
 from sde_lib.numerics import sqrt_or_zero
 from sde_lib.sde import expand
@@ -93,6 +94,17 @@ class TMPD(Posterior):
         return x0, noise, covariance(tangent.adjoint(weights))
 
 
+def isotropic_weights(tangent: LinearMeasurement, misfit: Array, of_y: ArrayLike, of_x0: ArrayLike) -> Array:
+    """(of_x0 A A^T + of_y I)^-1 (y - A D), (B, *measured): the slope in A D of log p(y | x_t), for C = of_x0 I.
+
+    Args:
+        tangent: A.
+        misfit: y - A D, (B, *measured).
+        of_y, of_x0: variances, () or (B,).
+    """
+    return tangent.normal_solve(misfit, of_y / of_x0) / expand(of_x0, misfit)
+
+
 @struct.dataclass
 class PiGDM(Posterior):
     """Pseudoinverse-guided diffusion: C = r^2 I with r^2 = n^2 v / (n^2 + v), v = data_std^2.
@@ -122,5 +134,5 @@ class PiGDM(Posterior):
         clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
         of_y = constant_variance("PiGDM", self.measurement_noise, clean)
         of_x0 = isotropic_variance(self.sde.noise_to_signal(t), self.data_std)
-        weights = tangent.normal_solve(self.y - clean, of_y / of_x0) / expand(of_x0, clean)
+        weights = isotropic_weights(tangent, self.y - clean, of_y, of_x0)
         return x0, noise, covariance(tangent.adjoint(weights))

@@ -21,6 +21,7 @@ from jax.typing import ArrayLike
 from sde_lib.denoiser import Denoiser
 from sde_lib.exact import isotropic_variance
 from sde_lib.inverse.conjugate_gradients import dot
+from sde_lib.inverse.gaussian import isotropic_weights
 from sde_lib.inverse.measurement import Measurement, Noise
 from sde_lib.inverse.posterior import Posterior, log_likelihood, variance
 from sde_lib.sampling.predictors import posterior_variance
@@ -70,7 +71,7 @@ class _Twist(Posterior):
         clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
         of_y = jnp.broadcast_to(variance(self.measurement_noise, clean), clean.shape).reshape(len(clean), -1).mean(1)
         of_x0, misfit = isotropic_variance(self.sde.noise_to_signal(t), self.data_std), self.y - clean
-        weights = tangent.normal_solve(misfit, of_y / of_x0) / of_x0
+        weights = isotropic_weights(tangent, misfit, of_y, of_x0)
         return x0, covariance(tangent.adjoint(weights)), -0.5 * dot(misfit, weights)
 
 
