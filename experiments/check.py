@@ -1,4 +1,19 @@
-"""What can be wrong with a config, told before anything is compiled."""
+"""Validation of a config by subject, before anything is compiled.
+
+A command names the subjects that it uses, so that a trained run is not refused because of settings that only training reads:
+
+| subject    | what is validated                                                                             |
+|------------|-----------------------------------------------------------------------------------------------|
+| model      | process, parameterization, network and the shape of images                                    |
+| average    | the average of the weights that is sampled from                                               |
+| flow       | the smallest time, the number of steps and the batch of sampling                              |
+| times      | `flow`, and the time grid on the process                                                      |
+| sampling   | `times`, the sampling method on the process and the class                                     |
+| data       | the source of images                                                                          |
+| training   | loss, optimizer, averages, augmentation, and the batch on the devices of this machine         |
+| writers    | the packages of the log writers                                                               |
+| evaluation | features, reference, likelihood                                                               |
+"""
 
 import jax
 from ml_collections import ConfigDict
@@ -7,7 +22,6 @@ import sde_lib
 from experiments import averaging, build, posthoc, writers
 from experiments.data import augmentation
 from experiments.errors import UserError
-from experiments.evaluation import likelihood
 
 # These must be more than 0, where they are among the keys: networks and processes differ in theirs.
 POSITIVE = (
@@ -22,52 +36,127 @@ POSITIVE = (
 )  # fmt: skip
 
 
-def check(config: ConfigDict) -> None:
-    """Raises `UserError` for whatever in the config cannot work, without compiling anything."""
+def check(config: ConfigDict, *subjects: str) -> None:
+    """Validates the subjects of a config, all of them by default; compiles nothing.
+
+    Args:
+        config: of the experiment.
+        subjects: names of `SUBJECTS`.
+
+    Raises:
+        UserError: a setting that a subject reads cannot work; the message names its key.
+    """
+    for subject in subjects or EVERYTHING:
+        SUBJECTS[subject](config)
+
+
+def _check_ranges(config: ConfigDict, *prefixes: str) -> None:
+    """Raises `UserError` for a number out of its range, among the keys that begin with one of the prefixes."""
     for key in POSITIVE:
         section, name = key.split(".")
-        if name in config[section] and not config[section][name] > 0:
+        if key.startswith(prefixes) and name in config[section] and not config[section][name] > 0:
             raise UserError(f"{key}={config[section][name]}: must be more than 0")
-    for key in ("training", "sampling", "evaluation"):
-        if config[key].t_min >= config.sde.t_max:
-            raise UserError(f"{key}.t_min={config[key].t_min}: must be less than sde.t_max={config.sde.t_max}")
-    if not 0 <= config.training.ema_decay < 1:
-        raise UserError(f"training.ema_decay={config.training.ema_decay}: must lie in [0, 1)")
-    if config.training.max_skips < 0:
-        raise UserError(f"training.max_skips={config.training.max_skips}: must be at least 0")
+
+
+def _check_smallest_time(config: ConfigDict, section: str) -> None:
+    """Raises `UserError` if a section's smallest time is not less than the time of the prior."""
+    if config[section].t_min >= config.sde.t_max:
+        raise UserError(f"{section}.t_min={config[section].t_min}: must be less than sde.t_max={config.sde.t_max}")
+
+
+def _check_model(config: ConfigDict) -> None:
+    _check_ranges(config, "sde.", "model.", "parameterization.", "data.image_size", "data.num_channels")
+    _check_ranges(config, "loss.uncertainty_channels")
+    build.abstract_variables(config)
+
+
+def _check_average(config: ConfigDict) -> None:
+    build.sampling_ema(config)
+    std = config.sampling.ema_std
+    if not std:
+        return
+    if config.sampling.ema:
+        raise UserError(f"sampling.ema_std={std}: sampling.ema={config.sampling.ema!r} chooses an average too; set one")
+    if not config.training.ema_snapshot_every:
+        raise UserError(
+            f"sampling.ema_std={std}: this run keeps no snapshots to make it of (training.ema_snapshot_every=0); it "
+            f"tracks {', '.join(build.ema_names(config))}: choose with sampling.ema"
+        )
+    try:
+        averaging.power_exponent(std)
+    except ValueError as error:
+        raise UserError(f"sampling.ema_std={std}: {error}") from error
+
+
+def _check_flow(config: ConfigDict) -> None:
+    _check_ranges(config, "sde.", "sampling.")
+    _check_smallest_time(config, "sampling")
+    build.sde(config, config.sampling.t_min)
+    build.parallel(config)
+
+
+def _check_times(config: ConfigDict) -> None:
+    _check_flow(config)
+    jax.eval_shape(lambda: build.times(config, build.sde(config, config.sampling.t_min)))
+
+
+class _AnyNetwork:
+    """Stands for the network where only shapes are computed."""
+
+    def apply(self, variables, x, *args, **kwargs):
+        return x
+
+
+def _check_sampling(config: ConfigDict) -> None:
+    _check_times(config)
     if config.model.num_classes and config.sampling.label >= config.model.num_classes:
         raise UserError(
             f"sampling.label={config.sampling.label}: the classes are 0 to {config.model.num_classes - 1}; "
             "-1 takes each in turn"
         )
-    for key in ("training_images", "likelihood_images"):
-        if config.evaluation[key] < 0:
-            raise UserError(
-                f"evaluation.{key}={config.evaluation[key]}: must be at least 0, which measures nothing of it"
-            )
-    if config.training.ema_ramp < 0:
-        raise UserError(f"training.ema_ramp={config.training.ema_ramp}: must be at least 0, which is no ramp")
-    if not 0 <= config.training.class_dropout <= 1:
-        raise UserError(f"training.class_dropout={config.training.class_dropout}: must lie in [0, 1]")
-    if config.training.class_dropout and not config.model.num_classes:
+    model = build.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
+    stepper, size, channels = build.method(config), config.data.image_size, config.data.num_channels
+
+    def run(key, model):
+        return sde_lib.sample(key[None], model, stepper, build.times(config, model.sde), (size, size, channels))
+
+    try:
+        jax.eval_shape(run, jax.random.key(0), model)
+    except (ValueError, NotImplementedError) as error:
         raise UserError(
-            f"training.class_dropout={config.training.class_dropout}: model.num_classes=0 leaves no class to drop"
-        )
-    _check_data(config)
-    if config.training.loss_bins < 0:
-        raise UserError(f"training.loss_bins={config.training.loss_bins}: must be at least 0, which is none")
-    writers.check(config.training.writers)
-    build.abstract_variables(config)
-    build.loss(config), build.optimizer(config), build.skips_nonfinite(config)
-    _check_averages(config)
-    _check_parts(config)
-    build.check_features(config)
-    likelihood.check(config)
-    _check_sampling(config)
+            f"sampling.method={config.sampling.method!r} on sde.name={config.sde.name!r} with "
+            f"parameterization.name={config.parameterization.name!r}: {error}"
+        ) from error
 
 
 def _check_data(config: ConfigDict) -> None:
-    """Raises `UserError` for what does not fit among the keys of `data`, and between them and the model."""
+    _check_ranges(config, "data.image_size", "data.num_channels")
+
+
+def _check_training(config: ConfigDict) -> None:
+    _check_ranges(config, "training.", "optim.", "loss.", "data.")
+    _check_smallest_time(config, "training")
+    training = config.training
+    if not 0 <= training.ema_decay < 1:
+        raise UserError(f"training.ema_decay={training.ema_decay}: must lie in [0, 1)")
+    if training.max_skips < 0:
+        raise UserError(f"training.max_skips={training.max_skips}: must be at least 0")
+    if training.ema_ramp < 0:
+        raise UserError(f"training.ema_ramp={training.ema_ramp}: must be at least 0, which is no ramp")
+    if not 0 <= training.class_dropout <= 1:
+        raise UserError(f"training.class_dropout={training.class_dropout}: must lie in [0, 1]")
+    if training.class_dropout and not config.model.num_classes:
+        raise UserError(f"training.class_dropout={training.class_dropout}: model.num_classes=0 leaves no class to drop")
+    if training.loss_bins < 0:
+        raise UserError(f"training.loss_bins={training.loss_bins}: must be at least 0, which is none")
+    build.loss(config), build.optimizer(config), build.skips_nonfinite(config)
+    _check_augmentation(config)
+    _check_averages(config)
+    _check_batch(config)
+
+
+def _check_augmentation(config: ConfigDict) -> None:
+    """Raises `UserError` for what training cannot make of images, or makes without the network's knowledge."""
     if not 0 <= config.data.augmentation <= 1:
         raise UserError(f"data.augmentation={config.data.augmentation}: is a probability, and must lie in [0, 1]")
     told = config.model.get("augment_features", 0)
@@ -85,20 +174,10 @@ def _check_data(config: ConfigDict) -> None:
     build.preparation(config)
 
 
-def _check_parts(config: ConfigDict) -> None:
-    """Raises `UserError` if the batch cannot be shared by the devices and then be split for accumulation."""
-    parts, devices = config.optim.accumulate, build.parallel(config).num_devices
-    if config.data.batch_size % (devices * parts):
-        raise UserError(
-            f"optim.accumulate={parts}: data.batch_size={config.data.batch_size} on {devices} devices has "
-            f"{config.data.batch_size // devices} examples on each, which cannot be split into {parts} equal parts"
-        )
-
-
 def _check_averages(config: ConfigDict) -> None:
-    """Raises `UserError` if a moving average, its snapshots, or the choice for sampling cannot work."""
-    build.emas(config), build.sampling_ema(config)
-    training, std = config.training, config.sampling.ema_std
+    """Raises `UserError` if a moving average or its snapshots cannot work."""
+    build.emas(config)
+    training = config.training
     posthoc.dtype(training.ema_snapshot_dtype)
     if training.ema_snapshot_every < 0:
         raise UserError(
@@ -109,40 +188,41 @@ def _check_averages(config: ConfigDict) -> None:
             f"training.ema_snapshot_every={training.ema_snapshot_every}: training.ema={training.ema!r} tracks no power "
             "average to keep; EDM2 tracks power:0.05,power:0.1"
         )
-    if not std:
-        return
-    if config.sampling.ema:
-        raise UserError(f"sampling.ema_std={std}: sampling.ema={config.sampling.ema!r} chooses an average too; set one")
-    if not training.ema_snapshot_every:
+
+
+def _check_batch(config: ConfigDict) -> None:
+    """Raises `UserError` if the batch cannot be shared by the devices and then be split for accumulation."""
+    strategy = build.parallel(config)
+    build.require_shares(config, strategy)
+    parts, devices = config.optim.accumulate, strategy.num_devices
+    if config.data.batch_size % (devices * parts):
         raise UserError(
-            f"sampling.ema_std={std}: this run keeps no snapshots to make it of (training.ema_snapshot_every=0); it "
-            f"tracks {', '.join(build.emas(config))}: choose with sampling.ema"
+            f"optim.accumulate={parts}: data.batch_size={config.data.batch_size} on {devices} devices has "
+            f"{config.data.batch_size // devices} examples on each, which cannot be split into {parts} equal parts"
         )
-    try:
-        averaging.power_exponent(std)
-    except ValueError as error:
-        raise UserError(f"sampling.ema_std={std}: {error}") from error
 
 
-class _AnyNetwork:
-    """Stands for the network where only shapes are asked for."""
+def _check_evaluation(config: ConfigDict) -> None:
+    _check_ranges(config, "evaluation.")
+    _check_smallest_time(config, "evaluation")
+    for key in ("training_images", "likelihood_images"):
+        if config.evaluation[key] < 0:
+            raise UserError(
+                f"evaluation.{key}={config.evaluation[key]}: must be at least 0, which measures nothing of it"
+            )
+    build.check_features(config)
+    build.check_likelihood(config)
 
-    def apply(self, variables, x, *args, **kwargs):
-        return x
 
-
-def _check_sampling(config: ConfigDict) -> None:
-    """Raises `UserError` if the method, its times or the parameterization do not work on the process; compiles nothing."""
-    model = build.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
-    stepper, size, channels = build.method(config), config.data.image_size, config.data.num_channels
-
-    def run(key, model):
-        return sde_lib.sample(key[None], model, stepper, build.times(config, model.sde), (size, size, channels))
-
-    try:
-        jax.eval_shape(run, jax.random.key(0), model)
-    except (ValueError, NotImplementedError) as error:
-        raise UserError(
-            f"sampling.method={config.sampling.method!r} on sde.name={config.sde.name!r} with "
-            f"parameterization.name={config.parameterization.name!r}: {error}"
-        ) from error
+SUBJECTS = {
+    "model": _check_model,
+    "average": _check_average,
+    "flow": _check_flow,
+    "times": _check_times,
+    "sampling": _check_sampling,
+    "data": _check_data,
+    "training": _check_training,
+    "writers": lambda config: writers.check(config.training.writers),
+    "evaluation": _check_evaluation,
+}
+EVERYTHING = ("model", "average", "sampling", "data", "training", "writers", "evaluation")  # what `train` reads

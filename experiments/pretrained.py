@@ -53,7 +53,7 @@ def read(path: str | Path, format: str, config: ConfigDict | None = None) -> Mod
         raise UserError(
             f"--from={path}: it is not laid out as {format} is ({type(error).__name__}: {error})"
         ) from error
-    check.check(config)
+    check.check(config, "model", "average", "sampling")
     return config, jax.tree.map(np.asarray, variables)
 
 

@@ -107,7 +107,7 @@ def load_run(
         if not std:
             place = build.sampling_ema(config)
             step, variables = checkpoints.restore_ema(shapes, step, place=place)
-            return Run(workdir, config, step, variables, list(build.emas(config))[place])
+            return Run(workdir, config, step, variables, build.ema_names(config)[place])
         step = checkpoints.latest_step() if step is None else step
     made = posthoc.reconstruct(workdir.ema_snapshots, shapes, std, latest=step)
     name = f"power:{std}, made of {made.count} snapshots (its profile is off by {made.error:.2g})"

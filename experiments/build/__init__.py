@@ -6,10 +6,10 @@ Each function makes one thing from the sections of a config and raises `UserErro
 `devices`.
 """
 
-from experiments.build.averages import emas, power_emas, sampling_ema
+from experiments.build.averages import ema_names, emas, power_emas, sampling_ema
 from experiments.build.classes import check_class, of_class
-from experiments.build.devices import parallel
-from experiments.build.evaluation import check_features, feature_network, reference
+from experiments.build.devices import parallel, require_shares
+from experiments.build.evaluation import check_features, check_likelihood, feature_network, reference
 from experiments.build.images import preparation, transform
 from experiments.build.losses import BIN_SHARE, BINNED_LOSS, CLASS_DROPOUT, binned_loss, loss, loss_bin_edges
 from experiments.build.model import (
@@ -38,9 +38,11 @@ __all__ = [
     "binned_loss",
     "check_class",
     "check_features",
+    "check_likelihood",
     "compute_dtype",
     "condition",
     "denoiser",
+    "ema_names",
     "emas",
     "feature_network",
     "init_variables",
@@ -56,6 +58,7 @@ __all__ = [
     "preparation",
     "projection",
     "reference",
+    "require_shares",
     "sampling_ema",
     "sde",
     "skips_nonfinite",

@@ -41,7 +41,7 @@ def emas(config: ConfigDict) -> dict[str, averaging.Rule]:
     Raises:
         UserError: a name is unknown or there twice, or a number of a rule does not fit.
     """
-    names, rules = config.training.ema.split(","), {}
+    names, rules = ema_names(config), {}
     for text in names:
         numbers = _ema_numbers(config, text)
         try:
@@ -54,10 +54,14 @@ def emas(config: ConfigDict) -> dict[str, averaging.Rule]:
     return rules
 
 
+def ema_names(config: ConfigDict) -> list[str]:
+    """The names of the moving averages, in the order of `training.ema`."""
+    return config.training.ema.split(",")
+
+
 def power_emas(config: ConfigDict) -> dict[int, float]:
     """Which of the averages are power functions: their place among `emas`, and their width."""
-    texts = config.training.ema.split(",")
-    widths = {i: _ema_numbers(config, text).get("ema_std") for i, text in enumerate(texts)}
+    widths = {i: _ema_numbers(config, text).get("ema_std") for i, text in enumerate(ema_names(config))}
     return {i: std for i, std in widths.items() if std is not None}
 
 
@@ -67,5 +71,5 @@ def sampling_ema(config: ConfigDict) -> int:
     Raises:
         UserError: `sampling.ema` is none of them.
     """
-    names = list(emas(config))
+    names = ema_names(config)
     return choose("sampling.ema", config.sampling.ema or names[0], {name: i for i, name in enumerate(names)})

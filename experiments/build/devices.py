@@ -9,16 +9,19 @@ from experiments.parallel import STRATEGIES, Strategy
 
 
 def parallel(config: ConfigDict, devices: list[jax.Device] | None = None) -> Strategy:
-    """The mapping over devices, by default all there are in all processes.
+    """The mapping over devices, by default all there are in all processes."""
+    return choose("parallel.strategy", config.parallel.strategy, STRATEGIES)(devices)
+
+
+def require_shares(config: ConfigDict, strategy: Strategy) -> None:
+    """Makes sure that the devices can share the batch of training.
 
     Raises:
-        UserError: the devices do not divide the batch.
+        UserError: they do not divide it.
     """
-    strategy = choose("parallel.strategy", config.parallel.strategy, STRATEGIES)(devices)
     count, batch = strategy.num_devices, config.data.batch_size
     if batch % count:
         hosts = "" if jax.process_count() == 1 else f" of {jax.process_count()} processes"
         raise UserError(
             f"data.batch_size={batch} cannot be shared by {count} devices{hosts}: choose a multiple of {count}"
         )
-    return strategy

@@ -7,6 +7,8 @@ from ml_collections import ConfigDict
 
 from experiments import data, metrics
 from experiments.build.choices import choose
+from experiments.build.images import transform
+from experiments.build.model import sde
 from experiments.errors import UserError
 from experiments.metrics import feature_networks
 
@@ -51,6 +53,28 @@ def check_features(config: ConfigDict) -> None:
             f"{feature_networks.KINDS[name].published_as}"
         )
     reference(config)
+
+
+def check_likelihood(config: ConfigDict) -> None:
+    """Makes sure that the model has bits per dimension, if they are measured; compiles nothing.
+
+    Raises:
+        UserError: the data is not of 8 bits, or the process has no such likelihood.
+    """
+    number, size = config.evaluation.likelihood_images, config.data.image_size
+    if not number:
+        return
+    if not transform(config).gives_images:
+        raise UserError(
+            f"evaluation.likelihood_images={number}: bits per dimension are of images of 8 bits, which "
+            f"data.source={config.data.source!r} has not; set 0"
+        )
+    shape = (size, size, config.data.num_channels)
+    if sde(config, config.evaluation.likelihood_t_min).state_shape(shape) != shape:
+        raise UserError(
+            f"evaluation.likelihood_images={number}: the states of sde.name={config.sde.name!r} are more than an image, and "
+            "their density is not the image's; set 0"
+        )
 
 
 def reference(config: ConfigDict) -> bool:

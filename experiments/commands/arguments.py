@@ -167,12 +167,13 @@ def unknown_argument(parser: Parser, argument: str) -> UserError:
     return UserError(f"{parser.prog}: unknown argument {name}{nearest(name, flags)}")
 
 
-def open_run(options: argparse.Namespace, *allowed: str):
+def open_run(options: argparse.Namespace, *allowed: str, uses: tuple[str, ...]):
     """The run with the overrides applied that this command allows, checked.
 
     Args:
         options: with `workdir`, `overrides` and `command`.
         allowed: what the keys that may be overridden begin with.
+        uses: the subjects of the config that the command reads, of `check.SUBJECTS`.
 
     Raises:
         UserError: no run is there, or a key may not be overridden or has a value that cannot work.
@@ -181,5 +182,5 @@ def open_run(options: argparse.Namespace, *allowed: str):
 
     stored = runs.read_config(options.workdir)
     changed = config.apply(stored, options.overrides, allowed=allowed, command=options.command)
-    check.check(changed)
+    check.check(changed, *uses)
     return runs.load_run(options.workdir, changed)

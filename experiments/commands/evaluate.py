@@ -28,7 +28,8 @@ def run(options: argparse.Namespace) -> int:
     from experiments.evaluate import evaluate_run, sweep_checkpoints
     from experiments.train import load_data
 
-    trained = arguments.open_run(options, "sampling.", "evaluation.", "data.source")
+    uses = ("model", "average", "sampling", "data", "evaluation")
+    trained = arguments.open_run(options, "sampling.", "evaluation.", "data.source", uses=uses)
     dataset, strategy = load_data(trained.config), build.parallel(trained.config)
     if options.sweep_checkpoints:
         sweep_checkpoints(trained, dataset, strategy, options.metric)

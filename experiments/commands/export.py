@@ -29,7 +29,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out.exists():
         raise UserError(f"--out={options.out}: exists already; choose another name")
-    trained = arguments.open_run(options, "sampling.ema")
+    trained = arguments.open_run(options, "sampling.ema", uses=("model", "average"))
     export_run(trained, options.out, options.format)
     print(f"Exported step {trained.step} of {options.workdir}, average {trained.average}, to {options.out}")
     return 0

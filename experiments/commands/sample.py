@@ -34,7 +34,7 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out.suffix != ".npz":
         raise UserError(f"--out={options.out}: must end in .npz")
-    trained = arguments.open_run(options, "sampling.")
+    trained = arguments.open_run(options, "sampling.", uses=("model", "average", "sampling"))
     if distributed.is_first():
         options.out.parent.mkdir(parents=True, exist_ok=True)
     sampler = Sampler(trained.config, build.parallel(trained.config), options.num_samples)

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 import sde_lib
 from experiments import build, data, distributed
-from experiments.errors import RunError, UserError
+from experiments.errors import RunError
 from experiments.evaluation.features import weights_hash
 from experiments.evaluation.figures import Figure
 from experiments.evaluation.journal import Journal
@@ -30,28 +30,6 @@ def journal_of_bits(run: Run, images: data.Images) -> Journal:
     identity |= {"evaluation": {k: v for k, v in evaluation.items() if k in KEYS}}
     identity |= {"step": run.step, "weights": weights_hash(run.variables), "images": images.fingerprint()}
     return Journal(run.workdir.evaluation, "likelihood", identity)
-
-
-def check(config: ConfigDict) -> None:
-    """Raises UserError where bits per dimension are asked for that there are not; compiles nothing.
-
-    Raises:
-        UserError: the data is not of 8 bits, or the process has no such likelihood.
-    """
-    number, size = config.evaluation.likelihood_images, config.data.image_size
-    if not number:
-        return
-    if not build.transform(config).gives_images:
-        raise UserError(
-            f"evaluation.likelihood_images={number}: bits per dimension are of images of 8 bits, which "
-            f"data.source={config.data.source!r} has not; set 0"
-        )
-    shape = (size, size, config.data.num_channels)
-    if build.sde(config, config.evaluation.likelihood_t_min).state_shape(shape) != shape:
-        raise UserError(
-            f"evaluation.likelihood_images={number}: the states of sde.name={config.sde.name!r} are more than an image, and "
-            "their density is not the image's; set 0"
-        )
 
 
 def _bits(config: ConfigDict) -> Callable:

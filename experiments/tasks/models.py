@@ -70,6 +70,8 @@ def open_model(
     overrides: list[tuple[str, str]],
     command: str,
     allowed: tuple[str, ...] = ("sampling.",),
+    *,
+    uses: tuple[str, ...],
     change: Callable[[ConfigDict], ConfigDict] = lambda stored: stored,
 ) -> Model:
     """The model of a run.
@@ -80,13 +82,14 @@ def open_model(
         overrides: (key, text) pairs.
         command: its name, for messages.
         allowed: what the keys that may be overridden begin with.
+        uses: the subjects of the config that the command reads, of `check.SUBJECTS`.
         change: what the command makes of the stored config, before the overrides.
 
     Raises:
         UserError: no run is there, a key may not be overridden or has a value that cannot work, or it makes no images.
     """
     changed = config.apply(change(runs.read_config(workdir, flag)), overrides, allowed=allowed, command=command)
-    check.check(changed)
+    check.check(changed, *uses)
     model = Model(flag, workdir, changed)
     if not model.transform.gives_images:
         raise UserError(f"{flag}={workdir}: this model makes latents; no decoder is here to make images of them")

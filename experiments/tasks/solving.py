@@ -11,6 +11,7 @@ from experiments import build
 from experiments.build.inverse import Problem, conditioned, with_sampling
 from experiments.tasks.answers import draw_answers, prior
 from experiments.tasks.models import Model, open_model
+from experiments.tasks.problems import METHODS
 from experiments.tasks.request import Request
 
 
@@ -28,7 +29,8 @@ def open_for(request: Request, command: str) -> Model:
         UserError: as of `open_model`.
     """
     change = partial(with_sampling, name=request.method)
-    return open_model("--workdir", request.workdir, request.overrides, command, change=change)
+    uses = ("model", "average", "times" if METHODS[request.method].own_steps else "sampling")
+    return open_model("--workdir", request.workdir, request.overrides, command, change=change, uses=uses)
 
 
 def solve(model: Model, request: Request, of: Problem, names: Sequence[str], y: Any) -> Solved:

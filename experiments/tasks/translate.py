@@ -17,6 +17,7 @@ from sde_lib import editing
 
 # Keys of config.sampling that the flow takes; its steps are Heun's, whatever the method is.
 KEYS = ("sampling.steps", "sampling.rho", "sampling.t_min", "sampling.batch_size", "sampling.ema")
+USES = ("model", "average", "flow")
 ADVICE = "try more --steps or less --strength"
 
 
@@ -54,8 +55,8 @@ def translate(asked: Translation) -> str:
         UserError: what is asked for does not fit the models or the images.
         RunError: an image is not finite.
     """
-    source = open_model("--workdir", asked.workdir, asked.overrides, "translate", KEYS)
-    target = source if asked.to is None else open_model("--to", asked.to, asked.overrides, "translate", KEYS)
+    source = open_model("--workdir", asked.workdir, asked.overrides, "translate", KEYS, uses=USES)
+    target = source if asked.to is None else open_model("--to", asked.to, asked.overrides, "translate", KEYS, uses=USES)
     if source.shape != target.shape:
         sizes = ["x".join(map(str, model.shape)) for model in (source, target)]
         raise UserError(f"--to={asked.to} has images of {sizes[1]}, --workdir={asked.workdir} of {sizes[0]}")
@@ -141,7 +142,7 @@ def interpolate(asked: Interpolation) -> str:
         UserError: what is asked for does not fit the model or the images.
         RunError: an image is not finite.
     """
-    model = open_model("--workdir", asked.workdir, asked.overrides, "interpolate", KEYS)
+    model = open_model("--workdir", asked.workdir, asked.overrides, "interpolate", KEYS, uses=USES)
     model.require_plain_states("interpolation")
     label = build.check_class(model.config, "--label", asked.label)
     first, last = model.read("--input", asked.input, asked.limit), model.read("--to", asked.to, asked.limit)

@@ -97,11 +97,11 @@ def test_data_without_levels_has_no_bits():
     config = config_of()
     config.data.source = data.LATENTS
     with pytest.raises(UserError, match="likelihood_images=24: bits per dimension are of images of 8 bits"):
-        likelihood.check(config)
+        build.check_likelihood(config)
 
 
 def test_a_process_without_a_likelihood_is_refused():
     config = tiny_config("critically_damped", evaluation__likelihood_images=24)
     with pytest.raises(UserError, match=r"likelihood_images=24: the states of sde\.name='critically_damped' are more"):
-        likelihood.check(config)
-    likelihood.check(config_of())
+        build.check_likelihood(config)
+    build.check_likelihood(config_of())
