@@ -42,6 +42,7 @@ def load(
     validation_fraction: float = 0.0,
     resize: str = "none",
     memory_gb: float = 4.0,
+    class_order: str = "natural",
 ) -> Dataset:
     """Loads the data set that config key `data.source` names.
 
@@ -54,6 +55,7 @@ def load(
         resize: what becomes of images of another size (`data.resize`): "none" refuses them, "center_crop" makes them fit.
         memory_gb: images are kept in memory, decoded, if all of them take no more than this (in 1e9 bytes), and are else
             read anew in each epoch (`data.memory_gb`); then a bad one is found when it is met.
+        class_order: of class names that the source does not number itself, one of `names.ORDERS`.
 
     Raises:
         UserError: anything wrong with the source, named with its file and, where it exists, the setting that fits.
@@ -61,12 +63,30 @@ def load(
     check_fractions(test_fraction, validation_fraction)
     if memory_gb < 0:
         raise UserError(f"data.memory_gb={memory_gb} is not allowed: choose 0 (nothing is kept in memory) or more")
-    parts = read(source, Wanted(image_size, num_channels, resize, test_fraction))
+    wanted = Wanted(image_size, num_channels, resize, test_fraction, class_order=class_order)
+    parts = read(source, wanted)
     dataset = split(source, parts, test_fraction=test_fraction, validation_fraction=validation_fraction)
-    splits = {name: getattr(dataset, name) for name in ("train", "validation", "test")}
+    splits = dataset.splits
     if sum(len(part) * math.prod(part.image_shape) for part in splits.values()) <= memory_gb * 1e9:
         splits = {name: part.in_memory() for name, part in splits.items()}
-    return dataclasses.replace(dataset, **splits)
+    warnings = (*dataset.warnings, *shared_images(splits))
+    return dataclasses.replace(dataset, **splits, warnings=warnings)
+
+
+def shared_images(splits: dict[str, Source]) -> list[str]:
+    """Warnings for images that are in the training split and in another; none where files would have to be read."""
+    digests, warnings = {name: part.digests() for name, part in splits.items()}, []
+    if any(found is None for found in digests.values()):
+        return []
+    trained = {row.tobytes() for row in digests["train"]}
+    for name in ("validation", "test"):
+        shared = sum(row.tobytes() in trained for row in digests[name])
+        if shared:
+            warnings.append(
+                f"{shared:,} of {len(digests[name]):,} {name} images are training images too (equal pixels), so that "
+                "figures of them count memorized images"
+            )
+    return warnings
 
 
 def read(source: str, wanted: Wanted) -> Parts:
@@ -87,4 +107,4 @@ def read(source: str, wanted: Wanted) -> Parts:
         forms = ", ".join(form for _, form in KINDS.values())
         raise UserError(f"data.source={source!r} is unknown: choose from {forms}{hint}")
     parts = KINDS[kind][0](path, wanted)
-    return Parts({name: cropped(part, wanted) for name, part in parts.sources.items()}, parts.class_names)
+    return dataclasses.replace(parts, sources={name: cropped(part, wanted) for name, part in parts.sources.items()})

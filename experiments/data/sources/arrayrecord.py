@@ -88,6 +88,10 @@ class Records(Source):
         """Those of the images that the records were made of."""
         return self._index["identity"][self._places]
 
+    def digests(self) -> np.ndarray:
+        """Those in the index."""
+        return self._index["digest"][self._places]
+
     def fingerprint(self) -> str:
         """Of all pixels and labels, by the digests in the index."""
         return records.fingerprint(self.image_shape, self._index[self._places])
@@ -104,17 +108,19 @@ def load(text: str, wanted: Wanted) -> Parts:
         folder, pattern = existing(str(folder.parent)), folder.name
     description = records.Description.read(folder)
     wanted.check(folder, *description.image_shape)
-    parts = {}
+    parts, left_out = {}, []
     for split, shards in description.splits.items():
         chosen = [shard for shard in shards if fnmatch.fnmatch(shard.file, pattern)]
         if chosen:
             parts[split] = _open(folder, chosen, description.image_shape)
+        if other := sum(shard.count for shard in shards) - sum(shard.count for shard in chosen):
+            left_out.append(f"{other:,} records in files of {split} that do not match {pattern}")
     if not parts:
         files = [shard.file for shards in description.splits.values() for shard in shards]
         raise UserError(f"data.source: no records of {folder} match {pattern!r}; there are {files[0]} to {files[-1]}")
     if not {"all", "train"} & set(parts):
         raise UserError(f"data.source: {text} leaves none of the training images of {folder}")
-    return Parts(parts, description.class_names)
+    return Parts(parts, description.class_names, tuple(left_out))
 
 
 def _open(folder: Path, shards: list[records.Shard], image_shape: tuple[int, int, int]) -> Records:

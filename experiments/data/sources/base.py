@@ -8,11 +8,13 @@ A source knows no order, epoch, worker or host: those are the pipeline's. One th
 
 import abc
 import hashlib
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
 
 from experiments.data.digests import content_fingerprint, digest, identities_of, stack_digests
+from experiments.data.sources.names import class_title
 
 
 class Source(abc.ABC):
@@ -55,6 +57,10 @@ class Source(abc.ABC):
         had in seconds where reading everything takes hours. (It would not notice a change of the content of few files
         under their old names; `prepare` makes records with the full hash.) `files:` is of the contents of all files.
         """
+
+    def digests(self) -> np.ndarray | None:
+        """uint8 (N, 16), a digest of each image's pixels, where they are known without reading files; else None."""
+        return None
 
     def gather(self, indices: np.ndarray) -> dict[str, np.ndarray]:
         """The examples at `indices`, integers (B,) in [0, N): `{"image": uint8 (B, H, W, C), "label": int32 (B,)}`.
@@ -132,10 +138,14 @@ class Parts:
     Attributes:
         sources: {"all": everything}; or {"train": ..., "test": ..., "validation": ...}, the splits that it has.
         class_names: by number; None without classes or names.
+        left_out: what the source has and is not read, with the reason; a text for each kind.
+        warnings: names that look like splits, classes or labels and are not used, and the like; a line each.
     """
 
     sources: dict[str, Source]
     class_names: tuple[str, ...] | None = None
+    left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -157,6 +167,8 @@ class Dataset:
         test: held out to the end.
         num_classes: number of classes, 0 without labels; all splits have labels, or none has.
         class_names: by number; None without classes or names.
+        by_hash: the splits that a hash of each image decides, not the source.
+        left_out, warnings: as of `Parts`.
     """
 
     name: str
@@ -165,6 +177,33 @@ class Dataset:
     test: Source
     num_classes: int
     class_names: tuple[str, ...] | None = None
+    by_hash: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def splits(self) -> dict[str, Source]:
+        """The three splits by name; validation may be empty."""
+        return {"train": self.train, "validation": self.validation, "test": self.test}
+
+    def class_counts(self, split: str = "train") -> dict[int, int]:
+        """Images of each class that has any in a split, by class number; empty without labels."""
+        labels = self.splits[split].labels
+        if labels is None:
+            return {}
+        classes, counts = np.unique(labels, return_counts=True)
+        return dict(zip(classes.tolist(), counts.tolist(), strict=True))
+
+    def untrained_classes(self) -> tuple[list[int], int]:
+        """The first classes (at most 1,000) that have no training image, and the number of all of them."""
+        present = self.class_counts("train")
+        missing = (number for number in range(self.num_classes) if number not in present)
+        return list(itertools.islice(missing, 1000)), self.num_classes - len(present)
+
+    def class_name(self, number: int) -> str:
+        """A class in messages: its name, with its number where the name does not say it."""
+        name = None if self.class_names is None else self.class_names[number]
+        return class_title(number, name)
 
     def fingerprint(self) -> str:
         """One fingerprint of the three splits, of the method of theirs; see `Source.fingerprint`."""

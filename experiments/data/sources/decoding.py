@@ -24,6 +24,7 @@ class Wanted:
         num_channels: 1 for grey levels, 3 for RGB; None: those that the first image has.
         resize: "none" (images that do not fit are refused) or "center_crop" (see `center_crop`).
         test_fraction: for the source whose split is by it alone (`digits`); None: undivided.
+        class_order: of class names that the source does not number itself, one of `names.ORDERS`.
         flags: what the flags that set these begin with, for messages.
     """
 
@@ -32,6 +33,7 @@ class Wanted:
     resize: str = "none"
     test_fraction: float | None = None
     flags: str = "--config.data."
+    class_order: str = "natural"
 
     def __post_init__(self):
         if self.resize not in RESIZES:

@@ -25,14 +25,15 @@ from tqdm import tqdm
 from experiments.data.digests import digest, identities_of, stack_digests
 from experiments.data.sources.base import Parts
 from experiments.data.sources.decoding import PILLOW_MODES, Wanted
+from experiments.data.sources.layout import SPLITS, looks_like_split
+from experiments.data.sources.names import class_numbers, listed
 from experiments.data.sources.paths import existing
 from experiments.data.sources.reading import THREADS, Encoded
 from experiments.errors import UserError
 
 IMAGES = ("image", "img")
 LABELS = ("label", "labels", "fine_label", "class", "target")
-SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation",
-          "dev": "validation"}  # fmt: skip
+LABEL_LIKE = ("label", "class", "categor", "target")
 
 
 class Table(Encoded):
@@ -96,21 +97,32 @@ def load(text: str, wanted: Wanted) -> Parts:
     """
     if wanted.num_channels not in (*PILLOW_MODES, None):
         raise UserError(f"data.num_channels={wanted.num_channels} is not allowed for image files: choose 1 or 3")
-    found = _splits(text, _open(text, streaming=False))
+    opened = _open(text, streaming=False)
+    found = _splits(text, opened)
     image, label = _columns(text, found)
-    labels, names = _labels(text, found, label)
+    labels, names = _labels(text, found, label, wanted.class_order)
+    left_out, warnings = _unused(text, opened, found, image, label)
     columns = {part: _undecoded(split, image).select_columns([image]) for part, split in found.items()}
     for part, rows in columns.items():
         if len(rows) == 0:
             raise UserError(f"data.source='hf:{text}': the split {part!r} has no images")
     first = next(iter(columns))
     wanted = wanted.of_first(_content(columns[first][0], f"hf:{text}"), f"hf:{text}, {first}, row 0")
+    withheld = [part for part in columns if labels[part] is not None and labels[part].max() < 0]
+    if len(withheld) == len(columns):
+        labels, names, withheld = dict.fromkeys(columns), None, []
+        warnings.append(f"the column {label!r} is -1 in all rows, which withholds the labels: there are no classes")
+    elif "train" in withheld:
+        raise UserError(f"data.source='hf:{text}': the column {label!r} of the split 'train' withholds all labels (-1)")
+    left_out += [
+        f"{len(columns[part]):,} images of the split {part}, whose labels are withheld (-1)" for part in withheld
+    ]
     parts = {
         part: Table(rows, np.arange(len(rows)), labels[part], wanted, f"hf:{text}, {part}")
         for part, rows in columns.items()
-        if labels[part] is None or labels[part].max() >= 0
+        if part not in withheld
     }
-    return Parts(parts, names)
+    return Parts(parts, names, tuple(left_out), tuple(warnings))
 
 
 class Stream:
@@ -269,23 +281,44 @@ def _content(row: dict, title: str) -> bytes:
 
 
 def _labels(
-    text: str, splits: dict[str, Any], column: str | None
+    text: str, splits: dict[str, Any], column: str | None, order: str
 ) -> tuple[dict[str, np.ndarray | None], tuple[str, ...] | None]:
     """The classes int32 (N,) of each split, -1 in all of one whose labels are withheld; and their names."""
     if column is None:
         return dict.fromkeys(splits), None
     names = getattr(next(iter(splits.values())).features[column], "names", None)
-    values = {part: np.asarray(split.with_format("numpy")[column][:]) for part, split in splits.items()}
-    kinds = {value.dtype.kind for value in values.values()}
-    if kinds <= {"U", "O"} and all(isinstance(v, str) for value in values.values() for v in value):
-        names = sorted({v for value in values.values() for v in value})
-        number = {name: i for i, name in enumerate(names)}
-        values = {part: np.array([number[v] for v in value], np.int32) for part, value in values.items()}
-    elif not kinds <= {"i", "u", "b"}:
-        raise UserError(
-            f"data.source='hf:{text}': the column {column!r} must hold whole numbers or texts, none missing"
-        )
-    for part, value in values.items():
-        if len(value) and value.min() < 0 and not (value == -1).all():
-            raise UserError(f"data.source='hf:{text}', {part}: some of the column {column!r} are less than 0")
-    return {part: value.astype(np.int32) for part, value in values.items()}, None if names is None else tuple(names)
+    labels, values = {}, {}
+    for part, split in splits.items():
+        value = np.asarray(split.with_format("numpy")[column][:])
+        if value.dtype.kind == "i" and len(value) and (value == -1).all():
+            labels[part] = value.astype(np.int32)
+        else:
+            values[part] = value
+    titles = {f"data.source='hf:{text}', {part}: the column {column!r}": value for part, value in values.items()}
+    numbers, names = class_numbers(titles, names=names, order=order)
+    return labels | dict(zip(values, numbers, strict=True)), names
+
+
+def _unused(
+    text: str, opened: Any, found: dict[str, Any], image: str, label: str | None
+) -> tuple[list[str], list[str]]:
+    """What is said of splits and columns that are not used, and warnings for those that look like splits or labels."""
+    datasets, left_out, warnings = _library(), [], []
+    if isinstance(opened, dict) and "all" not in found:
+        unused = {name: len(rows) for name, rows in opened.items() if not any(rows is used for used in found.values())}
+        left_out += [f"{count:,} images of the split {name}" for name, count in unused.items()]
+        if alike := [name for name in unused if looks_like_split(name)]:
+            warnings.append(f"splits that are not used: {listed(alike)}; those of the names {listed(list(SPLITS))} are")
+    features = next(iter(found.values())).features or {}
+    columns = [name for name in features if name not in (image, label)]
+    if columns:
+        left_out.append(f"columns {listed(columns)} (not read)")
+    alike = [
+        name
+        for name in columns
+        if isinstance(features[name], datasets.ClassLabel) or any(word in name.lower() for word in LABEL_LIKE)
+    ]
+    if alike:
+        used = f"the classes are the column {label!r}" if label else f"classes are a column named {listed(LABELS)}"
+        warnings.append(f"columns that look like labels are not used: {listed(alike)}; {used}")
+    return left_out, warnings

@@ -1,9 +1,11 @@
-"""`npz:PATH`: an .npz file with `images` uint8 (N, H, W[, C]) and perhaps integer `labels` (N,).
+"""`npz:PATH`: an .npz file with `images` uint8 (N, H, W[, C]) and perhaps `labels` (N,): integers from 0, or texts.
 
 Or with its own split: `x_train`, `x_test` and perhaps `x_validation`, of the same kind, and perhaps `y_train`, `y_test` and
-`y_validation`. The identity of an image is its pixels, so equal images are in one split. Nothing is ever unpickled.
+`y_validation`. `label_names`, texts (K,), names the classes by number. The identity of an image is its pixels, so equal
+images are in one split. Nothing is ever unpickled.
 """
 
+import re
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,8 +14,10 @@ import numpy as np
 
 from experiments.data.sources.base import Images, Parts
 from experiments.data.sources.decoding import Wanted
+from experiments.data.sources.layout import looks_like_split
+from experiments.data.sources.names import class_numbers, listed
 from experiments.data.sources.paths import existing
-from experiments.errors import UserError
+from experiments.errors import UserError, nearest
 
 
 def load(text: str, wanted: Wanted) -> Parts:
@@ -26,21 +30,36 @@ def load(text: str, wanted: Wanted) -> Parts:
     if path.is_dir():
         raise UserError(f"data.source: {path} is a folder, not an .npz file; did you mean 'folder:{path}'?")
     with opened(path) as file:
-        if "images" in file.files:
-            return Parts({"all": _read(path, file, "images", "labels", wanted)})
-        if not {"x_train", "x_test"} <= set(file.files):
-            raise UserError(
-                f"data.source: {path} has the keys {', '.join(file.files) or '(none)'}; needed are 'images' (and perhaps "
-                "'labels'), or 'x_train' and 'x_test' (and perhaps 'y_train' and 'y_test')"
-            )
-        parts = [part for part in ("train", "test", "validation") if f"x_{part}" in file.files]
-        labelled = [part for part in parts if f"y_{part}" in file.files]
-        if labelled and labelled != parts:
-            keys = " and ".join(f"'y_{part}'" for part in parts)
-            raise UserError(
-                f"data.source: {path} has only {'one' if len(labelled) == 1 else 'two'} of the keys {keys}: give all or none"
-            )
-        return Parts({part: _read(path, file, f"x_{part}", f"y_{part}", wanted) for part in parts})
+        keys, labels = _keys(path, file)
+        images = {part: _images(path, file, key, wanted) for part, key in keys.items()}
+        numbers, names = _labels(path, file, labels, images, wanted.class_order)
+        left_out, warnings = _unused(path, file, {*keys.values(), *labels.values(), NAMES})
+    sources = {part: Images(images[part], numbers.get(part)) for part in keys}
+    return Parts(sources, names, left_out, warnings)
+
+
+def _keys(path: Path, file: np.lib.npyio.NpzFile) -> tuple[dict[str, str], dict[str, str]]:
+    """The keys of images, and of labels, by split.
+
+    Raises:
+        UserError: keys are missing.
+    """
+    if "images" in file.files:
+        return {"all": "images"}, {"all": "labels"} if "labels" in file.files else {}
+    if not {"x_train", "x_test"} <= set(file.files):
+        near = nearest("images", file.files) or nearest("x_train", file.files)
+        raise UserError(
+            f"data.source: {path} has the keys {listed(file.files) or '(none)'}; needed are 'images' (and perhaps "
+            f"'labels'), or 'x_train' and 'x_test' (and perhaps 'y_train' and 'y_test'){near}"
+        )
+    parts = [part for part in ("train", "test", "validation") if f"x_{part}" in file.files]
+    labelled = [part for part in parts if f"y_{part}" in file.files]
+    if labelled and labelled != parts:
+        keys = " and ".join(f"'y_{part}'" for part in parts)
+        raise UserError(
+            f"data.source: {path} has only {'one' if len(labelled) == 1 else 'two'} of the keys {keys}: give all or none"
+        )
+    return {part: f"x_{part}" for part in parts}, {part: f"y_{part}" for part in labelled}
 
 
 def opened(path: Path, key: str = "data.source") -> np.lib.npyio.NpzFile:
@@ -75,29 +94,82 @@ def array(path: Path, file: np.lib.npyio.NpzFile, name: str, key: str = "data.so
         return file[name]
     except ValueError as error:
         # An array of Python objects: reading it would run code that the file brings along.
-        raise UserError(f"{key}: {path}: {name!r} is not a plain array of numbers; store it as one") from error
+        raise UserError(f"{key}: {path}: {name!r} is not a plain array of numbers or texts; store it as one") from error
     except (EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
         raise UserError(f"{key}: {path}: {name!r} cannot be read, the file is damaged ({error})") from error
 
 
-def _read(path: Path, file: np.lib.npyio.NpzFile, image_key: str, label_key: str, wanted: Wanted) -> Images:
-    images = array(path, file, image_key)
+def _images(path: Path, file: np.lib.npyio.NpzFile, key: str, wanted: Wanted) -> np.ndarray:
+    images = array(path, file, key)
     if images.dtype != np.uint8:
-        raise UserError(f"data.source: {path}: {image_key!r} is {images.dtype}; uint8 in 0..255 is needed")
+        raise UserError(f"data.source: {path}: {key!r} is {images.dtype}; uint8 in 0..255 is needed")
     if images.ndim not in (3, 4):
-        raise UserError(
-            f"data.source: {path}: {image_key!r} has shape {images.shape}; (N, H, W) or (N, H, W, C) is needed"
-        )
+        raise UserError(f"data.source: {path}: {key!r} has shape {images.shape}; (N, H, W) or (N, H, W, C) is needed")
     images = images[..., None] if images.ndim == 3 else images
-    wanted.check(f"{path} ({image_key!r})", *images.shape[1:])
-    if label_key not in file.files:
-        return Images(images)
-    labels = array(path, file, label_key)
-    if labels.shape != (len(images),):
-        raise UserError(
-            f"data.source: {path}: {label_key!r} has shape {labels.shape} but {image_key!r} has {len(images)} images; "
-            f"({len(images)},) is needed"
+    wanted.check(f"{path} ({key!r})", *images.shape[1:])
+    return images
+
+
+def _labels(
+    path: Path, file: np.lib.npyio.NpzFile, keys: dict[str, str], images: dict[str, np.ndarray], order: str
+) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
+    """Class numbers int32 (N,) by split, and the names of the classes.
+
+    Raises:
+        UserError: they are not labels of these images, or the names do not fit them.
+    """
+    names = None
+    if NAMES in file.files:
+        stored = array(path, file, NAMES)
+        if stored.dtype.kind not in "US" or stored.ndim != 1:
+            raise UserError(
+                f"data.source: {path}: {NAMES!r} is {stored.dtype} {stored.shape}; texts (K,) are needed, one a class"
+            )
+        names = [name.decode(errors="replace") if isinstance(name, bytes) else str(name) for name in stored.tolist()]
+        if len(set(names)) < len(names):
+            raise UserError(f"data.source: {path}: {NAMES!r} has a name twice: {listed(names)}")
+    values = {}
+    for part, key in keys.items():
+        labels, count = array(path, file, key), len(images[part])
+        if labels.shape != (count,):
+            advice = ""
+            if labels.ndim == 2 and len(labels) == count:
+                advice = f": store {key}[:, 0]" if labels.shape[1] == 1 else f": of one-hot rows, store {key}.argmax(1)"
+            raise UserError(
+                f"data.source: {path}: {key!r} has shape {labels.shape} but {_IMAGES[part]!r} has {count} images; "
+                f"({count},) is needed{advice}"
+            )
+        values[f"data.source: {path}: {key!r}"] = labels
+    if not values:
+        return {}, None
+    numbers, names = class_numbers(values, names=names, order=order)
+    return dict(zip(keys, numbers, strict=True)), names
+
+
+def _unused(path: Path, file: np.lib.npyio.NpzFile, used: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """What is said of arrays that are not used, and warnings for those whose names look like labels or splits."""
+    unused = [key for key in file.files if key not in used]
+    if not unused:
+        return (), ()
+    labelled = any(key == "labels" or key.startswith("y_") for key in used)
+    warnings = []
+    alike = [key for key in unused if _LIKE_LABELS.search(key)]
+    if alike and not labelled:
+        meant = "labels" if "images" in used else "y_train and y_test"
+        warnings.append(f"{path}: {listed(alike)} looks like labels and is not used: name the key {meant}")
+    elif alike:
+        warnings.append(f"{path}: {listed(alike)} looks like labels or their names and is not used")
+    others = [key for key in unused if key not in alike and looks_like_split(key.removeprefix("x_"))]
+    others += [key for key in unused if key not in alike + others and key.lower().startswith("x")]
+    others += [key for key in unused if key not in alike + others and "image" in key.lower()]
+    if others:
+        warnings.append(
+            f"{path}: {listed(others)} looks like images of a split and is not used: the keys are images, or "
+            "x_train, x_test and x_validation"
         )
-    if not np.issubdtype(labels.dtype, np.integer) or (len(labels) and labels.min() < 0):
-        raise UserError(f"data.source: {path}: {label_key!r} must hold integers from 0; it is {labels.dtype}")
-    return Images(images, labels.astype(np.int32))
+    return (f"arrays {listed(unused)} (keys that are not read)",), tuple(warnings)
+
+
+NAMES = "label_names"
+_IMAGES = {"all": "images"} | {part: f"x_{part}" for part in ("train", "test", "validation")}
+_LIKE_LABELS = re.compile(r"label|class|target|categor|names|^y$|^y_|^ys$|attr|cond", re.IGNORECASE)

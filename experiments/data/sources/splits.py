@@ -5,6 +5,10 @@ a number u in [0, 1). Test images are those with u < test_fraction, validation i
 validation_fraction. So neither the number of images nor their order matters: images that are added move no other image, and
 a larger fraction only takes images away from training. (Sizes are what chance gives: N f, give or take sqrt(N f (1 - f)).)
 
+Each class keeps at least one training image: where the hash leaves a class none, its image whose u is nearest to 1/2 (with
+all that equal it) is a training image, until another image of the class is one. Where that would leave nothing to hold out
+(a class for each image), the hash alone decides, and a warning says so.
+
 A split that the source has is kept: what it lacks (validation, or the test images) is taken from its training images.
 """
 
@@ -50,30 +54,72 @@ def split(name: str, parts: Parts, *, test_fraction: float, validation_fraction:
     by_hash = {"test": test_fraction if "test" not in own else 0}
     by_hash["validation"] = validation_fraction if "validation" not in own else 0
     chosen = {"train": np.ones(len(train), bool)}
+    warnings = list(parts.warnings)
     if any(by_hash.values()):
-        u = (
-            train.identities() >> np.uint64(11)
-        ) / 2.0**53  # 53 bits: a float64 holds them, and never rounds them up to 1
+        identities = train.identities()
+        u = uniform(identities)
         chosen["test"], chosen["validation"] = u < by_hash["test"], u >= 1 - by_hash["validation"]
         chosen["train"] = ~(chosen["test"] | chosen["validation"])
         for part in ("test", "validation"):
             if by_hash[part] and not chosen[part].any():
-                raise _too_few(name, len(train), f"data.{part}_fraction={by_hash[part]}")
+                raise _too_few(name, identities, f"data.{part}_fraction={by_hash[part]}")
         if not chosen["train"].any():
-            raise _too_few(name, len(train), f"data.test_fraction={test_fraction}")
+            raise _too_few(name, identities, f"data.test_fraction={test_fraction}")
+        if is_labelled:
+            kept = _kept_for_their_class(u, identities, train.labels, chosen["train"])
+            held = {part: chosen[part] & ~kept for part in ("test", "validation")}
+            if all(held[part].any() or not chosen[part].any() for part in held):
+                chosen |= held | {"train": chosen["train"] | kept}
+            else:
+                warnings.append(
+                    "classes have too few images for each to keep a training image and some to be held out: the hash of "
+                    "each image alone decides its split"
+                )
 
     def part(key: str) -> Source:
         return own[key] if key in own else train.take(chosen.get(key, np.zeros(len(train), bool)))
 
     remaining = train if chosen["train"].all() else train.take(chosen["train"])
-    return Dataset(name, remaining, part("validation"), part("test"), parts.num_classes, parts.class_names)
+    return Dataset(
+        name,
+        remaining,
+        part("validation"),
+        part("test"),
+        parts.num_classes,
+        parts.class_names,
+        tuple(part for part, fraction in by_hash.items() if fraction),
+        parts.left_out,
+        tuple(warnings),
+    )
+
+
+def uniform(identities: np.ndarray) -> np.ndarray:
+    """The numbers u in [0, 1) of identities uint64 (N,), by which the splits are decided."""
+    return (identities >> np.uint64(11)) / 2.0**53  # 53 bits: a float64 holds them, and never rounds them up to 1
+
+
+def _kept_for_their_class(u: np.ndarray, identities: np.ndarray, labels: np.ndarray, trained: np.ndarray) -> np.ndarray:
+    """bool (N,): images to train on so that each class has one, where the hash leaves it none.
+
+    Args:
+        u, identities, labels: (N,), of all images.
+        trained: bool (N,), those that the hash gives to training.
+    """
+    bare = ~np.isin(labels, labels[trained])
+    if not bare.any():
+        return bare
+    nearest_first = np.lexsort((identities, np.abs(u - 0.5), labels))  # class by class
+    chosen = nearest_first[np.unique(labels[nearest_first], return_index=True)[1]]
+    return np.isin(identities, identities[chosen[bare[chosen]]])
 
 
 _WORDS = {"all": "training", "train": "training", "test": "test", "validation": "validation"}
 
 
-def _too_few(name: str, count: int, setting: str) -> UserError:
+def _too_few(name: str, identities: np.ndarray, setting: str) -> UserError:
+    count, different = len(identities), len(np.unique(identities))
+    same = f", {different} different (equal images are one: they stay in one split)" if different < count else ""
     return UserError(
-        f"data.source={name!r} has {count} images, too few to hold out {setting} of them: at least one must remain for "
-        "training and one be held out"
+        f"data.source={name!r} has {count} images{same}, too few to hold out {setting} of them: at least one must remain "
+        "for training and one be held out; choose another fraction, or give more images"
     )
