@@ -12,10 +12,13 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build, curves, history, page
+from experiments.data.sources.names import class_title
 from experiments.evaluation import figures
 from experiments.workdir import Workdir
 
 MAX_GRIDS = 4  # on the page; all are in samples/
+MAX_CLASSES = 100  # in the table of images by class
+SPLITS = {"train": "training images", "validation": "validation images", "test": "test images"}
 
 
 def write(workdir: Workdir) -> None:
@@ -23,9 +26,10 @@ def write(workdir: Workdir) -> None:
     config, rows = workdir.read_config(), history.read(workdir.history)
     step = int(rows[-1]["step"]) if rows else 0
     measured = json.loads(workdir.metrics.read_text()) if workdir.metrics.exists() else None
+    stored = workdir.read_data()
     sections = [
         *_heading(workdir, config, rows, measured),
-        page.section("Samples over training", _grids(workdir)),
+        page.section("Samples over training", _grids(workdir, build.sampled_classes(config, workdir.class_names()))),
     ]
     if measured is not None:
         strip = page.picture(workdir.strip, "Each row is one sample, from the prior to the data.")
@@ -37,6 +41,7 @@ def write(workdir: Workdir) -> None:
     sections.append(page.section("Training", _curves(config, rows) if rows else ""))
     if measured is not None:
         sections.append(page.section("Error at each noise level", _levels(measured)))
+    sections.append(page.section("Data", _data(stored) if stored else ""))
     keys = f"<details><summary>All keys</summary><pre>{html.escape(workdir.config.read_text())}</pre></details>"
     sections.append(page.section("Config", keys))
     page.write(workdir.report, title_of(config), sections)
@@ -87,11 +92,26 @@ def duration(seconds: float) -> str:
     return f"{hours:,} h {minutes:02} min" if hours else f"{minutes} min {seconds:02} s"
 
 
-def _grids(workdir: Workdir) -> str:
-    """The last grid and some before it, evenly spread."""
+def _grids(workdir: Workdir, drawn_of: str) -> str:
+    """The last grid and some before it, evenly spread; below them the classes that they are drawn of, if any."""
     paths = sorted(workdir.samples.glob("step_*.png"))
     chosen = np.unique(np.linspace(0, len(paths) - 1, MAX_GRIDS).round().astype(int)) if paths else []
-    return page.grids(page.picture(paths[i], f"step {step_of(paths[i]):,}") for i in chosen)
+    grids = page.grids(page.picture(paths[i], f"step {step_of(paths[i]):,}") for i in chosen)
+    return grids + (f"<p>{html.escape(f'Row by row, {drawn_of}.')}</p>" if grids and drawn_of else "")
+
+
+def _data(stored: dict[str, Any]) -> str:
+    """What was found in the source of images: `data.json`."""
+    lines = [stored["summary"], *(f"Warning: {text}" for text in stored["warnings"])]
+    found = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
+    counts, names = stored.get("class_counts", {}), stored["class_names"]
+    if not counts or stored["num_classes"] > MAX_CLASSES:
+        return found
+    rows = [
+        [class_title(number, names[number] if names else None), *(f"{counts[split][number]:,}" for split in counts)]
+        for number in range(stored["num_classes"])
+    ]
+    return found + page.table(["class", *(SPLITS[split] for split in counts)], rows)
 
 
 def step_of(grid: Path) -> int:

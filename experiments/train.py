@@ -22,6 +22,7 @@ from ml_collections import ConfigDict
 from experiments import build, check, data, distributed, pictures, posthoc, report, state
 from experiments.benchmarks.flops import flops
 from experiments.checkpoint import Checkpoints, complete_steps, last_good
+from experiments.dataset import announce, check_names, check_training, load_data, store
 from experiments.errors import RunError, UserError
 from experiments.evaluate import evaluate_run
 from experiments.history import History
@@ -37,29 +38,6 @@ GRID_SIZE = 64  # samples in a grid
 GRID_SEED = 0  # the same noise in every grid, so that they show the model change
 # What a disk says that cannot be written: it is full, its owner's share is, or it may not be; it or the file is too large.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EIO)
-
-
-def load_data(config: ConfigDict) -> data.Dataset:
-    """The experiment's images, checked against the model.
-
-    Raises:
-        UserError: something is wrong with the source, or the model has another number of classes.
-    """
-    dataset = data.load(
-        config.data.source,
-        image_size=config.data.image_size,
-        num_channels=config.data.num_channels,
-        test_fraction=config.data.test_fraction,
-        validation_fraction=config.data.validation_fraction,
-        resize=config.data.resize,
-        memory_gb=config.data.memory_gb,
-    )
-    if config.model.num_classes and config.model.num_classes != dataset.num_classes:
-        raise UserError(
-            f"model.num_classes={config.model.num_classes}: data.source={config.data.source!r} has "
-            f"{dataset.num_classes or 'no'} classes; 0 trains an unconditional model"
-        )
-    return dataset
 
 
 def make_step(config: ConfigDict, strategy: Strategy | None) -> Any:
@@ -196,12 +174,28 @@ def train(
         with interruption.nothing_to_save(_at(workdir, "it was starting")):
             check.check(config)
             strategy = build.parallel(config)
-            dataset = distributed.together(lambda: load_data(config))
+            dataset = distributed.together(lambda: _load_data(config, workdir))
         with contextlib.ExitStack() as held, _told_of_the_disk(workdir):
             distributed.first_process_does(lambda: held.enter_context(Lock(workdir.lock, f"--workdir={path}")))
             distributed.first_process_does(lambda: workdir.claim(config, resume_with_changes=resume_with_changes))
             distributed.together(lambda: workdir.require_same(config))
+            if not resume_with_changes:
+                distributed.together(lambda: check_names(config, dataset, workdir))
+            distributed.first_process_does(lambda: store(config, dataset, workdir))
             return _go_on(config, workdir, dataset, strategy, interruption)
+
+
+def _load_data(config: ConfigDict, workdir: Workdir) -> data.Dataset:
+    """The images, announced; what cannot be trained on or evaluated with is refused, unless the run has begun already."""
+    dataset = load_data(config, workdir)
+    announce(config, dataset)
+    try:
+        check_training(config, dataset)
+    except UserError as error:
+        if not workdir.has_checkpoint():
+            raise
+        print(f"warning: {error}", flush=True)
+    return dataset
 
 
 def _go_on(

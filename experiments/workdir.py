@@ -3,6 +3,7 @@
 config.json     the experiment          checkpoints/   Orbax, the newest ones      metrics.jsonl  the loss over steps
 samples/        grids over training     events.*       TensorBoard                 metrics.json   the evaluation
 report.html     everything on one page  train.lock     while it trains: which process
+data.json       the images it is of: counts by split, class names, what is left out
 evaluation/     features of samples while they are drawn; statistics of real images
 ema_snapshots/  power averages of the weights, all of them, if they are kept
 """
@@ -13,7 +14,7 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 from ml_collections import ConfigDict
 
@@ -31,6 +32,11 @@ class Workdir:
     def config(self) -> Path:
         """The experiment's config."""
         return self.path / "config.json"
+
+    @property
+    def data(self) -> Path:
+        """What was found in the source of images (`experiments/dataset.py`)."""
+        return self.path / "data.json"
 
     @property
     def checkpoints(self) -> Path:
@@ -128,6 +134,29 @@ class Workdir:
             return measured == step and self.report.stat().st_mtime_ns >= self.metrics.stat().st_mtime_ns
         except (OSError, ValueError, KeyError, TypeError):
             return False
+
+    def has_checkpoint(self) -> bool:
+        """Whether there is any checkpoint."""
+        return any(path.name.isdigit() for path in self.checkpoints.glob("*"))
+
+    def read_data(self) -> dict[str, Any]:
+        """The stored description of the images; empty for a run from before it was stored.
+
+        Raises:
+            UserError: it is not JSON.
+        """
+        if not self.data.is_file():
+            return {}
+        try:
+            stored = json.loads(self.data.read_text())
+        except ValueError as error:
+            raise UserError(f"{self.data} is not valid JSON: {error}") from error
+        return stored if isinstance(stored, dict) else {}
+
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes by number; None without names, or for a run from before they were stored."""
+        names = self.read_data().get("class_names")
+        return None if names is None else tuple(names)
 
     def read_config(self, flag: str = "--workdir") -> ConfigDict:
         """The stored config.

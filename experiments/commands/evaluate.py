@@ -25,12 +25,15 @@ def run(options: argparse.Namespace) -> int:
     if options.metric and not options.sweep_checkpoints:
         raise UserError(f"--metric={options.metric}: chooses among checkpoints, so it needs --sweep-checkpoints")
     from experiments import build
+    from experiments.dataset import announce, check_evaluation, check_names, load_data
     from experiments.evaluate import evaluate_run, sweep_checkpoints
-    from experiments.train import load_data
 
     uses = ("model", "average", "sampling", "data", "evaluation")
     trained = arguments.open_run(options, "sampling.", "evaluation.", "data.source", uses=uses)
-    dataset, strategy = load_data(trained.config), build.parallel(trained.config)
+    dataset, strategy = load_data(trained.config, trained.workdir), build.parallel(trained.config)
+    check_names(trained.config, dataset, trained.workdir)
+    announce(trained.config, dataset)
+    check_evaluation(trained.config, dataset)
     if options.sweep_checkpoints:
         sweep_checkpoints(trained, dataset, strategy, options.metric)
     else:
