@@ -109,11 +109,7 @@ class _AnyNetwork:
 
 def _check_sampling(config: ConfigDict) -> None:
     _check_times(config)
-    if config.model.num_classes and config.sampling.label >= config.model.num_classes:
-        raise UserError(
-            f"sampling.label={config.sampling.label}: the classes are 0 to {config.model.num_classes - 1}; "
-            "-1 takes each in turn"
-        )
+    build.check_sampling_label(config)
     model = build.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
     stepper, size, channels = build.method(config), config.data.image_size, config.data.num_channels
 

@@ -1,6 +1,7 @@
 """A trained run, opened again: its config, its Denoiser with the EMA weights, its data transform."""
 
 import dataclasses
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,11 @@ class Run:
     step: int
     variables: Any
     average: str = ""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes by number, where they are stored with the run."""
+        return None if self.workdir is None else self.workdir.class_names()
 
     @property
     def transform(self) -> DataTransform | LatentTransform:
@@ -64,9 +70,30 @@ def read_config(path: str | Path, flag: str = "--workdir") -> ConfigDict:
     """
     workdir = Workdir(Path(path))
     config = workdir.read_config(flag)
-    if not any(path.name.isdigit() for path in workdir.checkpoints.glob("*")):
+    if not workdir.has_checkpoint():
         raise UserError(f"{flag}={workdir.path} has no checkpoint yet: run `train` on it first")
     return config
+
+
+def by_number(path: str | Path, config: ConfigDict, overrides: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The (key, text) overrides of a run with the class of `sampling.label` by number, where it is given by name.
+
+    Args:
+        path: the run's folder.
+        config: of the run.
+        overrides: as `config.apply` takes them.
+
+    Raises:
+        UserError: the model has no such class.
+    """
+    names = Workdir(Path(path)).class_names()
+
+    def number(key: str, text: str) -> str:
+        if key != "sampling.label" or text == "-1":
+            return text
+        return str(build.class_number(config, key, text, names))
+
+    return [(key, number(key, text)) for key, text in overrides]
 
 
 def load_run(

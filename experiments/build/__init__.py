@@ -7,7 +7,14 @@ Each function makes one thing from the sections of a config and raises `UserErro
 """
 
 from experiments.build.averages import ema_names, emas, power_emas, sampling_ema
-from experiments.build.classes import check_class, of_class
+from experiments.build.classes import (
+    check_class,
+    check_sampling_label,
+    class_number,
+    class_record,
+    of_class,
+    sampled_classes,
+)
 from experiments.build.devices import parallel, require_shares
 from experiments.build.evaluation import check_features, check_likelihood, feature_network, reference
 from experiments.build.images import preparation, transform
@@ -39,6 +46,9 @@ __all__ = [
     "check_class",
     "check_features",
     "check_likelihood",
+    "check_sampling_label",
+    "class_number",
+    "class_record",
     "compute_dtype",
     "condition",
     "denoiser",
@@ -59,6 +69,7 @@ __all__ = [
     "projection",
     "reference",
     "require_shares",
+    "sampled_classes",
     "sampling_ema",
     "sde",
     "skips_nonfinite",

@@ -100,6 +100,11 @@ def add_method(parser: Parser) -> None:
     parser.add_argument("--steps", type=positive, help="short for --config.sampling.steps")
 
 
+def add_label(parser: Parser, meaning: str, flag: str = "--label") -> None:
+    """`--label`, or another flag that takes a class."""
+    parser.add_argument(flag, metavar="CLASS", help=f"class-conditional models: {meaning}, by its name or number")
+
+
 def add_images(parser: Parser) -> None:
     """`--input`, `--limit` and `--out` of a task."""
     parser.add_argument(
@@ -181,6 +186,7 @@ def open_run(options: argparse.Namespace, *allowed: str, uses: tuple[str, ...]):
     from experiments import check, config, runs
 
     stored = runs.read_config(options.workdir)
-    changed = config.apply(stored, options.overrides, allowed=allowed, command=options.command)
+    overrides = runs.by_number(options.workdir, stored, options.overrides)
+    changed = config.apply(stored, overrides, allowed=allowed, command=options.command)
     check.check(changed, *uses)
     return runs.load_run(options.workdir, changed)

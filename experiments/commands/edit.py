@@ -33,7 +33,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument(
         "--strokes", metavar="PNG", help="paint on a transparent picture, which covers the input before noise is added"
     )
-    parser.add_argument("--label", type=int, help="class-conditional models: the class to become")
+    arguments.add_label(parser, "the class to become")
     parser.add_argument(
         "--guidance",
         type=float,

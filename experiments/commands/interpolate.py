@@ -19,7 +19,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         parser, 1.0, "up to which noise images are encoded: less mixes more of the images themselves"
     )
     parser.add_argument("--images", type=arguments.positive, default=7, help="how many, both ends included (default 7)")
-    parser.add_argument("--label", type=int, help="class-conditional models: the class of both")
+    arguments.add_label(parser, "the class of both")
     parser.add_argument("--steps", type=arguments.positive, help="of Heun's method, each way; 2 evaluations each")
     arguments.add_distributed(parser)
 

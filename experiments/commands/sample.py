@@ -21,6 +21,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         default=Path("samples.npz"),
         help="file for `samples`, uint8 (N, H, W, C), or float32 of a model of latents (samples.npz)",
     )
+    arguments.add_label(parser, "the class of all samples (default: each in turn); short for --config.sampling.label")
     arguments.add_method(parser)
     arguments.add_distributed(parser)
 
@@ -34,6 +35,8 @@ def run(options: argparse.Namespace) -> int:
 
     if options.out.suffix != ".npz":
         raise UserError(f"--out={options.out}: must end in .npz")
+    if options.label is not None:
+        options.overrides.append(("sampling.label", options.label))
     trained = arguments.open_run(options, "sampling.", uses=("model", "average", "sampling"))
     if distributed.is_first():
         options.out.parent.mkdir(parents=True, exist_ok=True)
@@ -46,9 +49,10 @@ def run(options: argparse.Namespace) -> int:
     if trained.transform.gives_images:
         shown = options.out.with_name("grid.png")
         pictures.save(shown, pictures.grid(images[:100]), trained.config.data.image_size)
+    classes = build.sampled_classes(trained.config, trained.class_names)
     print(
-        f"{len(images)} samples by {trained.config.sampling.method}, {trained.config.sampling.steps} steps, "
-        f"{sampler.nfe or 'its own number of'} evaluations each, from step {trained.step}, average {trained.average}: "
-        f"{options.out}, {shown}"
+        f"{len(images)} samples{f' ({classes})' if classes else ''} by {trained.config.sampling.method}, "
+        f"{trained.config.sampling.steps} steps, {sampler.nfe or 'its own number of'} evaluations each, from step "
+        f"{trained.step}, average {trained.average}: {options.out}, {shown}"
     )
     return 0

@@ -22,8 +22,8 @@ def add_arguments(parser: arguments.Parser) -> None:
     )
     arguments.add_images(parser)
     arguments.add_strength(parser, 1.0, "up to which noise images are encoded: less keeps more of them")
-    parser.add_argument("--from_label", type=int, help="the class of the input, if --workdir is class-conditional")
-    parser.add_argument("--label", type=int, help="the class to become, if the other model is class-conditional")
+    arguments.add_label(parser, "the class of the input, in --workdir", "--from_label")
+    arguments.add_label(parser, "the class to become, in the other model")
     parser.add_argument(
         "--guidance", type=float, help="classifier-free guidance to --label: 1 is none; needs class dropout"
     )

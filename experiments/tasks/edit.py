@@ -28,7 +28,8 @@ def edit(asked: Edit) -> str:
     """
     model = open_model("--workdir", asked.workdir, asked.overrides, "edit", uses=("model", "average", "sampling"))
     config = model.config
-    label = build.check_class(config, "--label", asked.label, asked.guidance)
+    names = model.class_names
+    label = build.check_class(config, "--label", asked.label, asked.guidance, names)
     if asked.mask is not None and asked.masked_by == "replacement":
         model.require_plain_states("--mask with --masked_by=replacement")
     inputs = model.read("--input", asked.input, asked.limit)
@@ -53,7 +54,7 @@ def edit(asked: Edit) -> str:
     told: dict[str, Any] = {
         "strength": asked.strength,
         "noise_to_signal": float(editing.level_of_strength(asked.strength)),
-        "label": asked.label,
+        **build.class_record(asked.label, label, names),
         "guidance": asked.guidance,
         "mask": asked.mask,
         "masked_by": {"name": asked.masked_by, **asked.settings} if asked.mask else None,

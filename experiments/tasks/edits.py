@@ -33,7 +33,7 @@ class Edit:
         masked_by, settings: what keeps the pixels outside of the mask, by name, and its settings.
         style_features: the name of what is compared with the style.
         style_std: how far its figures may be from the style's.
-        label: the class, or None.
+        label: the class by name or number, or None.
         guidance: towards it, or None.
         answers: how many for each input.
         seed: of the answers.
@@ -52,7 +52,7 @@ class Edit:
     style: str | None
     style_features: str
     style_std: float
-    label: int | None
+    label: int | str | None
     guidance: float | None
     answers: int
     seed: int

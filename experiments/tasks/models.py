@@ -11,6 +11,7 @@ from experiments import build, check, config, runs
 from experiments.data import DataTransform
 from experiments.errors import UserError
 from experiments.tasks import images
+from experiments.workdir import Workdir
 
 
 @dataclass(frozen=True)
@@ -42,6 +43,11 @@ class Model:
     def sde(self) -> sde_lib.SDE:
         """The process, from sampling's smallest time on."""
         return build.sde(self.config, self.config.sampling.t_min)
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes by number, where they are stored with the run."""
+        return Workdir(self.workdir).class_names()
 
     def has_plain_states(self) -> bool:
         """Whether states are noisy images, and nothing beside."""
@@ -88,7 +94,9 @@ def open_model(
     Raises:
         UserError: no run is there, a key may not be overridden or has a value that cannot work, or it makes no images.
     """
-    changed = config.apply(change(runs.read_config(workdir, flag)), overrides, allowed=allowed, command=command)
+    stored = change(runs.read_config(workdir, flag))
+    overrides = runs.by_number(workdir, stored, overrides)
+    changed = config.apply(stored, overrides, allowed=allowed, command=command)
     check.check(changed, *uses)
     model = Model(flag, workdir, changed)
     if not model.transform.gives_images:

@@ -30,7 +30,7 @@ class Translation:
         to: the target's run; None for the source's own.
         input: IMAGES.
         out: the folder to write.
-        from_label, label: the classes in the source and in the target, or None.
+        from_label, label: the classes in the source and in the target by name or number, or None.
         guidance: towards the target's, or None.
         strength: of the noise that images are encoded up to.
         limit: only so many inputs; None for all.
@@ -41,8 +41,8 @@ class Translation:
     to: Path | None
     input: str
     out: Path
-    from_label: int | None
-    label: int | None
+    from_label: int | str | None
+    label: int | str | None
     guidance: float | None
     strength: float
     limit: int | None
@@ -62,8 +62,10 @@ def translate(asked: Translation) -> str:
         raise UserError(f"--to={asked.to} has images of {sizes[1]}, --workdir={asked.workdir} of {sizes[0]}")
     for model in (source, target):
         model.require_plain_states("handing an encoding to another model")
-    from_label = build.check_class(source.config, "--from_label", asked.from_label)
-    label = build.check_class(target.config, "--label", asked.label, asked.guidance)
+    from_label = build.check_class(source.config, "--from_label", asked.from_label, names=source.class_names)
+    label = build.check_class(target.config, "--label", asked.label, asked.guidance, target.class_names)
+    if asked.to is None and asked.label is not None and label == from_label and asked.guidance is None:
+        raise UserError(f"--label={asked.label}: is --from_label too: images would come back as they are")
     inputs = source.read("--input", asked.input, asked.limit)
     runs = source.load(), target.load()
     sampling = source.config.sampling
@@ -86,8 +88,8 @@ def translate(asked: Translation) -> str:
     told = {
         "strength": asked.strength,
         "noise_to_signal": [float(levels[0]), float(levels[-1])],
-        "from_label": asked.from_label,
-        "label": asked.label,
+        "from_label": build.class_record(asked.from_label, from_label, None)["label"],
+        **build.class_record(asked.label, label, target.class_names),
         "guidance": asked.guidance,
         "sampling": {key: value for key, value in sampling.items() if f"sampling.{key}" in KEYS},
         "evaluations": 4 * sampling.steps,
@@ -118,7 +120,7 @@ class Interpolation:
         workdir, overrides: the run, and (key, text) pairs of config.sampling.
         input, to: IMAGES, from which and to which.
         out: the folder to write.
-        label: the class, or None.
+        label: the class by name or number, or None.
         images: how many, both ends included.
         strength: of the noise that images are encoded up to.
         limit: only so many pairs; None for all.
@@ -129,7 +131,7 @@ class Interpolation:
     input: str
     to: str
     out: Path
-    label: int | None
+    label: int | str | None
     images: int
     strength: float
     limit: int | None
@@ -144,7 +146,8 @@ def interpolate(asked: Interpolation) -> str:
     """
     model = open_model("--workdir", asked.workdir, asked.overrides, "interpolate", KEYS, uses=USES)
     model.require_plain_states("interpolation")
-    label = build.check_class(model.config, "--label", asked.label)
+    names = model.class_names
+    label = build.check_class(model.config, "--label", asked.label, names=names)
     first, last = model.read("--input", asked.input, asked.limit), model.read("--to", asked.to, asked.limit)
     require_same_number(("--input", first), ("--to", last))
     run, sampling = model.load(), model.config.sampling
@@ -167,7 +170,7 @@ def interpolate(asked: Interpolation) -> str:
     told = {
         "strength": asked.strength,
         "noise_to_signal": [float(levels[0]), float(levels[-1])],
-        "label": asked.label,
+        **build.class_record(asked.label, label, names),
         "sampling": {key: value for key, value in sampling.items() if f"sampling.{key}" in KEYS},
         "evaluations": 2 * sampling.steps * (2 + asked.images),
         "seconds": seconds,
