@@ -16,7 +16,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build, data
-from experiments.data.sources.names import listed, natural_order, shown
+from experiments.data.sources.names import counted, listed, natural_order, quoted, shown
 from experiments.data.sources.splits import uniform
 from experiments.errors import UserError
 from experiments.metrics import NEIGHBOURS
@@ -67,7 +67,7 @@ def check_names(config: ConfigDict, dataset: data.Dataset, workdir: Workdir) -> 
     for number, (old, new) in enumerate(zip(names, dataset.class_names, strict=False)):
         if old != new:
             raise UserError(
-                f"data.source={config.data.source!r}: class {number} is {shown(new)!r} here and {shown(old)!r} in the run "
+                f"data.source={config.data.source!r}: class {number} is {quoted(new)} here and {quoted(old)} in the run "
                 f"{workdir.path}, so that the model takes classes for others"
             )
 
@@ -174,10 +174,10 @@ def summary(config: ConfigDict, dataset: data.Dataset) -> str:
     parts = [f"{', '.join(counts)} images of {height}x{width}x{channels}"]
     if dataset.num_classes:
         per_class = dataset.class_counts("train").values()
-        images = f"{min(per_class):,} to {max(per_class):,} training images each"
+        fewest, most = min(per_class), max(per_class)
+        images = f"{f'{fewest:,} to {most:,}' if fewest < most else f'{most:,}'} training images each"
         unused = "" if config.model.num_classes else "; not used, as model.num_classes=0"
-        number = f"{dataset.num_classes:,} class{'es' if dataset.num_classes > 1 else ''}"
-        parts.append(f"{number} ({classes(dataset)}; {images}{unused})")
+        parts.append(f"{counted(dataset.num_classes, 'class', 'classes')} ({classes(dataset)}; {images}{unused})")
     else:
         parts.append("no classes")
     parts.append(f"left out: {'; '.join(dataset.left_out)}" if dataset.left_out else "nothing left out")

@@ -78,6 +78,10 @@ def prepare(
         total, content = None, dict.fromkeys(splits)
     else:
         parts = read(source, wanted)
+        for text in parts.left_out:
+            print(f"left out: {text}")
+        for text in parts.warnings:
+            print(f"warning: {text}")
         for name, part in parts.sources.items():
             if len(part) == 0:
                 raise UserError(f"--source={source} has no images in the split {name!r}")

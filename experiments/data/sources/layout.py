@@ -12,11 +12,14 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from experiments.data.sources.names import ORDERS, listed, shown
+from experiments.data.sources.decoding import IMAGE_SUFFIXES
+from experiments.data.sources.names import ORDERS, counted, listed, quoted
 from experiments.data.sources.tree import EXAMPLES, Tree, folders_of
 
 SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid": "validation", "val": "validation",
           "dev": "validation"}  # fmt: skip
+# Folders of images and of what belongs to each of them.
+PAIRS = {"images", "image", "imgs", "img", "labels", "label", "masks", "mask", "annotations", "gt", "targets"}
 _KIND = r"(train|test|valid|val|dev|eval)"
 _LIKE_SPLIT = re.compile(
     rf"{_KIND}(ing|ation|set|ed)?(|[^a-z].*|[ab]|images?|imgs?|pics?|data|set|split)|"
@@ -78,10 +81,21 @@ def of_tree(tree: Tree, order: str) -> Layout:
                 f"folders that look like splits {use}: {listed(alike)}; splits are folders of the names train, test and "
                 f"validation{_instead(alike)}"
             )
+        if layout.class_names and (pair := [name for name in tops if name.lower() in PAIRS]) and len(pair) > 1:
+            layout.warnings.append(
+                f"folders that look like images and their labels are classes: {listed(pair)}; name the folder of the images "
+                "as the source"
+            )
         _warn_of_classes(layout, tree.images, "")
     layout.left_out += tree.left_out()
     _warn_of_empty_folders(layout, tree)
+    if links := sorted(path for path in tree.repeated if len(path.parts) == 1 and not _is_file(path)):
+        layout.warnings.append(f"folders that are links to what is read already are not used: {listed(links)}")
     return layout
+
+
+def _is_file(path: PurePosixPath) -> bool:
+    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _of_splits(tree: Tree, splits: list[str], order: str) -> Layout:
@@ -94,10 +108,10 @@ def _of_splits(tree: Tree, splits: list[str], order: str) -> Layout:
         where = listed([path if len(path.parts) == 1 else f"{path.parts[0]}/" for path in outside[:1]] + [
             f"{top}/" for top in folders_of(outside)[:EXAMPLES] if top != outside[0].parts[0]
         ])  # fmt: skip
-        layout.left_out += (f"{len(outside):,} images outside of the splits ({where})",)
+        layout.left_out += (f"{counted(len(outside), 'image')} outside of the splits ({where})",)
         layout.warnings.append(
-            f"{len(outside):,} images ({where}) lie outside of the folders {', '.join(splits)}, belong to no split and are "
-            "not used: move them into one"
+            f"images outside of the folders {', '.join(splits)} belong to no split and are not used: "
+            f"{counted(len(outside), 'image')} ({where}); move them into one"
         )
     _warn_of_classes(layout, inside, f" in {', '.join(splits)}")
     return layout
@@ -116,20 +130,21 @@ def _warn_of_classes(layout: Layout, files: Sequence[PurePosixPath], where: str)
     """Adds warnings for sub-folders that could be classes, for paths as `_classes` takes them."""
     tops, loose = folders_of(files), [path for path in files if len(path.parts) == 1]
     if layout.class_names is None and len(tops) > 1:
+        outside = f"{counted(len(loose), 'image')} ({listed(sorted(loose), EXAMPLES)})"
         layout.warnings.append(
-            f"folders that look like classes{where} are not used: {listed(tops)}; {len(loose):,} images "
-            f"({listed(sorted(loose), EXAMPLES)}) lie in none of them: move them"
+            f"folders that look like classes{where} are not used: {listed(tops)}; outside of them: {outside}; move these "
+            "into one"
         )
     elif layout.class_names is None and tops:
         inner = folders_of([path.relative_to(tops[0]) for path in files if len(path.parts) > 1])
         if len(inner) > 1 and not loose:
             layout.warnings.append(
                 f"folders that look like classes or splits are not used: {listed(inner)}; all images lie in "
-                f"{shown(tops[0])!r}: name that folder as the source"
+                f"{quoted(tops[0])}: name that folder as the source"
             )
         elif not loose:
             layout.warnings.append(
-                f"all images{where} lie in the one folder {shown(tops[0])!r}: classes need two or more"
+                f"all images{where} lie in the one folder {quoted(tops[0])}: classes need two or more"
             )
         return
     deep = sorted({"/".join(path.parts[:2]) for path in files if len(path.parts) > 2}, key=lambda text: text.split("/"))

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 
 from experiments.data.sources.layout import SPLITS, Layout, split_like
-from experiments.data.sources.names import LARGEST, ORDERS, class_numbers, listed, shown, too_large
+from experiments.data.sources.names import LARGEST, ORDERS, class_numbers, counted, listed, shown, too_large
 from experiments.data.sources.tree import EXAMPLES, Tree, folders_of
 from experiments.errors import UserError, nearest
 
@@ -49,6 +49,7 @@ def read(folder: Path, tree: Tree, order: str) -> Layout:
     path = folder / METADATA
     columns, rows = _table(path)
     files = _files(path, rows)
+    tree.others.remove(PurePosixPath(METADATA))
     layout = Layout(files, left_out=tree.left_out())
     if "label" in columns:
         layout.labels, layout.class_names = _labels(path, rows, order, layout.warnings)
@@ -63,9 +64,10 @@ def read(folder: Path, tree: Tree, order: str) -> Layout:
     listed_files = set(files)
     unlisted = [image for image in tree.images if image not in listed_files]
     if unlisted:
-        layout.left_out += (f"{len(unlisted):,} images without a row in {METADATA}",)
+        layout.left_out += (f"{counted(len(unlisted), 'image')} without a row in {METADATA}",)
         layout.warnings.append(
-            f"{len(unlisted):,} images have no row in {METADATA} and are not used ({listed(unlisted, EXAMPLES)})"
+            f"images without a row in {METADATA} are not used: {counted(len(unlisted), 'image')} "
+            f"({listed(unlisted, EXAMPLES)})"
         )
     tops = folders_of(files)
     if layout.parts is None and (alike := split_like(tops)):
@@ -98,10 +100,7 @@ def warn_of_tables(layout: Layout, tree: Tree) -> None:
     found = [
         path
         for path in tree.others
-        if path.suffix.lower() in TABLES
-        and str(path) != METADATA
-        and any(word in path.stem.lower() for word in words)
-        and len(path.parts) <= 2
+        if path.suffix.lower() in TABLES and any(word in path.stem.lower() for word in words) and len(path.parts) <= 2
     ]
     if found:
         layout.warnings.append(

@@ -52,6 +52,16 @@ def shown(text: Any) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in str(text))
 
 
+def quoted(name: Any) -> str:
+    """A name as `shown`, in quotation marks."""
+    return f"'{shown(name)}'"
+
+
+def counted(count: int, noun: str, plural: str = "") -> str:
+    """A number with its noun: `1 image`, `1,000 images`."""
+    return f"{count:,} {noun if count == 1 else plural or noun + 's'}"
+
+
 def listed(names: Sequence[Any], limit: int = SHOWN) -> str:
     """Names with commas between, the first ones if there are many."""
     first = ", ".join(shown(name) for name in names[:limit])
@@ -60,7 +70,7 @@ def listed(names: Sequence[Any], limit: int = SHOWN) -> str:
 
 def class_title(number: int, name: str | None) -> str:
     """A class in messages: `3 'cat'`, or its number alone where it has no other name."""
-    return str(number) if name is None or name == str(number) else f"{number} {shown(name)!r}"
+    return str(number) if name is None or name == str(number) else f"{number} {quoted(name)}"
 
 
 def class_numbers(
@@ -87,7 +97,7 @@ def class_numbers(
         for title, value in found.items():
             for name in value:
                 if name not in number:
-                    raise UserError(f"{title} has {shown(name)!r}, which is not among the names{nearest(name, names)}")
+                    raise UserError(f"{title} has {quoted(name)}, which is not among the names{nearest(name, names)}")
         return [np.array([number[name] for name in value], np.int32) for value in found.values()], tuple(names)
     numbers = [_integers(title, value) for title, value in values.items()]
     for title, value in zip(values, numbers, strict=True):

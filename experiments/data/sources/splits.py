@@ -5,9 +5,9 @@ a number u in [0, 1). Test images are those with u < test_fraction, validation i
 validation_fraction. So neither the number of images nor their order matters: images that are added move no other image, and
 a larger fraction only takes images away from training. (Sizes are what chance gives: N f, give or take sqrt(N f (1 - f)).)
 
-Each class keeps at least one training image: where the hash leaves a class none, its image whose u is nearest to 1/2 (with
-all that equal it) is a training image, until another image of the class is one. Where that would leave nothing to hold out
-(a class for each image), the hash alone decides, and a warning says so.
+Each class keeps at least one training image: where the hash leaves a class none, its test image of the largest u, or else
+its validation image of the smallest, is a training image (with all that equal it), until another one of the class is. Where
+that would leave nothing to hold out (a class for each image), the hash alone decides, and a warning says so.
 
 A split that the source has is kept: what it lacks (validation, or the test images) is taken from its training images.
 """
@@ -66,7 +66,7 @@ def split(name: str, parts: Parts, *, test_fraction: float, validation_fraction:
         if not chosen["train"].any():
             raise _too_few(name, identities, f"data.test_fraction={test_fraction}")
         if is_labelled:
-            kept = _kept_for_their_class(u, identities, train.labels, chosen["train"])
+            kept = _kept_for_their_class(u, identities, train.labels, chosen["train"], by_hash["test"])
             held = {part: chosen[part] & ~kept for part in ("test", "validation")}
             if all(held[part].any() or not chosen[part].any() for part in held):
                 chosen |= held | {"train": chosen["train"] | kept}
@@ -98,19 +98,22 @@ def uniform(identities: np.ndarray) -> np.ndarray:
     return (identities >> np.uint64(11)) / 2.0**53  # 53 bits: a float64 holds them, and never rounds them up to 1
 
 
-def _kept_for_their_class(u: np.ndarray, identities: np.ndarray, labels: np.ndarray, trained: np.ndarray) -> np.ndarray:
+def _kept_for_their_class(
+    u: np.ndarray, identities: np.ndarray, labels: np.ndarray, trained: np.ndarray, test_fraction: float
+) -> np.ndarray:
     """bool (N,): images to train on so that each class has one, where the hash leaves it none.
 
     Args:
         u, identities, labels: (N,), of all images.
         trained: bool (N,), those that the hash gives to training.
+        test_fraction: below which u makes a test image.
     """
     bare = ~np.isin(labels, labels[trained])
-    if not bare.any():
-        return bare
-    nearest_first = np.lexsort((identities, np.abs(u - 0.5), labels))  # class by class
-    chosen = nearest_first[np.unique(labels[nearest_first], return_index=True)[1]]
-    return np.isin(identities, identities[chosen[bare[chosen]]])
+    places, tested = np.flatnonzero(bare), u[bare] < test_fraction
+    last_tested_first = np.where(tested, -u[bare], u[bare])
+    places = places[np.lexsort((identities[bare], last_tested_first, ~tested, labels[bare]))]  # class by class
+    chosen = places[np.unique(labels[places], return_index=True)[1]]
+    return np.isin(identities, identities[chosen])
 
 
 _WORDS = {"all": "training", "train": "training", "test": "test", "validation": "validation"}

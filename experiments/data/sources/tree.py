@@ -15,6 +15,8 @@ from experiments.data.sources.decoding import IMAGE_SUFFIXES
 from experiments.data.sources.names import listed
 
 EXAMPLES = 3  # names of files in a message
+ENDINGS = 6
+OTHER = "not an image by the ending"
 # Why files of an ending are not read: ending -> reason.
 REASONS = {
     **dict.fromkeys(
@@ -41,7 +43,8 @@ class Tree:
         others: those with other endings.
         folders: all folders that were looked into.
         hidden: image files and folders that are hidden, or added by other programs.
-        repeated: links to files or folders that are found already, or to a folder above.
+        above: links to a folder above.
+        repeated: links to files or folders that are found already.
         broken: links to nothing.
         unreadable: folders without permission, and what is neither file nor folder.
     """
@@ -50,25 +53,22 @@ class Tree:
     others: list[PurePosixPath] = field(default_factory=list)
     folders: list[PurePosixPath] = field(default_factory=list)
     hidden: list[PurePosixPath] = field(default_factory=list)
+    above: list[PurePosixPath] = field(default_factory=list)
     repeated: list[PurePosixPath] = field(default_factory=list)
     broken: list[PurePosixPath] = field(default_factory=list)
     unreadable: list[PurePosixPath] = field(default_factory=list)
 
     def left_out(self) -> tuple[str, ...]:
         """What is not read, by ending and reason, a text for each."""
-        texts, endings = [], Counter(path.suffix.lower() for path in self.others)
-        plain = {}
-        for ending, count in endings.most_common():
-            if ending in REASONS:
-                texts.append(f"{count:,} {ending} ({REASONS[ending]})")
-            else:
-                plain[ending or "without an ending"] = count
-        if plain:
-            counts = listed([f"{count:,} {ending}" for ending, count in plain.items()], 5)
-            texts.append(f"{counts} (not an image by the ending)")
+        by_reason: dict[str, list[str]] = {}
+        for ending, count in Counter(path.suffix.lower() for path in self.others).most_common():
+            reason = REASONS.get(ending, OTHER)
+            by_reason.setdefault(reason, []).append(f"{count:,} {ending or 'without an ending'}")
+        texts = [f"{listed(found, ENDINGS)} ({reason})" for reason, found in by_reason.items()]
         for paths, reason in (
             (self.hidden, "hidden, or added by another program"),
-            (self.repeated, "links to what is read already, or to a folder above"),
+            (self.above, "links to a folder above"),
+            (self.repeated, "links to what is read already"),
             (self.broken, "links to nothing"),
             (self.unreadable, "cannot be opened"),
         ):
@@ -88,7 +88,10 @@ def walk(folder: Path) -> Tree:
             within, real = inner.popleft()
         else:
             within, real, holder = links.popleft()
-            if real in met or real in above or real in holder.parents:
+            if real in above or real in holder.parents:
+                tree.above.append(within)
+                continue
+            if real in met:
                 tree.repeated.append(within)
                 continue
             met.add(real)
@@ -112,7 +115,9 @@ def walk(folder: Path) -> Tree:
                 else:
                     linked_files.append((path, target))
             elif entry.is_dir(follow_symlinks=False):
-                if real / entry.name not in met:
+                if real / entry.name in met:  # by another link
+                    tree.repeated.append(path)
+                else:
                     met.add(real / entry.name)
                     inner.append((path, real / entry.name))
             elif entry.is_file(follow_symlinks=False):
