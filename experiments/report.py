@@ -41,7 +41,7 @@ def write(workdir: Workdir) -> None:
     sections.append(page.section("Training", _curves(config, rows) if rows else ""))
     if measured is not None:
         sections.append(page.section("Error at each noise level", _levels(measured)))
-    sections.append(page.section("Data", _data(stored) if stored else ""))
+    sections.append(page.section("Data", _data(stored) if "summary" in stored else ""))
     keys = f"<details><summary>All keys</summary><pre>{html.escape(workdir.config.read_text())}</pre></details>"
     sections.append(page.section("Config", keys))
     page.write(workdir.report, title_of(config), sections)

@@ -7,7 +7,7 @@ import re
 import numpy as np
 import pytest
 
-from experiments import dataset, report
+from experiments import build, dataset, report, runs
 from experiments.__main__ import main
 from experiments.data import load
 from experiments.data.sources.folder import image_files
@@ -347,3 +347,86 @@ def test_classes_of_other_names_are_refused(tmp_path):
         dataset.check_names(config, dataset.load_data(config, workdir), workdir)
     unconditional = config_of(f"folder:{tmp_path}/p")
     dataset.check_names(unconditional, dataset.load_data(unconditional, workdir), workdir)
+
+
+# Classes by name.
+
+
+@pytest.fixture
+def pets(tmp_path):
+    """The folder of a class-conditional run with the classes 1 (number 0), 10 (number 1) and dog (number 2)."""
+    stored_run(tmp_path / "run", ["1", "10", "dog"], model__num_classes=3, data__image_size=8)
+    odd_sources.images(tmp_path / "in", 1)
+    return tmp_path / "run"
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "sample --out={out}/s.npz --label={label}",
+        "sample --out={out}/s.npz --config.sampling.label={label}",
+        "evaluate --config.sampling.label={label}",
+        "edit --input={out}/in --out={out}/o --label={label}",
+        "interpolate --input={out}/in --to={out}/in --out={out}/o --label={label}",
+        "translate --input={out}/in --out={out}/o --from_label=1 --label={label}",
+        "translate --input={out}/in --out={out}/o --label=1 --from_label={label}",
+        "restore --task=denoise --truth={out}/in --out={out}/o --config.sampling.label={label}",
+    ],
+)
+def test_every_command_takes_classes_by_name_and_gives_the_nearest(fails, pets, tmp_path, command):
+    name, *rest = command.format(out=tmp_path, label="dgo").split()
+    message = fails(name, f"--workdir={pets}", *rest)
+    assert "label=dgo: the classes are 0 '1', 1 '10', 2 'dog'; did you mean 'dog'?" in message
+
+
+@pytest.mark.parametrize("label, number", [("dog", 2), ("1", 0), ("10", 1), ("0", 0), ("2", 2), (2, 2)])
+def test_a_name_comes_before_a_number(label, number):
+    """Of folders 1, 10 and dog, class `1` is folder 1."""
+    config = config_of("digits", model__num_classes=3)
+    assert build.class_number(config, "--label", label, ("1", "10", "dog")) == number
+    assert build.check_class(config, "--label", label, names=("1", "10", "dog")) == number
+
+
+@pytest.mark.parametrize("label", ["3", "-1", "dog", "1.0", "", "9" * 5000])
+def test_a_class_of_a_run_without_names_is_a_number(label):
+    with pytest.raises(UserError, match=r"--label=.*: the classes are 0 to 2"):
+        build.class_number(config_of("digits", model__num_classes=3), "--label", label)
+
+
+def test_overrides_have_classes_by_number(pets):
+    config = Workdir(pets).read_config()
+    given = [("sampling.steps", "4"), ("sampling.label", "dog"), ("sampling.label", "-1"), ("sampling.label", "10")]
+    assert runs.by_number(pets, config, given) == [*given[:1], *(("sampling.label", n) for n in ("2", "-1", "1"))]
+
+
+def test_results_and_messages_name_the_class():
+    config = config_of("digits", model__num_classes=3)
+    names = ("1", "10", "dog")
+    assert build.class_record("dog", 2, names) == {"label": 2, "class_name": "dog"}
+    assert build.class_record("2", 2, None) == {"label": 2} and build.class_record(None, 3, names) == {"label": None}
+    assert build.sampled_classes(config, names) == "each class in turn: 0 '1', 1 '10', 2 'dog'"
+    assert build.sampled_classes(config_of("digits", model__num_classes=3, sampling__label=2), names) == "class 2 'dog'"
+    assert build.sampled_classes(config_of("digits")) == ""
+
+
+@pytest.mark.parametrize(
+    "label, classes, message",
+    [
+        (3, 0, "sampling.label=3: the model has no classes (model.num_classes=0); -1 draws samples of a model without"),
+        (0, 0, "sampling.label=0: the model has no classes"),
+        (10, 10, "sampling.label=10: the classes are 0 to 9; -1 takes each in turn"),
+        (-2, 10, "sampling.label=-2: the classes are 0 to 9"),
+    ],
+)
+def test_a_label_that_no_class_has_is_refused(fails, tmp_path, label, classes, message):
+    changes = flags(sampling__label=label, model__num_classes=classes)
+    assert message in fails("train", f"--config={DIGITS}", f"--workdir={tmp_path}/run", *changes)
+
+
+def test_the_page_names_the_classes_of_the_samples(pets):
+    (pets / "samples" / "step_00000008.png").write_bytes(b"")
+    report.write(Workdir(pets))
+    assert (
+        "Row by row, each class in turn: 0 &#x27;1&#x27;, 1 &#x27;10&#x27;, 2 &#x27;dog&#x27;."
+        in (pets / "report.html").read_text()
+    )
