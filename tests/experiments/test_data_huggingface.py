@@ -219,3 +219,51 @@ def test_what_is_not_there_is_named(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "datasets", None)
     with pytest.raises(UserError, match=r"needs the extra hf: pip install -e '\.\[hf\]'"):
         load4(f"hf:{tmp_path}/saved")
+
+
+def test_what_is_not_used_is_said(tmp_path):
+    """Splits and columns that look like splits and labels, and a split whose labels are withheld."""
+    parts = {"train": range(20), "test": range(20, 26), "Val": range(26, 30), "extra": range(30, 33)}
+    tables = {name: table(part, fine_label=classes(part), coarse_label=classes(part)) for name, part in parts.items()}
+    tables["test"] = table(range(20, 26), fine_label=([-1] * 6, classes([])[1]), coarse_label=classes(range(20, 26)))
+    data = load4(saved(tmp_path, tables))
+    assert data.left_out == (
+        "4 images of the split Val",
+        "3 images of the split extra",
+        "columns coarse_label (not read)",
+        "6 images of the split test, whose labels are withheld (-1)",
+    )
+    splits, columns = data.warnings
+    assert splits.startswith("splits that are not used: Val; ")
+    assert (
+        columns == "columns that look like labels are not used: coarse_label; the classes are the column 'fine_label'"
+    )
+
+
+def test_columns_of_other_names_are_no_classes_and_said(tmp_path):
+    data = load4(
+        saved(tmp_path, table(range(10), digit_class=whole([1] * 10), caption=(["a"] * 10, datasets.Value("string"))))
+    )
+    assert data.num_classes == 0 and data.left_out == ("columns digit_class, caption (not read)",)
+    (warning,) = data.warnings
+    assert (
+        "columns that look like labels are not used: digit_class; classes are a column named label, labels," in warning
+    )
+
+
+def test_texts_are_numbered_in_natural_order(tmp_path):
+    texts = [str(i % 12) for i in range(24)]
+    data = load4(saved(tmp_path, table(range(24), label=(texts, datasets.Value("string")))))
+    assert data.class_names == tuple(map(str, range(12)))
+    for part in (data.train, data.test):
+        assert part.labels.tolist() == [i % 12 for i in numbers(part)]
+
+
+def test_labels_that_are_withheld_from_training_are_none(tmp_path):
+    data = load4(saved(tmp_path / "a", table(range(10), label=whole([-1] * 10))))
+    assert data.num_classes == 0 and "is -1 in all rows" in data.warnings[0]
+    tables = {"train": table(range(9), label=whole([-1] * 9)), "test": table(range(9, 12), label=whole([0, 1, 1]))}
+    with pytest.raises(UserError, match="the column 'label' of the split 'train' withholds all labels"):
+        load4(saved(tmp_path / "b", tables))
+    with pytest.raises(UserError, match="has the label 4294967296"):
+        load4(saved(tmp_path / "c", table(range(2), label=whole([0, 2**32]))))
