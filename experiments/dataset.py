@@ -187,6 +187,11 @@ def summary(config: ConfigDict, dataset: data.Dataset) -> str:
 def warnings(config: ConfigDict, dataset: data.Dataset) -> list[str]:
     """What a user should know of the images and might not expect, a line each."""
     found = list(dataset.warnings)
+    alike: dict[str, list[str]] = {}
+    for name in dataset.class_names or ():
+        alike.setdefault(" ".join(name.casefold().split()), []).append(name)
+    if same := [name for names in alike.values() if len(names) > 1 for name in names]:
+        found.append(f"classes whose names differ in case or spaces alone: {listed([quoted(name) for name in same])}")
     if text := untrained(dataset):
         found.append(text)
     return found

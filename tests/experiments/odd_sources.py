@@ -208,6 +208,11 @@ def rare(folder):
     images(folder / "common", 30, 10), images(folder / "usual", 30, 50)
 
 
+def case(folder):
+    """A class that is written in two ways."""
+    images(folder / "Cat", 10), images(folder / "cat", 10, 20), images(folder / "dog", 10, 40)
+
+
 def odd_names(folder):
     """Names that do not fit one line of text."""
     images(folder / "a\nb", 10), images(folder / os.fsdecode(b"caf\xe9"), 10, 20)
@@ -293,6 +298,7 @@ FOLDERS = {
     "copies": (copies, ["12 training, 6 test"], ["4 of 6 test images are training images too (equal pixels)"]),
     "archives": (archive_and_images, ["1 .gz, 1 .zip (archive", "1 .parquet (table"], ["train.parquet"]),
     "rare": (rare, ["8 classes", "1 to "], []),
+    "case": (case, ["3 classes (0 'Cat', 1 'cat', 2 'dog'"], ["names differ in case or spaces alone: 'Cat', 'cat'"]),
     "odd names": (odd_names, ["2 classes (0 'a\\nb', 1 'caf\\udce9'"], []),
 }  # fmt: skip
 

@@ -18,7 +18,7 @@ from experiments.data.sources.base import Parts
 from experiments.data.sources.decoding import IMAGE_SUFFIXES, PILLOW_MODES, Wanted
 from experiments.data.sources.paths import existing
 from experiments.data.sources.reading import Encoded
-from experiments.data.sources.tree import walk
+from experiments.data.sources.tree import ARCHIVES, walk
 from experiments.errors import UserError
 
 
@@ -65,7 +65,8 @@ def load(text: str, wanted: Wanted) -> Parts:
     """
     folder = existing(text)
     if not folder.is_dir():
-        raise UserError(f"data.source: {folder} is a file, not a folder; did you mean 'npz:{folder}'?")
+        hint = "unpack it" if folder.suffix.lower() in ARCHIVES else f"did you mean 'npz:{folder}'?"
+        raise UserError(f"data.source: {folder} is a file, not a folder; {hint}")
     if wanted.num_channels not in (*PILLOW_MODES, None):
         raise UserError(f"data.num_channels={wanted.num_channels} is not allowed for image files: choose 1 or 3")
     tree = walk(folder)

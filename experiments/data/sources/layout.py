@@ -158,21 +158,13 @@ def _warn_of_classes(layout: Layout, files: Sequence[PurePosixPath], where: str)
 
 def _warn_of_empty_folders(layout: Layout, tree: Tree) -> None:
     """Adds a warning for folders without images where classes or splits would be."""
-    holding = {parent for path in layout.files for parent in path.parents}
-    depth = 2 if layout.parts else 1
-    bases = {PurePosixPath()} | ({PurePosixPath(path.parts[0]) for path in layout.files} if layout.parts else set())
-    used = set(layout.class_names or ())
-    empty = [
-        path
-        for path in tree.folders
-        if path.parts
-        and len(path.parts) <= depth
-        and path.parent in bases
-        and path not in holding
-        and not any(path in image.parents for image in tree.images)
-    ]
-    if layout.parts:  # a class may have no image in some split: that is said of the class
-        empty = [path for path in empty if len(path.parts) == 1 or path.name not in used]
+    parents = {path.parent for path in tree.images}
+    holding = {folder for parent in parents for folder in (parent, *parent.parents)}
+    tops = {PurePosixPath(path.parts[0]) for path in layout.files} if layout.parts else set()
+    empty = [path for path in tree.folders if path.parent in {PurePosixPath()} | tops and path not in holding]
+    if layout.parts:  # a class may have no image in some split
+        classes = set(layout.class_names or ())
+        empty = [path for path in empty if len(path.parts) == 1 or path.name not in classes]
     if empty:
         layout.warnings.append(
             f"folders without images that are read, which are no classes or splits: {listed(sorted(empty))}"

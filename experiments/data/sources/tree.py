@@ -17,6 +17,7 @@ from experiments.data.sources.names import listed
 EXAMPLES = 3  # names of files in a message
 ENDINGS = 6
 OTHER = "not an image by the ending"
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 # Why files of an ending are not read: ending -> reason.
 REASONS = {
     **dict.fromkeys(
@@ -25,7 +26,7 @@ REASONS = {
          ".dcm", ".nii", ".webp2", ".wp2", ".qoi"),
         "image format that is not read: convert to PNG or JPEG",
     ),
-    **dict.fromkeys((".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar"), "archive: unpack it"),
+    **dict.fromkeys(ARCHIVES, "archive: unpack it"),
     **dict.fromkeys((".npy", ".npz", ".mat", ".h5", ".hdf5", ".pkl", ".pt"), "arrays: data.source=npz:FILE reads .npz"),
     **dict.fromkeys((".parquet", ".arrow"), "table: data.source=hf:FOLDER reads it"),
     **dict.fromkeys((".array_record", ".tfrecord"), "records: data.source=arrayrecord:FOLDER reads what `prepare` wrote"),
