@@ -74,14 +74,11 @@ def prepare(
             raise UserError(
                 f"--stream: source={source!r} is no stream: hf:NAME is one, of a data set on Hugging Face's hub"
             )
-        splits, class_names = huggingface.stream(name, wanted)
+        splits, class_names, left_out, warnings = huggingface.stream(name, wanted)
         total, content = None, dict.fromkeys(splits)
     else:
         parts = read(source, wanted)
-        for text in parts.left_out:
-            print(f"left out: {text}")
-        for text in parts.warnings:
-            print(f"warning: {text}")
+        left_out, warnings = parts.left_out, parts.warnings
         for name, part in parts.sources.items():
             if len(part) == 0:
                 raise UserError(f"--source={source} has no images in the split {name!r}")
@@ -90,6 +87,8 @@ def prepare(
             sum(map(len, parts.sources.values())),
             {n: [len(p), p.fingerprint()] for n, p in parts.sources.items()},
         )
+    for text in (*(f"left out: {text}" for text in left_out), *(f"warning: {text}" for text in warnings)):
+        print(text)
     shape = next(iter(splits.values())).image_shape
     size = max(1, shard_mb * MB // math.prod(shape))
     plan = {"source": source, "stream": stream, "image_shape": shape, "resize": resize, "content": content}

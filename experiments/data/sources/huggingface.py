@@ -172,8 +172,8 @@ class Stream:
                 place += len(block)
 
 
-def stream(text: str, wanted: Wanted) -> tuple[dict[str, Stream], tuple[str, ...] | None]:
-    """The splits of a data set as streams, and the names of the classes.
+def stream(text: str, wanted: Wanted) -> tuple[dict[str, Stream], tuple[str, ...] | None, list[str], list[str]]:
+    """The splits of a data set as streams, the names of the classes, and what is left out and warned of as in `Parts`.
 
     Raises:
         UserError: as `load`; or the text is a folder of `save_to_disk`, which lies on the disk already.
@@ -184,6 +184,7 @@ def stream(text: str, wanted: Wanted) -> tuple[dict[str, Stream], tuple[str, ...
     if any(hasattr(split, "save_to_disk") for split in found.values()):
         raise UserError(f"--stream: hf:{text} lies on the disk as it is: leave --stream out")
     streams, names = {}, None
+    left_out, warnings = _unused(text, opened, found, image, label)
     for part, rows in found.items():
         title = f"hf:{text}, {part}"
         names = names or getattr(rows.features[label] if label else None, "names", None)
@@ -192,11 +193,12 @@ def stream(text: str, wanted: Wanted) -> tuple[dict[str, Stream], tuple[str, ...
         if first is None:
             raise UserError(f"data.source: {title} has no images")
         if label and first[label] == -1:
+            left_out.append(f"the split {part}, whose labels are withheld (-1)")
             continue
         if not streams:
             wanted = wanted.of_first(_content({"": first[image]}, title), f"{title}, row 0")
         streams[part] = Stream(rows, image, label, wanted, title)
-    return streams, None if names is None else tuple(names)
+    return streams, None if names is None else tuple(names), left_out, warnings
 
 
 def _library() -> Any:
@@ -305,8 +307,11 @@ def _unused(
     """What is said of splits and columns that are not used, and warnings for those that look like splits or labels."""
     datasets, left_out, warnings = _library(), [], []
     if isinstance(opened, dict) and "all" not in found:
-        unused = {name: len(rows) for name, rows in opened.items() if not any(rows is used for used in found.values())}
-        left_out += [f"{count:,} images of the split {name}" for name, count in unused.items()]
+        unused = {name: rows for name, rows in opened.items() if not any(rows is used for used in found.values())}
+        counts = {
+            name: f"{len(rows):,} images" if hasattr(rows, "__len__") else "images" for name, rows in unused.items()
+        }
+        left_out += [f"{count} of the split {name}" for name, count in counts.items()]
         if alike := [name for name in unused if looks_like_split(name)]:
             warnings.append(f"splits that are not used: {listed(alike)}; those of the names {listed(list(SPLITS))} are")
     features = next(iter(found.values())).features or {}

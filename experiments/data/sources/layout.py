@@ -12,7 +12,6 @@ from pathlib import PurePosixPath
 
 import numpy as np
 
-from experiments.data.sources.decoding import IMAGE_SUFFIXES
 from experiments.data.sources.names import ORDERS, counted, listed, quoted
 from experiments.data.sources.tree import EXAMPLES, Tree, folders_of
 
@@ -89,13 +88,9 @@ def of_tree(tree: Tree, order: str) -> Layout:
         _warn_of_classes(layout, tree.images, "")
     layout.left_out += tree.left_out()
     _warn_of_empty_folders(layout, tree)
-    if links := sorted(path for path in tree.repeated if len(path.parts) == 1 and not _is_file(path)):
+    if links := sorted(path for path in tree.repeated_folders if len(path.parts) == 1):
         layout.warnings.append(f"folders that are links to what is read already are not used: {listed(links)}")
     return layout
-
-
-def _is_file(path: PurePosixPath) -> bool:
-    return path.suffix.lower() in IMAGE_SUFFIXES
 
 
 def _of_splits(tree: Tree, splits: list[str], order: str) -> Layout:

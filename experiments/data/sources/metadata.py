@@ -49,7 +49,7 @@ def read(folder: Path, tree: Tree, order: str) -> Layout:
     path = folder / METADATA
     columns, rows = _table(path)
     files = _files(path, rows)
-    tree.others.remove(PurePosixPath(METADATA))
+    tree.others = [file for file in tree.others if str(file) != METADATA]
     layout = Layout(files, left_out=tree.left_out())
     if "label" in columns:
         layout.labels, layout.class_names = _labels(path, rows, order, layout.warnings)

@@ -45,7 +45,8 @@ class Tree:
         folders: all folders that were looked into.
         hidden: image files and folders that are hidden, or added by other programs.
         above: links to a folder above.
-        repeated: links to files or folders that are found already.
+        repeated: links to files that are found already.
+        repeated_folders: links to folders that are found already.
         broken: links to nothing.
         unreadable: folders without permission, and what is neither file nor folder.
     """
@@ -56,6 +57,7 @@ class Tree:
     hidden: list[PurePosixPath] = field(default_factory=list)
     above: list[PurePosixPath] = field(default_factory=list)
     repeated: list[PurePosixPath] = field(default_factory=list)
+    repeated_folders: list[PurePosixPath] = field(default_factory=list)
     broken: list[PurePosixPath] = field(default_factory=list)
     unreadable: list[PurePosixPath] = field(default_factory=list)
 
@@ -69,7 +71,7 @@ class Tree:
         for paths, reason in (
             (self.hidden, "hidden, or added by another program"),
             (self.above, "links to a folder above"),
-            (self.repeated, "links to what is read already"),
+            (self.repeated + self.repeated_folders, "links to what is read already"),
             (self.broken, "links to nothing"),
             (self.unreadable, "cannot be opened"),
         ):
@@ -93,7 +95,7 @@ def walk(folder: Path) -> Tree:
                 tree.above.append(within)
                 continue
             if real in met:
-                tree.repeated.append(within)
+                tree.repeated_folders.append(within)
                 continue
             met.add(real)
         try:
@@ -117,7 +119,7 @@ def walk(folder: Path) -> Tree:
                     linked_files.append((path, target))
             elif entry.is_dir(follow_symlinks=False):
                 if real / entry.name in met:  # by another link
-                    tree.repeated.append(path)
+                    tree.repeated_folders.append(path)
                 else:
                     met.add(real / entry.name)
                     inner.append((path, real / entry.name))
