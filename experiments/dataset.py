@@ -23,6 +23,7 @@ from experiments.metrics import NEIGHBOURS
 from experiments.workdir import Workdir, replace_text
 
 MAX_COUNTED = 1000  # classes whose images are counted one by one in data.json
+MISSING = {"nan", "none", "null", "na", "n/a", "-1", "?"}  # what programs write for no label
 SPLITS = {"train": "training", "validation": "validation", "test": "test"}
 
 
@@ -187,6 +188,8 @@ def summary(config: ConfigDict, dataset: data.Dataset) -> str:
 def warnings(config: ConfigDict, dataset: data.Dataset) -> list[str]:
     """What a user should know of the images and might not expect, a line each."""
     found = list(dataset.warnings)
+    if absent := [quoted(name) for name in dataset.class_names or () if name.strip().lower() in MISSING]:
+        found.append(f"{listed(absent)} is a class, and looks like a missing label: leave images without a class out")
     alike: dict[str, list[str]] = {}
     for name in dataset.class_names or ():
         alike.setdefault(" ".join(name.casefold().split()), []).append(name)

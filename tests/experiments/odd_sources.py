@@ -289,7 +289,11 @@ FOLDERS = {
         ["no classes", "5 images without a row in metadata.csv"],
         ["column class looks like a label", "column Split looks like a split", "are not used: 5 images"],
     ),
-    "mixed labels": (mixed_labels, ["3 classes (0 '-1', 1 '0', 2 '1'"], ["the label -1 is a class of its own"]),
+    "mixed labels": (
+        mixed_labels,
+        ["3 classes (0 '-1', 1 '0', 2 '1'"],
+        ["labels such as 1 are taken for names", "'-1' is a class, and looks like a missing label"],
+    ),
     "table without classes": (
         table_without_classes,
         ["no classes"],
@@ -324,6 +328,11 @@ ARRAYS = {
         ["998 of 1,001 classes have no training images: 1, 2, 3, 4, 5, 6, 7, 8, 9, 10 and 988 more"],
     ),
     "texts": ({"images": stack(24), "labels": np.array(["b10", "b2", "a"] * 8)}, ["(0 'a', 1 'b2', 2 'b10';"], []),
+    "missing texts": (
+        {"images": stack(24), "labels": np.array(["cat", "nan", "dog"] * 8)},
+        ["3 classes (0 'cat', 1 'dog', 2 'nan'"],
+        ["'nan' is a class, and looks like a missing label"],
+    ),
     "label_names": (
         {"images": stack(24), "labels": np.arange(24) % 2, "label_names": np.array(["cat", "dog"])},
         ["2 classes (0 'cat', 1 'dog'"],

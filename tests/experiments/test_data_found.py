@@ -219,6 +219,7 @@ def test_a_class_conditional_model_is_refused_where_a_class_would_be_noise(fails
         (np.full(20, 2**64 - 1, np.uint64), ["the label 18446744073709551615"]),
         (np.arange(20)[:, None], ["'labels' has shape (20, 1)", "store labels[:, 0]"]),
         (np.eye(20, 5), ["'labels' has shape (20, 5)", "of one-hot rows, store labels.argmax(1)"]),
+        (np.array(["cat", ""] * 10), ["'labels': 10 of 20 are empty: leave images without a class out"]),
         (np.arange(20) * 1j, ["'labels' must hold whole numbers", "complex128"]),
     ],
     ids=str,

@@ -32,7 +32,6 @@ TABLES = {
     ".npy",
     ".npz",
 }
-MISSING = {"nan", "none", "null", "na", "n/a", "-1", "?", "unknown"}  # what programs write for no label
 
 
 def read(folder: Path, tree: Tree, order: str) -> Layout:
@@ -157,11 +156,7 @@ def _labels(path: Path, rows: list[dict], order: str, warnings: list[str]) -> tu
             raise too_large(title, max(texts, key=len))
         return np.array(numbers, np.int32), None
     names = ORDERS[order](texts)
-    if absent := [name for name in names if name.lower() in MISSING]:
-        warnings.append(
-            f"{METADATA}: the label {listed(absent)} is a class of its own: leave rows without a label out of the table"
-        )
-    elif all(_is_number(name) for name in names):
+    if all(_is_number(name) for name in names):
         warnings.append(
             f"{METADATA}: labels such as {shown(names[-1])} are taken for names; whole numbers from 0 are class numbers"
         )

@@ -92,6 +92,9 @@ def class_numbers(
     texts = {title: value for title, value in values.items() if _is_text(value)}
     if texts and len(texts) == len(values):
         found = {title: _texts(title, value) for title, value in texts.items()}
+        for title, value in found.items():
+            if empty := sum(not name.strip() for name in value):
+                raise UserError(f"{title}: {empty} of {len(value)} are empty: leave images without a class out")
         names = ORDERS[order](name for value in found.values() for name in value) if names is None else names
         number = {name: i for i, name in enumerate(names)}
         for title, value in found.items():
