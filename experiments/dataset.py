@@ -1,7 +1,7 @@
 """The experiment's images: loaded, checked against the model and the evaluation at the end, and described in one line.
 
     dataset = load_data(config, workdir)      # numbered as the run's classes are
-    check_training(config, dataset)           # what would fail, or be noise, after hours
+    check_training(config, dataset)           # refuses classes that would be noise, and too few images to evaluate with
     print(summary(config, dataset))           # images by split, classes by name, what is left out and why
 
 The same description is kept in the run's folder (`data.json`): class names for the commands, facts for the report.
@@ -131,7 +131,7 @@ def check_evaluation(config: ConfigDict, dataset: data.Dataset) -> None:
 
 
 def _advice(config: ConfigDict, dataset: data.Dataset, name: str, needed: int) -> str:
-    """How a split gets as many images as are needed."""
+    """The setting that gives a split as many images as are needed."""
     divided = [part for split, part in dataset.splits.items() if split == "train" or split in dataset.by_hash]
     if len(dataset.by_hash) and (name == "train" or name in dataset.by_hash):
         u = np.sort(np.concatenate([uniform(part.identities()) for part in divided]))
@@ -186,7 +186,7 @@ def summary(config: ConfigDict, dataset: data.Dataset) -> str:
 
 
 def warnings(config: ConfigDict, dataset: data.Dataset) -> list[str]:
-    """What a user should know of the images and might not expect, a line each."""
+    """Findings that a user might not expect, a line each."""
     found = list(dataset.warnings)
     if absent := [quoted(name) for name in dataset.class_names or () if name.strip().lower() in MISSING]:
         found.append(f"{listed(absent)} is a class, and looks like a missing label: leave images without a class out")
@@ -208,7 +208,7 @@ def announce(config: ConfigDict, dataset: data.Dataset) -> None:
 
 
 def describe(config: ConfigDict, dataset: data.Dataset, order: str) -> dict[str, Any]:
-    """What `data.json` holds of the images.
+    """The content of `data.json`.
 
     Args:
         config: of the experiment.

@@ -101,7 +101,7 @@ def _grids(workdir: Workdir, drawn_of: str) -> str:
 
 
 def _data(stored: dict[str, Any]) -> str:
-    """What was found in the source of images: `data.json`."""
+    """The summary, the warnings and the images by class that `data.json` holds."""
     lines = [stored["summary"], *(f"Warning: {text}" for text in stored["warnings"])]
     found = "".join(f"<p>{html.escape(line)}</p>" for line in lines)
     counts, names = stored.get("class_counts", {}), stored["class_names"]

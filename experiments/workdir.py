@@ -35,7 +35,7 @@ class Workdir:
 
     @property
     def data(self) -> Path:
-        """What was found in the source of images (`experiments/dataset.py`)."""
+        """The description of the images (`experiments/dataset.py`)."""
         return self.path / "data.json"
 
     @property
@@ -136,7 +136,7 @@ class Workdir:
             return False
 
     def has_checkpoint(self) -> bool:
-        """Whether there is any checkpoint."""
+        """Returns True if there is a checkpoint."""
         return any(path.name.isdigit() for path in self.checkpoints.glob("*"))
 
     def read_data(self) -> dict[str, Any]:

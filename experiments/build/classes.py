@@ -1,4 +1,4 @@
-"""What a Denoiser is conditioned on when a class is named by the user, by its name or number, and how strongly."""
+"""Classes that a user gives by name or number, and the Denoiser conditioned on a class or guided to it."""
 
 from collections.abc import Sequence
 

@@ -57,7 +57,7 @@ def unsupported(folder):
 
 
 def stray_preview(folder):
-    """A stray picture beside the splits."""
+    """A stray picture next to the splits."""
     for i, part in enumerate(("train", "test")):
         for j, name in enumerate(("cat", "dog")):
             images(folder / part / name, 6, 20 * i + 10 * j)
@@ -66,7 +66,7 @@ def stray_preview(folder):
 
 
 def extra_folder(folder):
-    """A folder beside the splits."""
+    """A folder next to the splits."""
     images(folder / "train", 8), images(folder / "val", 5, 10), images(folder / "test", 5, 20)
     images(folder / "unlabeled", 7, 30)
 
@@ -87,7 +87,7 @@ def lone_train(folder):
 
 
 def stray_in_classes(folder):
-    """A stray picture beside the classes."""
+    """A stray picture next to the classes."""
     images(folder / "cat", 12), images(folder / "dog", 12, 20), images(folder, 1, 50)
 
 
@@ -120,7 +120,7 @@ def pairs(folder):
 
 
 def hidden(folder):
-    """What systems add: hidden folders and files, resource forks, thumbnails."""
+    """Files that systems add: hidden folders and files, resource forks, thumbnails."""
     images(folder / "cat", 10), images(folder / "dog", 10, 20)
     images(folder / ".thumbnails", 2, 40), images(folder / "__MACOSX" / "cat", 2, 50)
     files(folder, "cat/._0.png", ".DS_Store", "cat/Thumbs.db")
@@ -196,13 +196,13 @@ def copies(folder):
 
 
 def archive_and_images(folder):
-    """Class folders beside the archive that they come from."""
+    """Class folders next to the archive that holds them."""
     images(folder / "cat", 10), images(folder / "dog", 10, 20)
     files(folder, "pets.zip", "pets.tar.gz", "train.parquet")
 
 
 def rare(folder):
-    """Classes of one image each beside two large ones."""
+    """Classes of one image each, and two large ones."""
     for i in range(6):
         images(folder / f"rare{i}", 1, i)
     images(folder / "common", 30, 10), images(folder / "usual", 30, 50)

@@ -1,4 +1,4 @@
-"""What is found in a source, and what `train` says of it: nothing is dropped without a word."""
+"""Findings in a source of images, and the text of `train` on them: nothing is dropped without a word."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def assert_said(config, capsys, in_line, in_warnings):
 
 @pytest.mark.parametrize("name", FOLDERS)
 def test_train_says_what_it_found_in_an_odd_folder(name, tmp_path, capsys):
-    """Each phrase in its place, and as many warnings as there are surprises: no more."""
+    """Each phrase in the line or in a warning, and as many warnings as the case names."""
     assert_said(config_of(folder_source(name, tmp_path / "pictures")), capsys, *FOLDERS[name][1:])
 
 

@@ -304,7 +304,7 @@ def _labels(
 def _unused(
     text: str, opened: Any, found: dict[str, Any], image: str, label: str | None
 ) -> tuple[list[str], list[str]]:
-    """What is said of splits and columns that are not used, and warnings for those that look like splits or labels."""
+    """Splits and columns that are not used, in words, and warnings for those that look like splits or labels."""
     datasets, left_out, warnings = _library(), [], []
     if isinstance(opened, dict) and "all" not in found:
         unused = {name: rows for name, rows in opened.items() if not any(rows is used for used in found.values())}

@@ -28,7 +28,7 @@ _LIKE_SPLIT = re.compile(
 
 @dataclass
 class Layout:
-    """What a folder's images are.
+    """The images of a folder, with their classes and splits.
 
     Attributes:
         files: N paths that are used.

@@ -147,7 +147,7 @@ def _labels(
 
 
 def _unused(path: Path, file: np.lib.npyio.NpzFile, used: set[str]) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """What is said of arrays that are not used, and warnings for those whose names look like labels or splits."""
+    """Arrays that are not used, in words, and warnings for those whose names look like labels or splits."""
     unused = [key for key in file.files if key not in used]
     if not unused:
         return (), ()

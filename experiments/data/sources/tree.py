@@ -62,7 +62,7 @@ class Tree:
     unreadable: list[PurePosixPath] = field(default_factory=list)
 
     def left_out(self) -> tuple[str, ...]:
-        """What is not read, by ending and reason, a text for each."""
+        """Texts that name the files that are not read, by ending and reason."""
         by_reason: dict[str, list[str]] = {}
         for ending, count in Counter(path.suffix.lower() for path in self.others).most_common():
             reason = REASONS.get(ending, OTHER)
