@@ -15,47 +15,31 @@ A command names the subjects that it uses, so that a trained run is not refused 
 | evaluation | features, reference, likelihood                                                               |
 """
 
+from collections.abc import Iterable
+
 import jax
 from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import averaging, build, posthoc, writers
+from experiments import build, posthoc, ranges, writers
 from experiments.data import augmentation
 from experiments.errors import UserError
 
-# These must be more than 0, where they are among the keys: networks and processes differ in theirs.
-POSITIVE = (
-    "data.batch_size", "data.image_size", "data.num_channels", "training.num_steps", "training.steps_per_call",
-    "training.checkpoint_every", "training.keep_checkpoints", "training.log_every", "training.sample_every",
-    "sampling.steps", "sampling.batch_size", "sampling.corrector_steps", "evaluation.num_samples",
-    "evaluation.noise_levels", "evaluation.neighbours", "evaluation.likelihood_t_min", "evaluation.likelihood_probes",
-    "evaluation.likelihood_tolerance", "optim.lr", "parameterization.sigma_data", "sampling.t_min", "training.t_min",
-    "evaluation.t_min", "loss.snr_gamma", "loss.log_sigma_std", "loss.logit_std", "sde.t_max", "sde.sigma_min",
-    "sampling.snr", "sampling.rho", "model.channels", "loss.uncertainty_channels", "sde.beta", "sde.mass",
-    "training.ema_half_life", "optim.decay_steps", "optim.accumulate", "data.worker_timeout",
-)  # fmt: skip
 
-
-def check(config: ConfigDict, *subjects: str) -> None:
-    """Validates the subjects of a config, all of them by default; compiles nothing.
+def check(config: ConfigDict, *subjects: str, overrides: Iterable[tuple[str, str]] = ()) -> None:
+    """Validates the subjects of a config, those of training by default; compiles nothing.
 
     Args:
         config: of the experiment.
         subjects: names of `SUBJECTS`.
+        overrides: (key, text) pairs that were applied; their numbers are validated whatever the subjects.
 
     Raises:
         UserError: a setting that a subject reads cannot work; the message names its key.
     """
+    ranges.check_keys(config, [key for key, _ in overrides])
     for subject in subjects or EVERYTHING:
         SUBJECTS[subject](config)
-
-
-def _check_ranges(config: ConfigDict, *prefixes: str) -> None:
-    """Raises `UserError` for a number out of its range, among the keys that begin with one of the prefixes."""
-    for key in POSITIVE:
-        section, name = key.split(".")
-        if key.startswith(prefixes) and name in config[section] and not config[section][name] > 0:
-            raise UserError(f"{key}={config[section][name]}: must be more than 0")
 
 
 def _check_smallest_time(config: ConfigDict, section: str) -> None:
@@ -65,12 +49,13 @@ def _check_smallest_time(config: ConfigDict, section: str) -> None:
 
 
 def _check_model(config: ConfigDict) -> None:
-    _check_ranges(config, "sde.", "model.", "parameterization.", "data.image_size", "data.num_channels")
-    _check_ranges(config, "loss.uncertainty_channels")
+    ranges.check(config, "sde.", "model.", "parameterization.", "data.image_size", "data.num_channels")
+    ranges.check(config, "loss.uncertainty_channels")
     build.abstract_variables(config)
 
 
 def _check_average(config: ConfigDict) -> None:
+    ranges.check(config, "sampling.ema_std")
     build.sampling_ema(config)
     std = config.sampling.ema_std
     if not std:
@@ -82,14 +67,10 @@ def _check_average(config: ConfigDict) -> None:
             f"sampling.ema_std={std}: this run keeps no snapshots to make it of (training.ema_snapshot_every=0); it "
             f"tracks {', '.join(build.ema_names(config))}: choose with sampling.ema"
         )
-    try:
-        averaging.power_exponent(std)
-    except ValueError as error:
-        raise UserError(f"sampling.ema_std={std}: {error}") from error
 
 
 def _check_flow(config: ConfigDict) -> None:
-    _check_ranges(config, "sde.", "sampling.")
+    ranges.check(config, "sde.", *(f"sampling.{name}" for name in ("t_min", "steps", "rho", "batch_size")))
     _check_smallest_time(config, "sampling")
     build.sde(config, config.sampling.t_min)
     build.parallel(config)
@@ -108,6 +89,7 @@ class _AnyNetwork:
 
 
 def _check_sampling(config: ConfigDict) -> None:
+    ranges.check(config, "sampling.")
     _check_times(config)
     if config.model.num_classes and config.sampling.label >= config.model.num_classes:
         raise UserError(
@@ -130,25 +112,16 @@ def _check_sampling(config: ConfigDict) -> None:
 
 
 def _check_data(config: ConfigDict) -> None:
-    _check_ranges(config, "data.image_size", "data.num_channels")
+    keys = ("image_size", "num_channels", "test_fraction", "validation_fraction", "memory_gb")
+    ranges.check(config, *(f"data.{key}" for key in keys))
 
 
 def _check_training(config: ConfigDict) -> None:
-    _check_ranges(config, "training.", "optim.", "loss.", "data.")
+    ranges.check(config, "training.", "optim.", "loss.", "data.")
     _check_smallest_time(config, "training")
     training = config.training
-    if not 0 <= training.ema_decay < 1:
-        raise UserError(f"training.ema_decay={training.ema_decay}: must lie in [0, 1)")
-    if training.max_skips < 0:
-        raise UserError(f"training.max_skips={training.max_skips}: must be at least 0")
-    if training.ema_ramp < 0:
-        raise UserError(f"training.ema_ramp={training.ema_ramp}: must be at least 0, which is no ramp")
-    if not 0 <= training.class_dropout <= 1:
-        raise UserError(f"training.class_dropout={training.class_dropout}: must lie in [0, 1]")
     if training.class_dropout and not config.model.num_classes:
         raise UserError(f"training.class_dropout={training.class_dropout}: model.num_classes=0 leaves no class to drop")
-    if training.loss_bins < 0:
-        raise UserError(f"training.loss_bins={training.loss_bins}: must be at least 0, which is none")
     build.loss(config), build.optimizer(config), build.skips_nonfinite(config)
     _check_augmentation(config)
     _check_averages(config)
@@ -157,8 +130,6 @@ def _check_training(config: ConfigDict) -> None:
 
 def _check_augmentation(config: ConfigDict) -> None:
     """Raises `UserError` for what training cannot make of images, or makes without the network's knowledge."""
-    if not 0 <= config.data.augmentation <= 1:
-        raise UserError(f"data.augmentation={config.data.augmentation}: is a probability, and must lie in [0, 1]")
     told = config.model.get("augment_features", 0)
     if config.data.augmentation and told != augmentation.LABELS:
         raise UserError(
@@ -169,8 +140,6 @@ def _check_augmentation(config: ConfigDict) -> None:
                 else f"model.name={config.model.name!r} has no augment_features"
             )
         )
-    if config.data.workers < 0:
-        raise UserError(f"data.workers={config.data.workers}: must be at least 0, which is none")
     build.preparation(config)
 
 
@@ -179,10 +148,6 @@ def _check_averages(config: ConfigDict) -> None:
     build.emas(config)
     training = config.training
     posthoc.dtype(training.ema_snapshot_dtype)
-    if training.ema_snapshot_every < 0:
-        raise UserError(
-            f"training.ema_snapshot_every={training.ema_snapshot_every}: must be at least 0, which is never"
-        )
     if training.ema_snapshot_every and not build.power_emas(config):
         raise UserError(
             f"training.ema_snapshot_every={training.ema_snapshot_every}: training.ema={training.ema!r} tracks no power "
@@ -203,13 +168,8 @@ def _check_batch(config: ConfigDict) -> None:
 
 
 def _check_evaluation(config: ConfigDict) -> None:
-    _check_ranges(config, "evaluation.")
+    ranges.check(config, "evaluation.")
     _check_smallest_time(config, "evaluation")
-    for key in ("training_images", "likelihood_images"):
-        if config.evaluation[key] < 0:
-            raise UserError(
-                f"evaluation.{key}={config.evaluation[key]}: must be at least 0, which measures nothing of it"
-            )
     build.check_features(config)
     build.check_likelihood(config)
 

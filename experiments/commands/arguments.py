@@ -182,5 +182,5 @@ def open_run(options: argparse.Namespace, *allowed: str, uses: tuple[str, ...]):
 
     stored = runs.read_config(options.workdir)
     changed = config.apply(stored, options.overrides, allowed=allowed, command=options.command)
-    check.check(changed, *uses)
+    check.check(changed, *uses, overrides=options.overrides)
     return runs.load_run(options.workdir, changed)

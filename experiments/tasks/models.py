@@ -89,7 +89,7 @@ def open_model(
         UserError: no run is there, a key may not be overridden or has a value that cannot work, or it makes no images.
     """
     changed = config.apply(change(runs.read_config(workdir, flag)), overrides, allowed=allowed, command=command)
-    check.check(changed, *uses)
+    check.check(changed, *uses, overrides=overrides)
     model = Model(flag, workdir, changed)
     if not model.transform.gives_images:
         raise UserError(f"{flag}={workdir}: this model makes latents; no decoder is here to make images of them")

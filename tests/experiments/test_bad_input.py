@@ -65,8 +65,8 @@ def nothing_is_compiled(monkeypatch, request):
             "evaluation.reference='train' is unknown: choose from held_out, training; did you mean 'training'?",
         ),
         ("--config.evaluation.statistics=a.npz", "evaluation.statistics=a.npz: no such file"),
-        ("--config.evaluation.training_images=-1", "evaluation.training_images=-1: must be at least 0"),
-        ("--config.evaluation.neighbours=0", "evaluation.neighbours=0: must be more than 0"),
+        ("--config.evaluation.training_images=-1", "evaluation.training_images=-1: must be at least 2"),
+        ("--config.evaluation.neighbours=0", "evaluation.neighbours=0: must be at least 4"),
         (
             "--config.sampling.times=linear",
             "sampling.times='linear' is unknown: choose from karras, log_snr, quadratic",
@@ -131,9 +131,9 @@ def nothing_is_compiled(monkeypatch, request):
         ),
         (
             "--config.training.ema=power --config.training.ema_std=0.3",
-            "training.ema_std=0.3: a relative standard deviation is more than 0 and at most 0.2887",
+            "training.ema_std=0.3: must lie in (0, 0.2887]",
         ),
-        ("--config.training.ema_ramp=-1", "training.ema_ramp=-1.0: must be at least 0, which is no ramp"),
+        ("--config.training.ema_ramp=-1", "training.ema_ramp=-1.0: must be at least 0; 0 disables the ramp"),
         (
             "--config.training.ema_half_life=0 --config.training.ema=half_life",
             "training.ema_half_life=0: must be more than 0",
@@ -157,7 +157,7 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.sampling.ema_std=0.1", "sampling.ema_std=0.1: this run keeps no snapshots to make it of"),
         (
             "--config.training.ema=power --config.training.ema_snapshot_every=8 --config.sampling.ema_std=0.3",
-            "sampling.ema_std=0.3: a relative standard deviation is more than 0 and at most 0.2887",
+            "sampling.ema_std=0.3: must lie in (0, 0.2887], or 0",
         ),
         (
             "--config.training.ema=power --config.sampling.ema=power --config.sampling.ema_std=0.2",
