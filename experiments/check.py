@@ -13,17 +13,21 @@ A command names the subjects that it uses, so that a trained run is not refused 
 | training   | loss, optimizer, averages, augmentation, and the batch on the devices of this machine         |
 | writers    | the packages of the log writers                                                               |
 | evaluation | features, reference, likelihood                                                               |
+| files      | contents of the files that evaluation reads: weights of features, statistics                  |
 """
 
 from collections.abc import Iterable
 
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 import sde_lib
 from experiments import build, posthoc, ranges, writers
 from experiments.data import augmentation
 from experiments.errors import UserError
+
+MANY_SNAPSHOTS = 500
 
 
 def check(config: ConfigDict, *subjects: str, overrides: Iterable[tuple[str, str]] = ()) -> None:
@@ -58,15 +62,8 @@ def _check_average(config: ConfigDict) -> None:
     ranges.check(config, "sampling.ema_std")
     build.sampling_ema(config)
     std = config.sampling.ema_std
-    if not std:
-        return
-    if config.sampling.ema:
+    if std and config.sampling.ema:
         raise UserError(f"sampling.ema_std={std}: sampling.ema={config.sampling.ema!r} chooses an average too; set one")
-    if not config.training.ema_snapshot_every:
-        raise UserError(
-            f"sampling.ema_std={std}: this run keeps no snapshots to make it of (training.ema_snapshot_every=0); it "
-            f"tracks {', '.join(build.ema_names(config))}: choose with sampling.ema"
-        )
 
 
 def _check_flow(config: ConfigDict) -> None:
@@ -91,11 +88,13 @@ class _AnyNetwork:
 def _check_sampling(config: ConfigDict) -> None:
     ranges.check(config, "sampling.")
     _check_times(config)
-    if config.model.num_classes and config.sampling.label >= config.model.num_classes:
+    label, classes = config.sampling.label, config.model.num_classes
+    if label >= 0 and not classes:
         raise UserError(
-            f"sampling.label={config.sampling.label}: the classes are 0 to {config.model.num_classes - 1}; "
-            "-1 takes each in turn"
+            f"sampling.label={label}: this model has no classes (model.num_classes=0); leave the label at -1"
         )
+    if label >= max(classes, 1):
+        raise UserError(f"sampling.label={label}: the classes are 0 to {classes - 1}; -1 takes each in turn")
     model = build.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
     stepper, size, channels = build.method(config), config.data.image_size, config.data.num_channels
 
@@ -153,6 +152,29 @@ def _check_averages(config: ConfigDict) -> None:
             f"training.ema_snapshot_every={training.ema_snapshot_every}: training.ema={training.ema!r} tracks no power "
             "average to keep; EDM2 tracks power:0.05,power:0.1"
         )
+    if config.sampling.ema_std:
+        _check_snapshots(config)
+
+
+def _check_snapshots(config: ConfigDict) -> None:
+    """Raises `UserError` if the snapshots of training cannot make the average that is sampled from at its end."""
+    std, every, last = config.sampling.ema_std, config.training.ema_snapshot_every, config.training.num_steps
+    if not every:
+        raise UserError(
+            f"sampling.ema_std={std}: this run keeps no snapshots to make it of (training.ema_snapshot_every=0); it "
+            f"tracks {', '.join(build.ema_names(config))}: choose with sampling.ema"
+        )
+    steps = sorted({*range(every, last, every), last}) if last <= MANY_SNAPSHOTS * every else []
+    if not steps:
+        return  # many snapshots make every average
+    widths = sorted(set(build.power_emas(config).values()))
+    error = posthoc.fit(np.repeat(steps, len(widths)), np.tile(widths, len(steps)), last, std).error
+    if error > posthoc.LARGEST_ERROR:
+        raise UserError(
+            f"sampling.ema_std={std}: the {len(steps) * len(widths)} snapshots of training.ema_snapshot_every={every} do "
+            f"not make such an average (its profile would be off by {error:.0%}): keep them more often, or choose with "
+            "sampling.ema"
+        )
 
 
 def _check_batch(config: ConfigDict) -> None:
@@ -184,5 +206,7 @@ SUBJECTS = {
     "training": _check_training,
     "writers": lambda config: writers.check(config.training.writers),
     "evaluation": _check_evaluation,
+    "files": build.check_files,
 }
-EVERYTHING = ("model", "average", "sampling", "data", "training", "writers", "evaluation")  # what `train` reads
+# What `train` reads, from the start to the evaluation at its end.
+EVERYTHING = ("model", "average", "sampling", "data", "training", "writers", "evaluation", "files")

@@ -9,7 +9,7 @@ Each function makes one thing from the sections of a config and raises `UserErro
 from experiments.build.averages import ema_names, emas, power_emas, sampling_ema
 from experiments.build.classes import check_class, of_class
 from experiments.build.devices import parallel, require_shares
-from experiments.build.evaluation import check_features, check_likelihood, feature_network, reference
+from experiments.build.evaluation import check_features, check_files, check_likelihood, feature_network, reference
 from experiments.build.images import preparation, transform
 from experiments.build.losses import BIN_SHARE, BINNED_LOSS, CLASS_DROPOUT, binned_loss, loss, loss_bin_edges
 from experiments.build.model import (
@@ -38,6 +38,7 @@ __all__ = [
     "binned_loss",
     "check_class",
     "check_features",
+    "check_files",
     "check_likelihood",
     "compute_dtype",
     "condition",

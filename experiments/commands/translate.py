@@ -25,7 +25,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument("--from_label", type=int, help="the class of the input, if --workdir is class-conditional")
     parser.add_argument("--label", type=int, help="the class to become, if the other model is class-conditional")
     parser.add_argument(
-        "--guidance", type=float, help="classifier-free guidance to --label: 1 is none; needs class dropout"
+        "--guidance", type=arguments.number, help="classifier-free guidance to --label: 1 is none; needs class dropout"
     )
     parser.add_argument(
         "--steps", type=arguments.positive, help="of Heun's method, each way; 4 evaluations of each model"
