@@ -54,8 +54,14 @@ def _require_keys(path: str, config: ConfigDict) -> None:
     else:
         known |= {key for key in found if key.startswith("model.")}  # the unknown name is refused by itself
     for key in found:
+        if key not in known and key.startswith("model."):
+            option = key.removeprefix("model.")
+            raise UserError(
+                f"--config={path}: {key} is no option of model.name={name!r}{nearest(option, models.options(name))}; a "
+                f"config of another network starts with config.model = ConfigDict({{'name': {name!r}}})"
+            )
         if key not in known:
-            raise UserError(f"--config={path}: {key} is an unknown key{_nearest_key(key, known)}")
+            raise UserError(f"--config={path}: {key} is an unknown key{_nearest_key(key, sorted(known))}")
 
 
 def apply(
