@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import check, config, runs
+from experiments import check, config, load_run
 from experiments.__main__ import main_or_raise
 from experiments.errors import UserError
 from experiments.parallel import STRATEGIES, Pmap
@@ -40,8 +40,7 @@ def opened(tmp_path, monkeypatch, three_devices):
     def reached(*arguments, **keywords):
         raise Opened
 
-    monkeypatch.setattr(runs, "load_run", reached)
-    monkeypatch.setattr("experiments.runs.load_run", reached)
+    monkeypatch.setattr("experiments.checkpoint.Checkpoints.restore_ema", reached)
     run = tmp_path / "run"
     (run / "checkpoints" / "8").mkdir(parents=True)
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "image.png")
@@ -81,6 +80,14 @@ def test_a_trained_run_is_opened_whatever_only_training_and_evaluation_read(open
 
 def test_evaluate_opens_a_run_whatever_only_training_reads(opened):
     opened("evaluate", stored=settings_of_another_machine())
+
+
+def test_a_notebook_opens_a_run_whatever_only_training_and_evaluation_read(opened, tmp_path):
+    opened("sample", "--out={folder}/samples.npz", stored=settings_of_another_machine())
+    with pytest.raises(Opened):
+        load_run(tmp_path / "run")
+    with pytest.raises(UserError, match=r"sampling\.ema_std=0\.3: must lie in \(0, 0\.2887\]"):
+        load_run(tmp_path / "run", ema_std=0.3)
 
 
 def test_export_and_encodings_do_not_read_the_sampling_method(opened):
