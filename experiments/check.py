@@ -8,7 +8,8 @@ A command names the subjects that it uses, so that a trained run is not refused 
 | average    | the average of the weights that is sampled from                                               |
 | flow       | the smallest time, the number of steps and the batch of sampling                              |
 | times      | `flow`, and the time grid on the process                                                      |
-| sampling   | `times`, the sampling method on the process and the class                                     |
+| label      | the class that is sampled                                                                     |
+| sampling   | `times`, `label`, and the sampling method on the process                                      |
 | data       | the source of images                                                                          |
 | training   | loss, optimizer, averages, augmentation, and the batch on the devices of this machine         |
 | writers    | the packages of the log writers                                                               |
@@ -85,9 +86,8 @@ class _AnyNetwork:
         return x
 
 
-def _check_sampling(config: ConfigDict) -> None:
-    ranges.check(config, "sampling.")
-    _check_times(config)
+def _check_label(config: ConfigDict) -> None:
+    ranges.check(config, "sampling.label")
     label, classes = config.sampling.label, config.model.num_classes
     if label >= 0 and not classes:
         raise UserError(
@@ -95,6 +95,12 @@ def _check_sampling(config: ConfigDict) -> None:
         )
     if label >= max(classes, 1):
         raise UserError(f"sampling.label={label}: the classes are 0 to {classes - 1}; -1 takes each in turn")
+
+
+def _check_sampling(config: ConfigDict) -> None:
+    ranges.check(config, "sampling.")
+    _check_times(config)
+    _check_label(config)
     model = build.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
     stepper, size, channels = build.method(config), config.data.image_size, config.data.num_channels
 
@@ -201,6 +207,7 @@ SUBJECTS = {
     "average": _check_average,
     "flow": _check_flow,
     "times": _check_times,
+    "label": _check_label,
     "sampling": _check_sampling,
     "data": _check_data,
     "training": _check_training,

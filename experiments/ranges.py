@@ -178,7 +178,7 @@ KEYS: dict[str, Range] = {
     "data.memory_gb": _real("[0, inf)", "0 keeps no images in memory"),
     "data.augmentation": _real("[0, 1]", "a probability; 0 disables the augmentation"),
     "data.workers": _whole("[0, 1024]", "0 reads in a thread"),
-    "data.worker_timeout": POSITIVE,
+    "data.worker_timeout": _real("(0, 1e9]"),
     "training.num_steps": COUNT,
     "training.steps_per_call": _whole("[1, 1000000]"),
     "training.checkpoint_every": COUNT,

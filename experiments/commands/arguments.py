@@ -56,10 +56,10 @@ def number(text: str) -> float:
 
 
 def seconds(text: str) -> float:
-    """A finite time of more than 0."""
+    """A time of more than 0, of at most what threads can wait for."""
     value = number(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} must be more than 0")
+    if not 0 < value <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text} must be more than 0 and at most 1e9")
     return value
 
 

@@ -112,6 +112,10 @@ def test_a_method_with_steps_of_its_own_does_not_read_the_sampling_method(opened
             ("restore", "--task=inpaint", "--method=ddrm", "--config.sampling.eta=2", TRUTH, OUT),
             "sampling.eta=2.0: must",
         ),
+        (
+            ("restore", "--task=inpaint", "--method=ddrm", "--config.sampling.label=3", TRUTH, OUT),
+            "sampling.label=3: this",
+        ),
         (("interpolate", IMAGE, "--to={folder}/image.png", OUT, "--config.sampling.rho=-1"), "sampling.rho=-1.0: must"),
         (("export", OUT, "--config.sampling.ema_std=0.3"), "sampling.ema_std=0.3: must lie in (0, 0.2887]"),
         (("evaluate", "--config.evaluation.num_samples=2"), "evaluation.num_samples=2: must be at least 4"),
@@ -132,5 +136,5 @@ def test_training_on_three_devices_still_refuses_the_batch(three_devices):
 
 
 def test_every_subject_has_a_name_and_training_reads_all_but_the_parts_of_others():
-    assert set(check.SUBJECTS) - set(check.EVERYTHING) == {"flow", "times"}
+    assert set(check.SUBJECTS) - set(check.EVERYTHING) == {"flow", "times", "label"}
     check.check(config.load(f"{ROOT}/configs/digits.py"))
