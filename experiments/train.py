@@ -24,6 +24,7 @@ from experiments.benchmarks.flops import flops
 from experiments.checkpoint import Checkpoints, complete_steps, last_good
 from experiments.errors import RunError, UserError
 from experiments.evaluate import evaluate_run
+from experiments.evaluation.reference import shared_statistics
 from experiments.history import History
 from experiments.interruption import Interruption
 from experiments.lock import Lock
@@ -197,6 +198,7 @@ def train(
             check.check(config)
             strategy = build.parallel(config)
             dataset = distributed.together(lambda: load_data(config))
+            distributed.first_process_does(lambda: shared_statistics(config, dataset))
         with contextlib.ExitStack() as held, _told_of_the_disk(workdir):
             distributed.first_process_does(lambda: held.enter_context(Lock(workdir.lock, f"--workdir={path}")))
             distributed.first_process_does(lambda: workdir.claim(config, resume_with_changes=resume_with_changes))

@@ -273,7 +273,7 @@ def test_all_seeds_that_are_allowed_make_keys_of_their_own():
     assert len(keys) == len(seeds)
 
 
-@pytest.mark.parametrize("fault", ["weights", "statistics", "network", "shape"])
+@pytest.mark.parametrize("fault", ["weights", "statistics", "network", "shape", "images"])
 def test_files_of_the_evaluation_are_read_before_training(fails, tmp_path, fault):
     broken, workdir = tmp_path / "file", tmp_path / "run"
     broken.write_bytes(b"no weights and no statistics")
@@ -281,10 +281,10 @@ def test_files_of_the_evaluation_are_read_before_training(fails, tmp_path, fault
         "weights": ["--config.evaluation.features=inception", f"--config.evaluation.feature_weights={broken}"],
         "statistics": [f"--config.evaluation.statistics={broken}"],
     }
-    if fault in ("network", "shape"):
+    if fault in ("network", "shape", "images"):
         statistics = Statistics(
             network="inception" if fault == "network" else "perceptron",
-            sha256="", preprocessing="", image_shape=(8, 8, 1) if fault == "network" else (16, 16, 1),
+            sha256="", preprocessing="", image_shape=(16, 16, 1) if fault == "shape" else (8, 8, 1),
             images="", fingerprint="", pool=Moments.of(np.eye(4)), spatial=None, features=np.eye(4),
         )  # fmt: skip
         statistics.save(tmp_path / "file.npz")
@@ -297,6 +297,7 @@ def test_files_of_the_evaluation_are_read_before_training(fails, tmp_path, fault
         "statistics": f"statistics: {broken} is not a file of statistics",
         "network": "its feature network is 'inception', not evaluation.features='perceptron'",
         "shape": "it is of images of 16x16x1, not of 8x8x1",
+        "images": "it is of other images",
     }[fault] in message
     assert not workdir.exists()
 
