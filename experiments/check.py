@@ -37,7 +37,7 @@ def check(config: ConfigDict, *subjects: str, overrides: Iterable[tuple[str, str
     Args:
         config: of the experiment.
         subjects: names of `SUBJECTS`.
-        overrides: (key, text) pairs that were applied; their numbers are validated whatever the subjects.
+        overrides: (key, text) pairs that were applied; their numbers are validated for any subjects.
 
     Raises:
         UserError: a setting that a subject reads cannot work; the message names its key.

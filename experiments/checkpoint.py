@@ -384,7 +384,7 @@ class Checkpoints:
                     raise self._of_another(step, f"{array} has the shape {stored[path]}, in the config {shape}")
 
     def _fits(self, step: int, trees: dict[str, Any]) -> bool:
-        """Whether the arrays of a checkpoint are known to have other names or shapes than those expected."""
+        """Returns False if the arrays of a checkpoint are known to differ from the expected ones in name or shape."""
         return all(stored == _shapes(trees[name]) for name, stored in self._stored_shapes(step, trees).items())
 
     def close(self) -> None:

@@ -72,7 +72,7 @@ class Range:
         return f"{left}{_text(self.low)}, {_text(self.high)}{right}"
 
     def allows(self, value: Any) -> bool:
-        """Whether a single number is in the range."""
+        """Returns True for a single number in the range."""
         if value in self.also:
             return True
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):

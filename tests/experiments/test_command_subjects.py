@@ -1,4 +1,4 @@
-"""A trained run is opened whatever its settings of training: each command validates what it uses. Nothing is compiled."""
+"""Settings of training do not stop other commands: each command validates what it uses. Nothing is compiled."""
 
 import jax
 import numpy as np
@@ -22,7 +22,7 @@ def three_devices(monkeypatch):
 
 
 def settings_of_another_machine(**evaluation):
-    """What only training reads does not work here: batch, packages, files, and numbers that are refused today."""
+    """Settings of training that do not work here: batch, packages, names, and numbers out of their ranges."""
     stored = tiny_config(data__batch_size=64, optim__accumulate=7)
     stored.training.update(writers=("jsonl", "wandb"), on_nonfinite="wait", t_min=5.0, num_steps=0, seed=-1)
     stored.optim.update(name="lion", grad_clip=-1.0, beta1=1.0, schedule="step")
@@ -70,7 +70,7 @@ COMMANDS = [
 
 
 @pytest.mark.parametrize("arguments", COMMANDS, ids=lambda arguments: " ".join(arguments[:2]))
-def test_a_trained_run_is_opened_whatever_only_training_and_evaluation_read(opened, arguments):
+def test_settings_of_training_and_evaluation_do_not_stop_a_command(opened, arguments):
     stored = settings_of_another_machine(
         features="inception", feature_weights="/gone.pth", statistics="/gone.npz", num_samples=2, neighbours=0
     )
@@ -78,11 +78,11 @@ def test_a_trained_run_is_opened_whatever_only_training_and_evaluation_read(open
     opened(*arguments, stored=stored)
 
 
-def test_evaluate_opens_a_run_whatever_only_training_reads(opened):
+def test_settings_of_training_do_not_stop_evaluate(opened):
     opened("evaluate", stored=settings_of_another_machine())
 
 
-def test_a_notebook_opens_a_run_whatever_only_training_and_evaluation_read(opened, tmp_path):
+def test_settings_of_training_and_evaluation_do_not_stop_load_run(opened, tmp_path):
     opened("sample", "--out={folder}/samples.npz", stored=settings_of_another_machine())
     with pytest.raises(Opened):
         load_run(tmp_path / "run")
