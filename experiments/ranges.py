@@ -31,7 +31,7 @@ class Range:
         open_low, open_high: whether the end is excluded.
         whole: whether only whole numbers are allowed.
         also: allowed values outside of the interval.
-        note: meaning of special values, for messages and docs.
+        note: meaning of special values, for messages.
         entries: least number of entries of a tuple; None for a number.
     """
 
@@ -277,7 +277,7 @@ OPTIONS: dict[str, Range] = {
     "num_scales": _whole("[2, 1000000]"),
     "sigma_min": POSITIVE,
     "sigma_max": POSITIVE,
-    "fir_kernel": _real("[0, inf)", entries=1),
+    "fir_kernel": _real("(-inf, inf)", entries=1),
     "init_scale": NOT_NEGATIVE,
 }
 
