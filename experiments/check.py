@@ -8,8 +8,9 @@ A command names the subjects that it uses, so that a trained run is not refused 
 | average    | the average of the weights that is sampled from                                               |
 | flow       | the smallest time, the number of steps and the batch of sampling                              |
 | times      | `flow`, and the time grid on the process                                                      |
+| method     | `times`, and the sampling method on the process                                               |
 | label      | the class that is sampled                                                                     |
-| sampling   | `times`, `label`, and the sampling method on the process                                      |
+| sampling   | `method` and `label`                                                                          |
 | data       | the source of images                                                                          |
 | training   | loss, optimizer, averages, augmentation, and the batch on the devices of this machine         |
 | writers    | the packages of the log writers                                                               |
@@ -76,7 +77,10 @@ def _check_flow(config: ConfigDict) -> None:
 
 def _check_times(config: ConfigDict) -> None:
     _check_flow(config)
-    jax.eval_shape(lambda: build.times(config, build.sde(config, config.sampling.t_min)))
+    try:
+        jax.eval_shape(lambda: build.times(config, build.sde(config, config.sampling.t_min)))
+    except ValueError as error:
+        raise UserError(f"sampling.times={config.sampling.times!r} on sde.name={config.sde.name!r}: {error}") from error
 
 
 class _AnyNetwork:
@@ -98,9 +102,13 @@ def _check_label(config: ConfigDict) -> None:
 
 
 def _check_sampling(config: ConfigDict) -> None:
+    _check_method(config)
+    _check_label(config)
+
+
+def _check_method(config: ConfigDict) -> None:
     ranges.check(config, "sampling.")
     _check_times(config)
-    _check_label(config)
     model = build.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
     stepper, size, channels = build.method(config), config.data.image_size, config.data.num_channels
 
@@ -207,6 +215,7 @@ SUBJECTS = {
     "average": _check_average,
     "flow": _check_flow,
     "times": _check_times,
+    "method": _check_method,
     "label": _check_label,
     "sampling": _check_sampling,
     "data": _check_data,

@@ -123,3 +123,74 @@ def test_the_largest_width_of_a_power_average_is_that_of_its_rule():
     assert averaging.power_exponent(ranges.LARGEST_STD) == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="at most"):
         averaging.power_exponent(ranges.LARGEST_STD + 1e-8)
+
+
+SMALL = {"model__channels": 8, "model__channel_multipliers": "1,1"}
+
+
+@pytest.mark.parametrize(
+    "changes, message",
+    [
+        ({"model__name": "mlp", "model__width": 7}, "model: MLP: x has shape"),
+        ({"model__name": "ncsnpp", **SMALL, "model__channels": 6, "model__embedding": "positional"}, None),
+        (
+            {"model__name": "ncsnpp", **SMALL, "model__channels": 7, "model__embedding": "positional"},
+            "model: NCSNpp: channels=7 must be even and at least 4 for embedding='positional'",
+        ),
+        (
+            {"model__name": "ncsnpp", **SMALL, "model__fir_kernel": "1,-1"},
+            "model: NCSNpp: fir_kernel=(1, -1) needs a sum other than 0",
+        ),
+        (
+            {"model__name": "ncsnpp", **SMALL, "model__embedding": "discrete", "model__sigma_min": 50},
+            "model: NCSNpp: sigma_min=50.0 must be more than 0 and less than sigma_max=50.0",
+        ),
+        (
+            {"model__name": "ncsn", "model__channels": 8, "model__sigma_min": 2},
+            "model: NCSN: sigma_min=2.0 must be more than 0 and less than sigma_max=1.0",
+        ),
+        (
+            {"model__name": "dit", "model__depth": 1, "model__mlp_ratio": 0.001},
+            "model: DiT: mlp_ratio=0.001 of width=384 leaves no feature in the MLP",
+        ),
+        (
+            {"model__name": "dit", "model__depth": 1, "model__num_heads": 5},
+            "model: DiT: num_heads=5 does not divide width=384",
+        ),
+        (
+            {"model__name": "dit", "model__depth": 1, "model__out_channels": 2},
+            "model: the output of dit is 8x8x2 for images of 8x8x1; model.out_channels=0 takes the number of the images",
+        ),
+        ({"model__head_channels": 3}, "model: UNet: head_channels=3 does not divide 8 channels"),
+        (
+            {"model__head_channels": 0, "model__num_heads": 3},
+            "model: Attention: num_heads=3 does not divide 8 channels",
+        ),
+        ({"model__norm_groups": 3}, "model: GroupNorm: num_groups=3 does not divide 8 channels"),
+        ({"data__image_size": 9, "model__channel_multipliers": "1,1"}, "model: UNet: height 9 is not divisible by 2"),
+    ],
+    ids=str,
+)
+def test_options_of_a_network_that_do_not_fit_each_other_are_one_line(changes, message):
+    pairs = [(key.replace("__", "."), str(value)) for key, value in changes.items()]
+    settings = config.load(f"{ROOT}/configs/digits.py", pairs) if "model__name" in changes else tiny_config(**changes)
+    if message is None:
+        check.check(settings, "model")
+        return
+    with pytest.raises(UserError) as error:
+        check.check(settings, "model")
+    assert message in str(error.value)
+
+
+def test_a_level_without_channels_is_named():
+    settings = tiny_config()
+    settings.model.channel_multipliers = (0.01,)
+    with pytest.raises(UserError, match=r"channel_multipliers: 0\.01 of channels=8 leaves no channel"):
+        check.check(settings, "model")
+
+
+def test_images_of_any_size_are_checked_without_memory():
+    """The shapes of a network for 16,384 pixels: its input alone would take a gigabyte."""
+    settings = tiny_config(data__image_size=16384, data__num_channels=4, model__attention_resolutions="()")
+    settings.model.middle_attention = False
+    check.check(settings, "model")
