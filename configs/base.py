@@ -27,7 +27,7 @@ def get_config() -> ConfigDict:
 
     # The score network: the options of the U-Net. Those of the others are explained in their files in models/.
     config.model = model = ConfigDict()
-    model.name = "unet"
+    model.name = "unet"  # unet, adm, ddpm, ncsnpp, edm2, dit, ncsn, ncsnv2, mlp (of vectors)
     model.channels = 128  # at full resolution; of the first convolution
     model.channel_multipliers = (1, 2, 2, 2)  # one resolution each, halved from one to the next
     model.blocks_per_level = 2  # residual blocks at each resolution
@@ -90,7 +90,7 @@ def get_config() -> ConfigDict:
     data.source = "digits"  # digits, npz:PATH, folder:PATH, hf:NAME, arrayrecord:PATTERN
     data.resize = "none"  # images of another size: none (refused), center_crop (cropped and resized to image_size)
     data.image_size = 32  # height and width, in pixels
-    data.num_channels = 3
+    data.num_channels = 3  # of an image: 1 grey, 3 RGB
     data.batch_size = 128  # of all devices together
     data.test_fraction = 0.1  # held out, where the source has no test images of its own; a hash of each image decides
     data.validation_fraction = 0.0  # set apart from training and test in the same way; 0 is none
@@ -107,11 +107,11 @@ def get_config() -> ConfigDict:
 
     # The training loop. Steps are updates of the parameters.
     config.training = training = ConfigDict()
-    training.num_steps = 500_000
+    training.num_steps = 500_000  # of the whole training
     training.steps_per_call = 10  # steps in one compiled call
-    training.checkpoint_every = 5_000
+    training.checkpoint_every = 5_000  # steps
     training.keep_checkpoints = 2  # the newest ones
-    training.log_every = 100
+    training.log_every = 100  # steps
     training.sample_every = 10_000  # a grid of samples of the EMA model, and report.html anew
     # Where each logged row goes: jsonl (metrics.jsonl, which the report is made of), tensorboard, wandb, trackio
     training.writers = ("jsonl", "tensorboard")
@@ -137,13 +137,13 @@ def get_config() -> ConfigDict:
 
     config.optim = optim = ConfigDict()
     optim.name = "adam"  # adam, adamw (decays matrices alone), muon (hidden matrices and kernels; adamw for the rest)
-    optim.lr = 2e-4
+    optim.lr = 2e-4  # learning rate after the warm-up
     optim.warmup_steps = 5_000  # linear from 0
     optim.schedule = "constant"  # after the warm-up: constant, cosine (to 0 at num_steps), inverse_sqrt
     optim.decay_steps = 70_000  # inverse_sqrt: the step from which the rate falls; at four times as many it is half
-    optim.beta1 = 0.9
-    optim.beta2 = 0.999
-    optim.eps = 1e-8
+    optim.beta1 = 0.9  # decay of the mean of gradients
+    optim.beta2 = 0.999  # decay of the mean of squared gradients
+    optim.eps = 1e-8  # added to the root of the mean square
     optim.momentum = 0.95  # muon: Nesterov's, of the matrices
     optim.weight_decay = 0.0  # decoupled, per unit of learning rate; with adam of all weights
     optim.grad_clip = 1.0  # global norm; 0 is no clipping

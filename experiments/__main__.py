@@ -38,6 +38,21 @@ def _parsers() -> tuple[arguments.Parser, dict[str, arguments.Parser]]:
     return parser, parsers.choices
 
 
+def _require_known_flags(texts: list[str], commands: dict[str, arguments.Parser]) -> None:
+    """Makes sure that the command has every flag: argparse would name missing ones first, which are the misspelt ones.
+
+    Raises:
+        UserError: a flag is unknown.
+    """
+    command = next((text for text in texts if not text.startswith("-")), None)
+    if command not in commands:
+        return
+    known = {flag for action in commands[command]._actions for flag in action.option_strings}
+    for text in texts:
+        if text.startswith("--") and text != "--" and text.partition("=")[0] not in known:
+            raise arguments.unknown_argument(commands[command], text)
+
+
 def _parse(texts: list[str]) -> argparse.Namespace:
     """The arguments, with `overrides` as (key, text) pairs, and `texts` as they were after the command.
 
@@ -46,6 +61,7 @@ def _parse(texts: list[str]) -> argparse.Namespace:
     """
     rest, overrides = arguments.split_overrides(texts)
     parser, commands = _parsers()
+    _require_known_flags(rest, commands)
     options, unknown = parser.parse_known_args(rest)
     if unknown:
         raise arguments.unknown_argument(commands[options.command], unknown[0])

@@ -8,54 +8,44 @@ A command names the subjects that it uses, so that a trained run is not refused 
 | average    | the average of the weights that is sampled from                                               |
 | flow       | the smallest time, the number of steps and the batch of sampling                              |
 | times      | `flow`, and the time grid on the process                                                      |
-| sampling   | `times`, the sampling method on the process and the class                                     |
+| method     | `times`, and the sampling method on the process                                               |
+| label      | the class that is sampled                                                                     |
+| sampling   | `method` and `label`                                                                          |
 | data       | the source of images                                                                          |
 | training   | loss, optimizer, averages, augmentation, and the batch on the devices of this machine         |
 | writers    | the packages of the log writers                                                               |
 | evaluation | features, reference, likelihood                                                               |
+| files      | contents of the files that evaluation reads: weights of features, statistics                  |
 """
 
+from collections.abc import Iterable
+
 import jax
+import numpy as np
 from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import averaging, build, posthoc, writers
+from experiments import build, posthoc, ranges, writers
 from experiments.data import augmentation
 from experiments.errors import UserError
 
-# These must be more than 0, where they are among the keys: networks and processes differ in theirs.
-POSITIVE = (
-    "data.batch_size", "data.image_size", "data.num_channels", "training.num_steps", "training.steps_per_call",
-    "training.checkpoint_every", "training.keep_checkpoints", "training.log_every", "training.sample_every",
-    "sampling.steps", "sampling.batch_size", "sampling.corrector_steps", "evaluation.num_samples",
-    "evaluation.noise_levels", "evaluation.neighbours", "evaluation.likelihood_t_min", "evaluation.likelihood_probes",
-    "evaluation.likelihood_tolerance", "optim.lr", "parameterization.sigma_data", "sampling.t_min", "training.t_min",
-    "evaluation.t_min", "loss.snr_gamma", "loss.log_sigma_std", "loss.logit_std", "sde.t_max", "sde.sigma_min",
-    "sampling.snr", "sampling.rho", "model.channels", "loss.uncertainty_channels", "sde.beta", "sde.mass",
-    "training.ema_half_life", "optim.decay_steps", "optim.accumulate", "data.worker_timeout",
-)  # fmt: skip
+MANY_SNAPSHOTS = 500
 
 
-def check(config: ConfigDict, *subjects: str) -> None:
-    """Validates the subjects of a config, all of them by default; compiles nothing.
+def check(config: ConfigDict, *subjects: str, overrides: Iterable[tuple[str, str]] = ()) -> None:
+    """Validates the subjects of a config, those of training by default; compiles nothing.
 
     Args:
         config: of the experiment.
         subjects: names of `SUBJECTS`.
+        overrides: (key, text) pairs that were applied; their numbers are validated for any subjects.
 
     Raises:
         UserError: a setting that a subject reads cannot work; the message names its key.
     """
+    ranges.check_keys(config, [key for key, _ in overrides])
     for subject in subjects or EVERYTHING:
         SUBJECTS[subject](config)
-
-
-def _check_ranges(config: ConfigDict, *prefixes: str) -> None:
-    """Raises `UserError` for a number out of its range, among the keys that begin with one of the prefixes."""
-    for key in POSITIVE:
-        section, name = key.split(".")
-        if key.startswith(prefixes) and name in config[section] and not config[section][name] > 0:
-            raise UserError(f"{key}={config[section][name]}: must be more than 0")
 
 
 def _check_smallest_time(config: ConfigDict, section: str) -> None:
@@ -65,31 +55,21 @@ def _check_smallest_time(config: ConfigDict, section: str) -> None:
 
 
 def _check_model(config: ConfigDict) -> None:
-    _check_ranges(config, "sde.", "model.", "parameterization.", "data.image_size", "data.num_channels")
-    _check_ranges(config, "loss.uncertainty_channels")
+    ranges.check(config, "sde.", "model.", "parameterization.", "data.image_size", "data.num_channels")
+    ranges.check(config, "loss.uncertainty_channels")
     build.abstract_variables(config)
 
 
 def _check_average(config: ConfigDict) -> None:
+    ranges.check(config, "sampling.ema_std")
     build.sampling_ema(config)
     std = config.sampling.ema_std
-    if not std:
-        return
-    if config.sampling.ema:
+    if std and config.sampling.ema:
         raise UserError(f"sampling.ema_std={std}: sampling.ema={config.sampling.ema!r} chooses an average too; set one")
-    if not config.training.ema_snapshot_every:
-        raise UserError(
-            f"sampling.ema_std={std}: this run keeps no snapshots to make it of (training.ema_snapshot_every=0); it "
-            f"tracks {', '.join(build.ema_names(config))}: choose with sampling.ema"
-        )
-    try:
-        averaging.power_exponent(std)
-    except ValueError as error:
-        raise UserError(f"sampling.ema_std={std}: {error}") from error
 
 
 def _check_flow(config: ConfigDict) -> None:
-    _check_ranges(config, "sde.", "sampling.")
+    ranges.check(config, "sde.", *(f"sampling.{name}" for name in ("t_min", "steps", "rho", "batch_size")))
     _check_smallest_time(config, "sampling")
     build.sde(config, config.sampling.t_min)
     build.parallel(config)
@@ -97,7 +77,10 @@ def _check_flow(config: ConfigDict) -> None:
 
 def _check_times(config: ConfigDict) -> None:
     _check_flow(config)
-    jax.eval_shape(lambda: build.times(config, build.sde(config, config.sampling.t_min)))
+    try:
+        jax.eval_shape(lambda: build.times(config, build.sde(config, config.sampling.t_min)))
+    except ValueError as error:
+        raise UserError(f"sampling.times={config.sampling.times!r} on sde.name={config.sde.name!r}: {error}") from error
 
 
 class _AnyNetwork:
@@ -107,9 +90,19 @@ class _AnyNetwork:
         return x
 
 
-def _check_sampling(config: ConfigDict) -> None:
-    _check_times(config)
+def _check_label(config: ConfigDict) -> None:
+    ranges.check(config, "sampling.label")
     build.check_sampling_label(config)
+
+
+def _check_sampling(config: ConfigDict) -> None:
+    _check_method(config)
+    _check_label(config)
+
+
+def _check_method(config: ConfigDict) -> None:
+    ranges.check(config, "sampling.")
+    _check_times(config)
     model = build.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
     stepper, size, channels = build.method(config), config.data.image_size, config.data.num_channels
 
@@ -126,25 +119,16 @@ def _check_sampling(config: ConfigDict) -> None:
 
 
 def _check_data(config: ConfigDict) -> None:
-    _check_ranges(config, "data.image_size", "data.num_channels")
+    keys = ("image_size", "num_channels", "test_fraction", "validation_fraction", "memory_gb")
+    ranges.check(config, *(f"data.{key}" for key in keys))
 
 
 def _check_training(config: ConfigDict) -> None:
-    _check_ranges(config, "training.", "optim.", "loss.", "data.")
+    ranges.check(config, "training.", "optim.", "loss.", "data.")
     _check_smallest_time(config, "training")
     training = config.training
-    if not 0 <= training.ema_decay < 1:
-        raise UserError(f"training.ema_decay={training.ema_decay}: must lie in [0, 1)")
-    if training.max_skips < 0:
-        raise UserError(f"training.max_skips={training.max_skips}: must be at least 0")
-    if training.ema_ramp < 0:
-        raise UserError(f"training.ema_ramp={training.ema_ramp}: must be at least 0, which is no ramp")
-    if not 0 <= training.class_dropout <= 1:
-        raise UserError(f"training.class_dropout={training.class_dropout}: must lie in [0, 1]")
     if training.class_dropout and not config.model.num_classes:
         raise UserError(f"training.class_dropout={training.class_dropout}: model.num_classes=0 leaves no class to drop")
-    if training.loss_bins < 0:
-        raise UserError(f"training.loss_bins={training.loss_bins}: must be at least 0, which is none")
     build.loss(config), build.optimizer(config), build.skips_nonfinite(config)
     _check_augmentation(config)
     _check_averages(config)
@@ -153,8 +137,6 @@ def _check_training(config: ConfigDict) -> None:
 
 def _check_augmentation(config: ConfigDict) -> None:
     """Raises `UserError` for what training cannot make of images, or makes without the network's knowledge."""
-    if not 0 <= config.data.augmentation <= 1:
-        raise UserError(f"data.augmentation={config.data.augmentation}: is a probability, and must lie in [0, 1]")
     told = config.model.get("augment_features", 0)
     if config.data.augmentation and told != augmentation.LABELS:
         raise UserError(
@@ -165,8 +147,6 @@ def _check_augmentation(config: ConfigDict) -> None:
                 else f"model.name={config.model.name!r} has no augment_features"
             )
         )
-    if config.data.workers < 0:
-        raise UserError(f"data.workers={config.data.workers}: must be at least 0, which is none")
     build.preparation(config)
 
 
@@ -175,14 +155,33 @@ def _check_averages(config: ConfigDict) -> None:
     build.emas(config)
     training = config.training
     posthoc.dtype(training.ema_snapshot_dtype)
-    if training.ema_snapshot_every < 0:
-        raise UserError(
-            f"training.ema_snapshot_every={training.ema_snapshot_every}: must be at least 0, which is never"
-        )
     if training.ema_snapshot_every and not build.power_emas(config):
         raise UserError(
             f"training.ema_snapshot_every={training.ema_snapshot_every}: training.ema={training.ema!r} tracks no power "
             "average to keep; EDM2 tracks power:0.05,power:0.1"
+        )
+    if config.sampling.ema_std:
+        _check_snapshots(config)
+
+
+def _check_snapshots(config: ConfigDict) -> None:
+    """Raises `UserError` if the snapshots of training cannot make the average that is sampled from at its end."""
+    std, every, last = config.sampling.ema_std, config.training.ema_snapshot_every, config.training.num_steps
+    if not every:
+        raise UserError(
+            f"sampling.ema_std={std}: this run keeps no snapshots to make it of (training.ema_snapshot_every=0); it "
+            f"tracks {', '.join(build.ema_names(config))}: choose with sampling.ema"
+        )
+    steps = sorted({*range(every, last, every), last}) if last <= MANY_SNAPSHOTS * every else []
+    if not steps:
+        return  # many snapshots make every average
+    widths = sorted(set(build.power_emas(config).values()))
+    error = posthoc.fit(np.repeat(steps, len(widths)), np.tile(widths, len(steps)), last, std).error
+    if error > posthoc.LARGEST_ERROR:
+        raise UserError(
+            f"sampling.ema_std={std}: the {len(steps) * len(widths)} snapshots of training.ema_snapshot_every={every} do "
+            f"not make such an average (its profile would be off by {error:.0%}): keep them more often, or choose with "
+            "sampling.ema"
         )
 
 
@@ -199,13 +198,8 @@ def _check_batch(config: ConfigDict) -> None:
 
 
 def _check_evaluation(config: ConfigDict) -> None:
-    _check_ranges(config, "evaluation.")
+    ranges.check(config, "evaluation.")
     _check_smallest_time(config, "evaluation")
-    for key in ("training_images", "likelihood_images"):
-        if config.evaluation[key] < 0:
-            raise UserError(
-                f"evaluation.{key}={config.evaluation[key]}: must be at least 0, which measures nothing of it"
-            )
     build.check_features(config)
     build.check_likelihood(config)
 
@@ -215,10 +209,14 @@ SUBJECTS = {
     "average": _check_average,
     "flow": _check_flow,
     "times": _check_times,
+    "method": _check_method,
+    "label": _check_label,
     "sampling": _check_sampling,
     "data": _check_data,
     "training": _check_training,
     "writers": lambda config: writers.check(config.training.writers),
     "evaluation": _check_evaluation,
+    "files": build.check_files,
 }
-EVERYTHING = ("model", "average", "sampling", "data", "training", "writers", "evaluation")  # what `train` reads
+# What `train` reads, from the start to the evaluation at its end.
+EVERYTHING = ("model", "average", "sampling", "data", "training", "writers", "evaluation", "files")

@@ -10,6 +10,7 @@ Arrays are saved whole, by whichever processes have their parts, and restored to
 position in the data is one for all processes: the number of batches taken, not which rows of them a process has read.
 """
 
+import contextlib
 import json
 import logging
 import os
@@ -17,7 +18,7 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -35,10 +36,15 @@ WRITE_ERRORS = (OSError, ValueError)
 
 
 def _is_wanted(record: logging.LogRecord) -> bool:
-    """Not the traceback of a save that failed, which is raised besides and told here, nor that a reader only reads."""
-    of_a_save = record.exc_info and ("orbax" in record.pathname or "orbax" in str(record.exc_info[1]))
-    of_reading = "orbax" in record.pathname and "read" in record.getMessage() and "only" in record.getMessage()
-    return not (of_a_save or of_reading)
+    """Returns False for records that repeat what is raised or say nothing of the run.
+
+    These are the traceback of a save that failed, which is raised too, the note that a reader only reads, and the warning
+    that an item has no metadata of a whole checkpoint.
+    """
+    ours, message = "orbax" in record.pathname, record.getMessage()
+    of_a_save = record.exc_info and (ours or "orbax" in str(record.exc_info[1]))
+    of_reading = ours and "read" in message and "only" in message
+    return not (of_a_save or of_reading or (ours and message.startswith("Metadata file does not exist")))
 
 
 for _name in ("absl", "asyncio"):
@@ -307,6 +313,7 @@ class Checkpoints:
             stored = {name: self._stored_name(step, name) for name in trees}
             items = {stored[name]: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
             items |= {name: argument for name, argument in others.items() if self._has(step, name)}
+            self._require_shapes(step, {stored[name]: tree for name, tree in trees.items()})
             try:
                 restored = self._manager.restore(step, args=ocp.args.Composite(**items))
                 if data is not None:
@@ -314,10 +321,7 @@ class Checkpoints:
             except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
                 reason = " ".join(str(error).split())[:200]
                 if integrity.is_summed(self.folder / str(step)) or not self._fits(step, trees):
-                    raise UserError(
-                        f"the checkpoint of step {step} in {self.folder} does not fit the config: another network "
-                        f"or optimizer made it ({reason} ...)"
-                    ) from error
+                    raise self._of_another(step, f"{reason} ...") from error
                 self._set_aside(step, reason)
             else:
                 return step, {
@@ -346,17 +350,42 @@ class Checkpoints:
             )
         return name
 
-    def _fits(self, step: int, trees: dict[str, Any]) -> bool:
-        """Whether the arrays of a checkpoint are known to have other names or shapes than those expected."""
+    def _of_another(self, step: int, reason: str) -> UserError:
+        """The error for a checkpoint whose arrays are not those of the config."""
+        return UserError(
+            f"the checkpoint of step {step} in {self.folder} does not fit the config: another network or optimizer made it "
+            f"({reason})"
+        )
+
+    def _stored_shapes(self, step: int, items: Iterable[str]) -> dict[str, dict[tuple[str, ...], tuple[int, ...]]]:
+        """The shapes of the arrays of a checkpoint by item, without the items whose description cannot be read."""
+        found = {}
         with ocp.StandardCheckpointer() as reader:
-            for name, tree in trees.items():
-                try:
+            for name in items:
+                with contextlib.suppress(Exception):  # of a broken file nothing is known
                     stored = reader.metadata((self.folder / str(step) / name).resolve()).item_metadata.tree
-                    if _shapes(stored) != _shapes(tree):
-                        return False
-                except Exception:  # whatever a broken file may cause: nothing is known of it
-                    continue
-        return True
+                    found[name] = _shapes(stored)
+        return found
+
+    def _require_shapes(self, step: int, trees: dict[str, Any]) -> None:
+        """Makes sure that arrays have the shapes expected, before Orbax reads any: its threads print a traceback for each.
+
+        Args:
+            step: of the checkpoint.
+            trees: what is expected, by the item that stores it.
+
+        Raises:
+            UserError: an array has another shape; the message names the first one.
+        """
+        for name, stored in self._stored_shapes(step, trees).items():
+            for path, shape in _shapes(trees[name]).items():
+                if stored.get(path, shape) != shape:
+                    array = "/".join(path)
+                    raise self._of_another(step, f"{array} has the shape {stored[path]}, in the config {shape}")
+
+    def _fits(self, step: int, trees: dict[str, Any]) -> bool:
+        """Returns False if the arrays of a checkpoint are known to differ from the expected ones in name or shape."""
+        return all(stored == _shapes(trees[name]) for name, stored in self._stored_shapes(step, trees).items())
 
     def close(self) -> None:
         """Waits for a save under way.

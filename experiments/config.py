@@ -9,6 +9,8 @@ import difflib
 import importlib.util
 import inspect
 import json
+import math
+import traceback
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -27,7 +29,39 @@ def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
         UserError: no such file, a wrong argument, an unknown key or a value of the wrong type.
     """
     path, _, argument = spec.partition(":")
-    return apply(complete(_run_file(Path(path), argument)), overrides)
+    config = _run_file(Path(path), argument)
+    _require_keys(path, config)
+    return apply(complete(config), overrides)
+
+
+def _require_keys(path: str, config: ConfigDict) -> None:
+    """Makes sure that a config file has the keys of base.py, and of its network, and no others.
+
+    Raises:
+        UserError: a key is missing or unknown.
+    """
+    needed = dict(leaves(base.get_config()))
+    for section in base.get_config():
+        if not isinstance(config.get(section), ConfigDict):
+            raise UserError(f"--config={path}: the section {section} is missing; start from configs.base.get_config()")
+    name = config.model.get("name")
+    known = {key for key in needed if not key.startswith("model.")} | {"model.name"}
+    found = dict(leaves(config))
+    for key in sorted(known - found.keys()):
+        raise UserError(f"--config={path}: {key} is missing; start from configs.base.get_config()")
+    if name in models.names():
+        known |= {f"model.{option}" for option in models.options(name)}
+    else:
+        known |= {key for key in found if key.startswith("model.")}  # the unknown name is refused by itself
+    for key in found:
+        if key not in known and key.startswith("model."):
+            option = key.removeprefix("model.")
+            raise UserError(
+                f"--config={path}: {key} is no option of model.name={name!r}{nearest(option, models.options(name))}; a "
+                f"config of another network starts with config.model = ConfigDict({{'name': {name!r}}})"
+            )
+        if key not in known:
+            raise UserError(f"--config={path}: {key} is an unknown key{_nearest_key(key, sorted(known))}")
 
 
 def apply(
@@ -72,7 +106,10 @@ def _get_config(path: Path) -> Callable[..., ConfigDict]:
     if module_spec is None:
         raise UserError(f"--config={path}: a config is a Python file (.py)")
     module = importlib.util.module_from_spec(module_spec)
-    module_spec.loader.exec_module(module)
+    try:
+        module_spec.loader.exec_module(module)
+    except Exception as error:
+        raise _broken(path, error) from error
     get_config = getattr(module, "get_config", None)
     if get_config is None:
         raise UserError(f"--config={path}: the file defines no get_config()")
@@ -84,9 +121,22 @@ def _run_file(path: Path, argument: str) -> ConfigDict:
     if argument and not inspect.signature(get_config).parameters:
         raise UserError(f"--config={path}:{argument}: this config takes no argument")
     try:
-        return get_config(argument) if argument else get_config()
+        config = get_config(argument) if argument else get_config()
     except ValueError as error:
         raise UserError(f"--config={path}:{argument}: {error}") from error
+    except Exception as error:
+        raise _broken(path, error) from error
+    if not isinstance(config, ConfigDict):
+        raise UserError(f"--config={path}: get_config() must return a ConfigDict, not {type(config).__name__}")
+    return config
+
+
+def _broken(path: Path, error: Exception) -> UserError:
+    """The error for a config file that raises: the line of the file and the reason."""
+    lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
+    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else lines[-1] if lines else None
+    reason = " ".join(str(error).split())[:300]
+    return UserError(f"--config={path}{f', line {line}' if line else ''}: {type(error).__name__}: {reason}")
 
 
 def complete(config: ConfigDict) -> ConfigDict:
@@ -187,7 +237,7 @@ def _parse(key: str, text: str, current: Any) -> Any:
         return tuple(word.strip().strip("'\"") for word in text.strip("()[]").split(",") if word.strip())
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = text
     if isinstance(current, tuple):
         value = (value,) if isinstance(value, int | float) and not isinstance(value, bool) else value
@@ -198,14 +248,17 @@ def _parse(key: str, text: str, current: Any) -> Any:
         return tuple(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if isinstance(current, int):
-        if not is_number or value != int(value):
+        if not is_number or not math.isfinite(value) or value != int(value):
             raise wrong("a whole number")
         return int(value)
     if text.lower() in ("inf", "infinity"):
         return float("inf")
     if not is_number:
         raise wrong("a number")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise wrong("a number that is finite") from None
 
 
 def _example(value: Any) -> str:
@@ -218,7 +271,11 @@ def to_json(config: ConfigDict) -> str:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config of `to_json`'s text; lists become tuples again. Keys younger than the text have the defaults of base.py."""
+    """The config of `to_json`'s text; lists become tuples again. Keys younger than the text have the defaults of base.py.
+
+    Raises:
+        ValueError: the text is not JSON, or a section or the kind of a value is another than in base.py.
+    """
 
     def restore(value):
         if isinstance(value, dict):
@@ -230,9 +287,33 @@ def from_json(text: str) -> ConfigDict:
         return {**defaults, **stored, **nested}
 
     defaults, stored = base.get_config().to_dict(), restore(json.loads(text))
+    _require_kinds(defaults, stored)
     if stored.get("model", {}).get("name", defaults["model"]["name"]) != defaults["model"]["name"]:
         defaults["model"] = {}
     return complete(ConfigDict(fill(defaults, stored)))
+
+
+def _require_kinds(defaults: dict[str, Any], stored: Any) -> None:
+    """Makes sure that stored values are sections, texts, numbers and so on where the defaults are.
+
+    Raises:
+        ValueError: one is not.
+    """
+    if not isinstance(stored, dict):
+        raise ValueError("it is no object of sections")
+    for section, values in defaults.items():
+        if not isinstance(stored.get(section, {}), dict):
+            raise ValueError(f"{section} is no section")
+        for name, default in values.items():
+            value = stored.get(section, {}).get(name, default)
+            number = isinstance(default, int | float) and not isinstance(default, bool)
+            kind = "a number" if number else _KINDS[type(default)]
+            given = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (given or (value is None and section == "model") if number else isinstance(value, type(default))):
+                raise ValueError(f"{section}.{name}={value!r} must be {kind}")
+
+
+_KINDS = {bool: "true or false", str: "a text", tuple: "a list"}
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:

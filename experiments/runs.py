@@ -8,7 +8,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import build, posthoc
+from experiments import build, check, posthoc
 from experiments.checkpoint import Checkpoints
 from experiments.data import DataTransform, LatentTransform
 from experiments.errors import UserError
@@ -129,6 +129,7 @@ def load_run(
     config = (stored if config is None else config).copy_and_resolve_references()
     if ema is not None or ema_std is not None:
         config.sampling.update(ema=ema or "", ema_std=ema_std or 0.0)
+    check.check(config, "average")
     with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints, read_only=True) as checkpoints:
         shapes, std = build.abstract_variables(config), config.sampling.ema_std
         if not std:

@@ -25,6 +25,7 @@ from experiments.checkpoint import Checkpoints, complete_steps, last_good
 from experiments.dataset import announce, check_names, check_training, load_data, store
 from experiments.errors import RunError, UserError
 from experiments.evaluate import evaluate_run
+from experiments.evaluation.reference import shared_statistics
 from experiments.history import History
 from experiments.interruption import Interruption
 from experiments.lock import Lock
@@ -175,6 +176,7 @@ def train(
             check.check(config)
             strategy = build.parallel(config)
             dataset = distributed.together(lambda: _load_data(config, workdir))
+            distributed.first_process_does(lambda: shared_statistics(config, dataset))
         with contextlib.ExitStack() as held, _told_of_the_disk(workdir):
             distributed.first_process_does(lambda: held.enter_context(Lock(workdir.lock, f"--workdir={path}")))
             distributed.first_process_does(lambda: workdir.claim(config, resume_with_changes=resume_with_changes))

@@ -175,6 +175,8 @@ class Workdir:
             return configs.from_json(self.config.read_text())
         except json.JSONDecodeError as error:
             raise UserError(f"{self.config} is not valid JSON: {error}") from error
+        except (OSError, ValueError, RecursionError) as error:
+            raise UserError(f"{self.config} is no config: {error}") from error
 
 
 def replace_text(path: Path, text: str) -> None:

@@ -44,5 +44,21 @@ def dropout(network: Any, train: bool, dropout_keys: Any) -> Any:
     return dropout_keys
 
 
+def rising(network: Any) -> None:
+    """The noise levels of the network run from `sigma_min` up to a larger `sigma_max`."""
+    low, high = network.sigma_min, network.sigma_max
+    if not 0 < low < high:
+        raise ValueError(f"{_name(network)}: sigma_min={low} must be more than 0 and less than sigma_max={high}")
+
+
+def embedding(network: Any, option: str) -> None:
+    """The option that is the width of a positional embedding of the noise level is even and at least 4."""
+    width = getattr(network, option)
+    if network.embedding.startswith("positional") and (width < 4 or width % 2):
+        raise ValueError(
+            f"{_name(network)}: {option}={width} must be even and at least 4 for embedding={network.embedding!r}"
+        )
+
+
 def _name(network):
     return type(network).__name__

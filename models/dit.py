@@ -140,6 +140,8 @@ class DiT(nn.Module):
         dropout_keys = checks.dropout(self, train, dropout_keys)
         if self.width % self.num_heads:
             raise ValueError(f"DiT: num_heads={self.num_heads} does not divide width={self.width}")
+        if self.mlp_ratio * self.width < 1:
+            raise ValueError(f"DiT: mlp_ratio={self.mlp_ratio} of width={self.width} leaves no feature in the MLP")
         dtype = jnp.dtype(self.dtype)
         side = self.patch_size
         height, width = (size // side for size in x.shape[1:3])

@@ -76,6 +76,7 @@ class MLP(nn.Module):
         if x.ndim != 2:
             raise ValueError(f"MLP: x has shape {x.shape}, but a batch of vectors has shape (B, D)")
         checks.choices(self, CHOICES)
+        checks.embedding(self, "width")
         checks.condition(self, condition)
         dropout_keys = checks.dropout(self, train, dropout_keys)
         dtype = jnp.dtype(self.dtype)

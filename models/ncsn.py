@@ -97,6 +97,7 @@ class NCSN(nn.Module):
                 and for a condition or keys missing or in excess.
         """
         dropout_keys = _check(self, x, condition, train, dropout_keys)
+        checks.rising(self)
         index = self.nearest(noise_level)
         if self.num_classes:
             index = index[:, None] * self.num_classes + _classes(condition, self.num_classes)

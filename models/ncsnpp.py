@@ -279,12 +279,17 @@ class NCSNpp(nn.Module):
 
     def _check(self, x, condition, augmentation):
         checks.choices(self, CHOICES)
+        checks.embedding(self, "channels")
+        if self.embedding == "discrete" or self.scale_by_sigma:
+            checks.rising(self)
         halvings = len(self.channel_multipliers) - 1
         checks.divisible(self, x.shape, 2**halvings, f"{halvings + 1} levels need")
         checks.condition(self, condition)
         checks.augmentation(self, len(x), augmentation)
         if self.fir and len(self.fir_kernel) < 2:
             raise ValueError(f"NCSNpp: fir_kernel={self.fir_kernel} needs two taps or more")
+        if self.fir and not sum(self.fir_kernel):
+            raise ValueError(f"NCSNpp: fir_kernel={self.fir_kernel} needs a sum other than 0")
         if self.num_classes and not self.conditional:
             raise ValueError("NCSNpp: num_classes needs conditional=True, as classes enter with the noise level")
         if self.scale_by_sigma and self.embedding == "positional":

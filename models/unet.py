@@ -158,13 +158,20 @@ class UNet(nn.Module):
     def _check(self, x, condition, augmentation):
         levels = len(self.channel_multipliers)
         checks.choices(self, CHOICES)
+        checks.embedding(self, "channels")
         checks.divisible(self, x.shape, 2 ** (levels - 1), f"{levels} levels need")
         checks.condition(self, condition)
         checks.augmentation(self, len(x), augmentation)
 
     def _width(self, level):
         """The channels of a level."""
-        return round(self.channels * self.channel_multipliers[level])
+        multiplier = self.channel_multipliers[level]
+        width = round(self.channels * multiplier)
+        if width < 1:
+            raise ValueError(
+                f"{type(self).__name__}: channel_multipliers: {multiplier} of channels={self.channels} leaves no channel"
+            )
+        return width
 
     def _out_channels(self, x):
         return self.out_channels or x.shape[-1]

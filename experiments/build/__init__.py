@@ -16,7 +16,7 @@ from experiments.build.classes import (
     sampled_classes,
 )
 from experiments.build.devices import parallel, require_shares
-from experiments.build.evaluation import check_features, check_likelihood, feature_network, reference
+from experiments.build.evaluation import check_features, check_files, check_likelihood, feature_network, reference
 from experiments.build.images import preparation, transform
 from experiments.build.losses import BIN_SHARE, BINNED_LOSS, CLASS_DROPOUT, binned_loss, loss, loss_bin_edges
 from experiments.build.model import (
@@ -45,6 +45,7 @@ __all__ = [
     "binned_loss",
     "check_class",
     "check_features",
+    "check_files",
     "check_likelihood",
     "check_sampling_label",
     "class_number",

@@ -4,7 +4,7 @@ import math
 
 from ml_collections import ConfigDict
 
-from experiments import averaging
+from experiments import averaging, ranges
 from experiments.build.choices import choose
 from experiments.errors import UserError
 
@@ -32,6 +32,10 @@ def _ema_numbers(config: ConfigDict, text: str) -> dict[str, float]:
         raise UserError(
             f"training.ema={text!r}: after {name} come {' and '.join(keys)}, as numbers with colons between, or nothing"
         )
+    for key, number in zip(keys, numbers, strict=False):
+        allowed = ranges.KEYS[f"training.{key}"]
+        if not allowed.allows(int(number) if allowed.whole and number.is_integer() else number):
+            raise UserError(f"training.ema={text!r}: {key} must {allowed}")
     return {key: config.training[key] for key in keys} | dict(zip(keys, numbers, strict=False))
 
 

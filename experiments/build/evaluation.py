@@ -11,13 +11,14 @@ from experiments.build.images import transform
 from experiments.build.model import sde
 from experiments.errors import UserError
 from experiments.metrics import feature_networks
+from experiments.metrics.statistics import Statistics
 
 
 def _perceptron(config: ConfigDict, train: data.Source) -> metrics.Perceptron:
     return metrics.Perceptron(metrics.fit_features(train))
 
 
-def _published(config: ConfigDict, train: data.Source) -> feature_networks.FeatureNetwork:
+def _published(config: ConfigDict, train: data.Source | None) -> feature_networks.FeatureNetwork:
     return feature_networks.load(config.evaluation.features, _path(config.evaluation.feature_weights))
 
 
@@ -37,10 +38,42 @@ def feature_network(config: ConfigDict, train: data.Source) -> Any:
     return choose("evaluation.features", config.evaluation.features, FEATURES)(config, train)
 
 
+def _is_published(config: ConfigDict) -> bool:
+    return choose("evaluation.features", config.evaluation.features, FEATURES) is _published
+
+
+def check_files(config: ConfigDict) -> None:
+    """Reads the weights of the feature network and the statistics of the reference, as the evaluation does.
+
+    Raises:
+        UserError: a file is damaged, or is of another network or of images of another shape.
+    """
+    evaluation, data_ = config.evaluation, config.data
+    network = _published(config, None) if _is_published(config) else None
+    if not evaluation.statistics:
+        return
+    statistics, name = Statistics.load(evaluation.statistics), f"evaluation.statistics={evaluation.statistics}"
+    if network is not None:
+        statistics.check(name, network)
+    if statistics.network != evaluation.features:
+        raise UserError(
+            f"{name}: its feature network is {statistics.network!r}, not evaluation.features={evaluation.features!r}"
+        )
+    shape = (data_.image_size, data_.image_size, data_.num_channels)
+    if statistics.image_shape != shape:
+        sizes = ["x".join(map(str, sizes)) for sizes in (statistics.image_shape, shape)]
+        raise UserError(f"{name}: it is of images of {sizes[0]}, not of {sizes[1]}")
+
+
 def check_features(config: ConfigDict) -> None:
     """Raises `UserError` where `feature_network` or `reference` cannot work; reads no weights."""
     name, weights = config.evaluation.features, config.evaluation.feature_weights
-    published = choose("evaluation.features", name, FEATURES) is _published
+    published = _is_published(config)
+    if published and config.data.num_channels not in (1, 3):
+        raise UserError(
+            f"evaluation.features={name!r} takes images of 1 or 3 channels, not "
+            f"data.num_channels={config.data.num_channels}; perceptron takes any"
+        )
     if weights and not published:
         raise UserError(f"evaluation.feature_weights={weights}: {name} takes none, it is fitted to the training images")
     for key in ("feature_weights", "statistics"):
@@ -64,6 +97,11 @@ def check_likelihood(config: ConfigDict) -> None:
     number, size = config.evaluation.likelihood_images, config.data.image_size
     if not number:
         return
+    if config.evaluation.likelihood_t_min >= config.sde.t_max:
+        raise UserError(
+            f"evaluation.likelihood_t_min={config.evaluation.likelihood_t_min}: must be less than "
+            f"sde.t_max={config.sde.t_max}"
+        )
     if not transform(config).gives_images:
         raise UserError(
             f"evaluation.likelihood_images={number}: bits per dimension are of images of 8 bits, which "

@@ -72,13 +72,22 @@ def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
     return labels if config.model.num_classes else None
 
 
-def _init(config: ConfigDict) -> Callable[[jax.Array], Any]:
-    """key -> the weights before training: the network's collections, and that of the loss if it learns anything."""
-    image = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.num_channels))
-    labels = condition(config, jnp.zeros((1,), jnp.int32))
-    log_variance = sde_lib.LearnedLogVariance.init(config.loss.uncertainty_channels)
-    learned = {LOSS: {"log_variance": log_variance.weights}} if config.loss.learned_uncertainty else {}
-    return lambda key: network(config).init(key, image, jnp.zeros((1,)), labels) | learned
+def _init(config: ConfigDict, *, with_output: bool = False) -> Callable[[jax.Array], Any]:
+    """key -> the weights before training: the network's collections, and that of the loss if it learns anything.
+
+    `with_output` returns the network's output (1, H, W, C) before them.
+    """
+
+    def init(key):
+        image = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.num_channels))
+        labels = condition(config, jnp.zeros((1,), jnp.int32))
+        output, variables = network(config).init_with_output(key, image, jnp.zeros((1,)), labels)
+        if config.loss.learned_uncertainty:
+            log_variance = sde_lib.LearnedLogVariance.init(config.loss.uncertainty_channels)
+            variables = variables | {LOSS: {"log_variance": log_variance.weights}}
+        return (output, variables) if with_output else variables
+
+    return init
 
 
 def abstract_variables(config: ConfigDict) -> Any:
@@ -88,9 +97,17 @@ def abstract_variables(config: ConfigDict) -> Any:
         UserError: the network's options do not fit each other or the images.
     """
     try:
-        return jax.eval_shape(_init(config), jax.random.key(0))
+        output, variables = jax.eval_shape(_init(config, with_output=True), jax.random.key(0))
     except ValueError as error:
         raise UserError(f"model: {error}") from error
+    size, channels = config.data.image_size, config.data.num_channels
+    if output.shape != (1, size, size, channels):
+        made = "x".join(map(str, output.shape[1:]))
+        raise UserError(
+            f"model: the output of {config.model.name} is {made} for images of {size}x{size}x{channels}"
+            + ("; model.out_channels=0 takes the number of the images" if "out_channels" in config.model else "")
+        )
+    return variables
 
 
 def init_variables(config: ConfigDict, strategy: Strategy | None = None) -> Any:

@@ -26,7 +26,7 @@ def add_arguments(
     parser.add_argument("--out", type=Path, required=True, help=out)
     parser.add_argument("--answers", type=arguments.positive, default=4, help=f"how many for each {each} (default 4)")
     parser.add_argument(
-        "--seed", type=int, default=0, help=f"answer k of {each} i depends on it, i and k alone (default 0)"
+        "--seed", type=arguments.seed, default=0, help=f"answer k of {each} i depends on it, i and k alone (default 0)"
     )
     parser.add_argument("--limit", type=arguments.positive, help=f"only the first so many {inputs}")
     parser.add_argument("--method", dest="posterior", metavar="NAME[:SETTING=VALUE]", help=method)

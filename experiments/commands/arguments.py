@@ -1,35 +1,73 @@
 """Arguments that several commands have, and the parser whose errors are one line."""
 
 import argparse
+import math
 from collections.abc import Iterable
 from pathlib import Path
 
 from experiments.errors import UserError, nearest
 
+# The largest count and the largest seed; experiments/ranges.py has the same, and a test holds them together.
+INT32, SEEDS = 2**31 - 1, 2**32 - 1
+
 OVERRIDES = "any key of configs/base.py can be set: --config.data.batch_size=64"
 
 
 class Parser(argparse.ArgumentParser):
-    """Errors in one line."""
+    """Errors in one line, with the nearest match of an unknown choice."""
 
     def error(self, message: str):
         """Raises a UserError with the message; argparse would print the usage and end the process."""
         raise UserError(f"{self.prog}: {message} (see --help)")
 
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Raises an ArgumentError for a value, a command among them, that is none of the choices."""
+        if action.choices is not None and value not in action.choices:
+            allowed = list(map(str, action.choices))
+            raise argparse.ArgumentError(
+                action, f"invalid choice: {value!r} (choose from {', '.join(allowed)}){nearest(str(value), allowed)}"
+            )
+
 
 def positive(text: str) -> int:
-    """An integer from 1."""
+    """An integer from 1, which fits int32."""
     value = int(text)
     if value < 1:
         raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    if value > INT32:
+        raise argparse.ArgumentTypeError(f"{text} must be at most {INT32}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A seed: an integer from 0 to 2^32 - 1. JAX keys of other integers repeat the keys of these."""
+    value = int(text)
+    if not 0 <= value <= SEEDS:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 0 and at most {SEEDS}")
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} must be a finite number")
     return value
 
 
 def seconds(text: str) -> float:
-    """A time of more than 0."""
-    value = float(text)
-    if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} must be more than 0")
+    """A time of more than 0, of at most what threads can wait for."""
+    value = number(text)
+    if not 0 < value <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text} must be more than 0 and at most 1e9")
+    return value
+
+
+def exit_code(text: str) -> int:
+    """An exit code of a process, 0 to 255."""
+    value = int(text)
+    if not 0 <= value <= 255:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 0 and at most 255")
     return value
 
 
@@ -188,5 +226,5 @@ def open_run(options: argparse.Namespace, *allowed: str, uses: tuple[str, ...]):
     stored = runs.read_config(options.workdir)
     overrides = runs.by_number(options.workdir, stored, options.overrides)
     changed = config.apply(stored, overrides, allowed=allowed, command=options.command)
-    check.check(changed, *uses)
+    check.check(changed, *uses, overrides=overrides)
     return runs.load_run(options.workdir, changed)

@@ -118,6 +118,6 @@ def _of_experiment(options: argparse.Namespace) -> int:
         "guidance": (guidance.benchmark, ("model", "flow")),
     }
     suite, uses = suites[options.suite]
-    check.check(loaded, *uses)
+    check.check(loaded, *uses, overrides=options.overrides)
     print(suite(loaded))
     return 0

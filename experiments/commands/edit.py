@@ -36,7 +36,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_label(parser, "the class to become")
     parser.add_argument(
         "--guidance",
-        type=float,
+        type=arguments.number,
         help="classifier-free guidance to --label: 1 is none, 2 to 4 usual; needs class dropout",
     )
     parser.add_argument(
@@ -48,13 +48,13 @@ def add_arguments(parser: arguments.Parser) -> None:
     )
     parser.add_argument(
         "--style_std",
-        type=float,
+        type=arguments.number,
         help="how far the figures may be from the style's; less pulls more "
         f"(default {', '.join(f'{name} {std:g}' for name, std in edits.STYLE_STD.items())})",
     )
     parser.add_argument("--answers", type=arguments.positive, default=4, help="how many for each input (default 4)")
     parser.add_argument(
-        "--seed", type=int, default=0, help="answer k of input i depends on it, i and k alone (default 0)"
+        "--seed", type=arguments.seed, default=0, help="answer k of input i depends on it, i and k alone (default 0)"
     )
     arguments.add_method(parser)
     arguments.add_distributed(parser)

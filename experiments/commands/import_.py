@@ -25,13 +25,15 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Imports; the exit code."""
-    from experiments import config
+    from experiments import config, ranges
     from experiments.pretrained import import_run
 
     if options.overrides and options.config is None:
         key, text = options.overrides[0]
         raise UserError(f"--config.{key}={text}: overrides need --config=FILE, which they change")
     loaded = config.load(options.config, options.overrides) if options.config else None
+    if loaded is not None:
+        ranges.check_keys(loaded, [key for key, _ in options.overrides])
     imported = import_run(options.source, options.format, options.workdir, loaded)
     model, process = imported.config.model.name, imported.config.sde.name
     print(

@@ -48,18 +48,22 @@ def add_arguments(parser: arguments.Parser) -> None:
         method=f"how answers are drawn (default: {defaults})",
     )
     parser.add_argument(
-        "--noise", type=float, help="standard deviation of each value measured of pixels in [-1, 1] (default 0.02)"
+        "--noise",
+        type=arguments.number,
+        help="standard deviation of each value measured of pixels in [-1, 1] (default 0.02)",
     )
     parser.add_argument(
-        "--white", type=float, help="of --input alone: the intensity that is white (default: estimated)"
+        "--white", type=arguments.number, help="of --input alone: the intensity that is white (default: estimated)"
     )
     made = parser.add_argument_group("how --truth is measured")
     made.add_argument("--mask", help=f"mri: {', '.join(modalities.MASKS)} (default random_lines)")
-    made.add_argument("--acceleration", type=float, help="mri: 1 / the share of k-space that is sampled (default 4)")
+    made.add_argument(
+        "--acceleration", type=arguments.number, help="mri: 1 / the share of k-space that is sampled (default 4)"
+    )
     made.add_argument("--coils", type=arguments.positive, help="mri: around the image (default 1)")
-    made.add_argument("--operator_seed", type=int, help="mri --mask=random_lines: which lines (default 0)")
+    made.add_argument("--operator_seed", type=arguments.seed, help="mri --mask=random_lines: which lines (default 0)")
     made.add_argument("--angles", type=arguments.positive, help="ct: how many projections (default 30)")
-    made.add_argument("--arc", type=float, help="ct: over which they are spread, in degrees (default 180)")
+    made.add_argument("--arc", type=arguments.number, help="ct: over which they are spread, in degrees (default 180)")
     made.add_argument(
         "--metal",
         metavar="FILE",

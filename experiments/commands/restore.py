@@ -49,9 +49,11 @@ def add_arguments(parser: arguments.Parser) -> None:
         method=f"how answers are drawn; see below ({DEFAULT_METHOD})",
     )
     noise = parser.add_argument_group("the noise of what is measured")
-    noise.add_argument("--noise", type=float, help="standard deviation, black to white being 2 (default by task)")
+    noise.add_argument(
+        "--noise", type=arguments.number, help="standard deviation, black to white being 2 (default by task)"
+    )
     noise.add_argument("--noise_kind", default="gaussian", help="gaussian (default) or poisson")
-    noise.add_argument("--peak", type=float, help="poisson: the expected count of a white pixel")
+    noise.add_argument("--peak", type=arguments.number, help="poisson: the expected count of a white pixel")
     tasks = parser.add_argument_group("what tasks are made with")
     tasks.add_argument(
         "--mask", help=f"inpaint: {', '.join(problems.choices('mask'))} (white is measured) (default box)"
@@ -59,24 +61,28 @@ def add_arguments(parser: arguments.Parser) -> None:
     tasks.add_argument(
         "--box", type=arguments.positive, help="inpaint: side of the box in pixels (default: half the image)"
     )
-    tasks.add_argument("--share", type=float, help="inpaint --mask=random, sensing: of all values (default 0.3, 0.25)")
-    tasks.add_argument("--factor", type=float, help="superres: how many times smaller (default 4)")
+    tasks.add_argument(
+        "--share", type=arguments.number, help="inpaint --mask=random, sensing: of all values (default 0.3, 0.25)"
+    )
+    tasks.add_argument("--factor", type=arguments.number, help="superres: how many times smaller (default 4)")
     tasks.add_argument("--downsampling", help="superres: bicubic (default) or average")
     tasks.add_argument("--kernel", help=f"deblur: {', '.join(problems.choices('kernel'))} (default gaussian)")
     tasks.add_argument(
         "--kernel_width",
-        type=float,
+        type=arguments.number,
         help="deblur: standard deviation, or length of the motion, in pixels (by image size)",
     )
     tasks.add_argument(
-        "--kernel_angle", type=float, help="deblur: of the motion or the wider axis, in degrees (default 45)"
+        "--kernel_angle", type=arguments.number, help="deblur: of the motion or the wider axis, in degrees (default 45)"
     )
     tasks.add_argument("--border", help="deblur: reflect (default), or wrap (the image repeats)")
-    tasks.add_argument("--quality", type=float, help="dejpeg: 1 to 100 (default 10)")
+    tasks.add_argument("--quality", type=arguments.number, help="dejpeg: 1 to 100 (default 10)")
     tasks.add_argument("--chroma", help="dejpeg: 4:2:0 (colours at half the resolution, default) or 4:4:4")
-    tasks.add_argument("--contrast", type=float, help="hdr: by which the image is stretched (default 2)")
-    tasks.add_argument("--oversampling", type=float, help="phase: of the Fourier transform (default 2)")
-    tasks.add_argument("--operator_seed", type=int, help="random masks, shake and sensing: which one (default 0)")
+    tasks.add_argument("--contrast", type=arguments.number, help="hdr: by which the image is stretched (default 2)")
+    tasks.add_argument("--oversampling", type=arguments.number, help="phase: of the Fourier transform (default 2)")
+    tasks.add_argument(
+        "--operator_seed", type=arguments.seed, help="random masks, shake and sensing: which one (default 0)"
+    )
     arguments.add_distributed(parser)
 
 

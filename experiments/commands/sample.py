@@ -14,7 +14,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
     arguments.add_workdir(parser, "config.sampling")
     parser.add_argument("--num_samples", type=arguments.positive, default=64, help="how many (default 64)")
-    parser.add_argument("--seed", type=int, default=0, help="sample i depends on the seed and i alone (default 0)")
+    parser.add_argument("--seed", type=arguments.seed, default=0, help="sample i depends on it and i alone (default 0)")
     parser.add_argument(
         "--out",
         type=Path,

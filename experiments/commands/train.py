@@ -41,7 +41,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     )
     parser.add_argument(
         "--interrupted_code",
-        type=int,
+        type=arguments.exit_code,
         default=0,
         metavar="CODE",
         help="exit code after SIGTERM, when all is saved, for schedulers that start again what ends with it (0)",

@@ -25,7 +25,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_label(parser, "the class of the input, in --workdir", "--from_label")
     arguments.add_label(parser, "the class to become, in the other model")
     parser.add_argument(
-        "--guidance", type=float, help="classifier-free guidance to --label: 1 is none; needs class dropout"
+        "--guidance", type=arguments.number, help="classifier-free guidance to --label: 1 is none; needs class dropout"
     )
     parser.add_argument(
         "--steps", type=arguments.positive, help="of Heun's method, each way; 4 evaluations of each model"

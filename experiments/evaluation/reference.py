@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from ml_collections import ConfigDict
 
 from experiments import build, data, distributed
 from experiments.errors import UserError
@@ -49,14 +50,9 @@ def real_images(run: Run, dataset: data.Dataset, network: Any) -> RealImages:
     """
     evaluation = run.config.evaluation
     against_training = build.reference(run.config)
-    if evaluation.statistics:  # refused before anything slow
-        shared = Statistics.load(evaluation.statistics)
-        images, name = (
-            dataset.train if against_training else dataset.test,
-            f"evaluation.statistics={evaluation.statistics}",
-        )
-        shared.check(name, network)
-        shared.check_images(name, images.fingerprint(), _blocks(images))
+    shared = shared_statistics(run.config, dataset)  # refused before anything slow
+    if shared is not None:
+        shared.check(f"evaluation.statistics={evaluation.statistics}", network)
     limit, searched = evaluation.num_samples, evaluation.training_images
     whole = against_training and not evaluation.statistics
     wanted = spread(len(dataset.train), len(dataset.train) if whole else max(limit, searched))
@@ -64,7 +60,7 @@ def real_images(run: Run, dataset: data.Dataset, network: Any) -> RealImages:
     held_out = _cached(run, network, "held_out", dataset.test.take(spread(len(dataset.test), limit)), limit)
     reference, other = (training, held_out) if against_training else (held_out, training)
     kinds = ("training", "held-out") if against_training else ("held-out", "training")
-    if evaluation.statistics:
+    if shared is not None:
         reference = shared
     real = some(other.features, limit)
     return RealImages(
@@ -75,6 +71,20 @@ def real_images(run: Run, dataset: data.Dataset, network: Any) -> RealImages:
         train=some(training.features, searched),
         held_out=held_out.features,
     )
+
+
+def shared_statistics(config: ConfigDict, dataset: data.Dataset) -> Statistics | None:
+    """The statistics in the file of `evaluation.statistics`, None without one; training checks them at its start.
+
+    Raises:
+        UserError: the file is missing or damaged, or is of other images than those of the reference.
+    """
+    path = config.evaluation.statistics
+    if not path:
+        return None
+    shared, images = Statistics.load(path), dataset.train if build.reference(config) else dataset.test
+    shared.check_images(f"evaluation.statistics={path}", images.fingerprint(), _blocks(images))
+    return shared
 
 
 def _cached(run: Run, network: Any, kind: str, images: data.Source, keep: int) -> Statistics:

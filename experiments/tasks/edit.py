@@ -26,7 +26,7 @@ def edit(asked: Edit) -> str:
         UserError: what is asked for does not fit the model or the images.
         RunError: an answer is not finite.
     """
-    model = open_model("--workdir", asked.workdir, asked.overrides, "edit", uses=("model", "average", "sampling"))
+    model = open_model("--workdir", asked.workdir, asked.overrides, "edit", uses=("model", "average", "method"))
     config = model.config
     names = model.class_names
     label = build.check_class(config, "--label", asked.label, asked.guidance, names)

@@ -97,7 +97,7 @@ def open_model(
     stored = change(runs.read_config(workdir, flag))
     overrides = runs.by_number(workdir, stored, overrides)
     changed = config.apply(stored, overrides, allowed=allowed, command=command)
-    check.check(changed, *uses)
+    check.check(changed, *uses, overrides=overrides)
     model = Model(flag, workdir, changed)
     if not model.transform.gives_images:
         raise UserError(f"{flag}={workdir}: this model makes latents; no decoder is here to make images of them")

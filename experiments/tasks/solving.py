@@ -29,7 +29,7 @@ def open_for(request: Request, command: str) -> Model:
         UserError: as of `open_model`.
     """
     change = partial(with_sampling, name=request.method)
-    uses = ("model", "average", "times" if METHODS[request.method].own_steps else "sampling")
+    uses = ("model", "average", *(("times", "label") if METHODS[request.method].own_steps else ("sampling",)))
     return open_model("--workdir", request.workdir, request.overrides, command, change=change, uses=uses)
 
 

@@ -1,11 +1,15 @@
 """Bad input ends with exit code 2 and one line that names it and what is allowed, before anything is compiled or made."""
 
+import jax
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import build
+from experiments import build, ranges
 from experiments.__main__ import main
+from experiments.commands import arguments as arguments_module
+from experiments.metrics.moments import Moments
+from experiments.metrics.statistics import Statistics
 from tests.experiments.tiny import ROOT, flags
 
 DIGITS = f"{ROOT}/configs/digits.py"
@@ -65,8 +69,8 @@ def nothing_is_compiled(monkeypatch, request):
             "evaluation.reference='train' is unknown: choose from held_out, training; did you mean 'training'?",
         ),
         ("--config.evaluation.statistics=a.npz", "evaluation.statistics=a.npz: no such file"),
-        ("--config.evaluation.training_images=-1", "evaluation.training_images=-1: must be at least 0"),
-        ("--config.evaluation.neighbours=0", "evaluation.neighbours=0: must be more than 0"),
+        ("--config.evaluation.training_images=-1", "evaluation.training_images=-1: must be at least 2"),
+        ("--config.evaluation.neighbours=0", "evaluation.neighbours=0: must be at least 4"),
         (
             "--config.sampling.times=linear",
             "sampling.times='linear' is unknown: choose from karras, log_snr, quadratic",
@@ -131,14 +135,16 @@ def nothing_is_compiled(monkeypatch, request):
         ),
         (
             "--config.training.ema=power --config.training.ema_std=0.3",
-            "training.ema_std=0.3: a relative standard deviation is more than 0 and at most 0.2887",
+            "training.ema_std=0.3: must lie in (0, 0.2887]",
         ),
-        ("--config.training.ema_ramp=-1", "training.ema_ramp=-1.0: must be at least 0, which is no ramp"),
+        ("--config.training.ema_ramp=-1", "training.ema_ramp=-1.0: must be at least 0; 0 disables the ramp"),
         (
             "--config.training.ema_half_life=0 --config.training.ema=half_life",
             "training.ema_half_life=0: must be more than 0",
         ),
-        ("--config.training.ema=warmup:1", "training.ema='warmup:1': a decay lies in [0, 1)"),
+        ("--config.training.ema=warmup:1", "training.ema='warmup:1': ema_decay must lie in [0, 1)"),
+        ("--config.training.ema=half_life:-5", "training.ema='half_life:-5': ema_half_life must be more than 0"),
+        ("--config.training.ema=power:0.3", "training.ema='power:0.3': ema_std must lie in (0, 0.2887]"),
         ("--config.training.ema=power:x", "training.ema='power:x': after power come ema_std, as numbers with colons"),
         ("--config.training.ema=power:0.1:2", "training.ema='power:0.1:2': after power come ema_std"),
         ("--config.training.ema=warmup,warmup", "training.ema='warmup,warmup': the same average is there twice"),
@@ -157,7 +163,7 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.sampling.ema_std=0.1", "sampling.ema_std=0.1: this run keeps no snapshots to make it of"),
         (
             "--config.training.ema=power --config.training.ema_snapshot_every=8 --config.sampling.ema_std=0.3",
-            "sampling.ema_std=0.3: a relative standard deviation is more than 0 and at most 0.2887",
+            "sampling.ema_std=0.3: must lie in (0, 0.2887], or 0",
         ),
         (
             "--config.training.ema=power --config.sampling.ema=power --config.sampling.ema_std=0.2",
@@ -173,6 +179,32 @@ def nothing_is_compiled(monkeypatch, request):
         ),
         ("--config.training.class_dropout=0.1", "class_dropout=0.1: model.num_classes=0 leaves no class to drop"),
         ("--config.optim.decay_steps=0", "optim.decay_steps=0: must be more than 0"),
+        ("--config.optim.grad_clip=-1", "optim.grad_clip=-1.0: must be at least 0; 0 disables clipping"),
+        ("--config.training.num_steps=1e400", "--config.training.num_steps=1e400: expected a whole number, such as"),
+        ("--config.model.channel_multipliers=()", "model.channel_multipliers=(): must have at least 1 entry"),
+        ("--config.model.channels=6", "model: UNet: head_channels=32 does not divide 12 channels"),
+        ("--config.model.channels=7", "model: UNet: channels=7 must be even and at least 4 for embedding='positional'"),
+        ("--config.model.norm_groups=7", "model: GroupNorm: num_groups=7 does not divide 32 channels"),
+        (
+            "--config.model.out_channels=2",
+            "model: the output of unet is 8x8x2 for images of 8x8x1; model.out_channels=0",
+        ),
+        ("--config.data.image_size=16384 --config.model.channels=0", "model.channels=0: must be more than 0"),
+        ("--config.training.seed=4294967297", "training.seed=4294967297: must be at least 0 and at most 4294967295"),
+        ("--config.sampling.label=3", "sampling.label=3: this model has no classes (model.num_classes=0)"),
+        ("--config.evaluation.num_samples=2", "evaluation.num_samples=2: must be at least 4"),
+        (
+            "--config.evaluation.likelihood_images=8 --config.evaluation.likelihood_t_min=2",
+            "evaluation.likelihood_t_min=2.0: must be less than sde.t_max=1.0",
+        ),
+        (
+            "--config.evaluation.features=efficientnet-lite0 --config.data.num_channels=4",
+            "evaluation.features='efficientnet-lite0' takes images of 1 or 3 channels, not data.num_channels=4",
+        ),
+        (
+            "--config.training.ema=power:0.1 --config.training.ema_snapshot_every=500 --config.sampling.ema_std=0.01",
+            "sampling.ema_std=0.01: the 3 snapshots of training.ema_snapshot_every=500 do not make such an average",
+        ),
         ("--config.model.num_classes=7", "model.num_classes=7: data.source='digits' has 10 classes"),
         ("--config.data.image_size=16", "--config.data.image_size=8"),
         ("--config.data.source=digit", "data.source='digit' is unknown: choose from digits, npz:PATH, folder:PATH"),
@@ -208,6 +240,66 @@ def test_train_names_a_config_that_cannot_be_loaded(fails, tmp_path, config, mes
 def test_the_command_line_names_missing_and_unknown_parts(fails):
     assert "the following arguments are required: --workdir" in fails("train", f"--config={DIGITS}")
     assert "invalid choice: 'trian'" in fails("trian")
+    assert fails("smaple", "--workdir=runs").endswith("; did you mean 'sample'? (see --help)")
+    assert "invalid choice: 'speeed'" in fails("benchmark", "--suite=speeed")
+    assert fails("benchmark", "--suite=speeed").endswith("; did you mean 'speed'? (see --help)")
+    assert "unknown argument --workdr; did you mean '--workdir'?" in fails("sample", "--workdr=runs")
+
+
+SEEDED = [
+    ("sample", "--seed"),
+    ("edit", "--input=a.png", "--out=edited", "--seed"),
+    ("restore", "--task=inpaint", "--truth=a.png", "--out=restored", "--seed"),
+    ("restore", "--task=sensing", "--truth=a.png", "--out=restored", "--operator_seed"),
+    ("reconstruct", "--modality=mri", "--truth=a.png", "--out=made", "--seed"),
+    ("reconstruct", "--modality=mri", "--truth=a.png", "--out=made", "--operator_seed"),
+]
+
+
+@pytest.mark.parametrize("words", SEEDED, ids=lambda words: f"{words[0]} {words[-1]}")
+def test_seeds_that_repeat_others_are_refused(fails, words):
+    """A key of JAX holds 32 bits of the seed, so 2^32 + 1 would draw what 1 draws."""
+    *arguments, flag = words
+    for seed in (-1, 2**32, 2**32 + 1, 10**30):
+        message = fails(*arguments, "--workdir=runs", f"{flag}={seed}")
+        assert f"argument {flag}: {seed} must be at least 0 and at most 4294967295" in message
+    assert "holds no run" in fails(*arguments, "--workdir=runs", f"{flag}={2**32 - 1}")
+    assert arguments_module.SEEDS == ranges.SEEDS and arguments_module.INT32 == ranges.INT32
+
+
+def test_all_seeds_that_are_allowed_make_keys_of_their_own():
+    seeds = [0, 1, 2**31 - 1, 2**31, 2**32 - 2, ranges.SEEDS]
+    keys = {tuple(np.asarray(jax.random.key_data(jax.random.key(seed))).tolist()) for seed in seeds}
+    assert len(keys) == len(seeds)
+
+
+@pytest.mark.parametrize("fault", ["weights", "statistics", "network", "shape", "images"])
+def test_files_of_the_evaluation_are_read_before_training(fails, tmp_path, fault):
+    broken, workdir = tmp_path / "file", tmp_path / "run"
+    broken.write_bytes(b"no weights and no statistics")
+    flags = {
+        "weights": ["--config.evaluation.features=inception", f"--config.evaluation.feature_weights={broken}"],
+        "statistics": [f"--config.evaluation.statistics={broken}"],
+    }
+    if fault in ("network", "shape", "images"):
+        statistics = Statistics(
+            network="inception" if fault == "network" else "perceptron",
+            sha256="", preprocessing="", image_shape=(16, 16, 1) if fault == "shape" else (8, 8, 1),
+            images="", fingerprint="", pool=Moments.of(np.eye(4)), spatial=None, features=np.eye(4),
+        )  # fmt: skip
+        statistics.save(tmp_path / "file.npz")
+    message = fails(
+        "train", f"--config={DIGITS}", f"--workdir={workdir}",
+        *flags.get(fault, [f"--config.evaluation.statistics={tmp_path}/file.npz"]),
+    )  # fmt: skip
+    assert {
+        "weights": f"inception: cannot read weights from {broken}",
+        "statistics": f"statistics: {broken} is not a file of statistics",
+        "network": "its feature network is 'inception', not evaluation.features='perceptron'",
+        "shape": "it is of images of 16x16x1, not of 8x8x1",
+        "images": "it is of other images",
+    }[fault] in message
+    assert not workdir.exists()
 
 
 def test_train_without_a_config_wants_a_run_to_go_on_with(fails, tmp_path):

@@ -160,6 +160,20 @@ def test_another_network_is_no_damage(folder, summed):
         assert_restores(checkpoints, 16)
 
 
+def test_arrays_of_other_widths_are_one_line_that_names_the_first(folder, monkeypatch, capfd):
+    """No array is read: the threads of Orbax would print a traceback for each that does not fit."""
+    with Checkpoints(folder, keep=2, read_only=True) as checkpoints:
+        monkeypatch.setattr(checkpoints._manager, "restore", lambda *a, **k: pytest.fail("read"))
+        with pytest.raises(UserError) as error:
+            checkpoints.restore_ema({"a": {"w": jax.ShapeDtypeStruct((5, 6), np.float32)}})
+        with pytest.raises(UserError, match=r"params/a/w has the shape \(5, 3\), in the config \(5, 6\)"):
+            checkpoints.restore(abstract((5, 6)), iterator())
+    assert str(error.value).endswith(
+        "another network or optimizer made it (a/w has the shape (5, 3), in the config (5, 6))"
+    )
+    assert capfd.readouterr().err == ""
+
+
 def test_a_reader_passes_over_what_is_broken_and_changes_nothing(folder, capsys):
     """A save under way is left alone too: training goes on beside the reader."""
     garble(arrays(folder / "16", "ema"))

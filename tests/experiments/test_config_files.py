@@ -1,0 +1,89 @@
+"""Config files and stored configs that cannot work are one line that names the file, its line or its key."""
+
+import json
+
+import pytest
+
+from experiments import config
+from experiments.errors import UserError
+from experiments.workdir import Workdir
+from tests.experiments.tiny import ROOT, tiny_config
+
+HEAD = "from configs import base\n\ndef get_config():\n    config = base.get_config()\n"
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        (f"{HEAD}    config.optim.learning_rate = 1\n    return config\n", "optim.learning_rate is an unknown key; did you"),
+        (f"{HEAD}    config.training.epochs = 3\n    return config\n", "training.epochs is an unknown key"),
+        (f"{HEAD}    config.model.name = 'dit'\n    return config\n", "model.attention_resolutions is no option of"),
+        (f"{HEAD}    config.data.random_flip = 3\n    return config\n", ", line 5: TypeError: "),
+        (f"{HEAD}    return config.nothing\n", ", line 5: AttributeError: "),
+        (f"{HEAD}    return config.to_dict()\n", "get_config() must return a ConfigDict, not dict"),
+        (f"{HEAD}    del config.optim\n    return config\n", "the section optim is missing; start from"),
+        (f"{HEAD}    del config.optim.lr\n    return config\n", "optim.lr is missing; start from configs.base.get_config()"),
+        ("import nothing_of_this_name\n", ", line 1: ModuleNotFoundError: No module named 'nothing_of_this_name'"),
+        ("def get_config(:\n", ", line 1: SyntaxError: "),
+    ],
+)  # fmt: skip
+def test_a_config_file_that_cannot_work_is_named_with_its_line_or_key(tmp_path, text, message):
+    path = tmp_path / "mine.py"
+    path.write_text(text)
+    with pytest.raises(UserError) as error:
+        config.load(str(path))
+    assert str(error.value).startswith(f"--config={path}") and message in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("[]", "it is no object of sections"),
+        ('{"optim": 3}', "optim is no section"),
+        ('{"optim": {"lr": "fast"}}', "optim.lr='fast' must be a number"),
+        ('{"optim": {"lr": true}}', "optim.lr=True must be a number"),
+        ('{"data": {"random_flip": "yes"}}', "data.random_flip='yes' must be true or false"),
+        ('{"training": {"writers": "jsonl"}}', "training.writers='jsonl' must be a list"),
+        ('{"sde": {"name": null}}', "sde.name=None must be a text"),
+        ('{"optim": ', "is not valid JSON"),
+    ],
+)
+def test_a_stored_config_of_other_kinds_is_named_with_its_key(tmp_path, text, message):
+    (tmp_path / "config.json").write_text(text)
+    with pytest.raises(UserError) as error:
+        Workdir(tmp_path).read_config()
+    assert f"{tmp_path}/config.json" in str(error.value) and message in str(error.value)
+
+
+def test_a_stored_config_of_a_later_version_is_read():
+    stored = json.loads(config.to_json(tiny_config()))
+    stored["sampling"]["later"], stored["later"] = 1, {"key": 2}
+    read = config.from_json(json.dumps(stored))
+    assert read.sampling.later == 1 and read.later.key == 2
+
+
+@pytest.mark.parametrize(
+    "key, text, message",
+    [
+        ("training.num_steps", "1e400", "expected a whole number, such as 40"),
+        ("training.num_steps", "nan", "expected a whole number, such as 40"),
+        ("training.num_steps", "{[]: 1}", "expected a whole number, such as 40"),
+        ("training.num_steps", "(" * 300, "expected a whole number, such as 40"),
+        ("training.num_steps", "1+1j", "expected a whole number, such as 40"),
+        ("optim.lr", "1" + "0" * 400, "expected a number that is finite, such as 0.002"),
+        ("optim.lr", "true", "expected a number, such as 0.002"),
+        ("model.channel_multipliers", "1e400", "expected whole numbers with commas between"),
+        ("model.channel_multipliers", "1,(2,3)", "expected whole numbers with commas between"),
+    ],
+)
+def test_a_text_that_is_no_number_is_one_line(key, text, message):
+    with pytest.raises(UserError) as error:
+        config.override(tiny_config(), key, text)
+    assert message in str(error.value)
+
+
+def test_every_config_of_ours_loads():
+    for path in (ROOT / "configs").glob("*.py"):
+        if path.stem != "__init__":
+            config.load(str(path))
