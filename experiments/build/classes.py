@@ -87,7 +87,7 @@ def check_sampling_label(config: ConfigDict) -> None:
         return
     if not classes:
         raise UserError(
-            f"sampling.label={label}: the model has no classes (model.num_classes=0); -1 draws samples of a model without"
+            f"sampling.label={label}: this model has no classes (model.num_classes=0); leave the label at -1"
         )
     raise UserError(f"sampling.label={label}: the classes are 0 to {classes - 1}; -1 takes each in turn")
 

@@ -413,7 +413,7 @@ def test_results_and_messages_name_the_class():
 @pytest.mark.parametrize(
     "label, classes, message",
     [
-        (3, 0, "sampling.label=3: the model has no classes (model.num_classes=0); -1 draws samples of a model without"),
+        (3, 0, "sampling.label=3: this model has no classes (model.num_classes=0); leave the label at -1"),
         (0, 0, "sampling.label=0: the model has no classes"),
         (10, 10, "sampling.label=10: the classes are 0 to 9; -1 takes each in turn"),
         (-2, 10, "sampling.label=-2: the classes are 0 to 9"),
