@@ -41,7 +41,7 @@ class Struct:
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         for base in cls.__bases__:
-            if issubclass(base, Struct) and base is not Struct:
+            if "_has_init" in vars(base):  # a subclass of this one
                 _register(base)
         cls._has_init = "__init__" in vars(cls) or any(getattr(base, "_has_init", False) for base in cls.__bases__)
         # Before a decorator reads the class's annotations.
@@ -64,7 +64,7 @@ def _new_defaults(cls: type) -> dict[str, Any]:
     annotated, found = inspect.get_annotations(cls), {}
     for field in _fields(cls.__mro__[1:]).values():
         value = vars(cls).get(field.name, dataclasses.MISSING)
-        if value is dataclasses.MISSING or isinstance(value, dataclasses.Field) or hasattr(value, "__get__"):
+        if value is dataclasses.MISSING or type(value) is dataclasses.Field or hasattr(value, "__get__"):
             continue
         if field.kw_only or field.name not in annotated:
             found[field.name] = field.type
@@ -124,7 +124,7 @@ def _open(cls: type) -> set[str]:
     """Lets a user's `__init__` assign attributes; returns the names marked with `struct.field(pytree_node=False)`."""
     static = set()
     for name, value in list(vars(cls).items()):
-        if isinstance(value, dataclasses.Field):
+        if type(value) is dataclasses.Field:
             if not value.metadata.get("pytree_node", True):
                 static.add(name)
             if value.default is dataclasses.MISSING:
@@ -156,9 +156,9 @@ def _is_data(value: Any) -> bool:
     """Whether a value is a number, an array or a pytree, and not a string, a boolean, a function or another object."""
     if not jax.tree_util.all_leaves([value]):
         return True
-    if isinstance(value, bool | type):
+    if inspect.isclass(value):
         return False
-    return isinstance(value, int | float | complex) or hasattr(value, "dtype") or hasattr(value, "__jax_array__")
+    return type(value) in (int, float, complex) or hasattr(value, "dtype") or hasattr(value, "__jax_array__")
 
 
 def as_pytree(function: Callable) -> Callable:
