@@ -19,8 +19,10 @@ def get_config() -> ConfigDict:
     sde.sigma_min = 0.01  # ve: sigma at t = 0, in units of data in [-1, 1]
     sde.sigma_max = 50.0  # ve: sigma at t = 1; a good value is the largest distance between two images
     sde.num_steps = 1000  # ddpm, iddpm, scaled_linear: steps of the chain
-    sde.beta_first = 1e-4  # ddpm, scaled_linear: beta of its first step
-    sde.beta_last = 0.02  # ddpm, scaled_linear: beta of its last step
+    # ddpm, scaled_linear: beta of the first and of the last step; 0 is the published one (1e-4 and 0.02; 0.0015 and 0.0195),
+    # times 1000 / num_steps
+    sde.beta_first = 0.0
+    sde.beta_last = 0.0
     sde.beta = 4.0  # critically_damped: the speed, per unit of time
     sde.mass = 0.25  # critically_damped: the velocity's variance at t_max
     sde.gamma = 0.04  # critically_damped: the velocity's variance at t = 0, in units of the mass

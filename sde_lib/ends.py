@@ -24,6 +24,9 @@ from sde_lib.sde import SDE
 PLACES = 33  # times, the ends included, at which the noise level is compared with its neighbours
 
 
+USUAL = 152.0  # sigma / alpha of the published VP process at its largest time
+
+
 class Ends(NamedTuple):
     """The noise levels sigma / alpha at the smallest and at the largest time."""
 
@@ -41,6 +44,14 @@ def noise_level_limits() -> Ends:
 def _levels(sde, low, high):
     times = jnp.linspace(low, high, PLACES)
     return times, sde.noise_to_signal(times), sde.log_snr(times)
+
+
+def _usual(sde: SDE, low: float, high: float) -> str:
+    """Where a process that rises too far has a usual noise level, for the message."""
+    times = np.linspace(float(low), float(high), 1001)
+    with jax.ensure_compile_time_eval():
+        reached = np.flatnonzero(np.asarray(sde.noise_to_signal(jnp.asarray(times))) <= USUAL)
+    return f"; it is {USUAL:g} near t={times[reached[-1]]:.3g}" if reached.size else ""
 
 
 def check_ends(sde: SDE, t_min: float | None = None, t_max: float | None = None) -> Ends | None:
@@ -71,7 +82,8 @@ def check_ends(sde: SDE, t_min: float | None = None, t_max: float | None = None)
     if not ends.largest <= limits.largest:
         raise ValueError(
             f"{name}: sigma / alpha is {ends.largest:.3g} at t={high:g}, its largest time: it must be finite and at most "
-            f"{limits.largest:.3g}, or rounding exceeds the data: choose a smaller t_max, or less noise"
+            f"{limits.largest:.3g}, or rounding exceeds the data: choose less noise or a smaller t_max"
+            + _usual(sde, low, high)
         )
     # Neighbours may be equal by rounding where the process hardly changes.
     falls = np.flatnonzero(~(log_snr[1:] <= log_snr[:-1] + 1e-4 * np.maximum(np.abs(log_snr[:-1]), 1)))
@@ -113,11 +125,10 @@ def check_times(times: Array, sde: SDE, *, denoise: bool = True) -> None:
     rises = np.flatnonzero(~(times[:-1] > times[1:]))
     if rises.size:
         i = rises[0]
-        equal = times[i] == times[i + 1]
-        raise ValueError(
-            f"times must decrease, but times[{i}]={times[i]:g} is followed by "
-            + (f"the same number in {times.dtype}: take fewer steps" if equal else f"times[{i + 1}]={times[i + 1]:g}")
-        )
+        following = f"times[{i + 1}]={times[i + 1]:g}"
+        if times[i] == times[i + 1]:
+            following = f"the same number in {times.dtype}: take fewer steps, or another grid"
+        raise ValueError(f"times must decrease, but times[{i}]={times[i]:g} is followed by {following}")
     if not isinstance(sde.t_max, jax.core.Tracer) and times[0] > sde.t_max * (1 + 1e-5):
         raise ValueError(f"times start at {times[0]:g}, beyond the process's t_max={sde.t_max:g}")
     if denoise and times[-1] != 0:

@@ -19,6 +19,8 @@ from sde_lib.ends import check_ends
 from sde_lib.processes import VPSDE
 from sde_lib.sde import SDE
 
+MOST_STEPS = 2**24
+
 
 def _grid(sde: SDE, points: Array, denoise: bool) -> Array:
     """The grid with exact ends, and with the clean end where `denoise` holds; ValueError as `check_ends`."""
@@ -30,6 +32,8 @@ def _grid(sde: SDE, points: Array, denoise: bool) -> Array:
 def _number_of_points(n: int, denoise: bool) -> int:
     if n < 1:
         raise ValueError(f"a time grid needs at least 1 step, not {n}")
+    if n > MOST_STEPS:
+        raise ValueError(f"a time grid has at most {MOST_STEPS} steps, not {n}: float32 has no more times")
     return n if denoise else n + 1
 
 
