@@ -82,8 +82,8 @@ class Sampler:
         """
         key_data = np.asarray(jax.random.key_data(jax.random.key(seed)))
 
-        def take(asked):
-            return asked.astype(np.int32), self.labels(asked)
+        def take(numbers):
+            return numbers.astype(np.int32), self.labels(numbers)
 
         drawn = self._drawing(indices, take, key_data, variables, progress=progress)
         for asked, images in drawn:
