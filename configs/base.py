@@ -19,8 +19,10 @@ def get_config() -> ConfigDict:
     sde.sigma_min = 0.01  # ve: sigma at t = 0, in units of data in [-1, 1]
     sde.sigma_max = 50.0  # ve: sigma at t = 1; a good value is the largest distance between two images
     sde.num_steps = 1000  # ddpm, iddpm, scaled_linear: steps of the chain
-    sde.beta_first = 1e-4  # ddpm, scaled_linear: beta of its first step
-    sde.beta_last = 0.02  # ddpm, scaled_linear: beta of its last step
+    # ddpm, scaled_linear: beta of the first step; 0 takes the published one (1e-4; 0.0015), times 1000 / num_steps
+    sde.beta_first = 0.0
+    # ddpm, scaled_linear: beta of the last step; 0 takes the published one (0.02; 0.0195), times 1000 / num_steps
+    sde.beta_last = 0.0
     sde.beta = 4.0  # critically_damped: the speed, per unit of time
     sde.mass = 0.25  # critically_damped: the velocity's variance at t_max
     sde.gamma = 0.04  # critically_damped: the velocity's variance at t = 0, in units of the mass
@@ -163,7 +165,8 @@ def get_config() -> ConfigDict:
     sampling.rho = 7.0  # karras: 1 is uniform in sigma / alpha, infinity in its logarithm
     sampling.t_min = 1e-3  # where the denoising step is made
     sampling.batch_size = 256  # samples drawn at once on each device; does not change them
-    # class-conditional models: the class, of a trained run also by its name; -1 draws sample i of class i mod num_classes
+    # class-conditional models: the class, of a trained run also by its name; -1 draws sample i of class i mod num_classes, and
+    # in `evaluate` classes in the reference's proportions
     sampling.label = -1
     sampling.eta = 0.0  # ddim: 0 is deterministic, 1 ancestral
     sampling.order = 2  # dpm_solver, dpm_solver_singlestep, unipc, deis: 1 to 3; sscs: 1 or 2

@@ -18,6 +18,7 @@ A command names the subjects that it uses, so that a trained run is not refused 
 | files      | contents of the files that evaluation reads: weights of features, statistics                  |
 """
 
+import sys
 from collections.abc import Iterable
 
 import jax
@@ -49,9 +50,11 @@ def check(config: ConfigDict, *subjects: str, overrides: Iterable[tuple[str, str
 
 
 def _check_smallest_time(config: ConfigDict, section: str) -> None:
-    """Raises `UserError` if a section's smallest time is not less than the time of the prior."""
+    """Raises `UserError` if the process cannot be computed with from a section's smallest time to that of the prior."""
     if config[section].t_min >= config.sde.t_max:
         raise UserError(f"{section}.t_min={config[section].t_min}: must be less than sde.t_max={config.sde.t_max}")
+    for warning in build.check_ends(config, f"{section}.t_min"):
+        print(f"warning: {warning}", file=sys.stderr)
 
 
 def _check_model(config: ConfigDict) -> None:
@@ -77,10 +80,7 @@ def _check_flow(config: ConfigDict) -> None:
 
 def _check_times(config: ConfigDict) -> None:
     _check_flow(config)
-    try:
-        jax.eval_shape(lambda: build.times(config, build.sde(config, config.sampling.t_min)))
-    except ValueError as error:
-        raise UserError(f"sampling.times={config.sampling.times!r} on sde.name={config.sde.name!r}: {error}") from error
+    build.check_times(config)
 
 
 class _AnyNetwork:

@@ -21,6 +21,7 @@ from experiments import build, data, distributed, pictures, report, runs
 from experiments.checkpoint import Checkpoints
 from experiments.errors import unknown_name
 from experiments.evaluation import figures, likelihood
+from experiments.evaluation.classes import class_mix
 from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_features, journal_of_samples, weights_hash
 from experiments.evaluation.losses import loss_per_noise_level
 from experiments.evaluation.reference import RealImages, real_images
@@ -110,7 +111,9 @@ class Judge:
         self._test, self._train = _some(dataset.test, limit), _some(dataset.train, limit)
         self._network = OnAllDevices(build.feature_network(run.config, dataset.train), strategy)
         self._real = real_images(run, dataset, self._network)
-        self.sampler = Sampler(run.config, strategy, limit)
+        self._classes = class_mix(run.config, dataset)
+        labels = self._classes.labels(max(limit, STRIP[0])) if self._classes else None
+        self.sampler = Sampler(run.config, strategy, limit, labels)
 
     def measure(self, run: Run) -> dict[str, Any]:
         """All that `metrics.json` holds.
@@ -119,7 +122,7 @@ class Judge:
             RunError: a sample is not finite.
         """
         config, limit = run.config, run.config.evaluation.num_samples
-        journal = journal_of_samples(run, self._network)
+        journal = journal_of_samples(run, self._network, self._classes)
         samples = draw_features(run, self.sampler, self._network, limit, journal)
         measured = {
             "step": run.step,
@@ -131,7 +134,8 @@ class Judge:
                 "evaluations": self.sampler.nfe,
                 "num_samples": limit,
                 "seed": config.evaluation.seed,
-            },
+            }
+            | ({"classes": self._classes.description} if self._classes else {}),
             "feature_network": self._network.name,
         }
         measured |= distributed.first_tells(lambda: self._figures(samples, config.evaluation.neighbours))
@@ -163,6 +167,7 @@ class Judge:
     def _identity(self, run: Run) -> str:
         real = self._real.reference
         identity = [run.config.to_json_best_effort(sort_keys=True), run.step, weights_hash(run.variables), real.images]
+        identity += [self._classes.counts] if self._classes else []
         return hashlib.sha256(json.dumps([*identity, self._network.sha256]).encode()).hexdigest()[:16]
 
     def _bits_per_dim(self, run: Run) -> dict[str, Any]:
@@ -181,7 +186,7 @@ class Judge:
         """Removes the features of the run's samples, which were kept for the case of an interruption."""
         if not distributed.is_first():
             return
-        journal_of_samples(run, self._network).remove()
+        journal_of_samples(run, self._network, self._classes).remove()
         number = run.config.evaluation.likelihood_images
         if number:
             likelihood.journal_of_bits(run, _some(self._dataset.test, number)).remove()

@@ -20,6 +20,7 @@ from experiments.model_config import Model, chain, model_config, smallest_time
 from experiments.runs import Run
 from models.pretrained import diffusers, diffusers_ncsnpp, dit, files
 from models.pretrained.mapping import to_tensors, to_variables
+from sde_lib.processes import PUBLISHED_BETAS, published_betas
 
 SCHEDULES = {"linear": "ddpm", "scaled_linear": "scaled_linear", "squaredcos_cap_v2": "iddpm"}
 PREDICTIONS = {"epsilon": "noise", "sample": "data", "v_prediction": "v"}
@@ -208,12 +209,16 @@ def _scheduler(config: ConfigDict) -> dict[str, Any]:
             f"time_offset={p.time_offset:g} is no scheduler of diffusers: it needs {', '.join(SCHEDULES.values())}, and a "
             "network that predicts noise, data or v from its index (time_scale=sde.num_steps, time_offset=-1)"
         )
+    first, last = PUBLISHED_BETAS["linear"]  # which the cosine does not read
+    if schedule in PUBLISHED_BETAS:
+        given = build.process_options(config)
+        first, last = published_betas(schedule, config.sde.num_steps, given.get("beta_first"), given.get("beta_last"))
     return {
         "_class_name": "DDPMScheduler",
         "num_train_timesteps": config.sde.num_steps,
         "beta_schedule": schedule,
-        "beta_start": config.sde.beta_first,
-        "beta_end": config.sde.beta_last,
+        "beta_start": first,
+        "beta_end": last,
         "prediction_type": prediction,
     }
 

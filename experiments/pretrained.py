@@ -18,11 +18,19 @@ from experiments.formats import FORMATS, Format, Model
 from experiments.runs import Run, load_run
 from experiments.workdir import Workdir
 
+LONGEST = 2000  # characters of a message
+
 
 def _format(flag: str, name: str, allowed: dict[str, Format]) -> Format:
     if name not in allowed:
         raise unknown_name(flag, name, allowed)
     return allowed[name]
+
+
+def _one_line(error: Exception) -> str:
+    """The error's text, in which names from a damaged file may be long or have any characters."""
+    shown = "".join(character if character.isprintable() else " " for character in str(error))
+    return shown if len(shown) <= LONGEST else f"{shown[:LONGEST]}..."
 
 
 def read(path: str | Path, format: str, config: ConfigDict | None = None) -> Model:
@@ -48,10 +56,10 @@ def read(path: str | Path, format: str, config: ConfigDict | None = None) -> Mod
     try:
         config, variables = reader.read(path, config)
     except (ImportError, OSError, ValueError) as error:  # what a file is not, in the reader's words
-        raise UserError(f"--from={path}: {error}") from error
+        raise UserError(f"--from={path}: {_one_line(error)}") from error
     except (AttributeError, LookupError, TypeError) as error:  # data of another shape than the format's
         raise UserError(
-            f"--from={path}: it is not laid out as {format} is ({type(error).__name__}: {error})"
+            f"--from={path}: it is not laid out as {format} is ({type(error).__name__}: {_one_line(error)})"
         ) from error
     check.check(config, "model", "average", "sampling")
     return config, jax.tree.map(np.asarray, variables)

@@ -143,6 +143,7 @@ POSITIVE, NOT_NEGATIVE, ANY = _real("(0, inf)"), _real("[0, inf)"), _real("(-inf
 COUNT = _whole(f"[1, {INT32}]")
 SEED = _whole(f"[0, {SEEDS}]")
 PROBABILITY = _real("[0, 1]", "a probability")
+PUBLISHED = "0 takes the published table's, times 1000 / num_steps"
 
 
 KEYS: dict[str, Range] = {
@@ -152,8 +153,8 @@ KEYS: dict[str, Range] = {
     "sde.sigma_min": POSITIVE,
     "sde.sigma_max": POSITIVE,
     "sde.num_steps": _whole("[2, 1000000]"),
-    "sde.beta_first": _real("(0, 1)"),
-    "sde.beta_last": _real("(0, 1)"),
+    "sde.beta_first": _real("(0, 1)", PUBLISHED, also=(0,)),
+    "sde.beta_last": _real("(0, 1)", PUBLISHED, also=(0,)),
     "sde.beta": POSITIVE,
     "sde.mass": POSITIVE,
     "sde.gamma": _real("(0, 1]"),

@@ -182,12 +182,25 @@ def _number(value: float | None) -> str:
     return f"{value:,}" if isinstance(value, int) else f"{value:.3f}"
 
 
+def _error(figure: dict[str, Any]) -> str:
+    """The standard error of a figure in words."""
+    return "unknown" if figure["standard_error"] is None else f"{figure['standard_error']:.3f}"
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Lines of a table: the first column flush left, others flush right, at least two spaces between columns."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
+
+
 def summary(measured: dict[str, Any]) -> str:
-    """The figures as a small table in text: samples, with their 95 % intervals, beside real images."""
-    rows = _rows(measured)
-    width = max(len(row[0]) for row in rows) + 2
-    lines = [f"{'':{width}}{'samples':>10}{'95 %':>20}{'real':>10}   (against {measured['reference']})"]
-    lines += [f"{title:{width}}{value:>10}{sure:>20}{floor:>10}" for title, _, value, sure, _, floor in rows]
+    """The figures as a table in text: samples with their 95 % intervals, and real images."""
+    rows = [["", "samples", "95 %", "real"]]
+    rows += [[title, value, sure, floor] for title, _, value, sure, _, floor in _rows(measured)]
+    lines = _aligned(rows)
+    lines[0] += f"   (against {measured['reference']})"
+    if "classes" in measured["sampling"]:
+        lines.append(f"classes of the samples: {measured['sampling']['classes']}")
     if "memorisation" in measured:
         found = measured["memorisation"]
         for key, (title, _) in figures.MEMORISATION.items():
@@ -196,9 +209,8 @@ def summary(measured: dict[str, Any]) -> str:
             )
     if "bits_per_dim" in measured:
         bits = measured["bits_per_dim"]
-        lines.append(
-            f"bits per dimension: {bits['value']:.3f} +- {bits['standard_error']:.3f} ({bits['images']:,} images)"
-        )
+        images = f"{bits['images']:,} image" + ("" if bits["images"] == 1 else "s")
+        lines.append(f"bits per dimension: {bits['value']:.3f} +- {_error(bits)} ({images})")
     return "\n".join(lines)
 
 
@@ -208,6 +220,8 @@ def _figures(measured: dict[str, Any]) -> str:
         f"{measured['sampling']['num_samples']:,} samples, and {measured['real']['images']}, each against "
         f"{measured['reference']}. Features: {measured['features']}"
     )
+    if "classes" in measured["sampling"]:
+        note += f" Classes of the samples: {measured['sampling']['classes']}."
     table = page.table(["", "samples", "95 % interval", "of", "real images"], rows) + f"<p>{html.escape(note)}</p>"
     return table + _memorisation(measured) + _bits_per_dim(measured) + _checkpoints(measured)
 
@@ -234,9 +248,10 @@ def _bits_per_dim(measured: dict[str, Any]) -> str:
     if "bits_per_dim" not in measured:
         return ""
     bits = measured["bits_per_dim"]
+    sure = f"; 95 % {_interval(bits['interval'])}" if bits["interval"] else ""
     return (
         f"<p>Bits per dimension of {bits['images']:,} held-out images, at most: {bits['value']:.3f} "
-        f"(standard error {bits['standard_error']:.3f}; 95 % {_interval(bits['interval'])}; t_min {bits['t_min']:g}).</p>"
+        f"(standard error {_error(bits)}{sure}; t_min {bits['t_min']:g}).</p>"
     )
 
 

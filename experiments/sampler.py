@@ -22,10 +22,13 @@ class Sampler:
         config: `sampling` says how to draw.
         strategy: the mapping over devices.
         max_samples: no more will be asked for at once, so that the batch need not be larger.
+        labels: the class of each sample by its number, (N,); by default `sampling.label`, or each class in turn.
     """
 
-    def __init__(self, config: ConfigDict, strategy: Strategy, max_samples: int | None = None):
-        self._config = config
+    def __init__(
+        self, config: ConfigDict, strategy: Strategy, max_samples: int | None = None, labels: np.ndarray | None = None
+    ):
+        self._config, self._labels = config, labels
         self._drawing = Drawing(self._draw_on_device, strategy, config.sampling.batch_size, max_samples)
 
     @property
@@ -44,15 +47,16 @@ class Sampler:
         denoiser = build.denoiser(self._config, variables, self._config.sampling.t_min)
         return denoiser.replace(condition=build.condition(self._config, labels))
 
-    def keys_and_labels(self, indices: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
-        """The key (B,) and the class (B,) of the samples with these numbers, from the key of the seed."""
-        keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
-        classes = max(self._config.model.num_classes, 1)
-        label = self._config.sampling.label
-        return keys, jnp.asarray(indices % classes if label < 0 else jnp.full_like(indices, label), jnp.int32)
+    def labels(self, indices: np.ndarray) -> np.ndarray:
+        """The classes of the samples with these numbers, int32 (B,)."""
+        if self._labels is not None:
+            return self._labels[indices].astype(np.int32)
+        label, classes = self._config.sampling.label, max(self._config.model.num_classes, 1)
+        return np.asarray(indices % classes if label < 0 else np.full_like(indices, label), np.int32)
 
-    def _draw_on_device(self, indices, key_data, variables):
-        keys, labels = self.keys_and_labels(indices, jax.random.wrap_key_data(key_data))
+    def _draw_on_device(self, numbers_and_labels, key_data, variables):
+        indices, labels = numbers_and_labels
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(key_data), indices)
         denoiser = self.denoiser(variables, labels)
         grid = build.times(self._config, denoiser.sde)
         return sde_lib.sample(keys, denoiser, build.method(self._config), grid, self.event_shape)
@@ -77,7 +81,11 @@ class Sampler:
             RunError: a sample is not finite.
         """
         key_data = np.asarray(jax.random.key_data(jax.random.key(seed)))
-        drawn = self._drawing(indices, lambda asked: asked.astype(np.int32), key_data, variables, progress=progress)
+
+        def take(numbers):
+            return numbers.astype(np.int32), self.labels(numbers)
+
+        drawn = self._drawing(indices, take, key_data, variables, progress=progress)
         for asked, images in drawn:
             self._require_finite(images, asked)
             yield asked, build.transform(self._config).inverse(images)
@@ -97,8 +105,9 @@ class Sampler:
         Each is the noisy data y = `sde.to_data_scale(x, t)`, divided by its standard deviation for data of unit variance:
         noise is as wide as data.
         """
-        keys, labels = self.keys_and_labels(jnp.arange(num_samples), jax.random.key(seed))
-        denoiser = self.denoiser(variables, labels)
+        indices = np.arange(num_samples)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
+        denoiser = self.denoiser(variables, jnp.asarray(self.labels(indices)))
         sde, times = denoiser.sde, build.times(self._config, denoiser.sde)
         method = build.method(self._config)
         states = sde_lib.sample(keys, denoiser, method, times, self.event_shape, return_trajectory=True)

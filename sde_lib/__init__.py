@@ -26,6 +26,7 @@ from sde_lib.dequantization import (
     dequantize,
 )
 from sde_lib.divergence import ExactDivergence, Hutchinson
+from sde_lib.ends import Ends, check_ends, check_times
 from sde_lib.flow import FlowSolution, Status, decode, encode, interpolate
 from sde_lib.guidance import (
     ClassifierFree,
@@ -130,6 +131,7 @@ __all__ = [
     "EDMPreconditioning",
     "EDMWeighting",
     "Elbo",
+    "Ends",
     "EnergyGuidance",
     "EulerMaruyama",
     "ExactDivergence",
@@ -188,6 +190,8 @@ __all__ = [
     "VelocityPrediction",
     "VelocityWeighting",
     "bits_per_dim",
+    "check_ends",
+    "check_times",
     "decode",
     "denoising_score_matching",
     "dequantize",

@@ -24,6 +24,7 @@ from jax import Array
 
 from sde_lib.checks import positive
 from sde_lib.denoiser import Denoiser
+from sde_lib.ends import check_ends
 from sde_lib.struct import Struct
 
 EVALUATIONS_PER_STEP = 6  # Tsit5's stages; the last of a step is the first of the next
@@ -76,9 +77,11 @@ def encode(
         the encodings, NaN with a `status` other than 0 for examples that were not solved. Nothing is raised for them.
 
     Raises:
-        ValueError: x0 has no event axis, or a tolerance or `max_steps` is not positive.
+        ValueError: x0 has no event axis, a tolerance or `max_steps` is not positive, or an end of the process has no usable
+            sigma / alpha (`sde_lib.ends`).
     """
     x0 = check_solve(x0, rtol, atol, max_steps)
+    check_ends(denoiser.sde)
     return _follow(denoiser, x0, denoiser.sde.t_min, denoiser.sde.t_max, rtol, atol, max_steps, adjoint)
 
 
@@ -93,6 +96,7 @@ def decode(
 ) -> FlowSolution:
     """Carries noise z (B, *event) at t_max to data at t_min: the inverse of `encode`, with its arguments and errors."""
     z = check_solve(z, rtol, atol, max_steps)
+    check_ends(denoiser.sde)
     return _follow(denoiser, z, denoiser.sde.t_max, denoiser.sde.t_min, rtol, atol, max_steps, adjoint)
 
 

@@ -24,6 +24,7 @@ from jax import Array
 
 from sde_lib.denoiser import Denoiser
 from sde_lib.divergence import ExactDivergence, Hutchinson
+from sde_lib.ends import check_ends
 from sde_lib.flow import check_solve, integrate
 from sde_lib.randomness import check_keys
 from sde_lib.struct import Struct
@@ -82,6 +83,7 @@ def log_likelihood(
         raise ValueError(f"{type(divergence).__name__} is random: pass keys of shape {x0.shape[:1]}, not None")
     if keys is not None:
         check_keys(keys, len(x0))
+    check_ends(denoiser.sde)
     return _log_likelihood(keys, denoiser, x0, divergence, rtol, atol, max_steps, adjoint)
 
 

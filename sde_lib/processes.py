@@ -224,6 +224,26 @@ class RectifiedFlow(SDE):
         return jax.nn.sigmoid(-0.5 * jnp.asarray(log_snr))
 
 
+# (beta_first, beta_last) of the published tables, of 1,000 steps.
+PUBLISHED_BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.0015, 0.0195)}
+
+
+def published_betas(
+    table: str, num_steps: int, beta_first: float | None = None, beta_last: float | None = None
+) -> tuple[float, float]:
+    """The first and the last beta of a table of `PUBLISHED_BETAS`; None is the published one, times 1000 / num_steps."""
+    if num_steps < 2:
+        raise ValueError(f"DiscreteVP: num_steps={num_steps} must be at least 2")
+    first, last = (1000 / num_steps * beta for beta in PUBLISHED_BETAS[table])
+    if beta_last is None and last >= 1:
+        least = math.floor(1000 * PUBLISHED_BETAS[table][1]) + 1
+        raise ValueError(
+            f"DiscreteVP: num_steps={num_steps} must be at least {least}, or the published last beta, times "
+            f"1000 / num_steps, is {last:g} and no longer less than 1"
+        )
+    return (first if beta_first is None else beta_first), (last if beta_last is None else beta_last)
+
+
 @struct.dataclass
 class DiscreteVP(SDE):
     """A discrete variance-preserving chain x_k = sqrt(1 - beta_k) x_{k-1} + sqrt(beta_k) noise, made continuous.
@@ -233,6 +253,12 @@ class DiscreteVP(SDE):
     Between them the log-SNR is the monotone piecewise cubic of Fritsch and Butland (1984), continuous with its derivative,
     so drift and diffusion are continuous and g^2 > 0; before the first knot it is linear in log t. Hence methods may stop
     at any time, and at knots they meet what the network was trained on.
+
+    The published tables have 1,000 steps. `linear` and `scaled_linear` with another number of steps N scale the published
+    betas by 1000 / N, which leaves the integral of beta over the chain, hence the prior, as it is; so does the code of
+    improved DDPM (https://github.com/openai/improved-diffusion, improved_diffusion/gaussian_diffusion.py,
+    `get_named_beta_schedule`) for the linear table. Betas that are given are taken as they are, as diffusers takes
+    beta_start and beta_end. The cosine table is defined for every N.
 
     Make one with `DiscreteVP.linear()` (DDPM), `DiscreteVP.cosine()` (iDDPM), `DiscreteVP.scaled_linear()` (latent
     diffusion) or `DiscreteVP.from_betas(betas)`.
@@ -273,27 +299,41 @@ class DiscreteVP(SDE):
     def linear(
         cls,
         num_steps: int = 1000,
-        beta_first: float = 1e-4,
-        beta_last: float = 0.02,
+        beta_first: float | None = None,
+        beta_last: float | None = None,
         *,
         t_min: float | None = None,
         t_max: float = 1.0,
     ) -> "DiscreteVP":
-        """DDPM's table: betas evenly spaced from beta_first to beta_last (Ho et al., section 4)."""
-        return cls.from_betas(np.linspace(beta_first, beta_last, num_steps), t_min=t_min, t_max=t_max)
+        """DDPM's table: betas evenly spaced from beta_first to beta_last (Ho et al., section 4).
+
+        None is the published 1e-4 or 0.02, times 1000 / num_steps.
+
+        Raises:
+            ValueError: a beta is outside (0, 1); so is the published table's with fewer than 21 steps.
+        """
+        first, last = published_betas("linear", num_steps, beta_first, beta_last)
+        return cls.from_betas(np.linspace(first, last, num_steps), t_min=t_min, t_max=t_max)
 
     @classmethod
     def scaled_linear(
         cls,
         num_steps: int = 1000,
-        beta_first: float = 0.0015,
-        beta_last: float = 0.0195,
+        beta_first: float | None = None,
+        beta_last: float | None = None,
         *,
         t_min: float | None = None,
         t_max: float = 1.0,
     ) -> "DiscreteVP":
-        """Latent diffusion's table: betas whose square roots are evenly spaced (Rombach et al.; their code's "linear")."""
-        roots = np.linspace(math.sqrt(beta_first), math.sqrt(beta_last), num_steps)
+        """Latent diffusion's table: betas whose square roots are evenly spaced (Rombach et al.; their code's "linear").
+
+        None is the published 0.0015 or 0.0195, times 1000 / num_steps.
+
+        Raises:
+            ValueError: a beta is outside (0, 1); so is the published table's with fewer than 20 steps.
+        """
+        first, last = published_betas("scaled_linear", num_steps, beta_first, beta_last)
+        roots = np.linspace(math.sqrt(first), math.sqrt(last), num_steps)
         return cls.from_betas(roots**2, t_min=t_min, t_max=t_max)
 
     @classmethod

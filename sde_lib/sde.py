@@ -5,9 +5,8 @@ A process is told by `alpha` and `sigma` alone. Everything else follows from the
     f(t)   = d log alpha / dt
     g(t)^2 = d sigma^2 / dt - 2 f sigma^2 = -sigma^2 d log_snr / dt,      log_snr = log(alpha^2 / sigma^2)
 
-so a new process is a dataclass with two methods, and it cannot disagree with its own drift:
+so a new process is a class with two methods, and it cannot disagree with its own drift:
 
-    @struct.dataclass
     class Bridge(SDE):
         def alpha(self, t): return jnp.cos(0.5 * jnp.pi * t)
         def sigma(self, t): return jnp.sin(0.5 * jnp.pi * t)

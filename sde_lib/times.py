@@ -8,15 +8,23 @@ With `denoise=False` the grid has no clean end: n + 1 times from t_max to t_min,
 the sample keeps the noise of t_min.
 """
 
+import math
+
+import jax
 import jax.numpy as jnp
 from jax import Array
 
+from sde_lib.checks import positive
+from sde_lib.ends import check_ends
 from sde_lib.processes import VPSDE
 from sde_lib.sde import SDE
 
+MOST_STEPS = 2**24
+
 
 def _grid(sde: SDE, points: Array, denoise: bool) -> Array:
-    """The ends exact whatever was lost in computing them, and the clean end if it is asked for."""
+    """The grid with exact ends, and with the clean end where `denoise` holds; ValueError as `check_ends`."""
+    check_ends(sde)
     points = points.at[-1].set(sde.t_min).at[0].set(sde.t_max)
     return jnp.append(points, 0.0) if denoise else points
 
@@ -24,6 +32,8 @@ def _grid(sde: SDE, points: Array, denoise: bool) -> Array:
 def _number_of_points(n: int, denoise: bool) -> int:
     if n < 1:
         raise ValueError(f"a time grid needs at least 1 step, not {n}")
+    if n > MOST_STEPS:
+        raise ValueError(f"a time grid has at most {MOST_STEPS} steps, not {n}: float32 has no more times")
     return n if denoise else n + 1
 
 
@@ -36,11 +46,22 @@ def uniform_times(sde: SDE, n: int, *, denoise: bool = True) -> Array:
 def karras_times(sde: SDE, n: int, rho: float = 7.0, *, denoise: bool = True) -> Array:
     """n steps of equal length in (sigma / alpha)^(1 / rho), (n + 1,): dense where the noise is low.
 
+    rho = 1 is uniform in sigma / alpha; rho = infinity is its limit, `log_snr_times`.
+
     Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, eq. 5, with sigma / alpha for their sigma.
+
+    Raises:
+        ValueError: rho is not positive; or as every grid of this file, for fewer than 1 step or an end of the process
+            without a usable sigma / alpha (`sde_lib.ends`).
     """
-    high, low = sde.noise_to_signal(sde.t_max) ** (1 / rho), sde.noise_to_signal(sde.t_min) ** (1 / rho)
-    noise_to_signal = jnp.linspace(high, low, _number_of_points(n, denoise)) ** rho
-    return _grid(sde, sde.time_at_log_snr(-2 * jnp.log(noise_to_signal)), denoise)
+    positive("karras_times", rho=rho)
+    if not isinstance(rho, jax.core.Tracer) and math.isinf(rho):
+        return log_snr_times(sde, n, denoise=denoise)
+    # In logarithms relative to the larger end: neither a small rho overflows nor a large one cancels.
+    places = jnp.linspace(0, 1, _number_of_points(n, denoise))
+    span = sde.log_snr(sde.t_max) - sde.log_snr(sde.t_min)
+    log_snr = sde.log_snr(sde.t_max) - 2 * rho * jnp.log1p(places * jnp.expm1(span / (2 * rho)))
+    return _grid(sde, sde.time_at_log_snr(log_snr), denoise)
 
 
 def log_snr_times(sde: SDE, n: int, *, denoise: bool = True) -> Array:
@@ -62,6 +83,7 @@ def quadratic_times(sde: SDE, n: int, power: float = 2.0, *, denoise: bool = Tru
 
 def times_at(sde: SDE, places: Array, power: float = 2.0, *, denoise: bool = True) -> Array:
     """The times at the given places of `quadratic_times`, which rise from 0 (at t_max) to 1 (at t_min)."""
+    positive("times_at", power=power)
     reference = VPSDE()
     log_snr = jnp.stack([sde.log_snr(sde.t_max), sde.log_snr(sde.t_min)])
     high, low = reference.time_at_log_snr(log_snr) ** (1 / power)

@@ -34,6 +34,7 @@ from jax import Array
 from sde_lib.checks import at_least, positive
 from sde_lib.denoiser import Denoiser
 from sde_lib.dequantization import Quantization, log_prob_of_levels
+from sde_lib.ends import check_ends
 from sde_lib.flow import check_batch
 from sde_lib.randomness import check_keys, fold_in, split, standard_normal
 from sde_lib.struct import Struct
@@ -82,7 +83,8 @@ def elbo(
 
     Raises:
         ValueError: the number of keys is not that of examples, a count is below 1, data_std is not positive, x0 has no
-            event axis, or x0 is not of integers just where `quantization` is given.
+            event axis, x0 is not of integers just where `quantization` is given, or an end of the process has no usable
+            sigma / alpha (`sde_lib.ends`).
     """
     x0 = jnp.asarray(x0)
     is_levels = bool(jnp.issubdtype(x0.dtype, jnp.integer))
@@ -94,6 +96,7 @@ def elbo(
     at_least("elbo", 1, num_times=num_times, num_estimates=num_estimates)
     positive("elbo", data_std=data_std)
     check_keys(keys, len(check_batch(x0)))
+    check_ends(denoiser.sde)
     return _elbo(keys, denoiser, x0, quantization, data_std, num_times, num_estimates)
 
 

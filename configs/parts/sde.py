@@ -57,7 +57,7 @@ def iddpm(config: ConfigDict) -> None:
 
 
 def scaled_linear(config: ConfigDict) -> None:
-    """1,000 betas even in their roots, as latent diffusion has them; t_min is the first step, sigma / alpha 0.010 to 37."""
+    """Latent diffusion's table: 1,000 betas even in their roots; t_min is its first step, sigma / alpha from 0.039 to 84."""
     config.sde.name = "scaled_linear"
     config.training.t_min = config.sampling.t_min = config.evaluation.t_min = 1e-3
 

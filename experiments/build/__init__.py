@@ -2,8 +2,8 @@
 
 Each function makes one thing from the sections of a config and raises `UserError` for a name that is not known;
 `check.py` has what else can be wrong with a config. The tables of names stand in the file of their subject: `model`,
-`classes`, `images` (what training makes of the data), `losses`, `averages`, `optimization`, `sampling`, `evaluation`,
-`devices`.
+`classes`, `images` (what training makes of the data), `losses`, `averages`, `optimization`, `sampling`, `ends` (of the
+process and of the time grid), `evaluation`, `devices`.
 """
 
 from experiments.build.averages import ema_names, emas, power_emas, sampling_ema
@@ -16,6 +16,7 @@ from experiments.build.classes import (
     sampled_classes,
 )
 from experiments.build.devices import parallel, require_shares
+from experiments.build.ends import check_ends, check_times
 from experiments.build.evaluation import check_features, check_files, check_likelihood, feature_network, reference
 from experiments.build.images import preparation, transform
 from experiments.build.losses import BIN_SHARE, BINNED_LOSS, CLASS_DROPOUT, binned_loss, loss, loss_bin_edges
@@ -28,6 +29,7 @@ from experiments.build.model import (
     denoiser,
     init_variables,
     network,
+    process_options,
     projection,
     sde,
 )
@@ -44,10 +46,12 @@ __all__ = [
     "abstract_variables",
     "binned_loss",
     "check_class",
+    "check_ends",
     "check_features",
     "check_files",
     "check_likelihood",
     "check_sampling_label",
+    "check_times",
     "class_number",
     "class_record",
     "compute_dtype",
@@ -67,6 +71,7 @@ __all__ = [
     "parallel",
     "power_emas",
     "preparation",
+    "process_options",
     "projection",
     "reference",
     "require_shares",

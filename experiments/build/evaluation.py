@@ -7,6 +7,7 @@ from ml_collections import ConfigDict
 
 from experiments import data, metrics
 from experiments.build.choices import choose
+from experiments.build.ends import check_ends
 from experiments.build.images import transform
 from experiments.build.model import sde
 from experiments.errors import UserError
@@ -107,6 +108,7 @@ def check_likelihood(config: ConfigDict) -> None:
             f"evaluation.likelihood_images={number}: bits per dimension are of images of 8 bits, which "
             f"data.source={config.data.source!r} has not; set 0"
         )
+    check_ends(config, "evaluation.likelihood_t_min")
     shape = (size, size, config.data.num_channels)
     if sde(config, config.evaluation.likelihood_t_min).state_shape(shape) != shape:
         raise UserError(

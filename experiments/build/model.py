@@ -43,11 +43,17 @@ LOSS = "loss"  # the collection, beside the network's own, of what the loss lear
 def sde(config: ConfigDict, t_min: float) -> sde_lib.SDE:
     """The forward process, from `t_min` (training's, sampling's or evaluation's) on."""
     process = choose("sde.name", config.sde.name, PROCESSES)
-    names = inspect.signature(process).parameters
     try:
-        return process(**{k: v for k, v in config.sde.items() if k in names}, t_min=t_min)
+        return process(**process_options(config), t_min=t_min)
     except ValueError as error:
         raise UserError(f"sde: {error}") from error
+
+
+def process_options(config: ConfigDict) -> dict[str, Any]:
+    """The keys of `sde` that the process takes, without those whose 0 leaves a number to the process."""
+    parameters = inspect.signature(choose("sde.name", config.sde.name, PROCESSES)).parameters
+    known = {k: v for k, v in config.sde.items() if k in parameters}
+    return {k: v for k, v in known.items() if v != 0 or parameters[k].default is not None}
 
 
 def network(config: ConfigDict) -> Any:

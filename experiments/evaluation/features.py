@@ -14,6 +14,7 @@ import numpy as np
 
 from experiments import distributed
 from experiments.errors import RunError
+from experiments.evaluation.classes import ClassMix
 from experiments.evaluation.journal import Journal
 from experiments.metrics.feature_networks import check_images
 from experiments.parallel import BATCH, STATE, Strategy
@@ -84,8 +85,8 @@ class OnAllDevices:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def journal_of_samples(run: Run, network: Any) -> Journal:
-    """The journal of the features of a run's samples, which other weights, ways of sampling or networks do not share."""
+def journal_of_samples(run: Run, network: Any, classes: ClassMix | None = None) -> Journal:
+    """The journal of the features of a run's samples, which other weights, classes, methods or networks do not share."""
     identity = {name: run.config[name].to_dict() for name in SECTIONS}
     identity["sampling"] = {k: v for k, v in identity["sampling"].items() if k not in IRRELEVANT}
     identity |= {
@@ -95,6 +96,8 @@ def journal_of_samples(run: Run, network: Any) -> Journal:
         "weights": weights_hash(run.variables),
         "features": [network.name, network.preprocessing, network.sha256],
     }
+    if classes is not None and classes.counts is not None:
+        identity["class_counts"] = list(classes.counts)
     return Journal(run.workdir.evaluation, "samples", identity)
 
 

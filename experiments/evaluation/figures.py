@@ -23,26 +23,36 @@ SPREAD = 1.96  # standard errors on each side of an interval of 95 %
 LESS, MORE = "less is better", "more is better"
 
 
+def standard_error_of_mean(values: np.ndarray) -> float | None:
+    """The standard error of the mean of values (N,); None of a single value, which says nothing of their spread."""
+    return float(np.std(values) / np.sqrt(len(values))) if len(values) > 1 else None
+
+
 @dataclass(frozen=True)
 class Figure:
-    """A figure, its standard error and the number of samples (or, of recall and coverage, real images) that it is of."""
+    """A figure, its standard error and the number of samples (or, of recall and coverage, real images) that it is of.
+
+    The standard error is None where it is unknown, as of the mean of a single value.
+    """
 
     value: float
-    standard_error: float
+    standard_error: float | None
     count: int
     least: float = -np.inf
     most: float = np.inf
 
     @property
-    def interval(self) -> list[float]:
-        """The ends of the 95 % interval, within what the figure can be."""
+    def interval(self) -> list[float] | None:
+        """The ends of the 95 % interval, within what the figure can be; None where the standard error is unknown."""
+        if self.standard_error is None:
+            return None
         reach = SPREAD * self.standard_error
         return [float(max(self.value - reach, self.least)), float(min(self.value + reach, self.most))]
 
     @classmethod
     def of_mean(cls, values: np.ndarray, most: float = 1.0) -> "Figure":
         """The mean of values (N,), at least 0; a bootstrap's standard deviation of a mean is known."""
-        return cls(float(np.mean(values)), float(np.std(values) / np.sqrt(len(values))), len(values), 0.0, most)
+        return cls(float(np.mean(values)), standard_error_of_mean(values), len(values), 0.0, most)
 
 
 @dataclass(frozen=True)
@@ -188,8 +198,8 @@ def values(figures: dict[str, Figure]) -> dict[str, float]:
     return {key: figure.value for key, figure in figures.items()}
 
 
-def intervals(figures: dict[str, Figure]) -> dict[str, list[float]]:
-    """The ends of their intervals."""
+def intervals(figures: dict[str, Figure]) -> dict[str, list[float] | None]:
+    """The ends of their intervals; None where one is unknown."""
     return {key: figure.interval for key, figure in figures.items()}
 
 

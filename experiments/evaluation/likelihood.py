@@ -15,7 +15,7 @@ import sde_lib
 from experiments import build, data, distributed
 from experiments.errors import RunError
 from experiments.evaluation.features import weights_hash
-from experiments.evaluation.figures import Figure
+from experiments.evaluation.figures import Figure, standard_error_of_mean
 from experiments.evaluation.journal import Journal
 from experiments.parallel import BATCH, SAME, STATE, Strategy
 from experiments.runs import Run
@@ -79,9 +79,9 @@ def bits_per_dim(run: Run, images: data.Images, strategy: Strategy, journal: Jou
                 journal.write(asked, {"bits": found})
             bar.update(len(asked))
 
-    def mean() -> tuple[float, float, int]:
+    def mean() -> tuple[float, float | None, int]:
         bits = journal.column("bits", len(images))
-        return float(bits.mean()), float(bits.std() / np.sqrt(len(bits))), len(bits)
+        return float(bits.mean()), standard_error_of_mean(bits), len(bits)
 
     return Figure(*distributed.first_tells(mean))
 

@@ -9,6 +9,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
 from experiments import build, data, distributed
+from experiments.evaluation.figures import standard_error_of_mean
 from experiments.runs import Run
 
 BATCH = 256  # images at once, on all devices together
@@ -23,7 +24,8 @@ def loss_per_noise_level(run: Run, images: data.Images) -> list[dict[str, float]
     Times, noise and images are the same in every evaluation, so that figures can be compared.
 
     Returns:
-        for each level `log_snr`, `noise_to_signal`, `loss`, and `standard_error`, of the loss as a mean over images.
+        for each level `log_snr`, `noise_to_signal`, `loss`, and `standard_error`, of the loss as a mean over images (None
+        of a single image).
     """
     evaluation = run.config.evaluation
     everywhere, divided = _shardings()
@@ -47,7 +49,7 @@ def loss_per_noise_level(run: Run, images: data.Images) -> list[dict[str, float]
                 "log_snr": float(log_snr),
                 "noise_to_signal": float(sde.noise_to_signal(t)),
                 "loss": float(errors.mean()),
-                "standard_error": float(errors.std() / np.sqrt(len(errors))),
+                "standard_error": standard_error_of_mean(errors),
             }
         )
     return rows

@@ -4,6 +4,9 @@ A pickle is a program: it names functions of any installed module and calls them
 those of the tables below, each of which builds a tensor, a dictionary or a `Record` (the class name and the attributes of an
 object, as data); every other name ends the reading with an error that says which it was. PyTorch itself is not needed.
 
+Reading takes memory and time in proportion to the file (`bounded_pickle.py`), and what a file refers to many times ("billion
+laughs") is converted once.
+
 Three kinds of file hold tensors:
 
     zip      torch.save since 1.6: data.pkl beside one entry for each storage
@@ -24,6 +27,19 @@ from typing import Any, NoReturn
 import ml_dtypes  # noqa: F401
 import numpy as np
 
+from models.pretrained.bounded_pickle import (
+    SHOWN,
+    BrokenFileError,
+    Budget,
+    File,
+    Unpickler,
+    UnsafeFileError,
+    printable,
+    require_keys,
+    shown,
+    text,
+)  # fmt: skip
+
 # Names of NumPy's dtypes; "bfloat16" is known to NumPy once ml_dtypes is imported.
 STORAGES = {
     "DoubleStorage": "float64",
@@ -43,14 +59,6 @@ LEGACY_MAGIC = 0x1950A86A20F9469CFC6C
 LEGACY_PROTOCOL = 1001
 
 
-class UnsafeFileError(ValueError):
-    """The file asks for something other than tensors and plain values."""
-
-
-class BrokenFileError(ValueError):
-    """The file is truncated or not of a kind that is known."""
-
-
 @dataclass(frozen=True)
 class Record:
     """An object of the file, as data: the name of its class and its attributes."""
@@ -67,7 +75,12 @@ class _Storage:
 
 
 class _Dict(dict):
-    """A dictionary of whatever class; attributes that the file gives to it (`_metadata`) are dropped."""
+    """A dictionary of any class; attributes that the file gives to it (`_metadata`) are dropped."""
+
+    def __init__(self, pairs=()):
+        pairs = list(pairs.items() if isinstance(pairs, dict) else pairs)
+        require_keys(key for key, _ in pairs)
+        super().__init__(pairs)
 
     def __setstate__(self, state):
         pass
@@ -95,14 +108,20 @@ class _Module:
     """An object of which its attributes are all that counts, such as a container of PyTorch."""
 
     def __setstate__(self, state):
-        self.state = dict(state)
+        self.state = _attributes(state)
+
+
+def _attributes(state: Any) -> dict[str, Any]:
+    if not isinstance(state, dict):
+        raise BrokenFileError(f"the attributes of an object are a {type(state).__name__}")
+    return state
 
 
 class _NumpyDType:
     """NumPy's dtype, of numbers alone."""
 
     def __init__(self, code, *_):
-        self.code = str(code)
+        self.code = text(code)
 
     def __setstate__(self, state):
         if state[1] == ">":
@@ -112,8 +131,10 @@ class _NumpyDType:
         """The numbers in the bytes; Python 2 wrote bytes as Latin-1."""
         dtype = np.dtype(self.code)
         if dtype.kind not in "biufc":
-            raise UnsafeFileError(f"it holds a NumPy array of {self.code}, not of numbers")
-        return np.frombuffer(data if isinstance(data, bytes) else data.encode("latin1"), dtype)
+            raise UnsafeFileError(f"it holds a NumPy array of {self.code[:SHOWN]}, not of numbers")
+        if not isinstance(data, bytes | bytearray | str):
+            raise BrokenFileError(f"the numbers of an array are a {type(data).__name__}")
+        return np.frombuffer(data.encode("latin1") if isinstance(data, str) else data, dtype)
 
 
 class _NumpyArray:
@@ -135,22 +156,27 @@ def _tensor(storage, offset, size, stride, *_) -> np.ndarray:
         raise BrokenFileError(f"a tensor of shape {size} reaches beyond its {len(numbers)} numbers")
     if 0 in size:
         return np.zeros(size, numbers.dtype)
-    view = np.lib.stride_tricks.as_strided(
+    # A view, never a copy: strides of 0 make any number of numbers of a few.
+    return np.lib.stride_tricks.as_strided(
         numbers[offset:], size, [step * numbers.itemsize for step in stride], writeable=False
     )
-    return np.ascontiguousarray(view).reshape(size)
 
 
 def _persistent_object(meta) -> Record:
     """EDM's and EDM2's networks carry their source code along; it stays unread."""
-    return Record(str(meta["class_name"]), dict(meta.get("state") or {}))
+    return Record(text(meta["class_name"]), _attributes(meta.get("state") or {}))
 
 
-def _nested_storage(data: bytes) -> _Storage:
-    found = read(data)
+def _nested_storage(data: bytes, budget: Budget) -> _Storage:
+    found = _read(data, budget)
     if not isinstance(found, _Storage):
         raise BrokenFileError("a storage within the pickle holds something else")
     return found
+
+
+def _set(members=()) -> set:
+    require_keys(members)
+    return set(members)
 
 
 def _object_of_class(cls, base, state, *_):
@@ -162,18 +188,17 @@ _NAMES: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): _Dict,
     ("dnnlib.util", "EasyDict"): _Dict,
     ("torch", "Size"): _Builder(tuple),
-    ("torch", "device"): _Builder(lambda *args: str(args[0]) if args else ""),
+    ("torch", "device"): _Builder(lambda *args: text(args[0]) if args else ""),
     ("torch._utils", "_rebuild_tensor"): _Builder(_tensor),
     ("torch._utils", "_rebuild_tensor_v2"): _Builder(_tensor),
     ("torch._utils", "_rebuild_parameter"): _Builder(lambda data, *_: data),
-    ("torch.storage", "_load_from_bytes"): _Builder(_nested_storage),
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): _Builder(_persistent_object),
     ("copyreg", "_reconstructor"): _Builder(_object_of_class),
     ("builtins", "object"): object(),
-    ("builtins", "set"): _Builder(set),
+    ("builtins", "set"): _Builder(_set),
     ("numpy", "dtype"): _NumpyDType,
     ("numpy", "ndarray"): "ndarray",
-    ("_codecs", "encode"): _Builder(lambda text, encoding="latin1": str(text).encode("latin1")),
+    ("_codecs", "encode"): _Builder(lambda value, encoding="latin1": text(value).encode("latin1")),
     **{
         (f"numpy.{core}.multiarray", name): build
         for core in ("core", "_core")  # the latter since NumPy 2
@@ -184,7 +209,7 @@ _NAMES: dict[tuple[str, str], Any] = {
     },
     **{
         (f"numpy.{core}.numeric", "_frombuffer"): _Builder(
-            lambda data, dtype, shape, order: dtype.read(bytes(data)).reshape(shape, order=order)
+            lambda data, dtype, shape, order: dtype.read(data).reshape(shape, order=order)
         )
         for core in ("core", "_core")
     },
@@ -195,25 +220,18 @@ _NAMES: dict[tuple[str, str], Any] = {
 }
 
 
-_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # its names of modules, kept by old pickles
-
-
-class _Unpickler(pickle.Unpickler):
+class _Unpickler(Unpickler):
     """Knows the names of the table and the storages that `storage` finds by their persistent id."""
 
-    def __init__(self, file, storage: Callable[..., _Storage] | None = None):
-        super().__init__(file, encoding="utf-8")
+    def __init__(self, file: File, budget: Budget, storage: Callable[..., _Storage] | None = None):
+        nested = _Builder(lambda data: _nested_storage(data, budget))
+        super().__init__(file, {**_NAMES, ("torch.storage", "_load_from_bytes"): nested}, budget)
         self.storage = storage
 
-    def find_class(self, module, name):
-        module = _PYTHON_2.get(module, module)
-        if (module, name) not in _NAMES:
-            raise UnsafeFileError(f"it asks for {module}.{name}, which is neither a tensor nor a plain value")
-        return _NAMES[module, name]
-
     def persistent_load(self, pid):
-        if self.storage is None or not isinstance(pid, tuple) or pid[0] != "storage":
-            raise UnsafeFileError(f"it refers to something outside it: {str(pid)[:80]}")
+        is_storage = type(pid) is tuple and pid and type(pid[0]) is str and pid[0] == "storage"
+        if self.storage is None or not is_storage:
+            return super().persistent_load(pid)
         return self.storage(*pid[1:])
 
 
@@ -227,11 +245,15 @@ def read(data: bytes) -> Any:
         UnsafeFileError: it asks for anything else; the message names it.
         BrokenFileError: it is truncated, or none of the three kinds.
     """
+    return _read(data, Budget(len(data)))
+
+
+def _read(data: bytes, budget: Budget) -> Any:
     try:
         if data[:4] == b"PK\x03\x04":
-            return _plain(_read_zip(data))
+            return _plain(_read_zip(data, budget))
         if data[:1] == pickle.PROTO:
-            return _plain(_read_pickles(io.BytesIO(data)))
+            return _plain(_read_pickles(data, budget))
         raise BrokenFileError("it is not a file of PyTorch, and not a pickle")
     except (UnsafeFileError, BrokenFileError):
         raise
@@ -241,75 +263,120 @@ def read(data: bytes) -> Any:
         _broken(error)
 
 
-def _read_zip(data: bytes) -> Any:
+def _dtype(name: Any) -> str:
+    if text(name) not in STORAGES.values():
+        raise BrokenFileError(f"its numbers are {shown(name)}")
+    return name
+
+
+def _read_zip(data: bytes, budget: Budget) -> Any:
     with zipfile.ZipFile(io.BytesIO(data)) as archive:
         names = archive.namelist()
         root = next((name[: -len("data.pkl")] for name in names if name.endswith("data.pkl")), None)
         if root is None:
             raise BrokenFileError("it is a zip file, but holds no data.pkl as PyTorch's do")
-        if f"{root}byteorder" in names and archive.read(f"{root}byteorder") != b"little":
+
+        def entry(name):
+            budget.spend(archive.getinfo(name).file_size)  # of compressed entries as the archive says
+            return archive.read(name)
+
+        if f"{root}byteorder" in names and entry(f"{root}byteorder") != b"little":
             raise BrokenFileError("its numbers are big-endian")
         storages: dict[str, _Storage] = {}
 
         def storage(dtype, key, location, count, *_):
-            if key not in storages:
-                storages[key] = _Storage(_numbers(archive.read(f"{root}data/{key}"), dtype, count))
+            if text(key) not in storages:
+                storages[key] = _Storage(_numbers(entry(f"{root}data/{key}"), _dtype(dtype), count))
             return storages[key]
 
-        return _Unpickler(io.BytesIO(archive.read(f"{root}data.pkl")), storage).load()
+        return _Unpickler(File(entry(f"{root}data.pkl")), budget, storage).load()
 
 
-def _read_pickles(file: io.BytesIO) -> Any:
-    first = _Unpickler(file).load()
-    if first != LEGACY_MAGIC:
+def _read_pickles(data: bytes, budget: Budget) -> Any:
+    file = File(data)
+    first = _Unpickler(file, budget).load()
+    if type(first) is not int or first != LEGACY_MAGIC:
         return first
-    if (protocol := _Unpickler(file).load()) != LEGACY_PROTOCOL:
-        raise BrokenFileError(f"its protocol is {protocol}, not {LEGACY_PROTOCOL}")
-    _Unpickler(file).load()  # sizes of C types
+    protocol = _Unpickler(file, budget).load()
+    if type(protocol) is not int or protocol != LEGACY_PROTOCOL:
+        raise BrokenFileError(f"its protocol is {shown(protocol)}, not {LEGACY_PROTOCOL}")
+    _Unpickler(file, budget).load()  # sizes of C types
     storages: dict[str, _Storage] = {}
 
     def storage(dtype, key, location, count, view=None):
         if view is not None:
             raise BrokenFileError("it holds views of storages, which PyTorch no longer writes")
-        return storages.setdefault(key, _Storage(np.zeros(count, dtype)))
+        require_keys([key])
+        size = count * np.dtype(_dtype(dtype)).itemsize
+        if not 0 <= size <= len(data):
+            raise BrokenFileError(f"a storage of {shown(count)} numbers is larger than the file")
+        if key not in storages:
+            budget.spend(size)
+            storages[key] = _Storage(np.zeros(count, dtype))
+        return storages[key]
 
     # The numbers come after the object, so tensors are made at a second reading, when the storages are known.
     start = file.tell()
-    _Unpickler(file, storage).load()
-    for key in _Unpickler(file).load():
+    _Unpickler(file, budget, storage).load()
+    keys = _Unpickler(file, budget).load()
+    require_keys(keys)
+    for key in keys:
         (count,) = struct.unpack("<q", file.read(8))
-        dtype = storages[key].numbers.dtype
-        storages[key] = _Storage(_numbers(file.read(count * dtype.itemsize), dtype, count))
+        numbers = storages[key].numbers
+        if count != len(numbers):
+            raise BrokenFileError(f"a storage of {len(numbers)} numbers has {count}")
+        storages[key] = _Storage(_numbers(file.read(numbers.nbytes), numbers.dtype, count))
     file.seek(start)
-    return _Unpickler(file, storage).load()
+    return _Unpickler(file, budget, storage).load()
 
 
 def _numbers(data: bytes, dtype: str, count: int) -> np.ndarray:
-    if len(data) < count * np.dtype(dtype).itemsize:
-        raise BrokenFileError(f"a storage of {count} numbers has {len(data)} bytes")
+    if type(count) is not int or not 0 <= count * np.dtype(dtype).itemsize <= len(data):
+        raise BrokenFileError(f"a storage of {shown(count)} numbers has {len(data)} bytes")
     return np.frombuffer(data, dtype, count)
 
 
 def _plain(value: Any) -> Any:
-    """Containers of the file as Python's own."""
-    match value:
-        case Mapping():
-            return {key: _plain(item) for key, item in value.items()}
-        case list() | tuple():
-            return type(value)(_plain(item) for item in value)
-        case Record():
-            return Record(value.class_name, _plain(value.state))
-        case _Module():
-            return Record(type(value).__name__, _plain(getattr(value, "state", {})))
-        case _NumpyArray():
-            return value.array
-        case _Builder() | _NumpyDType() | type():
-            raise UnsafeFileError("it holds a function")
-    return value
+    """Containers of the file as Python's own; a container that the file refers to twice is converted once."""
+    converted: dict[int, Any] = {}
+    open_containers: set[int] = set()
+
+    def convert(value):
+        if not isinstance(value, Mapping | list | tuple | Record | _Module):
+            return leaf(value)
+        key = id(value)
+        if key in open_containers:
+            raise BrokenFileError("a container holds itself")
+        if key not in converted:
+            open_containers.add(key)
+            converted[key] = container(value)
+            open_containers.remove(key)
+        return converted[key]
+
+    def container(value):
+        match value:
+            case Mapping():
+                return {key: convert(item) for key, item in value.items()}
+            case list() | tuple():
+                return type(value)(convert(item) for item in value)
+            case Record():
+                return Record(value.class_name, convert(value.state))
+        return Record(type(value).__name__, convert(getattr(value, "state", {})))
+
+    def leaf(value):
+        match value:
+            case _NumpyArray():
+                return value.array
+            case _Builder() | _NumpyDType() | type():
+                raise UnsafeFileError("it holds a function")
+        return value
+
+    return convert(value)
 
 
 def _broken(error: Exception) -> NoReturn:
-    raise BrokenFileError(f"it is truncated or not a file of PyTorch ({type(error).__name__}: {error})") from error
+    said = printable(str(error)[: 2 * SHOWN])
+    raise BrokenFileError(f"it is truncated or not a file of PyTorch ({type(error).__name__}: {said})") from error
 
 
 def module_tensors(module: Record, prefix: str = "") -> dict[str, np.ndarray]:

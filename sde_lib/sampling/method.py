@@ -3,7 +3,6 @@
 A method is a pytree with `init` and `step`; it asks the Denoiser for its views and the process for its coefficients, and
 knows nothing of networks, guidance or classes of SDE. A new one derives from `Method` and defines `step`:
 
-    @struct.dataclass
     class Mine(Method):
         def step(self, carry, keys, x, t, s, denoiser):
             return carry, x + (s - t) * denoiser.velocity(x, t)

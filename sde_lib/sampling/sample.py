@@ -4,10 +4,10 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import Array
 
 from sde_lib.denoiser import Denoiser
+from sde_lib.ends import check_times
 from sde_lib.randomness import check_keys, fold_in, split
 from sde_lib.sampling.method import Method
 
@@ -45,42 +45,22 @@ def sample(
         (`SDE.state_shape`); with denoise=False the sample is a state.
 
     Raises:
-        ValueError: the grid's end does not fit `denoise` (seen where `times` is not traced), or a shape does not fit.
+        ValueError: a shape does not fit, or, where `times` is not traced, as `sde_lib.ends.check_times`: a time is not
+            finite, times do not decrease, or the process has no usable sigma / alpha at an end of the grid.
     """
-    times = jnp.asarray(times)
     event_shape = tuple(event_shape)
-    _check(keys, denoiser.sde, times, event_shape, x_init, denoise)
-    return _sample(keys, denoiser, method, times, event_shape, x_init, denoise, return_trajectory)
+    _check(
+        keys, denoiser.sde, times, event_shape, x_init, denoise
+    )  # before times become part of a program being traced
+    return _sample(keys, denoiser, method, jnp.asarray(times), event_shape, x_init, denoise, return_trajectory)
 
 
 def _check(keys, sde, times, event_shape, x_init, denoise):
     check_keys(keys)
-    if times.ndim != 1 or times.shape[0] < 2:
-        raise ValueError(f"times must be a vector of at least 2 times, not of shape {times.shape}")
     if x_init is not None and x_init.shape != (*keys.shape, *sde.state_shape(event_shape)):
         expected = (*keys.shape, *sde.state_shape(event_shape))
         raise ValueError(f"x_init has shape {x_init.shape}; keys and event_shape ask for {expected}")
-    if isinstance(times, jax.core.Tracer):
-        return
-    times = np.asarray(times)
-    rises = np.flatnonzero(~(times[:-1] > times[1:]))
-    if rises.size:
-        i = rises[0]
-        raise ValueError(
-            f"times must decrease, but times[{i}]={times[i]:g} is followed by times[{i + 1}]={times[i + 1]:g}"
-        )
-    if not isinstance(sde.t_max, jax.core.Tracer) and times[0] > sde.t_max * (1 + 1e-5):
-        raise ValueError(f"times start at {times[0]:g}, beyond the process's t_max={sde.t_max:g}")
-    if denoise and times[-1] != 0:
-        raise ValueError(
-            f"the denoising step ends at clean data, time 0, but times end at {times[-1]:g}: "
-            "append a 0, or pass denoise=False to keep the noise of the last time"
-        )
-    if not denoise and times[-1] <= 0:
-        raise ValueError(
-            "with denoise=False the last time must be positive: make the grid with denoise=False too, "
-            "as in uniform_times(sde, n, denoise=False)"
-        )
+    check_times(times, sde, denoise=denoise)
 
 
 @partial(jax.jit, static_argnames=("event_shape", "denoise", "return_trajectory"))

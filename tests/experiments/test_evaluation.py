@@ -243,6 +243,12 @@ def test_an_interval_stays_where_the_figure_can_be():
     assert figures.Figure(0.1, 1.0, 5, 0.0).interval == [0.0, pytest.approx(2.06)]
 
 
+def test_the_error_of_one_value_is_unknown():
+    figure = figures.Figure.of_mean(np.array([0.25]))
+    assert (figure.value, figure.standard_error, figure.interval) == (0.25, None, None)
+    assert figures.standard_error_of_mean(np.array([1.0, 3.0])) == pytest.approx(1 / np.sqrt(2))
+
+
 def dataset():
     rng = np.random.default_rng(0)
     train, test = (data.Images(rng.integers(0, 256, (n, 4, 4, 1), np.uint8)) for n in (30, 20))

@@ -68,6 +68,14 @@ def test_a_network_of_zeros_is_a_gaussian(images, tmp_path):
     assert sorted(len(numbers) for numbers, _ in journal.blocks()) == [4, 4, 16]
 
 
+def test_the_error_of_one_image_is_unknown(images, tmp_path):
+    run, one = run_of(config_of(), tmp_path), images.take(np.arange(1))
+    journal = likelihood.journal_of_bits(run, one)
+    journal.write(np.arange(1), {"bits": np.array([3.25])})
+    figure = likelihood.bits_per_dim(run, one, Pmap(), journal)
+    assert (figure.value, figure.standard_error, figure.interval, figure.count) == (3.25, None, None, 1)
+
+
 def test_what_decides_the_figure_decides_the_journal(images, tmp_path):
     def folder(pictures=images, **changes):
         return likelihood.journal_of_bits(run_of(config_of(**changes), tmp_path), pictures).folder

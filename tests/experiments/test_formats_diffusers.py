@@ -61,7 +61,8 @@ def test_an_import_of_an_export_is_the_identity(tmp_path, name):
     before, after = (build.network(c) for c in (settings(name, "ddpm"), run.config))
     for option in models.options(run.config.model.name):
         assert getattr(after, option) == getattr(before, option), option
-    assert run.config.sde.to_dict() == settings(name, "ddpm").sde.to_dict() | {"sigma_max": 50.0}
+    published = {"beta_first": 1e-4, "beta_last": 0.02}
+    assert run.config.sde.to_dict() == settings(name, "ddpm").sde.to_dict() | {"sigma_max": 50.0} | published
 
 
 @pytest.mark.parametrize(
@@ -81,6 +82,19 @@ def test_the_scheduler_decides_process_and_parameterization(tmp_path, schedule, 
     t = (index + 1) / 50
     np.testing.assert_allclose(denoiser.sde.alpha(jnp.asarray(t)) ** 2, alpha_bar[index], rtol=1e-5)
     np.testing.assert_allclose(denoiser.parameterization._noise_level(t), index, atol=1e-9)
+
+
+def test_the_rescaled_betas_of_a_chain_of_another_length_are_exported(tmp_path):
+    """diffusers takes beta_start and beta_end as they are, so an import gets the exported process back."""
+    loaded, variables = tiny("ddpm", "ddpm", **NETWORKS["ddpm"])
+    loaded.parameterization.update(INDEX | {"time_scale": 250.0})
+    loaded.sde.num_steps = 250
+    FORMATS["diffusers"].write(tmp_path / "model", Run(None, loaded, 0, variables))
+    scheduler = json.loads((tmp_path / "model" / "scheduler_config.json").read_text())
+    assert (scheduler["beta_start"], scheduler["beta_end"]) == (4e-4, 0.08)
+    back = load_pretrained(tmp_path / "model", "diffusers").denoiser.sde
+    np.testing.assert_array_equal(back.log_snr_knots, build.sde(loaded, 0.01).log_snr_knots)
+    assert 150 < back.noise_to_signal(1.0) < 190
 
 
 @pytest.mark.parametrize(

@@ -193,6 +193,14 @@ def test_betas_outside_0_and_1_are_refused():
         DiscreteVP.from_betas([0.1, 1.0])
     with pytest.raises(ValueError, match=r"at least 2 betas, not an array of shape \(1,\)"):
         DiscreteVP.from_betas([0.1])
+    with pytest.raises(
+        ValueError, match=r"num_steps=20 must be at least 21, or the published last beta, .* is 1 and no"
+    ):
+        DiscreteVP.linear(20)
+    with pytest.raises(ValueError, match="num_steps=19 must be at least 20"):
+        DiscreteVP.scaled_linear(19)
+    with pytest.raises(ValueError, match="num_steps=1 must be at least 2"):
+        DiscreteVP.linear(1, 0.1, 0.2)
 
 
 def test_cosine_edm_and_rectified_flow_are_the_published_ones():

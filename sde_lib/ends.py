@@ -1,0 +1,144 @@
+"""The ends of a process and of a time grid: the noise levels between which a computation can run.
+
+Sampling, the probability flow and likelihoods run between t_min and t_max, and all that they know of a process is its noise
+level sigma / alpha. At t_max = 1 of rectified flow it is infinite; a variance-preserving process whose beta is ten times as
+large reaches 1e21. There D = (x - sigma noise) / alpha has no digits, and a grid that is even in a power of sigma / alpha
+spends its steps where nothing of the data is left. So `check_ends` refuses
+
+    sigma / alpha above 1 / (8 eps)      1.05e6 in float32: half a unit in the last place of the noise moves D by 1 / 16
+    sigma / alpha below eps              1.2e-7 in float32: noise that the rounding of data of size 1 drowns
+    sigma / alpha that does not rise     time grids and reverse steps assume that it does
+
+with eps the distance from 1 to the next number. In float64 the limits are 5.6e14 and 2.2e-16.
+"""
+
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+from sde_lib.sde import SDE
+
+PLACES = 33  # times, the ends included, at which the noise level is compared with its neighbours
+
+
+USUAL = 152.0  # sigma / alpha of the published VP process at its largest time
+
+
+class Ends(NamedTuple):
+    """The noise levels sigma / alpha at the smallest and at the largest time."""
+
+    smallest: float
+    largest: float
+
+
+def noise_level_limits() -> Ends:
+    """The smallest and the largest sigma / alpha that JAX's default float type carries."""
+    eps = float(jnp.finfo(jnp.result_type(float)).eps)
+    return Ends(eps, 1 / (8 * eps))
+
+
+@jax.jit
+def _levels(sde, low, high):
+    times = jnp.linspace(low, high, PLACES)
+    return times, sde.noise_to_signal(times), sde.log_snr(times)
+
+
+def _usual(sde: SDE, low: float, high: float) -> str:
+    """Where a process that rises too far has a usual noise level, for the message."""
+    times = np.linspace(float(low), float(high), 1001)
+    with jax.ensure_compile_time_eval():
+        reached = np.flatnonzero(np.asarray(sde.noise_to_signal(jnp.asarray(times))) <= USUAL)
+    return f"; it is {USUAL:g} near t={times[reached[-1]]:.3g}" if reached.size else ""
+
+
+def check_ends(sde: SDE, t_min: float | None = None, t_max: float | None = None) -> Ends | None:
+    """Makes sure that a computation can run between two times of a process.
+
+    Args:
+        sde: the process.
+        t_min, t_max: the two times; the process's by default.
+
+    Returns:
+        sigma / alpha at both; None where the process or a time is traced, so that nothing is checked.
+
+    Raises:
+        ValueError: sigma / alpha is not finite, beyond what the float type carries, or does not rise with the time.
+    """
+    low, high = (sde.t_min if t_min is None else t_min), (sde.t_max if t_max is None else t_max)
+    if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((sde, low, high))):
+        return None
+    name, limits = type(sde).__name__, noise_level_limits()
+    with jax.ensure_compile_time_eval():
+        times, levels, log_snr = (np.asarray(values, np.float64) for values in _levels(sde, low, high))
+    ends = Ends(float(levels[0]), float(levels[-1]))
+    if not limits.smallest <= ends.smallest < np.inf:
+        raise ValueError(
+            f"{name}: sigma / alpha is {ends.smallest:.3g} at t={low:g}, its smallest time: it must be finite and at least "
+            f"{limits.smallest:.2g}, or rounding exceeds the noise: choose a larger t_min"
+        )
+    if not ends.largest <= limits.largest:
+        raise ValueError(
+            f"{name}: sigma / alpha is {ends.largest:.3g} at t={high:g}, its largest time: it must be finite and at most "
+            f"{limits.largest:.3g}, or rounding exceeds the data: choose less noise or a smaller t_max"
+            + _usual(sde, low, high)
+        )
+    # Neighbours may be equal by rounding where the process hardly changes.
+    falls = np.flatnonzero(~(log_snr[1:] <= log_snr[:-1] + 1e-4 * np.maximum(np.abs(log_snr[:-1]), 1)))
+    if falls.size or not (low == high or ends.smallest < ends.largest):
+        i, j = (falls[0], falls[0] + 1) if falls.size else (0, -1)
+        raise ValueError(
+            f"{name}: sigma / alpha must rise with t, but is {levels[i]:.3g} at t={times[i]:g} and {levels[j]:.3g} at "
+            f"t={times[j]:g}"
+        )
+    return ends
+
+
+def check_times(times: Array, sde: SDE, *, denoise: bool = True) -> None:
+    """Makes sure that a time grid is one of a process, as far as neither is traced.
+
+    Args:
+        times: (n + 1,).
+        sde: the process.
+        denoise: whether the grid ends in clean data, at time 0.
+
+    Raises:
+        ValueError: the grid is no vector of at least 2 finite, decreasing times, reaches beyond t_max, or does not end as
+            `denoise` says; or as `check_ends` between its first and its last noisy time.
+    """
+    traced = isinstance(times, jax.core.Tracer)
+    if not traced:
+        times = np.asarray(times)
+        times = times.astype(jax.dtypes.canonicalize_dtype(times.dtype))
+    if times.ndim != 1 or times.shape[0] < 2:
+        raise ValueError(f"times must be a vector of at least 2 times, not of shape {times.shape}")
+    if traced:
+        return
+    broken = np.flatnonzero(~np.isfinite(times))
+    if broken.size:
+        raise ValueError(
+            f"times must be finite, but times[{broken[0]}] is {times[broken[0]]:g} (of {len(times)} times, {broken.size} "
+            "are not finite)"
+        )
+    rises = np.flatnonzero(~(times[:-1] > times[1:]))
+    if rises.size:
+        i = rises[0]
+        following = f"times[{i + 1}]={times[i + 1]:g}"
+        if times[i] == times[i + 1]:
+            following = f"the same number in {times.dtype}: take fewer steps, or another grid"
+        raise ValueError(f"times must decrease, but times[{i}]={times[i]:g} is followed by {following}")
+    if not isinstance(sde.t_max, jax.core.Tracer) and times[0] > sde.t_max * (1 + 1e-5):
+        raise ValueError(f"times start at {times[0]:g}, beyond the process's t_max={sde.t_max:g}")
+    if denoise and times[-1] != 0:
+        raise ValueError(
+            f"the denoising step ends at clean data, time 0, but times end at {times[-1]:g}: "
+            "append a 0, or pass denoise=False to keep the noise of the last time"
+        )
+    if not denoise and times[-1] <= 0:
+        raise ValueError(
+            "with denoise=False the last time must be positive: make the grid with denoise=False too, "
+            "as in uniform_times(sde, n, denoise=False)"
+        )
+    check_ends(sde, times[-2] if denoise else times[-1], times[0])

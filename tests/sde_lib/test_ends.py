@@ -1,0 +1,169 @@
+"""Processes and time grids that no computation can run on are refused, with the noise level and the time."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from sde_lib import (
+    DDIM,
+    EDMSDE,
+    SDE,
+    VESDE,
+    VPSDE,
+    CosineVPSDE,
+    CriticallyDampedLangevin,
+    DiscreteVP,
+    RectifiedFlow,
+    SubVPSDE,
+    check_ends,
+    check_times,
+    decode,
+    elbo,
+    encode,
+    exact,
+    karras_times,
+    log_likelihood,
+    log_snr_times,
+    quadratic_times,
+    sample,
+    uniform_times,
+)  # fmt: skip
+from tests.sde_lib.processes import every_sde, keys
+
+UNUSABLE = [
+    (RectifiedFlow(t_max=1.0), r"RectifiedFlow: sigma / alpha is inf at t=1, its largest time: .* at most 1.05e\+06"),
+    (CosineVPSDE(t_max=1.0), "CosineVPSDE: sigma / alpha is inf at t=1"),
+    (DiscreteVP.linear(4000, 1e-4, 0.02), r"DiscreteVP: sigma / alpha is 6.\d+e\+08 at t=1"),
+    (VESDE(sigma_max=1e8), r"VESDE: sigma / alpha is 1e\+08 at t=1"),
+    (VPSDE(beta_max=200.0), r"VPSDE: sigma / alpha is 5.32e\+21 at t=1"),
+    (VPSDE(beta_max=2000.0), "VPSDE: sigma / alpha is inf at t=1"),
+    (RectifiedFlow(t_min=0.0), "RectifiedFlow: sigma / alpha is 0 at t=0, its smallest time: .* at least 1.2e-07"),
+    (EDMSDE(t_min=1e-8), "EDMSDE: sigma / alpha is 1e-08 at t=1e-08"),
+    (SubVPSDE(t_min=1e-7), "SubVPSDE: sigma / alpha is 1e-08 at t=1e-07"),
+    (VESDE(sigma_min=0.0), "VESDE: sigma / alpha is (0|nan)"),
+    (VESDE(sigma_min=50.0, sigma_max=0.01), "VESDE: sigma / alpha must rise with t, but is 50 at t=1e-05 and 3"),
+    (VESDE(sigma_min=5.0, sigma_max=5.0), "VESDE: sigma / alpha must rise with t, but is 5 at t=1e-05 and 5 at t=1"),
+    (VPSDE(t_min=1.5), "VPSDE: sigma / alpha must rise with t"),
+    (EDMSDE(t_max=float("nan")), "EDMSDE: sigma / alpha is nan"),
+]
+
+
+@pytest.fixture
+def float32():
+    with jax.enable_x64(False):
+        yield
+
+
+@pytest.mark.parametrize("sde, message", UNUSABLE, ids=lambda value: type(value).__name__)
+def test_a_process_without_usable_ends_is_refused(float32, sde, message):
+    with pytest.raises(ValueError, match=message):
+        check_ends(sde)
+
+
+def test_a_process_whose_noise_level_turns_back_is_refused(float32):
+    class Turning(SDE):
+        def alpha(self, t):
+            return jnp.ones_like(t)
+
+        def sigma(self, t):
+            return 0.01 + t + 0.3 * jnp.sin(6 * jnp.pi * t)
+
+    with pytest.raises(
+        ValueError, match=r"Turning: sigma / alpha must rise with t, .* 0\.398 at t=0\.0937591 and 0\.347"
+    ):
+        check_ends(Turning())
+
+
+@every_sde
+def test_the_librarys_processes_are_usable(float32, sde):
+    ends = check_ends(sde)
+    np.testing.assert_allclose(ends, [sde.noise_to_signal(sde.t_min), sde.noise_to_signal(sde.t_max)], rtol=1e-5)
+    check_times(karras_times(sde, 18), sde)
+
+
+def test_the_smallest_published_times_and_longest_chains_are_usable(float32):
+    """score_sde's 1e-5 for all its processes, its VE of 1,348, and iDDPM's 4,000 steps with their last one."""
+    largest = [check_ends(sde).largest for sde in (
+        VPSDE(), SubVPSDE(), VESDE(sigma_max=2 * 1348.0), DiscreteVP.cosine(4000), CriticallyDampedLangevin(),
+    )]  # fmt: skip
+    np.testing.assert_allclose(largest, [152.2, 152.2, 2696, 81165, 247.6], rtol=1e-3)
+
+
+def test_float64_carries_more():
+    assert check_ends(VESDE(sigma_max=1e8)).largest == pytest.approx(1e8)
+    with pytest.raises(ValueError, match=r"at most 5\.63e\+14"):
+        check_ends(VPSDE(beta_max=200.0))
+
+
+@pytest.mark.parametrize("grid", [uniform_times, karras_times, log_snr_times, quadratic_times])
+def test_no_grid_is_made_of_an_unusable_process(grid):
+    with pytest.raises(ValueError, match="CosineVPSDE: sigma / alpha is inf at t=1"):
+        grid(CosineVPSDE(t_max=1.0), 5)
+
+
+def test_nothing_is_computed_on_an_unusable_process():
+    """The same check under jit, where the process is a constant of the program."""
+    denoiser, times, x = exact.Gaussian(RectifiedFlow(t_max=1.0)), jnp.array([1.0, 0.5, 0.0]), jnp.ones((1, 2))
+    calls = [
+        lambda: sample(keys(1), denoiser, DDIM(), times, (2,)),
+        lambda: jax.eval_shape(lambda keys: sample(keys, denoiser, DDIM(), np.array([1.0, 0.5, 0.0]), (2,)), keys(1)),
+        lambda: encode(denoiser, x),
+        lambda: decode(denoiser, x),
+        lambda: log_likelihood(keys(1), denoiser, x),
+        lambda: elbo(keys(1), denoiser, x),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match="RectifiedFlow: sigma / alpha is inf at t=1"):
+            call()
+
+
+def test_a_grid_within_the_usable_times_samples():
+    """As an edit's, which starts below t_max."""
+    check_times(jnp.array([0.6, 0.3, 0.0]), RectifiedFlow(t_max=1.0))
+
+
+@pytest.mark.parametrize(
+    "times, message",
+    [
+        ([1.0, np.nan, np.nan, 0.0], r"times must be finite, but times\[1\] is nan \(of 4 times, 2 are not finite\)"),
+        ([np.inf, 0.5, 0.0], r"times must be finite, but times\[0\] is inf"),
+        ([1.0, 0.5, 0.5, 0.0], r"times\[1\]=0.5 is followed by the same number in float64: take fewer steps"),
+        ([1.0, 0.5, 0.7, 0.0], r"times\[1\]=0.5 is followed by times\[2\]=0.7"),
+    ],
+)
+def test_a_grid_that_is_no_grid_is_named(times, message):
+    with pytest.raises(ValueError, match=message):
+        sample(keys(1), exact.Gaussian(VPSDE()), DDIM(), jnp.array(times), (1,))
+
+
+def test_more_steps_than_float32_has_times_are_refused(float32):
+    sde = RectifiedFlow(t_min=1e-3, t_max=0.99999)
+    check_times(log_snr_times(sde, 50), sde)
+    with pytest.raises(ValueError, match="is followed by the same number in float32: take fewer steps"):
+        check_times(log_snr_times(sde, 5000), sde)
+
+
+@every_sde
+def test_rho_of_infinity_is_log_snr_times_and_large_rho_comes_near(sde):
+    np.testing.assert_array_equal(karras_times(sde, 18, rho=np.inf), log_snr_times(sde, 18))
+    np.testing.assert_allclose(karras_times(sde, 18, rho=1e9), log_snr_times(sde, 18), rtol=1e-6)
+
+
+def test_every_positive_rho_has_digits_in_float32(float32):
+    """Of EDM's noise levels, by the published formula in float64."""
+    sde, i = EDMSDE(), np.linspace(0, 1, 17)
+    for rho in (0.1, 0.5, 1.0, 7.0, 100.0, 1e4, 1e7):
+        expected = (80 ** (1 / rho) + i[:-1] * (0.002 ** (1 / rho) - 80 ** (1 / rho))) ** rho
+        np.testing.assert_allclose(karras_times(sde, 17, rho)[:-2], expected, rtol=3e-5)
+
+
+@pytest.mark.parametrize("rho", [0.0, -7.0, float("nan"), -float("inf")])
+def test_other_rho_is_refused(rho):
+    with pytest.raises(ValueError, match=r"karras_times: rho=.* must be more than 0"):
+        karras_times(VPSDE(), 18, rho)
+
+
+def test_power_is_positive():
+    with pytest.raises(ValueError, match=r"power=-2\.0 must be more than 0"):
+        quadratic_times(VPSDE(), 18, -2.0)
