@@ -8,7 +8,20 @@ import scipy.special
 from flax import struct
 
 from sde_lib import DDIM, VESDE, VPSDE, Ancestral, FunctionDenoiser, Method, exact, log_snr_times, sample
-from sde_lib.inverse import DAPS, DDNM, DDRM, JPEG, DDNMPlus, Renoise, RePaint, Replacement, ReSample, twisted_sample
+from sde_lib.inverse import (
+    DAPS,
+    DDNM,
+    DDRM,
+    JPEG,
+    DDNMPlus,
+    GaussianNoise,
+    Renoise,
+    RePaint,
+    Replacement,
+    ReSample,
+    twisted_sample,
+)
+from sde_lib.randomness import standard_normal
 from sde_lib.sampling.predictors import posterior_variance
 from tests.sde_lib.inverse.dense import Dense, DenseSpectral, Magnitude, gaussian_posterior, picks, random_orthogonal
 from tests.sde_lib.processes import keys
@@ -97,10 +110,10 @@ SPECTRAL = DenseSpectral(event_shape=(D,), u=random_orthogonal(3, 1), s=SINGULAR
 STD_Y = 0.2
 
 
-def noisy_measurements(n):
+def noisy_measurements(n, std=STD_Y):
     """y of X0 (n, 3), and its noise in the spectrum."""
     noise = np.random.default_rng(5).normal(size=(n, 3))
-    return np.asarray(SPECTRAL.forward(jnp.asarray(X0))) + STD_Y * noise @ SPECTRAL.u.T, noise
+    return np.asarray(SPECTRAL.forward(jnp.asarray(X0))) + std * noise @ SPECTRAL.u.T, noise
 
 
 def test_the_spectral_measurement_of_these_tests_is_one():
@@ -141,18 +154,20 @@ def test_ddnm_plus_without_noise_is_the_ancestral_step_of_ddnm():
 
 
 @both_sdes
-def test_ddrm_keeps_the_marginals(sde):
+@pytest.mark.parametrize("eta, eta_b", [(0.85, 0.9), (0.4, 0.5)])
+def test_ddrm_keeps_the_marginals(sde, eta, eta_b):
     """Where the Denoiser is right, x_s is x_0 and noise of time s, given x_0, in every direction, for any y and x_t."""
-    (y, seen), eta, eta_b = noisy_measurements(N), 0.85, 0.9
+    std_y = 0.45 * float(sde.noise_to_signal(S))  # of the second direction nearly all of the noise of x_s
+    y, seen = noisy_measurements(N, std_y)
     noise = np.random.default_rng(6).normal(size=(N, D))
     x_t = sde.perturb(jnp.asarray(X0), jnp.asarray(noise), T)
-    x = run(DDRM(SPECTRAL, y, STD_Y, eta, eta_b), x_t, knows(sde))
+    x = run(DDRM(SPECTRAL, y, std_y, eta, eta_b), x_t, knows(sde))
     assert_law(x, sde.alpha(S) * X0[0], sde.sigma(S) ** 2 * np.eye(D))
 
     # What it owes to the noise of y and to that of x_t, as correlations.
     n_s = sde.noise_to_signal(S)
     z = (x / sde.alpha(S) - X0) / n_s @ SPECTRAL.v
-    w = STD_Y / SINGULAR
+    w = std_y / SINGULAR
     left = np.sqrt(1 - eta**2)
     of_y = np.where(n_s < w, left, eta_b * w / n_s)
     assert 0 < (n_s < w).sum() < 3  # directions of both kinds
@@ -182,6 +197,35 @@ def test_repaint_goes_back_by_the_forward_kernel(sde):
     for _ in range(2):
         mean, variance = a * mean / 4, (a**2 * variance + v) / 16
     assert_law(x, mean, variance * np.eye(D))
+
+
+@struct.dataclass
+class Recorder(Method):
+    """A step that leaves x as it is and keeps, in its carry, x and what it draws."""
+
+    calls: int = struct.field(pytree_node=False, default=1)
+
+    def init(self, x, denoiser, times):
+        return jnp.zeros((self.calls, 2, *x.shape)), 0
+
+    def step(self, carry, keys, x, t, s, denoiser):
+        records, i = carry
+        return (records.at[i].set(jnp.stack([x, standard_normal(keys, x)])), i + 1), x
+
+
+def test_repaint_draws_anew_in_each_round_and_substep():
+    """6 draws of the inner steps and 2 of the ways up, of 2 examples: all different, and none correlated."""
+    sde, resamplings, substeps = VPSDE(), 3, 2
+    method = RePaint(Recorder(calls=6), resamplings=resamplings, substeps=substeps)
+    x = jnp.broadcast_to(X, (2, *X.shape[1:]))
+    x = jnp.tile(x, (1, 500))
+    (records, count), _ = method.step(method.init(x, knows(sde), None), keys(2), x, T, S, knows(sde))
+    assert count == 6
+    a, v = sde.transition_coefficients(S, T)
+    up = [(records[i, 0] - a * records[i - 1, 0]) / jnp.sqrt(v) for i in (2, 4)]
+    draws = np.concatenate([records[:, 1].reshape(12, -1), np.stack(up).reshape(4, -1)])
+    correlation = np.corrcoef(draws) - np.eye(16)
+    np.testing.assert_array_less(np.abs(correlation), 5 / np.sqrt(draws.shape[1]))
 
 
 def test_repaint_brings_the_rest_of_the_image_into_agreement():
@@ -416,6 +460,16 @@ def test_particles_take_noise_of_several_variances():
         (
             lambda: run(DDRM(SPECTRAL, np.zeros((1, 3)), np.ones(3)), X, knows(VPSDE()), n=1),
             r"DDRM needs noise of one variance for all values, not variances of shape \(3,\)",
+        ),
+        (
+            lambda: DAPS(MEASUREMENT, Y, 0.0).draw_data(keys(1), X0, T, knows(VPSDE())),
+            "^DAPS needs measurement noise of more than 0",
+        ),
+        (
+            lambda: twisted_sample(
+                keys(1)[0], knows(VPSDE()), MEASUREMENT, Y[0], GaussianNoise(0.0), np.array([0.5, 0.2, 0.0]), (D,), 4
+            ),
+            "^twisted_sample needs measurement noise of more than 0",
         ),
         (lambda: ReSample(MEASUREMENT, Y, gamma=0.0), "ReSample: gamma=0.0 must be more than 0"),
         (lambda: RePaint(Scaled(), resamplings=0), "RePaint: resamplings=0 must be at least 1"),
