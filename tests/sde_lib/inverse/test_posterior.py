@@ -426,6 +426,28 @@ def test_tmpd_takes_no_more_than_the_variance_along_its_weights(misfit):
     np.testing.assert_allclose(found, expected, rtol=1e-9)
 
 
+def test_mmps_rests_once_its_residual_is_below_the_tolerance():
+    """The residuals of conjugate gradients, by numpy: one tolerance between the second and the third stops after three."""
+    sde, t = EVERY_SDE[0], 0.4
+    prior, y = linear(sde, COVARIANCE), rng.normal(size=(1, D))
+    whole, measurement = COVARIANCE + STD**2 * np.eye(D), picks(*range(D), size=D)
+    misfit = (y - prior(X[:1], t))[0]
+    krylov = np.stack([np.linalg.matrix_power(whole, k) @ misfit for k in range(D)], 1)
+    residuals = []
+    for k in range(1, D):
+        basis = np.linalg.qr(krylov[:, :k])[0]
+        v = basis @ np.linalg.solve(basis.T @ whole @ basis, basis.T @ misfit)
+        residuals.append(np.linalg.norm(misfit - whole @ v) / np.linalg.norm(misfit))
+    assert residuals[2] < 0.8 * residuals[1]
+
+    def solved(rtol, max_steps):
+        return np.asarray(MMPS(prior, measurement, y, STD, rtol=rtol, max_steps=max_steps)(X[:1], t))
+
+    for rtol in (0.95 * residuals[1], 1.05 * residuals[2]):
+        np.testing.assert_allclose(solved(rtol, D), solved(1e-300, 3), rtol=1e-9)
+    np.testing.assert_allclose(solved(1.05 * residuals[1], D), solved(1e-300, 2), rtol=1e-9)
+
+
 def test_tmpd_counts_what_rows_and_columns_differ_by_as_variance():
     sde, t, s = EVERY_SDE[0], 0.4, 0.3
     jacobian = np.array([[1.0, 0.5, 0.0], [-0.1, 0.2, -2.0], [0.0, 0.0, 0.7]])

@@ -21,6 +21,7 @@ from sde_lib.inverse import (
     ReSample,
     twisted_sample,
 )
+from sde_lib.inverse.particles import systematic
 from sde_lib.randomness import standard_normal
 from sde_lib.sampling.predictors import posterior_variance
 from tests.sde_lib.inverse.dense import Dense, DenseSpectral, Magnitude, gaussian_posterior, picks, random_orthogonal
@@ -201,16 +202,17 @@ def test_repaint_goes_back_by_the_forward_kernel(sde):
 
 @struct.dataclass
 class Recorder(Method):
-    """A step that leaves x as it is and keeps, in its carry, x and what it draws."""
+    """A step that leaves x as it is and keeps, in its carry, x, what it draws, and its times."""
 
     calls: int = struct.field(pytree_node=False, default=1)
 
     def init(self, x, denoiser, times):
-        return jnp.zeros((self.calls, 2, *x.shape)), 0
+        return jnp.zeros((self.calls, 2, *x.shape)), jnp.zeros((self.calls, 2)), 0
 
     def step(self, carry, keys, x, t, s, denoiser):
-        records, i = carry
-        return (records.at[i].set(jnp.stack([x, standard_normal(keys, x)])), i + 1), x
+        records, times, i = carry
+        drawn = jnp.stack([x, standard_normal(keys, x)])
+        return (records.at[i].set(drawn), times.at[i].set(jnp.stack([t, s])), i + 1), x
 
 
 def test_repaint_draws_anew_in_each_round_and_substep():
@@ -219,8 +221,10 @@ def test_repaint_draws_anew_in_each_round_and_substep():
     method = RePaint(Recorder(calls=6), resamplings=resamplings, substeps=substeps)
     x = jnp.broadcast_to(X, (2, *X.shape[1:]))
     x = jnp.tile(x, (1, 500))
-    (records, count), _ = method.step(method.init(x, knows(sde), None), keys(2), x, T, S, knows(sde))
+    (records, times, count), _ = method.step(method.init(x, knows(sde), None), keys(2), x, T, S, knows(sde))
     assert count == 6
+    middle = (T + S) / 2
+    np.testing.assert_allclose(times, [[T, middle], [middle, S]] * 3)
     a, v = sde.transition_coefficients(S, T)
     up = [(records[i, 0] - a * records[i - 1, 0]) / jnp.sqrt(v) for i in (2, 4)]
     draws = np.concatenate([records[:, 1].reshape(12, -1), np.stack(up).reshape(4, -1)])
@@ -281,6 +285,20 @@ def test_daps_langevin_dynamics_have_the_posterior_s_width():
     np.testing.assert_allclose(x.std(0), precision**-0.5, rtol=0.05)
 
 
+@both_sdes
+def test_daps_langevin_steps_and_the_step_s_end_draw_independently(sde):
+    """Two Langevin steps from the estimate, by hand: each shrinks what is before it, and all three draws add up."""
+    x0, y, std, size = np.array([[0.3, -0.6]]), np.array([[1.1]]), 0.3, 0.4
+    method = DAPS(picks(0, size=2), y, std, ode_steps=1, langevin_steps=2, step_size=size)
+    x = run(method, x0, knows(sde, x0))
+    n = sde.noise_to_signal(T)
+    h = size / (1 / n**2 + 1 / std**2)
+    left = 1 - h * np.array([1 / n**2 + 1 / std**2, 1 / n**2])
+    pull = h * np.array([(1.1 - 0.3) / std**2, 0])
+    mean, variance = x0[0] + pull * (1 + left), 2 * h * (1 + left**2)
+    assert_law(x, sde.alpha(S) * mean, np.diag(sde.alpha(S) ** 2 * variance + sde.sigma(S) ** 2))
+
+
 def test_daps_measurement_may_be_of_any_kind():
     """|x|^2 of a point far from 0: Langevin dynamics find one that fits y, to its noise."""
     daps = DAPS(Magnitude(), np.array([[4.0]]), 0.1, langevin_steps=400, step_size=0.02)
@@ -316,6 +334,8 @@ def test_resample_fits_y_as_far_as_its_noise_goes():
     x0 = jnp.asarray(rng.normal(size=(3, D)))
     exactly = ReSample(MEASUREMENT, Y).fit(x0)
     np.testing.assert_allclose(exactly, x0 + (Y - x0 @ MATRIX.T) @ np.linalg.pinv(MATRIX).T, rtol=1e-9)
+    # Conjugate gradients need as many steps as there are values.
+    np.testing.assert_allclose(ReSample(MEASUREMENT, Y, fit_steps=2).fit(x0), exactly, rtol=1e-9)
     misfit = jnp.linalg.norm(Y - x0 @ MATRIX.T, axis=1)
     # The noise of two values is as large as the misfit of one example, which is between the others'.
     middle = jnp.median(misfit)
@@ -420,6 +440,32 @@ def test_particles_reach_the_mixture_s_posterior_and_evidence(sde):
     assert_near(means, mean)
     assert_near(resampled, mean)
     assert_near(squares, covariance + np.outer(mean, mean))
+
+
+def test_systematic_resampling_keeps_each_particle_its_share_of_times():
+    """K w on average over keys, and never more than 1 from it."""
+    weights = np.array([0.34, 0.03, 0.25, 0.2, 0.18])
+    places = jax.vmap(systematic, (0, None))(keys(4000), 3.0 + jnp.log(weights))
+    counts = np.asarray(jax.vmap(lambda p: jnp.bincount(p, length=5))(places))
+    assert np.abs(counts - 5 * weights).max() < 1
+    fraction = 5 * weights % 1
+    np.testing.assert_array_less(
+        np.abs(counts.mean(0) - 5 * weights), 4.5 * np.sqrt(fraction * (1 - fraction) / 4000) + 1e-12
+    )
+
+
+def test_particles_are_drawn_anew_below_the_threshold_and_not_above():
+    """A twist for other data leaves the weights uneven: without resampling few particles count, with it many."""
+    denoiser = exact.Gaussian(VPSDE(t_min=1e-3), 0.4, 0.8)
+    grid, n = log_snr_times(denoiser.sde, 30), 200
+    effective = [
+        1 / jnp.exp(2 * twisted_sample(
+            keys(1)[0], denoiser, picks(0, 1, size=2), np.array([2.0, -1.0]), 0.1, grid, (2,), n,
+            data_std=0.1, threshold=threshold,
+        ).log_weights).sum()
+        for threshold in (0.0, 0.9)
+    ]  # fmt: skip
+    assert effective[0] < 0.25 * n < effective[1]
 
 
 @both_sdes
