@@ -300,8 +300,6 @@ def obstacle(config: ConfigDict, name: str, settings: Mapping[str, Any], of: Pro
         jax.eval_shape(step, of.measurement, y, x)
     except ValueError as error:
         return str(error)
-    if problems.METHODS[name].noise == "more than 0" and not of.noise.variance(jnp.zeros(())) > 0:
-        return "needs noise of more than 0 (--noise)"
     return None
 
 

@@ -1,7 +1,13 @@
 """Several answers for each input, drawn in batches of one size over all devices.
 
 Answer k of input i depends on the seed, i and k alone: its key is fold_in(fold_in(key(seed), i), k). So neither the batch,
-nor the number of inputs, answers or devices changes it.
+nor the number of inputs, answers or devices changes the random numbers of an answer.
+
+The batch size changes floating-point rounding: programs of other batch sizes sum in another order, in the network above
+all. Over the steps of a run the rounding error of float32 grows to some 1e-4 of the range [-1, 1]. Methods that invert the
+measurement multiply the error by up to 1 / s at each step, for singular values s of A that the noise does not hide: with
+noise of 0 and motion blur of 12 x 12 pixels (s down to 1e-3), answers of batches of 1 and 8 by `ddnm`, `diffpir` and
+`pigdm` differed by up to 1e-3, 1e-2 and 5e-1 in single pixels, and fitted y equally well. Noise bounds the factor.
 """
 
 import time
@@ -51,7 +57,7 @@ class Answers:
             numbers k (B,) among those of their input, the inputs (a pytree of arrays (B, ...)), what is the same for all of
             them (a pytree), and the network's weights.
         strategy: the mapping over devices.
-        batch_size: answers drawn at once on each device; does not change them.
+        batch_size: answers drawn at once on each device; changes them by rounding alone, as above.
     """
 
     def __init__(self, draw: Callable[[Array, Array, Any, Any, Any], Array], strategy: Strategy, batch_size: int):

@@ -84,8 +84,8 @@ class Method:
         sampling: the keys of config.sampling that it has of its own, which --steps and --config.sampling override.
         settings: what can be set after its name, with the defaults.
         own_steps: whether it brings a step of its own, so that `sampling.method` says nothing.
-        noise: what it makes of the measurement's noise: "known", "more than 0" (it must be), "not asked", "none" (what is
-            measured is taken as exact, so that the noise of measurements that are made is 0 unless it is given).
+        noise: what it makes of the measurement's noise: "known", "not asked", "none" (what is measured is taken as
+            exact, so that the noise of measurements that are made is 0 unless it is given).
         asks: the most that a step asks of a linear measurement: "products" with A and A^T, "many products", a hundred or
             so, or that of its methods: "pseudo_inverse", "normal_solve" or "singular_values".
     """
@@ -171,8 +171,7 @@ METHODS = {
         {"steps": 100},
         {"ode_steps": 5, "langevin_steps": 100, "step_size": 0.1, "data_std": float("inf")},
         True,
-        "more than 0",
-        "many products",
+        asks="many products",
     ),
 }
 

@@ -24,6 +24,7 @@ from jax.typing import ArrayLike
 
 from sde_lib.checks import at_least, positive
 from sde_lib.exact import isotropic_variance
+from sde_lib.inverse.conjugate_gradients import dot
 from sde_lib.inverse.krylov import gaussian_update
 from sde_lib.inverse.measurement import LinearMeasurement
 from sde_lib.inverse.posterior import Posterior, constant_variance, variance
@@ -76,6 +77,18 @@ class TMPD(Posterior):
     negative, as they are for some mixtures too. Here the size of the mean of both is taken, and how much they differ (root
     mean square) is added as variance.
 
+    The published row sums are those of A C A^T times a vector of ones. They bound A C A^T from above where neither A nor C
+    has negative entries; signed entries cancel, as those of frequencies k and -k do in the k-space of a real image, and
+    leave a variance near 0 and a correction without bound. Two changes cover signed operators:
+
+    - The vector z has the signs of A u for a positive image u, and row sums are z (A C A^T z). For A >= 0, z is 1 and the
+      row sums are the published ones. In k-space the pair of k and -k adds up, and stationary Gaussian data are exact.
+    - The weights v are shortened to the length v^T r / (v^T (A C A^T + S) v) that is best along them, r = y - A D and S the
+      noise's variance. The length is 1 or more where the row sums are a bound, and only a length below 1 is applied.
+
+    Values whose row sum and noise are 0, or rounding beside the largest, carry no information and get no weight: a
+    measurement whose derivative is 0 leaves D unchanged.
+
     Cost: one evaluation and three products with its Jacobian.
 
     Source: Boys et al. (2023), https://arxiv.org/abs/2310.06721, section 4, with the row sums for the diagonal.
@@ -85,13 +98,22 @@ class TMPD(Posterior):
         """Covariance A^T diag(row sums + variance)^-1 (y - A D)."""
         x0, noise, covariance = self.linearize(x, t)
         clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
-        total = tangent.adjoint(jnp.ones_like(clean))
+        of_y, misfit = variance(self.measurement_noise, clean), self.y - clean
+        positive_image = jax.random.uniform(jax.random.key(0), x0.shape[1:], x0.dtype)
+        signs = jnp.sign(tangent.forward(jnp.broadcast_to(positive_image, x0.shape)))
+        total = tangent.adjoint(signs)
         transposed = jax.linear_transpose(covariance, total)
-        rows, columns = tangent.forward(covariance(total)), tangent.forward(transposed(total)[0])
-        error = sqrt_or_zero(jnp.square(rows - columns).mean(tuple(range(1, clean.ndim)), keepdims=True))
-        of_clean = 0.5 * jnp.abs(rows + columns) + error
-        weights = (self.y - clean) / (of_clean + variance(self.measurement_noise, clean))
-        return x0, noise, covariance(tangent.adjoint(weights))
+        rows, columns = (signs * tangent.forward(product) for product in (covariance(total), transposed(total)[0]))
+        axes = tuple(range(1, clean.ndim))
+        error = sqrt_or_zero(jnp.square(rows - columns).mean(axes, keepdims=True))
+        whole = 0.5 * jnp.abs(rows + columns) + error + of_y
+        counts = whole > 16 * jnp.finfo(whole.dtype).eps * whole.max(axes, keepdims=True)
+        weights = jnp.where(counts, misfit / jnp.where(counts, whole, 1), 0)
+        correction = covariance(tangent.adjoint(weights))
+        gain, curvature = dot(weights, misfit), dot(weights, tangent.forward(correction) + of_y * weights)
+        too_long = curvature > gain
+        length = jnp.where(too_long, gain / jnp.where(too_long, curvature, 1), 1)
+        return x0, noise, expand(length, correction) * correction
 
 
 def isotropic_weights(tangent: LinearMeasurement, misfit: Array, of_y: ArrayLike, of_x0: ArrayLike) -> Array:

@@ -13,7 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.checks import positive
-from sde_lib.inverse.posterior import Posterior, log_likelihood, require
+from sde_lib.inverse.posterior import Posterior, log_likelihood, require, require_noise
 from sde_lib.numerics import sqrt_or_zero
 
 
@@ -38,6 +38,9 @@ class DPS(Posterior):
     (https://github.com/DPS2022/diffusion-posterior-sampling) follows scale * grad_x |r|, without the square: its scale (0.3
     for super-resolution) is 2 zeta, so that the figures of the paper are those of half the zeta that it names.
 
+    Raises:
+        ValueError: in use, if zeta is None and the noise is 0, which has no likelihood.
+
     Attributes:
         zeta: the step size of algorithm 1, half the scale of the code, for data in [-1, 1]; or None.
         steps: N, at which zeta was set.
@@ -53,6 +56,7 @@ class DPS(Posterior):
         """(B,): of y, or the normalized misfit that stands for it."""
         clean = self.measurement.forward(x0)
         if self.zeta is None:
+            require_noise("DPS with zeta=None", self.measurement_noise)
             return log_likelihood(self.measurement_noise, self.y, clean)
         norm = sqrt_or_zero(jnp.square(self.y - clean).sum(tuple(range(1, clean.ndim))))
         return -2 * self.zeta * self.steps / self.sde.squared_diffusion(t) * norm

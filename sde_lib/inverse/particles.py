@@ -23,7 +23,7 @@ from sde_lib.exact import isotropic_variance
 from sde_lib.inverse.conjugate_gradients import dot
 from sde_lib.inverse.gaussian import isotropic_weights
 from sde_lib.inverse.measurement import Measurement, Noise
-from sde_lib.inverse.posterior import Posterior, log_likelihood, variance
+from sde_lib.inverse.posterior import Posterior, log_likelihood, require_noise, variance
 from sde_lib.sampling.predictors import posterior_variance
 from sde_lib.struct import Struct
 
@@ -107,7 +107,11 @@ def twisted_sample(
         n_particles: K.
         data_std: the spread of the data that x_t leaves in doubt, for the twist; see the module's text.
         threshold: particles are drawn anew where the effective number falls below this part of K.
+
+    Raises:
+        ValueError: the noise is 0, which has no likelihood.
     """
+    require_noise("twisted_sample", measurement_noise)
     twist = _Twist(denoiser, measurement, jnp.asarray(y)[None], measurement_noise, data_std)
     return _twisted_sample(key, twist, jnp.asarray(times), tuple(event_shape), n_particles, threshold)
 

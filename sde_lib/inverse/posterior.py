@@ -47,6 +47,14 @@ def constant_variance(owner: str, noise: Noise | ArrayLike, clean: Array) -> Arr
     return value
 
 
+def require_noise(owner: str, noise: Noise | ArrayLike) -> None:
+    """ValueError if a standard deviation is 0, or a Noise has variance 0 at A(x_0) of -1, 0 and 1; traced values pass."""
+    with jax.ensure_compile_time_eval():
+        found = [(variance(noise, jnp.asarray(clean)) > 0).all() for clean in (-1.0, 0.0, 1.0)]
+        if not any(isinstance(each, jax.core.Tracer) or each for each in found):
+            raise ValueError(f"{owner} needs measurement noise of more than 0")
+
+
 def log_likelihood(noise: Noise | ArrayLike, y: Array, clean: Array) -> Array:
     """log p(y | A(x_0) = clean), (B,), in nats; a standard deviation stands for Gaussian noise."""
     if hasattr(noise, "log_prob"):

@@ -12,7 +12,7 @@ from sde_lib.checks import at_least, positive
 from sde_lib.denoiser import Denoiser
 from sde_lib.exact import isotropic_variance
 from sde_lib.inverse.measurement import Measurement, Noise
-from sde_lib.inverse.posterior import constant_variance, log_likelihood
+from sde_lib.inverse.posterior import constant_variance, log_likelihood, require_noise
 from sde_lib.randomness import fold_in, split, standard_normal
 from sde_lib.sampling.method import Method
 
@@ -99,7 +99,7 @@ class DAPS(Method):
     Attributes:
         measurement: A, linear or not.
         y: (B, *measured), or (1, *measured) for all of a batch.
-        measurement_noise: s, or a `Noise` of one variance with its own log_prob.
+        measurement_noise: s, more than 0, or a `Noise` of one variance with its own log_prob.
         ode_steps, langevin_steps: how many of each.
         step_size: of Langevin dynamics, as above.
         data_std: the spread of a pixel; infinite for r = n.
@@ -135,6 +135,7 @@ class DAPS(Method):
 
     def draw_data(self, keys: Array, x0: Array, t: Array, denoiser: Denoiser) -> Array:
         """Draws of x_0 given y and the estimate x0 (B, *event) of time t ()."""
+        require_noise("DAPS", self.measurement_noise)
         clean = jax.eval_shape(self.measurement.forward, x0)
         of_y = constant_variance("DAPS", self.measurement_noise, jnp.zeros(clean.shape, clean.dtype))
         of_x0 = isotropic_variance(denoiser.sde.noise_to_signal(t), self.data_std)

@@ -250,7 +250,7 @@ def untrained(tmp_path):
         ("--task=phase --method=ddrm", "--method=ddrm: DDRM needs a spectral measurement: PhaseRetrieval has no"),
         (
             "--task=denoise --method=daps --noise=0",
-            "--method=daps: needs noise of more than 0 (--noise); methods that can: pigdm",
+            "--method=daps: DAPS needs measurement noise of more than 0; methods that can: pigdm",
         ),
         ("--task=denoise --method=dsp", "--method='dsp' is unknown: choose from daps, ddnm, ddnm+,"),
         ("--task=denoise --method=dps:eta=1", "--method=dps:eta=1: 'eta=1' is no setting of dps, which are zeta=1.0"),

@@ -25,6 +25,7 @@ from sde_lib.inverse import (
     motion_kernel,
     shake_kernel,
 )
+from sde_lib.inverse.conjugate_gradients import conjugate_gradients
 from tests.sde_lib.processes import keys
 
 SHAPE = (6, 4, 3)
@@ -163,6 +164,35 @@ def test_an_example_does_not_depend_on_its_batch(make):
         np.testing.assert_allclose(function(x)[2:], function(x[2:]), rtol=1e-9, atol=1e-15)
     for function in (measurement.adjoint, measurement.pseudo_inverse):
         np.testing.assert_allclose(function(y)[2:], function(y[2:]), rtol=1e-9, atol=1e-12)
+
+
+def test_conjugate_gradients_end_after_their_steps():
+    """One step is that of steepest descent; two solve a system of two values."""
+    matrix, b = jnp.array([[2.0, 0.5], [0.5, 1.0]]), jnp.array([[1.0, -2.0]])
+    one, two, three = (conjugate_gradients(lambda v: v @ matrix, b, 1e-14, steps) for steps in (1, 2, 3))
+    np.testing.assert_allclose(one, b * (b @ b.T) / (b @ matrix @ b.T), rtol=1e-12)
+    np.testing.assert_allclose(two, jnp.linalg.solve(matrix, b[0])[None], rtol=1e-12)
+    np.testing.assert_allclose(three, two, rtol=1e-12)
+
+
+def test_an_example_that_has_converged_rests_while_others_go_on():
+    """To the last bit what it is alone, at a tolerance that another example of the batch reaches later."""
+    matrix, b = jnp.diag(jnp.array([1.0, 1.2, 9.0, 50.0])), jnp.array([[1.0, 1.0, 0.1, 0.0], [1.0, -2.0, 1.0, 3.0]])
+    both, alone = (conjugate_gradients(lambda v: v @ matrix, part, 0.2, 9) for part in (b, b[:1]))
+    np.testing.assert_array_equal(both[0], alone[0])
+    assert 0.01 < np.linalg.norm(b[0] - alone[0] @ matrix) / np.linalg.norm(b[0]) < 0.2
+
+
+def test_small_singular_values_are_relative_to_the_largest():
+    """A kernel of 100 times the light keeps the same directions, with singular values 100 times as large."""
+    kernel = np.array([0.25, 0.5, 0.25])
+    for make in (
+        lambda light: SeparableBlur.of_kernels((8, 8, 1), light * kernel, kernel, rcond=0.05),
+        lambda light: PeriodicBlur(event_shape=(8, 8, 1), kernel=light * np.outer(kernel, kernel), rcond=0.05),
+    ):
+        dim, bright = (np.asarray(make(light).singular_values()) for light in (1.0, 100.0))
+        assert 0 < (dim > 0).sum() < dim.size
+        np.testing.assert_allclose(bright, 100 * dim, rtol=1e-9)
 
 
 def test_zeros_solve_to_zeros():

@@ -67,6 +67,14 @@ def test_poisson_without_light():
     np.testing.assert_array_equal(noise.variance(clean), 0)
 
 
+def test_a_dark_pixel_that_rounding_moved_has_no_counts():
+    """Less than half a count on either side, as of a measurement that went through a file; from half a count on, one."""
+    noise, dark = PoissonNoise(6.0), jnp.array([[-1.0, -1.0]])
+    for part in (1e-6, -1e-6, 0.49, -0.49):
+        np.testing.assert_array_equal(noise.log_prob(dark + part * 2 / 6, dark), [0])
+    np.testing.assert_array_equal(noise.log_prob(dark.at[0, 1].add(0.51 * 2 / 6), dark), [-jnp.inf])
+
+
 def test_settings_that_mean_nothing_are_refused():
     with pytest.raises(ValueError, match=r"GaussianNoise: std=-0\.1 must be at least 0"):
         GaussianNoise(-0.1)

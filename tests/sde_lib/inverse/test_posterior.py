@@ -13,12 +13,14 @@ from sde_lib.inverse import (
     MMPS,
     TMPD,
     DiffPIR,
+    FourierSampling,
     HighDynamicRange,
     ManifoldConstraint,
     Measurement,
     Noise,
     PiGDM,
 )
+from tests.sde_lib.inverse.assembled import matrix
 from tests.sde_lib.inverse.dense import Dense, Magnitude, gaussian_posterior, picks
 from tests.sde_lib.processes import EVERY_SDE, every_sde, keys
 
@@ -191,7 +193,7 @@ def test_a_measurement_that_is_not_linear_counts_as_its_tangent(posterior, setti
         np.testing.assert_allclose(answer, linear(X[i : i + 1], t[i])[0], rtol=1e-7)
 
 
-@pytest.mark.parametrize("posterior", [PiGDM, DiffPIR])
+@pytest.mark.parametrize("posterior", [PiGDM, DiffPIR, MMPS, TMPD])
 def test_without_noise_what_no_image_measures_does_not_count(posterior):
     """The tangent of what is clipped is 0 there: the rest is as if that value had not been measured."""
     mean, x, t = jnp.array([[2.0, 0.1, -0.2]]), jnp.zeros((1, 3)), 0.9
@@ -199,6 +201,14 @@ def test_without_noise_what_no_image_measures_does_not_count(posterior):
     clipped = posterior(prior, HighDynamicRange(scale=1.0), jnp.array([[0.5, 0.4, 0.3]]), 0.0)(x, t)
     seen = posterior(prior, picks(1, 2, size=3), jnp.array([[0.4, 0.3]]), 0.0)(x, t)
     np.testing.assert_allclose(clipped, seen, rtol=1e-12)
+
+
+@pytest.mark.parametrize("posterior", [PiGDM, DiffPIR, MMPS, TMPD, DPS])
+def test_without_noise_saturated_values_leave_the_prior(posterior):
+    mean, x = jnp.array([[2.0, -3.0, 1.5]]), jnp.zeros((1, 3))
+    prior = FunctionDenoiser(VPSDE(), function=lambda x, t: mean + 0.1 * x)
+    saturated = posterior(prior, HighDynamicRange(scale=2.0), jnp.array([[0.5, -1.0, 1.0]]), 0.0)
+    np.testing.assert_array_equal(saturated(x, 0.9), prior(x, 0.9))
 
 
 @pytest.mark.parametrize("posterior", [DDNM, ManifoldConstraint])
@@ -214,6 +224,29 @@ def test_noise_of_several_variances_is_refused_where_one_is_needed(posterior):
         make(posterior, {}, noise=Shot())(X, 0.5)
 
 
+@struct.dataclass
+class Halved(exact.Gaussian):
+    """A prior whose dropout halves what it expects, for examples with a key."""
+
+    keys: jax.Array | None = None
+
+    def __call__(self, x, t):
+        return super().__call__(x, t) * (1.0 if self.keys is None else 0.5)
+
+    def training(self, keys):
+        return self.replace(keys=keys)
+
+
+def test_in_training_the_prior_s_dropout_is_on():
+    prior, t = Halved(EVERY_SDE[0], MEAN, 0.7), 0.4
+    posterior = make(DDNM, {}).replace(denoiser=prior)
+    trained = posterior.training(keys(B))
+    assert trained.denoiser.keys is not None
+    np.testing.assert_array_equal(trained(X, t), posterior.replace(denoiser=prior.training(keys(B)))(X, t))
+    assert np.abs(trained(X, t) - posterior(X, t)).max() > 0.1
+    np.testing.assert_array_equal(trained.y, Y)
+
+
 def test_sampling_with_mmps_reaches_the_posterior():
     """Its flow, of second order, carries the exact marginals to the posterior's mean and covariance."""
     sde, n = VPSDE(t_min=1e-3), 3000
@@ -224,6 +257,13 @@ def test_sampling_with_mmps_reaches_the_posterior():
     z = (np.asarray(x) - mean) @ scale
     np.testing.assert_allclose(z.mean(0), 0, atol=4 / np.sqrt(n))
     np.testing.assert_allclose(np.cov(z.T), np.eye(D), atol=5 / np.sqrt(n))
+
+
+@pytest.mark.parametrize("noise", [0.0, Constant(std=0.0), np.array([0.3, 0.0])], ids=["number", "noise", "values"])
+def test_a_likelihood_without_noise_is_refused(noise):
+    with pytest.raises(ValueError, match=r"^DPS with zeta=None needs measurement noise of more than 0"):
+        make(DPS, {"zeta": None}, noise=noise)(X, 0.5)
+    assert np.isfinite(make(DPS, {}, noise=noise)(X, 0.5)).all()  # the normalized step has no use for the noise
 
 
 def test_sample_i_depends_on_its_key_and_measurement_alone():
@@ -317,6 +357,18 @@ def test_mmps_counts_what_is_no_covariance_as_variance():
     np.testing.assert_allclose(correction, weights @ np.array([[c, e], [-e, -(s**2)]]), rtol=1e-9)
 
 
+def test_derivatives_of_mmps_agree_in_both_modes_on_a_mixture():
+    """There C depends on x too, and reverse mode takes a cotangent for both unknowns of the solve."""
+    prior = exact.CorrelatedMixture(EVERY_SDE[0], np.stack([MEAN, -MEAN]), np.stack([COVARIANCE, 0.3 * np.eye(D)]))
+    posterior = MMPS(prior, MEASUREMENT, Y[:1], STD, rtol=1e-13, max_steps=M)
+    x = jnp.asarray(X[0])
+    forward, reverse = (jacobian(lambda x: posterior(x[None], 0.3)[0])(x) for jacobian in (jax.jacfwd, jax.jacrev))
+    np.testing.assert_allclose(reverse, forward, rtol=1e-7, atol=1e-9)
+    step = 1e-5 * jnp.asarray(X[1])
+    slope = (posterior((x + step)[None], 0.3) - posterior((x - step)[None], 0.3))[0] / 2e-5
+    np.testing.assert_allclose(forward @ X[1], slope, rtol=1e-5, atol=1e-7)
+
+
 def test_one_step_of_mmps_is_the_steepest_descent_of_conjugate_gradients():
     """For any Jacobian, since one direction shows no error."""
     sde, t, jacobian = EVERY_SDE[0], 0.4, rng.normal(size=(D, D)) + 3 * np.eye(D)
@@ -336,6 +388,64 @@ def test_mmps_solves_in_as_many_steps_as_there_are_values():
         for steps in (1, M)
     ]
     assert errors[0].max() > 1e-3 and errors[1].max() < 1e-12
+
+
+K_MASK = np.array([[1, 0, 1, 0, 0], [0, 0, 1, 1, 0], [0, 1, 1, 0, 1], [0, 1, 0, 1, 1]], bool)  # some k without -k
+
+
+@pytest.mark.parametrize("std", [0.1, 0.02, 0.0])
+def test_tmpd_is_exact_in_the_k_space_of_stationary_images(std):
+    """Row sums of the published method cancel there: row k and row -k of a real image's imaginary parts are opposite."""
+    sde, shape, n, t = EVERY_SDE[0], (4, 5, 1), 0.7, 0.4
+    frequencies = np.abs(np.fft.fftfreq(4))[:, None] + np.abs(np.fft.fftfreq(5))
+    transform = np.fft.fft2(np.eye(20).reshape(20, 4, 5), norm="ortho").reshape(20, 20)
+    covariance = (transform.conj().T @ np.diag(1 / (1 + 20 * frequencies.ravel())) @ transform).real
+    measurement, prior = FourierSampling(event_shape=shape, mask=K_MASK), exact.CorrelatedGaussian(sde, 0.1, covariance)
+    draws = np.random.default_rng(1)
+    x, y = draws.normal(size=(1, *shape)), measurement.forward(draws.normal(size=(1, *shape)))
+    y += std * draws.normal(size=y.shape)
+    t = sde.time_at_log_snr(-2 * jnp.log(n))
+    a = matrix(measurement)
+    of_x0 = np.linalg.inv(np.linalg.inv(covariance) + np.eye(20) / n**2)
+    d = np.asarray(prior(x, t)).ravel()
+    gain = of_x0 @ a.T @ np.linalg.pinv(a @ of_x0 @ a.T + std**2 * np.eye(len(a)), rcond=1e-10)
+    expected = d + gain @ (np.asarray(y).ravel() - a @ d)
+    assert np.abs(expected - d).max() > 0.3
+    np.testing.assert_allclose(np.ravel(TMPD(prior, measurement, y, std)(x, t)), expected, atol=1e-10)
+
+
+@pytest.mark.parametrize("misfit", [[1.0, 1.0], [1.0, -1.0]], ids=["sum", "difference"])
+def test_tmpd_takes_no_more_than_the_variance_along_its_weights(misfit):
+    """Of two values of covariance -0.9 the row sums are 0.1; the variance of the difference is 1.9: exact along both."""
+    sde, t, s = EVERY_SDE[0], 0.4, 0.2
+    covariance, misfit = np.array([[1.0, -0.9], [-0.9, 1.0]]), np.array([misfit])
+    prior = linear(sde, covariance)
+    x = rng.normal(size=(1, 2))
+    found = TMPD(prior, picks(0, 1, size=2), prior(x, t) + misfit, s)(x, t) - prior(x, t)
+    expected = misfit @ np.linalg.solve(covariance + s**2 * np.eye(2), covariance)
+    np.testing.assert_allclose(found, expected, rtol=1e-9)
+
+
+def test_mmps_rests_once_its_residual_is_below_the_tolerance():
+    """The residuals of conjugate gradients, by numpy: one tolerance between the second and the third stops after three."""
+    sde, t = EVERY_SDE[0], 0.4
+    prior, y = linear(sde, COVARIANCE), rng.normal(size=(1, D))
+    whole, measurement = COVARIANCE + STD**2 * np.eye(D), picks(*range(D), size=D)
+    misfit = (y - prior(X[:1], t))[0]
+    krylov = np.stack([np.linalg.matrix_power(whole, k) @ misfit for k in range(D)], 1)
+    residuals = []
+    for k in range(1, D):
+        basis = np.linalg.qr(krylov[:, :k])[0]
+        v = basis @ np.linalg.solve(basis.T @ whole @ basis, basis.T @ misfit)
+        residuals.append(np.linalg.norm(misfit - whole @ v) / np.linalg.norm(misfit))
+    assert residuals[2] < 0.8 * residuals[1]
+
+    def solved(rtol, max_steps):
+        return np.asarray(MMPS(prior, measurement, y, STD, rtol=rtol, max_steps=max_steps)(X[:1], t))
+
+    for rtol in (0.95 * residuals[1], 1.05 * residuals[2]):
+        np.testing.assert_allclose(solved(rtol, D), solved(1e-300, 3), rtol=1e-9)
+    np.testing.assert_allclose(solved(1.05 * residuals[1], D), solved(1e-300, 2), rtol=1e-9)
 
 
 def test_tmpd_counts_what_rows_and_columns_differ_by_as_variance():

@@ -8,7 +8,21 @@ import scipy.special
 from flax import struct
 
 from sde_lib import DDIM, VESDE, VPSDE, Ancestral, FunctionDenoiser, Method, exact, log_snr_times, sample
-from sde_lib.inverse import DAPS, DDNM, DDRM, JPEG, DDNMPlus, Renoise, RePaint, Replacement, ReSample, twisted_sample
+from sde_lib.inverse import (
+    DAPS,
+    DDNM,
+    DDRM,
+    JPEG,
+    DDNMPlus,
+    GaussianNoise,
+    Renoise,
+    RePaint,
+    Replacement,
+    ReSample,
+    twisted_sample,
+)
+from sde_lib.inverse.particles import systematic
+from sde_lib.randomness import standard_normal
 from sde_lib.sampling.predictors import posterior_variance
 from tests.sde_lib.inverse.dense import Dense, DenseSpectral, Magnitude, gaussian_posterior, picks, random_orthogonal
 from tests.sde_lib.processes import keys
@@ -97,10 +111,10 @@ SPECTRAL = DenseSpectral(event_shape=(D,), u=random_orthogonal(3, 1), s=SINGULAR
 STD_Y = 0.2
 
 
-def noisy_measurements(n):
+def noisy_measurements(n, std=STD_Y):
     """y of X0 (n, 3), and its noise in the spectrum."""
     noise = np.random.default_rng(5).normal(size=(n, 3))
-    return np.asarray(SPECTRAL.forward(jnp.asarray(X0))) + STD_Y * noise @ SPECTRAL.u.T, noise
+    return np.asarray(SPECTRAL.forward(jnp.asarray(X0))) + std * noise @ SPECTRAL.u.T, noise
 
 
 def test_the_spectral_measurement_of_these_tests_is_one():
@@ -141,18 +155,20 @@ def test_ddnm_plus_without_noise_is_the_ancestral_step_of_ddnm():
 
 
 @both_sdes
-def test_ddrm_keeps_the_marginals(sde):
+@pytest.mark.parametrize("eta, eta_b", [(0.85, 0.9), (0.4, 0.5)])
+def test_ddrm_keeps_the_marginals(sde, eta, eta_b):
     """Where the Denoiser is right, x_s is x_0 and noise of time s, given x_0, in every direction, for any y and x_t."""
-    (y, seen), eta, eta_b = noisy_measurements(N), 0.85, 0.9
+    std_y = 0.45 * float(sde.noise_to_signal(S))  # of the second direction nearly all of the noise of x_s
+    y, seen = noisy_measurements(N, std_y)
     noise = np.random.default_rng(6).normal(size=(N, D))
     x_t = sde.perturb(jnp.asarray(X0), jnp.asarray(noise), T)
-    x = run(DDRM(SPECTRAL, y, STD_Y, eta, eta_b), x_t, knows(sde))
+    x = run(DDRM(SPECTRAL, y, std_y, eta, eta_b), x_t, knows(sde))
     assert_law(x, sde.alpha(S) * X0[0], sde.sigma(S) ** 2 * np.eye(D))
 
     # What it owes to the noise of y and to that of x_t, as correlations.
     n_s = sde.noise_to_signal(S)
     z = (x / sde.alpha(S) - X0) / n_s @ SPECTRAL.v
-    w = STD_Y / SINGULAR
+    w = std_y / SINGULAR
     left = np.sqrt(1 - eta**2)
     of_y = np.where(n_s < w, left, eta_b * w / n_s)
     assert 0 < (n_s < w).sum() < 3  # directions of both kinds
@@ -182,6 +198,38 @@ def test_repaint_goes_back_by_the_forward_kernel(sde):
     for _ in range(2):
         mean, variance = a * mean / 4, (a**2 * variance + v) / 16
     assert_law(x, mean, variance * np.eye(D))
+
+
+@struct.dataclass
+class Recorder(Method):
+    """A step that leaves x as it is and keeps, in its carry, x, what it draws, and its times."""
+
+    calls: int = struct.field(pytree_node=False, default=1)
+
+    def init(self, x, denoiser, times):
+        return jnp.zeros((self.calls, 2, *x.shape)), jnp.zeros((self.calls, 2)), 0
+
+    def step(self, carry, keys, x, t, s, denoiser):
+        records, times, i = carry
+        drawn = jnp.stack([x, standard_normal(keys, x)])
+        return (records.at[i].set(drawn), times.at[i].set(jnp.stack([t, s])), i + 1), x
+
+
+def test_repaint_draws_anew_in_each_round_and_substep():
+    """6 draws of the inner steps and 2 of the ways up, of 2 examples: all different, and none correlated."""
+    sde, resamplings, substeps = VPSDE(), 3, 2
+    method = RePaint(Recorder(calls=6), resamplings=resamplings, substeps=substeps)
+    x = jnp.broadcast_to(X, (2, *X.shape[1:]))
+    x = jnp.tile(x, (1, 500))
+    (records, times, count), _ = method.step(method.init(x, knows(sde), None), keys(2), x, T, S, knows(sde))
+    assert count == 6
+    middle = (T + S) / 2
+    np.testing.assert_allclose(times, [[T, middle], [middle, S]] * 3)
+    a, v = sde.transition_coefficients(S, T)
+    up = [(records[i, 0] - a * records[i - 1, 0]) / jnp.sqrt(v) for i in (2, 4)]
+    draws = np.concatenate([records[:, 1].reshape(12, -1), np.stack(up).reshape(4, -1)])
+    correlation = np.corrcoef(draws) - np.eye(16)
+    np.testing.assert_array_less(np.abs(correlation), 5 / np.sqrt(draws.shape[1]))
 
 
 def test_repaint_brings_the_rest_of_the_image_into_agreement():
@@ -237,6 +285,20 @@ def test_daps_langevin_dynamics_have_the_posterior_s_width():
     np.testing.assert_allclose(x.std(0), precision**-0.5, rtol=0.05)
 
 
+@both_sdes
+def test_daps_langevin_steps_and_the_step_s_end_draw_independently(sde):
+    """Two Langevin steps from the estimate, by hand: each shrinks what is before it, and all three draws add up."""
+    x0, y, std, size = np.array([[0.3, -0.6]]), np.array([[1.1]]), 0.3, 0.4
+    method = DAPS(picks(0, size=2), y, std, ode_steps=1, langevin_steps=2, step_size=size)
+    x = run(method, x0, knows(sde, x0))
+    n = sde.noise_to_signal(T)
+    h = size / (1 / n**2 + 1 / std**2)
+    left = 1 - h * np.array([1 / n**2 + 1 / std**2, 1 / n**2])
+    pull = h * np.array([(1.1 - 0.3) / std**2, 0])
+    mean, variance = x0[0] + pull * (1 + left), 2 * h * (1 + left**2)
+    assert_law(x, sde.alpha(S) * mean, np.diag(sde.alpha(S) ** 2 * variance + sde.sigma(S) ** 2))
+
+
 def test_daps_measurement_may_be_of_any_kind():
     """|x|^2 of a point far from 0: Langevin dynamics find one that fits y, to its noise."""
     daps = DAPS(Magnitude(), np.array([[4.0]]), 0.1, langevin_steps=400, step_size=0.02)
@@ -272,6 +334,8 @@ def test_resample_fits_y_as_far_as_its_noise_goes():
     x0 = jnp.asarray(rng.normal(size=(3, D)))
     exactly = ReSample(MEASUREMENT, Y).fit(x0)
     np.testing.assert_allclose(exactly, x0 + (Y - x0 @ MATRIX.T) @ np.linalg.pinv(MATRIX).T, rtol=1e-9)
+    # Conjugate gradients need as many steps as there are values.
+    np.testing.assert_allclose(ReSample(MEASUREMENT, Y, fit_steps=2).fit(x0), exactly, rtol=1e-9)
     misfit = jnp.linalg.norm(Y - x0 @ MATRIX.T, axis=1)
     # The noise of two values is as large as the misfit of one example, which is between the others'.
     middle = jnp.median(misfit)
@@ -378,6 +442,32 @@ def test_particles_reach_the_mixture_s_posterior_and_evidence(sde):
     assert_near(squares, covariance + np.outer(mean, mean))
 
 
+def test_systematic_resampling_keeps_each_particle_its_share_of_times():
+    """K w on average over keys, and never more than 1 from it."""
+    weights = np.array([0.34, 0.03, 0.25, 0.2, 0.18])
+    places = jax.vmap(systematic, (0, None))(keys(4000), 3.0 + jnp.log(weights))
+    counts = np.asarray(jax.vmap(lambda p: jnp.bincount(p, length=5))(places))
+    assert np.abs(counts - 5 * weights).max() < 1
+    fraction = 5 * weights % 1
+    np.testing.assert_array_less(
+        np.abs(counts.mean(0) - 5 * weights), 4.5 * np.sqrt(fraction * (1 - fraction) / 4000) + 1e-12
+    )
+
+
+def test_particles_are_drawn_anew_below_the_threshold_and_not_above():
+    """A twist for other data leaves the weights uneven: without resampling few particles count, with it many."""
+    denoiser = exact.Gaussian(VPSDE(t_min=1e-3), 0.4, 0.8)
+    grid, n = log_snr_times(denoiser.sde, 30), 200
+    effective = [
+        1 / jnp.exp(2 * twisted_sample(
+            keys(1)[0], denoiser, picks(0, 1, size=2), np.array([2.0, -1.0]), 0.1, grid, (2,), n,
+            data_std=0.1, threshold=threshold,
+        ).log_weights).sum()
+        for threshold in (0.0, 0.9)
+    ]  # fmt: skip
+    assert effective[0] < 0.25 * n < effective[1]
+
+
 @both_sdes
 def test_weights_stay_even_where_the_twist_is_the_likelihood(sde):
     """Data N(mean, data_std^2 I), any A: psi_t is p(y | x_t), so that the chain itself is that of the posterior."""
@@ -416,6 +506,16 @@ def test_particles_take_noise_of_several_variances():
         (
             lambda: run(DDRM(SPECTRAL, np.zeros((1, 3)), np.ones(3)), X, knows(VPSDE()), n=1),
             r"DDRM needs noise of one variance for all values, not variances of shape \(3,\)",
+        ),
+        (
+            lambda: DAPS(MEASUREMENT, Y, 0.0).draw_data(keys(1), X0, T, knows(VPSDE())),
+            "^DAPS needs measurement noise of more than 0",
+        ),
+        (
+            lambda: twisted_sample(
+                keys(1)[0], knows(VPSDE()), MEASUREMENT, Y[0], GaussianNoise(0.0), np.array([0.5, 0.2, 0.0]), (D,), 4
+            ),
+            "^twisted_sample needs measurement noise of more than 0",
         ),
         (lambda: ReSample(MEASUREMENT, Y, gamma=0.0), "ReSample: gamma=0.0 must be more than 0"),
         (lambda: RePaint(Scaled(), resamplings=0), "RePaint: resamplings=0 must be at least 1"),
