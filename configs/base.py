@@ -165,8 +165,8 @@ def get_config() -> ConfigDict:
     sampling.rho = 7.0  # karras: 1 is uniform in sigma / alpha, infinity in its logarithm
     sampling.t_min = 1e-3  # where the denoising step is made
     sampling.batch_size = 256  # samples drawn at once on each device; does not change them
-    # class-conditional models: the class, of a trained run also by its name; -1 draws sample i of class i mod num_classes, and
-    # in `evaluate` classes in the reference's proportions
+    # class-conditional models: the class, of a trained run also by its name; -1 draws sample i of class i mod
+    # num_classes, and in `evaluate` classes in the reference's proportions
     sampling.label = -1
     sampling.eta = 0.0  # ddim: 0 is deterministic, 1 ancestral
     sampling.order = 2  # dpm_solver, dpm_solver_singlestep, unipc, deis: 1 to 3; sscs: 1 or 2
