@@ -414,9 +414,9 @@ def test_results_and_messages_name_the_class():
     "label, classes, message",
     [
         (3, 0, "sampling.label=3: this model has no classes (model.num_classes=0); leave the label at -1"),
-        (0, 0, "sampling.label=0: the model has no classes"),
+        (0, 0, "sampling.label=0: this model has no classes"),
         (10, 10, "sampling.label=10: the classes are 0 to 9; -1 takes each in turn"),
-        (-2, 10, "sampling.label=-2: the classes are 0 to 9"),
+        (-2, 10, "sampling.label=-2: must be at least 0 and at most 2147483647, or -1"),
     ],
 )
 def test_a_label_that_no_class_has_is_refused(fails, tmp_path, label, classes, message):
