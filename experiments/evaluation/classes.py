@@ -53,7 +53,7 @@ def class_mix(config: ConfigDict, dataset: data.Dataset) -> ClassMix | None:
     if not classes:
         return None
     if label >= 0:
-        return ClassMix(f"class {label} alone (sampling.label)")
+        return ClassMix(f"{build.sampled_classes(config, dataset.class_names)} alone")
     images, kind = (dataset.train, "training") if build.reference(config) else (dataset.test, "held-out")
     if images.labels is None:
         return ClassMix(f"each class in turn, since the {kind} images have no classes")

@@ -67,7 +67,7 @@ def test_training_sampling_and_evaluation_all_check():
         ("evaluation.t_min=1e-14", "evaluation.t_min"),
         ("training.t_min=1e-14", "training.t_min"),
         ("sampling.steps=5000000", "sampling.steps"),
-        ("evaluation.likelihood_images=1 evaluation.likelihood_t_min=1e-14", "evaluation.likelihood_t_min"),
+        ("evaluation.likelihood_images=2 evaluation.likelihood_t_min=1e-14", "evaluation.likelihood_t_min"),
     ):
         with pytest.raises(UserError, match=f"{key}="):
             check.check(load(text))

@@ -64,7 +64,9 @@ def test_other_rules_are_named():
     dataset = unbalanced()
     assert class_mix(tiny_config(), dataset) is None
     chosen = class_mix(conditional(sampling__label=3), dataset)
-    assert chosen == ClassMix("class 3 alone (sampling.label)") and chosen.labels(5) is None
+    assert chosen == ClassMix("class 3 alone") and chosen.labels(5) is None
+    named = dataclasses.replace(dataset, class_names=tuple("abcdefghij"))
+    assert class_mix(conditional(sampling__label=3), named).description == "class 3 'd' alone"
     bare = dataclasses.replace(dataset, test=data.Images(dataset.test.images))
     assert class_mix(conditional(), bare) == ClassMix("each class in turn, since the held-out images have no classes")
 
