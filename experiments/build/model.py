@@ -87,7 +87,8 @@ def _init(config: ConfigDict, *, with_output: bool = False) -> Callable[[jax.Arr
     def init(key):
         image = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.num_channels))
         labels = condition(config, jnp.zeros((1,), jnp.int32))
-        output, variables = network(config).init_with_output(key, image, jnp.zeros((1,)), labels)
+        module, inputs = network(config), (image, jnp.zeros((1,)), labels)
+        output, variables = module.init_with_output(key, *inputs) if with_output else (None, module.init(key, *inputs))
         if config.loss.learned_uncertainty:
             log_variance = sde_lib.LearnedLogVariance.init(config.loss.uncertainty_channels)
             variables = variables | {LOSS: {"log_variance": log_variance.weights}}
