@@ -60,7 +60,7 @@ def _check_smallest_time(config: ConfigDict, section: str) -> None:
 def _check_model(config: ConfigDict) -> None:
     ranges.check(config, "sde.", "model.", "parameterization.", "data.image_size", "data.num_channels")
     ranges.check(config, "loss.uncertainty_channels")
-    build.abstract_variables(config)
+    build.check_network(config)
 
 
 def _check_average(config: ConfigDict) -> None:

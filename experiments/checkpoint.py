@@ -51,6 +51,24 @@ for _name in ("absl", "asyncio"):
     logging.getLogger(_name).addFilter(_is_wanted)
 
 
+@contextlib.contextmanager
+def _without_closed_loops() -> Iterator[None]:
+    """Drops the reports of reads that end after Orbax has closed their event loop, once one read has failed.
+
+    The failure itself is raised. Threads of tensorstore report the other reads later, so the filter stays after an error.
+    """
+    before = sys.unraisablehook
+
+    def report(unraisable: Any) -> None:
+        error = unraisable.exc_value
+        if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
+            before(unraisable)
+
+    sys.unraisablehook = report
+    yield
+    sys.unraisablehook = before
+
+
 def complete_steps(folder: Path) -> list[int]:
     """The steps of the checkpoints in a folder, increasing: each gets its name when it is complete."""
     if not folder.is_dir():
@@ -315,7 +333,8 @@ class Checkpoints:
             items |= {name: argument for name, argument in others.items() if self._has(step, name)}
             self._require_shapes(step, {stored[name]: tree for name, tree in trees.items()})
             try:
-                restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+                with _without_closed_loops():
+                    restored = self._manager.restore(step, args=ocp.args.Composite(**items))
                 if data is not None:
                     data.set_state(_position(self.folder / str(step) / "data"))
             except (ValueError, KeyError, TypeError, FileNotFoundError) as error:

@@ -78,20 +78,21 @@ def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
     return labels if config.model.num_classes else None
 
 
-def _init(config: ConfigDict, *, with_output: bool = False) -> Callable[[jax.Array], Any]:
-    """key -> the weights before training: the network's collections, and that of the loss if it learns anything.
+def _inputs(config: ConfigDict) -> tuple[jax.Array, jax.Array, jax.Array | None]:
+    """One image of zeros, its noise level and its label: what the network is initialized with."""
+    image = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.num_channels))
+    return image, jnp.zeros((1,)), condition(config, jnp.zeros((1,), jnp.int32))
 
-    `with_output` returns the network's output (1, H, W, C) before them.
-    """
+
+def _init(config: ConfigDict) -> Callable[[jax.Array], Any]:
+    """key -> the weights before training: the network's collections, and that of the loss if it learns anything."""
 
     def init(key):
-        image = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.num_channels))
-        labels = condition(config, jnp.zeros((1,), jnp.int32))
-        output, variables = network(config).init_with_output(key, image, jnp.zeros((1,)), labels)
-        if config.loss.learned_uncertainty:
-            log_variance = sde_lib.LearnedLogVariance.init(config.loss.uncertainty_channels)
-            variables = variables | {LOSS: {"log_variance": log_variance.weights}}
-        return (output, variables) if with_output else variables
+        variables = network(config).init(key, *_inputs(config))
+        if not config.loss.learned_uncertainty:
+            return variables
+        log_variance = sde_lib.LearnedLogVariance.init(config.loss.uncertainty_channels)
+        return variables | {LOSS: {"log_variance": log_variance.weights}}
 
     return init
 
@@ -103,7 +104,21 @@ def abstract_variables(config: ConfigDict) -> Any:
         UserError: the network's options do not fit each other or the images.
     """
     try:
-        output, variables = jax.eval_shape(_init(config, with_output=True), jax.random.key(0))
+        return jax.eval_shape(_init(config), jax.random.key(0))
+    except ValueError as error:
+        raise UserError(f"model: {error}") from error
+
+
+def check_network(config: ConfigDict) -> None:
+    """Makes sure that the network maps images to images of their shape; compiles nothing.
+
+    Raises:
+        UserError: the network's options do not fit each other or the images.
+    """
+    try:
+        output, _ = jax.eval_shape(
+            lambda key: network(config).init_with_output(key, *_inputs(config)), jax.random.key(0)
+        )
     except ValueError as error:
         raise UserError(f"model: {error}") from error
     size, channels = config.data.image_size, config.data.num_channels
@@ -113,7 +128,6 @@ def abstract_variables(config: ConfigDict) -> Any:
             f"model: the output of {config.model.name} is {made} for images of {size}x{size}x{channels}"
             + ("; model.out_channels=0 takes the number of the images" if "out_channels" in config.model else "")
         )
-    return variables
 
 
 def init_variables(config: ConfigDict, strategy: Strategy | None = None) -> Any:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from experiments import ranges
 from experiments.errors import UserError, nearest, unknown_name
 from experiments.tasks.request import Request
 
@@ -255,6 +256,8 @@ def named_settings(flag: str, text: str, known: Mapping[str, Mapping[str, Any]])
         except ValueError:
             kind = "a whole number" if type(settings[key]) is int else "a number"
             raise UserError(f"{flag}={text}: {key} must be {kind}, such as {settings[key]}") from None
+        if not (allowed := ranges.of_setting(name, key)).allows(settings[key]):
+            raise UserError(f"{flag}={text}: {key} must {allowed}")
     return name, settings
 
 

@@ -8,6 +8,7 @@ import models
 from configs import base
 from experiments import averaging, check, config, config_table, ranges
 from experiments.errors import UserError
+from experiments.tasks import problems
 from tests.experiments.tiny import ROOT, tiny_config
 
 
@@ -31,6 +32,37 @@ def test_every_number_of_every_network_has_a_range_and_every_range_a_number():
             assert (ranges.of(f"model.{option}", network) is not None) == is_numeric(value), own
             found |= {own if own in ranges.OPTIONS else option} if is_numeric(value) else set()
     assert found == set(ranges.OPTIONS)
+
+
+def test_every_setting_of_every_posterior_method_has_a_range_that_holds_its_default():
+    found = set()
+    for method, spec in problems.METHODS.items():
+        for setting, default in spec.settings.items():
+            assert ranges.of_setting(method, setting).allows(default), f"{method}:{setting}"
+            own = f"{method}.{setting}"
+            found.add(own if own in ranges.SETTINGS else setting)
+    assert found == set(ranges.SETTINGS)
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("dps:zeta=nan", "zeta must be more than 0"),
+        ("dps:zeta=inf", "zeta must be more than 0"),
+        ("mmps:rtol=0", "rtol must lie in (0, 1)"),
+        ("mmps:max_steps=99999999999", "max_steps must be more than 0 and at most 10000"),
+        ("repaint:substeps=-1", "substeps must be more than 0 and at most 10000"),
+        ("replacement:relaxation=2", "relaxation must lie in (0, 1]"),
+        ("projection:snr=-1", "snr must be at least 0; 0 disables the corrector"),
+        ("pigdm:data_std=inf", "data_std must be more than 0"),
+        ("ddrm:eta=2", "eta must lie in [0, 1]"),
+    ],
+)
+def test_a_setting_outside_of_its_range_is_refused(text, message):
+    with pytest.raises(UserError) as error:
+        problems.method(text)
+    assert str(error.value) == f"--method={text}: {message}"
+    assert problems.method("daps:data_std=inf")[1]["data_std"] == math.inf
 
 
 def test_the_documented_table_is_current():

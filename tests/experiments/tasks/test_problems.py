@@ -255,7 +255,7 @@ def untrained(tmp_path):
         ("--task=denoise --method=dsp", "--method='dsp' is unknown: choose from daps, ddnm, ddnm+,"),
         ("--task=denoise --method=dps:eta=1", "--method=dps:eta=1: 'eta=1' is no setting of dps, which are zeta=1.0"),
         ("--task=denoise --method=mmps:max_steps=1.5", "max_steps must be a whole number, such as 1"),
-        ("--task=denoise --method=dps:zeta=-1", "--method=dps: DPS: zeta=-0.03125 must be more than 0"),
+        ("--task=denoise --method=dps:zeta=-1", "--method=dps:zeta=-1: zeta must be more than 0"),
         (
             "--task=denoise --method=dps --noise=0.1 --input={folder}/a.npz",
             "--noise=0.1 does nothing: --method=dps does not ask for the noise of --input",
