@@ -91,6 +91,10 @@ def get_config() -> ConfigDict:
     config.data = data = ConfigDict()
     data.source = "digits"  # digits, npz:PATH, folder:PATH, hf:NAME, arrayrecord:PATTERN
     data.resize = "none"  # images of another size: none (refused), center_crop (cropped and resized to image_size)
+    data.background = "white"  # colour behind transparent pixels of image files: a name of CSS, or #rrggbb
+    data.white = (
+        0.0  # level that is white in images that are not of 8 bits, as 65535, or 4095 for 12 bits; 0 refuses these
+    )
     data.image_size = 32  # height and width, in pixels
     data.num_channels = 3  # of an image: 1 grey, 3 RGB
     data.batch_size = 128  # of all devices together

@@ -148,6 +148,7 @@ def _check_augmentation(config: ConfigDict) -> None:
             )
         )
     build.preparation(config)
+    build.rendering(config)
 
 
 def _check_averages(config: ConfigDict) -> None:

@@ -46,6 +46,8 @@ def load_data(config: ConfigDict, workdir: Workdir | None = None) -> data.Datase
         validation_fraction=config.data.validation_fraction,
         resize=config.data.resize,
         memory_gb=config.data.memory_gb,
+        background=config.data.background,
+        white=config.data.white,
         class_order=order,
     )
     if config.model.num_classes and config.model.num_classes != dataset.num_classes:

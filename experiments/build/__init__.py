@@ -18,7 +18,7 @@ from experiments.build.classes import (
 from experiments.build.devices import parallel, require_shares
 from experiments.build.ends import check_ends, check_times
 from experiments.build.evaluation import check_features, check_files, check_likelihood, feature_network, reference
-from experiments.build.images import preparation, transform
+from experiments.build.images import preparation, rendering, transform
 from experiments.build.losses import BIN_SHARE, BINNED_LOSS, CLASS_DROPOUT, binned_loss, loss, loss_bin_edges
 from experiments.build.model import (
     LOSS,
@@ -76,6 +76,7 @@ __all__ = [
     "process_options",
     "projection",
     "reference",
+    "rendering",
     "require_shares",
     "sampled_classes",
     "sampling_ema",

@@ -10,6 +10,7 @@ import sde_lib
 from experiments import data
 from experiments.build.choices import choose
 from experiments.data.augmentation import augment
+from experiments.data.sources.rendering import Rendering
 from sde_lib.randomness import fold_in
 
 QUANTIZATION = sde_lib.Quantization.between(-1, 1)  # bins around what DataTransform makes of the grey levels
@@ -25,6 +26,15 @@ DEQUANTIZATION, AUGMENTATION = zlib.crc32(b"dequantization"), zlib.crc32(b"augme
 def transform(config: ConfigDict) -> data.DataTransform | data.LatentTransform:
     """Between what the source holds and what the model sees."""
     return data.LatentTransform() if config.data.source == data.LATENTS else data.DataTransform()
+
+
+def rendering(config: ConfigDict) -> Rendering:
+    """How transparency and depth of image files become grey levels.
+
+    Raises:
+        UserError: the background is no colour, or the white level is negative.
+    """
+    return Rendering(config.data.background, config.data.white)
 
 
 def preparation(config: ConfigDict) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]:

@@ -16,6 +16,7 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments.build.model import sde
 from experiments.build.sampling import method as sampling_method
+from experiments.data.sources.rendering import Rendering
 from experiments.errors import UserError, unknown_name
 from experiments.tasks import baselines, images, problems
 from sde_lib import exact, guidance, inverse
@@ -71,7 +72,11 @@ def _inpaint(shape: Shape, o: Mapping[str, Any]) -> inverse.Measurement:
         return inverse.Inpainting.random(jax.random.key(o["operator_seed"]), shape, o["share"])
     if mask in problems.HALVES:
         return inverse.Inpainting.half(shape, mask.removeprefix("half-"))
-    return inverse.Inpainting.free(shape, images.read_mask("--mask", mask, shape))
+    read = images.read_mask(
+        "--mask", mask, shape, o["rendering"],
+        white=", so that nothing is missing: --task=denoise is for noise alone", black=", so that nothing is measured",
+    )  # fmt: skip
+    return inverse.Inpainting.free(shape, read)
 
 
 def _superres(shape: Shape, o: Mapping[str, Any]) -> inverse.Measurement:
@@ -102,7 +107,7 @@ def _kernel(shape: Shape, o: Mapping[str, Any]) -> np.ndarray:
     if name == "shake":
         size = _odd(width or max(61 * relative, 5.0))
         return inverse.shake_kernel(jax.random.key(o["operator_seed"]), size)
-    kernel = images.read_grey("--kernel", name)
+    kernel = images.read_grey("--kernel", name, rendering=o["rendering"])
     if not kernel.sum() > 0:
         raise UserError(f"--kernel={name} is black: a kernel needs light")
     return kernel / kernel.sum()
@@ -175,7 +180,13 @@ BASELINES = {
 }
 
 
-def problem(name: str, shape: Shape, options: Mapping[str, Any], noise: inverse.Noise) -> Problem:
+def problem(
+    name: str,
+    shape: Shape,
+    options: Mapping[str, Any],
+    noise: inverse.Noise,
+    rendering: Rendering = images.RENDERING,
+) -> Problem:
     """The task of that name for images of a shape.
 
     Args:
@@ -183,16 +194,22 @@ def problem(name: str, shape: Shape, options: Mapping[str, Any], noise: inverse.
         shape: (H, W, C).
         options: those of `problems.task`.
         noise: of what is measured.
+        rendering: of the picture of a mask or a kernel.
 
     Raises:
         UserError: an option does not fit the images.
     """
     try:
-        measurement = MEASUREMENTS[name](shape, options)
+        measurement = MEASUREMENTS[name](shape, {**options, "rendering": rendering})
         jax.eval_shape(measurement.forward, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
     except ValueError as error:
         raise UserError(f"--task={name}: {error}") from error
     measured = np.broadcast_to(measurement.mask, shape) if name == "inpaint" else None
+    if measured is not None and not measured.any():
+        flags = " ".join(
+            f"--{flag}={options[flag]}" for flag in ("mask", "box", "share") if options.get(flag) is not None
+        )
+        raise UserError(f"{flags}: no pixel of the {shape[0]}x{shape[1]} ones is measured: leave some")
     views = {"phase": _magnitudes, "sensing": lambda y: np.asarray(measurement.pseudo_inverse(jnp.asarray(y)))}
     std = math.sqrt(float(jnp.mean(noise.variance(jnp.zeros(())))))  # of Poisson noise, that of middle grey
 

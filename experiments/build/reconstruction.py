@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from experiments.build.inverse import Problem
+from experiments.data.sources.rendering import Rendering
 from experiments.errors import UserError
 from experiments.tasks import baselines, images, scans
 from sde_lib import inverse
@@ -80,9 +81,11 @@ def _simulated_ct(shape, o):
     radon = _radon(shape, inverse.parallel_angles(o["angles"], np.deg2rad(o["arc"])))
     if o["metal"] is None:
         return radon
-    metal = images.read_mask("--metal", o["metal"], shape)
-    if not metal.any():
-        raise UserError(f"--metal={o['metal']} is all black: metal is white; without any, leave it out")
+    metal = images.read_mask(
+        "--metal", o["metal"], shape, o["rendering"],
+        white=": every ray through the image goes through metal",
+        black=": metal is white; without any, leave it out",
+    )  # fmt: skip
     masked = radon.replace(mask=jnp.asarray(inverse.metal_mask(radon, metal), jnp.float32))
     if not _sees(masked):
         raise UserError(f"--metal={o['metal']}: every ray through the image goes through metal")
@@ -186,14 +189,16 @@ def _is_served(of: Problem, asks: str) -> bool:
     return own is None or own is getattr(inverse.LinearMeasurement, asks, None)
 
 
-def simulated(name: str, shape: tuple[int, int, int], options: Mapping[str, Any]) -> inverse.LinearMeasurement:
-    """What a scanner would measure, with the options of `modalities.options`.
+def simulated(
+    name: str, shape: tuple[int, int, int], options: Mapping[str, Any], rendering: Rendering = images.RENDERING
+) -> inverse.LinearMeasurement:
+    """What a scanner would measure, with the options of `modalities.options`; `rendering` is of the picture of metal.
 
     Raises:
         UserError: an option does not fit the images.
     """
     try:
-        return SIMULATED[name](shape, options)
+        return SIMULATED[name](shape, {**options, "rendering": rendering})
     except ValueError as error:
         raise UserError(f"--modality={name}: {error}") from error
 

@@ -23,6 +23,13 @@ def add_arguments(parser: arguments.Parser) -> None:
     parser.add_argument(
         "--resize", default="none", help="images of another size: none (refused), center_crop (default none)"
     )
+    parser.add_argument("--background", default="white", help="colour behind transparent pixels (default white)")
+    parser.add_argument(
+        "--white",
+        type=float,
+        default=0.0,
+        help="level that is white in images that are not of 8 bits, as 65535, or 4095 for 12-bit data (default: refused)",
+    )
     parser.add_argument(
         "--stream", action="store_true", help="hf:NAME: read it from the hub while writing; store no copy"
     )
@@ -56,6 +63,8 @@ def run(options: argparse.Namespace) -> int:
         image_size=options.image_size,
         num_channels=options.num_channels,
         resize=options.resize,
+        background=options.background,
+        white=options.white,
         stream=options.stream,
         shard_mb=options.shard_mb,
         network=network,

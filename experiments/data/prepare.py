@@ -41,6 +41,8 @@ def prepare(
     image_size: int | None = None,
     num_channels: int | None = None,
     resize: str = "none",
+    background: str = "white",
+    white: float = 0.0,
     stream: bool = False,
     shard_mb: int = 256,
     network: Any = None,
@@ -53,6 +55,8 @@ def prepare(
         image_size: height and width in pixels; None: those of the first image.
         num_channels: 1 for grey levels, 3 for RGB; None: as the first image has.
         resize: what becomes of images of another size; see `data.resize`.
+        background: colour behind transparent pixels; see `data.background`.
+        white: level that is white in images that are not of 8 bits; see `data.white`.
         stream: read `hf:NAME` from the hub while writing, and store nothing else.
         shard_mb: pixels in a shard, in 2^20 bytes before compression.
         network: a feature network, in whose features to write statistics for evaluation (`write_statistics`); None: none.
@@ -67,7 +71,7 @@ def prepare(
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         kind = "holds prepared images already" if (out / records.DESCRIPTION).exists() else "exists already"
         raise UserError(f"--out={out}: {kind}; choose another folder")
-    wanted = Wanted(image_size, num_channels, resize, flags="--")
+    wanted = Wanted(image_size, num_channels, resize, flags="--", background=background, white=white)
     if stream:
         kind, _, name = source.partition(":")
         if kind != "hf" or not name:
@@ -90,8 +94,12 @@ def prepare(
     for text in (*(f"left out: {text}" for text in left_out), *(f"warning: {text}" for text in warnings)):
         print(text)
     shape = next(iter(splits.values())).image_shape
+    if shape[2] > records.MOST_CHANNELS:
+        raise UserError(f"--source={source} has {shape[2]} channels; records hold at most {records.MOST_CHANNELS}")
     size = max(1, shard_mb * MB // math.prod(shape))
     plan = {"source": source, "stream": stream, "image_shape": shape, "resize": resize, "content": content}
+    if wanted.rendering.stamp:
+        plan |= {"background": background, "white": white}
     plan |= {"features": None if network is None else network.name}
     plan |= {"format": records.FORMAT, "records_per_shard": size}
     with _claimed(out, json.dumps(plan, indent=2)) as folder:
@@ -100,7 +108,9 @@ def prepare(
             for name, split in splits.items():
                 shards[name], index = _write_split(folder, name, split, size, progress)
                 fingerprints[name] = records.fingerprint(shape, index)
-        description = Description(source, shape, resize, class_names, shards, fingerprints)
+        description = Description(
+            source, shape, resize, class_names, shards, fingerprints, background=background, white=white
+        )
         description.write(folder)
         if network is not None:
             write_statistics(folder, network)

@@ -33,6 +33,7 @@ HEADER = np.dtype(
      ("identity", "<u8")]
 )  # fmt: skip  # label: -1 without classes; identity: decides the split, see `splits`
 INDEX = np.dtype([("label", "<i4"), ("identity", "<u8"), ("digest", "u1", 16)])  # digest: of the pixels, BLAKE2b
+MOST_CHANNELS = 255  # that a header holds
 OPTIONS = "group_size:1,zstd:1"  # a higher level gains nothing on photographs
 
 
@@ -62,6 +63,7 @@ class Description:
         splits: by name, their shards in order.
         fingerprints: by name of the split, the hash of its content (`Source.fingerprint`).
         format: of these files.
+        background, white: what was behind transparent pixels, and the level that was white; see `data.background`.
     """
 
     source: str
@@ -71,6 +73,8 @@ class Description:
     splits: dict[str, tuple[Shard, ...]]
     fingerprints: dict[str, str]
     format: str = FORMAT
+    background: str = "white"
+    white: float = 0.0
 
     def write(self, folder: Path) -> None:
         """Writes it, at once and whole."""

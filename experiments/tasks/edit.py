@@ -89,11 +89,11 @@ def _drawn_over(asked: Edit, model: Model, values: np.ndarray) -> tuple[np.ndarr
     guide, shown = values, {"input": model.transform.inverse(values)}
     same = {"strength": np.float32(asked.strength)}
     if asked.strokes is not None:
-        levels, opacity = strokes.read_strokes("--strokes", asked.strokes, model.shape)
+        levels, opacity = strokes.read_strokes("--strokes", asked.strokes, model.shape, model.rendering)
         guide = strokes.painted(values, np.asarray(model.transform.forward(levels)), opacity)
         shown["with strokes"] = model.transform.inverse(guide)
     if asked.mask is not None:
-        same["mask"] = strokes.read_mask("--mask", asked.mask, model.shape)
+        same["mask"] = strokes.read_mask("--mask", asked.mask, model.shape, model.rendering)
         shown["may change"] = np.broadcast_to(np.uint8(255) * same["mask"], (len(values), *same["mask"].shape))
     if asked.style is not None:
         image = model.read("--style", asked.style, 1).values[0]

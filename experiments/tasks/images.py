@@ -4,24 +4,31 @@ IMAGES is an image file, a folder of them, or `FILE.npz[:ARRAY]` with uint8 or w
 
 Clean images of another size are made to fit as training's are with `data.resize=center_crop`: the shorter side becomes the
 model's, antialiased, and the middle is cut out. What was measured keeps its pixels, so its size must be right. Colours
-become grey levels and the other way round.
+become grey levels and the other way round. Transparency, orientation and depth are resolved as in training
+(`data.background`, `data.white`), for masks and kernels too.
 """
 
-from collections.abc import Callable
+import itertools
+import os
+import unicodedata
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 
 import numpy as np
-from PIL import Image, ImageOps
 
 from experiments.data.sources import npz
-from experiments.data.sources.decoding import IMAGE_SUFFIXES, center_crop, converted, opened
+from experiments.data.sources.cropping import center_crop
+from experiments.data.sources.decoding import IMAGE_SUFFIXES, require_channels_last, require_several
 from experiments.data.sources.folder import image_files
 from experiments.data.sources.paths import existing
+from experiments.data.sources.rendering import Rendering, opened, with_channels
 from experiments.errors import UserError, nearest
 
 USUAL_ARRAYS = ("images", "samples")  # of data sets, and of what `sample` writes
-LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's conversion
+KEYS = ("data.background", "data.white")  # of the config: how pictures are read; any command may change them
+RENDERING = Rendering()
+LONGEST = 200  # bytes of a name; file systems allow 255, and results add a few
 FARTHEST = 10.0  # measurements with noise leave [0, 1], but grey levels up to 255 are a mistake
 
 
@@ -46,6 +53,7 @@ def read(
     *,
     measured: bool = False,
     limit: int | None = None,
+    rendering: Rendering = RENDERING,
 ) -> Images:
     """The images of IMAGES.
 
@@ -56,15 +64,16 @@ def read(
         forward: from grey levels in [0, 255] to the model's range: a data transform's.
         measured: they are measurements: another size is refused, and floats may leave [0, 1] by their noise.
         limit: only the first so many.
+        rendering: from stored levels to grey levels.
 
     Raises:
         UserError: nothing is there, or it is of another kind or size.
     """
     path, array = _split(flag, text)
     if array is not None or path.suffix.lower() == ".npz":
-        names, levels = _from_array(flag, path, array, shape, measured, limit)
+        names, levels = _from_array(flag, path, array, shape, measured, limit, rendering)
     else:
-        names, levels = _from_files(flag, path, shape, measured, limit)
+        names, levels = _from_files(flag, path, shape, measured, limit, rendering)
     return Images(names, np.asarray(forward(levels), np.float32))
 
 
@@ -85,21 +94,49 @@ def read_values(flag: str, text: str, shape: tuple[int, ...], *, limit: int | No
     return Images(_numbers(flag, path, len(values)), values.astype(np.float32))
 
 
-def read_mask(flag: str, text: str, shape: tuple[int, int, int]) -> np.ndarray:
+def read_mask(
+    flag: str,
+    text: str,
+    shape: tuple[int, int, int],
+    rendering: Rendering = RENDERING,
+    *,
+    white: str = "",
+    black: str = "",
+) -> np.ndarray:
     """A mask, booleans (H, W): True where the image file is white, lighter than middle grey.
 
     Args:
         flag: that the text was given to, for messages.
         text: the file.
         shape: (H, W, C) of the images that it is for.
+        rendering: from stored levels to grey levels.
+        white, black: consequences of a mask that is all white or all black, which is refused with them; empty: it is not.
 
     Raises:
-        UserError: it is no image, or has another size.
+        UserError: it is no image, has another size, or is all white or all black.
     """
-    return read_grey(flag, text, shape) > 0.5
+    return checked_mask(flag, text, read_grey(flag, text, shape, rendering), white=white, black=black)
 
 
-def read_grey(flag: str, text: str, shape: tuple[int, int, int] | None = None) -> np.ndarray:
+def checked_mask(flag: str, text: str, levels: np.ndarray, *, white: str, black: str) -> np.ndarray:
+    """The booleans of a mask by its grey levels from 0 to 1; arguments and errors as of `read_mask`."""
+    mask = levels > 0.5
+    if white and mask.all():
+        raise UserError(f"{flag}: {text} is all white{white}")
+    if black and not mask.any():
+        lightest = round(255 * float(levels.max(initial=0)))
+        hint = (
+            f" (its lightest level is {lightest} of 255: a mask of 0 and 1 must be multiplied by 255)"
+            if lightest
+            else ""
+        )
+        raise UserError(f"{flag}: {text} is all black{black}{hint}")
+    return mask
+
+
+def read_grey(
+    flag: str, text: str, shape: tuple[int, int, int] | None = None, rendering: Rendering = RENDERING
+) -> np.ndarray:
     """The grey levels of an image file, float32 (H, W) from 0 to 1: a mask, or the kernel of a blur.
 
     Raises:
@@ -108,7 +145,7 @@ def read_grey(flag: str, text: str, shape: tuple[int, int, int] | None = None) -
     path = existing(text, flag)
     if path.suffix.lower() not in IMAGE_SUFFIXES:
         raise _unknown_type(flag, path, IMAGE_SUFFIXES)
-    pixels = np.asarray(converted(opened(_content(flag, path), path, flag), 1, path, flag), np.float32) / 255
+    pixels = _rendered(flag, path, 1, rendering)[..., 0].astype(np.float32) / 255
     if shape is not None and pixels.shape != tuple(shape[:2]):
         raise _wrong_size(flag, path, pixels.shape, shape, "a mask must fit the model's images")
     return pixels
@@ -131,7 +168,7 @@ def _split(flag: str, text: str) -> tuple[Path, str | None]:
     return existing(text, flag), None
 
 
-def _from_files(flag, path, shape, measured, limit) -> tuple[tuple[str, ...], np.ndarray]:
+def _from_files(flag, path, shape, measured, limit, rendering) -> tuple[tuple[str, ...], np.ndarray]:
     """Names, and grey levels float32 (N, *shape)."""
     if path.is_dir():
         files = [path / file for file in image_files(path)][:limit]
@@ -142,34 +179,78 @@ def _from_files(flag, path, shape, measured, limit) -> tuple[tuple[str, ...], np
     else:
         raise _unknown_type(flag, path, (*IMAGE_SUFFIXES, ".npz"))
     root = path if path.is_dir() else path.parent
-    plain = ["_".join(file.relative_to(root).with_suffix("").parts) for file in files]
-    whole = ["_".join(file.relative_to(root).parts).replace(".", "_") for file in files]
-    names = plain if len(set(plain)) == len(plain) else whole
-    return tuple(names), np.stack([_decoded(flag, file, shape, measured) for file in files])
+    names = file_names([file.relative_to(root) for file in files])
+    return names, np.stack([_decoded(flag, file, shape, measured, rendering) for file in files])
 
 
-def _decoded(flag: str, path: Path, shape: tuple[int, int, int], measured: bool) -> np.ndarray:
+def file_names(paths: Sequence[PurePath]) -> tuple[str, ...]:
+    """Names for files of results, one for each of N different relative paths, that no file system takes for each other.
+
+    Folders are joined by underscores. The file's ending is left out, unless names would then be equal; names that are equal
+    with their endings (`a/b.png` and `a_b.png`) get numbers. Names that differ only in case or in Unicode composition count as
+    equal. Of a long name the last `LONGEST` bytes are kept.
+    """
+    plain = [_shortened("_".join(path.with_suffix("").parts)) for path in paths]
+    if len({_folded(name) for name in plain}) == len(plain):
+        return tuple(plain)
+    whole = [_shortened("_".join(path.parts).replace(".", "_")) for path in paths]
+    taken, met, names = {_folded(name) for name in whole}, set(), []
+    for name in whole:
+        unique = name
+        if _folded(name) in met:
+            numbered = (f"{name}-{number}" for number in itertools.count(2))
+            unique = next(other for other in numbered if _folded(other) not in taken)
+            taken.add(_folded(unique))
+        met.add(_folded(name))
+        names.append(unique)
+    return tuple(names)
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def _shortened(name: str) -> str:
+    return os.fsencode(name)[-LONGEST:].decode(errors="ignore") if len(os.fsencode(name)) > LONGEST else name
+
+
+def _decoded(flag: str, path: Path, shape: tuple[int, int, int], measured: bool, rendering: Rendering) -> np.ndarray:
     if shape[2] not in (1, 3):
         raise UserError(f"{flag}: {path} is an image file, but {shape[2]} channels are needed: give an .npz file")
-    with opened(_content(flag, path), path, flag) as image:
-        upright = ImageOps.exif_transpose(converted(image, shape[2], path, flag))  # as viewers show a photograph
-    size = (upright.height, upright.width)
-    if measured and size != tuple(shape[:2]):
-        raise _wrong_size(flag, path, size, shape, "a measurement must have exactly the measured size")
-    return np.asarray(upright if measured else center_crop(upright, shape[0]), np.float32).reshape(shape)
+    pixels = _rendered(flag, path, shape[2], rendering)
+    if measured and pixels.shape[:2] != tuple(shape[:2]):
+        raise _wrong_size(flag, path, pixels.shape[:2], shape, "a measurement must have exactly the measured size")
+    if not measured and pixels.shape[:2] != tuple(shape[:2]):
+        pixels = np.clip(center_crop(pixels, shape[0]), 0, 255)  # the bicubic filter overshoots at edges
+    return pixels.astype(np.float32)
 
 
-def _from_array(flag, path, array, shape, measured, limit) -> tuple[tuple[str, ...], np.ndarray]:
+def _rendered(flag: str, path: Path, channels: int, rendering: Rendering) -> np.ndarray:
+    """The grey levels of an image file, upright and over the background, (h, w, channels), uint8 or float32 in [0, 255]."""
+    data = content(flag, path)
+    with opened(data, path, flag) as image:
+        picture = np.asarray(rendering.picture(image, data, channels, path, flag))
+    return picture.reshape(*picture.shape[:2], channels)
+
+
+def _from_array(flag, path, array, shape, measured, limit, rendering) -> tuple[tuple[str, ...], np.ndarray]:
     """Names, and grey levels float32 (N, *shape)."""
     name, images = _array(flag, path, array)
     images = images[:limit]
-    if images.ndim not in (3, 4) or not (images.dtype == np.uint8 or np.issubdtype(images.dtype, np.floating)):
+    if images.ndim not in (3, 4) or images.dtype.kind not in ("buif" if rendering.white else "uf"):
         raise UserError(
             f"{flag}: {path}: {name!r} is {images.dtype}{images.shape}; uint8, or floats in [0, 1], of (N, H, W) or "
-            "(N, H, W, C) are needed"
+            f"(N, H, W, C) are needed; of other integers the level that is white: {rendering.flags}white=65535"
         )
-    images = images[..., None] if images.ndim == 3 else images
-    if images.dtype != np.uint8:
+    what = f"{path}: {name!r}"
+    if images.ndim == 3:
+        require_several(f"{flag}: {what}", images.shape)
+        images = images[..., None]
+    if images.shape[-1] != shape[2]:
+        require_channels_last(f"{flag}: {what}", images.shape)
+    if not np.issubdtype(images.dtype, np.floating):
+        images = rendering.array(images, what, flag, dtype=np.float32)
+    else:
         _require_finite(flag, path, name, images)
         low, high = (-FARTHEST, FARTHEST) if measured else (0, 1)
         if images.size and not (images.min() >= low and images.max() <= high):
@@ -178,30 +259,15 @@ def _from_array(flag, path, array, shape, measured, limit) -> tuple[tuple[str, .
                 f"(x / 255 of grey levels, (x + 1) / 2 of [-1, 1]){', but for their noise' if measured else ''}"
             )
         images = images.astype(np.float32) * 255
-    images = _with_channels(images, shape[2])
+    given = images.shape[-1]
+    images = with_channels(images, shape[2])
     if images is None:
-        raise UserError(f"{flag}: {path}: {name!r} has the wrong number of channels: {shape[2]} are needed")
+        raise UserError(f"{flag}: {what} has the wrong number of channels: {shape[2]} are needed, it has {given}")
     if images.shape[1:3] != tuple(shape[:2]):
         if measured:
             raise _wrong_size(flag, path, images.shape[1:3], shape, "a measurement must have exactly the measured size")
-        images = np.stack([_cropped(image, shape[0]) for image in images])
+        images = np.clip(np.stack([center_crop(image, shape[0]) for image in images]), 0, 255)
     return _numbers(flag, path, len(images)), images.astype(np.float32)
-
-
-def _with_channels(images: np.ndarray, channels: int) -> np.ndarray | None:
-    """Images (N, H, W, C) with so many channels: grey levels of colours, colours of grey levels; None for others."""
-    if images.shape[-1] == channels:
-        return images
-    if (images.shape[-1], channels) == (1, 3):
-        return np.repeat(images, 3, -1)
-    return (images @ LUMA)[..., None] if (images.shape[-1], channels) == (3, 1) else None
-
-
-def _cropped(image: np.ndarray, size: int) -> np.ndarray:
-    """`center_crop` of an image (H, W, C), each channel by itself; float32 unless it is uint8."""
-    pixels = image if image.dtype == np.uint8 else image.astype(np.float32)
-    channels = [center_crop(Image.fromarray(pixels[..., c]), size) for c in range(pixels.shape[-1])]
-    return np.clip(np.stack(channels, -1), 0, 255)  # the bicubic filter overshoots at edges
 
 
 def _array(flag: str, path: Path, name: str | None) -> tuple[str, np.ndarray]:
@@ -237,7 +303,8 @@ def _require_finite(flag: str, path: Path, name: str, values: np.ndarray) -> Non
         raise UserError(f"{flag}: {path}: {bad} of the {values.size} values of {name!r} are not finite")
 
 
-def _content(flag: str, path: Path) -> bytes:
+def content(flag: str, path: Path) -> bytes:
+    """The bytes of a file; UserError if it cannot be read."""
     try:
         return path.read_bytes()
     except OSError as error:

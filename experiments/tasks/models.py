@@ -9,6 +9,7 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments import build, check, config, runs
 from experiments.data import DataTransform
+from experiments.data.sources.rendering import Rendering
 from experiments.errors import UserError
 from experiments.tasks import images
 from experiments.workdir import Workdir
@@ -40,6 +41,11 @@ class Model:
         return build.transform(self.config)
 
     @property
+    def rendering(self) -> Rendering:
+        """From the user's image files to grey levels."""
+        return build.rendering(self.config)
+
+    @property
     def sde(self) -> sde_lib.SDE:
         """The process, from sampling's smallest time on."""
         return build.sde(self.config, self.config.sampling.t_min)
@@ -63,7 +69,7 @@ class Model:
 
     def read(self, flag: str, text: str, limit: int | None = None) -> images.Images:
         """Clean images of the user, made to fit the model."""
-        return images.read(flag, text, self.shape, self.transform.forward, limit=limit)
+        return images.read(flag, text, self.shape, self.transform.forward, limit=limit, rendering=self.rendering)
 
     def load(self) -> runs.Run:
         """The run with its weights."""
@@ -75,7 +81,7 @@ def open_model(
     workdir: Path,
     overrides: list[tuple[str, str]],
     command: str,
-    allowed: tuple[str, ...] = ("sampling.",),
+    allowed: tuple[str, ...] = ("sampling.", *images.KEYS),
     *,
     uses: tuple[str, ...],
     change: Callable[[ConfigDict], ConfigDict] = lambda stored: stored,

@@ -14,9 +14,10 @@ from experiments.build import reconstruction
 from experiments.build.inverse import Problem, check_method
 from experiments.data import DataTransform
 from experiments.errors import UserError
-from experiments.tasks import images, problems, results, volumes
+from experiments.tasks import problems, results, volumes
 from experiments.tasks.answers import measurement_keys
 from experiments.tasks.modalities import Reconstruction
+from experiments.tasks.models import Model
 from experiments.tasks.solving import open_for, solve
 from experiments.workdir import replace_text
 from sde_lib.inverse import LinearMeasurement
@@ -60,10 +61,10 @@ def reconstruct(request: Reconstruction) -> str:
         raise UserError(
             f"--workdir={request.workdir}: a model of images of {shape[2]} channels; slices are images of 1 channel"
         )
-    measurement, y = _measurement(request, shape)
+    measurement, y = _measurement(request, model)
     of = reconstruction.scan_problem(request.modality, measurement, request.noise)
     check_method(model.config, request.method, request.settings, reconstruction.for_checks(of), shape)
-    slices = _slices(request, of, y, shape, transform)
+    slices = _slices(request, of, y, model)
     solved, unit = reconstruction.for_methods(of, problems.METHODS[request.method].asks)
     answers, how = solve(model, request, solved, slices.names, np.asarray(slices.y) / unit)
     if not distributed.is_first():
@@ -78,18 +79,16 @@ def reconstruct(request: Reconstruction) -> str:
     return f"{request.modality} by {request.method}: {_write(request, of, slices, answers, transform, told)}"
 
 
-def _measurement(request: Reconstruction, shape: tuple[int, int, int]) -> tuple[LinearMeasurement, np.ndarray | None]:
+def _measurement(request: Reconstruction, model: Model) -> tuple[LinearMeasurement, np.ndarray | None]:
     """How slices are measured, and what was measured of them (N, *measured), in intensities; None if it is yet to be."""
     if request.input is None:
-        return reconstruction.simulated(request.modality, shape, request.options), None
-    return reconstruction.read_scan(request.modality, "--input", request.input, shape, request.limit)
+        return reconstruction.simulated(request.modality, model.shape, request.options, model.rendering), None
+    return reconstruction.read_scan(request.modality, "--input", request.input, model.shape, request.limit)
 
 
-def _slices(
-    request: Reconstruction, of: Problem, y: np.ndarray | None, shape: tuple[int, int, int], transform: DataTransform
-) -> Slices:
+def _slices(request: Reconstruction, of: Problem, y: np.ndarray | None, model: Model) -> Slices:
     """The slices; without measurements they are made of the truth."""
-    truth = None if request.truth is None else _truth(request, shape, transform)
+    truth = None if request.truth is None else _truth(request, model)
     if y is None:
         y = of.measure(measurement_keys(request.seed, len(truth.names)), jnp.asarray(truth.truth))
         return dataclasses.replace(truth, y=y)
@@ -108,13 +107,13 @@ def _slices(
     return dataclasses.replace(truth, y=y)
 
 
-def _truth(request: Reconstruction, shape: tuple[int, int, int], transform: DataTransform) -> Slices:
+def _truth(request: Reconstruction, model: Model) -> Slices:
     if not volumes.is_volume(request.truth):
-        found = images.read("--truth", request.truth, shape, transform.forward, limit=request.limit)
+        found = model.read("--truth", request.truth, request.limit)
         return Slices(found.names, None, found.values, 0.0, 1.0, "the images' own", None)
     volume = volumes.read("--truth", request.truth, request.axis, request.window, request.chosen, request.limit)
-    volume = volume.fitted(shape[0])
-    values = np.asarray(transform.forward(volume.slices[..., None] * GREY_LEVELS), np.float32)
+    volume = volume.fitted(model.shape[0])
+    values = np.asarray(model.transform.forward(volume.slices[..., None] * GREY_LEVELS), np.float32)
     return Slices(volume.names, None, values, volume.low, volume.high, volume.window, volume.affine)
 
 

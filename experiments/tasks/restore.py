@@ -8,6 +8,7 @@ from experiments import distributed
 from experiments.build.inverse import Problem, check_method, noise, problem
 from experiments.tasks import images, problems, results
 from experiments.tasks.answers import measurement_keys
+from experiments.tasks.models import Model
 from experiments.tasks.solving import open_for, solve
 
 
@@ -20,9 +21,9 @@ def restore(request: problems.Restoration) -> str:
     """
     model = open_for(request, "restore")
     transform, shape = model.transform, model.shape
-    of = problem(request.task, shape, request.options, noise(request.noise, request.peak))
+    of = problem(request.task, shape, request.options, noise(request.noise, request.peak), model.rendering)
     check_method(model.config, request.method, request.settings, of, shape)
-    names, y, truth = _inputs(request, of, shape, transform)
+    names, y, truth = _inputs(request, of, model)
     answers, how = solve(model, request, of, names, y)
     if not distributed.is_first():
         return ""
@@ -51,17 +52,20 @@ def restore(request: problems.Restoration) -> str:
     return f"{request.task} by {request.method}, {told['evaluations']} evaluations each: {summary}"
 
 
-def _inputs(request: problems.Restoration, of: Problem, shape: tuple[int, int, int], transform):
+def _inputs(request: problems.Restoration, of: Problem, model: Model):
     """Names, what was measured y (N, *measured), and the truth (N, H, W, C) or None."""
     truth = measured = None
     if request.truth is not None:
-        truth = images.read("--truth", request.truth, shape, transform.forward, limit=request.limit)
+        truth = model.read("--truth", request.truth, request.limit)
     if request.input is not None:
-        expected = jax.eval_shape(of.measurement.forward, jax.ShapeDtypeStruct((1, *shape), jnp.float32)).shape[1:]
+        expected = jax.eval_shape(of.measurement.forward, jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)).shape[
+            1:
+        ]
         if problems.TASKS[request.task].image:
             measured = images.read(
-                "--input", request.input, expected, transform.forward, measured=True, limit=request.limit
-            )
+                "--input", request.input, expected, model.transform.forward,
+                measured=True, limit=request.limit, rendering=model.rendering,
+            )  # fmt: skip
         else:
             measured = images.read_values("--input", request.input, expected, limit=request.limit)
     if truth is not None and measured is not None:

@@ -9,14 +9,13 @@ import numpy as np
 from experiments import build, distributed
 from experiments.errors import UserError
 from experiments.metrics import quality
-from experiments.tasks import series
+from experiments.tasks import images, series
 from experiments.tasks.answers import draw_answers
-from experiments.tasks.images import require_same_number
 from experiments.tasks.models import open_model
 from sde_lib import editing
 
 # Keys of config.sampling that the flow takes; its steps are Heun's, whatever the method is.
-KEYS = ("sampling.steps", "sampling.rho", "sampling.t_min", "sampling.batch_size", "sampling.ema")
+KEYS = ("sampling.steps", "sampling.rho", "sampling.t_min", "sampling.batch_size", "sampling.ema", *images.KEYS)
 USES = ("model", "average", "flow")
 ADVICE = "try more --steps or less --strength"
 
@@ -71,10 +70,10 @@ def translate(asked: Translation) -> str:
     sampling = source.config.sampling
     levels = editing.shared_levels(source.sde, target.sde, sampling.steps, asked.strength, sampling.rho)
 
-    def draw(keys, numbers, images, levels, variables):
+    def draw(keys, numbers, x, levels, variables):
         here = build.of_class(source.config, runs[0].denoiser_of(variables[0]), len(keys), from_label)
         there = build.of_class(target.config, runs[1].denoiser_of(variables[1]), len(keys), label, asked.guidance)
-        translated = editing.bridge(here, there, images, levels)
+        translated = editing.bridge(here, there, x, levels)
         return jnp.stack([translated, editing.bridge(there, here, translated, levels)], 1)
 
     variables = tuple(run.variables for run in runs)
@@ -149,7 +148,7 @@ def interpolate(asked: Interpolation) -> str:
     names = model.class_names
     label = build.check_class(model.config, "--label", asked.label, names=names)
     first, last = model.read("--input", asked.input, asked.limit), model.read("--to", asked.to, asked.limit)
-    require_same_number(("--input", first), ("--to", last))
+    images.require_same_number(("--input", first), ("--to", last))
     run, sampling = model.load(), model.config.sampling
     levels = editing.shared_levels(model.sde, model.sde, sampling.steps, asked.strength, sampling.rho)
     weights = np.linspace(0, 1, asked.images, dtype=np.float32)
@@ -166,7 +165,7 @@ def interpolate(asked: Interpolation) -> str:
     if not distributed.is_first():
         return ""
     drawn = drawn[:, 0]
-    ends = [quality.psnr(drawn[:, i], images.values) for i, images in ((0, first), (-1, last))]
+    ends = [quality.psnr(drawn[:, i], given.values) for i, given in ((0, first), (-1, last))]
     told = {
         "strength": asked.strength,
         "noise_to_signal": [float(levels[0]), float(levels[-1])],

@@ -43,6 +43,8 @@ def load(
     resize: str = "none",
     memory_gb: float = 4.0,
     class_order: str = "natural",
+    background: str = "white",
+    white: float = 0.0,
 ) -> Dataset:
     """Loads the data set that config key `data.source` names.
 
@@ -56,6 +58,8 @@ def load(
         memory_gb: images are kept in memory, decoded, if all of them take no more than this (in 1e9 bytes), and are else
             read anew in each epoch (`data.memory_gb`); then a bad one is found when it is met.
         class_order: of class names that the source does not number itself, one of `names.ORDERS`.
+        background: colour behind transparent pixels of image files (`data.background`).
+        white: level that is white in images that are not of 8 bits (`data.white`); 0 refuses these.
 
     Raises:
         UserError: anything wrong with the source, named with its file and, where it exists, the setting that fits.
@@ -63,7 +67,9 @@ def load(
     check_fractions(test_fraction, validation_fraction)
     if memory_gb < 0:
         raise UserError(f"data.memory_gb={memory_gb} is not allowed: choose 0 (nothing is kept in memory) or more")
-    wanted = Wanted(image_size, num_channels, resize, test_fraction, class_order=class_order)
+    wanted = Wanted(
+        image_size, num_channels, resize, test_fraction, class_order=class_order, background=background, white=white
+    )
     parts = read(source, wanted)
     dataset = split(source, parts, test_fraction=test_fraction, validation_fraction=validation_fraction)
     splits = dataset.splits

@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.data import records
 from experiments.data.sources.base import Parts, Source
-from experiments.data.sources.decoding import Wanted
+from experiments.data.sources.decoding import Rendering, Wanted
 from experiments.data.sources.paths import existing
 from experiments.errors import UserError
 
@@ -108,6 +108,12 @@ def load(text: str, wanted: Wanted) -> Parts:
         folder, pattern = existing(str(folder.parent)), folder.name
     description = records.Description.read(folder)
     wanted.check(folder, *description.image_shape)
+    made_with = Rendering(description.background, description.white)
+    if wanted.rendering.stamp not in ("", made_with.stamp):
+        raise UserError(
+            f"data.source: {folder} was prepared with background={description.background} and white={description.white:g}; "
+            f"data.background={wanted.background} and data.white={wanted.white:g} change nothing: prepare the images again"
+        )
     parts, left_out = {}, []
     for split, shards in description.splits.items():
         chosen = [shard for shard in shards if fnmatch.fnmatch(shard.file, pattern)]

@@ -1,18 +1,22 @@
-"""From an image file's bytes to the pixels that the config promises the network: mode, size, centre crop."""
+"""From an image file's bytes to the pixels that the config promises the network: channels, size, centre crop."""
 
 import dataclasses
-import io
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
+from experiments.data.sources.cropping import center_crop
+from experiments.data.sources.orientation import turn, upright_size
+from experiments.data.sources.rendering import PILLOW_MODES, Rendering, has_transparency, opened
 from experiments.errors import UserError, unknown_name
 
+__all__ = ["IMAGE_SUFFIXES", "PILLOW_MODES", "RESIZES", "Rendering", "Wanted", "center_crop", "opened"]
+
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
-PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
+GREY_MODES = ("1", "L", "LA", "La", "I", "F")  # and I;16
 RESIZES = ("none", "center_crop")
+MOST_FIRST, LEAST_SIDE = 4, 8  # channels that come first, and sides of images, as they usually are
 
 
 @dataclass(frozen=True)
@@ -26,6 +30,7 @@ class Wanted:
         test_fraction: for the source whose split is by it alone (`digits`); None: undivided.
         class_order: of class names that the source does not number itself, one of `names.ORDERS`.
         flags: what the flags that set these begin with, for messages.
+        background, white: see `Rendering`.
     """
 
     image_size: int | None
@@ -34,10 +39,18 @@ class Wanted:
     test_fraction: float | None = None
     flags: str = "--config.data."
     class_order: str = "natural"
+    background: str = "white"
+    white: float = 0.0
 
     def __post_init__(self):
         if self.resize not in RESIZES:
             raise unknown_name("data.resize", self.resize, RESIZES)
+        _ = self.rendering  # refuses unknown colours
+
+    @property
+    def rendering(self) -> Rendering:
+        """How stored levels become grey levels."""
+        return Rendering(self.background, self.white, self.flags)
 
     @property
     def crops(self) -> bool:
@@ -64,6 +77,19 @@ class Wanted:
                 f"data.num_channels={num_channels}: to train on them as they are, pass {' '.join(overrides)}{crop}"
             )
 
+    def check_arrays(self, name: str, shape: tuple[int, ...]) -> None:
+        """`check` of an array of images.
+
+        Args:
+            name: of the file and the array, for messages.
+            shape: (N, H, W, C).
+
+        Raises:
+            UserError: as `check`; or the channels seem to come first.
+        """
+        require_channels_last(f"data.source: {name}", shape)
+        self.check(name, *shape[1:])
+
     def of_first(self, content: bytes, name: str | Path) -> "Wanted":
         """The same with what was left open filled in from the first image file.
 
@@ -71,80 +97,54 @@ class Wanted:
             UserError: it is not an image.
         """
         with opened(content, name) as image:
-            channels = 1 if image.mode in ("1", "L", "LA") else 3
-            size = self.image_size or (min(image.size) if self.crops else image.height)
+            channels = 1 if image.mode in GREY_MODES or image.mode.startswith("I;16") else 3
+            height, width = upright_size(image)
+            size = self.image_size or (min(height, width) if self.crops else height)
         return dataclasses.replace(self, image_size=size, num_channels=self.num_channels or channels)
 
     def decode(self, content: bytes, name: str | Path) -> np.ndarray:
-        """The pixels uint8 (image_size, image_size, num_channels) of an image file, as it stores them (no EXIF rotation).
+        """The pixels uint8 (image_size, image_size, num_channels) of an image file, upright, over the background.
 
         Args:
             content: of the file.
             name: of the file, for messages.
 
         Raises:
-            UserError: it is not an image, is damaged, has more than 8 bits per channel or another size than wanted.
+            UserError: it is not an image, is damaged, has another size than wanted, or more than 8 bits per channel where
+                the white level is not set.
         """
         with opened(content, name) as image:
             # The size is known before the pixels are: a wrong one is refused without decoding.
-            self.check(name, image.height, image.width, self.num_channels)
-            image = converted(image, self.num_channels, name)
-        pixels = center_crop(image, self.image_size) if self.crops else np.asarray(image)
-        return pixels.reshape(self.image_size, self.image_size, self.num_channels)
+            self.check(name, *upright_size(image), self.num_channels)
+            picture = self.rendering.picture(image, content, self.num_channels, name)
+        pixels = center_crop(picture, self.image_size) if self.crops else np.asarray(picture)
+        return as_bytes(pixels).reshape(self.image_size, self.image_size, self.num_channels)
+
+    def is_rendered(self, content: bytes, name: str | Path) -> bool:
+        """Whether the pixels of an image file are not those stored: turned upright, or composited over the background.
+
+        Raises:
+            UserError: it is not an image.
+        """
+        with opened(content, name) as image:
+            may_be_turned = image.format != "PNG" or "exif" in image.info  # PNG files are decoded to find it elsewhere
+            return has_transparency(image) or (may_be_turned and turn(image) is not None)
 
 
-def opened(content: bytes, name: str | Path, key: str = "data.source") -> Image.Image:
-    """The image file with these bytes, not yet decoded.
-
-    Args:
-        content: of the file.
-        name: of the file, for messages.
-        key: that named the file, for messages.
-
-    Raises:
-        UserError: it is not an image.
-    """
-    try:
-        return Image.open(io.BytesIO(content))
-    except Exception as error:
-        raise _unreadable(name, key, error) from error
+def as_bytes(levels: np.ndarray) -> np.ndarray:
+    """Levels in [0, 255] as uint8, floats rounded; those beyond, by which a filter overshoots at edges, are clipped."""
+    return levels if levels.dtype == np.uint8 else np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
 
 
-def converted(image: Image.Image, num_channels: int, name: str | Path, key: str = "data.source") -> Image.Image:
-    """The decoded image, in grey levels (1 channel) or RGB (3).
-
-    Raises:
-        UserError: it is damaged or has more than 8 bits per channel.
-    """
-    mode = image.mode
-    try:
-        image = image.convert(PILLOW_MODES[num_channels])
-    except Exception as error:  # each of Pillow's decoders has its own way to fail
-        raise _unreadable(name, key, error) from error
-    if mode.startswith(("I", "F")):
-        raise UserError(f"{key}: {name} has more than 8 bits per channel (mode {mode}): convert it to 8 bits first")
-    return image
+def require_channels_last(name: str, shape: tuple[int, ...]) -> None:
+    """Raises a UserError if images (N, H, W, C) of this shape seem to have their channels before height and width."""
+    height, width, channels = shape[1:]
+    if height < width == channels or height <= MOST_FIRST < LEAST_SIDE <= min(width, channels):
+        raise UserError(f"{name} has the shape {shape}, which looks channels-first: transpose to (N, H, W, C)")
 
 
-def _unreadable(name: str | Path, key: str, error: Exception) -> UserError:
-    reason = "not of a known format" if isinstance(error, Image.UnidentifiedImageError) else error
-    return UserError(f"{key}: {name} cannot be read as an image ({reason})")
-
-
-def center_crop(image: Image.Image, size: int) -> np.ndarray:
-    """The middle of an image at `size` x `size` pixels, uint8 (size, size[, 3]), as ADM's data have it.
-
-    The shorter side becomes `size`: halved by box averages while it is at least 2 `size`, then resized with the bicubic
-    filter, which Pillow widens when it shrinks an image (so there is no aliasing); then the middle is cut out. An image
-    that has the size is left as it is.
-
-    Source: Dhariwal and Nichol (2021), https://arxiv.org/abs/2105.05233; `center_crop_arr` of
-    https://github.com/openai/guided-diffusion/blob/22e0df8183507e13a7813f8d38d51b072ca1e67c/guided_diffusion/image_datasets.py,
-    whose result for the same image is the same, bit for bit. (EDM's dataset_tool crops first and resizes by Lanczos.)
-    """
-    while min(image.size) >= 2 * size:
-        image = image.resize((image.width // 2, image.height // 2), Image.Resampling.BOX)
-    scale = size / min(image.size)
-    image = image.resize((round(image.width * scale), round(image.height * scale)), Image.Resampling.BICUBIC)
-    left, top = (image.width - size) // 2, (image.height - size) // 2
-    return np.asarray(image)[top : top + size, left : left + size]
+def require_several(name: str, shape: tuple[int, ...]) -> None:
+    """Raises a UserError if an array of this shape, to be read as (N, H, W), seems to be one image (H, W, C)."""
+    count, height, width = shape
+    if count == height and width <= MOST_FIRST < count:
+        raise UserError(f"{name} has the shape {shape}, which looks like one image (H, W, C): reshape to (1, H, W, C)")

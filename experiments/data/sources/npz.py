@@ -1,5 +1,6 @@
 """`npz:PATH`: an .npz file with `images` uint8 (N, H, W[, C]) and perhaps `labels` (N,): integers from 0, or texts.
 
+Images of another dtype are divided by the level that is white (`data.white`): 65535 for uint16, 1 for floats in [0, 1].
 Or with its own split: `x_train`, `x_test` and perhaps `x_validation`, of the same kind, and perhaps `y_train`, `y_test` and
 `y_validation`. `label_names`, texts (K,), names the classes by number. The identity of an image is its pixels, so equal
 images are in one split. Nothing is ever unpickled.
@@ -13,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from experiments.data.sources.base import Images, Parts
-from experiments.data.sources.decoding import Wanted
+from experiments.data.sources.decoding import Wanted, require_several
 from experiments.data.sources.layout import looks_like_split
 from experiments.data.sources.names import class_numbers, listed
 from experiments.data.sources.paths import existing
@@ -101,13 +102,13 @@ def array(path: Path, file: np.lib.npyio.NpzFile, name: str, key: str = "data.so
 
 def _images(path: Path, file: np.lib.npyio.NpzFile, key: str, wanted: Wanted) -> np.ndarray:
     images = array(path, file, key)
-    if images.dtype != np.uint8:
-        raise UserError(f"data.source: {path}: {key!r} is {images.dtype}; uint8 in 0..255 is needed")
     if images.ndim not in (3, 4):
         raise UserError(f"data.source: {path}: {key!r} has shape {images.shape}; (N, H, W) or (N, H, W, C) is needed")
-    images = images[..., None] if images.ndim == 3 else images
-    wanted.check(f"{path} ({key!r})", *images.shape[1:])
-    return images
+    if images.ndim == 3:
+        require_several(f"data.source: {path}: {key!r}", images.shape)
+        images = images[..., None]
+    wanted.check_arrays(f"{path} ({key!r})", images.shape)
+    return wanted.rendering.array(images, f"{path}: {key!r}")
 
 
 def _labels(

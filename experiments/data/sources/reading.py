@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from PIL import Image
 from tqdm import tqdm
 
 from experiments.data.sources.base import Images, Source
@@ -16,6 +15,7 @@ from experiments.data.sources.decoding import Wanted, center_crop
 # Pillow lets go of the interpreter lock while it decodes, and files are waited for.
 THREADS = 2 * (os.cpu_count() or 1)
 SAMPLE = 1024  # files whose content the fingerprint is of
+RENDERED = b"upright, over the background"
 
 
 class Encoded(Source):
@@ -75,17 +75,21 @@ class Encoded(Source):
     def fingerprint(self) -> str:
         """Of the identities, labels and preprocessing of all, and of the content of the 1,024 files of least identity.
 
-        Where the identities are of the files' contents: `files:`, which is of them all.
+        Where the identities are of the files' contents: `files:`, which is of them all. A file of these 1,024 that is turned
+        upright or composited counts as `RENDERED`: its pixels are other than those that earlier versions made of it.
         """
         identities = self.identities()
-        total = hashlib.sha256(repr((len(self), self.image_shape, self.wanted.resize)).encode())
+        preprocessing = f"{self.wanted.resize}{self.wanted.rendering.stamp}"
+        total = hashlib.sha256(repr((len(self), self.image_shape, preprocessing)).encode())
         total.update(np.ascontiguousarray(identities, "<u8"))
         total.update(b"" if self.labels is None else np.ascontiguousarray(self.labels, "<i4"))
-        if self.content_is_identity:
-            return f"files:{total.hexdigest()}"
-        for index in np.argsort(identities, kind="stable")[:SAMPLE]:
-            total.update(hashlib.sha256(self.content(int(index))).digest())
-        return f"names-and-sample:{total.hexdigest()}"
+        for index in map(int, np.argsort(identities, kind="stable")[:SAMPLE]):
+            content = self.content(index)
+            if not self.content_is_identity:
+                total.update(hashlib.sha256(content).digest())
+            if self.wanted.is_rendered(content, self.name(index)):
+                total.update(RENDERED)
+        return f"{'files' if self.content_is_identity else 'names-and-sample'}:{total.hexdigest()}"
 
 
 class CenterCropped(Source):
@@ -104,8 +108,7 @@ class CenterCropped(Source):
         """Crops the images at `indices`."""
         images = np.empty((len(indices), *self.image_shape), np.uint8)
         for i, image in enumerate(self.source.pixels(indices)):
-            pillow = Image.fromarray(image[..., 0] if image.shape[-1] == 1 else image)
-            images[i] = center_crop(pillow, self.size).reshape(self.image_shape)
+            images[i] = center_crop(image, self.size)
         return images
 
     def take(self, indices: np.ndarray) -> "CenterCropped":
