@@ -11,7 +11,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import config as configs
-from experiments import curves, history, page, report
+from experiments import curves, history, page, report, strict_json
 from experiments.errors import UserError, nearest
 from experiments.workdir import Workdir
 
@@ -57,7 +57,7 @@ def _read_json(path: Path) -> dict[str, Any] | None:
     if not path.is_file():
         return None
     try:
-        return json.loads(path.read_text())
+        return strict_json.read(path, strict_json.METRICS)
     except json.JSONDecodeError as error:
         raise UserError(f"{path} is not valid JSON: {error}") from error
 

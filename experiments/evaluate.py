@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import build, data, distributed, pictures, report, runs
+from experiments import build, data, distributed, pictures, report, runs, strict_json
 from experiments.checkpoint import Checkpoints
 from experiments.errors import unknown_name
 from experiments.evaluation import figures, likelihood
@@ -29,7 +29,6 @@ from experiments.metrics.statistics import spread
 from experiments.parallel import Strategy
 from experiments.runs import Run
 from experiments.sampler import Sampler
-from experiments.workdir import replace_text
 
 STRIP = (8, 12)  # images and times in the picture of noise becoming images
 
@@ -155,12 +154,14 @@ class Judge:
         """As `measure`, or what it said before: it is kept until `forget`."""
         path = run.workdir.evaluation / f"measured_{self._identity(run)}.json"
         self._remembered.append(path)
-        before = distributed.first_tells(lambda: json.loads(path.read_text()) if path.is_file() else None)
+        before = distributed.first_tells(
+            lambda: strict_json.read(path, strict_json.METRICS) if path.is_file() else None
+        )
         if before is not None:
             return before
         measured = self.measure(run)
         if distributed.is_first():
-            replace_text(path, json.dumps(measured))
+            strict_json.write(path, measured)
         self.clean_up(run)
         return measured
 
@@ -235,7 +236,7 @@ def _publish(run: Run, sampler: Sampler, measured: dict[str, Any]) -> None:
     """Writes `metrics.json`, the strip and the report, and prints the figures."""
     strip = _strip(run, sampler)
     if distributed.is_first():
-        replace_text(run.workdir.metrics, json.dumps(measured, indent=2) + "\n")
+        strict_json.write(run.workdir.metrics, measured)
         pictures.save(run.workdir.strip, strip, run.config.data.image_size)
         report.write(run.workdir)
     print(report.summary(measured))

@@ -14,7 +14,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import build
+from experiments import build, strict_json
 from experiments.errors import nearest
 from experiments.model_config import Model, chain, model_config, smallest_time
 from experiments.runs import Run
@@ -85,8 +85,8 @@ def write(path: Path, run: Run) -> None:
     described, scheduler = describe(network, config), _scheduler(config)
     tensors = to_tensors(run.variables, layout(network, run.variables, config.data.num_channels, ()))
     path.mkdir(parents=True)
-    (path / "config.json").write_text(json.dumps(described, indent=2) + "\n")
-    (path / "scheduler_config.json").write_text(json.dumps(scheduler, indent=2) + "\n")
+    (path / "config.json").write_text(strict_json.dumps(described) + "\n")
+    (path / "scheduler_config.json").write_text(strict_json.dumps(scheduler) + "\n")
     files.write_safetensors(path / WEIGHT_FILES[0], tensors, {"format": "pt"})
 
 

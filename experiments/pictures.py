@@ -13,13 +13,25 @@ from experiments.workdir import replace_bytes
 MIN_TILE = 48  # pixels on the page of the smaller side of one image
 
 
+def visible(images: np.ndarray) -> np.ndarray:
+    """Images (..., H, W, C) of any number of channels as pictures of 1 or 3, of the same dtype.
+
+    Of more than three channels the first three are shown as red, green and blue. Two are shown as grey pictures side by side,
+    (..., H, 2 W, 1).
+    """
+    if images.shape[-1] == 2:
+        return np.concatenate([images[..., :1], images[..., 1:]], -2)
+    return images[..., :3]
+
+
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Lays images uint8 (N, H, W, C) out row by row with a gap of one pixel, as uint8 (height, width, C).
+    """Lays images uint8 (N, H, W, C) out row by row with a gap of one pixel, as uint8 (height, width, 1 or 3).
 
     Args:
-        images: N of them; C is 1 or 3.
+        images: N of them, shown as `visible`.
         columns: by default about as many as rows.
     """
+    images = visible(images)
     columns = columns or math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)
     blank = np.full((rows * columns - len(images), *images.shape[1:]), 255, np.uint8)
@@ -32,7 +44,7 @@ def save(path: Path, picture: np.ndarray, tile: int) -> None:
 
     Args:
         path: the file.
-        picture: from `grid`.
+        picture: from `grid`, of 1 or 3 channels.
         tile: the height in pixels of one image in it.
 
     Raises:

@@ -4,14 +4,13 @@ It is made anew at each grid of samples in training, and at last with the evalua
 """
 
 import html
-import json
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, curves, history, page
+from experiments import build, curves, history, page, strict_json
 from experiments.data.sources.names import class_title
 from experiments.evaluation import figures
 from experiments.workdir import Workdir
@@ -25,7 +24,7 @@ def write(workdir: Workdir) -> None:
     """Makes the page from the run's config, history, grids and metrics, as far as they are there."""
     config, rows = workdir.read_config(), history.read(workdir.history)
     step = int(rows[-1]["step"]) if rows else 0
-    measured = json.loads(workdir.metrics.read_text()) if workdir.metrics.exists() else None
+    measured = strict_json.read(workdir.metrics, strict_json.METRICS) if workdir.metrics.exists() else None
     stored = workdir.read_data()
     sections = [
         *_heading(workdir, config, rows, measured),

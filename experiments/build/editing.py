@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments.build.choices import choose
 from experiments.build.inverse import Shape, conditioned, noise
+from experiments.errors import UserError
 from experiments.metrics import feature_maps
 from sde_lib import editing, inverse
 
@@ -59,8 +60,17 @@ STYLES = {"patches": _patches, "perceptual": _perceptual}
 
 
 def style(features: str, image: np.ndarray, std: float) -> editing.Style:
-    """The style of an image (H, W, C) in the features of that name, whose figures may be off by std."""
-    return choose("--style_features", features, STYLES)(jnp.asarray(image), std)
+    """The style of an image (H, W, C) in the features of that name, whose figures may be off by std.
+
+    Raises:
+        UserError: the name is unknown, or the features are not of images of C channels.
+    """
+    make = choose("--style_features", features, STYLES)
+    if make is _perceptual and image.shape[-1] not in (1, 3):
+        raise UserError(
+            f"--style_features={features}: is of images of 1 or 3 channels, not {image.shape[-1]}; try patches"
+        )
+    return make(jnp.asarray(image), std)
 
 
 def posterior(

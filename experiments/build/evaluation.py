@@ -81,6 +81,11 @@ def check_features(config: ConfigDict) -> None:
         path = config.evaluation[key]
         if path and not Path(path).expanduser().is_file():
             raise UserError(f"evaluation.{key}={path}: no such file")
+    if published and config.data.num_channels not in feature_networks.CHANNELS:
+        raise UserError(
+            f"evaluation.features={name!r} is of images of 1 or 3 channels, not data.num_channels={config.data.num_channels}: "
+            "choose perceptron"
+        )
     if published and not weights and feature_networks.KINDS[name].packaged_file is None:
         raise UserError(
             f"evaluation.features={name!r} needs evaluation.feature_weights: the file "

@@ -23,6 +23,7 @@ from experiments.data.digests import digest, stack_digests
 from experiments.data.records import INDEX, Description, Shard, ShardWriter
 from experiments.data.sources import Wanted, huggingface, load, read
 from experiments.data.sources.base import Source
+from experiments.data.sources.decoding import PILLOW_MODES
 from experiments.data.sources.huggingface import Stream
 from experiments.errors import UserError
 from experiments.metrics.statistics import compute_statistics
@@ -97,6 +98,8 @@ def prepare(
     if shape[2] > records.MOST_CHANNELS:
         raise UserError(f"--source={source} has {shape[2]} channels; records hold at most {records.MOST_CHANNELS}")
     size = max(1, shard_mb * MB // math.prod(shape))
+    if network is not None and shape[2] not in PILLOW_MODES:
+        raise UserError(f"--features={network.name} is of images of 1 or 3 channels; --source={source} has {shape[2]}")
     plan = {"source": source, "stream": stream, "image_shape": shape, "resize": resize, "content": content}
     if wanted.rendering.stamp:
         plan |= {"background": background, "white": white}

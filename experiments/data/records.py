@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
+from experiments import strict_json
 from experiments.data.digests import content_fingerprint
 from experiments.errors import RunError, UserError
-from experiments.workdir import replace_text
 
 DESCRIPTION = "dataset.json"
 FORMAT = "ornstein-records-1"
@@ -79,7 +79,7 @@ class Description:
     def write(self, folder: Path) -> None:
         """Writes it, at once and whole."""
         counts = {name: sum(shard.count for shard in shards) for name, shards in self.splits.items()}
-        replace_text(folder / DESCRIPTION, json.dumps({"counts": counts} | dataclasses.asdict(self), indent=2) + "\n")
+        strict_json.write(folder / DESCRIPTION, {"counts": counts} | dataclasses.asdict(self))
 
     @staticmethod
     def read(folder: Path) -> "Description":

@@ -41,6 +41,7 @@ from models.inception import InceptionV3
 from models.pretrained import dinov2, efficientnet, inception
 
 Features = dict[str, jax.Array]
+CHANNELS = (1, 3)  # of images, gray or RGB
 
 
 class Kind(NamedTuple):
@@ -227,7 +228,7 @@ def load(name: str = DEFAULT, weights_path: str | Path | None = None, batch_size
 def check_images(images: np.ndarray) -> None:
     """Raises UserError where images are not uint8 (N, H, W, C) with C = 1 or 3 and N at least 1."""
     shape = np.shape(images)
-    if getattr(images, "dtype", None) != np.uint8 or len(shape) != 4 or shape[3] not in (1, 3) or 0 in shape:
+    if getattr(images, "dtype", None) != np.uint8 or len(shape) != 4 or shape[3] not in CHANNELS or 0 in shape:
         dtype = getattr(images, "dtype", type(images).__name__)
         raise UserError(f"features need images uint8 (N, H, W, 1 or 3), N at least 1; these are {dtype} {shape}")
 

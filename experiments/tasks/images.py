@@ -186,9 +186,9 @@ def _from_files(flag, path, shape, measured, limit, rendering) -> tuple[tuple[st
 def file_names(paths: Sequence[PurePath]) -> tuple[str, ...]:
     """Names for files of results, one for each of N different relative paths, that no file system takes for each other.
 
-    Folders are joined by underscores. The file's ending is left out, unless names would then be equal; names that are equal
-    with their endings (`a/b.png` and `a_b.png`) get numbers. Names that differ only in case or in Unicode composition count as
-    equal. Of a long name the last `LONGEST` bytes are kept.
+    Folders are joined by underscores. The file's ending is left out, unless names would then be equal; names that are
+    equal with their endings (`a/b.png` and `a_b.png`) get numbers. Names that differ only in case or in Unicode
+    composition count as equal. Of a long name the last `LONGEST` bytes are kept.
     """
     plain = [_shortened("_".join(path.with_suffix("").parts)) for path in paths]
     if len({_folded(name) for name in plain}) == len(plain):

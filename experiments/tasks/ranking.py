@@ -8,13 +8,13 @@ the cases.
 import argparse
 import contextlib
 import io
-import json
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
+from experiments import strict_json
 from experiments.build.inverse import UnsolvableError
 from experiments.errors import RunError, UserError
 from experiments.tasks.cases import CASES
@@ -78,13 +78,13 @@ def _claim(options: argparse.Namespace) -> None:
     asked |= {"answers": options.answers, "overrides": [f"--config.{key}={text}" for key, text in options.overrides]}
     file = options.out / ASKED
     if file.exists():
-        before = json.loads(file.read_text())
+        before = strict_json.read(file)
         for name, value in asked.items():
             if before.get(name) != value:
                 raise UserError(f"--out={options.out} has restorations of {name}={before.get(name)}, not {value}")
         return
     options.out.mkdir(parents=True, exist_ok=True)
-    replace_text(file, json.dumps(asked, indent=2) + "\n")
+    strict_json.write(file, asked)
 
 
 def _restore(options: argparse.Namespace, case: str, method: str, folder: Path) -> None:
@@ -103,7 +103,7 @@ def _restore(options: argparse.Namespace, case: str, method: str, folder: Path) 
 def rows(out: Path) -> Iterator[Row]:
     """What the restorations of a folder came to, by case; baselines once for each case."""
     for case in CASES:
-        told = [json.loads(path.read_text()) for path in sorted((out / case).glob("*/results.json"))]
+        told = [strict_json.read(path, strict_json.RESULTS) for path in sorted((out / case).glob("*/results.json"))]
         for each in told:
             yield _of_method(case, each)
         if told:

@@ -1,7 +1,6 @@
 """The command `reconstruct`: slices behind k-space or projections, drawn from a trained model; and the files it writes."""
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,7 +8,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import distributed
+from experiments import distributed, strict_json
 from experiments.build import reconstruction
 from experiments.build.inverse import Problem, check_method
 from experiments.data import DataTransform
@@ -148,7 +147,9 @@ def _write(
             deviation = contrast * answers.std(1)[..., 0] / 2
             volumes.write(request.out / "deviation.nii.gz", deviation, slices.affine)
     if slices.truth is not None:
-        replace_text(request.out / "report.md", _table(json.loads((request.out / "results.json").read_text())))
+        replace_text(
+            request.out / "report.md", _table(strict_json.read(request.out / "results.json", strict_json.RESULTS))
+        )
     return summary
 
 

@@ -9,7 +9,6 @@
 | `results.json`                | the settings; the misfit; against the truth PSNR, SSIM and the perceptual distance  |
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,14 +16,20 @@ from typing import Any
 
 import numpy as np
 
+from experiments import strict_json
 from experiments.data import DataTransform
 from experiments.metrics import quality
+from experiments.pictures import visible
 from experiments.tasks import sheet
 from experiments.tasks.sheet import Column
-from experiments.workdir import replace_file, replace_text
+from experiments.workdir import replace_file
 
 SHOWN = 4  # answers on the sheet
-METRICS = {"psnr": quality.psnr, "ssim": quality.ssim, "perceptual": quality.perceptual}
+METRICS = {
+    "psnr": quality.psnr,
+    "ssim": quality.ssim,
+    "perceptual": lambda images, truth: quality.perceptual(visible(images), visible(truth)),
+}
 
 
 @dataclass(frozen=True)
@@ -108,7 +113,7 @@ def write(out: Path, results: Results, transform: DataTransform, settings: Mappi
     with replace_file(out / "answers.npz") as file:
         np.savez_compressed(file, **arrays)
     told = {**settings, "deviation_white": _rounded(white), "figures": averages, "inputs": figures}
-    replace_text(out / "results.json", json.dumps(told, indent=2) + "\n")
+    strict_json.write(out / "results.json", told)
     return f"{_said(averages)}{results.answers.shape[1]} answers for each of {len(results.names)}: {out / 'sheet.png'}"
 
 

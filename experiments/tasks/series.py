@@ -8,17 +8,17 @@
 | `results.json`   | the settings and the figures                       |
 """
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from experiments import strict_json
 from experiments.data import DataTransform
 from experiments.tasks import sheet
 from experiments.tasks.results import unit
-from experiments.workdir import replace_file, replace_text
+from experiments.workdir import replace_file
 
 
 def write(
@@ -48,5 +48,5 @@ def write(
             sheet.save_picture(out / f"{name}_{kind}.png", picture)
     with replace_file(out / "answers.npz") as file:
         np.savez_compressed(file, names=np.array(names), **{kind: unit(images) for kind, images in kinds.items()})
-    replace_text(out / "results.json", json.dumps(told, indent=2) + "\n")
+    strict_json.write(out / "results.json", told)
     return out / "sheet.png"

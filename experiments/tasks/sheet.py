@@ -3,12 +3,13 @@
 import io
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.pictures import visible
 from experiments.workdir import replace_bytes
 
 TILE = 96  # pixels on the sheet of the longer side of a picture, at least
@@ -22,7 +23,7 @@ class Column:
 
     Attributes:
         caption: above them.
-        pictures: uint8 (N, h, w, 1 or 3), of any size: those of a smaller one are enlarged to that of the largest.
+        pictures: uint8 (N, h, w, C), of any size: those of a smaller one are enlarged to that of the largest.
         notes: N texts to write below them; none by default.
     """
 
@@ -35,6 +36,7 @@ def draw(columns: Sequence[Column], names: Sequence[str]) -> Image.Image:
     """The sheet of N inputs with these names, of which the first `ROWS` are shown."""
     font = ImageFont.load_default(FONT_SIZE)
     rows = min(len(names), ROWS)
+    columns = [replace(column, pictures=visible(column.pictures)) for column in columns]
     largest = max(max(column.pictures.shape[1:3]) for column in columns)
     side = largest * math.ceil(TILE / largest)
     foot = LINE if any(column.notes for column in columns) else 0
@@ -71,13 +73,13 @@ def save(path: Path, columns: Sequence[Column], names: Sequence[str]) -> None:
 
 
 def save_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes one picture uint8 (h, w, 1 or 3) as PNG, pixel for pixel.
+    """Writes one picture uint8 (h, w, C) as PNG, pixel for pixel; see `pictures.visible` for C other than 1 and 3.
 
     Raises:
         OSError: the file cannot be written; what was there is as it was.
     """
     buffer = io.BytesIO()
-    _pillow(picture).save(buffer, format="png")
+    _pillow(visible(picture)).save(buffer, format="png")
     replace_bytes(path, buffer.getvalue())
 
 

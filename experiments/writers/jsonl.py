@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import strict_json
 from experiments.workdir import Workdir, naming, replace_text
 
 
@@ -25,7 +26,7 @@ class Jsonl:
 
     def __init__(self, workdir: Workdir, config: ConfigDict, step: int):
         rows = [row for row in read(workdir.history) if row["step"] <= step]
-        replace_text(workdir.history, "".join(json.dumps(row) + "\n" for row in rows))
+        replace_text(workdir.history, "".join(strict_json.dumps(row, None) + "\n" for row in rows))
         self._path = workdir.history
         self._file = workdir.history.open("a")
 
@@ -36,7 +37,7 @@ class Jsonl:
             OSError: the file, which the error names, cannot be written.
         """
         with naming(self._path):
-            self._file.write(json.dumps({"step": step, **values}, allow_nan=False) + "\n")
+            self._file.write(strict_json.dumps({"step": step, **values}, None) + "\n")
             self._file.flush()
 
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:
