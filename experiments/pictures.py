@@ -16,8 +16,8 @@ MIN_TILE = 48  # pixels on the page of the smaller side of one image
 def visible(images: np.ndarray) -> np.ndarray:
     """Images (..., H, W, C) of any number of channels as pictures of 1 or 3, of the same dtype.
 
-    Of more than three channels the first three are shown as red, green and blue. Two are shown as grey pictures side by side,
-    (..., H, 2 W, 1).
+    Of more than three channels the first three are shown as red, green and blue. Two are shown as grey pictures side by
+    side, (..., H, 2 W, 1).
     """
     if images.shape[-1] == 2:
         return np.concatenate([images[..., :1], images[..., 1:]], -2)

@@ -83,8 +83,8 @@ def check_features(config: ConfigDict) -> None:
             raise UserError(f"evaluation.{key}={path}: no such file")
     if published and config.data.num_channels not in feature_networks.CHANNELS:
         raise UserError(
-            f"evaluation.features={name!r} is of images of 1 or 3 channels, not data.num_channels={config.data.num_channels}: "
-            "choose perceptron"
+            f"evaluation.features={name!r} is of images of 1 or 3 channels, not data.num_channels="
+            f"{config.data.num_channels}: choose perceptron"
         )
     if published and not weights and feature_networks.KINDS[name].packaged_file is None:
         raise UserError(

@@ -11,6 +11,8 @@ from PIL import Image
 from experiments.data import load
 from experiments.data.prepare import prepare
 from experiments.errors import UserError
+from tests.experiments.pictures_of_files import png as deep_png
+from tests.experiments.pictures_of_files import with_orientation
 
 datasets = pytest.importorskip("datasets", reason="needs the extra hf")
 
@@ -267,3 +269,27 @@ def test_labels_that_are_withheld_from_training_are_none(tmp_path):
         load4(saved(tmp_path / "b", tables))
     with pytest.raises(UserError, match="has the label 4294967296"):
         load4(saved(tmp_path / "c", table(range(2), label=whole([0, 2**32]))))
+
+
+def test_transparency_orientation_and_depth_are_resolved_as_in_folders(tmp_path):
+    """Of tables on the disk and of streams: over the background, upright, scaled by the white level."""
+    rgba = np.zeros((4, 4, 4), np.uint8)
+    rgba[..., 3] = np.arange(4) // 2 * 255
+    sideways = np.arange(48, dtype=np.uint8).reshape(4, 4, 3)
+    deep = np.arange(48).reshape(4, 4, 3) * 85
+    contents = [png(rgba), with_orientation(sideways, 6, "PNG"), deep_png(deep)]
+    expected = [
+        np.repeat(255 - rgba[..., 3:] // 255 * np.uint8(255), 3, -1) // 255 * np.uint8(0x80),
+        np.rot90(sideways, -1),
+        np.rint(deep / 3995 * 255).astype(np.uint8),
+    ]
+    data = datasets.DatasetDict(
+        {part: table(range(3), images=[{"bytes": c, "path": None} for c in contents]) for part in ("train", "test")}
+    )
+    source = saved(tmp_path, data)
+    found = load4(source, background="#808080", white=3995.0).train.gather(np.arange(3))["image"]
+    np.testing.assert_array_equal(found, expected)
+    with pytest.raises(UserError, match=r"row 2 has more than 8 bits per channel.*--config\.data\.white=4095"):
+        load4(source)
+    with pytest.raises(UserError, match=r"row 2 has more than 8 bits per channel.*--white=4095"):
+        prepare(source, tmp_path / "out")

@@ -372,3 +372,15 @@ def test_statistics_are_of_the_images_that_training_and_evaluation_see(source, t
         statistics.check_images(name, "", [images])
         assert statistics.count == len(part)
         np.testing.assert_allclose(statistics.pool.mean, images.mean((0, 1, 2)), rtol=1e-6)
+
+
+def test_the_command_line_has_the_background_and_the_white_level(tmp_path, fails):
+    np.savez(tmp_path / "a.npz", images=np.arange(32, dtype=np.uint16).reshape(2, 4, 4) * 100)
+    message = fails("prepare", f"--source=npz:{tmp_path}/a.npz", f"--out={tmp_path}/out")
+    assert "is uint16 with values from 0 to 3100" in message and "--white=4095" in message
+    assert main(["prepare", f"--source=npz:{tmp_path}/a.npz", f"--out={tmp_path}/out", "--white=3100"]) == 0
+    found = read(f"arrayrecord:{tmp_path}/out", Wanted(4, 1)).sources["all"].gather([0, 1])["image"]
+    np.testing.assert_array_equal(found.ravel(), np.rint(np.arange(32) * 255 / 31))
+    assert json.loads((tmp_path / "out" / "dataset.json").read_text())["white"] == 3100
+    message = fails("prepare", f"--source=npz:{tmp_path}/a.npz", f"--out={tmp_path}/new", "--background=blak")
+    assert "--background='blak': must be the name of a colour" in message and "did you mean 'black'?" in message

@@ -10,7 +10,8 @@ import numpy as np
 from tqdm import tqdm
 
 from experiments.data.sources.base import Images, Source
-from experiments.data.sources.decoding import Wanted, center_crop
+from experiments.data.sources.cropping import center_crop
+from experiments.data.sources.decoding import PILLOW_MODES, Wanted
 
 # Pillow lets go of the interpreter lock while it decodes, and files are waited for.
 THREADS = 2 * (os.cpu_count() or 1)
@@ -122,7 +123,9 @@ class CenterCropped(Source):
     def fingerprint(self) -> str:
         """Of the uncropped images and the crop."""
         method, _, inner = self.source.fingerprint().partition(":")
-        return f"{method}:{hashlib.sha256(f'center_crop {self.size} {inner}'.encode()).hexdigest()}"
+        # Earlier versions cropped images of other than 1 or 3 channels, if at all, as colours with alpha.
+        crop = "center_crop" if self.image_shape[2] in PILLOW_MODES else "center_crop of bands"
+        return f"{method}:{hashlib.sha256(f'{crop} {self.size} {inner}'.encode()).hexdigest()}"
 
 
 def cropped(source: Source, wanted: Wanted) -> Source:
