@@ -121,6 +121,7 @@ def _check_method(config: ConfigDict) -> None:
 def _check_data(config: ConfigDict) -> None:
     keys = ("image_size", "num_channels", "test_fraction", "validation_fraction", "memory_gb")
     ranges.check(config, *(f"data.{key}" for key in keys))
+    build.rendering(config)
 
 
 def _check_training(config: ConfigDict) -> None:
@@ -148,7 +149,6 @@ def _check_augmentation(config: ConfigDict) -> None:
             )
         )
     build.preparation(config)
-    build.rendering(config)
 
 
 def _check_averages(config: ConfigDict) -> None:
