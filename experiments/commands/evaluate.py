@@ -29,7 +29,8 @@ def run(options: argparse.Namespace) -> int:
     from experiments.evaluate import evaluate_run, sweep_checkpoints
 
     uses = ("model", "average", "sampling", "data", "evaluation")
-    trained = arguments.open_run(options, "sampling.", "evaluation.", "data.source", uses=uses)
+    reading = ("data.source", "data.background", "data.white")
+    trained = arguments.open_run(options, "sampling.", "evaluation.", *reading, uses=uses)
     dataset, strategy = load_data(trained.config, trained.workdir), build.parallel(trained.config)
     check_names(trained.config, dataset, trained.workdir)
     announce(trained.config, dataset)

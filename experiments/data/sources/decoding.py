@@ -8,7 +8,7 @@ import numpy as np
 
 from experiments.data.sources.cropping import center_crop
 from experiments.data.sources.orientation import turn, upright_size
-from experiments.data.sources.rendering import PILLOW_MODES, Rendering, has_transparency, opened
+from experiments.data.sources.rendering import PILLOW_MODES, Rendering, has_transparency, opened, unreadable
 from experiments.errors import UserError, unknown_name
 
 __all__ = ["IMAGE_SUFFIXES", "PILLOW_MODES", "RESIZES", "Rendering", "Wanted", "center_crop", "opened"]
@@ -114,11 +114,14 @@ class Wanted:
                 the white level is not set.
         """
         with opened(content, name) as image:
-            # The size is known before the pixels are: a wrong one is refused without decoding.
-            self.check(name, *upright_size(image), self.num_channels)
+            if not self.crops:  # a size is allowed or not without decoding; to name it upright can take decoding
+                self.check(name, *upright_size(image), self.num_channels)
             picture = self.rendering.picture(image, content, self.num_channels, name)
-        pixels = center_crop(picture, self.image_size) if self.crops else np.asarray(picture)
-        return as_bytes(pixels).reshape(self.image_size, self.image_size, self.num_channels)
+        try:
+            pixels = as_bytes(center_crop(picture, self.image_size) if self.crops else np.asarray(picture))
+        except MemoryError as error:
+            raise unreadable(name, "data.source", error) from error
+        return pixels.reshape(self.image_size, self.image_size, self.num_channels)
 
     def is_rendered(self, content: bytes, name: str | Path) -> bool:
         """Whether the pixels of an image file are not those stored: turned upright, or composited over the background.

@@ -1,5 +1,10 @@
 """The orientation of a picture by its EXIF or XMP data, as viewers show it."""
 
+import contextlib
+import threading
+import warnings
+from collections.abc import Iterator
+
 from PIL import Image
 
 TAG = 0x0112
@@ -14,13 +19,25 @@ TURNS = {
 }  # what makes a picture upright, by the value of the tag
 
 
+_FILTERS = threading.RLock()  # Python's filters of warnings are one list for all threads
+
+
+@contextlib.contextmanager
+def without_warnings(category: type[Warning]) -> Iterator[None]:
+    """Ignores warnings of a category, from one thread at a time."""
+    with _FILTERS, warnings.catch_warnings():
+        warnings.simplefilter("ignore", category)
+        yield
+
+
 def turn(image: Image.Image) -> Image.Transpose | None:
     """The transposition that makes a picture upright; None where it is upright, or where its EXIF data are damaged.
 
     Decodes PNG files whose header has no EXIF data, which can follow the pixels.
     """
     try:
-        return TURNS.get(image.getexif().get(TAG))
+        with without_warnings(UserWarning):  # "Corrupt EXIF data"
+            return TURNS.get(image.getexif().get(TAG))
     except MemoryError:
         raise
     except Exception:  # each of Pillow's parsers fails differently; viewers ignore damaged EXIF data

@@ -7,8 +7,6 @@ say. Levels of more than 8 bits per channel, and arrays that are not uint8, are 
 
 import io
 import math
-import threading
-import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,14 +14,13 @@ import numpy as np
 from PIL import Image, ImageColor
 
 from experiments.data.sources import deep
-from experiments.data.sources.orientation import upright
+from experiments.data.sources.orientation import upright, without_warnings
 from experiments.errors import UserError, nearest
 
 PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's conversion
 USUAL_WHITES = (1, 255, 1023, 4095, 16383, 65535)
 BLOCK = 2**22  # values of an array that are scaled at once
-_OPENING = threading.Lock()  # Python's filters of warnings are one list for all threads
 
 
 @dataclass(frozen=True)
@@ -215,9 +212,7 @@ def opened(content: bytes, name: str | Path, key: str = "data.source") -> Image.
         UserError: it is not an image, or has more pixels than Pillow decodes (178 million).
     """
     try:
-        with _OPENING, warnings.catch_warnings():
-            # Pillow warns at half the number of pixels that it refuses.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        with without_warnings(Image.DecompressionBombWarning):  # at half the number of pixels that Pillow refuses
             return Image.open(io.BytesIO(content))
     except Exception as error:
         raise unreadable(name, key, error) from error
