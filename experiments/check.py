@@ -119,7 +119,7 @@ def _check_method(config: ConfigDict) -> None:
 
 
 def _check_data(config: ConfigDict) -> None:
-    keys = ("image_size", "num_channels", "test_fraction", "validation_fraction", "memory_gb")
+    keys = ("image_size", "num_channels", "test_fraction", "validation_fraction", "memory_gb", "white")
     ranges.check(config, *(f"data.{key}" for key in keys))
     build.rendering(config)
 

@@ -176,6 +176,7 @@ KEYS: dict[str, Range] = {
     "data.batch_size": _whole("[1, 16777216]"),
     "data.test_fraction": _real("(0, 1)"),
     "data.validation_fraction": _real("[0, 1)", "0 sets no images apart"),
+    "data.white": _real("[0, inf)", "0 refuses images that are not of 8 bits"),
     "data.memory_gb": _real("[0, inf)", "0 keeps no images in memory"),
     "data.augmentation": _real("[0, 1]", "a probability; 0 disables the augmentation"),
     "data.workers": _whole("[0, 1024]", "0 reads in a thread"),

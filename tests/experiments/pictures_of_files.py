@@ -32,20 +32,23 @@ def png(values, bits=16, *, transparent=None, significant=None):
     )
 
 
-def tiff(values, *, big_endian=False, extra=(), photometric=None, planes=1, sample_format=1):
-    """An uncompressed TIFF file of one strip, by TIFF 6.0; values (H, W, C) of uint8, uint16, int16 or float32."""
+def tiff(values, *, big_endian=False, extra=(), photometric=None, planes=1, sample_format=1, deflate=False):
+    """A TIFF file of one strip, or one a plane, by TIFF 6.0; values (H, W, C) of uint8, uint16, int16 or float32."""
     order = ">" if big_endian else "<"
     height, width, channels = values.shape
     stored = np.moveaxis(values, -1, 0) if planes == 2 else values
-    pixels = stored.astype(stored.dtype.newbyteorder(order)).tobytes()
-    plane = len(pixels) // (channels if planes == 2 else 1)
-    strips = [8 + i * plane for i in range(channels if planes == 2 else 1)]
+    stored = stored.astype(stored.dtype.newbyteorder(order))
+    parts = [part.tobytes() for part in (stored if planes == 2 else [stored])]
+    parts = [zlib.compress(part) for part in parts] if deflate else parts
+    pixels = b"".join(part + b"\0" * (len(part) % 2) for part in parts)
+    sizes = [len(part) for part in parts]
+    strips = [8 + sum(size + size % 2 for size in sizes[:i]) for i in range(len(sizes))]
     if photometric is None:
         photometric = 2 if channels - len(extra) == 3 else 1
     tags = {
-        256: ("H", [width]), 257: ("H", [height]), 258: ("H", [8 * values.itemsize] * channels), 259: ("H", [1]),
-        262: ("H", [photometric]), 273: ("L", strips), 277: ("H", [channels]), 278: ("H", [height]),
-        279: ("L", [plane] * len(strips)), 284: ("H", [planes]), 339: ("H", [sample_format] * channels),
+        256: ("H", [width]), 257: ("H", [height]), 258: ("H", [8 * values.itemsize] * channels),
+        259: ("H", [8 if deflate else 1]), 262: ("H", [photometric]), 273: ("L", strips), 277: ("H", [channels]), 278: ("H", [height]),
+        279: ("L", sizes), 284: ("H", [planes]), 339: ("H", [sample_format] * channels),
     }  # fmt: skip
     if extra:
         tags[338] = ("H", list(extra))

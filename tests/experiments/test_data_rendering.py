@@ -189,6 +189,7 @@ def deep_pictures():
     for name, big in (("little", False), ("big", True)):
         yield f"TIFF grey, {name} endian", tiff(rgb[..., :1], big_endian=big), rgb[..., :1], 1
         yield f"TIFF RGB, {name} endian", tiff(rgb, big_endian=big), rgb, 1
+        yield f"TIFF RGB, compressed, {name} endian", tiff(rgb, big_endian=big, deflate=True), rgb, 1
         yield f"TIFF RGB with alpha, {name} endian", tiff(DEEP, big_endian=big, extra=[2]), rgb, alpha
     multiplied = np.rint(rgb * alpha).astype(np.uint16)
     yield "TIFF premultiplied", tiff(np.concatenate([multiplied, DEEP[..., 3:]], -1), extra=[1]), rgb, alpha
@@ -244,6 +245,7 @@ def test_the_largest_level_of_a_pgm_file_is_counted_in_its_own_numbers():
     "content, phrase",
     [
         (tiff(DEEP[..., :3], planes=2), "TIFF of mode RGB with signed numbers, separate planes or more than 8 bits"),
+        (tiff(DEEP[..., :3], planes=2, deflate=True), "TIFF of mode RGB with signed numbers, separate planes"),
         (tiff(DEEP, photometric=5), "TIFF of mode CMYK"),
         (tiff((DEEP[..., :1] >> 9).astype(np.int8), sample_format=2), "TIFF of mode L with signed numbers"),
         (tiff(DEEP[..., :1].astype(np.int16) - 9000, sample_format=2), "has levels from -"),
