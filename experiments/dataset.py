@@ -8,14 +8,13 @@ The same description is kept in the run's folder (`data.json`): class names for 
 """
 
 import dataclasses
-import json
 import math
 from typing import Any
 
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, data
+from experiments import build, data, strict_json
 from experiments.data.sources.names import counted, listed, natural_order, quoted, shown
 from experiments.data.sources.splits import uniform
 from experiments.errors import UserError
@@ -240,6 +239,6 @@ def describe(config: ConfigDict, dataset: data.Dataset, order: str) -> dict[str,
 
 def store(config: ConfigDict, dataset: data.Dataset, workdir: Workdir) -> None:
     """Writes `data.json` into a run's folder."""
-    text = json.dumps(describe(config, dataset, class_order(workdir)), indent=2) + "\n"
+    text = strict_json.dumps(describe(config, dataset, class_order(workdir))) + "\n"
     if not workdir.data.is_file() or workdir.data.read_text() != text:
         replace_text(workdir.data, text)

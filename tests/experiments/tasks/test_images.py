@@ -154,7 +154,7 @@ def write_bad_files(folder):
         ("a.npz:negative", "'negative' has values from -0.5 to -0.5: floats must be in [0, 1]"),
         ("a.npz:hole", "64 of the 64 values of 'hole' are not finite"),
         ("a.npz:flat", "'flat' is float64(8,); uint8, or floats in [0, 1], of (N, H, W) or"),
-        ("a.npz:objects", "'objects' is not a plain array of numbers; store it as one"),
+        ("a.npz:objects", "'objects' is not a plain array of numbers or texts; store it as one"),
         ("a.npz:whole", "'whole' is int64(1, 8, 8); uint8, or floats"),
         ("a.npz:two", "'two' has the wrong number of channels: 1 are needed"),
         ("a.npz:none", "a.npz holds no images"),
