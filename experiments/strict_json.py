@@ -47,7 +47,7 @@ def write(path: Path, value: Any) -> None:
 
 
 def read(path: Path, figures: Collection[str] = ()) -> Any:
-    """What `write` wrote, with NaN and infinity again below some of its keys; None elsewhere stays None.
+    """Returns the value of a file of `write`, with NaN and infinity restored below some keys.
 
     Args:
         path: the file.

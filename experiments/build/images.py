@@ -29,7 +29,7 @@ def transform(config: ConfigDict) -> data.DataTransform | data.LatentTransform:
 
 
 def rendering(config: ConfigDict) -> Rendering:
-    """How transparency and depth of image files become grey levels.
+    """Conversion of image files to grey levels: the background and the white level.
 
     Raises:
         UserError: the background is no colour, or the white level is negative.

@@ -192,7 +192,7 @@ def _is_served(of: Problem, asks: str) -> bool:
 def simulated(
     name: str, shape: tuple[int, int, int], options: Mapping[str, Any], rendering: Rendering = images.RENDERING
 ) -> inverse.LinearMeasurement:
-    """What a scanner would measure, with the options of `modalities.options`; `rendering` is of the picture of metal.
+    """The measurement of a scanner with the options of `modalities.options`; `rendering` is of the picture of metal.
 
     Raises:
         UserError: an option does not fit the images.

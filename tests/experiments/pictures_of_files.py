@@ -47,8 +47,9 @@ def tiff(values, *, big_endian=False, extra=(), photometric=None, planes=1, samp
         photometric = 2 if channels - len(extra) == 3 else 1
     tags = {
         256: ("H", [width]), 257: ("H", [height]), 258: ("H", [8 * values.itemsize] * channels),
-        259: ("H", [8 if deflate else 1]), 262: ("H", [photometric]), 273: ("L", strips), 277: ("H", [channels]), 278: ("H", [height]),
-        279: ("L", sizes), 284: ("H", [planes]), 339: ("H", [sample_format] * channels),
+        259: ("H", [8 if deflate else 1]), 262: ("H", [photometric]), 273: ("L", strips),
+        277: ("H", [channels]), 278: ("H", [height]), 279: ("L", sizes),
+        284: ("H", [planes]), 339: ("H", [sample_format] * channels),
     }  # fmt: skip
     if extra:
         tags[338] = ("H", list(extra))

@@ -49,7 +49,7 @@ class Wanted:
 
     @property
     def rendering(self) -> Rendering:
-        """How stored levels become grey levels."""
+        """Conversion of stored levels to grey levels."""
         return Rendering(self.background, self.white, self.flags)
 
     @property
@@ -124,7 +124,7 @@ class Wanted:
         return pixels.reshape(self.image_size, self.image_size, self.num_channels)
 
     def is_rendered(self, content: bytes, name: str | Path) -> bool:
-        """Whether the pixels of an image file are not those stored: turned upright, or composited over the background.
+        """Returns True if pixels of an image file differ from those stored: turned upright, or over the background.
 
         Raises:
             UserError: it is not an image.

@@ -46,7 +46,7 @@ class Levels:
 
 
 def is_deep(image: Image.Image, content: bytes) -> bool:
-    """Whether a picture, not yet decoded, has levels that Pillow's 8 bits per channel do not hold.
+    """Returns True for a picture with levels that Pillow's 8 bits per channel do not hold.
 
     Args:
         image: opened, not yet decoded.
@@ -70,7 +70,7 @@ def read(image: Image.Image, content: bytes) -> Levels:
 
     Raises:
         ValueError: files of this kind cannot be read at full depth.
-        Exception: whatever Pillow's decoders raise for a damaged file.
+        Exception: any error of Pillow's decoders, for a damaged file.
     """
     tags = image.tag_v2 if image.format == "TIFF" else {}
     if image.format == "PPM" and image.tile[0].codec_name != "raw":

@@ -48,7 +48,7 @@ def upright(image: Image.Image) -> Image.Image:
     """Decodes a picture and turns it upright.
 
     Raises:
-        Exception: whatever Pillow's decoders raise for a damaged file.
+        Exception: any error of Pillow's decoders, for a damaged file.
     """
     image.load()  # Pillow turns TIFF files here, and removes their tag
     transposition = turn(image)

@@ -25,7 +25,7 @@ BLOCK = 2**22  # values of an array that are scaled at once
 
 @dataclass(frozen=True)
 class Rendering:
-    """How stored levels become grey levels.
+    """Conversion of stored levels to grey levels.
 
     Attributes:
         background: colour behind transparent pixels: a name of CSS or #rrggbb.
@@ -185,7 +185,7 @@ class Rendering:
 
 
 def has_transparency(image: Image.Image) -> bool:
-    """Whether a picture has an alpha channel, or a palette or a colour that is transparent."""
+    """Returns True for a picture with an alpha channel, or with a transparent colour."""
     if image.mode == "P" and image.palette is None:  # some formats have none before they are decoded
         return "transparency" in image.info
     return image.has_transparency_data

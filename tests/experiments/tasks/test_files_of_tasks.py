@@ -215,7 +215,7 @@ def strict(path):
     return json.loads(path.read_text(), parse_constant=refuse)
 
 
-def test_results_are_json_whatever_the_figures(tmp_path, monkeypatch):
+def test_results_are_json_for_figures_that_are_not_finite(tmp_path, monkeypatch):
     """PSNR of the truth itself is infinite; a misfit may be NaN; a method may have an infinite setting."""
     monkeypatch.setattr(results, "METRICS", {"psnr": quality.psnr})  # the others compile
     truth = np.zeros((2, *GREY), np.float32)
