@@ -208,6 +208,15 @@ def rare(folder):
     images(folder / "common", 30, 10), images(folder / "usual", 30, 50)
 
 
+def frames(folder):
+    """An animation and a file of pages among pictures."""
+    images(folder, 20)
+    for start, name in ((30, "walk.gif"), (35, "pages.tif")):
+        first, *others = (Image.fromarray(pixels(i)) for i in range(start, start + 3))
+        first.save(folder / name, save_all=True, append_images=others)
+    Image.fromarray(pixels(40)).save(folder / "one.gif")
+
+
 def case(folder):
     """A class that is written in two ways."""
     images(folder / "Cat", 10), images(folder / "cat", 10, 20), images(folder / "dog", 10, 40)
@@ -302,6 +311,11 @@ FOLDERS = {
     "copies": (copies, ["12 training, 6 test"], ["4 of 6 test images are training images too (equal pixels)"]),
     "archives": (archive_and_images, ["1 .gz, 1 .zip (archive", "1 .parquet (table"], ["train.parquet"]),
     "rare": (rare, ["8 classes", "1 to "], []),
+    "frames": (
+        frames,
+        ["no classes", "nothing left out"],
+        ["files with several frames or pages, whose first alone is used: 2 (pages.tif, walk.gif)"],
+    ),
     "case": (case, ["3 classes (0 'Cat', 1 'cat', 2 'dog'"], ["names differ in case or spaces alone: 'Cat', 'cat'"]),
     "odd names": (odd_names, ["2 classes (0 'a\\nb', 1 'caf\\udce9'"], []),
 }  # fmt: skip

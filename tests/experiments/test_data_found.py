@@ -122,6 +122,7 @@ def test_numbered_folders_have_their_numbers(tmp_path):
         ["1a", "2a", "10a", "b", "b1", "b2", "b10"],
         ["class_2_x", "class_10_a", "class_10_b"],
         ["01", "1", "02", "3"],
+        ["a002", "a10", "a0011", "b"],
         ["n01440764", "n01443537", "n15075141"],
     ],
 )
@@ -152,6 +153,17 @@ def test_each_real_file_is_found_once_and_links_to_other_places_are_followed(tmp
     os.symlink("..", tmp_path / "elsewhere" / "deep" / "up")  # a circle beyond the folder
     new = {str(path) for path in image_files(root)} - set(found)
     assert new == {"d/deep/40.png", "d/deep/41.png", "d/deep/42.png"}
+
+
+def test_links_beyond_the_folder_lead_to_no_folder_above(tmp_path):
+    """Neither above the place that a link leads to, nor above the source, whose neighbours are other data."""
+    root, outer = tmp_path / "x" / "root", tmp_path / "y"
+    images(root, 2), images(outer / "deep", 2, 10)
+    images(tmp_path / "x", 2, 20), images(outer, 2, 30)  # other data
+    os.symlink(outer / "deep", root / "linked")
+    os.symlink("..", outer / "deep" / "above_the_link")
+    os.symlink(tmp_path / "x", outer / "deep" / "above_the_source")
+    assert [str(path) for path in image_files(root)] == ["0.png", "1.png", "linked/10.png", "linked/11.png"]
 
 
 # Classes and training images.

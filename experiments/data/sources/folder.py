@@ -6,20 +6,28 @@ Splits and classes are those of a file `metadata.csv` in the folder (`metadata`)
 The identity of an image is its path within the folder, by which it stays in its split when others come and go.
 """
 
+import contextlib
+import itertools
 import os
+from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 import numpy as np
+from PIL import Image
 
 from experiments.data.digests import digest, identities_of, stack_digests
 from experiments.data.sources import layout as layouts
 from experiments.data.sources import metadata
 from experiments.data.sources.base import Parts
 from experiments.data.sources.decoding import IMAGE_SUFFIXES, PILLOW_MODES, Wanted
+from experiments.data.sources.names import listed
 from experiments.data.sources.paths import existing
 from experiments.data.sources.reading import Encoded
-from experiments.data.sources.tree import ARCHIVES, walk
+from experiments.data.sources.tree import ARCHIVES, EXAMPLES, walk
 from experiments.errors import UserError
+
+FRAMES = (".gif", ".tif", ".tiff", ".webp")
+LOOKED_AT = 1000  # files whose frames are counted
 
 
 class Files(Encoded):
@@ -78,6 +86,10 @@ def load(text: str, wanted: Wanted) -> Parts:
         found = f"; there are {'; '.join(tree.left_out())}" if tree.left_out() else ""
         raise UserError(f"data.source: {folder} holds no image files ({' '.join(IMAGE_SUFFIXES)}){found}")
     metadata.warn_of_tables(layout, tree)
+    if several := with_frames(folder, layout.files):
+        layout.warnings.append(
+            f"files with several frames or pages, whose first alone is used: {len(several):,} ({listed(several, EXAMPLES)})"
+        )
     files = [str(file) for file in layout.files]
     wanted = wanted.of_first(_content(folder / files[0]), folder / files[0])
     everything = Files(folder, np.array(files, object), layout.labels, wanted)
@@ -86,6 +98,19 @@ def load(text: str, wanted: Wanted) -> Parts:
         parts = np.array(layout.parts)
         sources = {part: everything.take(parts == part) for part in dict.fromkeys(layout.parts)}
     return Parts(sources, layout.class_names, layout.left_out, tuple(layout.warnings))
+
+
+def with_frames(folder: Path, files: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+    """The files with more than one frame or page, among the first 1,000 of the formats that have them."""
+    several = []
+    for file in itertools.islice((file for file in files if file.suffix.lower() in FRAMES), LOOKED_AT):
+        with (
+            contextlib.suppress(Exception),
+            Image.open(folder / file) as image,
+        ):  # what is damaged is named when decoded
+            if getattr(image, "n_frames", 1) > 1:
+                several.append(file)
+    return several
 
 
 def image_files(folder: Path) -> list[PurePosixPath]:
