@@ -103,7 +103,7 @@ class TMPD(Posterior):
         signs = jnp.sign(tangent.forward(jnp.broadcast_to(positive_image, x0.shape)))
         total = tangent.adjoint(signs)
         transposed = jax.linear_transpose(covariance, total)
-        rows, columns = (signs * tangent.forward(product) for product in (covariance(total), transposed(total)[0]))
+        rows, columns = tangent.forward(covariance(total)), tangent.forward(transposed(total)[0])  # times the signs
         axes = tuple(range(1, clean.ndim))
         error = sqrt_or_zero(jnp.square(rows - columns).mean(axes, keepdims=True))
         whole = 0.5 * jnp.abs(rows + columns) + error + of_y

@@ -56,12 +56,11 @@ def test_every_task_is_here():
     assert {of().name for of, _ in TASKS.values()} == set(problems.TASKS) | set(modalities.MODALITIES)
 
 
-# Measurements of closed singular values are one class; the first of them is tried always, the others by `-m thorough`.
-ALIKE = ("denoise", "deblur", "motion", "colorize", "sensing")
+QUICK = ("inpaint", "hdr", "phase", "coils")  # a task of each kind; `pytest -m thorough` tries the others
 
 
 @pytest.mark.parametrize(
-    "task", [pytest.param(task, marks=[pytest.mark.thorough] if task in ALIKE else []) for task in TASKS]
+    "task", [pytest.param(task, marks=[] if task in QUICK else [pytest.mark.thorough]) for task in TASKS]
 )
 def test_methods_without_noise_are_right_or_finite_or_refuse(task):
     """At a D that y contradicts, and where y carries no information: there the prior's D is right."""

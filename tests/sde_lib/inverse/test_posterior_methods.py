@@ -350,6 +350,13 @@ def test_resample_fits_y_as_far_as_its_noise_goes():
     np.testing.assert_allclose(padded, fitted, rtol=1e-9)
 
 
+def test_resample_allows_noise_where_either_side_is_zero():
+    """Values of y that are 0, or an image that measures as 0, have noise: a misfit below it is left as it is."""
+    x0, std = jnp.asarray(X0), 2 * float(jnp.abs(X0 @ MATRIX.T).max())
+    np.testing.assert_array_equal(ReSample(MEASUREMENT, 0 * Y, std).fit(x0), x0)
+    np.testing.assert_array_equal(ReSample(MEASUREMENT, Y, 2 * np.abs(Y).max()).fit(0 * x0), 0)
+
+
 def test_resample_measurement_may_be_of_any_kind():
     x = ReSample(Magnitude(), np.array([[4.0, 0.25]])).fit(jnp.array([[1.5, -1.0]]))
     np.testing.assert_allclose(x, [[2.0, -0.5]], rtol=1e-9)
