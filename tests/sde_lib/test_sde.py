@@ -188,6 +188,12 @@ def test_cosine_table_has_the_published_betas():
     assert (sde.t_min, sde.t_max) == (0.001, 1.0)
 
 
+@pytest.mark.parametrize("make", [DiscreteVP.linear, DiscreteVP.cosine, DiscreteVP.scaled_linear])
+def test_discrete_vp_keeps_the_times_that_it_is_given(make):
+    assert (make(50, t_min=0.004, t_max=0.8).t_min, make(50, t_min=0.004, t_max=0.8).t_max) == (0.004, 0.8)
+    assert (make(50).t_min, make(50).t_max) == (0.02, 1.0)
+
+
 def test_betas_outside_0_and_1_are_refused():
     with pytest.raises(ValueError, match=r"betas must lie in \(0, 1\), not in \[0.1, 1\]"):
         DiscreteVP.from_betas([0.1, 1.0])
