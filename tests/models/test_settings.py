@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import pytest
 
 import models
+from models import edm2
 from models.classifier import WideBlock
 from models.edm2 import EDM2Block
 from models.layers.attention import Attention
@@ -99,6 +100,25 @@ def test_blocks_of_ncsnpp_have_its_options():
 def test_blocks_of_edm2_have_its_options():
     changes = {"residual_balance": 0.2, "attention_balance": 0.6, "clip": 7.0}
     assert settings("edm2", EDM2Block, *changes, **changes) == ({0.2}, {0.6}, {7.0})
+
+
+def test_sums_of_edm2_have_the_balance_of_their_kind(monkeypatch):
+    """The class in the embedding, branches in blocks, and what the way down kept: each by an option of its own."""
+    found = {}
+
+    def recorded(name):
+        function = getattr(edm2, name)
+
+        def record(a, b, balance):
+            found.setdefault((name, a.ndim), set()).add(balance)
+            return function(a, b, balance)
+
+        monkeypatch.setattr(edm2, name, record)
+
+    recorded("mp_sum"), recorded("mp_concat")
+    changes = {"class_balance": 0.7, "residual_balance": 0.2, "concat_balance": 0.6}
+    settings("edm2", EDM2Block, **changes)
+    assert found == {("mp_sum", 2): {0.7}, ("mp_sum", 4): {0.2}, ("mp_concat", 4): {0.6}}
 
 
 def test_blocks_of_the_wide_network_have_its_strides():
