@@ -68,6 +68,13 @@ def test_crops_are_adms(case):
     assert cropped.ravel().tolist() == PEER[case]
 
 
+@pytest.mark.parametrize("height, width, top, left", [(4, 7, 0, 1), (9, 4, 2, 0), (4, 6, 0, 1), (4, 4, 0, 0)])
+def test_an_odd_margin_is_larger_at_the_right_and_below(height, width, top, left):
+    pixels = picture(width, height)
+    expected = pixels[top : top + 4, left : left + 4, 0]
+    np.testing.assert_array_equal(center_crop(pillow(pixels), 4), expected)
+
+
 def test_a_folder_of_all_sizes_is_cropped(sizes):
     data = load4(sizes)
     expected = {center_crop(pillow(picture(3 + i, 30 - i // 2)), 4).tobytes(): i % 2 for i in range(40)}

@@ -121,7 +121,13 @@ def test_reading_ahead_stays_cheap():
 
 
 @pytest.mark.parametrize(
-    "change, phrase", [({"batch_size": 0}, "data.batch_size=0"), ({"seed": -1}, "training.seed=-1")]
+    "change, phrase",
+    [
+        ({"batch_size": 0}, "data.batch_size=0"),
+        ({"batch_size": 4, "hosts": 3}, "data.batch_size=4 cannot be shared by 3 hosts: .* such as 6"),
+        ({"seed": -1}, "training.seed=-1"),
+        ({"seed": 2**32}, "training.seed=4294967296"),
+    ],
 )
 def test_bad_settings(change, phrase):
     with pytest.raises(UserError, match=phrase):

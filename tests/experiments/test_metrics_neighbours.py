@@ -104,6 +104,14 @@ def test_density_counts_balls_and_coverage_filled_ones():
     assert density_and_coverage(line(5, 5, 5, 5), REFERENCE) == (pytest.approx(6 / 5), 1.0)
 
 
+def test_of_a_reference_of_five_the_fourth_neighbour_counts():
+    """0, 1, 3, 6 and 10 have theirs 10, 9, 7, 6 and 10 away: -9 lies in one ball of four, 7.5 in four, 100 in none."""
+    five = line(0, 1, 3, 6, 10)
+    expected = ((1 + 5 + 0) / 4 / 3, 1.0)
+    assert density_and_coverage(line(-9, 7.5, 100, 101)[:3].repeat(2, 0), five) == pytest.approx(expected)
+    assert density_and_coverage(line(*[-9] * 4), five) == (pytest.approx(1 / 4), 1 / 5)
+
+
 def test_coverage_does_not_ask_for_the_samples_spread():
     assert density_and_coverage(REFERENCE + 1000, REFERENCE) == (0.0, 0.0)
 
