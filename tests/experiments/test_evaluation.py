@@ -124,6 +124,25 @@ def test_what_decides_a_sample_decides_the_journal(tmp_path):
     ) == 11  # fmt: skip
 
 
+def test_every_key_that_decides_a_sample_decides_the_journal(tmp_path):
+    """All of the process, the parameterization and of sampling but its batch; and no two changes are alike."""
+
+    def folder(config):
+        run = SimpleNamespace(config=config, workdir=Workdir(tmp_path), step=40, variables={}, event_shape=(8, 8, 1))
+        return journal_of_samples(run, Network()).folder
+
+    def changed(section, key):
+        config = tiny_config()
+        with config.unlocked(), config.ignore_type():
+            config[section][key] = "changed"
+        return folder(config)
+
+    config = tiny_config()
+    keys = [(s, k) for s in ("sde", "parameterization", "sampling") for k in config[s] if k != "batch_size"]
+    assert len({folder(config), *(changed(*key) for key in keys)}) == len(keys) + 1
+    assert ("sampling", "label") in keys and changed("sampling", "batch_size") == folder(config)
+
+
 def test_weights_differ_by_name_shape_and_value():
     trees = [{"a": np.zeros((2, 3))}, {"a": np.zeros((3, 2))}, {"b": np.zeros((2, 3))}, {"a": np.eye(2, 3)}]
     assert len({weights_hash(tree) for tree in trees}) == 4
