@@ -167,6 +167,22 @@ def test_v_gives_the_network_an_input_of_unit_size(sde):
     np.testing.assert_allclose(network.seen[0], 1, rtol=1e-12)
 
 
+@some_sdes
+@pytest.mark.parametrize("std", [0.3, 2.0])
+def test_inputs_have_unit_size_for_data_of_the_size_that_is_given(sde, std):
+    """x / sqrt(alpha^2 std^2 + sigma^2), of EDM's networks and of the score's; without a size the score's see x itself."""
+    t = jnp.array([sde.t_min, 0.3, 0.7 * sde.t_max, sde.t_max])
+    x = np.sqrt((sde.alpha(t) * std) ** 2 + sde.sigma(t) ** 2)[:, None] * np.ones((4, 2))
+    seen = {}
+    for parameterization in (EDMPreconditioning(std), ScorePrediction(std), ScorePrediction(None)):
+        network = Recorder()
+        NetworkDenoiser(sde, parameterization, network)(x, t)
+        seen[parameterization] = network.seen[0]
+    np.testing.assert_allclose(seen.pop(ScorePrediction(None)), x, rtol=1e-12)
+    for inputs in seen.values():
+        np.testing.assert_allclose(inputs, 1, rtol=1e-9)
+
+
 def test_velocity_of_rectified_flow_is_noise_minus_data():
     sde, t = RectifiedFlow(t_max=1.0), np.array([0.1, 0.9])
     x0, noise = draw(2)
