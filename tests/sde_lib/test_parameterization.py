@@ -158,6 +158,18 @@ def test_networks_see_the_time_of_their_kind(parameterization, level):
     np.testing.assert_allclose(network.seen[1], level, atol=1e-9)
 
 
+@pytest.mark.parametrize("t_max", [0.995, 0.5])
+def test_a_networks_own_time_runs_to_1_wherever_the_process_ends(t_max):
+    """The data lie at 1 and noise at 0, which a process that ends before does not reach."""
+    network, t = Recorder(), jnp.array([0.1, t_max])
+    parameterization = VelocityPrediction(time_scale=10.0, data_last=True)
+    NetworkDenoiser(RectifiedFlow(t_max=t_max), parameterization, network)(jnp.ones((2, 2)), t)
+    np.testing.assert_allclose(network.seen[1], [9.0, 10 * (1 - t_max)], rtol=1e-6)
+    network = Recorder()
+    NetworkDenoiser(VPSDE(t_max=t_max), ScorePrediction(levels=11), network)(jnp.ones((2, 2)), jnp.array([0.0, t_max]))
+    np.testing.assert_allclose(network.seen[1], [10.0, 0.0], atol=1e-6)
+
+
 @some_sdes
 def test_v_gives_the_network_an_input_of_unit_size(sde):
     """x itself for VP, x / sqrt(alpha^2 + sigma^2) in general."""

@@ -3,7 +3,8 @@
 import numpy as np
 import pytest
 
-from sde_lib import VESDE, karras_times, log_snr_times, uniform_times
+from sde_lib import VESDE, VPSDE, karras_times, log_snr_times, quadratic_times, uniform_times
+from sde_lib.times import times_at
 from tests.sde_lib.processes import some_sdes
 
 GRIDS = [uniform_times, karras_times, log_snr_times]
@@ -24,6 +25,18 @@ def test_grids_are_even_in_what_they_name(sde):
     np.testing.assert_allclose(np.diff(uniform_times(sde, 10)[:-1], 2), 0, atol=1e-12)
     np.testing.assert_allclose(np.diff(sde.log_snr(log_snr_times(sde, 10)[:-1]), 2), 0, atol=1e-6)
     np.testing.assert_allclose(np.diff(sde.noise_to_signal(karras_times(sde, 10)[:-1]) ** (1 / 7), 2), 0, atol=1e-8)
+
+
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.5])
+def test_a_grid_of_any_power_is_even_in_that_root(power):
+    """Of the time of `VPSDE()`; and `times_at` goes as far along it as its places say."""
+    sde = VPSDE(t_min=1e-3)
+    roots = quadratic_times(sde, 9, power)[:-1] ** (1 / power)
+    np.testing.assert_allclose(np.diff(roots, 2), 0, atol=1e-7)
+    np.testing.assert_allclose((roots[0], roots[-1]), [1.0, 1e-3 ** (1 / power)], rtol=1e-6)
+    places = np.array([0.0, 0.2, 0.9, 1.0])
+    times = times_at(sde, places, power, denoise=False)
+    np.testing.assert_allclose(times ** (1 / power), 1 + (1e-3 ** (1 / power) - 1) * places, rtol=1e-5)
 
 
 @some_sdes
