@@ -7,7 +7,7 @@ from sde_lib import VESDE, VPSDE, karras_times, log_snr_times, quadratic_times, 
 from sde_lib.times import times_at
 from tests.sde_lib.processes import some_sdes
 
-GRIDS = [uniform_times, karras_times, log_snr_times]
+GRIDS = [uniform_times, karras_times, log_snr_times, quadratic_times]
 
 
 def test_karras_times_are_edms_noise_levels():
@@ -45,8 +45,7 @@ def test_a_grid_of_any_power_is_even_in_that_root(power):
 def test_n_steps_run_from_t_max_through_t_min_to_clean_data(sde, grid, n):
     times = grid(sde, n)
     assert len(times) == n + 1
-    assert times[0] == (sde.t_max if n > 1 else times[-2])
-    assert times[-1] == 0
+    assert (times[0], times[-1]) == (sde.t_max, 0)  # one step is the denoising step, from t_max
     assert n == 1 or times[-2] == sde.t_min
     noisy = grid(sde, n, denoise=False)
     assert (len(noisy), noisy[0], noisy[-1]) == (n + 1, sde.t_max, sde.t_min)
