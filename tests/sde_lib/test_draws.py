@@ -75,6 +75,15 @@ def test_no_two_draws_of_the_splitting_sampler_share_a_key(order):
     assert_each_key_once(lambda: sample(keys(2), denoiser, SSCS(order), times, (7,)), 2 * (1 + 2 * 2))
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_noise_has_the_dtype_of_what_it_is_added_to(dtype):
+    """Also where JAX's own is another: x in float32 stays so."""
+    x = jnp.zeros((3, 50), dtype)
+    noise = standard_normal(keys(3), x)
+    assert noise.dtype == dtype and (x + noise).dtype == dtype
+    assert len(np.unique(noise)) > 140
+
+
 @struct.dataclass
 class OwnDraws(Method):
     """Each state is the step's own standard normal draw."""
