@@ -85,6 +85,22 @@ def test_heads_are_as_many_as_asked_for_or_as_their_channels_make():
     )
 
 
+def test_attention_stands_at_its_resolutions_and_in_the_middle_if_asked_for():
+    """Of images 8 high, on two levels."""
+    family = FAMILIES["unet"]
+
+    def places(**changes):
+        return set(layers_of(family.network(**changes), family.batch(), Attention))
+
+    middle, at_4, up = {"middle_attention"}, {"down_1_0_attention"}, {"up_1_0_attention", "up_1_1_attention"}
+    at_8 = {"down_0_0_attention", "up_0_0_attention", "up_0_1_attention"}
+    assert places(attention_resolutions=(4,)) == middle | at_4 | up
+    assert places(attention_resolutions=(4,), middle_attention=False) == at_4 | up
+    assert places(attention_resolutions=(8,)) == middle | at_8
+    assert places(attention_resolutions=()) == middle
+    assert places(attention_resolutions=(4,), up_attention="level") == middle | at_4 | {"up_1_1_attention"}
+
+
 def test_blocks_of_ncsnpp_have_its_options():
     changes = {"skip_rescale": False, "init_scale": 0.3, "fir_kernel": (1, 2, 1)}
     attributes = ("skip_rescale", "init_scale", "fir_kernel", "skip_init_scale", "scale_shift", "skip_conv")
