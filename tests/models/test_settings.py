@@ -6,8 +6,9 @@ import jax.numpy as jnp
 import pytest
 
 import models
-from models import edm2
+from models import dit, edm2
 from models.classifier import WideBlock
+from models.dit import DiTBlock
 from models.edm2 import EDM2Block
 from models.layers.attention import Attention
 from models.layers.convolution import Conv
@@ -152,6 +153,16 @@ def test_norms_of_the_transformer_have_its_epsilons():
         "LayerNorm_0": 1e-6,
         **{f"block_{i}/LayerNorm_{k}": (1e-6, 3e-4)[k] for i in range(2) for k in range(2)},
     }
+
+
+@pytest.mark.parametrize("positions", ["sincos", "rotary"])
+def test_positions_of_the_transformer_have_its_span(monkeypatch, positions):
+    """Of 4 x 6 patches: angles of 16 features, or of 8 in each head."""
+    name, features = {"sincos": ("sincos_positions", 16), "rotary": ("rotary_angles", 8)}[positions]
+    function, found = getattr(dit, name), []
+    monkeypatch.setattr(dit, name, lambda *arguments: found.append(arguments) or function(*arguments))
+    settings("dit", DiTBlock, positions=positions, position_span=5)
+    assert set(found) == {(4, 6, features, 5)}
 
 
 def test_levels_have_their_multiple_of_the_channels_rounded():
