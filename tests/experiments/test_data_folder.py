@@ -84,6 +84,16 @@ def test_a_folder_of_all_sizes_is_cropped(sizes):
         assert [expected[image.tobytes()] for image in part.images] == part.labels.tolist()
 
 
+@pytest.mark.parametrize("folders, classes", [((), 0), (("a",), 0), (("a", "b"), 2), (("a", "b", "c"), 3)])
+def test_classes_are_two_folders_or_more(tmp_path, folders, classes):
+    for i in range(20):
+        save(tmp_path.joinpath("pictures", *folders[i % max(len(folders), 1) :][:1], f"{i}.png"), picture(4, 4) + i)
+    dataset = load4(tmp_path / "pictures")
+    assert dataset.num_classes == classes
+    assert dataset.class_names == (folders if classes else None)
+    assert (dataset.train.labels is None) == (classes == 0)
+
+
 def test_arrays_are_cropped_too(tmp_path):
     images = np.stack([picture(9, 6, 3) + i for i in range(20)])
     np.savez(tmp_path / "a.npz", images=images)

@@ -156,3 +156,19 @@ def test_fractions_that_cannot_be_are_named(test, validation, message):
     check_fractions(0.25, 0.5)
     with pytest.raises(UserError, match=message):
         check_fractions(test, validation)
+
+
+@pytest.mark.parametrize(
+    "labels, names, expected",
+    [
+        ([0, 1, 1], None, 2),
+        ([0, 4, 1], None, 5),
+        ([0, 1, 1], ("a", "b", "c"), 3),
+        (None, None, 0),
+        ([0, 2, 1], ("a",), 3),
+    ],
+)
+def test_classes_are_as_many_as_names_or_as_the_largest_label_says(labels, names, expected):
+    """A class of which no image is there is one."""
+    labels = None if labels is None else np.array(labels, np.int32)
+    assert Parts({"all": Images(pictures(3), labels)}, names).num_classes == expected

@@ -65,11 +65,11 @@ def test_the_sampler_draws_what_a_notebook_draws(run):
 def test_the_class_of_each_sample(label, classes, expected):
     """-1 takes the classes in turn, by the number of the sample; each other label is that of all samples."""
     config = tiny_config(model__num_classes=classes, sampling__label=label)
-    keys, labels = Sampler(config, Pmap(jax.devices()[:1])).keys_and_labels(np.arange(7), jax.random.key(3))
+    strategy = Pmap(jax.devices()[:1])
+    labels = Sampler(config, strategy).labels(np.arange(7))
     assert labels.tolist() == expected and labels.dtype == np.int32
-    assert [jax.random.key_data(k).tolist() for k in keys] == [
-        jax.random.key_data(jax.random.fold_in(jax.random.key(3), i)).tolist() for i in range(7)
-    ]
+    given = Sampler(config, strategy, labels=np.array([2, 0, 1, 1])).labels(np.array([3, 0]))
+    assert given.tolist() == [1, 2] and given.dtype == np.int32
 
 
 @pytest.mark.parametrize("process", ["vp", "ve"])

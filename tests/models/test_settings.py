@@ -111,7 +111,11 @@ def test_blocks_of_ncsnpp_have_its_options():
     assert settings("ncsnpp", ResidualBlock, "skip_init_scale", resblock_type="ddpm") == ({0.1},)
     attention = settings("ncsnpp", Attention, "skip_rescale", "init_scale", "qkv_init_scale", **changes)
     assert attention == ({False}, {0.3}, {0.2})
-    assert settings("ncsnpp", FourierEmbedding, "scale", fourier_scale=3.0) == ({3.0},)
+
+
+@pytest.mark.parametrize("name", ["mlp", "unet", "ncsnpp"])
+def test_frequencies_have_the_scale_asked_for(name):
+    assert settings(name, FourierEmbedding, "scale", embedding="fourier", fourier_scale=3.0) == ({3.0},)
 
 
 def test_blocks_of_edm2_have_its_options():
