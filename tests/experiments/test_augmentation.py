@@ -13,6 +13,7 @@ from experiments.data import augmentation
 from experiments.data.augmentation import Motion
 from experiments.errors import UserError
 from experiments.train import make_step
+from tests.drawn_keys import assert_each_key_once
 from tests.experiments.edm_augmentation import LABELS, MOTIONS, VALUES, places
 from tests.experiments.tiny import ROOT, tiny_config
 from tests.models.pretrained.named import named_normal
@@ -135,11 +136,28 @@ def test_by_default_nothing_is_drawn():
     np.testing.assert_allclose(x0, images / 127.5 - 1, atol=1e-6)
 
 
-def test_augmentation_dequantization_noise_and_dropout_have_keys_of_their_own():
+class Dropping:
+    """Stands for the network: in training, example i draws a number by its key."""
+
+    def apply(self, weights, x, noise_level, condition, *, augmentation=None, train, dropout_keys=None):
+        return x + jax.vmap(jax.random.normal)(dropout_keys)[:, None, None, None]
+
+
+@pytest.mark.parametrize("low_discrepancy", [False, True])
+def test_no_two_draws_of_a_step_share_a_key(monkeypatch, low_discrepancy):
+    """Augmentation takes three; dequantization, the class, the time, the noise and dropout one each; of 5 examples."""
     options = {"data__augmentation": 0.5, "data__dequantization": "uniform", **TOLD}
-    prepare = build.preparation(tiny_config(**options))
-    with jax.debug_key_reuse(True):
-        jax.jit(prepare)(keys_of_a_step(size=2), np.zeros((2, 8, 8, 1), np.uint8))
+    options |= {"model__num_classes": 3, "training__class_dropout": 0.5, "loss__low_discrepancy": low_discrepancy}
+    monkeypatch.setattr("experiments.build.model.network", lambda config: Dropping())
+    settings = tiny_config(**options)
+    prepare, loss = build.preparation(settings), build.loss(settings)
+    drawn = state.draws(jax.random.key(0), 3, jnp.arange(5), 5)
+
+    def step():
+        x0, augmented = prepare(drawn.keys, np.zeros((5, 8, 8, 1), np.uint8))
+        return loss(drawn, None, x0, jnp.zeros(5, jnp.int32), augmented)
+
+    assert_each_key_once(jax.jit(step), 5 * 8 if not low_discrepancy else 5 * 7 + 1)
 
 
 class Told:

@@ -68,6 +68,13 @@ def test_crops_are_adms(case):
     assert cropped.ravel().tolist() == PEER[case]
 
 
+@pytest.mark.parametrize("height, width, top, left", [(4, 7, 0, 1), (9, 4, 2, 0), (4, 6, 0, 1), (4, 4, 0, 0)])
+def test_an_odd_margin_is_larger_at_the_right_and_below(height, width, top, left):
+    pixels = picture(width, height)
+    expected = pixels[top : top + 4, left : left + 4, 0]
+    np.testing.assert_array_equal(center_crop(pillow(pixels), 4), expected)
+
+
 def test_a_folder_of_all_sizes_is_cropped(sizes):
     data = load4(sizes)
     expected = {center_crop(pillow(picture(3 + i, 30 - i // 2)), 4).tobytes(): i % 2 for i in range(40)}
@@ -75,6 +82,16 @@ def test_a_folder_of_all_sizes_is_cropped(sizes):
     for part in (data.train, data.test):
         assert part.images.shape[1:] == (4, 4, 1)
         assert [expected[image.tobytes()] for image in part.images] == part.labels.tolist()
+
+
+@pytest.mark.parametrize("folders, classes", [((), 0), (("a",), 0), (("a", "b"), 2), (("a", "b", "c"), 3)])
+def test_classes_are_two_folders_or_more(tmp_path, folders, classes):
+    for i in range(20):
+        save(tmp_path.joinpath("pictures", *folders[i % max(len(folders), 1) :][:1], f"{i}.png"), picture(4, 4) + i)
+    dataset = load4(tmp_path / "pictures")
+    assert dataset.num_classes == classes
+    assert dataset.class_names == (folders if classes else None)
+    assert (dataset.train.labels is None) == (classes == 0)
 
 
 def test_arrays_are_cropped_too(tmp_path):

@@ -95,6 +95,16 @@ def test_flips_mirror_left_and_right_half_of_the_time_and_leave_the_data_alone()
     assert np.mean(is_flipped.all(axis=0) | ~is_flipped.any(axis=0)) < 0.05
 
 
+@pytest.mark.parametrize("hosts", [2, 3])
+def test_hosts_read_the_rows_of_one_batch_with_their_flips(hosts):
+    """Host h of n has the h-th of n equal parts of every batch, each image mirrored as with one host."""
+    settings = {"batch_size": 12, "seed": 3, "flip": True}
+    whole = take(training_batches(numbered(50), **settings), 9)
+    parts = [take(training_batches(numbered(50), **settings, host=host, hosts=hosts), 9) for host in range(hosts)]
+    joined = [{key: np.concatenate([part[i][key] for part in parts]) for key in whole[i]} for i in range(9)]
+    assert_equal(joined, whole)
+
+
 def test_reading_ahead_stays_cheap():
     """1,500 images of 8x8 pixels a second, a fast training run on a CPU, cost below 3 % of one core.
 
@@ -111,7 +121,13 @@ def test_reading_ahead_stays_cheap():
 
 
 @pytest.mark.parametrize(
-    "change, phrase", [({"batch_size": 0}, "data.batch_size=0"), ({"seed": -1}, "training.seed=-1")]
+    "change, phrase",
+    [
+        ({"batch_size": 0}, "data.batch_size=0"),
+        ({"batch_size": 4, "hosts": 3}, "data.batch_size=4 cannot be shared by 3 hosts: .* such as 6"),
+        ({"seed": -1}, "training.seed=-1"),
+        ({"seed": 2**32}, "training.seed=4294967296"),
+    ],
 )
 def test_bad_settings(change, phrase):
     with pytest.raises(UserError, match=phrase):

@@ -5,7 +5,7 @@ import pytest
 
 from experiments.data.digests import digest, identities_of
 from experiments.data.sources.base import Images, Parts, Source
-from experiments.data.sources.splits import split
+from experiments.data.sources.splits import check_fractions, split
 from experiments.errors import UserError
 
 TEST, VALIDATION = 0.2, 0.1
@@ -139,3 +139,36 @@ def test_the_fingerprint_tells_images_labels_and_order_apart():
     assert len(set(prints)) == len(prints) and all(p.startswith("sha256:") for p in prints)
     assert Images(images.copy(order="F"), labels.astype(np.int64)).fingerprint() == prints[0]
     assert split_all(images, test=0.4).fingerprint() != split_all(images, test=0.5).fingerprint()
+
+
+@pytest.mark.parametrize(
+    "test, validation, message",
+    [
+        (0.0, 0.1, "data.test_fraction=0.0 is not allowed"),
+        (1.0, 0.0, "data.test_fraction=1.0 is not allowed"),
+        (0.5, -0.1, "data.validation_fraction=-0.1 is not allowed"),
+        (0.5, 1.0, "data.validation_fraction=1.0 is not allowed"),
+        (0.5, 0.5, "leave nothing to train on"),
+        (0.75, 0.5, "leave nothing to train on"),
+    ],
+)
+def test_fractions_that_cannot_be_are_named(test, validation, message):
+    check_fractions(0.25, 0.5)
+    with pytest.raises(UserError, match=message):
+        check_fractions(test, validation)
+
+
+@pytest.mark.parametrize(
+    "labels, names, expected",
+    [
+        ([0, 1, 1], None, 2),
+        ([0, 4, 1], None, 5),
+        ([0, 1, 1], ("a", "b", "c"), 3),
+        (None, None, 0),
+        ([0, 2, 1], ("a",), 3),
+    ],
+)
+def test_classes_are_as_many_as_names_or_as_the_largest_label_says(labels, names, expected):
+    """A class of which no image is there is one."""
+    labels = None if labels is None else np.array(labels, np.int32)
+    assert Parts({"all": Images(pictures(3), labels)}, names).num_classes == expected

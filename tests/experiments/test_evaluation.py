@@ -15,7 +15,8 @@ from experiments.errors import RunError, UserError
 from experiments.evaluation import figures, reference
 from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_features, journal_of_samples, weights_hash
 from experiments.evaluation.journal import Journal
-from experiments.metrics.statistics import compute_statistics, spread
+from experiments.metrics.moments import Moments
+from experiments.metrics.statistics import Statistics, compute_statistics, spread
 from experiments.parallel import Pmap
 from experiments.workdir import Workdir
 from tests.experiments.tiny import tiny_config
@@ -122,6 +123,25 @@ def test_what_decides_a_sample_decides_the_journal(tmp_path):
             folder(parameterization__sigma_data=1),
         }
     ) == 11  # fmt: skip
+
+
+def test_every_key_that_decides_a_sample_decides_the_journal(tmp_path):
+    """All of the process, the parameterization and of sampling but its batch; and no two changes are alike."""
+
+    def folder(config):
+        run = SimpleNamespace(config=config, workdir=Workdir(tmp_path), step=40, variables={}, event_shape=(8, 8, 1))
+        return journal_of_samples(run, Network()).folder
+
+    def changed(section, key):
+        config = tiny_config()
+        with config.unlocked(), config.ignore_type():
+            config[section][key] = "changed"
+        return folder(config)
+
+    config = tiny_config()
+    keys = [(s, k) for s in ("sde", "parameterization", "sampling") for k in config[s] if k != "batch_size"]
+    assert len({folder(config), *(changed(*key) for key in keys)}) == len(keys) + 1
+    assert ("sampling", "label") in keys and changed("sampling", "batch_size") == folder(config)
 
 
 def test_weights_differ_by_name_shape_and_value():
@@ -241,6 +261,19 @@ def test_an_interval_stays_where_the_figure_can_be():
     assert figure.value == 0.9 and figure.standard_error == pytest.approx(np.sqrt(0.09 / 10))
     assert figure.interval == [pytest.approx(0.9 - 1.96 * np.sqrt(0.009)), 1.0]
     assert figures.Figure(0.1, 1.0, 5, 0.0).interval == [0.0, pytest.approx(2.06)]
+
+
+def test_an_inception_score_is_between_1_and_the_number_of_classes():
+    """Of logits that say nothing, and of ones that are sure: both ends are the figure's own."""
+    rng = np.random.default_rng(0)
+    pool = rng.normal(size=(40, 6))
+    reference = Statistics(
+        "inception", "0" * 64, "", (8, 8, 3), "", "", Moments.of(pool), None, rng.normal(size=(40, 6))
+    )
+    for logits, score in ((np.zeros((40, 5)), 1.0), (1e3 * np.eye(5)[np.arange(40) % 5], 5.0)):
+        found = figures.compare(FeatureSet(pool, logits, None), reference, Network(), 40)["inception_score"]
+        assert found.value == pytest.approx(score) and found.interval == [pytest.approx(score)] * 2
+        assert (found.least, found.most, found.count) == (1.0, 5, 40)
 
 
 def test_the_error_of_one_value_is_unknown():

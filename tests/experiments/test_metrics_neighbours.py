@@ -57,6 +57,43 @@ def test_borders_belong_to_balls_and_the_next_number_does_not(block, monkeypatch
             assert (by_column[np.arange(len(places)), places] == expected).all()
 
 
+def tight_clusters(size):
+    """Two clusters of the given size at a distance of 2,000 in 64 dimensions, in which inner products see nothing."""
+    rng = np.random.default_rng(0)
+    centres = np.repeat(1e3 * np.array([1.0, -1.0]), 30)[:, None] * rng.choice([-1.0, 1.0], 64) / 8
+    return centres + size * rng.normal(size=(60, 64))
+
+
+@pytest.mark.parametrize("size", [1e-8, 1e-7, 1e-6, 1e-5])
+def test_neighbours_and_balls_in_tight_clusters_far_from_the_origin(size):
+    """A squared distance within a cluster is below, at or a little above the rounding of 1e6."""
+    rows, columns = together(tight_clusters(size)[::2], tight_clusters(size)[1::2])
+    full = np.square(rows.points[:, None] - columns.points).sum(-1)
+    distances, numbers = nearest(rows, columns, 3)
+    np.testing.assert_array_equal(distances, np.sort(full, axis=1)[:, :3])
+    np.testing.assert_array_equal(numbers, np.argsort(full, axis=1)[:, :3])
+    of_rows, of_columns = np.sort(full, axis=1)[:, 4], np.sort(full, axis=0)[4]
+    for block, (by_row,), (by_column,) in within(rows, columns, [of_rows], [of_columns]):
+        np.testing.assert_array_equal(by_row, full[block] <= of_rows[block, None])
+        np.testing.assert_array_equal(by_column, full[block] <= of_columns)
+
+
+@pytest.mark.parametrize("radii", [(1e-12, 1e3), (1e3, 1e-12)], ids=["rows near", "columns near"])
+def test_neighbours_and_balls_of_points_at_almost_one_distance(radii):
+    """A few points near the origin, many far from it: the rounding is that of the longer of the two."""
+    rng = np.random.default_rng(0)
+    directions = rng.normal(size=(2, 40, 64))
+    directions /= np.linalg.norm(directions, axis=-1, keepdims=True)
+    rows, columns = (neighbours.Points(r * d, np.zeros(64)) for r, d in zip(radii, directions, strict=True))
+    full = np.square(rows.points[:, None] - columns.points).sum(-1)
+    distances, _ = nearest(rows, columns, 3)
+    np.testing.assert_array_equal(distances, np.sort(full, axis=1)[:, :3])
+    of_rows, of_columns = np.sort(full, axis=1)[:, 20], np.sort(full, axis=0)[20]
+    for block, (by_row,), (by_column,) in within(rows, columns, [of_rows], [of_columns]):
+        np.testing.assert_array_equal(by_row, full[block] <= of_rows[block, None])
+        np.testing.assert_array_equal(by_column, full[block] <= of_columns)
+
+
 # The fifth-nearest neighbours of these points are 15, 14, 12, 9, 10 and 15 away.
 REFERENCE = line(0, 1, 3, 6, 10, 15)
 
@@ -65,6 +102,14 @@ def test_density_counts_balls_and_coverage_filled_ones():
     """The sample at -14 lies in the balls of 0 only ([-15, 15]); those of 0 and of 15 ([0, 30]) hold 25 and -14."""
     assert density_and_coverage(line(-14, 25, 40, 50), REFERENCE) == (pytest.approx(2 / 5 / 4), pytest.approx(2 / 6))
     assert density_and_coverage(line(5, 5, 5, 5), REFERENCE) == (pytest.approx(6 / 5), 1.0)
+
+
+def test_of_a_reference_of_five_the_fourth_neighbour_counts():
+    """0, 1, 3, 6 and 10 have theirs 10, 9, 7, 6 and 10 away: -9 lies in one ball of four, 7.5 in four, 100 in none."""
+    five = line(0, 1, 3, 6, 10)
+    expected = ((1 + 5 + 0) / 4 / 3, 1.0)
+    assert density_and_coverage(line(-9, 7.5, 100, 101)[:3].repeat(2, 0), five) == pytest.approx(expected)
+    assert density_and_coverage(line(*[-9] * 4), five) == (pytest.approx(1 / 4), 1 / 5)
 
 
 def test_coverage_does_not_ask_for_the_samples_spread():

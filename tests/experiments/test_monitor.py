@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from experiments import build, train, utilization
+from experiments.errors import RunError
 from experiments.history import History
 from experiments.monitor import MEASURED, Monitor
 from experiments.timing import Completions
@@ -210,6 +211,50 @@ def test_bins_of_a_row_are_means_over_its_examples_and_empty_ones_are_left_out(t
     bins = {name: value for name, value in row.items() if name.startswith("loss_bin")}
     assert bins == {"loss_bin_0": 2.6, "loss_bin_0_count": 10, "loss_bin_2": 0.5, "loss_bin_2_count": 8}
     assert row["loss"] == 1.5 and row["grad_norm"] == 2 and "param_norm" not in row
+
+
+class Kept:
+    """Stands for the checkpoints."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def wait(self):
+        pass
+
+
+@pytest.mark.parametrize(
+    "bad, place, message",
+    [
+        ("loss", 0, "the loss is not finite at step 5 (its batch: examples 64 to 79 of the stream);"),
+        ("grad_norm", 2, "the gradient is not finite at step 7 (its batch: examples 96 to 111 of the stream);"),
+        ("loss", 3, "the loss is not finite at step 8 (its batch: examples 112 to 127 of the stream);"),
+    ],
+)
+def test_a_step_that_is_not_finite_is_named_with_its_batch(tmp_path, bad, place, message):
+    """Of steps 5 to 8, of 16 examples each."""
+    metrics = {"loss": np.ones(4), "grad_norm": np.ones(4)}
+    metrics[bad][place] = np.nan
+    with Monitor(tiny_config(), 4, Rows(), Kept(tmp_path)) as monitor:
+        monitor.watch(8, 4, metrics)
+        with pytest.raises(RunError) as error:
+            monitor.catch_up()
+    assert str(error.value).startswith(message)
+
+
+def test_steps_are_skipped_up_to_the_limit_and_make_no_progress_in_the_learning_rate(tmp_path):
+    """Two skips are allowed: the third stops. The learning rate is that of the updates made."""
+    changes = {"training__max_skips": 2, "training__log_every": 4, "optim__warmup_steps": 30, "optim__lr": 0.3}
+    config, history = tiny_config(**changes), Rows()
+    metrics = {"loss": np.array([3.0, np.nan, np.nan, 5.0]), "grad_norm": np.array([1.0, np.nan, np.nan, 2.0])}
+    with Monitor(config, 0, history, Kept(tmp_path)) as monitor:
+        monitor.watch(4, 4, metrics | {"skipped": np.array([0, 1, 2, 2])})
+        monitor.watch(8, 4, metrics | {"skipped": np.array([2, 2, 3, 3])})
+        with pytest.raises(RunError, match=r"step 7 .*, which would be skip 3 of the run \(training.max_skips=2\)"):
+            monitor.catch_up()
+    (row,) = history.rows
+    assert (row["loss"], row["grad_norm"], row["skipped"]) == (4.0, 1.5, 2)
+    assert row["learning_rate"] == pytest.approx(0.3 * 2 / 30)
 
 
 @pytest.mark.parametrize("devices", [1, 8])

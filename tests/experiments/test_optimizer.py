@@ -51,6 +51,27 @@ def test_six_steps_are_those_of_score_sde():
         np.testing.assert_allclose(np.concatenate([ours["a"], ours["b"]]), theirs, atol=5e-6)
 
 
+def rates(steps, **changes):
+    config = tiny_config(optim__lr=0.02, training__num_steps=100, **changes)
+    return [float(build.learning_rate(config)(step)) for step in steps]
+
+
+@pytest.mark.parametrize("warmup", [0, 20])
+def test_schedules_by_hand(warmup):
+    """A linear rise over the warm-up; the cosine falls over what is left; 1 / sqrt counts from the first update."""
+    steps = np.array([0, 5, 19, 20, 30, 45, 60, 99, 100, 160])
+    rise = np.minimum(steps / warmup, 1) if warmup else np.ones(len(steps))
+    left = np.clip((steps - warmup) / (100 - warmup), 0, 1)
+    expected = {
+        "constant": 0.02 * rise,
+        "cosine": 0.02 * rise * 0.5 * (1 + np.cos(np.pi * left)),
+        "inverse_sqrt": 0.02 * rise * np.sqrt(40 / np.maximum(steps, 40)),
+    }
+    for schedule, rate in expected.items():
+        changes = {"optim__schedule": schedule, "optim__warmup_steps": warmup, "optim__decay_steps": 40}
+        np.testing.assert_allclose(rates(steps, **changes), rate, rtol=1e-5, atol=1e-9)
+
+
 def one_update(gradient, weights, **changes):
     """What one step of the config's optimizer adds to the weights."""
     changes = {"optim__warmup_steps": 0, "optim__schedule": "constant", "optim__grad_clip": 0} | changes

@@ -119,6 +119,18 @@ def test_an_earlier_step_is_of_its_own_time(run):
     assert posthoc.reconstruct(folder, SHAPES, 0.1, latest=260).step == 256
 
 
+def test_an_earlier_step_is_made_of_the_snapshots_up_to_it(run, tmp_path):
+    folder, _ = run
+    until = tmp_path / "until_256"
+    until.mkdir()
+    for (step, _), path in posthoc.Snapshots(folder).files().items():
+        if step <= 256:
+            (until / path.name).write_bytes(path.read_bytes())
+    made, alone = posthoc.reconstruct(folder, SHAPES, 0.08, step=256), posthoc.reconstruct(until, SHAPES, 0.08)
+    assert made.count == alone.count == 2 * 256 // 16
+    np.testing.assert_array_equal(made.variables["params"]["w"], alone.variables["params"]["w"])
+
+
 def test_times_are_updates_and_not_steps(tmp_path):
     """Where steps were skipped the files say it: the same snapshots, all of their steps moved, give the same average."""
     rng = np.random.default_rng(0)

@@ -137,3 +137,17 @@ def test_names_of_runs_are_what_their_folders_do_not_have_in_common(tmp_path):
     paths = [tmp_path / "x/lr=1/seed=0", tmp_path / "x/lr=2/seed=0"]
     assert compare.names(paths) == ["lr=1/seed=0", "lr=2/seed=0"]
     assert compare.names(paths[:1]) == ["seed=0"]
+
+
+@pytest.mark.parametrize(
+    "seconds, text",
+    [
+        (0.4, "0 min 00 s"),
+        (59.6, "1 min 00 s"),
+        (61.0, "1 min 01 s"),
+        (3599.7, "1 h 00 min"),
+        (7_384_000, "2,051 h 06 min"),
+    ],
+)
+def test_durations_are_rounded_to_seconds(seconds, text):
+    assert report.duration(seconds) == text

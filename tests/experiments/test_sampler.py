@@ -6,11 +6,12 @@ import pytest
 from PIL import Image
 
 import sde_lib
-from experiments import load_run
+from experiments import build, load_run
 from experiments.__main__ import main
 from experiments.errors import RunError
 from experiments.parallel import Pmap
 from experiments.sampler import Sampler
+from tests.experiments.tiny import tiny_config
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,43 @@ def test_the_sampler_draws_what_a_notebook_draws(run):
     times = sde_lib.karras_times(run.denoiser.sde, 4)
     x = sde_lib.sample(keys, run.denoiser, sde_lib.Heun(), times, run.event_shape)
     assert_same_pictures(run.transform.inverse(x), draw(run, 6))
+
+
+@pytest.mark.parametrize(
+    "label, classes, expected",
+    [
+        (-1, 3, [0, 1, 2, 0, 1, 2, 0]),
+        (0, 3, [0] * 7),
+        (2, 3, [2] * 7),
+        (-1, 0, [0] * 7),
+    ],
+)
+def test_the_class_of_each_sample(label, classes, expected):
+    """-1 takes the classes in turn, by the number of the sample; each other label is that of all samples."""
+    config = tiny_config(model__num_classes=classes, sampling__label=label)
+    strategy = Pmap(jax.devices()[:1])
+    labels = Sampler(config, strategy).labels(np.arange(7))
+    assert labels.tolist() == expected and labels.dtype == np.int32
+    given = Sampler(config, strategy, labels=np.array([2, 0, 1, 1])).labels(np.array([3, 0]))
+    assert given.tolist() == [1, 2] and given.dtype == np.int32
+
+
+@pytest.mark.parametrize("process", ["vp", "ve"])
+def test_each_frame_of_a_trajectory_is_scaled_by_its_own_time(monkeypatch, process):
+    """Of data N(0, 1) the flow is (sigma_s^2 + alpha_s^2)^(1/2) times a constant: so scaled, all frames are alike."""
+
+    def exactly(config, variables, t_min):
+        return sde_lib.exact.Gaussian(build.sde(config, t_min), mean=0.0, std=1.0)
+
+    monkeypatch.setattr(build, "denoiser", exactly)
+    config = tiny_config(process, sampling__method="dpm_solver", sampling__steps=300, sampling__times="log_snr")
+    monkeypatch.setattr(sde_lib.exact.Gaussian, "condition", None, raising=False)
+    monkeypatch.setattr(sde_lib.exact.Gaussian, "replace", lambda self, **_: self)
+    frames = Sampler(config, Pmap(jax.devices()[:1]), 2).trajectory(None, 2, 0)
+    assert len(frames) == 301
+    np.testing.assert_allclose(frames[:-1], np.broadcast_to(frames[:1], frames[:-1].shape), rtol=0.02)
+    noise_to_signal = float(build.sde(config, config.sampling.t_min).noise_to_signal(config.sampling.t_min))
+    np.testing.assert_allclose(frames[-1], frames[-2] / np.sqrt(1 + noise_to_signal**2), rtol=1e-4)
 
 
 def test_sample_writes_images_and_grid(tiny_run, run, tmp_path, capsys):

@@ -130,6 +130,40 @@ def test_two_dropout_layers_draw_different_masks():
     assert not np.array_equal(first, second)
 
 
+def test_layers_of_one_name_in_two_blocks_draw_different_masks():
+    class Block(nn.Module):
+        @nn.compact
+        def __call__(self, x, keys):
+            return Dropout(0.5, name="dropout")(x, keys)
+
+    class Two(nn.Module):
+        @nn.compact
+        def __call__(self, x, keys):
+            return Block(name="down_0")(x, keys), Block(name="down_1")(x, keys)
+
+    first, second = Two().apply({}, jnp.ones((1, 64)), jax.random.split(jax.random.key(0), 1))
+    assert not np.array_equal(first, second)
+
+
+def largest(kernel):
+    """Of a uniform distribution on [-a, a], a in units of DDPM's sqrt(6 / (fan_in + fan_out))."""
+    area = kernel.shape[0] * kernel.shape[1] if kernel.ndim == 4 else 1
+    return float(np.abs(kernel).max() / np.sqrt(6 / (area * (kernel.shape[-1] + kernel.shape[-2]))))
+
+
+def test_kernels_start_at_the_scale_that_their_option_names():
+    """Uniform, of a variance of `scale` over the mean of both fans: the largest of thousands is close to sqrt(scale) a."""
+    x, embedding, key = jnp.ones((1, 4, 4, 32)), jnp.ones((1, 16)), jax.random.key(0)
+    layers = jax.jit(Attention(qkv_init_scale=0.2, init_scale=0.5).init)(key, x)["params"]
+    sizes = {name: largest(layers[name]["kernel"]) for name in ("qkv", "out")}
+    assert sizes == pytest.approx({"qkv": 0.2**0.5, "out": 0.5**0.5}, rel=0.02)
+    block = ResidualBlock(48, init_scale=0.3, skip_init_scale=0.1)
+    layers = jax.jit(block.init)(key, x, embedding)["params"]
+    sizes = {name: largest(layer["kernel"]) for name, layer in layers.items() if "kernel" in layer}
+    expected = {"conv_in": 1.0, "conv_out": 0.3**0.5, "skip": 0.1**0.5, "embedding": 1.0}
+    assert sizes == pytest.approx(expected, rel=0.02)
+
+
 def test_upsampling_is_four_times_the_adjoint_of_pooling():
     """<pool(x), y> = <x, upsample(y)> / 4, and pooling undoes upsampling."""
     x, y = normal(0, 2, 6, 8, 3), normal(1, 2, 3, 4, 3)

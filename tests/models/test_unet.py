@@ -19,6 +19,14 @@ def test_output_starts_at_zero():
     np.testing.assert_array_equal(output, 0)
 
 
+def test_augmentation_labels_start_without_effect():
+    network = models.create("unet", **UNET.options | UNET.smaller, augment_features=9)
+    x, level = normal(0, 2, 4, 4, 2), jnp.ones(2)
+    params = jax.jit(network.init)(jax.random.key(0), x, level)["params"]
+    assert params["augmentation"]["kernel"].shape[0] == 9
+    np.testing.assert_array_equal(params["augmentation"]["kernel"], 0)
+
+
 def test_mirrored_kernels_mirror_the_output():
     """Every layer but the convolutions is blind to left and right: mirror the kernels, and the network commutes."""
     network, (x, level, label) = UNET.network(), UNET.batch()

@@ -92,6 +92,27 @@ def test_dequantized_images_round_to_their_levels_and_fill_the_bins(quantization
     assert abs((place % 1).mean() - 0.5) < 0.02 and abs((place % 1).std() - 12**-0.5) < 0.01
 
 
+@pytest.mark.parametrize("level", [0, 1, 254, 255])
+@pytest.mark.parametrize("quantization", RANGES, ids=["[-1,1]", "[0,1]", "2q/255-1"])
+def test_images_of_the_first_and_the_last_level_have_8_bits(quantization, level):
+    """The bins of both ends are whole; float32 may put a draw on their outer edges."""
+    images = jnp.full((4, 5), level)
+    log_prob = jnp.full(4, -5 * jnp.log(quantization.high - quantization.low))
+    x = np.array(dequantize(keys(4), images, quantization), np.float32)
+    x[0, 0] = quantization.low + quantization.width * (level if level < 2 else level + 1)
+    np.testing.assert_allclose(bits_per_dim(log_prob, x, quantization=quantization), 8, rtol=1e-6)
+
+
+@pytest.mark.parametrize("quantization", RANGES, ids=["[-1,1]", "[0,1]", "2q/255-1"])
+def test_data_a_hundredth_of_a_bin_outside_are_refused(quantization):
+    x = dequantize(keys(4), noise_images((4, 5)), quantization)
+    for edge, outward in ((quantization.low, -1), (quantization.high, 1)):
+        rounded, outside = (x.at[1, 2].set(edge + outward * part * quantization.width) for part in (5e-4, 1e-2))
+        bits_per_dim(jnp.zeros(4), rounded, quantization=quantization)
+        with pytest.raises(ValueError, match="outside the 256 levels"):
+            bits_per_dim(jnp.zeros(4), outside, quantization=quantization)
+
+
 def test_quantizations_are_the_usual_scalings():
     levels = np.array([0, 1, 255])
     np.testing.assert_allclose(Quantization.between(-1, 1).centre(levels), 2 * levels / 255 - 1, atol=1e-12)

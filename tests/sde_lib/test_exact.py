@@ -89,6 +89,17 @@ def test_round_and_equal_components_are_the_isotropic_mixture():
     np.testing.assert_allclose(wide(x, t), exact.GaussianMixture(SDE, jnp.asarray(MEANS), 0.3)(x, t), rtol=1e-9)
 
 
+@pytest.mark.parametrize("weights", [None, WEIGHTS], ids=["equal", "unequal"])
+def test_round_components_of_several_sizes_are_the_isotropic_mixture(weights):
+    """Density and posterior mean; a component's normalization has the power of the dimension."""
+    t, x, stds = jnp.array([0.02, 0.1, 0.5, 0.9]), jnp.asarray(GRID[::100_000][:4]), np.array([0.2, 0.7, 1.3])
+    covariances = stds[:, None, None] ** 2 * jnp.eye(2)
+    correlated = exact.CorrelatedMixture(SDE, jnp.asarray(MEANS), covariances, weights)
+    isotropic = exact.GaussianMixture(SDE, jnp.asarray(MEANS), stds, weights)
+    np.testing.assert_allclose(isotropic(x, t), correlated(x, t), rtol=1e-9)
+    np.testing.assert_allclose(isotropic.log_prob(x, t), correlated.log_prob(x, t), rtol=1e-9)
+
+
 def test_samples_have_the_mixtures_moments():
     """Of a posterior of images of one row, two channels, along which nothing is unknown: the covariance is singular."""
     images = exact.CorrelatedMixture(SDE, MEANS.reshape(3, 1, 1, 2), COVARIANCES, WEIGHTS)

@@ -1,12 +1,13 @@
 """The probability flow as a map: against the exact flow of a Gaussian, and there and back again."""
 
+import diffrax
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sde_lib import DiscreteVP, FunctionDenoiser, Status, decode, encode, exact, interpolate
-from sde_lib.flow import spherical
+from sde_lib import VPSDE, DiscreteVP, FunctionDenoiser, Status, decode, encode, exact, flow, interpolate
+from sde_lib.flow import FlowSolution, spherical
 from tests.sde_lib.processes import SOME_SDES, every_sde
 from tests.sde_lib.shared_programs import shared_mixture, symmetric_sample
 
@@ -123,6 +124,38 @@ def test_interpolation_passes_from_one_to_the_other_through_typical_samples():
     np.testing.assert_allclose(norms, 1, atol=0.08)
     closer_to_a = np.square(path.x[1] - a).sum(-1) < np.square(path.x[1] - b).sum(-1)
     assert closer_to_a.all() and path.status.shape == path.nfe.shape == (4, 2) and (path.status == 0).all()
+
+
+@pytest.fixture
+def solves(monkeypatch):
+    """What each solve is asked for, in order; each returns its input after 10 evaluations, and the status in x[:, 0]."""
+    found = []
+
+    def follow(denoiser, x, start, end, rtol, atol, max_steps, adjoint):
+        found.append((float(start), float(end), rtol, atol, max_steps, adjoint))
+        nfe = jnp.full(len(x), 10 if end > start else 1000)
+        return FlowSolution(x, nfe, x[:, 0].astype(int) if end > start else jnp.zeros(len(x), int))
+
+    monkeypatch.setattr(flow, "_follow", follow)
+    return found
+
+
+def test_settings_of_a_solve_reach_it(solves):
+    sde = VPSDE(t_min=0.125)
+    denoiser, x, options = exact.Gaussian(sde), jnp.ones((2, 3)), {"rtol": 0.1, "atol": 0.2, "max_steps": 7}
+    adjoint = diffrax.RecursiveCheckpointAdjoint()
+    encode(denoiser, x, **options, adjoint=adjoint), decode(denoiser, x, **options, adjoint=adjoint)
+    assert solves == [(0.125, 1.0, 0.1, 0.2, 7, adjoint), (1.0, 0.125, 0.1, 0.2, 7, adjoint)]
+    del solves[:]
+    interpolate(denoiser, x, 2 * x, [0.2, 0.4, 0.9], **options)
+    assert solves == [(0.125, 1.0, 0.1, 0.2, 7, None)] * 2 + [(1.0, 0.125, 0.1, 0.2, 7, None)] * 3
+
+
+def test_interpolation_counts_all_solves_and_reports_the_worst(solves):
+    a, b = jnp.array([[0.0, 1.0], [2.0, 1.0]]), jnp.array([[1.0, 1.0], [0.0, 1.0]])
+    path = interpolate(exact.Gaussian(VPSDE()), a, b, [0.2, 0.4])
+    np.testing.assert_array_equal(path.nfe, 1020)
+    np.testing.assert_array_equal(path.status, [[1, 2], [1, 2]])
 
 
 def test_spherical_interpolation_turns_at_even_speed():

@@ -73,6 +73,14 @@ def test_one_probe_knows_no_standard_error():
     assert np.isnan(Hutchinson(1).standard_error(jnp.ones((5, 1)))).all()
 
 
+@pytest.mark.parametrize("num_probes", [2, 3, 8])
+def test_the_standard_error_is_that_of_a_mean_of_few(num_probes):
+    """scipy's, which divides by n - 1."""
+    estimates = np.random.default_rng(0).normal(size=(5, num_probes))
+    found = Hutchinson(num_probes).standard_error(jnp.asarray(estimates))
+    np.testing.assert_allclose(found, scipy.stats.sem(estimates, axis=1), rtol=1e-12)
+
+
 @pytest.mark.parametrize("chunk", [2, 3, 64])
 def test_exact_divergence_is_the_trace_in_any_chunks(chunk):
     matrix = np.random.default_rng(0).normal(size=(6, 6))

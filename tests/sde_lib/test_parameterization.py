@@ -158,6 +158,18 @@ def test_networks_see_the_time_of_their_kind(parameterization, level):
     np.testing.assert_allclose(network.seen[1], level, atol=1e-9)
 
 
+@pytest.mark.parametrize("t_max", [0.995, 0.5])
+def test_a_networks_own_time_runs_to_1_wherever_the_process_ends(t_max):
+    """The data lie at 1 and noise at 0, which a process that ends before does not reach."""
+    network, t = Recorder(), jnp.array([0.1, t_max])
+    parameterization = VelocityPrediction(time_scale=10.0, data_last=True)
+    NetworkDenoiser(RectifiedFlow(t_max=t_max), parameterization, network)(jnp.ones((2, 2)), t)
+    np.testing.assert_allclose(network.seen[1], [9.0, 10 * (1 - t_max)], rtol=1e-6)
+    network = Recorder()
+    NetworkDenoiser(VPSDE(t_max=t_max), ScorePrediction(levels=11), network)(jnp.ones((2, 2)), jnp.array([0.0, t_max]))
+    np.testing.assert_allclose(network.seen[1], [10.0, 0.0], atol=1e-6)
+
+
 @some_sdes
 def test_v_gives_the_network_an_input_of_unit_size(sde):
     """x itself for VP, x / sqrt(alpha^2 + sigma^2) in general."""
@@ -165,6 +177,22 @@ def test_v_gives_the_network_an_input_of_unit_size(sde):
     x = np.sqrt(sde.alpha(t) ** 2 + sde.sigma(t) ** 2)[:, None] * np.ones((3, 2))
     NetworkDenoiser(sde, VPrediction(), network)(x, t)
     np.testing.assert_allclose(network.seen[0], 1, rtol=1e-12)
+
+
+@some_sdes
+@pytest.mark.parametrize("std", [0.3, 2.0])
+def test_inputs_have_unit_size_for_data_of_the_size_that_is_given(sde, std):
+    """x / sqrt(alpha^2 std^2 + sigma^2), of EDM's networks and of the score's; without a size the score's see x itself."""
+    t = jnp.array([sde.t_min, 0.3, 0.7 * sde.t_max, sde.t_max])
+    x = np.sqrt((sde.alpha(t) * std) ** 2 + sde.sigma(t) ** 2)[:, None] * np.ones((4, 2))
+    seen = {}
+    for parameterization in (EDMPreconditioning(std), ScorePrediction(std), ScorePrediction(None)):
+        network = Recorder()
+        NetworkDenoiser(sde, parameterization, network)(x, t)
+        seen[parameterization] = network.seen[0]
+    np.testing.assert_allclose(seen.pop(ScorePrediction(None)), x, rtol=1e-12)
+    for inputs in seen.values():
+        np.testing.assert_allclose(inputs, 1, rtol=1e-9)
 
 
 def test_velocity_of_rectified_flow_is_noise_minus_data():

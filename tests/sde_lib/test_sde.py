@@ -79,6 +79,20 @@ def test_time_at_log_snr_inverts_log_snr_in_closed_form_and_by_bisection(sde):
     np.testing.assert_allclose(SDE.time_at_log_snr(sde, sde.log_snr(t)), t, rtol=1e-9)
 
 
+@pytest.mark.parametrize("sde", [EDMSDE(), VESDE(), VPSDE()], ids=lambda sde: type(sde).__name__)
+def test_whole_numbers_are_times_too(sde):
+    """Rates are derivatives, which integers have none of."""
+    for rate in (sde.drift_rate, sde.squared_diffusion):
+        assert np.isfinite(rate(1)) and rate(1) == pytest.approx(float(rate(1.0)))
+        np.testing.assert_allclose(rate(np.array([1, 2])), rate(np.array([1.0, 2.0])), rtol=1e-12)
+
+
+@pytest.mark.parametrize("betas", [[0.0, 0.1], [0.1, -0.1], [0.1, 1.0], [0.1, np.nan]])
+def test_betas_at_the_ends_of_their_range_are_refused(betas):
+    with pytest.raises(ValueError, match=r"betas must lie in \(0, 1\)"):
+        DiscreteVP.from_betas(betas)
+
+
 def test_constant_beta_has_its_time_at_log_snr_too():
     sde = VPSDE(beta_min=5.0, beta_max=5.0)
     np.testing.assert_allclose(sde.time_at_log_snr(sde.log_snr(0.3)), 0.3, rtol=1e-12)
@@ -186,6 +200,12 @@ def test_cosine_table_has_the_published_betas():
     np.testing.assert_allclose(sde.transition_coefficients(0.999, 1.0)[1], 0.999, rtol=1e-9)
     np.testing.assert_allclose(sde.alpha(t), CosineVPSDE().alpha(t), rtol=1e-9)
     assert (sde.t_min, sde.t_max) == (0.001, 1.0)
+
+
+@pytest.mark.parametrize("make", [DiscreteVP.linear, DiscreteVP.cosine, DiscreteVP.scaled_linear])
+def test_discrete_vp_keeps_the_times_that_it_is_given(make):
+    assert (make(50, t_min=0.004, t_max=0.8).t_min, make(50, t_min=0.004, t_max=0.8).t_max) == (0.004, 0.8)
+    assert (make(50).t_min, make(50).t_max) == (0.02, 1.0)
 
 
 def test_betas_outside_0_and_1_are_refused():

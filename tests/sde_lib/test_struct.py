@@ -3,11 +3,13 @@
 import itertools
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from flax import struct
 
 import sde_lib
 from sde_lib import SDE, VPSDE, SubVPSDE
-from sde_lib.struct import Struct
+from sde_lib.struct import Struct, as_pytree
 
 
 def test_no_program_of_another_class_is_run():
@@ -18,6 +20,40 @@ def test_no_program_of_another_class_is_run():
 
     run = jax.jit(lambda sde: sde.sigma(1.0))
     assert [int(run(make(i)())) for i in range(60)] == list(range(60))
+
+
+@struct.dataclass
+class Line(Struct):
+    slope: jax.Array
+
+    def __call__(self, x):
+        return self.slope * x
+
+    def steeper(self, x):
+        return 2 * self.slope * x
+
+
+class Plain:
+    def method(self, x):
+        return x + 1
+
+
+def test_functions_as_fields_keep_the_arrays_that_they_hold():
+    """Of a pytree and of its bound method the arrays are leaves, so that one program serves all; others are static."""
+    line = Line(np.float64(3.0))
+    assert as_pytree(line) is line and as_pytree(None) is None
+    for function, leaves, value in ((line.steeper, [3.0], 12.0), (Plain().method, [], 3.0), (lambda x: x - 1, [], 1.0)):
+        made = as_pytree(function)
+        assert jax.tree.leaves(made) == leaves and made(2.0) == value
+    traces = []
+
+    @jax.jit
+    def run(function, x):
+        traces.append(1)
+        return function(x)
+
+    assert [float(run(as_pytree(Line(jnp.float32(slope)).steeper), 1.0)) for slope in (1, 2, 3)] == [2, 4, 6]
+    assert len(traces) == 1
 
 
 def test_structures_of_two_processes_differ():

@@ -17,7 +17,7 @@ from sde_lib import (
     UniformLogSNR,
     UniformTime,
 )
-from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
+from tests.sde_lib.processes import SOME_SDES, every_sde, keys, some_sdes
 
 CONTINUOUS = [UniformTime(), UniformLogSNR(), LogNormalSigma(-0.5, 0.8), LogitNormalTime(0.3, 0.7)]
 continuous = pytest.mark.parametrize("times", CONTINUOUS, ids=lambda times: type(times).__name__)
@@ -50,6 +50,19 @@ def test_density_is_the_slope_of_the_distribution(sde, times):
     h = 1e-5
     slope = (times.quantile(sde, U + h) - times.quantile(sde, U - h)) / (2 * h)
     np.testing.assert_allclose(np.exp(times.log_density(sde, times.quantile(sde, U))) * slope, 1, rtol=1e-4)
+
+
+CUT = [LogNormalSigma(-0.5, 10.0), LogNormalSigma(4.0, 1.5), LogNormalSigma(-6.0, 2.0), LogitNormalTime(-3.0, 2.5)]
+
+
+@pytest.mark.parametrize("times", [*CONTINUOUS, *CUT], ids=str)
+@every_sde
+def test_densities_integrate_to_1(sde, times):
+    """Over times even in log-SNR and over even times, whichever the density is smooth in; also where the ends cut much."""
+    even = sde.t_min + (sde.t_max - sde.t_min) * jax.nn.sigmoid(np.linspace(-16, 16, 4001))
+    geometric = sde.time_at_log_snr(np.linspace(sde.log_snr(sde.t_min), sde.log_snr(sde.t_max), 4001))
+    t = np.asarray(even if isinstance(times, LogitNormalTime) else geometric)
+    assert np.trapezoid(np.exp(times.log_density(sde, t)), t) == pytest.approx(1, abs=2e-3)
 
 
 @some_sdes

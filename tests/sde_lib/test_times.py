@@ -3,10 +3,11 @@
 import numpy as np
 import pytest
 
-from sde_lib import VESDE, karras_times, log_snr_times, uniform_times
+from sde_lib import VESDE, VPSDE, karras_times, log_snr_times, quadratic_times, uniform_times
+from sde_lib.times import times_at
 from tests.sde_lib.processes import some_sdes
 
-GRIDS = [uniform_times, karras_times, log_snr_times]
+GRIDS = [uniform_times, karras_times, log_snr_times, quadratic_times]
 
 
 def test_karras_times_are_edms_noise_levels():
@@ -26,14 +27,25 @@ def test_grids_are_even_in_what_they_name(sde):
     np.testing.assert_allclose(np.diff(sde.noise_to_signal(karras_times(sde, 10)[:-1]) ** (1 / 7), 2), 0, atol=1e-8)
 
 
+@pytest.mark.parametrize("power", [1.0, 2.0, 3.5])
+def test_a_grid_of_any_power_is_even_in_that_root(power):
+    """Of the time of `VPSDE()`; and `times_at` goes as far along it as its places say."""
+    sde = VPSDE(t_min=1e-3)
+    roots = quadratic_times(sde, 9, power)[:-1] ** (1 / power)
+    np.testing.assert_allclose(np.diff(roots, 2), 0, atol=1e-7)
+    np.testing.assert_allclose((roots[0], roots[-1]), [1.0, 1e-3 ** (1 / power)], rtol=1e-6)
+    places = np.array([0.0, 0.2, 0.9, 1.0])
+    times = times_at(sde, places, power, denoise=False)
+    np.testing.assert_allclose(times ** (1 / power), 1 + (1e-3 ** (1 / power) - 1) * places, rtol=1e-5)
+
+
 @some_sdes
 @pytest.mark.parametrize("grid", GRIDS)
 @pytest.mark.parametrize("n", [1, 2, 18])
 def test_n_steps_run_from_t_max_through_t_min_to_clean_data(sde, grid, n):
     times = grid(sde, n)
     assert len(times) == n + 1
-    assert times[0] == (sde.t_max if n > 1 else times[-2])
-    assert times[-1] == 0
+    assert (times[0], times[-1]) == (sde.t_max, 0)  # one step is the denoising step, from t_max
     assert n == 1 or times[-2] == sde.t_min
     noisy = grid(sde, n, denoise=False)
     assert (len(noisy), noisy[0], noisy[-1]) == (n + 1, sde.t_max, sde.t_min)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sde_lib import EDMWeighting, FunctionDenoiser, LearnedLogVariance, denoising_score_matching, exact
+from sde_lib import EDMSDE, EDMWeighting, FunctionDenoiser, LearnedLogVariance, denoising_score_matching, exact
 from tests.sde_lib.processes import SOME_SDES, keys
 
 pytestmark = pytest.mark.thorough
@@ -60,6 +60,15 @@ def test_the_learned_log_variance_finds_it_at_every_time():
         weights = weights - metric @ gradient(weights)
     t = jnp.linspace(0.02, 0.98, 25)
     np.testing.assert_allclose(LearnedLogVariance(weights)(SDE, t), jnp.log(posterior_variance(t)), atol=0.15)
+
+
+def test_features_by_hand():
+    """The first of one has frequency 0; of three the last has the upper sixth of the normal distribution's, at c = 1."""
+    process, t = EDMSDE(), jnp.exp(4.0 * jnp.array([0.0, 1.0]))  # log(sigma / alpha) / 4 = c = 0 and 1
+    np.testing.assert_allclose(LearnedLogVariance(jnp.array([0.7]))(process, t), 0.7 * np.sqrt(2), rtol=1e-12)
+    phase = 2 * 0.6180339887498949 - 1
+    features = np.sqrt(2 / 3) * np.cos(2 * np.pi * np.array([phase, 0.967421566101701 + phase]))
+    np.testing.assert_allclose(LearnedLogVariance(jnp.array([0.0, 0.0, 1.0]))(process, t), features, rtol=1e-9)
 
 
 def test_it_does_not_move_the_minimum_of_the_denoiser():

@@ -7,7 +7,8 @@ import pytest
 
 from experiments.errors import RunError
 from experiments.parallel import Fsdp, Pmap
-from experiments.tasks.answers import Answers, measurement_keys
+from experiments.tasks.answers import Answers, measurement_keys, prior
+from tests.experiments.tiny import tiny_config
 
 INPUTS = {"y": np.arange(1.0, 6.0)[:, None].astype(np.float32)}
 NAMES = tuple("abcde")
@@ -54,6 +55,16 @@ def test_seeds_differ_and_measurements_have_noise_of_their_own():
     noise = jax.vmap(jax.random.normal)(measurement_keys(0, 5))
     assert not np.isin(noise, answers()[..., 2]).any()
     np.testing.assert_array_equal(noise[:2], jax.vmap(jax.random.normal)(measurement_keys(0, 2)))
+
+
+@pytest.mark.parametrize(
+    "label, classes, expected", [(-1, 3, [0, 1, 2, 0, 1]), (0, 3, [0] * 5), (2, 3, [2] * 5), (-1, 0, None)]
+)
+def test_the_class_of_each_answer(label, classes, expected):
+    """-1 takes the classes in turn, by the number of the answer; each other label is that of all."""
+    config = tiny_config(model__num_classes=classes, sampling__label=label)
+    condition = prior(config, None, jnp.arange(5)).condition
+    assert (condition if condition is None else condition.tolist()) == expected
 
 
 def test_an_answer_that_is_not_finite_is_named():

@@ -73,6 +73,19 @@ def test_numpy_s_numbers_are_read_and_its_objects_are_not(protocol):
         read(pickle.dumps(np.array([{}, None]), protocol))
 
 
+@pytest.mark.parametrize("dtype", [">f4", ">f8", ">i2"])
+def test_big_endian_numbers_are_refused_not_misread(dtype):
+    """In either container; one byte has no order."""
+    for protocol in range(2, pickle.HIGHEST_PROTOCOL + 1):
+        with pytest.raises(BrokenFileError, match="its numbers are big-endian"):
+            read(pickle.dumps(np.arange(3).astype(dtype), protocol))
+    little = pickle.dumps(np.arange(3, dtype="<f4"))
+    assert read(zipped(**{"data.pkl": little, "byteorder": b"little"})).tolist() == [0, 1, 2]
+    with pytest.raises(BrokenFileError, match="its numbers are big-endian"):
+        read(zipped(**{"data.pkl": little, "byteorder": b"big"}))
+    assert read(pickle.dumps(np.arange(3, dtype=">u1"))).tolist() == [0, 1, 2]
+
+
 @pytest.mark.parametrize("wrap", [lambda data: data, lambda data: zipped(**{"data.pkl": data})], ids=["pickle", "zip"])
 @pytest.mark.parametrize(
     "module, function, arguments",

@@ -1,0 +1,63 @@
+"""The files of a task: arrays on the scale of [0, 1], figures of what is shown."""
+
+import json
+
+import numpy as np
+import pytest
+
+from experiments.data import DataTransform
+from experiments.metrics import quality
+from experiments.tasks import results
+
+
+@pytest.fixture
+def written(tmp_path, monkeypatch):
+    """Three answers for each of two inputs, some beyond white, beside a plain one; and what is in the files."""
+    monkeypatch.setattr(results, "METRICS", {"psnr": quality.psnr})
+    rng = np.random.default_rng(0)
+    truth = rng.uniform(-0.5, 1, (2, 8, 8, 1)).astype(np.float32)
+    answers = truth[:, None] + rng.normal(0, 0.3, (2, 3, 8, 8, 1)).astype(np.float32)
+    answers[:, 0, :4] += 1.5
+    misfit = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+    given = results.Results(("a", "b"), answers, {}, truth, {"plain": truth + 0.1}, misfit, {"measured": truth})
+    line = results.write(tmp_path, given, DataTransform(), {"seed": 7})
+    with np.load(tmp_path / "answers.npz") as file:
+        arrays = dict(file)
+    return given, line, arrays, json.loads((tmp_path / "results.json").read_text())
+
+
+def test_arrays_are_in_units_of_black_to_white(written):
+    given, _, arrays, _ = written
+    np.testing.assert_allclose(arrays["answers"], (given.answers + 1) / 2, rtol=1e-6)
+    np.testing.assert_allclose(arrays["mean"], arrays["answers"].mean(1), rtol=1e-5)
+    np.testing.assert_allclose(arrays["deviation"], arrays["answers"].std(1), rtol=1e-5)
+    np.testing.assert_allclose(arrays["truth"], (given.truth + 1) / 2, rtol=1e-6)
+    np.testing.assert_array_equal(arrays["measured"], given.truth)  # as it is given
+
+
+def test_figures_are_of_pictures_that_can_be_shown(written):
+    """What is beyond white counts as white, in each answer and in their mean; the truth and its plain answer are within."""
+    given, line, _, told = written
+    shown, mean = given.answers.clip(-1, 1), given.answers.mean(1).clip(-1, 1)
+    of_answers = np.stack([quality.psnr(shown[:, k], given.truth) for k in range(3)], 1)
+    for i, figure in enumerate(told["inputs"]):
+        assert figure["psnr"]["answers"] == pytest.approx(of_answers[i], rel=1e-5)
+        assert figure["psnr"]["mean"] == pytest.approx(quality.psnr(mean, given.truth)[i], rel=1e-5)
+        assert figure["misfit"] == pytest.approx(given.misfit[i])
+    figures = told["figures"]
+    assert figures["psnr"]["answers"] == pytest.approx(of_answers.mean(), rel=1e-5)
+    assert figures["psnr"]["plain"] == pytest.approx(
+        quality.psnr((given.truth + 0.1).clip(-1, 1), given.truth).mean(), rel=1e-5
+    )
+    assert figures["misfit"] == pytest.approx(np.sqrt(0.91 / 6), rel=1e-5)
+    assert told["seed"] == 7 and line.startswith(
+        f"misfit {figures['misfit']:.3g}; PSNR {figures['psnr']['answers']:.2f} dB"
+    )
+
+
+def test_the_deviation_is_judged_by_its_correlation_with_the_error(written):
+    given, _, _, told = written
+    deviation, error = given.answers.std(1), np.abs(given.answers.mean(1) - given.truth)
+    expected = np.mean([np.corrcoef(d.ravel(), e.ravel())[0, 1] for d, e in zip(deviation, error, strict=True)])
+    assert told["figures"]["deviation_error_correlation"] == pytest.approx(expected, rel=1e-4)
+    assert told["deviation_white"] == pytest.approx(deviation.max(), rel=1e-4)
