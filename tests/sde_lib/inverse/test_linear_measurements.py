@@ -183,6 +183,11 @@ def test_an_example_that_has_converged_rests_while_others_go_on():
     assert 0.01 < np.linalg.norm(b[0] - alone[0] @ matrix) / np.linalg.norm(b[0]) < 0.2
 
 
+def test_without_c_what_lies_outside_the_range_does_not_count():
+    box, y = Inpainting.box(SHAPE, 2), normal(0, 1, *SHAPE)
+    np.testing.assert_array_equal(box.normal_solve(y), box.forward(y))
+
+
 def test_small_singular_values_are_relative_to_the_largest():
     """A kernel of 100 times the light keeps the same directions, with singular values 100 times as large."""
     kernel = np.array([0.25, 0.5, 0.25])
