@@ -72,6 +72,16 @@ def test_frechet_distance_of_moments_is_that_of_the_features(n):
     assert frechet_distance_of_moments(moments[0], shuffled) < 1e-11 * moments[0].total_variance
 
 
+@pytest.mark.parametrize("unit", [1e-9, 1e9])
+def test_frechet_distance_of_moments_is_in_squared_units_of_the_features(unit):
+    """What is taken for no variance is so beside the largest, not by itself. Rank 3 of 8."""
+    rng = np.random.default_rng(0)
+    a, b = (rng.normal(size=(40, 3)) @ rng.normal(size=(3, 8)) for _ in range(2))
+    expected = unit**2 * frechet_distance(a, b)
+    found = frechet_distance_of_moments(Moments.of(unit * a), Moments.of(unit * b))
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
 def test_moments_without_variance():
     """Points alone: the squared distance of the means, and the variance of the other."""
     point, other = Moments.of(np.zeros((5, 2))), Moments.of(np.array([[3.0, 3.0], [3.0, 5.0]]))

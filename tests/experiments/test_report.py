@@ -151,3 +151,7 @@ def test_names_of_runs_are_what_their_folders_do_not_have_in_common(tmp_path):
 )
 def test_durations_are_rounded_to_seconds(seconds, text):
     assert report.duration(seconds) == text
+
+
+def test_flags_and_texts_are_no_figures():
+    assert compare.numbers({"a": True, "b": 2, "c": 0.5, "d": "x", "e": None}) == {"b": 2, "c": 0.5}

@@ -1,6 +1,7 @@
 """What holds of every network: independence of the batch, dropout by keys, number types, and how misuse is named."""
 
 import functools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -8,6 +9,7 @@ import numpy as np
 import pytest
 
 import models
+from models import checks
 from tests.models.families import CLASSES, FAMILIES, normal, randomized
 
 # Compilation is what these tests cost: two families in the plain run, all in the thorough one.
@@ -189,3 +191,13 @@ def test_unknown_networks_are_named():
 def test_defaults_are_valid_options_and_modules_are_hashable(family):
     assert models.create(family.name, **models.options(family.name)) == models.create(family.name)
     hash(family.network())
+
+
+@pytest.mark.parametrize("shape", [(1, 9), (3, 9), (2, 8), (9,)])
+def test_augmentation_labels_are_one_row_for_each_image(shape):
+    """One row for all images would broadcast."""
+    network = models.create("unet", augment_features=9)
+    with pytest.raises(ValueError, match=rf"UNet: augmentation has shape {re.escape(str(shape))}, not \(2, 9\)"):
+        checks.augmentation(network, 2, np.zeros(shape))
+    checks.augmentation(network, 2, np.zeros((2, 9)))
+    checks.augmentation(network, 2, None)

@@ -1,5 +1,7 @@
 """Every option of a network reaches each layer that it is meant for. Layers are only traced: nothing is compiled."""
 
+import functools
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -21,27 +23,34 @@ from models.layers.residual import ResidualBlock
 from tests.models.families import FAMILIES
 
 
-def layers_of(network, batch, kind):
-    """The layers of that kind, by their path, that a call in training meets."""
+@functools.cache
+def traced(name, network):
+    """The layers, by their path, that a call of a family's network in training meets."""
     found = {}
 
     def collect(call, args, kwargs, context):
-        if isinstance(context.module, kind) and context.method_name == "__call__":
+        if context.method_name == "__call__":
             found["/".join(context.module.path)] = context.module
         return call(*args, **kwargs)
 
-    x, level, label = batch
+    x, level, label = FAMILIES[name].batch()
     keys = jax.random.split(jax.random.key(0), len(x))
     with nn.intercept_methods(collect):
         jax.eval_shape(lambda key: network.init(key, x, level, label, train=True, dropout_keys=keys), jax.random.key(0))
+    return found
+
+
+def layers_of(name, kind, **changes):
+    """The layers of that kind, by their path, of a family's network with some options changed."""
+    layers = traced(name, FAMILIES[name].network(**changes))
+    found = {path: layer for path, layer in layers.items() if isinstance(layer, kind)}
     assert found
     return found
 
 
 def settings(name, kind, *attributes, **changes):
     """What all layers of that kind have as these attributes, the values of each as a set."""
-    family = FAMILIES[name]
-    layers = layers_of(family.network(**changes), family.batch(), kind).values()
+    layers = layers_of(name, kind, **changes).values()
     return tuple({getattr(layer, attribute) for layer in layers} for attribute in attributes)
 
 
@@ -88,10 +97,9 @@ def test_heads_are_as_many_as_asked_for_or_as_their_channels_make():
 
 def test_attention_stands_at_its_resolutions_and_in_the_middle_if_asked_for():
     """Of images 8 high, on two levels."""
-    family = FAMILIES["unet"]
 
     def places(**changes):
-        return set(layers_of(family.network(**changes), family.batch(), Attention))
+        return set(layers_of("unet", Attention, **changes))
 
     middle, at_4, up = {"middle_attention"}, {"down_1_0_attention"}, {"up_1_0_attention", "up_1_1_attention"}
     at_8 = {"down_0_0_attention", "up_0_0_attention", "up_0_1_attention"}
@@ -137,22 +145,21 @@ def test_sums_of_edm2_have_the_balance_of_their_kind(monkeypatch):
         monkeypatch.setattr(edm2, name, record)
 
     recorded("mp_sum"), recorded("mp_concat")
+    traced.cache_clear()
     changes = {"class_balance": 0.7, "residual_balance": 0.2, "concat_balance": 0.6}
     settings("edm2", EDM2Block, **changes)
     assert found == {("mp_sum", 2): {0.7}, ("mp_sum", 4): {0.2}, ("mp_concat", 4): {0.6}}
 
 
 def test_blocks_of_the_wide_network_have_its_strides():
-    family = FAMILIES["wideresnet_classifier"]
-    blocks = layers_of(family.network(blocks_per_group=2), family.batch(), WideBlock)
+    blocks = layers_of("wideresnet_classifier", WideBlock, blocks_per_group=2)
     found = {name: (block.stride, block.first, block.features) for name, block in blocks.items()}
     others = {f"block_{group}_{i}": (2 if i == 0 else 1, False, 16 * 2**group) for group in (1, 2) for i in range(2)}
     assert found == {"block_0_0": (1, True, 16), "block_0_1": (1, False, 16), **others}
 
 
 def test_norms_of_the_transformer_have_its_epsilons():
-    family = FAMILIES["dit"]
-    norms = layers_of(family.network(mlp_norm_epsilon=3e-4), family.batch(), nn.LayerNorm)
+    norms = layers_of("dit", nn.LayerNorm, mlp_norm_epsilon=3e-4)
     assert {name: norm.epsilon for name, norm in norms.items()} == {
         "LayerNorm_0": 1e-6,
         **{f"block_{i}/LayerNorm_{k}": (1e-6, 3e-4)[k] for i in range(2) for k in range(2)},
@@ -165,6 +172,7 @@ def test_positions_of_the_transformer_have_its_span(monkeypatch, positions):
     name, features = {"sincos": ("sincos_positions", 16), "rotary": ("rotary_angles", 8)}[positions]
     function, found = getattr(dit, name), []
     monkeypatch.setattr(dit, name, lambda *arguments: found.append(arguments) or function(*arguments))
+    traced.cache_clear()
     settings("dit", DiTBlock, positions=positions, position_span=5)
     assert set(found) == {(4, 6, features, 5)}
 

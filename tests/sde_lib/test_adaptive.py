@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from sde_lib import VPSDE, Adaptive, exact, karras_times, sample, uniform_times
+from sde_lib import VPSDE, Adaptive, decode, exact, karras_times, sample, uniform_times
 from tests.sde_lib.processes import keys, some_sdes
 from tests.sde_lib.shared_programs import one_program, shared_mixture
 
@@ -25,6 +25,16 @@ def test_error_is_within_the_tolerance(sde):
 
     assert error(1e-4) < 1e-3
     assert error(1e-7) < 1e-6
+
+
+def test_both_tolerances_are_those_of_the_flow():
+    """Each far from the other, and the solve is the one that `decode` has of the same two."""
+    denoiser, start = exact.Gaussian(SDE, mean=0.7, std=0.5), np.linspace(-2, 2, 7)[:, None]
+    for rtol, atol in ((1e-2, 1e-6), (1e-6, 1e-2)):
+        times, method = uniform_times(SDE, 1, denoise=False), Adaptive(rtol=rtol, atol=atol)
+        found = sample(keys(7), denoiser, method, times, (1,), x_init=start, denoise=False)
+        expected = decode(denoiser, start, rtol=rtol, atol=atol).x
+        np.testing.assert_allclose(found, expected, rtol=1e-12)
 
 
 def test_times_between_the_ends_are_stops_on_the_way():

@@ -151,6 +151,16 @@ def test_white_is_a_percentile_of_the_intensities(name):
     np.testing.assert_allclose(white, np.percentile(u, 99.5), rtol={"mri": 1e-4, "ct": 0.15}[name])
 
 
+def test_the_view_of_kspace_is_black_four_powers_of_ten_below_the_largest():
+    """Magnitudes over both coils and both parts, each image beside its own largest; no k-space at all is black."""
+    y = np.zeros((2, 2, 1, 5, 2))  # (N, coils, H, W, 2)
+    y[0, 0, 0, :, 1] = [5.0, 0.04, 4e-4, 3e-6, 0]
+    y[0, 1, 0, :, 0] = [0.0, 0.03, 3e-4, 4e-6, 0]
+    view = reconstruction.VIEWS["mri"](y, None)
+    np.testing.assert_allclose(view[0, 0, :, 0], [1, 0, -1, -1, -1], atol=1e-12)
+    np.testing.assert_array_equal(view[1], -1)
+
+
 @pytest.mark.parametrize("name", reconstruction.MASKS)
 @pytest.mark.parametrize("acceleration", [2.0, 4.0])
 def test_masks_sample_the_share_that_the_acceleration_says(name, acceleration):

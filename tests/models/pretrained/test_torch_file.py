@@ -175,3 +175,14 @@ def test_other_files_are_named_as_such():
             read(data)
     with pytest.raises(BrokenFileError, match="truncated"):
         read(op.whole(op.value([1, 2, 3]))[:-3])
+
+
+def test_names_of_tensors_are_paths_of_modules():
+    """As a `state_dict` has them, below the second level too."""
+
+    def module(tensors, **children):
+        return Record("Module", {"_parameters": tensors, "_buffers": {}, "_modules": children})
+
+    inner = module({"weight": np.ones(2)}, none=None)
+    tensors = module_tensors(module({"scale": np.ones(1)}, a=module({}, b=inner), c=inner), prefix="ema.")
+    assert tensors.keys() == {"ema.scale", "ema.a.b.weight", "ema.c.weight"}
