@@ -11,7 +11,7 @@ of evaluations, `recommended.json`. The table was fitted once to a family of ran
 
 A grid is a list of places in sqrt(tau), with tau the time of `VPSDE()` at equal log-SNR, as in `quadratic_times`: so it
 depends on a process by its noise levels alone. Between tabulated numbers of evaluations the log-lengths of the steps are
-interpolated linearly in log n.
+interpolated linearly in log n, and order and `data_std` are those of the number below.
 """
 
 import functools
@@ -71,10 +71,11 @@ def recommended_method(evaluations: int) -> Method:
     _check(evaluations)
     if evaluations == 1:
         return DDIM()
-    entry = _table().get(evaluations)
-    if entry is None:
-        return Adams(order=_table()[max(_table())]["order"])
-    weights = {name: np.asarray(entry[name]) for name in ("predictor", "corrector") if name in entry}
+    known = sorted(_table())
+    entry = _table()[max([n for n in known if n <= evaluations], default=known[0])]
+    weights = {}
+    if entry["evaluations"] == evaluations:
+        weights = {name: np.asarray(entry[name]) for name in ("predictor", "corrector") if name in entry}
     return Adams(entry["order"], data_std=entry["data_std"], **weights)
 
 
