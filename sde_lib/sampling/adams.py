@@ -63,7 +63,7 @@ class Adams(Method):
 
     order: int = struct.field(pytree_node=False, default=4)
     corrected: bool = struct.field(pytree_node=False, default=True)
-    data_std: float = struct.field(pytree_node=False, default=0.5)
+    data_std: float = 0.5
     predictor: Array | None = None
     corrector: Array | None = None
 
