@@ -111,10 +111,12 @@ def nothing_is_compiled(monkeypatch, request):
         ),
         (
             "--config.sde.name=critically_damped --config.sampling.evaluations=10",
-            "sampling.evaluations=10 on sde.name='critically_damped' with parameterization.name='edm': recommended_times: "
-            "the state of CriticallyDampedLangevin is not the data with noise of one standard deviation; choose a method of",
+            "recommended_times: the state of CriticallyDampedLangevin is not the data with noise of one standard deviation",
         ),
-        ("--config.sampling.evaluations=-1", "evaluations=-1 must be at least 1"),
+        (
+            "--config.sampling.evaluations=-1",
+            "must be more than 0 and at most 1000000, or 0; 0 disables the recommended",
+        ),
         (
             "--config.sampling.evaluations=10 --config.sampling.steps=20 --config.sampling.method=ddim",
             "sampling.evaluations=10 chooses the sampler by itself: leave out either it or sampling.steps, sampling.method",
