@@ -161,6 +161,9 @@ def get_config() -> ConfigDict:
         ""  # the average of the parameters: "" is the first of training.ema, or another's text, as "power:0.1"
     )
     sampling.ema_std = 0.0  # or the power average of this width, made of those of training.ema_snapshot_every; 0 is not
+    # Evaluations of the Denoiser for each sample by the recommended method and times (docs/methods.md), which need no fit;
+    # 0 disables: method, steps and times count. Setting one of these three on the command line disables it too
+    sampling.evaluations = 0
     # heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama,
     # reverse_diffusion, langevin, predictor_corrector, adaptive, sscs (critically_damped)
     sampling.method = "heun"

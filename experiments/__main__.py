@@ -65,6 +65,8 @@ def _parse(texts: list[str]) -> argparse.Namespace:
     options, unknown = parser.parse_known_args(rest)
     if unknown:
         raise arguments.unknown_argument(commands[options.command], unknown[0])
+    if getattr(options, "evaluations", None):
+        overrides.append(("sampling.evaluations", str(options.evaluations)))
     if getattr(options, "method", None):
         overrides.append(("sampling.method", options.method))
     if getattr(options, "steps", None):

@@ -112,8 +112,11 @@ def _check_method(config: ConfigDict) -> None:
     try:
         jax.eval_shape(run, jax.random.key(0), model)
     except (ValueError, NotImplementedError) as error:
+        chosen = f"method={config.sampling.method!r}"
+        if config.sampling.evaluations:
+            chosen = f"evaluations={config.sampling.evaluations}"
         raise UserError(
-            f"sampling.method={config.sampling.method!r} on sde.name={config.sde.name!r} with "
+            f"sampling.{chosen} on sde.name={config.sde.name!r} with "
             f"parameterization.name={config.parameterization.name!r}: {error}"
         ) from error
 

@@ -11,7 +11,7 @@ import inspect
 import json
 import math
 import traceback
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -78,13 +78,32 @@ def apply(
     Raises:
         UserError: as `override`; or a key begins with none of those allowed.
     """
+    overrides = list(overrides)
     for key, text in overrides:
         override(config, key, text)
         if not key.startswith(allowed):
             raise UserError(
                 f"--config.{key}={text}: cannot be changed after training; {command} takes keys of {', '.join(allowed)}"
             )
+    _choose_sampler(config, dict(overrides))
     return config
+
+
+def _choose_sampler(config: ConfigDict, chosen: Mapping[str, str]) -> None:
+    """Lets keys of the sampler that were set by hand disable `sampling.evaluations`.
+
+    Raises:
+        UserError: both were set by hand.
+    """
+    others = [key for key in chosen if key in ("sampling.method", "sampling.steps", "sampling.times")]
+    if not others or not config.get("sampling", {}).get("evaluations", 0):
+        return
+    if "sampling.evaluations" in chosen:
+        raise UserError(
+            f"sampling.evaluations={config.sampling.evaluations} chooses the sampler by itself: leave out either it or "
+            + ", ".join(others)
+        )
+    config.sampling.evaluations = 0
 
 
 def takes_argument(spec: str) -> bool:

@@ -121,6 +121,7 @@ class Judge:
             RunError: a sample is not finite.
         """
         config, limit = run.config, run.config.evaluation.num_samples
+        method, steps = build.method_and_steps(config)
         journal = journal_of_samples(run, self._network, self._classes)
         samples = draw_features(run, self.sampler, self._network, limit, journal)
         measured = {
@@ -128,8 +129,8 @@ class Judge:
             "sampling": {
                 "sde": config.sde.name,
                 "average": run.average,
-                "method": config.sampling.method,
-                "steps": config.sampling.steps,
+                "method": method,
+                "steps": steps,
                 "evaluations": self.sampler.nfe,
                 "num_samples": limit,
                 "seed": config.evaluation.seed,

@@ -208,6 +208,7 @@ KEYS: dict[str, Range] = {
     "optim.grad_clip": _real("[0, inf)", "0 disables clipping"),
     "optim.accumulate": _whole("[1, 1000000]"),
     "sampling.ema_std": _real(f"(0, {LARGEST_STD}]", "0 takes the average of sampling.ema", also=(0,)),
+    "sampling.evaluations": _whole("[1, 1000000]", "0 disables the recommended sampler", also=(0,)),
     "sampling.steps": _whole("[1, 1000000]"),
     "sampling.rho": _real("(0, inf)", also=(math.inf,)),
     "sampling.t_min": POSITIVE,

@@ -34,7 +34,7 @@ class Sampler:
     @property
     def nfe(self) -> int | None:
         """Evaluations of the Denoiser for each sample; None where the method chooses them as it goes."""
-        return build.method(self._config).nfe(self._config.sampling.steps)
+        return build.evaluations(self._config)
 
     @property
     def event_shape(self) -> tuple[int, int, int]:
@@ -93,10 +93,10 @@ class Sampler:
     def _require_finite(self, drawn: np.ndarray, indices: np.ndarray) -> None:
         bad = np.flatnonzero(~np.isfinite(drawn).all((1, 2, 3)))
         if bad.size:
+            method, steps = build.method_and_steps(self._config)
             raise RunError(
                 f"sample {indices[bad[0]]} is not finite (of {len(drawn)} from number {indices[0]} on, {bad.size} are not): "
-                f"sampling.method={self._config.sampling.method} with sampling.steps={self._config.sampling.steps} "
-                "is unstable here; try more steps or another method"
+                f"the sampling method {method} with {steps} steps is unstable here; try more steps or another method"
             )
 
     def trajectory(self, variables: Any, num_samples: int, seed: int) -> np.ndarray:

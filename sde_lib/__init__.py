@@ -84,6 +84,7 @@ from sde_lib.sampling import (
     DDIM,
     DEIS,
     SSCS,
+    Adams,
     Adaptive,
     Ancestral,
     AnnealedLangevin,
@@ -98,6 +99,8 @@ from sde_lib.sampling import (
     SinglestepDPMSolver,
     UniPC,
     optimal_times,
+    recommended_method,
+    recommended_times,
     sample,
 )
 from sde_lib.sde import SDE
@@ -112,6 +115,7 @@ __all__ = [
     "SSCS",
     "VESDE",
     "VPSDE",
+    "Adams",
     "Adaptive",
     "Ancestral",
     "AnnealedLangevin",
@@ -206,6 +210,8 @@ __all__ = [
     "optimal_times",
     "product",
     "quadratic_times",
+    "recommended_method",
+    "recommended_times",
     "reverse",
     "sample",
     "shifted",

@@ -10,6 +10,9 @@ Deterministic methods start where the data are at t_max and are compared at t_mi
 another mode, because one flip in 2,000 samples of `narrow` adds 0.017. Stochastic methods end with the denoising step and
 are compared with fresh data: the sliced Wasserstein distance, beside that of two sets of fresh data, which is the floor.
 
+The recommended sampler for each number of evaluations, whose table (`recommended.py`) was chosen on other mixtures, has one
+row for each of five sets of starts. No starts here were used to choose methods or grids.
+
 Everything runs in float64. Each method's step is compiled once for all grids and numbers of steps. Where diffusers is
 installed (the `interop` extra) its solvers run beside ours, in rows of their own: `peers.py`.
 """
@@ -33,6 +36,7 @@ from sde_lib.randomness import fold_in
 EVALUATIONS = (5, 8, 10, 15, 20, 35, 50, 100)
 NUM_SAMPLES = 2_000
 NUM_PROJECTIONS = 128
+STARTS = (1000, 1010, 1020, 1030, 1040)  # seeds of the starts; the next number is that of their noise
 
 PROCESSES: dict[str, SDE] = {
     "vp": sde_lib.VPSDE(t_min=1e-3),
@@ -90,7 +94,7 @@ class Problem:
     std: float
     sde: SDE
     num_samples: int
-    seed: int = 0
+    seed: int = STARTS[0]
     num_fitted: int = 64  # starts that grids are fitted to
 
     @cached_property
@@ -244,6 +248,16 @@ def fitted(problem: Problem, name: str, method: Method) -> Row:
     return _row(problem, name, "fitted", ends)
 
 
+def recommended(problem: Problem, seed: int) -> Row:
+    """The errors of the recommended sampler, which needs no fit, from the starts of a seed."""
+    problem = replace(problem, seed=seed)
+    ends = []
+    for evaluations in EVALUATIONS:
+        times = sde_lib.recommended_times(problem.sde, evaluations, denoise=False)
+        ends.append(run(sde_lib.recommended_method(evaluations), times, problem.start, problem.denoiser))
+    return _row(problem, "recommended", f"starts {seed}", ends)
+
+
 def stochastic(problem: Problem, name: str, method: Method, grid: str) -> Row:
     """The distances of a stochastic method, from starts drawn from the prior's place: the data at t_max."""
     data, errors = problem.data(5), []
@@ -265,6 +279,7 @@ def jobs(problem: Problem) -> list[Callable[[], Row]]:
     """One for each row of a problem: deterministic methods (`medians` and `flips` given), then stochastic ones."""
     return [
         *(partial(deterministic, problem, *each, grid) for each in DETERMINISTIC.items() for grid in GRIDS),
+        *(partial(recommended, problem, seed) for seed in STARTS),
         *(partial(fitted, problem, *each) for each in FITTED.items()),
         *(partial(peer, problem, *solver) for solver in peers.rows(EVALUATIONS)),
         *(partial(stochastic, problem, *each, grid) for each in STOCHASTIC.items() for grid in GRIDS),

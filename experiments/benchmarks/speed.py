@@ -97,7 +97,7 @@ def _sampling(config: ConfigDict) -> list[tuple[str, str]]:
         network=lambda: network(denoiser.variables, x, level),
         sampler=lambda: sde_lib.sample(keys, denoiser, method, times, shape),
     )
-    nfe = method.nfe(config.sampling.steps)
+    nfe = build.evaluations(config)
     return [
         (f"network evaluation, batch {size}", f"{1e3 * least['network']:.1f} ms"),
         (f"sampling, {config.sampling.method}, {nfe} evaluations", f"{least['sampler']:.3f} s"),

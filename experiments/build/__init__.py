@@ -35,7 +35,7 @@ from experiments.build.model import (
     sde,
 )
 from experiments.build.optimization import learning_rate, optimizer, skips_nonfinite
-from experiments.build.sampling import METHODS, method, times
+from experiments.build.sampling import METHODS, evaluations, method, method_and_steps, times
 
 __all__ = [
     "BINNED_LOSS",
@@ -61,12 +61,14 @@ __all__ = [
     "denoiser",
     "ema_names",
     "emas",
+    "evaluations",
     "feature_network",
     "init_variables",
     "learning_rate",
     "loss",
     "loss_bin_edges",
     "method",
+    "method_and_steps",
     "network",
     "of_class",
     "optimizer",

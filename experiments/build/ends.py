@@ -64,6 +64,7 @@ def check_times(config: ConfigDict) -> None:
     try:
         sde_lib.check_times(times(config, process), process)
     except ValueError as error:
-        keys = {"times": repr(sampling.times), "steps": sampling.steps, "rho": sampling.rho, "t_min": sampling.t_min}
+        names = ("evaluations", "t_min") if sampling.evaluations else ("times", "steps", "rho", "t_min")
+        keys = {name: repr(sampling[name]) if name == "times" else sampling[name] for name in names}
         described = ", ".join(f"sampling.{key}={value}" for key, value in keys.items())
         raise UserError(f"{described} with {_described(config)}: {error}") from error

@@ -321,7 +321,8 @@ def obstacle(config: ConfigDict, name: str, settings: Mapping[str, Any], of: Pro
 
 
 def with_sampling(config: ConfigDict, name: str) -> ConfigDict:
-    """A copy of the config with the method's own keys of `sampling`."""
+    """A copy of the config with the method's own keys of `sampling`, without a recommended sampler."""
     config = config.copy_and_resolve_references()
+    config.sampling.evaluations = 0
     config.sampling.update(dict(problems.METHODS[name].sampling))
     return config

@@ -57,13 +57,28 @@ TIME_GRIDS = {
 
 
 def method(config: ConfigDict) -> sde_lib.Method:
-    """The sampling method."""
+    """The sampling method: the recommended one where `sampling.evaluations` is set."""
     try:
+        if config.sampling.evaluations:
+            return sde_lib.recommended_method(config.sampling.evaluations)
         return choose("sampling.method", config.sampling.method, METHODS)(config.sampling)
     except ValueError as error:
         raise UserError(f"sampling: {error}") from error
 
 
 def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
-    """The sampling method's time grid, (steps + 1,)."""
+    """The sampling method's time grid, (steps + 1,) or (evaluations + 1,)."""
+    if config.sampling.evaluations:
+        return sde_lib.recommended_times(process, config.sampling.evaluations)
     return choose("sampling.times", config.sampling.times, TIME_GRIDS)(process, config.sampling)
+
+
+def method_and_steps(config: ConfigDict) -> tuple[str, int]:
+    """The name of the sampling method and its number of steps, the last to clean data included."""
+    sampling = config.sampling
+    return ("recommended", sampling.evaluations) if sampling.evaluations else (sampling.method, sampling.steps)
+
+
+def evaluations(config: ConfigDict) -> int | None:
+    """Evaluations of the Denoiser for each sample; None where the method chooses them as it goes."""
+    return method(config).nfe(method_and_steps(config)[1])

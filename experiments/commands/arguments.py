@@ -128,7 +128,13 @@ def join_processes(options: argparse.Namespace) -> bool:
 
 
 def add_method(parser: Parser) -> None:
-    """`--method` and `--steps`."""
+    """`--evaluations`, `--method` and `--steps`."""
+    parser.add_argument(
+        "--evaluations",
+        type=positive,
+        help="of the network for each sample, by the recommended method and times for that number, in place of --method "
+        "and --steps; short for --config.sampling.evaluations",
+    )
     parser.add_argument(
         "--method",
         help="heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama, "

@@ -49,10 +49,11 @@ def run(options: argparse.Namespace) -> int:
     if trained.transform.gives_images:
         shown = options.out.with_name("grid.png")
         pictures.save(shown, pictures.grid(images[:100]), trained.config.data.image_size)
+    method, steps = build.method_and_steps(trained.config)
     classes = build.sampled_classes(trained.config, trained.class_names)
     print(
-        f"{len(images)} samples{f' ({classes})' if classes else ''} by {trained.config.sampling.method}, "
-        f"{trained.config.sampling.steps} steps, {sampler.nfe or 'its own number of'} evaluations each, from step "
-        f"{trained.step}, average {trained.average}: {options.out}, {shown}"
+        f"{len(images)} samples{f' ({classes})' if classes else ''} by {method}, {steps} steps, "
+        f"{sampler.nfe or 'its own number of'} evaluations each, from step {trained.step}, average {trained.average}: "
+        f"{options.out}, {shown}"
     )
     return 0

@@ -49,7 +49,7 @@ def edit(asked: Edit) -> str:
     )
     if not distributed.is_first():
         return ""
-    evaluations = build.method(config).nfe(config.sampling.steps)
+    evaluations = build.evaluations(config)
     kept = _psnr(drawn, inputs.values)
     told: dict[str, Any] = {
         "strength": asked.strength,

@@ -268,7 +268,7 @@ def check_overrides(name: str, overrides: list[tuple[str, str]]) -> None:
         UserError: one does.
     """
     for key, text in overrides:
-        if key == "sampling.method" and METHODS[name].own_steps:
+        if key in ("sampling.method", "sampling.evaluations") and METHODS[name].own_steps:
             raise UserError(f"--config.{key}={text} does nothing: --method={name} brings its own steps")
 
 

@@ -59,8 +59,8 @@ def solve(model: Model, request: Request, of: Problem, names: Sequence[str], y: 
         return sde_lib.sample(keys, denoiser, method, build.times(config, denoiser.sde), shape)
 
     advice = (
-        f"--method={request.method} with --steps={config.sampling.steps} is unstable here; try more steps, more --noise, "
-        "or another method, such as diffpir or dps"
+        f"--method={request.method} with {build.method_and_steps(config)[1]} steps is unstable here; try more steps, "
+        "more --noise, or another method, such as diffpir or dps"
     )
     answers, seconds = draw_answers(
         config, draw, run.variables, y, names, request.answers, request.seed,
@@ -71,7 +71,7 @@ def solve(model: Model, request: Request, of: Problem, names: Sequence[str], y: 
         "method": request.method,
         "settings": dict(request.settings),
         "sampling": config.sampling.to_dict(),
-        "evaluations": method.nfe(config.sampling.steps),
+        "evaluations": method.nfe(build.method_and_steps(config)[1]),
         "seconds": seconds,
         "seed": request.seed,
         "step": run.step,

@@ -155,6 +155,10 @@ class Replacement(Method):
         carry, x = self.predictor.step(carry, key_predictor, x, t, s, denoiser)
         return carry, self.replace_measured(key_y, x, s, denoiser.sde)
 
+    def finish(self, carry, x, t, denoiser):
+        """The predictor's last step."""
+        return self.predictor.finish(carry, x, t, denoiser)
+
 
 @struct.dataclass
 class Projection(Method):

@@ -3,6 +3,7 @@
 Start at `sample.py` (the loop), then `method.py` (what a method is).
 """
 
+from sde_lib.sampling.adams import Adams
 from sde_lib.sampling.adaptive import Adaptive
 from sde_lib.sampling.correctors import AnnealedLangevin, Langevin, PredictorCorrector
 from sde_lib.sampling.critically_damped import SSCS
@@ -11,6 +12,7 @@ from sde_lib.sampling.method import Method
 from sde_lib.sampling.multistep import DEIS, DPMSolver, UniPC
 from sde_lib.sampling.optimal_times import optimal_times
 from sde_lib.sampling.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
+from sde_lib.sampling.recommended import recommended_method, recommended_times
 from sde_lib.sampling.sample import sample
 from sde_lib.sampling.singlestep import SinglestepDPMSolver
 
@@ -18,6 +20,7 @@ __all__ = [
     "DDIM",
     "DEIS",
     "SSCS",
+    "Adams",
     "Adaptive",
     "Ancestral",
     "AnnealedLangevin",
@@ -32,5 +35,7 @@ __all__ = [
     "SinglestepDPMSolver",
     "UniPC",
     "optimal_times",
+    "recommended_method",
+    "recommended_times",
     "sample",
 ]

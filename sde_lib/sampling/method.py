@@ -19,7 +19,7 @@ from sde_lib.struct import Struct
 
 @struct.dataclass
 class Method(Struct):
-    """One reverse step. The denoising step that ends a run is `sample`'s, the same for every method."""
+    """One reverse step, and the last one to clean data, which is the denoising step unless a method overrides `finish`."""
 
     evaluations_per_step: ClassVar[int] = 1
 
@@ -30,6 +30,10 @@ class Method(Struct):
     def step(self, carry: Any, keys: Array, x: Array, t: Array, s: Array, denoiser: Denoiser) -> tuple[Any, Array]:
         """Takes x (B, *event) from time t to time s < t, both (); `keys` (B,) are this step's, one per example."""
         raise NotImplementedError(f"{type(self).__name__} must define step")
+
+    def finish(self, carry: Any, x: Array, t: Array, denoiser: Denoiser) -> Array:
+        """Takes x (B, *state) from the last time t, (), to clean data (B, *event), by one evaluation: x0 = D(x, t)."""
+        return denoiser(x, t)
 
     def nfe(self, n_steps: int) -> int | None:
         """Evaluations of the Denoiser in n steps, of which the last is the denoising step and costs one; None: not fixed."""

@@ -25,9 +25,9 @@ def sample(
 ) -> Array:
     """Draws one sample per key. Sample i depends on `keys[i]` alone.
 
-    The n = len(times) - 1 steps are n - 1 of the method's and, last, the denoising step x = D(x, times[-2]), which leaves
-    no noise; `method.nfe(n)` counts the evaluations. The loop is a `lax.scan`, compiled once for all weights, numbers and
-    conditions of the same structure.
+    The n = len(times) - 1 steps are n - 1 of the method's and, last, `method.finish`: for most methods the denoising step
+    x = D(x, times[-2]), which leaves no noise. `method.nfe(n)` counts the evaluations. The loop is a `lax.scan`, compiled
+    once for all weights, numbers and conditions of the same structure.
 
     Args:
         keys: (B,), typed PRNG keys: `jax.random.split(jax.random.key(0), B)`.
@@ -78,9 +78,9 @@ def _sample(keys, denoiser, method, times, event_shape, x_init, denoise, return_
         return (carry, x), x if return_trajectory else None
 
     steps = (jnp.arange(stops.shape[0] - 1), stops[:-1], stops[1:])
-    (_, end), states = jax.lax.scan(body, (method.init(x, denoiser, times), x), steps)
+    (carry, end), states = jax.lax.scan(body, (method.init(x, denoiser, times), x), steps)
     if denoise:
-        end = denoiser(end, stops[-1])
+        end = method.finish(carry, end, stops[-1], denoiser)
     if not return_trajectory:
         return end
     return jnp.concatenate([x[None], states] + ([denoiser.sde.clean_state(end)[None]] if denoise else []))

@@ -110,6 +110,18 @@ def nothing_is_compiled(monkeypatch, request):
             "CriticallyDampedLangevin has no scalar alpha(t) and sigma(t)",
         ),
         (
+            "--config.sde.name=critically_damped --config.sampling.evaluations=10",
+            "recommended_times: the state of CriticallyDampedLangevin is not the data with noise of one standard deviation",
+        ),
+        (
+            "--config.sampling.evaluations=-1",
+            "must be more than 0 and at most 1000000, or 0; 0 disables the recommended",
+        ),
+        (
+            "--config.sampling.evaluations=10 --config.sampling.steps=20 --config.sampling.method=ddim",
+            "sampling.evaluations=10 chooses the sampler by itself: leave out either it or sampling.steps, sampling.method",
+        ),
+        (
             "--config.sampling.method=sscs",
             "SSCS samples CriticallyDampedLangevin, whose state has a velocity, not VPSDE",
         ),
@@ -305,6 +317,17 @@ def test_files_of_the_evaluation_are_read_before_training(fails, tmp_path, fault
 def test_train_without_a_config_wants_a_run_to_go_on_with(fails, tmp_path):
     message = f"--workdir={tmp_path} holds no run yet: say which with --config, as configs/digits.py"
     assert fails("train", f"--workdir={tmp_path}") == message
+
+
+def test_evaluations_and_a_method_exclude_each_other(fails, tiny_run, tmp_path):
+    out = f"--out={tmp_path}/s.npz"
+    for other in ("--method=ddim", "--steps=5"):
+        message = fails("sample", f"--workdir={tiny_run}", "--evaluations=5", other, out)
+        assert message.startswith(
+            "sampling.evaluations=5 chooses the sampler by itself: leave out either it or sampling."
+        )
+    assert "must be at least 1" in fails("sample", f"--workdir={tiny_run}", "--evaluations=0", out)
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_help_lists_every_method(capsys):

@@ -1,13 +1,17 @@
 """The benchmark of methods: what it compares with, and how it measures."""
 
+import json
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from experiments.benchmarks import methods, peers
+from experiments.benchmarks import recommended as search
 from experiments.benchmarks.methods import Problem, Row
 from sde_lib import DDIM, VPSDE, DPMSolver, Heun, exact, karras_times, quadratic_times, sample
+from sde_lib.sampling.recommended import TABLE
 
 pytestmark = pytest.mark.thorough
 
@@ -100,3 +104,32 @@ def test_diffusers_ends_where_the_flow_does(diffusers, grid):
     ends = [peers.run("dpm_solver++ 2", grid, n, ONE_MODE.start, ONE_MODE.denoiser) for n in (100, 200)]
     errors = [np.abs(end - ONE_MODE.end).max() for end in ends]
     assert 3.6 < errors[0] / errors[1] < 4.6
+
+
+def test_the_recommended_row_counts_every_evaluation():
+    """Of the recommended method alone, whose last step ends at t_min: on one Gaussian nearly exact from 10 evaluations."""
+    row = methods.recommended(ONE_MODE, 1010)
+    assert row.grid == "starts 1010" and row.flips == (0,) * 8 and max(row.errors[2:]) < 1e-3
+    other = methods.recommended(ONE_MODE, 1020)
+    assert other.errors != row.errors
+
+
+def test_the_table_of_recommended_samplers_is_what_its_search_measures():
+    """The error that is stored with an entry is found again on the held-out family."""
+    held_out = search.family(search.HELD_OUT, search.HELD_OUT_STARTS)
+    for entry in json.loads(TABLE.read_text())["entries"][:2]:
+        np.testing.assert_allclose(search.error(entry, held_out), entry["held_out_error"], rtol=1e-3)
+    once = search.search(search.equal_steps(5), held_out, 8)
+    assert search.error(once, held_out) <= search.error(search.equal_steps(5), held_out)
+
+
+def test_a_reduced_mixture_has_the_errors_of_the_whole():
+    """Projection onto the plane of the means and one coordinate across changes no posterior mean within them."""
+    rng = np.random.default_rng(0)
+    mixture = search.Mixture("cube", rng.normal(size=(4, 30)), 0.3, np.array([0.1, 0.2, 0.3, 0.4]))
+    denoiser, share = search.stack([mixture], [(80.0, 0.002)])
+    np.testing.assert_allclose(share.sum(1), 1)
+    planes = np.asarray(denoiser.means)[0, :4]
+    distances = [np.linalg.norm(m[:, None] - m, axis=-1) for m in (mixture.means, planes)]
+    np.testing.assert_allclose(distances[1], distances[0], rtol=1e-9)
+    np.testing.assert_allclose(np.asarray(share)[0, [0, 3]], [1 / 30, 27 / 30])

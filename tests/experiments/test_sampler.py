@@ -6,7 +6,7 @@ import pytest
 from PIL import Image
 
 import sde_lib
-from experiments import build, load_run
+from experiments import build, config, load_run
 from experiments.__main__ import main
 from experiments.errors import RunError
 from experiments.parallel import Pmap
@@ -124,3 +124,17 @@ def test_trajectory_runs_from_the_prior_to_the_samples(run):
     assert_same_pictures(run.transform.inverse(states[-1]), draw(run, 3))
     assert len(states) == run.config.sampling.steps + 1
     np.testing.assert_allclose(states[0].std(), 1, rtol=0.2)
+
+
+def test_evaluations_draw_by_the_recommended_sampler(run):
+    """As a notebook draws it, counted by its number of evaluations; a method set by hand disables it."""
+    keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), np.arange(6))
+    times = sde_lib.recommended_times(run.denoiser.sde, 5)
+    x = sde_lib.sample(keys, run.denoiser, sde_lib.recommended_method(5), times, run.event_shape)
+    assert_same_pictures(run.transform.inverse(x), draw(run, 6, evaluations=5))
+
+    chosen = config.apply(run.config.copy_and_resolve_references(), [("sampling.evaluations", "5")])
+    assert Sampler(chosen, Pmap(jax.devices()[:1])).nfe == 5
+    assert build.method_and_steps(chosen) == ("recommended", 5)
+    by_hand = config.apply(chosen, [("sampling.steps", "4")])
+    assert by_hand.sampling.evaluations == 0 and Sampler(by_hand, Pmap(jax.devices()[:1])).nfe == 7
