@@ -402,6 +402,30 @@ class Checkpoints:
                     array = "/".join(path)
                     raise self._of_another(step, f"{array} has the shape {stored[path]}, in the config {shape}")
 
+    def require_fit(self, abstract: TrainState) -> None:
+        """Makes sure that the newest checkpoint can be restored, by the description of its arrays; reads none of them.
+
+        A checkpoint whose description cannot be read is left to `restore`.
+
+        Args:
+            abstract: the shapes expected, as in `restore`.
+
+        Raises:
+            UserError: the checkpoint is of another network or optimizer, or has fewer averages.
+        """
+        step = self.latest_step()
+        if step is None or not self._has(step, "ema"):
+            return
+        names = _trees(abstract)
+        if self.holds_weights_alone():
+            del names["state"]
+        trees = {self._stored_name(step, name): tree for name, tree in names.items()}
+        self._require_shapes(step, trees)
+        for name, stored in self._stored_shapes(step, trees).items():
+            if differing := sorted(stored.keys() ^ _shapes(trees[name]).keys()):
+                array, holder = "/".join(differing[0]), "checkpoint" if differing[0] in stored else "config"
+                raise self._of_another(step, f"the {holder} alone has {array}")
+
     def _fits(self, step: int, trees: dict[str, Any]) -> bool:
         """Returns False if the arrays of a checkpoint are known to differ from the expected ones in name or shape."""
         return all(stored == _shapes(trees[name]) for name, stored in self._stored_shapes(step, trees).items())

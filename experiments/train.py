@@ -20,6 +20,7 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import build, check, data, distributed, pictures, posthoc, report, state
+from experiments import config as configs
 from experiments.benchmarks.flops import flops
 from experiments.checkpoint import Checkpoints, complete_steps, last_good
 from experiments.dataset import announce, check_names, check_training, load_data, store
@@ -179,6 +180,8 @@ def train(
             distributed.first_process_does(lambda: shared_statistics(config, dataset))
         with contextlib.ExitStack() as held, _told_of_the_disk(workdir):
             distributed.first_process_does(lambda: held.enter_context(Lock(workdir.lock, f"--workdir={path}")))
+            if resume_with_changes:
+                distributed.first_process_does(lambda: _require_fit(config, workdir))
             distributed.first_process_does(lambda: workdir.claim(config, resume_with_changes=resume_with_changes))
             distributed.together(lambda: workdir.require_same(config))
             if not resume_with_changes:
@@ -198,6 +201,23 @@ def _load_data(config: ConfigDict, workdir: Workdir) -> data.Dataset:
             raise
         print(f"warning: {error}", flush=True)
     return dataset
+
+
+def _require_fit(config: ConfigDict, workdir: Workdir) -> None:
+    """Makes sure that a changed config fits the run's newest checkpoint, before it is stored.
+
+    Raises:
+        UserError: network, optimizer or averages differ; the message names the keys that differ.
+    """
+    if not (workdir.config.is_file() and workdir.has_checkpoint()):
+        return
+    if not (changed := configs.differences(workdir.read_config(), config)):
+        return
+    try:
+        with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints, read_only=True) as checkpoints:
+            checkpoints.require_fit(abstract_state(config))
+    except UserError as error:
+        raise UserError(f"--resume_with_changes: {error}; these keys differ: {'; '.join(changed)}") from error
 
 
 def _go_on(

@@ -7,10 +7,12 @@ from PIL import Image
 
 from experiments import build, ranges
 from experiments.__main__ import main
+from experiments.checkpoint import Checkpoints
 from experiments.commands import arguments as arguments_module
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics
-from tests.experiments.tiny import ROOT, flags
+from experiments.workdir import Workdir
+from tests.experiments.tiny import ROOT, flags, tiny_config
 
 DIGITS = f"{ROOT}/configs/digits.py"
 
@@ -398,3 +400,17 @@ def test_sample_names_what_cannot_be_changed_after_training(fails, tiny_run, tmp
     assert "must end in .npz" in fails("sample", f"--workdir={tiny_run}", f"--out={tmp_path}/s.png")
     assert "must be at least 1" in fails("sample", f"--workdir={tiny_run}", "--num_samples=0")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_changed_network_is_refused_before_the_config_is_stored(fails, tmp_path):
+    """A run of 40 steps that is complete: without the check nothing would be left to do but to store the new config."""
+    config, workdir = tiny_config(), Workdir(tmp_path / "run")
+    workdir.claim(config)
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), build.abstract_variables(config))
+    with Checkpoints(workdir.checkpoints, 2) as checkpoints:
+        checkpoints.save_weights(40, zeros)
+    before = workdir.config.read_text()
+    arguments = ["train", f"--config={DIGITS}", f"--workdir={workdir.path}", "--resume_with_changes"]
+    message = fails(*arguments, *flags(model__channels=16))
+    assert "does not fit the config" in message and "these keys differ: model.channels: 8 -> 16" in message
+    assert workdir.config.read_text() == before

@@ -261,3 +261,18 @@ def test_a_disk_that_fills_up_under_the_sums_is_told_by_the_next_save(folder, mo
 def test_last_good_says_what_there_is(folder, tmp_path):
     assert last_good(folder) == "The last good checkpoint is step 16"
     assert last_good(tmp_path / "none") == "There is no checkpoint yet"
+
+
+def test_a_config_that_does_not_fit_is_refused_by_the_description_alone(folder):
+    """As `train` does before it stores a changed config; what fits passes."""
+    with Checkpoints(folder, keep=2, read_only=True) as checkpoints:
+        checkpoints.require_fit(abstract())
+        with pytest.raises(UserError, match=r"does not fit the config.* shape \(5, 3\), in the config \(5, 4\)"):
+            checkpoints.require_fit(abstract((5, 4)))
+        with pytest.raises(UserError, match="the config alone has opt_state/1/nu"):
+            other = (*abstract().opt_state, {"nu": jax.ShapeDtypeStruct((), np.float32)})
+            checkpoints.require_fit(abstract().replace(opt_state=other))
+        with pytest.raises(UserError, match="the checkpoint alone has a/w"):
+            checkpoints.require_fit(abstract().replace(emas=({},)))
+        with pytest.raises(UserError, match="has 1 of the 2 averages"):
+            checkpoints.require_fit(abstract().replace(emas=abstract().emas * 2))
