@@ -6,6 +6,7 @@ import re
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments import build, dataset, report, runs
 from experiments.__main__ import main
@@ -16,7 +17,7 @@ from experiments.data.sources.names import natural_order
 from experiments.errors import UserError
 from experiments.workdir import Workdir
 from tests.experiments import odd_sources
-from tests.experiments.odd_sources import ARRAYS, FOLDERS, folder_source, images, npz, stack
+from tests.experiments.odd_sources import ARRAYS, FOLDERS, folder_source, images, npz, pixels, stack
 from tests.experiments.tiny import ROOT, flags, tiny_config
 
 DIGITS = f"{ROOT}/configs/digits.py"
@@ -322,6 +323,20 @@ def test_own_splits_that_cannot_be_evaluated_are_refused_at_the_start(fails, tmp
     source = npz(tmp_path, x_train=train, x_test=test)
     changes = flags(data__source=source, data__image_size=4)
     assert phrase in fails("train", f"--config={DIGITS}", f"--workdir={tmp_path}/run", *changes)
+
+
+@pytest.mark.parametrize("memory_gb", [0, 4])
+def test_equal_reference_images_are_found_in_memory_and_on_disk(tmp_path, memory_gb):
+    """20 equal test images are refused; that the last of 20 differs is enough."""
+    images(tmp_path / "train", 12)
+    for i in range(20):
+        (tmp_path / "test").mkdir(exist_ok=True)
+        Image.fromarray(pixels(50)).save(tmp_path / "test" / f"{i:02}.png")
+    config = config_of(f"folder:{tmp_path}", data__memory_gb=memory_gb)
+    with pytest.raises(UserError, match="data.source=.*: all 20 test images are equal.*: give the test split different"):
+        dataset.check_evaluation(config, dataset.load_data(config))
+    Image.fromarray(pixels(51)).save(tmp_path / "test" / "19.png")
+    dataset.check_evaluation(config, dataset.load_data(config))
 
 
 # Runs and their class names.
