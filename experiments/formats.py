@@ -18,6 +18,7 @@ Our images lie in [-1, 1]. Processes published for [0, 1] (score_sde's VE) have 
 the sigma that it knows (`parameterization.sigma_scale`).
 """
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +26,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import build, formats_diffusers
+from experiments import build, formats_diffusers, strict_json
 from experiments import config as configs
+from experiments.data.sources.names import ORDERS
 from experiments.model_config import Model, chain, model_config, smallest_time
 from experiments.runs import Run
 from models.pretrained import (
@@ -54,15 +56,21 @@ class Format:
         needs_config: whether the file does not say its architecture, so that a config must.
         takes_config: whether some of its files do not.
         write: (path, run) -> None, where models can be exported to it.
+        read_classes: path -> the `class_names` and `class_order` of the run's `data.json`, empty without names; None for
+            formats that store no names. Raises ValueError.
     """
 
     read: Callable[[Path, ConfigDict | None], Model]
     needs_config: bool = False
     takes_config: bool = False
     write: Callable[[Path, Run], None] | None = None
+    read_classes: Callable[[Path], dict[str, Any]] | None = None
 
 
 # ---- our own files ----
+
+
+CLASS_KEYS = ("class_names", "class_order")  # of a run's data.json that an export keeps
 
 
 def _own_mapping(variables: Any) -> dict:
@@ -81,7 +89,20 @@ def _read_own(path, config):
 
 def _write_own(path, run):
     metadata = {"config": configs.to_json(run.config), "step": str(run.step)}
+    if run.class_names is not None:
+        stored = run.workdir.read_data()
+        metadata["classes"] = strict_json.dumps({key: stored[key] for key in CLASS_KEYS if key in stored})
     files.write_safetensors(path, to_tensors(run.variables, _own_mapping(run.variables)), metadata)
+
+
+def _read_own_classes(path):
+    stored = json.loads(files.read_safetensors_metadata(path).get("classes", "{}"))
+    names = stored.get("class_names", []) if isinstance(stored, dict) else None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise ValueError("its metadata has no texts as names of the classes")
+    if stored.get("class_order", "natural") not in ORDERS:
+        raise ValueError(f"its metadata has class_order={stored['class_order']!r}: only {', '.join(ORDERS)}")
+    return {key: stored[key] for key in CLASS_KEYS if key in stored}
 
 
 # ---- score_sde ----
@@ -245,7 +266,7 @@ def _read_dit(path, config):
 
 
 FORMATS = {
-    "ornstein": Format(_read_own, write=_write_own),
+    "ornstein": Format(_read_own, write=_write_own, read_classes=_read_own_classes),
     "diffusers": Format(formats_diffusers.read, takes_config=True, write=formats_diffusers.write),
     "dit": Format(_read_dit, takes_config=True),
     "edm": Format(_read_edm),

@@ -6,17 +6,18 @@ model is a run like any other: `sample`, `evaluate`, `train` (which goes on from
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import check
+from experiments import check, strict_json
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError, unknown_name
 from experiments.formats import FORMATS, Format, Model
 from experiments.runs import Run, load_run
-from experiments.workdir import Workdir
+from experiments.workdir import Workdir, replace_text
 
 LONGEST = 2000  # characters of a message
 
@@ -65,6 +66,16 @@ def read(path: str | Path, format: str, config: ConfigDict | None = None) -> Mod
     return config, jax.tree.map(np.asarray, variables)
 
 
+def _read_classes(path: Path, format: str) -> dict[str, Any]:
+    """The names of the classes in a file that `read` has read, as `data.json` stores them; empty without names."""
+    if (reader := FORMATS[format].read_classes) is None:
+        return {}
+    try:
+        return reader(path)
+    except (OSError, ValueError) as error:
+        raise UserError(f"--from={path}: {_one_line(error)}") from error
+
+
 def load_pretrained(path: str | Path, format: str, config: ConfigDict | None = None) -> Run:
     """A published model, ready to sample from; the same as `load_run` gives for a run of ours, but without a folder.
 
@@ -78,7 +89,7 @@ def load_pretrained(path: str | Path, format: str, config: ConfigDict | None = N
 
 
 def import_run(path: Path, format: str, workdir: Path, config: ConfigDict | None = None) -> Run:
-    """Makes a run's folder of a published model: its config, and a checkpoint of step 0 with its weights.
+    """Makes a run's folder of a published model: its config, a checkpoint of step 0 with its weights, names of its classes.
 
     Raises:
         UserError: as `read`; or the folder holds a run already, or cannot be written. Then nothing is written.
@@ -87,7 +98,10 @@ def import_run(path: Path, format: str, workdir: Path, config: ConfigDict | None
     if target.config.exists() or target.checkpoints.exists():
         raise UserError(f"--workdir={workdir} holds a run already: choose another folder")
     config, variables = read(path, format, config)
+    classes = _read_classes(path, format)
     target.claim(config)
+    if classes:
+        replace_text(target.data, strict_json.dumps(classes) + "\n")
     with Checkpoints(target.checkpoints, config.training.keep_checkpoints) as checkpoints:
         checkpoints.save_weights(0, variables)
     return load_run(workdir)

@@ -62,6 +62,18 @@ def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]
     return tensors, metadata
 
 
+def read_safetensors_metadata(path: Path) -> dict[str, str]:
+    """Returns the metadata of a safetensors file; errors as in `read_safetensors`."""
+    _need_safetensors()
+    import safetensors
+
+    try:
+        with safetensors.safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except safetensors.SafetensorError as error:
+        raise BrokenFileError(f"it is truncated or not a safetensors file ({error})") from error
+
+
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
     """Writes tensors by name, with metadata, so that a reader sees the whole file or none of it."""
     _need_safetensors()

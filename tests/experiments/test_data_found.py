@@ -333,7 +333,9 @@ def test_equal_reference_images_are_found_in_memory_and_on_disk(tmp_path, memory
         (tmp_path / "test").mkdir(exist_ok=True)
         Image.fromarray(pixels(50)).save(tmp_path / "test" / f"{i:02}.png")
     config = config_of(f"folder:{tmp_path}", data__memory_gb=memory_gb)
-    with pytest.raises(UserError, match="data.source=.*: all 20 test images are equal.*: give the test split different"):
+    with pytest.raises(
+        UserError, match=r"data\.source=.*: all 20 test images are equal.*: give the test split different"
+    ):
         dataset.check_evaluation(config, dataset.load_data(config))
     Image.fromarray(pixels(51)).save(tmp_path / "test" / "19.png")
     dataset.check_evaluation(config, dataset.load_data(config))

@@ -1,15 +1,21 @@
 """Models from files: an import of an export is the same model, training goes on from it, and faults are named."""
 
+import json
+
 import jax
 import numpy as np
 import pytest
 
 import sde_lib
-from experiments import load_pretrained, load_run
+from experiments import build, load_pretrained, load_run
 from experiments.__main__ import main
+from experiments.checkpoint import Checkpoints
 from experiments.commands import export, import_
+from experiments.dataset import class_order
 from experiments.pretrained import FORMATS
+from experiments.workdir import Workdir
 from models.pretrained import files
+from tests.experiments.tiny import tiny_config
 
 pytest.importorskip("safetensors", reason="safetensors is not installed: pip install -e '.[pretrained]'")
 
@@ -83,3 +89,23 @@ def test_faults_are_one_line_and_nothing_is_written(fails, exported, tiny_run, t
     assert "holds a run already" in message
     assert "exists already" in fails("export", f"--workdir={tiny_run}", f"--out={exported}")
     assert "--format='onnx' is unknown" in fails("export", f"--workdir={tiny_run}", f"--out={workdir}", "--format=onnx")
+
+
+def test_an_export_keeps_the_names_of_the_classes(fails, tmp_path):
+    """By name after the import, in the order of the run that was exported; nothing is trained."""
+    config, trained = tiny_config(model__num_classes=2), Workdir(tmp_path / "trained")
+    trained.claim(config)
+    trained.data.write_text(json.dumps({"class_names": ["10", "2"], "class_order": "text", "source": "digits"}))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), build.abstract_variables(config))
+    with Checkpoints(trained.checkpoints, 2) as checkpoints:
+        checkpoints.save_weights(0, zeros)
+    path, imported = tmp_path / "model", Workdir(tmp_path / "imported")
+    assert main(["export", f"--workdir={trained.path}", f"--out={path}"]) == 0
+    importing = ["import", f"--from={path}", "--format=ornstein", f"--workdir={imported.path}"]
+    assert main(importing) == 0
+    assert imported.read_data() == {"class_names": ["10", "2"], "class_order": "text"}
+    assert load_run(imported.path).class_names == ("10", "2") and class_order(imported) == "text"
+    tensors, metadata = files.read_safetensors(path)
+    files.write_safetensors(path, tensors, metadata | {"classes": '{"class_names": [1, 2]}'})
+    message = fails(*importing[:-1], f"--workdir={tmp_path}/other")
+    assert "no texts as names of the classes" in message and not (tmp_path / "other").exists()
