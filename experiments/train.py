@@ -184,8 +184,7 @@ def train(
                 distributed.first_process_does(lambda: _require_fit(config, workdir))
             distributed.first_process_does(lambda: workdir.claim(config, resume_with_changes=resume_with_changes))
             distributed.together(lambda: workdir.require_same(config))
-            if not resume_with_changes:
-                distributed.together(lambda: check_names(config, dataset, workdir))
+            distributed.together(lambda: _check_names(config, dataset, workdir, warn=resume_with_changes))
             distributed.first_process_does(lambda: store(config, dataset, workdir))
             return _go_on(config, workdir, dataset, strategy, interruption)
 
@@ -201,6 +200,20 @@ def _load_data(config: ConfigDict, workdir: Workdir) -> data.Dataset:
             raise
         print(f"warning: {error}", flush=True)
     return dataset
+
+
+def _check_names(config: ConfigDict, dataset: data.Dataset, workdir: Workdir, *, warn: bool) -> None:
+    """Makes sure that the classes have the names that are stored with the run; with `warn`, prints a warning if not.
+
+    Raises:
+        UserError: as `check_names`, without `warn`.
+    """
+    try:
+        check_names(config, dataset, workdir)
+    except UserError as error:
+        if not warn:
+            raise
+        print(f"warning: {error}; the new names replace the stored ones", flush=True)
 
 
 def _require_fit(config: ConfigDict, workdir: Workdir) -> None:

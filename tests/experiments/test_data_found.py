@@ -24,8 +24,8 @@ DIGITS = f"{ROOT}/configs/digits.py"
 SIZE = {"data__image_size": 4, "data__test_fraction": 0.3}
 
 
-def config_of(source, **changes):
-    return tiny_config(**{"data__source": source} | SIZE | changes)
+def config_of(data__source, **changes):
+    return tiny_config(**{"data__source": data__source} | SIZE | changes)
 
 
 def printed(config, capsys, workdir=None):
@@ -347,7 +347,7 @@ def test_equal_reference_images_are_found_in_memory_and_on_disk(tmp_path, memory
 def stored_run(path, names=None, order="natural", checkpoint=True, **changes):
     """A run's folder as far as its images go; with a checkpoint it was trained before."""
     workdir = Workdir(path)
-    workdir.claim(config_of("digits", **changes))
+    workdir.claim(config_of(**{"data__source": "digits"} | changes))
     if checkpoint:
         (workdir.checkpoints / "8").mkdir(parents=True)
     if names:
@@ -377,6 +377,19 @@ def test_classes_of_other_names_are_refused(tmp_path):
         dataset.check_names(config, dataset.load_data(config, workdir), workdir)
     unconditional = config_of(f"folder:{tmp_path}/p")
     dataset.check_names(unconditional, dataset.load_data(unconditional, workdir), workdir)
+
+
+def test_classes_of_other_names_are_warned_of_on_request(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("experiments.train._go_on", lambda *_: None)
+    for name in ("cat", "dog"):
+        images(tmp_path / "p" / name, 12, 20 * (name == "dog"))
+    changes = {"data__source": f"folder:{tmp_path}/p", "model__num_classes": 2} | SIZE
+    workdir = stored_run(tmp_path / "run", ["ant", "dog"], checkpoint=False, **changes)
+    arguments = ["train", f"--config={DIGITS}", f"--workdir={workdir.path}", "--resume_with_changes", *flags(**changes)]
+    assert main(arguments) == 0
+    line = next(line for line in capsys.readouterr().out.splitlines() if "class 0 is" in line)
+    assert line.startswith("warning: ") and "class 0 is 'cat' here and 'ant' in the run" in line
+    assert workdir.class_names() == ("cat", "dog")
 
 
 # Classes by name.
