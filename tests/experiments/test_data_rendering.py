@@ -310,6 +310,29 @@ def test_arrays_are_scaled_by_the_white_level(tmp_path, dtype, white):
 
 
 @pytest.mark.parametrize(
+    "levels, white, phrase",
+    [
+        (np.arange(0, 4096, 16).astype(np.uint16), 1, "99.6 % of the levels of"),
+        (np.arange(0, 4096, 16).astype(np.uint16), 1, "white=1 and become white; the white level of such data is usually "
+         "another, such as --config.data.white=4095"),
+        (np.arange(0, 4096, 16).astype(np.uint16), 65535, "is 4080, so that data.white=65535 makes dark images"),
+        (np.linspace(0, 1, 256), 255, "is 1, so that data.white=255 makes dark images"),
+        (np.arange(0, 4096, 16).astype(np.uint16), 4095, ""),
+        (np.arange(256, dtype=np.uint16), 254, ""),
+        (np.arange(256, dtype=np.uint16), 252, "1.17 % of the levels"),
+        (np.arange(256, dtype=np.uint8), 65535, ""),
+    ],
+)  # fmt: skip
+def test_white_levels_that_do_not_fit_an_array_are_warned_of(tmp_path, levels, white, phrase):
+    np.savez(
+        tmp_path / "a.npz", x_train=levels.reshape(16, 4, 4), x_test=np.arange(64, dtype=np.uint8).reshape(4, 4, 4)
+    )
+    found = load(f"npz:{tmp_path}/a.npz", image_size=4, num_channels=1, test_fraction=0.5, white=white).warnings
+    found = [text for text in found if "white" in text]
+    assert [phrase in text and "'x_train'" in text for text in found] == [True] * bool(phrase)
+
+
+@pytest.mark.parametrize(
     "images, white, message",
     [
         (

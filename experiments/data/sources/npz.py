@@ -32,11 +32,14 @@ def load(text: str, wanted: Wanted) -> Parts:
         raise UserError(f"data.source: {path} is a folder, not an .npz file; did you mean 'folder:{path}'?")
     with opened(path) as file:
         keys, labels = _keys(path, file)
-        images = {part: _images(path, file, key, wanted) for part, key in keys.items()}
+        images, doubts = {}, []
+        for part, key in keys.items():
+            images[part], found = _images(path, file, key, wanted)
+            doubts += found
         numbers, names = _labels(path, file, labels, images, wanted.class_order)
         left_out, warnings = _unused(path, file, {*keys.values(), *labels.values(), NAMES})
     sources = {part: Images(images[part], numbers.get(part)) for part in keys}
-    return Parts(sources, names, left_out, warnings)
+    return Parts(sources, names, left_out, (*doubts, *warnings))
 
 
 def _keys(path: Path, file: np.lib.npyio.NpzFile) -> tuple[dict[str, str], dict[str, str]]:
@@ -100,7 +103,8 @@ def array(path: Path, file: np.lib.npyio.NpzFile, name: str, key: str = "data.so
         raise UserError(f"{key}: {path}: {name!r} cannot be read, the file is damaged ({error})") from error
 
 
-def _images(path: Path, file: np.lib.npyio.NpzFile, key: str, wanted: Wanted) -> np.ndarray:
+def _images(path: Path, file: np.lib.npyio.NpzFile, key: str, wanted: Wanted) -> tuple[np.ndarray, list[str]]:
+    """The images uint8 (N, H, W, C) of an array, and warnings about its levels."""
     images = array(path, file, key)
     if images.ndim not in (3, 4):
         raise UserError(f"data.source: {path}: {key!r} has shape {images.shape}; (N, H, W) or (N, H, W, C) is needed")
@@ -108,7 +112,8 @@ def _images(path: Path, file: np.lib.npyio.NpzFile, key: str, wanted: Wanted) ->
         require_several(f"data.source: {path}: {key!r}", images.shape)
         images = images[..., None]
     wanted.check_arrays(f"{path} ({key!r})", images.shape)
-    return wanted.rendering.array(images, f"{path}: {key!r}")
+    name = f"{path}: {key!r}"
+    return wanted.rendering.array(images, name), wanted.rendering.warnings(images, name)
 
 
 def _labels(

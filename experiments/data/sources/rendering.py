@@ -20,6 +20,7 @@ from experiments.errors import UserError, nearest
 PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's conversion
 USUAL_WHITES = (1, 255, 1023, 4095, 16383, 65535)
+CLIPPED, DARK = 0.01, 16  # fraction of levels above white, and ratio of white to the largest level, that are doubtful
 BLOCK = 2**22  # values of an array that are scaled at once
 
 
@@ -152,6 +153,25 @@ class Rendering:
             block = np.minimum(block, 255)
             scaled[start : start + BLOCK] = np.rint(block) if dtype == np.uint8 else block
         return levels
+
+    def warnings(self, values: np.ndarray, name: str) -> list[str]:
+        """Returns a warning if the white level does not fit the levels of a whole array that `array` takes.
+
+        That is, if more than `CLIPPED` of the levels are above it, or if it is more than `DARK` times the largest level.
+        """
+        if values.dtype == np.uint8 or not values.size or not self.white:
+            return []
+        high, clipped = float(values.max()), np.count_nonzero(values > self.white) / values.size
+        if clipped > CLIPPED:
+            share = f"{100 * clipped:.3g} % of the levels of {name}"
+            found = f"{share} are above {self._key}white={self.white:g} and become white"
+        elif 0 < high * DARK < self.white:
+            found = (
+                f"the largest level of {name} is {high:g}, so that {self._key}white={self.white:g} makes dark images"
+            )
+        else:
+            return []
+        return [f"{found}; the white level of such data is usually another, {self._advice(high)}"]
 
     def _deep(
         self, image: Image.Image, content: bytes, name: str | Path, key: str
