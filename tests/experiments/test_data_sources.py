@@ -287,3 +287,26 @@ def test_mnist_has_its_published_statistics():
         [data.train.images.mean() / 255, data.train.images.std() / 255], [0.1307, 0.3081], atol=5e-5
     )
     np.testing.assert_array_equal(data.train.labels[:5], [5, 0, 4, 1, 9])
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_splits_of_other_shapes_are_said_to_differ(tmp_path, channels):
+    """For each number of channels: no advice that the other split would refuse."""
+    shapes = {"x_train": (9, 8, 8, channels), "x_test": (9, 8, 8, 4 - channels)}
+    np.savez(tmp_path / "a.npz", **{key: np.zeros(shape, np.uint8) for key, shape in shapes.items()})
+    with pytest.raises(UserError) as error:
+        load(f"npz:{tmp_path}/a.npz", image_size=8, num_channels=channels, test_fraction=0.5)
+    message = f"the splits differ: 'x_test' holds 8x8x{4 - channels} images and 'x_train' 8x8x{channels}"
+    assert message in str(error.value) and "--config" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "shape, axis",
+    [((9, 8, 8, 0), "channels"), ((9, 0, 8, 1), "height"), ((9, 8, 0, 1), "width"), ((9, 0, 8), "height"),
+     ((8, 8, 0), "width")],
+)  # fmt: skip
+def test_an_empty_axis_of_images_is_named(tmp_path, shape, axis):
+    np.savez(tmp_path / "a.npz", images=np.zeros(shape, np.uint8))
+    with pytest.raises(UserError) as error:
+        load(f"npz:{tmp_path}/a.npz", image_size=8, num_channels=1, test_fraction=0.5)
+    assert f"the axis of {axis} is empty" in str(error.value) and "--config" not in str(error.value)

@@ -139,8 +139,16 @@ def as_bytes(levels: np.ndarray) -> np.ndarray:
     return levels if levels.dtype == np.uint8 else np.rint(np.clip(levels, 0, 255)).astype(np.uint8)
 
 
+def _require_pixels(name: str, shape: tuple[int, ...]) -> None:
+    """Raises a UserError if images (N, H, W[, C]) of this shape have an axis without entries."""
+    if 0 in shape[1:]:
+        axis = ("height", "width", "channels")[shape.index(0, 1) - 1]
+        raise UserError(f"{name} has the shape {shape}: the axis of {axis} is empty; images (N, H, W[, C]) are needed")
+
+
 def require_channels_last(name: str, shape: tuple[int, ...]) -> None:
     """Raises a UserError if images (N, H, W, C) of this shape seem to have their channels before height and width."""
+    _require_pixels(name, shape)
     height, width, channels = shape[1:]
     if height < width == channels or height <= MOST_FIRST < LEAST_SIDE <= min(width, channels):
         raise UserError(f"{name} has the shape {shape}, which looks channels-first: transpose to (N, H, W, C)")
@@ -148,6 +156,7 @@ def require_channels_last(name: str, shape: tuple[int, ...]) -> None:
 
 def require_several(name: str, shape: tuple[int, ...]) -> None:
     """Raises a UserError if an array of this shape, to be read as (N, H, W), seems to be one image (H, W, C)."""
+    _require_pixels(name, shape)
     count, height, width = shape
     if count == height and width <= MOST_FIRST < count:
         raise UserError(f"{name} has the shape {shape}, which looks like one image (H, W, C): reshape to (1, H, W, C)")

@@ -34,7 +34,7 @@ def load(text: str, wanted: Wanted) -> Parts:
         keys, labels = _keys(path, file)
         images, doubts = {}, []
         for part, key in keys.items():
-            images[part], found = _images(path, file, key, wanted)
+            images[part], found = _images(path, file, key, wanted, {keys[part]: x.shape for part, x in images.items()})
             doubts += found
         numbers, names = _labels(path, file, labels, images, wanted.class_order)
         left_out, warnings = _unused(path, file, {*keys.values(), *labels.values(), NAMES})
@@ -103,14 +103,32 @@ def array(path: Path, file: np.lib.npyio.NpzFile, name: str, key: str = "data.so
         raise UserError(f"{key}: {path}: {name!r} cannot be read, the file is damaged ({error})") from error
 
 
-def _images(path: Path, file: np.lib.npyio.NpzFile, key: str, wanted: Wanted) -> tuple[np.ndarray, list[str]]:
-    """The images uint8 (N, H, W, C) of an array, and warnings about its levels."""
+def _images(
+    path: Path, file: np.lib.npyio.NpzFile, key: str, wanted: Wanted, others: dict[str, tuple[int, ...]]
+) -> tuple[np.ndarray, list[str]]:
+    """The images uint8 (N, H, W, C) of an array, and warnings about its levels.
+
+    Args:
+        path, file: of the array.
+        key: of the array.
+        wanted: see `Wanted`.
+        others: shapes (N, H, W, C) of the arrays of other splits, which are read already.
+
+    Raises:
+        UserError: it is no array of images, or its images do not fit the config or those of another split.
+    """
     images = array(path, file, key)
     if images.ndim not in (3, 4):
         raise UserError(f"data.source: {path}: {key!r} has shape {images.shape}; (N, H, W) or (N, H, W, C) is needed")
     if images.ndim == 3:
         require_several(f"data.source: {path}: {key!r}", images.shape)
         images = images[..., None]
+    for other, shape in others.items():
+        if images.shape[3] != shape[3] or (images.shape[1:3] != shape[1:3] and not wanted.crops):
+            raise UserError(
+                f"data.source: {path}: the splits differ: {key!r} holds {'x'.join(map(str, images.shape[1:]))} images and "
+                f"{other!r} {'x'.join(map(str, shape[1:]))}; store all with one size and number of channels"
+            )
     wanted.check_arrays(f"{path} ({key!r})", images.shape)
     name = f"{path}: {key!r}"
     return wanted.rendering.array(images, name), wanted.rendering.warnings(images, name)
