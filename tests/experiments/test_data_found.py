@@ -167,6 +167,22 @@ def test_links_beyond_the_folder_lead_to_no_folder_above(tmp_path):
     assert [str(path) for path in image_files(root)] == ["0.png", "1.png", "linked/10.png", "linked/11.png"]
 
 
+@pytest.mark.parametrize(
+    "folders, remedy",
+    [
+        (["test/a", "test/b"], "train, test and validation; train is missing"),
+        (["test/a", "TEST_2/a"], "train, test and validation: rename 'TEST_2' to test; train is missing"),
+        (["Train", "test"], "train, test and validation: rename 'Train' to train"),
+        (["train", "other"], "train, test and validation; train needs test or validation next to it"),
+    ],
+)
+def test_the_remedy_for_folders_like_splits_names_wrong_names_alone(tmp_path, folders, remedy):
+    for number, name in enumerate(folders):
+        images(tmp_path / name, 12, 20 * number)
+    found = [text for text in dataset.load_data(config_of(f"folder:{tmp_path}")).warnings if "like splits" in text]
+    assert len(found) == 1 and found[0].endswith(remedy)
+
+
 # Classes and training images.
 
 

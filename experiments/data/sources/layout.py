@@ -167,5 +167,11 @@ def _warn_of_empty_folders(layout: Layout, tree: Tree) -> None:
 
 
 def _instead(alike: Sequence[str]) -> str:
+    """Returns the remedy for folders that look like splits and are not used: new names, and the folder that is missing."""
     kinds = {"tra": "train", "tes": "test", "val": "validation", "dev": "validation", "eva": "validation"}
-    return ": rename them to " + ", ".join(dict.fromkeys(kinds[looks_like_split(name)] for name in alike))
+    names = {name: kinds[looks_like_split(name)] for name in alike}
+    renamed = [f"{quoted(name)} to {kind}" for name, kind in names.items() if name not in SPLITS]
+    remedy = f": rename {listed(renamed)}" if renamed else ""
+    if "train" not in names.values():
+        return f"{remedy}; train is missing"
+    return remedy or "; train needs test or validation next to it"
