@@ -146,10 +146,13 @@ def _advice(config: ConfigDict, dataset: data.Dataset, name: str, needed: int) -
         u = np.sort(np.concatenate([uniform(part.identities()) for part in divided]))
         if name == "test" and len(u) >= 2 * needed:
             fraction = math.ceil(100 * (u[needed - 1] + 1e-9)) / 100
-            if (u < fraction).sum() <= len(u) - needed and fraction + config.data.validation_fraction < 1:
-                return f"set --config.data.test_fraction={fraction:g}"
+            if (u < fraction).sum() <= len(u) - needed and fraction < 1:
+                fits = fraction + ("validation" in dataset.by_hash) * config.data.validation_fraction < 1
+                smaller = "" if fits else f" and choose data.validation_fraction below {1 - fraction:g}"
+                return f"set --config.data.test_fraction={fraction:g}{smaller}"
         if name == "train" and len(u) >= 2 * needed:
-            return f"choose data.test_fraction={config.data.test_fraction} smaller"
+            key = max((f"{split}_fraction" for split in dataset.by_hash), key=lambda key: config.data[key])
+            return f"choose data.{key}={config.data[key]:g} smaller"
         return "give more images"
     return f"give more images to its split {name!r}"
 

@@ -324,6 +324,21 @@ def test_too_few_held_out_images_are_refused_at_the_start_with_the_fraction_that
 
 
 @pytest.mark.parametrize(
+    "test, validation, key", [(0.4, 0.5, "validation_fraction=0.5"), (0.5, 0.4, "test_fraction=0.5")]
+)
+def test_too_few_training_images_are_refused_with_the_larger_fraction(tmp_path, test, validation, key):
+    for first in range(0, 4000, 40):
+        config = config_of(
+            npz(tmp_path, images=stack(20, first)), data__test_fraction=test, data__validation_fraction=validation
+        )
+        found = dataset.load_data(config)
+        if len(found.test) > 4 > len(found.train):
+            break
+    with pytest.raises(UserError, match=f"training images, and .*: choose data.{key} smaller"):
+        dataset.check_evaluation(config, found)
+
+
+@pytest.mark.parametrize(
     "train, test, phrase",
     [
         (
