@@ -202,6 +202,11 @@ def test_metadata_may_give_numbers_or_no_classes(tmp_path):
     [
         ("name,label\na,b\n", ["metadata.csv has the columns name, label", "'file_name' is needed"]),
         ("", ["metadata.csv has the columns (none)"]),
+        (
+            "file_name;label\nsome/0.png;a\n",
+            ["metadata.csv has its columns separated by semicolons: commas are needed"],
+        ),
+        ("file_name\tlabel\nsome/0.png\ta\n", ["separated by tabs: commas are needed"]),
         ("file_name\n", ["names no images"]),
         ("file_name\nsome/0.png\nsome/7.png\n", ["row 3", "some/7.png does not exist", "did you mean '"]),
         ("file_name\nsome/0.png\n./some/0.png\n", ["row 3", "some/0.png has a row already"]),

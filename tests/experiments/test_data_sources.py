@@ -193,7 +193,12 @@ BAD_INPUTS = {
     "unknown": (lambda folder: "digit", ["data.source='digit'", "npz:PATH", "did you mean 'digits'"]),
     "unknown kind": (lambda folder: "nzp:a.npz", ["data.source='nzp:a.npz'", "did you mean 'npz'"]),
     "kind forgotten": (lambda folder: "a.npz", ["did you mean 'npz:a.npz'"]),
-    "no path": (lambda folder: "npz:", ["data.source='npz:'", "npz:PATH"]),
+    "no path": (lambda folder: "npz:", ["data.source='npz:'", "a path is needed", "npz:PATH"]),
+    "no name": (lambda folder: "hf", ["data.source='hf'", "a name is needed", "hf:NAME"]),
+    "picture as folder": (
+        lambda folder: folder_with("7.png", png(4, 4))(folder) + "/7.png",
+        ["is a file, not a folder; name the folder that holds it: 'folder:"],
+    ),
     "missing file": (
         lambda folder: npz_case(images=IMAGES)(folder).replace("data", "dta"),
         ["dta.npz does not exist", "did you mean 'data.npz'"],

@@ -107,7 +107,10 @@ def read(source: str, wanted: Wanted) -> Parts:
             f"data.source={source!r}: the model is of an autoencoder's latents, and no encoder is here that makes them of "
             "images: it can be sampled from, not trained or evaluated"
         )
-    if kind not in KINDS or (":" in KINDS[kind][1] and not path):
+    if kind in KINDS and ":" in KINDS[kind][1] and not path:
+        needed = "name" if KINDS[kind][1].endswith("NAME") else "path"
+        raise UserError(f"data.source={source!r}: a {needed} is needed after the colon, as in {KINDS[kind][1]}")
+    if kind not in KINDS:
         hint = f"; did you mean 'npz:{source}'?" if source.endswith(".npz") and kind == source else ""
         hint = hint or nearest(kind, KINDS)
         forms = ", ".join(form for _, form in KINDS.values())

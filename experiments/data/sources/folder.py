@@ -73,7 +73,13 @@ def load(text: str, wanted: Wanted) -> Parts:
     """
     folder = existing(text)
     if not folder.is_dir():
-        hint = "unpack it" if folder.suffix.lower() in ARCHIVES else f"did you mean 'npz:{folder}'?"
+        suffix, hint = folder.suffix.lower(), "name a folder of image files"
+        if suffix == ".npz":
+            hint = f"did you mean 'npz:{folder}'?"
+        elif suffix in ARCHIVES:
+            hint = "unpack it"
+        elif suffix in IMAGE_SUFFIXES:
+            hint = f"name the folder that holds it: 'folder:{folder.parent}'"
         raise UserError(f"data.source: {folder} is a file, not a folder; {hint}")
     if wanted.num_channels not in (*PILLOW_MODES, None):
         raise UserError(f"data.num_channels={wanted.num_channels} is not allowed for image files: choose 1 or 3")

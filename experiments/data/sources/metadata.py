@@ -17,6 +17,7 @@ from experiments.errors import UserError, nearest
 METADATA = "metadata.csv"
 LABEL_LIKE = ("label", "labels", "class", "classes", "category", "target", "class_name", "label_name", "class_id", "y")
 SPLIT_LIKE = ("split", "splits", "set", "subset", "partition", "fold", "phase")
+SEPARATORS = {";": "semicolons", "\t": "tabs", "|": "bars"}  # of tables that are not read
 TABLES = {
     ".csv",
     ".tsv",
@@ -113,6 +114,9 @@ def _table(path: Path) -> tuple[list[str], list[dict]]:
         with path.open(newline="", encoding="utf-8-sig") as file:
             reader = csv.DictReader(file, strict=True)
             columns = reader.fieldnames or []
+            separator = next((name for mark, name in SEPARATORS.items() if mark in (columns or [""])[0]), None)
+            if len(columns) == 1 and separator:
+                raise UserError(f"data.source: {path} has its columns separated by {separator}: commas are needed")
             if "file_name" not in columns:
                 given = ", ".join(columns) or "(none)"
                 raise UserError(
