@@ -25,6 +25,7 @@ from experiments.data.sources import Wanted, huggingface, load, read
 from experiments.data.sources.base import Source
 from experiments.data.sources.decoding import PILLOW_MODES
 from experiments.data.sources.huggingface import Stream
+from experiments.data.sources.names import class_title, counted, listed
 from experiments.errors import UserError
 from experiments.metrics.statistics import compute_statistics
 from experiments.workdir import replace_text
@@ -94,6 +95,9 @@ def prepare(
         )
     for text in (*(f"left out: {text}" for text in left_out), *(f"warning: {text}" for text in warnings)):
         print(text)
+    if class_names:
+        titles = [class_title(number, name) for number, name in enumerate(class_names)]
+        print(f"{counted(len(titles), 'class', 'classes')}: {listed(titles)}")
     shape = next(iter(splits.values())).image_shape
     if shape[2] > records.MOST_CHANNELS:
         raise UserError(f"--source={source} has {shape[2]} channels; records hold at most {records.MOST_CHANNELS}")
@@ -112,7 +116,16 @@ def prepare(
                 shards[name], index = _write_split(folder, name, split, size, progress)
                 fingerprints[name] = records.fingerprint(shape, index)
         description = Description(
-            source, shape, resize, class_names, shards, fingerprints, background=background, white=white
+            source,
+            shape,
+            resize,
+            class_names,
+            shards,
+            fingerprints,
+            background=background,
+            white=white,
+            left_out=tuple(left_out),
+            warnings=tuple(warnings),
         )
         description.write(folder)
         if network is not None:

@@ -63,6 +63,7 @@ class Description:
         splits: by name, their shards in order.
         fingerprints: by name of the split, the hash of its content (`Source.fingerprint`).
         format: of these files.
+        left_out, warnings: of the source, as in `base.Parts`.
         background, white: what was behind transparent pixels, and the level that was white; see `data.background`.
     """
 
@@ -75,6 +76,8 @@ class Description:
     format: str = FORMAT
     background: str = "white"
     white: float = 0.0
+    left_out: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     def write(self, folder: Path) -> None:
         """Writes it, at once and whole."""
@@ -101,9 +104,9 @@ class Description:
             del stored["counts"]
             splits = {name: tuple(Shard(**shard) for shard in shards) for name, shards in stored.pop("splits").items()}
             names, shape = stored.pop("class_names"), tuple(map(int, stored.pop("image_shape")))
-            return Description(
-                image_shape=shape, class_names=None if names is None else tuple(names), splits=splits, **stored
-            )
+            found = {key: tuple(map(str, stored.pop(key, ()))) for key in ("left_out", "warnings")}
+            names = None if names is None else tuple(names)
+            return Description(image_shape=shape, class_names=names, splits=splits, **found, **stored)
         except (json.JSONDecodeError, KeyError, TypeError, ValueError, AttributeError) as error:
             raise UserError(f"data.source: {path} is damaged ({error!r})") from error
 

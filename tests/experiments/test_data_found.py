@@ -283,9 +283,10 @@ def test_label_names_that_do_not_fit_are_refused(tmp_path, arrays, phrase):
     assert phrase in str(error.value)
 
 
-def test_records_keep_the_names_of_the_classes(tmp_path):
+def test_records_keep_the_names_of_the_classes(tmp_path, capsys):
     arrays = {"images": stack(40), "labels": np.arange(40) % 2, "label_names": np.array([b"cat", b"dog"])}
     assert main(["prepare", f"--source={npz(tmp_path, **arrays)}", f"--out={tmp_path}/records"]) == 0
+    assert "2 classes: 0 'cat', 1 'dog'" in capsys.readouterr().out.splitlines()
     assert dataset.load_data(config_of(f"arrayrecord:{tmp_path}/records")).class_names == ("cat", "dog")
 
 
@@ -295,6 +296,14 @@ def test_prepare_says_what_is_left_out(tmp_path, capsys):
     lines = capsys.readouterr().out.splitlines()
     assert "left out: 7 images outside of the splits (unlabeled/)" in lines
     assert any(line.startswith("warning: images outside of the folders") for line in lines)
+    config = config_of(f"arrayrecord:{tmp_path}/records")
+    line, warnings = printed(config, capsys)
+    assert "left out: 7 images outside of the splits (unlabeled/)" in line
+    assert len(warnings) == 1 and warnings[0].startswith("warning: images outside of the folders")
+    path = tmp_path / "records" / "dataset.json"
+    stored = json.loads(path.read_text())
+    path.write_text(json.dumps({key: stored[key] for key in stored if key not in ("left_out", "warnings")}))
+    assert "nothing left out" in printed(config, capsys)[0]  # written before both were kept
 
 
 def test_equal_images_are_named_as_the_reason_of_too_few(tmp_path):

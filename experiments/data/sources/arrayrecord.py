@@ -126,7 +126,7 @@ def load(text: str, wanted: Wanted) -> Parts:
         raise UserError(f"data.source: no records of {folder} match {pattern!r}; there are {files[0]} to {files[-1]}")
     if not {"all", "train"} & set(parts):
         raise UserError(f"data.source: {text} leaves none of the training images of {folder}")
-    return Parts(parts, description.class_names, tuple(left_out))
+    return Parts(parts, description.class_names, (*description.left_out, *left_out), description.warnings)
 
 
 def _open(folder: Path, shards: list[records.Shard], image_shape: tuple[int, int, int]) -> Records:
