@@ -180,8 +180,8 @@ def train(
             distributed.first_process_does(lambda: shared_statistics(config, dataset))
         with contextlib.ExitStack() as held, _told_of_the_disk(workdir):
             distributed.first_process_does(lambda: held.enter_context(Lock(workdir.lock, f"--workdir={path}")))
-            if resume_with_changes:
-                distributed.first_process_does(lambda: _require_fit(config, workdir))
+            if resume_with_changes and distributed.first_tells(lambda: _changes_a_checkpoint(config, workdir)):
+                distributed.together(lambda: _require_fit(config, workdir))
             distributed.first_process_does(lambda: workdir.claim(config, resume_with_changes=resume_with_changes))
             distributed.together(lambda: workdir.require_same(config))
             distributed.together(lambda: _check_names(config, dataset, workdir, warn=resume_with_changes))
@@ -216,21 +216,25 @@ def _check_names(config: ConfigDict, dataset: data.Dataset, workdir: Workdir, *,
         print(f"warning: {error}; the new names replace the stored ones", flush=True)
 
 
+def _changes_a_checkpoint(config: ConfigDict, workdir: Workdir) -> list[str]:
+    """Returns the keys that differ from the run's config, with their values, if the run has a checkpoint."""
+    if not (workdir.config.is_file() and workdir.has_checkpoint()):
+        return []
+    return configs.differences(workdir.read_config(), config)
+
+
 def _require_fit(config: ConfigDict, workdir: Workdir) -> None:
-    """Makes sure that a changed config fits the run's newest checkpoint, before it is stored.
+    """Makes sure that a changed config fits the run's newest checkpoint, before the config is stored.
 
     Raises:
         UserError: network, optimizer or averages differ; the message names the keys that differ.
     """
-    if not (workdir.config.is_file() and workdir.has_checkpoint()):
-        return
-    if not (changed := configs.differences(workdir.read_config(), config)):
-        return
     try:
         with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints, read_only=True) as checkpoints:
             checkpoints.require_fit(abstract_state(config))
     except UserError as error:
-        raise UserError(f"--resume_with_changes: {error}; these keys differ: {'; '.join(changed)}") from error
+        changed = "; ".join(_changes_a_checkpoint(config, workdir))
+        raise UserError(f"--resume_with_changes: {error}; these keys differ: {changed}") from error
 
 
 def _go_on(
