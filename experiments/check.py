@@ -134,6 +134,7 @@ def _check_training(config: ConfigDict) -> None:
     if training.class_dropout and not config.model.num_classes:
         raise UserError(f"training.class_dropout={training.class_dropout}: model.num_classes=0 leaves no class to drop")
     build.loss(config), build.optimizer(config), build.skips_nonfinite(config)
+    build.check_training_times(config)
     _check_augmentation(config)
     _check_averages(config)
     _check_batch(config)
