@@ -106,13 +106,13 @@ def check_ends(sde: SDE, t_min: float | None = None, t_max: float | None = None)
     ends = Ends(float(levels[0]), float(levels[-1]))
     if not limits.smallest <= ends.smallest < np.inf:
         raise ValueError(
-            f"{name}: sigma / alpha is {ends.smallest:.3g} at t={_time(low)}, its smallest time: it must be finite and at least "
-            f"{limits.smallest:.2g}, or rounding exceeds the noise: choose a larger t_min"
+            f"{name}: sigma / alpha is {ends.smallest:.3g} at t={_time(low)}, its smallest time: it must be finite and at "
+            f"least {limits.smallest:.2g}, or rounding exceeds the noise: choose a larger t_min"
         )
     if not ends.largest <= limits.largest:
         raise ValueError(
-            f"{name}: sigma / alpha is {ends.largest:.3g} at t={_time(high)}, its largest time: it must be finite and at most "
-            f"{limits.largest:.3g}, or rounding exceeds the data: choose less noise or a smaller t_max"
+            f"{name}: sigma / alpha is {ends.largest:.3g} at t={_time(high)}, its largest time: it must be finite and at "
+            f"most {limits.largest:.3g}, or rounding exceeds the data: choose less noise or a smaller t_max"
             + _usual(sde, low, high)
         )
     # Neighbours may be equal by rounding where the process hardly changes.

@@ -11,6 +11,8 @@ from experiments.errors import UserError
 PRIOR_LEVEL = 10.0
 # Noise of a tenth of the data's standard deviation: what the denoising step of sampling averages over, at most.
 CLEAN_LEVEL = 0.1
+# Below half of the least noise that a network was trained on, it is no longer near to it.
+TRAINED_RATIO = 2.0
 
 
 def _number(value: float) -> str:
@@ -53,8 +55,15 @@ def check_ends(config: ConfigDict, key: str) -> list[str]:
         )
     if ends.smallest > CLEAN_LEVEL:
         warnings.append(
-            f"{_described(config)}, {key}={_number(t_min)}: sigma / alpha is still {ends.smallest:.3g} there, and the denoising "
-            f"step averages over the details that this noise hides; at most {CLEAN_LEVEL:g} is advised"
+            f"{_described(config)}, {key}={_number(t_min)}: sigma / alpha is still {ends.smallest:.3g} there, and the "
+            f"denoising step averages over the details that this noise hides; at most {CLEAN_LEVEL:g} is advised"
+        )
+    trained = config.training.t_min
+    least = float(sde(config, trained).noise_to_signal(trained))
+    if least > TRAINED_RATIO * ends.smallest:
+        warnings.append(
+            f"{key}={_number(t_min)}: sigma / alpha is {ends.smallest:.3g} there, but training.t_min={_number(trained)} "
+            f"ends at {least:.3g}: the network is evaluated below the noise it was trained on"
         )
     return warnings
 

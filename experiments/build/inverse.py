@@ -17,7 +17,7 @@ import sde_lib
 from experiments.build.model import sde
 from experiments.build.sampling import method as sampling_method
 from experiments.data.sources.rendering import Rendering
-from experiments.errors import UserError, unknown_name
+from experiments.errors import UserError, counted, unknown_name
 from experiments.tasks import baselines, images, problems
 from sde_lib import exact, guidance, inverse
 
@@ -137,7 +137,7 @@ def _deblur(shape: Shape, o: Mapping[str, Any]) -> inverse.Measurement:
 
 def _colorize(shape: Shape, o: Mapping[str, Any]) -> inverse.Measurement:
     if shape[2] != 3:
-        raise UserError(f"--task=colorize: the model's images have {shape[2]} channels; colours are 3")
+        raise UserError(f"--task=colorize: the model's images have {counted(shape[2], 'channel')}; colours are 3")
     return inverse.Colorization(event_shape=shape)
 
 

@@ -129,7 +129,9 @@ def check_training_times(config: ConfigDict) -> None:
     at_ends = np.mean((log_snr > ends[0] - margin) | (log_snr < ends[1] + margin))
     fault = None
     if not coverage >= LEAST_COVERAGE:
-        fault = f"only {coverage:.2g} of the distribution lies within the process; at least {LEAST_COVERAGE:g} is needed"
+        fault = (
+            f"only {coverage:.2g} of the distribution lies within the process; at least {LEAST_COVERAGE:g} is needed"
+        )
     elif not np.isfinite(drawn).all():
         fault = "its times are not finite"
     elif not (drawn.min() >= np.float32(process.t_min) * 0.999 and drawn.max() <= np.float32(process.t_max) * 1.001):
@@ -141,8 +143,8 @@ def check_training_times(config: ConfigDict) -> None:
     if fault:
         keys = ", ".join(f"loss.{key}={config.loss[key]}" for key in TIME_KEYS.get(config.loss.times, ()))
         raise UserError(
-            f"loss.times={config.loss.times!r}{keys and ', '}{keys}: {fault}, where log(sigma / alpha) is {-ends[0] / 2:.3g} at "
-            f"training.t_min={config.training.t_min} and {-ends[1] / 2:.3g} at sde.t_max={config.sde.t_max}"
+            f"loss.times={config.loss.times!r}{keys and ', '}{keys}: {fault}, where log(sigma / alpha) is "
+            f"{-ends[0] / 2:.3g} at training.t_min={config.training.t_min} and {-ends[1] / 2:.3g} at sde.t_max={config.sde.t_max}"
         )
 
 

@@ -259,7 +259,7 @@ def named_settings(flag: str, text: str, known: Mapping[str, Mapping[str, Any]])
             kind = "a whole number" if type(settings[key]) is int else "a number"
             raise UserError(f"{flag}={text}: {key} must be {kind}, such as {settings[key]}") from None
         if not (allowed := ranges.of_setting(name, key)).allows(settings[key]):
-            raise UserError(f"{flag}={text}: {key} must {allowed}")
+            raise UserError(f"{flag}={text}: {key} must {allowed.demand(settings[key])}")
     return name, settings
 
 

@@ -8,6 +8,7 @@ from PIL import Image
 from experiments import build, ranges
 from experiments.__main__ import main
 from experiments.commands import arguments as arguments_module
+from experiments.errors import nearest
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics
 from tests.experiments.tiny import ROOT, flags
@@ -43,6 +44,13 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.data.random_flip=maybe", "--config.data.random_flip=maybe: expected true or false, such as False"),
         ("--config.model.channel_multipliers=a", "expected whole numbers with commas between, such as 1,2"),
         ("--config.optim.lr=fast", "--config.optim.lr=fast: expected a number, such as 0.002"),
+        ("--config.sampling.variable=nope", "sampling.variable='nope' is unknown: choose from"),
+        ("--config.sampling.predictor=heum", "sampling.predictor='heum' is unknown: choose from"),
+        (
+            "--config.sampling.langevin_norm=x",
+            "sampling.langevin_norm='x' is unknown: choose from batch, process, sample",
+        ),
+        ("--config.optim.lr --verbose", "--config.optim.lr: a value is missing, as in --config.optim.lr=VALUE"),
         ("--config.optim.lr", "--config.optim.lr: a value is missing, as in --config.optim.lr=VALUE"),
         (
             "--config.sde.name=vpp",
@@ -256,6 +264,10 @@ def test_the_command_line_names_missing_and_unknown_parts(fails):
     assert "invalid choice: 'speeed'" in fails("benchmark", "--suite=speeed")
     assert fails("benchmark", "--suite=speeed").endswith("; did you mean 'speed'? (see --help)")
     assert "unknown argument --workdr; did you mean '--workdir'?" in fails("sample", "--workdr=runs")
+
+
+def test_no_number_is_a_misspelt_one():
+    assert nearest("12", ["1", "2"]) == "" and nearest("sampel", ["sample"]) == "; did you mean 'sample'?"
 
 
 SEEDED = [

@@ -83,6 +83,10 @@ def test_the_likelihoods_smallest_time_counts_only_where_likelihoods_are_measure
     [
         ("sde.beta_max=0.2", "sde.beta_max=0.2, .*: sigma / alpha is only 0.402 at t_max: .*at least 10 is advised"),
         ("sde.name=ddpm sde.num_steps=100 sde.beta_first=1e-4 sde.beta_last=0.02", "is only 1.3"),
+        (
+            "training.t_min=1e-2 sampling.t_min=1e-3",
+            "^sampling.t_min=0.001: sigma / alpha is 0.010.* there, but training.t_min=0.01 ends at 0.04.* below the noise",
+        ),
         ("sampling.t_min=0.2", "sampling.t_min=0.2: sigma / alpha is still 0.7.* there.*at most 0.1 is advised"),
     ],
 )

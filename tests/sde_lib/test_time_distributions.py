@@ -99,7 +99,9 @@ def test_log_normal_tails_have_digits_in_float32(mean):
         np.testing.assert_allclose(np.log(sde.noise_to_signal(t)), expected, atol=1e-3)
 
 
-@pytest.mark.parametrize("mean, std, log_sigma", [(-60.0, 0.5, np.log(0.01)), (60.0, 0.5, np.log(50)), (0.0, 1e30, 0.0)])
+@pytest.mark.parametrize(
+    "mean, std, log_sigma", [(-60.0, 0.5, np.log(0.01)), (60.0, 0.5, np.log(50)), (0.0, 1e30, 0.0)]
+)
 def test_log_normal_without_probability_is_at_the_level_nearest_to_the_mean(mean, std, log_sigma):
     sde = VESDE(sigma_min=0.01, sigma_max=50.0)
     with jax.enable_x64(False):

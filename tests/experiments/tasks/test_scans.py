@@ -91,9 +91,17 @@ def test_kspace_that_does_not_fit_is_named(tmp_path, arrays, message):
         (np.ones((2, 3, 7)), np.arange(3), "has 7 bins, one pixel apart: images of 8 x 8 are seen by 8 to 12"),
         (np.ones((2, 3, 8)), np.array([0, 1, 3]), "'angles' must rise evenly; the steps are 1 to 2"),
         (np.ones((0, 3, 8)), np.arange(3), "'projections' is float64(0, 3, 8): there are no slices"),
-        (np.zeros((2, 3, 8)), np.arange(0, 180, 60), "all values of 'projections' that 'mask' leaves are 0: nothing is"),
+        (
+            np.zeros((2, 3, 8)),
+            np.arange(0, 180, 60),
+            "all values of 'projections' that 'mask' leaves are 0: nothing is",
+        ),
         (np.full((2, 3, 8), 1e20), np.arange(0, 180, 60), "magnitudes of 'projections' reach 1e+20; at most 1e+15 is"),
-        (np.ones((2, 4, 8)), np.linspace(0, np.pi, 4), "'angles' from 0 to 3.14159 look like radians: degrees are needed"),
+        (
+            np.ones((2, 4, 8)),
+            np.linspace(0, np.pi, 4),
+            "'angles' from 0 to 3.14159 look like radians: degrees are needed",
+        ),
         (np.full((2, 3, 8), np.inf), np.arange(3), "48 of the 48 values of 'projections' are not finite"),
     ],
 )
