@@ -144,7 +144,8 @@ def check_training_times(config: ConfigDict) -> None:
         keys = ", ".join(f"loss.{key}={config.loss[key]}" for key in TIME_KEYS.get(config.loss.times, ()))
         raise UserError(
             f"loss.times={config.loss.times!r}{keys and ', '}{keys}: {fault}, where log(sigma / alpha) is "
-            f"{-ends[0] / 2:.3g} at training.t_min={config.training.t_min} and {-ends[1] / 2:.3g} at sde.t_max={config.sde.t_max}"
+            f"{-ends[0] / 2:.3g} at training.t_min={config.training.t_min} and "
+            f"{-ends[1] / 2:.3g} at sde.t_max={config.sde.t_max}"
         )
 
 

@@ -8,7 +8,7 @@ from PIL import Image
 from experiments import build, ranges
 from experiments.__main__ import main
 from experiments.commands import arguments as arguments_module
-from experiments.errors import nearest
+from experiments.errors import counted, nearest
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics
 from tests.experiments.tiny import ROOT, flags
@@ -268,6 +268,10 @@ def test_the_command_line_names_missing_and_unknown_parts(fails):
 
 def test_no_number_is_a_misspelt_one():
     assert nearest("12", ["1", "2"]) == "" and nearest("sampel", ["sample"]) == "; did you mean 'sample'?"
+
+
+def test_one_of_a_kind_has_no_plural():
+    assert [counted(number, "device") for number in (0, 1, 8)] == ["0 devices", "1 device", "8 devices"]
 
 
 SEEDED = [
