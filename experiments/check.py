@@ -28,7 +28,7 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments import build, posthoc, ranges, writers
 from experiments.data import augmentation
-from experiments.errors import UserError
+from experiments.errors import UserError, counted
 
 MANY_SNAPSHOTS = 500
 
@@ -134,6 +134,7 @@ def _check_training(config: ConfigDict) -> None:
     if training.class_dropout and not config.model.num_classes:
         raise UserError(f"training.class_dropout={training.class_dropout}: model.num_classes=0 leaves no class to drop")
     build.loss(config), build.optimizer(config), build.skips_nonfinite(config)
+    build.check_training_times(config)
     _check_augmentation(config)
     _check_averages(config)
     _check_batch(config)
@@ -196,8 +197,9 @@ def _check_batch(config: ConfigDict) -> None:
     parts, devices = config.optim.accumulate, strategy.num_devices
     if config.data.batch_size % (devices * parts):
         raise UserError(
-            f"optim.accumulate={parts}: data.batch_size={config.data.batch_size} on {devices} devices has "
-            f"{config.data.batch_size // devices} examples on each, which cannot be split into {parts} equal parts"
+            f"optim.accumulate={parts}: data.batch_size={config.data.batch_size} on {counted(devices, 'device')} has "
+            f"{counted(config.data.batch_size // devices, 'example')} on each, which cannot be split into {parts} "
+            "equal parts"
         )
 
 

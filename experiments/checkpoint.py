@@ -69,6 +69,9 @@ def _without_closed_loops() -> Iterator[None]:
     sys.unraisablehook = before
 
 
+MOST_SHOWN = 10  # steps that a message lists
+
+
 def complete_steps(folder: Path) -> list[int]:
     """The steps of the checkpoints in a folder, increasing: each gets its name when it is complete."""
     if not folder.is_dir():
@@ -324,6 +327,8 @@ class Checkpoints:
 
         Of `others`, what to restore with, those are restored that it has.
         """
+        if wanted is not None:
+            self._require_step(wanted)
         parts = (*trees, *others, *([] if data is None else ["data"]))
         for step in self._newest_first() if wanted is None else [wanted]:
             if step != self._checked and self._is_broken(step, *parts):
@@ -351,6 +356,18 @@ class Checkpoints:
         if wanted is not None:
             raise RunError(f"the checkpoint of step {wanted} in {self.folder} is broken")
         raise UserError(f"{self.folder} has no checkpoint yet: run `train` on it first")
+
+    def _require_step(self, step: int) -> None:
+        """Makes sure that there is a checkpoint of a step.
+
+        Raises:
+            UserError: there is none; those that there are are named.
+        """
+        steps = complete_steps(self.folder)
+        if steps and step not in steps:
+            shown = ", ".join(map(str, steps[-MOST_SHOWN:]))
+            more = f"{len(steps)} steps, the last of them " if len(steps) > MOST_SHOWN else ""
+            raise UserError(f"{self.folder} has no checkpoint of step {step}: there are {more}{shown}")
 
     def _stored_name(self, step: int, name: str) -> str:
         """The item that holds a tree: every average of `save_weights` is its one.

@@ -16,7 +16,16 @@ class RunError(Exception):
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Returns `"; did you mean 'x'?"` for the allowed name closest to `name`, or an empty string where none is close."""
+    """Returns `"; did you mean 'x'?"` for the allowed name closest to `name`, or an empty string where none is close.
+
+    Numbers have none: 12 is not a misspelt 2.
+    """
+    try:
+        float(name)
+    except ValueError:
+        pass
+    else:
+        return ""
     matches = difflib.get_close_matches(str(name), [str(a) for a in allowed], n=1, cutoff=0.5)
     return f"; did you mean {matches[0]!r}?" if matches else ""
 
@@ -25,3 +34,8 @@ def unknown_name(key: str, name: str, allowed: Iterable[str]) -> UserError:
     """The error for a `name` given to config key `key` that is none of `allowed`."""
     allowed = sorted(allowed)
     return UserError(f"{key}={name!r} is unknown: choose from {', '.join(allowed)}{nearest(name, allowed)}")
+
+
+def counted(number: int, noun: str) -> str:
+    """A number and a noun, in the plural with an s if the number is not 1: "1 device", "2 devices"."""
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -92,7 +92,7 @@ class Range:
         """
         if self.entries is None:
             if not self.allows(value):
-                raise UserError(f"{key}={value}: must {self._demand(value)}")
+                raise UserError(f"{key}={value}: must {self.demand(value)}")
             return
         if not isinstance(value, tuple | list):
             raise UserError(f"{key}={value}: must be several numbers")
@@ -105,13 +105,17 @@ class Range:
             raise UserError(f"{key}: has {len(value)} entries; must have at most {MOST_ENTRIES}")
         for entry in value:
             if not self.allows(entry):
-                raise UserError(f"{key}={text}: each entry must {self._demand(entry)}, not {entry}")
+                raise UserError(f"{key}={text}: each entry must {self.demand(entry)}, not {entry}")
 
-    def _demand(self, value: Any) -> str:
+    def demand(self, value: Any) -> str:
         """The demand, in words that follow "must", that a value does not meet."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number and not (self.whole and isinstance(value, float)):
-            return str(self)
+            held, wide = _float32(value), math.isinf(self.high) and math.isfinite(self.low)
+            if self.whole or math.isfinite(held) or not wide:
+                return str(self)
+            finite = "a number" if math.inf in self.also else "finite in float32" if math.isfinite(value) else "finite"
+            return f"be {finite}, and {str(self).removeprefix('be ')}"
         return f"be a {'whole ' * self.whole}number, and {str(self).removeprefix('be ')}"
 
 

@@ -8,6 +8,7 @@ spends its steps where nothing of the data is left. So `check_ends` refuses
     sigma / alpha above 1 / (8 eps)      1.05e6 in float32: half a unit in the last place of the noise moves D by 1 / 16
     sigma / alpha below eps              1.2e-7 in float32: noise that the rounding of data of size 1 drowns
     sigma / alpha that does not rise     time grids and reverse steps assume that it does
+    alpha or sigma below 0 or not finite no noise level is defined by them
 
 with eps the distance from 1 to the next number. In float64 the limits are 5.6e14 and 2.2e-16.
 """
@@ -43,7 +44,30 @@ def noise_level_limits() -> Ends:
 @jax.jit
 def _levels(sde, low, high):
     times = jnp.linspace(low, high, PLACES)
-    return times, sde.noise_to_signal(times), sde.log_snr(times)
+    try:
+        scales = {"alpha": sde.alpha(times), "sigma": sde.sigma(times)}
+    except NotImplementedError:  # a state with a velocity has no scalar ones
+        scales = {}
+    return times, sde.noise_to_signal(times), sde.log_snr(times), scales
+
+
+def _time(t: float) -> str:
+    """A time in the fewest digits that are enough to tell it from its neighbours, at least as many as `:g` has."""
+    held, short = np.asarray(t), f"{t:g}"
+    return short if held.dtype.type(short) == held or np.isnan(held) else str(held)
+
+
+def _require_scales(name: str, times: np.ndarray, levels: np.ndarray, scales: dict[str, np.ndarray]) -> None:
+    """Raises ValueError for an alpha or a sigma that is not finite, or negative at an end, where sigma / alpha hides it."""
+    is_end = np.isin(np.arange(PLACES), (0, PLACES - 1))
+    for scale, values in scales.items():
+        faults = np.flatnonzero(~np.isfinite(values) | (is_end & (values < 0)))
+        if faults.size:
+            i = faults[0]
+            raise ValueError(
+                f"{name}: sigma / alpha is {levels[i]:.3g} at t={times[i]:g}, because {scale}={values[i]:.3g}: it must be "
+                + ("positive" if np.isfinite(values[i]) else "finite")
+            )
 
 
 def _usual(sde: SDE, low: float, high: float) -> str:
@@ -65,24 +89,30 @@ def check_ends(sde: SDE, t_min: float | None = None, t_max: float | None = None)
         sigma / alpha at both; None where the process or a time is traced, so that nothing is checked.
 
     Raises:
-        ValueError: sigma / alpha is not finite, beyond what the float type carries, or does not rise with the time.
+        ValueError: the times are in the wrong order, alpha or sigma is negative or not finite, or sigma / alpha is beyond
+            what the float type carries or does not rise with the time.
     """
+    whole = t_min is None and t_max is None
     low, high = (sde.t_min if t_min is None else t_min), (sde.t_max if t_max is None else t_max)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((sde, low, high))):
         return None
     name, limits = type(sde).__name__, noise_level_limits()
+    if low > high or (whole and low == high):
+        raise ValueError(f"{name}: t_min={_time(low)} must be less than t_max={_time(high)}")
     with jax.ensure_compile_time_eval():
-        times, levels, log_snr = (np.asarray(values, np.float64) for values in _levels(sde, low, high))
+        found = jax.tree.map(lambda values: np.asarray(values, np.float64), _levels(sde, low, high))
+    times, levels, log_snr, scales = found
+    _require_scales(name, times, levels, scales)
     ends = Ends(float(levels[0]), float(levels[-1]))
     if not limits.smallest <= ends.smallest < np.inf:
         raise ValueError(
-            f"{name}: sigma / alpha is {ends.smallest:.3g} at t={low:g}, its smallest time: it must be finite and at least "
-            f"{limits.smallest:.2g}, or rounding exceeds the noise: choose a larger t_min"
+            f"{name}: sigma / alpha is {ends.smallest:.3g} at t={_time(low)}, its smallest time: it must be finite and at "
+            f"least {limits.smallest:.2g}, or rounding exceeds the noise: choose a larger t_min"
         )
     if not ends.largest <= limits.largest:
         raise ValueError(
-            f"{name}: sigma / alpha is {ends.largest:.3g} at t={high:g}, its largest time: it must be finite and at most "
-            f"{limits.largest:.3g}, or rounding exceeds the data: choose less noise or a smaller t_max"
+            f"{name}: sigma / alpha is {ends.largest:.3g} at t={_time(high)}, its largest time: it must be finite and at "
+            f"most {limits.largest:.3g}, or rounding exceeds the data: choose less noise or a smaller t_max"
             + _usual(sde, low, high)
         )
     # Neighbours may be equal by rounding where the process hardly changes.
@@ -130,7 +160,7 @@ def check_times(times: Array, sde: SDE, *, denoise: bool = True) -> None:
             following = f"the same number in {times.dtype}: take fewer steps, or another grid"
         raise ValueError(f"times must decrease, but times[{i}]={times[i]:g} is followed by {following}")
     if not isinstance(sde.t_max, jax.core.Tracer) and times[0] > sde.t_max * (1 + 1e-5):
-        raise ValueError(f"times start at {times[0]:g}, beyond the process's t_max={sde.t_max:g}")
+        raise ValueError(f"times start at {_time(times[0])}, beyond the process's t_max={_time(sde.t_max)}")
     if denoise and times[-1] != 0:
         raise ValueError(
             f"the denoising step ends at clean data, time 0, but times end at {times[-1]:g}: "

@@ -82,8 +82,14 @@ def quadratic_times(sde: SDE, n: int, power: float = 2.0, *, denoise: bool = Tru
 
 
 def times_at(sde: SDE, places: Array, power: float = 2.0, *, denoise: bool = True) -> Array:
-    """The times at the given places of `quadratic_times`, which rise from 0 (at t_max) to 1 (at t_min)."""
+    """The times at the given places of `quadratic_times`, which rise from 0 (at t_max) to 1 (at t_min).
+
+    Raises:
+        ValueError: the power is not positive or not finite; or as `check_ends`.
+    """
     positive("times_at", power=power)
+    if not isinstance(power, jax.core.Tracer) and math.isinf(power):
+        raise ValueError(f"times_at: power={power} must be finite; log_snr_times is even in the logarithm")
     reference = VPSDE()
     log_snr = jnp.stack([sde.log_snr(sde.t_max), sde.log_snr(sde.t_min)])
     high, low = reference.time_at_log_snr(log_snr) ** (1 / power)

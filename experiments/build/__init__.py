@@ -19,7 +19,15 @@ from experiments.build.devices import parallel, require_shares
 from experiments.build.ends import check_ends, check_times
 from experiments.build.evaluation import check_features, check_files, check_likelihood, feature_network, reference
 from experiments.build.images import preparation, rendering, transform
-from experiments.build.losses import BIN_SHARE, BINNED_LOSS, CLASS_DROPOUT, binned_loss, loss, loss_bin_edges
+from experiments.build.losses import (
+    BIN_SHARE,
+    BINNED_LOSS,
+    CLASS_DROPOUT,
+    binned_loss,
+    check_training_times,
+    loss,
+    loss_bin_edges,
+)
 from experiments.build.model import (
     LOSS,
     PROCESSES,
@@ -54,6 +62,7 @@ __all__ = [
     "check_network",
     "check_sampling_label",
     "check_times",
+    "check_training_times",
     "class_number",
     "class_record",
     "compute_dtype",

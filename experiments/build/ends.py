@@ -11,11 +11,18 @@ from experiments.errors import UserError
 PRIOR_LEVEL = 10.0
 # Noise of a tenth of the data's standard deviation: what the denoising step of sampling averages over, at most.
 CLEAN_LEVEL = 0.1
+# Below half of the least noise that a network was trained on, it is no longer near to it.
+TRAINED_RATIO = 2.0
+
+
+def _number(value: float) -> str:
+    """A number of the config, without digits left out that count."""
+    return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
 def _described(config: ConfigDict) -> str:
     """The process in words: its name and the keys that it reads."""
-    options = {"name": repr(config.sde.name)} | {key: f"{value:g}" for key, value in process_options(config).items()}
+    options = {"name": repr(config.sde.name)} | {key: _number(value) for key, value in process_options(config).items()}
     return ", ".join(f"sde.{key}={value}" for key, value in options.items())
 
 
@@ -37,7 +44,7 @@ def check_ends(config: ConfigDict, key: str) -> list[str]:
     try:
         ends = sde_lib.check_ends(sde(config, t_min))
     except ValueError as error:
-        raise UserError(f"{_described(config)}, {key}={t_min:g}: {error}") from error
+        raise UserError(f"{_described(config)}, {key}={_number(t_min)}: {error}") from error
     if ends is None or section != "sampling":
         return []
     warnings = []
@@ -48,8 +55,15 @@ def check_ends(config: ConfigDict, key: str) -> list[str]:
         )
     if ends.smallest > CLEAN_LEVEL:
         warnings.append(
-            f"{_described(config)}, {key}={t_min:g}: sigma / alpha is still {ends.smallest:.3g} there, and the denoising "
-            f"step averages over the details that this noise hides; at most {CLEAN_LEVEL:g} is advised"
+            f"{_described(config)}, {key}={_number(t_min)}: sigma / alpha is still {ends.smallest:.3g} there, and the "
+            f"denoising step averages over the details that this noise hides; at most {CLEAN_LEVEL:g} is advised"
+        )
+    trained = config.training.t_min
+    least = float(sde(config, trained).noise_to_signal(trained))
+    if least > TRAINED_RATIO * ends.smallest:
+        warnings.append(
+            f"{key}={_number(t_min)}: sigma / alpha is {ends.smallest:.3g} there, but training.t_min={_number(trained)} "
+            f"ends at {least:.3g}: the network is evaluated below the noise it was trained on"
         )
     return warnings
 

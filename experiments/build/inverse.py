@@ -17,7 +17,7 @@ import sde_lib
 from experiments.build.model import sde
 from experiments.build.sampling import method as sampling_method
 from experiments.data.sources.rendering import Rendering
-from experiments.errors import UserError, unknown_name
+from experiments.errors import UserError, counted, unknown_name
 from experiments.tasks import baselines, images, problems
 from sde_lib import exact, guidance, inverse
 
@@ -93,8 +93,15 @@ def _kernel(shape: Shape, o: Mapping[str, Any]) -> np.ndarray:
     """The kernel (h, w). Widths are those of the papers for 256 pixels, less for smaller images, but a blur still."""
     relative = shape[0] / 256
     name, width = o["kernel"], o.get("kernel_width")
-    if width is not None and not 0 < width < math.inf:
-        raise UserError(f"--kernel_width={width}: must be more than 0, in pixels")
+    side = max(shape[:2])
+    if width is not None:
+        # Gaussian kernels are 8 standard deviations wide; wider ones blur no more and need memory.
+        most = side / 2 if name in ("gaussian", "anisotropic") else side
+        if not 0 < width <= most:
+            raise UserError(
+                f"--kernel_width={width}: must be more than 0, in pixels, and at most {most:g} for --kernel={name} of "
+                f"{shape[0]}x{shape[1]} images"
+            )
     if name == "gaussian":
         std = width or max(3 * relative, 1.0)
         return inverse.gaussian_kernel(_odd(8 * std), std)
@@ -110,6 +117,11 @@ def _kernel(shape: Shape, o: Mapping[str, Any]) -> np.ndarray:
     kernel = images.read_grey("--kernel", name, rendering=o["rendering"])
     if not kernel.sum() > 0:
         raise UserError(f"--kernel={name} is black: a kernel needs light")
+    if max(kernel.shape) > 2 * side + 1:
+        raise UserError(
+            f"--kernel={name}: is {kernel.shape[1]}x{kernel.shape[0]}, but {shape[0]}x{shape[1]} images need at most "
+            f"{2 * side + 1} pixels to a side"
+        )
     return kernel / kernel.sum()
 
 
@@ -125,7 +137,7 @@ def _deblur(shape: Shape, o: Mapping[str, Any]) -> inverse.Measurement:
 
 def _colorize(shape: Shape, o: Mapping[str, Any]) -> inverse.Measurement:
     if shape[2] != 3:
-        raise UserError(f"--task=colorize: the model's images have {shape[2]} channels; colours are 3")
+        raise UserError(f"--task=colorize: the model's images have {counted(shape[2], 'channel')}; colours are 3")
     return inverse.Colorization(event_shape=shape)
 
 
@@ -146,7 +158,7 @@ MEASUREMENTS = {
     "deblur-light": lambda shape, o: inverse.NonlinearBlur(kernel=_kernel(shape, o)),
     "colorize": _colorize,
     "dejpeg": _dejpeg,
-    "hdr": lambda shape, o: inverse.HighDynamicRange(scale=_between("--contrast", o["contrast"], 1, math.inf)),
+    "hdr": lambda shape, o: inverse.HighDynamicRange(scale=_between("--contrast", o["contrast"], 1, 1000)),
     "phase": lambda shape, o: inverse.PhaseRetrieval(oversampling=_between("--oversampling", o["oversampling"], 1, 8)),
     "sensing": lambda shape, o: inverse.CompressedSensing.random(jax.random.key(o["operator_seed"]), shape, o["share"]),
 }

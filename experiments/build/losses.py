@@ -40,6 +40,16 @@ TIME_DISTRIBUTIONS = {
     "discrete": lambda c: sde_lib.DiscreteTime(steps=c.discrete_levels),
 }
 
+# Keys of the numbers of a time distribution, for messages.
+TIME_KEYS = {
+    "log_normal": ("log_sigma_mean", "log_sigma_std"),
+    "logit_normal": ("logit_mean", "logit_std"),
+    "geometric_sigma": ("discrete_levels",),
+    "discrete": ("discrete_levels",),
+}
+LEAST_COVERAGE = 1e-4  # float32 leaves about a thousand different times in the middle of so wide a distribution
+ONE_LEVEL = 1e-3  # of the process's range of log-SNR: times as near as that are one noise level
+
 CLASS_DROPOUT = zlib.crc32(b"class dropout")  # folded into an example's key, apart from the loss's own numbers
 
 BINNED_LOSS, BIN_SHARE = "binned_loss", "bin_share"  # metrics of the training step: see `binned_loss`
@@ -100,6 +110,52 @@ def loss(config: ConfigDict) -> Callable:
         return (scale * losses, t) if return_times else scale * losses
 
     return compute
+
+
+def check_training_times(config: ConfigDict) -> None:
+    """Makes sure that the times of training are finite and cover more than one noise level or the ends of the process.
+
+    Raises:
+        UserError: they do not; the message names the keys and log(sigma / alpha) at both ends.
+    """
+    process = sde(config, config.training.t_min)
+    times = choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)(config.loss)
+    places = (jnp.arange(100) + 0.5) / 100
+    with np.errstate(all="ignore"):
+        drawn, coverage = np.asarray(times.quantile(process, places)), float(times.coverage(process))
+        ends = np.asarray(process.log_snr(jnp.asarray([process.t_min, process.t_max])), float)
+        log_snr = np.asarray(process.log_snr(jnp.asarray(drawn)), float)
+    margin = ONE_LEVEL * (ends[0] - ends[1])
+    at_ends = np.mean((log_snr > ends[0] - margin) | (log_snr < ends[1] + margin))
+    fault = None
+    if not coverage >= LEAST_COVERAGE:
+        fault = (
+            f"only {coverage:.2g} of the distribution lies within the process; at least {LEAST_COVERAGE:g} is needed"
+        )
+    elif not np.isfinite(drawn).all():
+        fault = "its times are not finite"
+    elif not (drawn.min() >= np.float32(process.t_min) * 0.999 and drawn.max() <= np.float32(process.t_max) * 1.001):
+        fault = f"its times reach from {drawn.min():g} to {drawn.max():g}, outside of the process"
+    elif np.ptp(log_snr) <= margin:
+        fault = f"all its times are at log(sigma / alpha) = {-log_snr.mean() / 2:.3g}"
+    elif _has_density(times, process) and at_ends > 0.5:
+        fault = f"{at_ends:.0%} of its times are at the ends of the process"
+    if fault:
+        keys = ", ".join(f"loss.{key}={config.loss[key]}" for key in TIME_KEYS.get(config.loss.times, ()))
+        raise UserError(
+            f"loss.times={config.loss.times!r}{keys and ', '}{keys}: {fault}, where log(sigma / alpha) is "
+            f"{-ends[0] / 2:.3g} at training.t_min={config.training.t_min} and "
+            f"{-ends[1] / 2:.3g} at sde.t_max={config.sde.t_max}"
+        )
+
+
+def _has_density(times: sde_lib.TimeDistribution, process: sde_lib.SDE) -> bool:
+    """Returns False for a distribution of a few single times."""
+    try:
+        jax.eval_shape(lambda t: times.log_density(process, t), jnp.ones(1))
+    except ValueError:
+        return False
+    return True
 
 
 def loss_bin_edges(config: ConfigDict) -> np.ndarray:

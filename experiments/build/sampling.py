@@ -5,7 +5,9 @@ from ml_collections import ConfigDict
 
 import sde_lib
 from experiments.build.choices import choose
-from experiments.errors import UserError, unknown_name
+from experiments.errors import UserError
+from sde_lib.sampling.correctors import NORMS
+from sde_lib.sampling.exponential import VARIABLES
 
 # One-step methods: what a corrector may move x between.
 PREDICTORS = {
@@ -23,9 +25,6 @@ PREDICTORS = {
 
 
 def _langevin(c: ConfigDict) -> sde_lib.Langevin:
-    norms = ("process", "sample", "batch")
-    if c.langevin_norm not in norms:
-        raise unknown_name("sampling.langevin_norm", c.langevin_norm, norms)
     return sde_lib.Langevin(snr=c.snr, steps=c.corrector_steps, norm=c.langevin_norm)
 
 
@@ -56,8 +55,29 @@ TIME_GRIDS = {
 }
 
 
+# Names that `sampling` may choose, by key.
+NAMES = {
+    "method": METHODS,
+    "times": TIME_GRIDS,
+    "predictor": PREDICTORS,
+    "variable": VARIABLES,
+    "langevin_norm": NORMS,
+}
+
+
+def _check_names(sampling: ConfigDict) -> None:
+    """Raises `UserError` for an unknown name, of a method that does not read it too."""
+    for key, known in NAMES.items():
+        choose(f"sampling.{key}", sampling[key], dict.fromkeys(known))
+
+
 def method(config: ConfigDict) -> sde_lib.Method:
-    """The sampling method: the recommended one where `sampling.evaluations` is set."""
+    """The sampling method: the recommended one where `sampling.evaluations` is set.
+
+    Raises:
+        UserError: a name or a number of `sampling` is not allowed.
+    """
+    _check_names(config.sampling)
     try:
         if config.sampling.evaluations:
             return sde_lib.recommended_method(config.sampling.evaluations)

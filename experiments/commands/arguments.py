@@ -189,7 +189,7 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, st
         key, equals, value = argument.removeprefix("--config.").partition("=")
         if not equals:
             value = next(remaining, None)
-            if value is None:
+            if value is None or value.startswith("--"):
                 raise UserError(f"--config.{key}: a value is missing, as in --config.{key}=VALUE")
         overrides.append((key, value))
     return rest, overrides

@@ -77,13 +77,12 @@ def noise(method: str, std: float | None, *, measured: bool) -> float:
     """The standard deviation of the noise.
 
     Raises:
-        UserError: it is negative, or would do nothing.
+        UserError: it is outside of the range of `problems.check_std`, or would do nothing.
     """
     use = problems.METHODS[method].noise
     if std is None:
         return 0.0 if use == "none" else NOISE
-    if not 0 <= std < float("inf"):
-        raise UserError(f"--noise={std}: must be at least 0; black to white is 2")
+    problems.check_std(std)
     if measured and use in ("none", "not asked"):
         raise UserError(f"--noise={std} does nothing: --method={method} does not ask for the noise of --input")
     return std

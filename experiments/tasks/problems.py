@@ -13,6 +13,8 @@ from experiments.tasks.request import Request
 
 FILE = "FILE"  # any choice that is not among the named ones: an image file
 NOISES = ("gaussian", "poisson")
+MOST_NOISE = 1000.0  # standard deviation; images lie in [-1, 1]
+PEAKS = 1e-3, 1e8  # expected counts of a white pixel; samples of larger ones exceed int32
 
 
 @dataclass(frozen=True)
@@ -257,7 +259,7 @@ def named_settings(flag: str, text: str, known: Mapping[str, Mapping[str, Any]])
             kind = "a whole number" if type(settings[key]) is int else "a number"
             raise UserError(f"{flag}={text}: {key} must be {kind}, such as {settings[key]}") from None
         if not (allowed := ranges.of_setting(name, key)).allows(settings[key]):
-            raise UserError(f"{flag}={text}: {key} must {allowed}")
+            raise UserError(f"{flag}={text}: {key} must {allowed.demand(settings[key])}")
     return name, settings
 
 
@@ -270,6 +272,16 @@ def check_overrides(name: str, overrides: list[tuple[str, str]]) -> None:
     for key, text in overrides:
         if key in ("sampling.method", "sampling.evaluations") and METHODS[name].own_steps:
             raise UserError(f"--config.{key}={text} does nothing: --method={name} brings its own steps")
+
+
+def check_std(std: float) -> None:
+    """Makes sure that --noise is a standard deviation that float32 can restore from.
+
+    Raises:
+        UserError: it is negative, above `MOST_NOISE`, or no number.
+    """
+    if not 0 <= std <= MOST_NOISE:
+        raise UserError(f"--noise={std}: must be at least 0 and at most {MOST_NOISE:g}; black to white is 2")
 
 
 def noise(
@@ -295,13 +307,17 @@ def noise(
     if kind == "gaussian":
         if peak is not None:
             raise UserError(f"--peak={peak} does nothing without --noise_kind=poisson")
-        if std is not None and not 0 <= std < float("inf"):
-            raise UserError(f"--noise={std}: must be at least 0; black to white is 2")
+        if std is not None:
+            check_std(std)
         return (0.0 if METHODS[method_name].noise == "none" else TASKS[name].noise) if std is None else std, None
     if std is not None:
         raise UserError(f"--noise={std} does nothing with --noise_kind=poisson, which --peak sets")
-    if peak is None or not 0 < peak < float("inf"):
-        raise UserError(f"--peak={peak}: --noise_kind=poisson needs the expected count of a white pixel, such as 100")
+    if peak is None:
+        raise UserError("--noise_kind=poisson needs --peak, the expected count of a white pixel, such as --peak=100")
+    if not PEAKS[0] <= peak <= PEAKS[1]:
+        raise UserError(
+            f"--peak={peak}: must be at least {PEAKS[0]:g} and at most {PEAKS[1]:g}, the expected count of a white pixel"
+        )
     if not TASKS[name].image:
         raise UserError(f"--noise_kind=poisson: counts are of light, but --task={name} measures no image")
     return 0.0, peak

@@ -18,6 +18,7 @@ import numpy as np
 
 from experiments import strict_json
 from experiments.data import DataTransform
+from experiments.errors import counted
 from experiments.metrics import quality
 from experiments.pictures import visible
 from experiments.tasks import sheet
@@ -114,7 +115,8 @@ def write(out: Path, results: Results, transform: DataTransform, settings: Mappi
         np.savez_compressed(file, **arrays)
     told = {**settings, "deviation_white": _rounded(white), "figures": averages, "inputs": figures}
     strict_json.write(out / "results.json", told)
-    return f"{_said(averages)}{results.answers.shape[1]} answers for each of {len(results.names)}: {out / 'sheet.png'}"
+    answers = counted(results.answers.shape[1], "answer")
+    return f"{_said(averages)}{answers} for each of {len(results.names)}: {out / 'sheet.png'}"
 
 
 def _judge(

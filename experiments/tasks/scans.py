@@ -23,6 +23,8 @@ from experiments.errors import UserError
 
 MOST_IMAGINARY = 0.1
 UNEVEN = 0.01  # of the step between angles
+LEAST_ARC = 7.0  # degrees; a full turn is 6.28 in radians
+LARGEST = 1e15  # of magnitudes; sums of squares of larger ones overflow float32
 ARRAYS = {"mri": ("kspace", "mask", "maps"), "ct": ("projections", "angles", "mask")}
 OPTIONAL = {"mri": ("maps",), "ct": ("mask",)}
 
@@ -65,29 +67,28 @@ def read_kspace(flag: str, text: str, size: int, limit: int | None) -> KSpace:
     """
     path, arrays = _arrays(flag, text, "mri")
     values, mask, maps = arrays["kspace"][:limit], arrays["mask"], arrays.get("maps")
+    _require_slices(flag, path, "kspace", values)
     if not np.iscomplexobj(values) or values.ndim not in (3, 4) or not values.size:
         raise UserError(f"{flag}: {path}: 'kspace' is {_what(values)}; complex (N, H, W) or (N, coils, H, W) is needed")
     coils = values.shape[1] if values.ndim == 4 else 1
-    values = values.reshape(len(values), coils, *values.shape[-2:]).astype(np.complex64)
+    with np.errstate(over="ignore"):  # infinite then, and refused below
+        values = values.reshape(len(values), coils, *values.shape[-2:]).astype(np.complex64)
     if values.shape[2:] != (size, size):
         raise UserError(
             f"{flag}: {path}: 'kspace' is {_what(arrays['kspace'])}; the model's images are {size} x {size}"
         )
-    if mask.shape != (size, size) or not np.isin(mask, (0, 1)).all() or not mask.any():
-        raise UserError(
-            f"{flag}: {path}: 'mask' is {_what(mask)}; ({size}, {size}) of 0 and 1 is needed, as 'kspace' is"
-        )
-    mask = mask.astype(bool)
+    mask = _mask(flag, path, mask, (size, size), "kspace")
     if maps is not None:
         if not np.iscomplexobj(maps) or maps.shape != (coils, size, size):
             raise UserError(
                 f"{flag}: {path}: 'maps' is {_what(maps)}; complex ({coils}, {size}, {size}) is needed, as 'kspace' is"
             )
         maps = maps.astype(np.complex64)
+        _require_finite(flag, path, "maps", maps)
     elif coils > 1:
         raise UserError(f"{flag}: {path}: 'kspace' of {coils} coils needs 'maps', complex ({coils}, {size}, {size})")
     found = KSpace(values * mask, mask, maps)
-    _require_finite(flag, path, "kspace", found.values)
+    _require_values(flag, path, "kspace", found.values)
     _require_centred(flag, path, found.values)
     _require_real(flag, path, found)
     return found
@@ -101,6 +102,7 @@ def read_projections(flag: str, text: str, size: int, most_bins: int, limit: int
     """
     path, arrays = _arrays(flag, text, "ct")
     values, angles = arrays["projections"][:limit], arrays["angles"]
+    _require_slices(flag, path, "projections", values)
     if values.dtype.kind not in "iuf" or values.ndim != 3 or not values.size:
         raise UserError(f"{flag}: {path}: 'projections' is {_what(values)}; real (N, angles, bins) is needed")
     if angles.shape != values.shape[1:2] or angles.dtype.kind not in "iuf":
@@ -114,18 +116,17 @@ def read_projections(flag: str, text: str, size: int, most_bins: int, limit: int
         )
     mask = arrays.get("mask")
     if mask is not None:
-        if mask.shape != values.shape[1:] or not np.isin(mask, (0, 1)).all() or not mask.any():
-            shape = "({}, {})".format(*values.shape[1:])
-            raise UserError(
-                f"{flag}: {path}: 'mask' is {_what(mask)}; {shape} of 0 and 1 is needed, as 'projections' is"
-            )
-        mask = mask.astype(bool)
+        mask = _mask(flag, path, mask, values.shape[1:], "projections")
         values = np.where(mask, values, 0)
-    _require_finite(flag, path, "projections", values)
+    _require_values(flag, path, "projections", values)
     _require_finite(flag, path, "angles", angles)
     steps = np.diff(angles.astype(float))
     if len(steps) and not (steps.min() > 0 and np.ptp(steps) <= UNEVEN * steps.max()):
         raise UserError(f"{flag}: {path}: 'angles' must rise evenly; the steps are {steps.min():g} to {steps.max():g}")
+    if len(angles) > 3 and angles[-1] - angles[0] < LEAST_ARC:
+        raise UserError(
+            f"{flag}: {path}: 'angles' from {angles[0]:g} to {angles[-1]:g} look like radians: degrees are needed"
+        )
     return Projections(values.astype(np.float32), np.deg2rad(angles.astype(float)), mask)
 
 
@@ -157,6 +158,55 @@ def _arrays(flag: str, text: str, modality: str) -> tuple[Path, dict[str, np.nda
                     f"{flag}: {path} has no array {name!r}, which --modality={modality} needs; it has {known}"
                 )
         return path, {name: npz.array(path, file, name, flag) for name in ARRAYS[modality] if name in file.files}
+
+
+def _mask(flag: str, path: Path, mask: np.ndarray, shape: tuple[int, ...], name: str) -> np.ndarray:
+    """A mask as booleans.
+
+    Args:
+        flag, path: of the file, for messages.
+        mask: as read.
+        shape: that it must have.
+        name: of the array that it masks.
+
+    Raises:
+        UserError: it has another shape, values other than 0 and 1, or no 1.
+    """
+    if mask.shape != shape:
+        fault = ""
+    elif mask.dtype.kind not in "biuf":
+        fault = "; its values are no numbers"
+    elif not (finite := np.isfinite(mask)).all():
+        fault = f"; {(~finite).sum()} of its {mask.size} values are not finite"
+    elif not mask.any():
+        fault = "; all values are 0: nothing is measured"
+    elif np.isin(mask, (0, 1)).all():
+        return mask.astype(bool)
+    elif mask.min() < 0:
+        fault = f"; the smallest value is {mask.min():g}"
+    elif mask.max() != 1:
+        fault = f"; the largest value is {mask.max():g}: divide by it"
+    else:
+        fault = f"; there are others between: {mask[(mask > 0) & (mask < 1)][0]:g}"
+    sides = ", ".join(map(str, shape))
+    raise UserError(f"{flag}: {path}: 'mask' is {_what(mask)}; ({sides}) of 0 and 1 is needed, as {name!r} is{fault}")
+
+
+def _require_slices(flag: str, path: Path, name: str, values: np.ndarray) -> None:
+    if values.ndim > 2 and not len(values):
+        raise UserError(f"{flag}: {path}: {name!r} is {_what(values)}: there are no slices")
+
+
+def _require_values(flag: str, path: Path, name: str, values: np.ndarray) -> None:
+    """Raises `UserError` for measurements that are not finite, all 0, or beyond what float32 can square and add."""
+    _require_finite(flag, path, name, values)
+    largest = np.abs(values).max()
+    if not largest:
+        raise UserError(f"{flag}: {path}: all values of {name!r} that 'mask' leaves are 0: nothing is measured")
+    if largest > LARGEST:
+        raise UserError(
+            f"{flag}: {path}: magnitudes of {name!r} reach {largest:.3g}; at most {LARGEST:g} is needed: divide by it"
+        )
 
 
 def _require_centred(flag: str, path: Path, values: np.ndarray) -> None:

@@ -44,8 +44,8 @@ class SuperResolution(SeparableMeasurement):
 
 def _matrix(n: int, factor: float, weight: Callable[[np.ndarray, float], np.ndarray]) -> np.ndarray:
     """(m, n): rows of weights that sum to 1, of input pixels at a distance from the output pixel's centre."""
-    m = round(n / factor)
-    if not (factor >= 1 and m >= 1):
+    m = round(n / factor) if factor >= 1 else 0
+    if m < 1:
         raise ValueError(f"SuperResolution: factor={factor} must be between 1 and the image's size, which is {n}")
     scale = n / m
     centres = (np.arange(m) + 0.5) * scale

@@ -50,6 +50,10 @@ class TimeDistribution(Struct):
         """
         raise ValueError(f"{type(self).__name__} has no density in t, which importance weighting needs")
 
+    def coverage(self, sde: SDE) -> Array:
+        """The share in [0, 1] of the distribution, before it is cut at [t_min, t_max], that lies there; 1 if none is cut."""
+        return jnp.ones(())
+
     def __call__(self, keys: Array, sde: SDE) -> Array:
         """One time per key, (B,); time i depends on `keys[i]` alone."""
         return self.quantile(sde, jax.vmap(jax.random.uniform)(keys))
@@ -111,19 +115,30 @@ class LogNormalSigma(TimeDistribution):
         return (-0.5 * sde.log_snr(t) - self.mean) / self.std
 
     def _ends(self, sde):
-        """The normal probabilities of less noise than at t_min and at t_max."""
-        return ndtr(self._standardized(sde, sde.t_min)), ndtr(self._standardized(sde, sde.t_max))
+        """+1 or -1, and the normal probabilities below that multiple of the standardized ends.
+
+        If all of the process lies above the mean, the signs are turned: there float32 rounds the probabilities to 1.
+        """
+        low, high = self._standardized(sde, sde.t_min), self._standardized(sde, sde.t_max)
+        sign = jnp.where(low > 0, -1, 1)
+        return sign, ndtr(sign * low), ndtr(sign * high)
+
+    def coverage(self, sde):
+        """The normal probability between the ends."""
+        _, low, high = self._ends(sde)
+        return jnp.abs(high - low)
 
     def quantile(self, sde, u):
-        """That of the normal distribution between the ends."""
-        low, high = self._ends(sde)
-        log_noise_to_signal = self.mean + self.std * ndtri(low + (high - low) * u)
+        """That of the normal distribution between the ends; where no probability is left, the level nearest to the mean."""
+        sign, low, high = self._ends(sde)
+        nearest = jnp.clip(0.0, self._standardized(sde, sde.t_min), self._standardized(sde, sde.t_max))
+        standardized = jnp.where(low == high, nearest, sign * ndtri(low + (high - low) * u))
+        log_noise_to_signal = self.mean + self.std * standardized
         return jnp.clip(sde.time_at_log_snr(-2 * log_noise_to_signal), sde.t_min, sde.t_max)
 
     def log_density(self, sde, t):
         """By change of variables from log(sigma / alpha), whose derivative is -d log_snr / dt / 2."""
-        low, high = self._ends(sde)
-        log_normal = norm.logpdf(self._standardized(sde, t)) - jnp.log(self.std) - jnp.log(high - low)
+        log_normal = norm.logpdf(self._standardized(sde, t)) - jnp.log(self.std) - jnp.log(self.coverage(sde))
         return log_normal + jnp.log(-0.5 * time_derivative(sde.log_snr, t))
 
 
@@ -247,6 +262,10 @@ class LowDiscrepancyTimes(TimeDistribution):
     def quantile(self, sde, u):
         """That of `times`."""
         return self.times.quantile(sde, u)
+
+    def coverage(self, sde):
+        """That of `times`."""
+        return self.times.coverage(sde)
 
     def log_density(self, sde, t):
         """That of `times`: of every one of the times by itself."""

@@ -9,6 +9,7 @@ from experiments import build, ranges
 from experiments.__main__ import main
 from experiments.checkpoint import Checkpoints
 from experiments.commands import arguments as arguments_module
+from experiments.errors import counted, nearest
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics
 from experiments.workdir import Workdir
@@ -45,6 +46,13 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.data.random_flip=maybe", "--config.data.random_flip=maybe: expected true or false, such as False"),
         ("--config.model.channel_multipliers=a", "expected whole numbers with commas between, such as 1,2"),
         ("--config.optim.lr=fast", "--config.optim.lr=fast: expected a number, such as 0.002"),
+        ("--config.sampling.variable=nope", "sampling.variable='nope' is unknown: choose from"),
+        ("--config.sampling.predictor=heum", "sampling.predictor='heum' is unknown: choose from"),
+        (
+            "--config.sampling.langevin_norm=x",
+            "sampling.langevin_norm='x' is unknown: choose from batch, process, sample",
+        ),
+        ("--config.optim.lr --verbose", "--config.optim.lr: a value is missing, as in --config.optim.lr=VALUE"),
         ("--config.optim.lr", "--config.optim.lr: a value is missing, as in --config.optim.lr=VALUE"),
         (
             "--config.sde.name=vpp",
@@ -258,6 +266,14 @@ def test_the_command_line_names_missing_and_unknown_parts(fails):
     assert "invalid choice: 'speeed'" in fails("benchmark", "--suite=speeed")
     assert fails("benchmark", "--suite=speeed").endswith("; did you mean 'speed'? (see --help)")
     assert "unknown argument --workdr; did you mean '--workdir'?" in fails("sample", "--workdr=runs")
+
+
+def test_no_number_is_a_misspelt_one():
+    assert nearest("12", ["1", "2"]) == "" and nearest("sampel", ["sample"]) == "; did you mean 'sample'?"
+
+
+def test_one_of_a_kind_has_no_plural():
+    assert [counted(number, "device") for number in (0, 1, 8)] == ["0 devices", "1 device", "8 devices"]
 
 
 SEEDED = [

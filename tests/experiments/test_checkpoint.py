@@ -118,6 +118,12 @@ def test_a_broken_newest_checkpoint_is_set_aside_and_the_one_before_restored(fol
         assert_restores(checkpoints, 16)
 
 
+def test_a_step_without_a_checkpoint_is_named_with_those_that_there_are(folder):
+    with Checkpoints(folder, keep=2) as checkpoints, pytest.raises(UserError) as error:
+        checkpoints.restore_ema(abstract().emas[0], 999)
+    assert str(error.value) == f"{folder} has no checkpoint of step 999: there are 8, 16"
+
+
 def test_a_position_that_grains_handler_has_written_is_restored(folder):
     """So did runs before the position was one for all processes."""
     shutil.rmtree(folder / "16" / "data")

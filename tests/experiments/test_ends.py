@@ -37,6 +37,7 @@ def test_every_process_of_the_configs_is_usable_without_a_warning(process):
     "text, message",
     [
         ("sde.name=rectified_flow", "^sde.name='rectified_flow', sde.t_max=1, .*alpha is inf at t=1.*152 near t=0.993"),
+        ("sde.name=rectified_flow sde.t_max=0.9999999", "sde.t_max=0.9999999, .*alpha is .* at t=0.9999999, its largest"),
         ("sde.name=cosine", "^sde.name='cosine', sde.t_max=1, .*sigma / alpha is inf at t=1.*152 near t=0.995"),
         ("sde.name=ve sde.sigma_max=1e8", r"sde.sigma_max=1e\+08, .*sigma / alpha is 1e\+08 at t=1.* at most 1.05e\+06"),
         ("sde.beta_max=200", r"sde.beta_max=200, .*sigma / alpha is 5.32e\+21 at t=1.*152 near t=0.316"),
@@ -82,6 +83,10 @@ def test_the_likelihoods_smallest_time_counts_only_where_likelihoods_are_measure
     [
         ("sde.beta_max=0.2", "sde.beta_max=0.2, .*: sigma / alpha is only 0.402 at t_max: .*at least 10 is advised"),
         ("sde.name=ddpm sde.num_steps=100 sde.beta_first=1e-4 sde.beta_last=0.02", "is only 1.3"),
+        (
+            "training.t_min=1e-2 sampling.t_min=1e-3",
+            "^sampling.t_min=0.001: sigma / alpha is 0.010.* there, but training.t_min=0.01 ends at 0.04.* below the noise",
+        ),
         ("sampling.t_min=0.2", "sampling.t_min=0.2: sigma / alpha is still 0.7.* there.*at most 0.1 is advised"),
     ],
 )

@@ -47,14 +47,14 @@ def test_every_setting_of_every_posterior_method_has_a_range_that_holds_its_defa
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("dps:zeta=nan", "zeta must be more than 0"),
-        ("dps:zeta=inf", "zeta must be more than 0"),
+        ("dps:zeta=nan", "zeta must be finite, and more than 0"),
+        ("dps:zeta=inf", "zeta must be finite, and more than 0"),
         ("mmps:rtol=0", "rtol must lie in (0, 1)"),
         ("mmps:max_steps=99999999999", "max_steps must be more than 0 and at most 10000"),
         ("repaint:substeps=-1", "substeps must be more than 0 and at most 10000"),
         ("replacement:relaxation=2", "relaxation must lie in (0, 1]"),
         ("projection:snr=-1", "snr must be at least 0; 0 disables the corrector"),
-        ("pigdm:data_std=inf", "data_std must be more than 0"),
+        ("pigdm:data_std=inf", "data_std must be finite, and more than 0"),
         ("ddrm:eta=2", "eta must lie in [0, 1]"),
     ],
 )
@@ -149,6 +149,24 @@ def test_what_is_no_finite_number_is_in_no_range(value):
     assert not ranges.Range.of("(-inf, inf)").allows(value)
     with pytest.raises(UserError, match=r"optim\.lr="):
         ranges.KEYS["optim.lr"].require("optim.lr", value)
+
+
+@pytest.mark.parametrize(
+    "key, value, message",
+    [
+        ("optim.lr", math.inf, "optim.lr=inf: must be finite, and more than 0"),
+        ("optim.lr", math.nan, "optim.lr=nan: must be finite, and more than 0"),
+        ("optim.lr", 1e39, "optim.lr=1e+39: must be finite in float32, and more than 0"),
+        ("optim.grad_clip", math.inf, "optim.grad_clip=inf: must be finite, and at least 0; 0 disables clipping"),
+        ("optim.lr", -math.inf, "optim.lr=-inf: must be finite, and more than 0"),
+        ("sampling.rho", math.nan, "sampling.rho=nan: must be a number, and more than 0, or inf"),
+        ("optim.lr", -1.0, "optim.lr=-1.0: must be more than 0"),
+    ],
+)
+def test_a_number_that_is_not_finite_is_described_so(key, value, message):
+    with pytest.raises(UserError) as error:
+        ranges.KEYS[key].require(key, value)
+    assert str(error.value) == message
 
 
 def test_the_largest_width_of_a_power_average_is_that_of_its_rule():

@@ -44,7 +44,11 @@ UNUSABLE = [
     (VESDE(sigma_min=0.0), "VESDE: sigma / alpha is (0|nan)"),
     (VESDE(sigma_min=50.0, sigma_max=0.01), "VESDE: sigma / alpha must rise with t, but is 50 at t=1e-05 and 3"),
     (VESDE(sigma_min=5.0, sigma_max=5.0), "VESDE: sigma / alpha must rise with t, but is 5 at t=1e-05 and 5 at t=1"),
-    (VPSDE(t_min=1.5), "VPSDE: sigma / alpha must rise with t"),
+    (VPSDE(t_min=1.5), "VPSDE: t_min=1.5 must be less than t_max=1"),
+    (VPSDE(t_min=1.0), "VPSDE: t_min=1 must be less than t_max=1"),
+    (VPSDE(beta_min=float("nan")), "VPSDE: sigma / alpha is nan at t=1e-05, because alpha=nan: it must be finite"),
+    (RectifiedFlow(t_max=1.5), "RectifiedFlow: sigma / alpha is -.*, because alpha=-.*: it must be positive"),
+    (RectifiedFlow(t_max=0.9999999), "RectifiedFlow: sigma / alpha is .*e.* at t=0.9999999, its largest time"),
     (EDMSDE(t_max=float("nan")), "EDMSDE: sigma / alpha is nan"),
 ]
 
@@ -167,3 +171,5 @@ def test_other_rho_is_refused(rho):
 def test_power_is_positive():
     with pytest.raises(ValueError, match=r"power=-2\.0 must be more than 0"):
         quadratic_times(VPSDE(), 18, -2.0)
+    with pytest.raises(ValueError, match="power=inf must be finite"):
+        quadratic_times(VPSDE(), 18, float("inf"))

@@ -88,6 +88,27 @@ def test_times_and_densities_keep_their_digits_in_float32(sde, times):
     np.testing.assert_allclose(log_density[within], times.log_density(sde, t.astype(float))[within], atol=1e-2)
 
 
+@pytest.mark.parametrize("mean", [-12.0, 15.0])
+def test_log_normal_tails_have_digits_in_float32(mean):
+    """Probabilities near 1 have none: the quantiles of a distribution whose mean lies below the process are mirrored."""
+    sde = VESDE(sigma_min=0.01, sigma_max=50.0)
+    ends = [(np.log(end) - mean) / 1.5 for end in (0.01 * 5000.0**1e-5, 50.0)]
+    expected = scipy.stats.truncnorm(*ends, mean, 1.5).ppf(U)
+    with jax.enable_x64(False):
+        t = LogNormalSigma(mean, 1.5).quantile(sde, U.astype(np.float32))
+        np.testing.assert_allclose(np.log(sde.noise_to_signal(t)), expected, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    "mean, std, log_sigma", [(-60.0, 0.5, np.log(0.01)), (60.0, 0.5, np.log(50)), (0.0, 1e30, 0.0)]
+)
+def test_log_normal_without_probability_is_at_the_level_nearest_to_the_mean(mean, std, log_sigma):
+    sde = VESDE(sigma_min=0.01, sigma_max=50.0)
+    with jax.enable_x64(False):
+        t = LogNormalSigma(mean, std).quantile(sde, U.astype(np.float32))
+        np.testing.assert_allclose(np.log(sde.noise_to_signal(t)), log_sigma, atol=1e-3)
+
+
 def test_times_are_quantiles_of_one_uniform_number_a_key():
     sde = SOME_SDES[0]
     t = np.asarray(UniformTime()(keys(5_000), sde))

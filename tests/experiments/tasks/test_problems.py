@@ -216,6 +216,7 @@ def untrained(tmp_path):
     (workdir / "config.json").write_text(config.to_json(tiny_config()))
     np.savez(tmp_path / "a.npz", np.zeros((1, 8, 8)))
     Image.fromarray(np.zeros((4, 6), np.uint8)).save(tmp_path / "mask.png")
+    Image.fromarray(np.full((3, 19), 255, np.uint8)).save(tmp_path / "wide.png")
     return workdir
 
 
@@ -238,9 +239,19 @@ def untrained(tmp_path):
         ("--task=inpaint --mask={folder}/mask.pgn", "mask.pgn does not exist; did you mean 'mask.png'?"),
         ("--task=inpaint --box=9", "--task=inpaint: Inpainting.box: a box of (9, 9) at (-1, -1) is not inside"),
         ("--task=superres --factor=0.5", "--task=superres: SuperResolution: factor=0.5 must be between 1 and"),
+        ("--task=superres --factor=0", "--task=superres: SuperResolution: factor=0.0 must be between 1 and"),
+        ("--task=superres --factor=1e-320", "must be between 1 and the image's size, which is 8"),
+        (
+            "--task=deblur --kernel_width=1e9",
+            "--kernel_width=1000000000.0: must be more than 0, in pixels, and at most 4",
+        ),
+        ("--task=deblur-light --kernel_width=4.1", "and at most 4 for --kernel=gaussian of 8x8 images"),
+        ("--task=deblur --kernel=shake --kernel_width=1000", "and at most 8 for --kernel=shake of 8x8 images"),
+        ("--task=deblur --kernel={folder}/wide.png", "wide.png: is 19x3, but 8x8 images need at most 17 pixels to a"),
+        ("--task=hdr --contrast=1e39", "--contrast=1e+39: must be from 1 to 1000"),
         ("--task=deblur --kernel={folder}/mask.png", "mask.png is black: a kernel needs light"),
         ("--task=deblur --kernel=motion --kernel_width=-1", "--kernel_width=-1.0: must be more than 0, in pixels"),
-        ("--task=colorize", "--task=colorize: the model's images have 1 channels; colours are 3"),
+        ("--task=colorize", "--task=colorize: the model's images have 1 channel; colours are 3"),
         ("--task=dejpeg --quality=0", "--quality=0.0: must be from 1 to 100"),
         ("--task=dejpeg --chroma=4:4:4 --method=dps", "--chroma=4:4:4 does nothing: the model's images are grey"),
         (
@@ -260,9 +271,11 @@ def untrained(tmp_path):
             "--task=denoise --method=dps --noise=0.1 --input={folder}/a.npz",
             "--noise=0.1 does nothing: --method=dps does not ask for the noise of --input",
         ),
-        ("--task=denoise --noise=-0.1", "--noise=-0.1: must be at least 0; black to white is 2"),
+        ("--task=denoise --noise=-0.1", "--noise=-0.1: must be at least 0 and at most 1000; black to white is 2"),
+        ("--task=denoise --noise=1e30", "--noise=1e+30: must be at least 0 and at most 1000; black to white is 2"),
         ("--task=denoise --peak=3", "--peak=3.0 does nothing without --noise_kind=poisson"),
-        ("--task=denoise --noise_kind=poisson", "--peak=None: --noise_kind=poisson needs the expected count of a"),
+        ("--task=denoise --noise_kind=poisson", "--noise_kind=poisson needs --peak, the expected count of a white"),
+        ("--task=denoise --noise_kind=poisson --peak=1e-30", "--peak=1e-30: must be at least 0.001 and at most 1e+08"),
         (
             "--task=denoise --noise_kind=poisson --peak=9 --noise=1",
             "--noise=1.0 does nothing with --noise_kind=poisson",

@@ -58,7 +58,18 @@ COILS = np.ones((2, SIZE, SIZE), np.complex64)
         (scan(kspace=IMAGE[None]), "'kspace' is float64(1, 8, 8); complex (N, H, W) or (N, coils, H, W) is needed"),
         (scan(kspace=np.ones((1, 6, 8), complex)), "'kspace' is complex128(1, 6, 8); the model's images are 8 x 8"),
         (scan(mask=np.ones((8, 6))), "'mask' is float64(8, 6); (8, 8) of 0 and 1 is needed, as 'kspace' is"),
-        (scan(mask=2 * MASK), "of 0 and 1 is needed"),
+        (scan(mask=2 * MASK), "of 0 and 1 is needed, as 'kspace' is; the largest value is 2: divide by it"),
+        (scan(mask=255 * MASK), "of 0 and 1 is needed, as 'kspace' is; the largest value is 255: divide by it"),
+        (scan(mask=0 * MASK), "of 0 and 1 is needed, as 'kspace' is; all values are 0: nothing is measured"),
+        (scan(mask=0.5 * MASK), "of 0 and 1 is needed, as 'kspace' is; the largest value is 0.5: divide by it"),
+        (scan(mask=MASK + 0.5 * (1 - MASK)), "of 0 and 1 is needed, as 'kspace' is; there are others between: 0.5"),
+        (scan(mask=MASK - 1), "of 0 and 1 is needed, as 'kspace' is; the smallest value is -1"),
+        (scan(mask=np.full((8, 8), np.nan)), "of 0 and 1 is needed, as 'kspace' is; 64 of its 64 values are not finite"),
+        (scan(mask=MASK.astype(str)), "of 0 and 1 is needed, as 'kspace' is; its values are no numbers"),
+        (scan(kspace=np.zeros((1, 8, 8), complex)), "all values of 'kspace' that 'mask' leaves are 0: nothing is measured"),
+        (scan(kspace=np.zeros((0, 8, 8), complex)), "'kspace' is complex128(0, 8, 8): there are no slices"),
+        (scan(kspace=1e16 * kspace_of(IMAGE[None])), "magnitudes of 'kspace' reach 1.58e+16; at most 1e+15 is needed"),
+        (scan(maps=np.full((1, 8, 8), np.nan + 0j)), "64 of the 64 values of 'maps' are not finite"),
         (scan(maps=COILS), "'maps' is complex64(2, 8, 8); complex (1, 8, 8) is needed, as 'kspace' is"),
         (scan(kspace=COILS[None]), "'kspace' of 2 coils needs 'maps', complex (2, 8, 8)"),
         (scan(kspace=np.full((1, 8, 8), np.nan + 0j)), "64 of the 64 values of 'kspace' are not finite"),
@@ -79,6 +90,18 @@ def test_kspace_that_does_not_fit_is_named(tmp_path, arrays, message):
         (np.ones((2, 3, 8)), np.arange(4), "'angles' is int64(4,); 3 are needed, as in 'projections'"),
         (np.ones((2, 3, 7)), np.arange(3), "has 7 bins, one pixel apart: images of 8 x 8 are seen by 8 to 12"),
         (np.ones((2, 3, 8)), np.array([0, 1, 3]), "'angles' must rise evenly; the steps are 1 to 2"),
+        (np.ones((0, 3, 8)), np.arange(3), "'projections' is float64(0, 3, 8): there are no slices"),
+        (
+            np.zeros((2, 3, 8)),
+            np.arange(0, 180, 60),
+            "all values of 'projections' that 'mask' leaves are 0: nothing is",
+        ),
+        (np.full((2, 3, 8), 1e20), np.arange(0, 180, 60), "magnitudes of 'projections' reach 1e+20; at most 1e+15 is"),
+        (
+            np.ones((2, 4, 8)),
+            np.linspace(0, np.pi, 4),
+            "'angles' from 0 to 3.14159 look like radians: degrees are needed",
+        ),
         (np.full((2, 3, 8), np.inf), np.arange(3), "48 of the 48 values of 'projections' are not finite"),
     ],
 )
@@ -99,13 +122,21 @@ def test_lost_rays_may_hold_anything(tmp_path):
     np.testing.assert_array_equal(found.mask, there == 1)
 
 
-@pytest.mark.parametrize("mask", [np.ones((8, 3)), 2 * np.ones((3, 8)), np.zeros((3, 8))])
-def test_a_mask_of_rays_that_does_not_fit_is_named(tmp_path, mask):
+@pytest.mark.parametrize(
+    "mask, fault",
+    [
+        (np.ones((8, 3)), ""),
+        (2 * np.ones((3, 8)), "; the largest value is 2: divide by it"),
+        (np.zeros((3, 8)), "; all values are 0: nothing is measured"),
+    ],
+)
+def test_a_mask_of_rays_that_does_not_fit_is_named(tmp_path, mask, fault):
     path = stored(tmp_path, {"projections": np.ones((2, 3, 8)), "angles": np.arange(3), "mask": mask})
     with pytest.raises(UserError) as error:
         scans.read_projections("--input", path, SIZE, 12, None)
     sides = "({}, {})".format(*mask.shape)
-    assert f"'mask' is float64{sides}; (3, 8) of 0 and 1 is needed, as 'projections' is" in str(error.value)
+    expected = f"'mask' is float64{sides}; (3, 8) of 0 and 1 is needed, as 'projections' is{fault}"
+    assert str(error.value).endswith(expected)
 
 
 def test_rays_that_all_miss_the_image_are_no_scan(tmp_path):
