@@ -29,6 +29,7 @@ from jax import Array
 from tqdm import tqdm
 
 import sde_lib
+from experiments import strict_json
 from sde_lib.sampling.recommended import log_lengths
 from sde_lib.times import times_at
 
@@ -249,7 +250,9 @@ def search(entry: dict[str, Any], problems: Problems, candidates: int) -> dict[s
 
 def text(entries: list[dict[str, Any]]) -> str:
     """The JSON file, one line for each entry."""
-    lines = ",\n".join(json.dumps(entry) for entry in sorted(entries, key=lambda entry: entry["evaluations"]))
+    lines = ",\n".join(
+        strict_json.dumps(entry, indent=None) for entry in sorted(entries, key=lambda entry: entry["evaluations"])
+    )
     return f'{{"entries": [\n{lines}\n]}}\n'
 
 
