@@ -80,7 +80,8 @@ def write_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict
     import safetensors.numpy
 
     temporary = path.with_name(path.name + ".tmp")
-    safetensors.numpy.save_file(tensors, temporary, metadata)
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # memory is written as it lies
+    safetensors.numpy.save_file(contiguous, temporary, metadata)
     temporary.replace(path)
 
 

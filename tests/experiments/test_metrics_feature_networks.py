@@ -13,7 +13,7 @@ from sklearn.datasets import load_sample_image
 from experiments.errors import UserError
 from experiments.metrics import feature_networks
 from models.efficientnet import EfficientNetLite0
-from models.pretrained import efficientnet, frozen
+from models.pretrained import efficientnet, files, frozen
 
 
 @functools.cache
@@ -74,11 +74,8 @@ def test_a_gray_image_is_one_of_three_equal_channels():
 def test_weights_are_identified_by_their_hash(tmp_path):
     data = efficientnet.packaged_file().read_bytes()
     assert network().sha256 == hashlib.sha256(data).hexdigest() and network().as_published is True
-    safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
-    tensors = {  # safetensors writes memory as it lies, and these are strided views
-        name: np.ascontiguousarray(x) for name, x in frozen.tensors(efficientnet.packaged_file()).items()
-    }
-    safetensors.save_file(tensors, tmp_path / "same.safetensors")
+    pytest.importorskip("safetensors", reason="safetensors is not installed")
+    files.write_safetensors(tmp_path / "same.safetensors", frozen.tensors(efficientnet.packaged_file()), {})
     other = feature_networks.load("efficientnet-lite0", tmp_path / "same.safetensors")
     assert other.sha256 != network().sha256 and other.as_published is False
     jax.tree.map(np.testing.assert_array_equal, other.variables, network().variables)
