@@ -12,6 +12,7 @@ from flax import struct
 from sde_lib import (
     DDIM,
     DEIS,
+    Adams,
     Adaptive,
     Ancestral,
     AnnealedLangevin,
@@ -51,6 +52,7 @@ EVERY_METHOD = [
     DPMSolver(3, lower_order_final=True),
     UniPC(2, "angle", stochastic=0.5),
     DEIS(3),
+    Adams(3),
     SinglestepDPMSolver(3, stochastic=1.0),
     Adaptive(),
 ]
