@@ -80,7 +80,9 @@ def write_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict
     import safetensors.numpy
 
     temporary = path.with_name(path.name + ".tmp")
-    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}  # memory is written as it lies
+    contiguous = {
+        name: np.asarray(tensor, order="C") for name, tensor in tensors.items()
+    }  # memory is written as it lies
     safetensors.numpy.save_file(contiguous, temporary, metadata)
     temporary.replace(path)
 
