@@ -59,7 +59,9 @@ def check_ends(config: ConfigDict, key: str) -> list[str]:
             f"denoising step averages over the details that this noise hides; at most {CLEAN_LEVEL:g} is advised"
         )
     trained = config.training.t_min
-    least = float(sde(config, trained).noise_to_signal(trained))
+    if not 0 < trained < config.sde.t_max:
+        return warnings  # training alone refuses it
+    least = float(sde(config, t_min).noise_to_signal(trained))
     if least > TRAINED_RATIO * ends.smallest:
         warnings.append(
             f"{key}={_number(t_min)}: sigma / alpha is {ends.smallest:.3g} there, but training.t_min={_number(trained)} "
