@@ -42,7 +42,8 @@ def check_ends(config: ConfigDict, key: str) -> list[str]:
     section, name = key.split(".")
     t_min = config[section][name]
     try:
-        ends = sde_lib.check_ends(sde(config, t_min))
+        process = sde(config, t_min)
+        ends = sde_lib.check_ends(process)
     except ValueError as error:
         raise UserError(f"{_described(config)}, {key}={_number(t_min)}: {error}") from error
     if ends is None or section != "sampling":
@@ -61,7 +62,7 @@ def check_ends(config: ConfigDict, key: str) -> list[str]:
     trained = config.training.t_min
     if not 0 < trained < config.sde.t_max:
         return warnings  # training alone refuses it
-    least = float(sde(config, t_min).noise_to_signal(trained))
+    least = float(process.noise_to_signal(trained))
     if least > TRAINED_RATIO * ends.smallest:
         warnings.append(
             f"{key}={_number(t_min)}: sigma / alpha is {ends.smallest:.3g} there, but training.t_min={_number(trained)} "
