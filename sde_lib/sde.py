@@ -120,8 +120,8 @@ class SDE(Struct):
     def transition_coefficients(self, s: ArrayLike, t: ArrayLike) -> tuple[Array, Array]:
         """(a, v) of p(x_t | x_s) = N(a x_s, v I) for s < t.
 
-        v = sigma_t^2 - a^2 sigma_s^2 is taken as -sigma_t^2 expm1(log_snr_t - log_snr_s): its error is that of the
-        difference in log-SNR, relative to its size, where the plain form loses more the smaller sigma is.
+        v = sigma_t^2 - a^2 sigma_s^2 is computed as -sigma_t^2 expm1(log_snr_t - log_snr_s), which needs the difference in
+        log-SNR alone and is never negative.
         """
         scale = jnp.exp(self.log_alpha(t) - self.log_alpha(s))
         variance = -(self.sigma(t) ** 2) * jnp.expm1(self.log_snr(t) - self.log_snr(s))

@@ -55,12 +55,13 @@ def karras_times(sde: SDE, n: int, rho: float = 7.0, *, denoise: bool = True) ->
             without a usable sigma / alpha (`sde_lib.ends`).
     """
     positive("karras_times", rho=rho)
-    if not isinstance(rho, jax.core.Tracer) and math.isinf(rho):
-        return log_snr_times(sde, n, denoise=denoise)
     # In logarithms relative to the larger end: neither a small rho overflows nor a large one cancels.
     places = jnp.linspace(0, 1, _number_of_points(n, denoise))
     span = sde.log_snr(sde.t_max) - sde.log_snr(sde.t_min)
-    log_snr = sde.log_snr(sde.t_max) - 2 * rho * jnp.log1p(places * jnp.expm1(span / (2 * rho)))
+    rate = 0.5 / jnp.asarray(rho, span.dtype)
+    finite = jnp.where(rate > 0, rate, 1)
+    fall = jnp.where(rate > 0, jnp.log1p(places * jnp.expm1(span * finite)) / finite, places * span)
+    log_snr = sde.log_snr(sde.t_max) - fall
     return _grid(sde, sde.time_at_log_snr(log_snr), denoise)
 
 

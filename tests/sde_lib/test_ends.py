@@ -150,7 +150,11 @@ def test_more_steps_than_float32_has_times_are_refused(float32):
 
 @every_sde
 def test_rho_of_infinity_is_log_snr_times_and_large_rho_comes_near(sde):
-    np.testing.assert_array_equal(karras_times(sde, 18, rho=np.inf), log_snr_times(sde, 18))
+    for infinite in (np.inf, jnp.inf * jnp.ones(())):
+        np.testing.assert_allclose(karras_times(sde, 18, rho=infinite), log_snr_times(sde, 18), rtol=1e-5)
+    traced = jax.jit(lambda rho: karras_times(sde, 18, rho))
+    for rho in (np.inf, 7.0):
+        np.testing.assert_allclose(traced(rho), karras_times(sde, 18, rho), rtol=1e-5)
     np.testing.assert_allclose(karras_times(sde, 18, rho=1e9), log_snr_times(sde, 18), rtol=1e-6)
 
 
