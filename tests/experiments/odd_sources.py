@@ -158,9 +158,10 @@ def outer_links(folder):
 
 
 def jsonl(folder):
-    """A table that is not read, of another format."""
+    """A table in JSON lines, of some of the images, with a column of another name."""
     images(folder, 20)
-    files(folder, "metadata.jsonl", content=b'{"file_name": "0.png", "label": 1}\n')
+    rows = "".join(f'{{"file_name": "{i}.png", "label": {i % 2}, "set": "train"}}\n' for i in range(15))
+    files(folder, "metadata.jsonl", content=rows.encode())
 
 
 def labels_in_csv(folder):
@@ -291,7 +292,11 @@ FOLDERS = {
         ["folders that are links to what is read already are not used: test"],
     ),
     "outer links": (outer_links, ["2 classes (0 'cat', 1 'dog'", "nothing left out"], []),
-    "metadata.jsonl": (jsonl, ["no classes", "1 .jsonl"], ["look like labels or splits are not read: metadata.jsonl"]),
+    "metadata.jsonl": (
+        jsonl,
+        ["2 classes", "5 images without a row in metadata.jsonl"],
+        ["metadata.jsonl: the column set looks like a split", "are not used: 5 images"],
+    ),
     "labels.csv": (labels_in_csv, ["no classes"], ["look like labels or splits are not read: labels.csv"]),
     "unlisted": (
         unlisted,

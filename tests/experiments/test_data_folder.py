@@ -1,5 +1,6 @@
 """Folders of pictures of any size: cropped as ADM crops them, described by a table, read when needed."""
 
+import json
 import pickle
 
 import numpy as np
@@ -167,11 +168,11 @@ def test_adding_files_moves_none(sizes):
     assert sum(map(len, after)) == 100 and sum(map(len, before)) == 40
 
 
-def table(folder, text):
+def table(folder, text, name="metadata.csv"):
     for i in range(6):
         save(folder / "some" / f"{i}.png", picture(4, 4) + i)
     save(folder / "unlisted.png", picture(9, 9))
-    (folder / "metadata.csv").write_text(text, encoding="utf-8")
+    (folder / name).write_text(text, encoding="utf-8")
     return folder
 
 
@@ -224,6 +225,51 @@ def test_a_wrong_table_is_one_clear_line(tmp_path, text, phrases):
         load4(table(tmp_path, text))
     assert "\n" not in str(error.value)
     assert all(phrase in str(error.value) for phrase in phrases), str(error.value)
+
+
+def test_json_lines_are_read_as_comma_separated_values_are(tmp_path):
+    """The same images, classes and splits from both; numbers stay numbers and keys may be left out."""
+    rows = [("some/5.png", "dog", "test"), ("some/0.png", "cat", "train"), ("some/3.png", "ant", "train")]
+    lines = "".join(json.dumps(dict(zip(("file_name", "label", "split"), row, strict=True))) + "\n\n" for row in rows)
+    data = load4(table(tmp_path / "names", "\ufeff" + lines, "metadata.jsonl"))
+    assert (numbers(data.train), numbers(data.test)) == ([0, 3], [5])
+    assert data.train.labels.tolist() == [1, 0] and data.class_names == ("ant", "cat", "dog")
+    lines = "".join(f'{{"file_name": "some/{i}.png", "text": ["a"], "label": {10 * i}}}\n' for i in range(6))
+    data = load4(table(tmp_path / "counts", lines, "metadata.jsonl"))
+    assert data.train.labels.tolist() == [10 * n for n in numbers(data.train)] and data.class_names is None
+
+
+@pytest.mark.parametrize(
+    "text, phrases",
+    [
+        ("", ["metadata.jsonl names no images"]),
+        ('{"name": "some/0.png"}\n', ["has the columns name", "'file_name' is needed"]),
+        ('{"file_name": "some/0.png"}\n\n{"file_name": \n', ["line 3 is not a JSON object on each line"]),
+        ('{"file_name": "some/0.png"}\n[1]\n', ["line 2: [1] is not a JSON object"]),
+        ('{"file_name": "some/0.png", "label": 1.5}\n', ["line 1: label=1.5 must be a text or a whole number"]),
+        ('{"file_name": "some/0.png", "label": true}\n', ["line 1: label=true must be a text or a whole number"]),
+        ('{"file_name": {"a": 1}}\n', ['line 1: file_name={"a": 1} must be a text']),
+        (
+            '{"file_name": "some/0.png", "label": 1}\n{"file_name": "some/1.png", "label": null}\n',
+            ["line 2 has no label"],
+        ),
+        ('{"file_name": "some/0.png", "label": 1}\n{"file_name": "some/1.png"}\n', ["line 2 has no label"]),
+        ('{"file_name": "some/0.png"}\n{"file_name": "some/7.png"}\n', ["line 2: some/7.png does not exist"]),
+        ('{"file_name": "some/0.png", "label": ' + "9" * 5000 + "}\n", ["line 1 is not"]),
+        ("[" * 100_000, ["line 1 is not"]),
+    ],
+)
+def test_a_wrong_line_of_json_is_one_clear_line(tmp_path, text, phrases):
+    with pytest.raises(UserError) as error:
+        load4(table(tmp_path, text, "metadata.jsonl"))
+    assert "\n" not in str(error.value)
+    assert all(phrase in str(error.value) for phrase in phrases), str(error.value)
+
+
+def test_two_tables_are_refused(tmp_path):
+    table(tmp_path, "file_name\nsome/0.png\n")
+    with pytest.raises(UserError, match=r"has metadata\.csv and metadata\.jsonl: keep one of them"):
+        load4(table(tmp_path, '{"file_name": "some/0.png"}\n', "metadata.jsonl"))
 
 
 def test_train_and_validation_folders_are_splits_and_test_comes_from_training(tmp_path):

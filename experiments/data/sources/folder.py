@@ -1,7 +1,7 @@
 """`folder:PATH`: image files of any of Pillow's common formats, in sub-folders too.
 
-Splits and classes are those of a file `metadata.csv` in the folder (`metadata`), or else of the names of its sub-folders
-(`layout`). Which files are found, and which are not read, says `tree`.
+Splits and classes are those of a table in the folder, `metadata.csv` or `metadata.jsonl` (`metadata`), or else of the names
+of its sub-folders (`layout`). Which files are found, and which are not read, says `tree`.
 
 The identity of an image is its path within the folder, by which it stays in its split when others come and go.
 """
@@ -17,7 +17,7 @@ from PIL import Image
 
 from experiments.data.digests import digest, identities_of, stack_digests
 from experiments.data.sources import layout as layouts
-from experiments.data.sources import metadata
+from experiments.data.sources import metadata, tables
 from experiments.data.sources.base import Parts
 from experiments.data.sources.decoding import IMAGE_SUFFIXES, PILLOW_MODES, Wanted
 from experiments.data.sources.names import listed
@@ -84,8 +84,8 @@ def load(text: str, wanted: Wanted) -> Parts:
     if wanted.num_channels not in (*PILLOW_MODES, None):
         raise UserError(f"data.num_channels={wanted.num_channels} is not allowed for image files: choose 1 or 3")
     tree = walk(folder)
-    if (folder / metadata.METADATA).is_file():
-        layout = metadata.read(folder, tree, wanted.class_order)
+    if table := tables.find(folder):
+        layout = metadata.read(table, tree, wanted.class_order)
     elif tree.images:
         layout = layouts.of_tree(tree, wanted.class_order)
     else:
