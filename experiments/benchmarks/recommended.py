@@ -1,4 +1,4 @@
-"""Search for the table of recommended samplers, `sde_lib/sampling/recommended.json`, on a family of mixtures.
+"""Fit of the table of recommended samplers, `sde_lib/sampling/recommended.json`, to a family of mixtures.
 
     python -m experiments.benchmarks.recommended --out=sde_lib/sampling/recommended.json
 
@@ -7,14 +7,18 @@ and weights equal or not; half of them in 20 to 128 dimensions (in cubes, Gaussi
 grids, lines and in clusters of few dimensions or many. Each is under VP's or EDM's noise levels. Neither of the mixtures
 that `methods.py` tests with is among them, and a second family of another seed is held out.
 
-For each number of evaluations the log-lengths of the grid's steps, the scale `data_std`, and with `WEIGHTS` evaluations or
-fewer the additions to the weights of `Adams`, minimize over the family the mean of log(root mean square error at t_min)
-against the exact probability flow: samples that end in another mode included, and problems of every scale alike. That error
-jumps where a sample changes its mode, so the search is a random one: mutations of the five best, from the entry in the file
-or from equal steps. The entries of the file were first fitted by gradients to a smaller family and then by this search.
+For each number of evaluations L-BFGS fits the log-lengths of the grid's steps and the scale `data_std`, from equal steps,
+and then with them, up to `WEIGHTS` evaluations, additions to the weights of `Adams`. It minimizes the mean over the family
+of the logarithm of the error at t_min against the exact probability flow, which counts problems of every scale alike.
+
+Where a small change of the start changes the mode that a sample ends in, errors of the middle of the run are amplified; for
+all other samples they are forgotten. A plain mean of squares would be decided by the few most sensitive samples, and jumps
+where one of them changes its mode. So the error has two parts: the mean square over the most sensitive starts, each
+divided by its sensitivity, the factor by which a run amplifies the square of a change of the start; and the plain mean
+square over the other starts.
 
 Every mixture is reduced exactly to the plane of its means and one coordinate across, which stands for all others.
-Everything runs in float64; 300 candidates for one number of evaluations take some five minutes on one core.
+Everything runs in float64, from nothing but the seeds; a fit takes some five minutes on one core.
 """
 
 import argparse
@@ -25,19 +29,22 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import scipy.optimize
 from jax import Array
-from tqdm import tqdm
 
 import sde_lib
 from experiments import strict_json
-from sde_lib.sampling.recommended import log_lengths
 from sde_lib.times import times_at
 
 FAMILY, HELD_OUT = 4242, 4343  # seeds
-PROBLEMS, STARTS, HELD_OUT_STARTS = 24, 1500, 100
+PROBLEMS = 24
+CANDIDATES, LEFT_OUT, SENSITIVE, OTHERS = 2000, 5, 60, 60  # starts of a problem: drawn; most sensitive, not used; used
+HELD_OUT_STARTS = 100
+SHARE = 0.6  # of the sensitive starts in the objective
+ITERATIONS, ROUNDS = 60, 3
 MODES = COORDINATES = 10
 KNOTS = 12
-WEIGHTS = 5
+WEIGHTS = 20
 EVALUATIONS = (5, 8, 10, 15, 20, 35)
 LEVELS = ((152.2, 0.010486), (80.0, 0.002))  # (largest, smallest) sigma / alpha: VP, EDM
 
@@ -59,12 +66,14 @@ class Problems(NamedTuple):
         start: (P, B, d), at t_max.
         end: (P, B, d), where the probability flow takes the starts at t_min.
         share: (P, d), of each coordinate in the mean square over the unreduced dimensions.
+        sensitivity: (P, B), the factor by which a run amplifies the square of a small change of the start.
     """
 
     denoiser: sde_lib.exact.GaussianMixture
     start: Array
     end: Array
     share: Array
+    sensitivity: Array
 
 
 def random_mixture(rng: np.random.Generator) -> Mixture:
@@ -164,88 +173,131 @@ def family(seed: int, count: int) -> Problems:
     denoiser, share = stack(mixtures, [LEVELS[i % 2] for i in range(PROBLEMS)])
     start = starts(rng, denoiser, share, count)
     end = jax.jit(_run)(denoiser, start, sde_lib.Adams(5), jnp.linspace(0, 1, 301))
-    return Problems(denoiser, start, end, share)
+    return Problems(denoiser, start, end, share, sensitivity(rng, denoiser, start, share))
+
+
+def sensitivity(rng: np.random.Generator, denoiser: sde_lib.exact.GaussianMixture, start: Array, share: Array) -> Array:
+    """The mean square per element by which runs from `start` change, over that of the change in units of t_max, (P, B)."""
+    run, method, places = jax.jit(_run), sde_lib.Adams(5), jnp.linspace(0, 1, 61)
+    plain, found = run(denoiser, start, method, places), 0.0
+    for _ in range(2):
+        change = 1e-5 * rng.normal(size=start.shape) * (np.asarray(share) > 0)[:, None]
+        changed = run(denoiser, start + change * denoiser.sde.t_max[:, None, None], method, places)
+        found += ((changed - plain) ** 2 * share[:, None]).sum(-1) / 2e-10
+    return found
+
+
+def chosen(problems: Problems, left_out: int = LEFT_OUT, sensitive: int = SENSITIVE, others: int = OTHERS) -> Problems:
+    """The most sensitive starts but the first few, and then others, spread evenly over the ranks of the rest."""
+    ranks = jnp.argsort(-problems.sensitivity, axis=1)
+    first, rest = ranks[:, left_out : left_out + sensitive], ranks[:, left_out + sensitive :]
+    rows = jnp.concatenate([first, rest[:, :: max(rest.shape[1] // others, 1)][:, :others]], 1)
+    start, end = (jnp.take_along_axis(array, rows[..., None], 1) for array in (problems.start, problems.end))
+    return problems._replace(start=start, end=end, sensitivity=jnp.take_along_axis(problems.sensitivity, rows, 1))
+
+
+def _squares(problems: Problems, method: sde_lib.Method, places: Array) -> Array:
+    """Mean square errors per element at t_min, (P, B)."""
+    ends = _run(problems.denoiser, problems.start, method, places)
+    return ((ends - problems.end) ** 2 * problems.share[:, None]).sum(-1)
 
 
 @jax.jit
 def _mean_log_error(problems: Problems, method: sde_lib.Method, places: Array) -> Array:
-    squares = (
-        (_run(problems.denoiser, problems.start, method, places) - problems.end) ** 2 * problems.share[:, None]
-    ).sum(-1)
-    return 0.5 * jnp.log(squares.mean(1) + 1e-30).mean()
+    return 0.5 * jnp.log(_squares(problems, method, places).mean(1) + 1e-30).mean()
 
 
 def error(entry: dict[str, Any], problems: Problems) -> float:
     """Geometric mean over the problems of an entry's root mean square error."""
-    n = entry["evaluations"]
     weights = {name: jnp.asarray(entry[name]) for name in ("predictor", "corrector") if name in entry}
     method = sde_lib.Adams(entry["order"], data_std=jnp.asarray(entry["data_std"]), **weights)
-    lengths = np.exp(log_lengths(np.asarray(entry["log_lengths"]), n))
-    places = jnp.asarray(np.append(0, np.cumsum(lengths)) / lengths.sum())
+    places = _places(jnp.asarray(entry["log_lengths"]), entry["evaluations"])
     return float(jnp.exp(_mean_log_error(problems, method, places)))
+
+
+def _places(knots: Array, n: int) -> Array:
+    """The places (n + 1,) of a grid with these log-lengths at even knots, as `recommended_times` has them."""
+    lengths = jnp.exp(jnp.interp(jnp.linspace(0, 1, n), jnp.linspace(0, 1, len(knots)), knots))
+    return jnp.append(0.0, jnp.cumsum(lengths) / lengths.sum()).at[-1].set(1.0)
 
 
 def order_of(n: int) -> int:
     """The predictor's order."""
-    return 2 if n <= 8 else 3 if n <= 10 else 4
+    return 2 if n <= 5 else 3 if n <= 10 else 4
 
 
-def equal_steps(n: int) -> dict[str, Any]:
-    """The entry of the quadratic grid without additions to the weights."""
-    return {"evaluations": n, "order": order_of(n), "data_std": 0.5, "log_lengths": [0.0] * min(n, KNOTS)}
-
-
-def completed(free: np.ndarray) -> np.ndarray:
+def completed(free: Array) -> Array:
     """Weights (n, size) whose rows sum to 0, from those of all values but the newest; 0 for values not known yet."""
     n, others = free.shape
-    known = np.where(np.arange(1, others + 1) <= np.arange(n)[:, None], free, 0)
-    return np.concatenate([-known.sum(1, keepdims=True), known], 1)
+    known = jnp.where(np.arange(1, others + 1) <= np.arange(n)[:, None], free, 0)
+    return jnp.concatenate([-known.sum(1, keepdims=True), known], 1)
 
 
-def _vector(entry: dict[str, Any]) -> np.ndarray:
-    """The free numbers of an entry."""
-    n, order = entry["evaluations"], entry["order"]
-    parts = [entry["log_lengths"], [np.log(entry["data_std"])]]
-    if n <= WEIGHTS:
-        for name, size in (("predictor", order), ("corrector", order + 1)):
-            parts.append(np.asarray(entry.get(name, np.zeros((n, size))))[:, 1:].ravel())
-    return np.concatenate(parts)
-
-
-def _entry(vector: np.ndarray, like: dict[str, Any]) -> dict[str, Any]:
-    """The entry of these numbers, rounded as in the file."""
-    n, order, knots = like["evaluations"], like["order"], len(like["log_lengths"])
-    lengths = np.round(vector[:knots] - vector[0], 5).tolist()
-    entry = {
-        "evaluations": n,
-        "order": order,
-        "data_std": round(float(np.exp(vector[knots])), 5),
-        "log_lengths": lengths,
-    }
-    if n <= WEIGHTS:
-        free, split = vector[knots + 1 :], n * (order - 1)
-        entry["predictor"] = np.round(completed(free[:split].reshape(n, order - 1)), 6).tolist()
-        entry["corrector"] = np.round(completed(free[split:].reshape(n, order)), 6).tolist()
+def _unpacked(vector: Array, n: int) -> dict[str, Array]:
+    """The log-lengths, the scale and, in a longer vector, the additions to the weights."""
+    knots, order = min(n, KNOTS), order_of(n)
+    entry = {"log_lengths": vector[:knots] - vector[0], "data_std": jnp.exp(vector[knots])}
+    if len(vector) > knots + 1:
+        predictor, corrector = jnp.split(vector[knots + 1 :], [n * (order - 1)])
+        entry["predictor"] = completed(predictor.reshape(n, order - 1))
+        entry["corrector"] = completed(corrector.reshape(n, order))
     return entry
 
 
-def search(entry: dict[str, Any], problems: Problems, candidates: int) -> dict[str, Any]:
-    """The best entry of a random search: mutations of the five best so far, starting from the entry."""
-    n, knots = entry["evaluations"], len(entry["log_lengths"])
-    rng, best = np.random.default_rng(n), [(error(entry, problems), _vector(entry))]
-    for _ in tqdm(range(candidates), desc=f"{n} evaluations", leave=False):
-        vector, other = (best[i][1] for i in rng.integers(len(best), size=2))
-        step = rng.normal(size=len(vector)) * (rng.uniform(size=len(vector)) < 0.4)
-        step[:knots] += rng.normal() * np.linspace(-1, 1, knots) * (rng.uniform() < 0.3)
-        step[knots + 1 :] *= 0.3  # the additions to the weights are smaller numbers than log-lengths
-        vector = (
-            vector + rng.uniform() * (rng.uniform() < 0.4) * (other - vector) + rng.choice([0.04, 0.15, 0.3]) * step
-        )
-        vector[knots] = np.clip(vector[knots], np.log(0.25), np.log(1.2))
-        found = error(_entry(vector, entry), problems)
-        if np.isfinite(found):
-            best = sorted([*best, (found, vector)], key=lambda pair: pair[0])[:5]
-    return _entry(best[0][1], entry)
+def objective(vector: Array, problems: Problems, n: int, sensitive: int = SENSITIVE) -> Array:
+    """The mean log-error that the fit minimizes, with small penalties on bends of the grid and on additions to the weights.
+
+    Args:
+        vector: log-lengths at the knots, the logarithm of `data_std` and perhaps the free additions to the weights.
+        problems: as `chosen` returns them.
+        n: evaluations.
+        sensitive: how many of the starts, which come first, are the sensitive ones.
+    """
+    entry = _unpacked(vector, n)
+    weights = {name: entry[name] for name in ("predictor", "corrector") if name in entry}
+    method = sde_lib.Adams(order_of(n), data_std=entry["data_std"], **weights)
+    squares = _squares(problems, method, _places(entry["log_lengths"], n))
+    relative = problems.sensitivity / problems.sensitivity[:, :1]
+    parts = [(squares / relative)[:, :sensitive].mean(1), squares[:, sensitive:].mean(1)]
+    errors = 0.5 * jnp.log(jnp.stack(parts) + 1e-26).mean(1)
+    penalty = (jnp.diff(entry["log_lengths"], 2) ** 2).sum() + (vector[min(n, KNOTS) + 1 :] ** 2).sum()
+    return SHARE * errors[0] + (1 - SHARE) * errors[1] + 1e-3 * penalty
+
+
+_slope = jax.jit(jax.value_and_grad(objective), static_argnums=2)
+
+
+def fit(n: int, problems: Problems, iterations: int = ITERATIONS, rounds: int = ROUNDS) -> dict[str, Any]:
+    """The entry for n evaluations.
+
+    Args:
+        n: evaluations.
+        problems: of a family, all its starts.
+        iterations: of L-BFGS, for the grid and in each round.
+        rounds: for grid and weights together.
+    """
+    problems, knots, order = chosen(problems), min(n, KNOTS), order_of(n)
+
+    def value(vector):
+        found, slope = _slope(jnp.asarray(vector), problems, n)
+        finite = np.isfinite(found) & np.isfinite(slope).all()
+        return (float(found), np.asarray(slope)) if finite else (1e3, np.zeros_like(slope))
+
+    def minimized(vector):
+        options = {"maxiter": iterations, "maxfun": round(1.4 * iterations), "maxcor": 30, "ftol": 1e-9}
+        result = scipy.optimize.minimize(value, vector, jac=True, method="L-BFGS-B", options=options)
+        print(f"{n} evaluations: objective {result.fun:.4f} after {result.nfev} evaluations", flush=True)
+        return result.x
+
+    vector = minimized(np.append(np.zeros(knots), np.log(0.5)))
+    if n <= WEIGHTS:
+        vector = np.append(vector, np.zeros(n * (2 * order - 1)))
+        for _ in range(rounds):
+            vector = minimized(vector)
+    entry = {name: np.asarray(array) for name, array in _unpacked(jnp.asarray(vector), n).items()}
+    digits = {"log_lengths": 5, "data_std": 5}
+    rounded = {name: np.round(array, digits.get(name, 6)).tolist() for name, array in entry.items()}
+    return {"evaluations": n, "order": order} | rounded
 
 
 def text(entries: list[dict[str, Any]]) -> str:
@@ -257,25 +309,24 @@ def text(entries: list[dict[str, Any]]) -> str:
 
 
 def main(arguments: list[str] | None = None) -> None:
-    """Searches for the entries and writes the file."""
-    parser = argparse.ArgumentParser(
-        description="Search for the table of recommended samplers on a family of mixtures."
-    )
-    parser.add_argument("--out", type=Path, required=True, help="JSON file; the search starts from its entries")
-    parser.add_argument(
-        "--evaluations", type=int, nargs="*", default=EVALUATIONS, help="numbers to search (default: all)"
-    )
-    parser.add_argument("--candidates", type=int, default=300, help="for each number; 0 measures the entries anew")
+    """Fits the entries and writes the file."""
+    parser = argparse.ArgumentParser(description="Fit the table of recommended samplers to a family of mixtures.")
+    parser.add_argument("--out", type=Path, required=True, help="JSON file; entries of other numbers stay in it")
+    parser.add_argument("--evaluations", type=int, nargs="*", default=EVALUATIONS, help="numbers to fit (default: all)")
+    parser.add_argument("--measure", action="store_true", help="measure the entries of the file anew, without a fit")
     options = parser.parse_args(arguments)
     entries = {}
     if options.out.exists():
         entries = {entry["evaluations"]: entry for entry in json.loads(options.out.read_text())["entries"]}
+    if missing := [n for n in options.evaluations if options.measure and n not in entries]:
+        parser.error(f"--measure: {options.out} has no entry for {', '.join(map(str, missing))} evaluations")
     with jax.enable_x64(True):
-        problems, held_out = family(FAMILY, STARTS), family(HELD_OUT, HELD_OUT_STARTS)
+        problems = None if options.measure else family(FAMILY, CANDIDATES)
+        held_out = family(HELD_OUT, HELD_OUT_STARTS)
         for n in options.evaluations:
-            start = entries.get(n, equal_steps(n))
-            entry = search(start, problems, options.candidates) if options.candidates else dict(start)
+            entry = entries[n] if options.measure else fit(n, problems)
             entries[n] = entry | {"held_out_error": float(f"{error(entry, held_out):.4g}")}
+            print(f"{n} evaluations: held-out error {entries[n]['held_out_error']:.4g}", flush=True)
             options.out.write_text(text(list(entries.values())))
 
 

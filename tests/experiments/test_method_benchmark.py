@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from experiments.benchmarks import methods, peers
-from experiments.benchmarks import recommended as search
+from experiments.benchmarks import recommended as fitting
 from experiments.benchmarks.methods import Problem, Row
-from sde_lib import DDIM, VPSDE, DPMSolver, Heun, exact, karras_times, quadratic_times, sample
-from sde_lib.sampling.recommended import TABLE
+from sde_lib import DDIM, EDMSDE, VPSDE, Adams, DPMSolver, Heun, exact, karras_times, quadratic_times, sample
+from sde_lib.sampling.recommended import TABLE, _places
 
 pytestmark = pytest.mark.thorough
 
@@ -114,20 +114,59 @@ def test_the_recommended_row_counts_every_evaluation():
     assert other.errors != row.errors
 
 
-def test_the_table_of_recommended_samplers_is_what_its_search_measures():
-    """The error that is stored with an entry is found again on the held-out family."""
-    held_out = search.family(search.HELD_OUT, search.HELD_OUT_STARTS)
+@pytest.fixture(scope="module")
+def held_out():
+    with jax.enable_x64(True):
+        return fitting.family(fitting.HELD_OUT, fitting.HELD_OUT_STARTS)
+
+
+def test_the_table_of_recommended_samplers_is_what_its_fit_measures(held_out):
+    """The error that is stored with an entry is found again on the held-out family, by the product's own grid too."""
     for entry in json.loads(TABLE.read_text())["entries"][:2]:
-        np.testing.assert_allclose(search.error(entry, held_out), entry["held_out_error"], rtol=1e-3)
-    once = search.search(search.equal_steps(5), held_out, 8)
-    assert search.error(once, held_out) <= search.error(search.equal_steps(5), held_out)
+        n = entry["evaluations"]
+        np.testing.assert_allclose(fitting.error(entry, held_out), entry["held_out_error"], rtol=1e-3)
+        np.testing.assert_allclose(fitting._places(jnp.asarray(entry["log_lengths"]), n), _places(n), rtol=1e-12)
+
+
+def test_sensitivity_is_the_square_by_which_a_run_amplifies_a_change():
+    """For one Gaussian, whose flow is affine, the square of its slope."""
+    sde = EDMSDE(t_min=jnp.array([0.002]), t_max=jnp.array([80.0]))
+    denoiser = exact.GaussianMixture(sde, jnp.zeros((1, 1, 10)), jnp.array([0.5]), jnp.ones((1, 1)))
+    start = jnp.full((1, 1000, 10), 3.0)
+    found = fitting.sensitivity(np.random.default_rng(0), denoiser, start, jnp.full((1, 10), 0.1))
+    slope = np.hypot(0.5, 0.002) / np.hypot(0.5, 80)
+    np.testing.assert_allclose(found.mean(), (slope * 80) ** 2, rtol=0.05)
+
+
+def test_the_sensitive_starts_come_first_and_the_others_are_spread_over_the_rest(held_out):
+    ranks = np.argsort(-np.asarray(held_out.sensitivity), 1)
+    few = fitting.chosen(held_out, left_out=5, sensitive=10, others=20)
+    for p in (0, 7):
+        rows = [*ranks[p, 5:15], *ranks[p, 15:95:4]]
+        np.testing.assert_array_equal(few.start[p], held_out.start[p, np.array(rows)])
+        np.testing.assert_array_equal(few.end[p], held_out.end[p, np.array(rows)])
+
+
+def test_the_fit_lowers_the_error_and_its_objective_is_the_mean_log_error(held_out):
+    """Of the grid of equal steps: the objective by hand from the errors; a short fit lowers the held-out error."""
+    n = 5
+    few = fitting.chosen(held_out, left_out=0, sensitive=40, others=60)
+    equal = {"evaluations": n, "order": 2, "data_std": 0.5, "log_lengths": [0.0] * n}
+    squares = fitting._squares(few, Adams(2), jnp.linspace(0, 1, n + 1))
+    relative = few.sensitivity / few.sensitivity[:, :1]
+    expected = 0.6 * np.log(np.sqrt((squares / relative)[:, :40].mean(1))).mean()
+    expected += 0.4 * np.log(np.sqrt(squares[:, 40:].mean(1))).mean()
+    start = np.append(np.zeros(n), np.log(0.5))
+    np.testing.assert_allclose(fitting.objective(jnp.asarray(start), few, n, 40), expected, rtol=1e-9)
+    once = fitting.fit(n, held_out, iterations=4, rounds=1)
+    assert fitting.error(once, held_out) < 0.9 * fitting.error(equal, held_out)
 
 
 def test_a_reduced_mixture_has_the_errors_of_the_whole():
     """Projection onto the plane of the means and one coordinate across changes no posterior mean within them."""
     rng = np.random.default_rng(0)
-    mixture = search.Mixture("cube", rng.normal(size=(4, 30)), 0.3, np.array([0.1, 0.2, 0.3, 0.4]))
-    denoiser, share = search.stack([mixture], [(80.0, 0.002)])
+    mixture = fitting.Mixture("cube", rng.normal(size=(4, 30)), 0.3, np.array([0.1, 0.2, 0.3, 0.4]))
+    denoiser, share = fitting.stack([mixture], [(80.0, 0.002)])
     np.testing.assert_allclose(share.sum(1), 1)
     planes = np.asarray(denoiser.means)[0, :4]
     distances = [np.linalg.norm(m[:, None] - m, axis=-1) for m in (mixture.means, planes)]
