@@ -117,14 +117,14 @@ def test_the_recommended_row_counts_every_evaluation():
 @pytest.fixture(scope="module")
 def held_out():
     with jax.enable_x64(True):
-        return fitting.family(fitting.HELD_OUT, fitting.HELD_OUT_STARTS)
+        return fitting.validation(fitting.VALIDATION, fitting.VALIDATION_STARTS)
 
 
 def test_the_table_of_recommended_samplers_is_what_its_fit_measures(held_out):
-    """The error that is stored with an entry is found again on the held-out family, by the product's own grid too."""
+    """The error that is stored with an entry is found again on the validation family, by the product's own grid too."""
     for entry in json.loads(TABLE.read_text())["entries"][:2]:
         n = entry["evaluations"]
-        np.testing.assert_allclose(fitting.error(entry, held_out), entry["held_out_error"], rtol=1e-3)
+        np.testing.assert_allclose(fitting.error(entry, held_out), entry["validation_error"], rtol=1e-3)
         np.testing.assert_allclose(fitting._places(jnp.asarray(entry["log_lengths"]), n), _places(n), rtol=1e-12)
 
 
@@ -159,7 +159,9 @@ def test_the_fit_lowers_the_error_and_its_objective_is_the_mean_log_error(held_o
     start = np.append(np.zeros(n), np.log(0.5))
     np.testing.assert_allclose(fitting.objective(jnp.asarray(start), few, n, 40), expected, rtol=1e-9)
     once = fitting.fit(n, held_out, iterations=4, rounds=1)
-    assert fitting.error(once, held_out) < 0.9 * fitting.error(equal, held_out)
+    found = fitting.best([equal, once, equal], held_out)
+    assert fitting.error(once, held_out) == pytest.approx(found["validation_error"], rel=1e-3)
+    assert found["validation_error"] < 0.9 * fitting.error(equal, held_out)
 
 
 def test_a_reduced_mixture_has_the_errors_of_the_whole():
