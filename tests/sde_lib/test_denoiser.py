@@ -162,3 +162,33 @@ def test_function_denoiser_has_all_views():
     gaussian = exact.Gaussian(sde, mean=0.4, std=0.5)
     denoiser = FunctionDenoiser(sde, gaussian)
     np.testing.assert_allclose(denoiser.score(X, 0.5), gaussian.score(X, 0.5))
+
+
+def test_a_network_is_given_all_that_the_denoiser_holds():
+    """Weights, condition, augmentation and keys as they are, and one noise level per example of a single time."""
+    seen = {}
+
+    class Everything(ExactNetwork):
+        def apply(self, variables, x, noise_level, condition, **mode):
+            seen.update(mode, variables=variables, condition=condition, noise_level=noise_level)
+            return x
+
+    x, labels, augmentation = jnp.ones((3, 2)), jnp.array([4, 5, 6]), jnp.eye(3)
+    denoiser = NetworkDenoiser(SOME_SDES[0], DataPrediction(), Everything(None, None), {"w": 1.5}, labels, augmentation)
+    np.testing.assert_array_equal(denoiser(x, 0.5), x)
+    assert seen.pop("variables") == {"w": 1.5} and seen.pop("condition") is labels
+    np.testing.assert_allclose(seen.pop("noise_level"), np.full(3, 999 * 0.5))
+    assert seen.pop("augmentation") is augmentation and seen == {"train": False}
+    of_training = keys(3)
+    denoiser.replace(condition=None, augmentation=None).training(of_training)(x, 0.5)
+    assert seen["condition"] is None and "augmentation" not in seen
+    assert seen["train"] is True and seen["dropout_keys"] is of_training
+
+
+def test_draws_of_a_mixture_have_the_type_of_its_means():
+    for dtype in ("float32", "float64"):
+        denoiser = exact.GaussianMixture(SOME_SDES[0], jnp.zeros((2, 3), dtype), stds=np.array([0.0, 0.5], dtype))
+        x = denoiser.sample(jax.random.key(0), 64)
+        assert x.dtype == dtype and x.shape == (64, 3)
+        still = np.asarray((x == 0).all(1))
+        assert 10 < still.sum() < 54 and np.abs(np.asarray(x)[~still]).min() > 0  # a half of them of the width 0
