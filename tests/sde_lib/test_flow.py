@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sde_lib import VPSDE, DiscreteVP, FunctionDenoiser, Status, decode, encode, exact, flow, interpolate
-from sde_lib.flow import FlowSolution, spherical
+from sde_lib.flow import FlowSolution, _largest_rms, spherical
 from tests.sde_lib.processes import SOME_SDES, every_sde
 from tests.sde_lib.shared_programs import shared_mixture, symmetric_sample
 
@@ -182,3 +182,33 @@ def test_what_no_solve_can_take_is_refused():
         interpolate(denoiser, jnp.zeros((1, 3)), jnp.zeros((2, 3)), [0.5])
     with pytest.raises(ValueError, match=r"weights must be a vector"):
         interpolate(denoiser, jnp.zeros((1, 3)), jnp.zeros((1, 3)), 0.5)
+
+
+def test_the_error_of_a_step_is_the_larger_root_mean_square_of_state_and_integrals():
+    state, integrals = jnp.array([[3.0, 4.0], [0.0, 0.0]]), jnp.array([1.0, -7.0])
+    np.testing.assert_allclose(_largest_rms((state, integrals)), 5.0, rtol=1e-12)
+    np.testing.assert_allclose(_largest_rms((3 * state, integrals)), 7.5, rtol=1e-12)
+    np.testing.assert_allclose(_largest_rms((state, jnp.zeros(0))), 2.5, rtol=1e-12)
+
+
+def test_the_velocity_is_asked_for_between_t_min_and_t_max_alone():
+    """Though squares of the solver's own time may round beyond."""
+    seen, sde = [], VPSDE(t_min=0.3, t_max=0.7)
+
+    def recorded(x, t):
+        jax.debug.callback(lambda t: seen.append(np.asarray(t)), t)
+        return 0.5 * x
+
+    denoiser, x = FunctionDenoiser(sde, recorded), jnp.ones((1, 2), jnp.float32)
+    for solve in (encode, decode):
+        jax.block_until_ready(solve(denoiser, x, rtol=1e-2, atol=1e-2).x)
+    jax.effects_barrier()
+    times = np.concatenate([np.ravel(t) for t in seen])
+    assert times.min() == np.float32(0.3) and times.max() == np.float32(0.7)
+
+
+def test_no_weights_are_refused():
+    x = jnp.zeros((1, 3))
+    for weights in ([], [[0.5]], 0.5):
+        with pytest.raises(ValueError, match=r"weights must be a vector \(W,\) with W > 0, not of shape"):
+            interpolate(exact.Gaussian(SOME_SDES[0]), x, x, weights)
