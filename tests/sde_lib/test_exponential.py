@@ -1,5 +1,8 @@
 """Exponential integrators: their orders on every process, their limits, float32, and the grids that suit them."""
 
+import importlib
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +27,7 @@ from sde_lib import (
     sample,
     uniform_times,
 )
-from sde_lib.sampling.exponential import data_kernel, lagrange, quadrature
+from sde_lib.sampling.exponential import VARIABLES, data_kernel, half_log_snr, lagrange, quadrature
 from tests.sde_lib.processes import SOME_SDES, every_sde, keys, some_sdes
 from tests.sde_lib.shared_programs import gaussian_error
 
@@ -223,3 +226,53 @@ def test_a_fitted_grid_is_better_on_starts_it_has_not_seen():
 def test_numbers_that_are_not_allowed_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@every_sde
+def test_variables_of_the_polynomial_are_functions_of_the_noise_level(sde):
+    """Half the log-SNR, arctan(sigma / alpha) and the time, of lambda = log(alpha / sigma)."""
+    t = jnp.linspace(sde.t_min, sde.t_max, 5)
+    half = jnp.log(sde.alpha(t) / sde.sigma(t))
+    np.testing.assert_allclose(half_log_snr(sde, t), half, rtol=1e-9, atol=1e-9)
+    expected = {"log_snr": half, "angle": np.arctan2(sde.sigma(t), sde.alpha(t)), "time": t}
+    assert VARIABLES.keys() == expected.keys()
+    for name, variable in VARIABLES.items():
+        np.testing.assert_allclose(variable(sde, half), expected[name], rtol=1e-7)
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The runs that a fit asks for, each of which is said to end at its own times, even ones for the reference."""
+    found = []
+
+    def sample(keys, denoiser, method, times, event_shape, **options):
+        found.append((keys, denoiser, method, times, event_shape, options))
+        return times[:, None] if len(found) > 1 else jnp.linspace(1.0, 0.1, 6)[:, None]
+
+    monkeypatch.setattr(importlib.import_module("sde_lib.sampling.optimal_times"), "sample", sample)
+    return found
+
+
+@pytest.mark.parametrize("denoise", [True, False])
+def test_a_fit_runs_the_method_from_the_starts_that_it_is_given(runs, denoise):
+    sde, start = VPSDE(t_min=0.1), jnp.ones((2, 3))
+    denoiser, times_of = exact.Gaussian(sde), partial(quadratic_times, sde, denoise=denoise)
+    options = {"x_init": start, "reference_steps": 30, "knots": 3, "iterations": 2, "denoise": denoise}
+    times = optimal_times(denoiser, 5, keys(2), (3,), method=DDIM(), **options)
+    assert len(times) == 6 and (times[0], times[-1]) == (1, 0 if denoise else 0.1)
+    (_, _, reference, fine, *_), *short = runs
+    assert reference == UniPC(order=3)
+    np.testing.assert_array_equal(fine, times_of(30))
+    assert short and all(method == DDIM() and len(times) == 6 for _, _, method, times, *_ in short)
+    for asked, model, _, _, event_shape, rest in runs:
+        assert model is denoiser and event_shape == (3,) and rest == {"x_init": start, "denoise": denoise}
+        np.testing.assert_array_equal(jax.random.key_data(asked), jax.random.key_data(keys(2)))
+
+
+@pytest.mark.parametrize("denoise", [True, False])
+def test_a_fit_without_a_free_step_is_the_quadratic_grid(runs, denoise):
+    sde = VPSDE(t_min=0.1)
+    n = 2 if denoise else 1
+    found = optimal_times(exact.Gaussian(sde), n, keys(2), (3,), denoise=denoise)
+    np.testing.assert_array_equal(found, quadratic_times(sde, n, denoise=denoise))
+    np.testing.assert_array_equal(runs[0][3], quadratic_times(sde, 200, denoise=denoise))
