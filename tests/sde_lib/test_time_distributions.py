@@ -219,3 +219,12 @@ def test_the_first_step_of_a_discrete_grid_may_be_t_min_but_not_before(t_max):
     with pytest.raises(ValueError, match=message):
         DiscreteTime(9).quantile(sde, U)
     assert DiscreteTime(9).quantile(sde.replace(t_min=jnp.array(t_max / 8)), 1.0) == t_max  # as traced ones, unchecked
+
+
+@pytest.mark.parametrize("t_max", [1.0, 0.5])
+def test_the_density_of_logit_normal_times_falls_to_0_at_the_ends(t_max):
+    sde = RectifiedFlow(t_min=t_max / 8, t_max=t_max)
+    t = np.array([0.05, 0.125, 0.5625, 1.0, 1.2]) * t_max  # before, the ends, the middle, beyond
+    log_density = LogitNormalTime(0.0, 0.5).log_density(sde, t)
+    assert (log_density[jnp.array([0, 1, 3, 4])] == -np.inf).all()
+    np.testing.assert_allclose(log_density[2], np.log(4 / (0.5 * np.sqrt(2 * np.pi) * 0.875 * t_max)), rtol=1e-12)
