@@ -1,7 +1,7 @@
 """Exponential integrators: their orders on every process, their limits, float32, and the grids that suit them."""
 
 import importlib
-from functools import partial
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -240,30 +240,51 @@ def test_variables_of_the_polynomial_are_functions_of_the_noise_level(sde):
         np.testing.assert_allclose(variable(sde, half), expected[name], rtol=1e-7)
 
 
+OPTIMAL_TIMES = importlib.import_module("sde_lib.sampling.optimal_times")
+
+
 @pytest.fixture
 def runs(monkeypatch):
-    """The runs that a fit asks for, each of which is said to end at its own times, even ones for the reference."""
+    """The runs that a fit asks for, each of which is said to end at its method's order and its own number of times."""
     found = []
 
     def sample(keys, denoiser, method, times, event_shape, **options):
         found.append((keys, denoiser, method, times, event_shape, options))
-        return times[:, None] if len(found) > 1 else jnp.linspace(1.0, 0.1, 6)[:, None]
+        return jnp.array([float(getattr(method, "order", 0)), len(times)])
 
-    monkeypatch.setattr(importlib.import_module("sde_lib.sampling.optimal_times"), "sample", sample)
+    monkeypatch.setattr(OPTIMAL_TIMES, "sample", sample)
     return found
 
 
-@pytest.mark.parametrize("denoise", [True, False])
-def test_a_fit_runs_the_method_from_the_starts_that_it_is_given(runs, denoise):
+@pytest.mark.parametrize(
+    "denoise, knots, free", [(True, 3, 3), (True, 4, 4), (True, 9, 4), (False, 3, 3), (False, 9, 5)]
+)
+def test_a_fit_of_a_grid_minimizes_the_distance_from_the_long_run(runs, monkeypatch, denoise, knots, free):
+    """With one number for each knot, or for each step before the denoising one: the logarithms of the steps' lengths."""
+    minimized, parameters = [], jnp.linspace(-0.4, 0.7, free)
+
+    def least_squares(residual, solver, start, **options):
+        minimized.append((residual(parameters, None), solver, start, options))
+        return SimpleNamespace(value=parameters)
+
+    monkeypatch.setattr(OPTIMAL_TIMES.optimistix, "least_squares", least_squares)
     sde, start = VPSDE(t_min=0.1), jnp.ones((2, 3))
-    denoiser, times_of = exact.Gaussian(sde), partial(quadratic_times, sde, denoise=denoise)
-    options = {"x_init": start, "reference_steps": 30, "knots": 3, "iterations": 2, "denoise": denoise}
-    times = optimal_times(denoiser, 5, keys(2), (3,), method=DDIM(), **options)
-    assert len(times) == 6 and (times[0], times[-1]) == (1, 0 if denoise else 0.1)
-    (_, _, reference, fine, *_), *short = runs
-    assert reference == UniPC(order=3)
-    np.testing.assert_array_equal(fine, times_of(30))
-    assert short and all(method == DDIM() and len(times) == 6 for _, _, method, times, *_ in short)
+    denoiser = exact.Gaussian(sde)
+    options = {"x_init": start, "reference_steps": 30, "knots": knots, "iterations": 7, "denoise": denoise}
+    times = optimal_times(denoiser, 5, keys(2), (3,), method=DPMSolver(2), **options)
+    steps = 4 if denoise else 5
+    lengths = np.exp(np.interp(np.linspace(0, 1, steps), np.linspace(0, 1, free), parameters))
+    places = np.cumsum([0, *lengths / lengths.sum()])
+    np.testing.assert_allclose(times[: steps + 1], (1 + (0.1**0.5 - 1) * places) ** 2, rtol=1e-6)
+    assert len(times) == 6 and (times[-1] == 0) == denoise
+
+    [(residual, _, initial, settings)] = minimized
+    (_, _, reference, fine, *_), (_, _, method, coarse, *_) = runs
+    assert (reference, method) == (UniPC(order=3), DPMSolver(2)) and residual.tolist() == [2 - 3, 6 - 31]
+    np.testing.assert_array_equal(fine, quadratic_times(sde, 30, denoise=denoise))
+    np.testing.assert_array_equal(coarse, times)
+    np.testing.assert_array_equal(initial, np.zeros(free))
+    assert settings["max_steps"] == 7 and not settings["throw"] and settings["options"] == {"jac": "fwd"}
     for asked, model, _, _, event_shape, rest in runs:
         assert model is denoiser and event_shape == (3,) and rest == {"x_init": start, "denoise": denoise}
         np.testing.assert_array_equal(jax.random.key_data(asked), jax.random.key_data(keys(2)))
