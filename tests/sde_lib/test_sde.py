@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sde_lib import EDMSDE, SDE, VESDE, VPSDE, CosineVPSDE, DiscreteVP, RectifiedFlow, SubVPSDE
-from tests.sde_lib.processes import TrigonometricSDE, every_sde
+from sde_lib import (
+    EDMSDE,
+    SDE,
+    VESDE,
+    VPSDE,
+    CosineVPSDE,
+    CriticallyDampedLangevin,
+    DiscreteVP,
+    RectifiedFlow,
+    SubVPSDE,
+)
+from tests.sde_lib.processes import EVERY_SDE, SOME_SDES, TrigonometricSDE, every_sde
 
 
 @jax.jit
@@ -322,3 +332,30 @@ def test_the_velocity_of_the_state_needs_the_rates_of_both_scales():
         slope = (sde.perturb(x0, noise, t + h) - sde.perturb(x0, noise, t - h)) / (2 * h)
         x = sde.perturb(x0, noise, t)
         np.testing.assert_allclose(sde.velocity_from_x0_and_noise(x, x0, noise, t), slope, rtol=1e-7)
+
+
+WHOLE = [*EVERY_SDE, DiscreteVP.cosine(20)]
+
+
+@pytest.mark.parametrize("sde", WHOLE, ids=lambda sde: type(sde).__name__)
+def test_scales_of_whole_numbers_are_those_of_the_times(sde):
+    for name in ("alpha", "sigma", "log_alpha", "log_snr", "noise_to_signal"):
+        function = getattr(sde, name)
+        for whole in (np.array([0, 1]), 1, jnp.array(1)):
+            found, expected = function(whole), function(np.asarray(whole, float))
+            assert jnp.issubdtype(np.asarray(found).dtype, jnp.floating), name
+            np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+@pytest.mark.parametrize("sde", [*SOME_SDES, CriticallyDampedLangevin()], ids=lambda sde: type(sde).__name__)
+def test_states_in_float32_stay_so_whatever_the_default_type(sde):
+    x0, t = jnp.full((2, 3), 0.3, jnp.float32), jnp.array([0.3, 0.6], jnp.float32)
+    noise = jnp.ones((2, *sde.state_shape((3,))), jnp.float32)
+    x = sde.perturb(x0, noise, t)
+    found = [
+        x, sde.drift(x, t), sde.apply_diffusion(noise, t), sde.apply_squared_diffusion(noise, t),
+        sde.to_data_scale(x, t), sde.noise_from_x0(x, x0, t), sde.noise_from_data_scale(x, x0, t),
+        sde.score_from_noise(noise, t), sde.velocity_from_x0_and_noise(x, x0, noise, t), sde.clean_state(x0),
+        sde.clean_data(x), sde.log_prob_beyond_data_scale(x, t), sde.transition(x, 0.5 * t, t)[0],
+    ]  # fmt: skip
+    assert [value.dtype for value in found] == [jnp.float32] * len(found)
