@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sde_lib import VPSDE, DiscreteVP, FunctionDenoiser, Status, decode, encode, exact, flow, interpolate
-from sde_lib.flow import FlowSolution, _largest_rms, spherical
+from sde_lib.flow import FlowSolution, _controller, _largest_rms, spherical
 from tests.sde_lib.processes import SOME_SDES, every_sde
 from tests.sde_lib.shared_programs import shared_mixture, symmetric_sample
 
@@ -212,3 +212,11 @@ def test_no_weights_are_refused():
     for weights in ([], [[0.5]], 0.5):
         with pytest.raises(ValueError, match=r"weights must be a vector \(W,\) with W > 0, not of shape"):
             interpolate(exact.Gaussian(SOME_SDES[0]), x, x, weights)
+
+
+def test_the_controller_has_both_tolerances_and_the_smallest_step_of_the_type():
+    for dtype in ("float32", "float64"):
+        controller = _controller(1e-2, 1e-5, jnp.dtype(dtype))
+        assert (controller.rtol, controller.atol, controller.norm) == (1e-2, 1e-5, _largest_rms)
+        assert controller.dtmin == 16 * np.finfo(dtype).eps and not controller.force_dtmin
+        assert (controller.pcoeff, controller.icoeff, controller.dcoeff) == (0.3, 0.4, 0.0)
