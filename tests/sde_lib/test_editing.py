@@ -352,3 +352,8 @@ def test_a_mask_of_one_channel_keeps_the_guide_s_own_pixels_in_all():
     assert np.abs(x - guide)[changes].min() > 1e-6
     everywhere, free = (sdedit(keys(2), denoiser, DDIM(), grid, guide, m) for m in (np.ones((2, 3, 1)), None))
     np.testing.assert_allclose(everywhere, free, rtol=1e-9)
+
+
+def test_levels_of_a_strength_below_both_processes_are_the_lowest_that_both_have():
+    levels = shared_levels(VP, VE, 3, strength=1e-9)
+    np.testing.assert_allclose(levels, np.full(4, max(float(sde.noise_to_signal(sde.t_min)) for sde in (VP, VE))))

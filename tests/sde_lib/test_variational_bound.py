@@ -151,3 +151,8 @@ def test_the_control_variate_takes_all_noise_out_at_the_mean_of_normal_data(data
     expected = np.diff(np.log1p(w) + 1 / (1 + w))[0]  # d / 2 times the integral of (w / (1 + w))^2 over log w, d = 2
     np.testing.assert_allclose(found.diffusion, expected, rtol=1e-3)
     assert found.standard_error.max() < 1e-3 * expected
+
+
+def test_the_bound_of_data_in_float32_stays_so():
+    found = elbo(keys(2), exact.Gaussian(SOME_SDES[0]), jnp.zeros((2, 3), jnp.float32), num_times=2, num_estimates=2)
+    assert [value.dtype for value in jax.tree.leaves(found)] == [jnp.float32] * 5
