@@ -245,3 +245,25 @@ def test_the_last_noisy_time_of_a_grid_is_the_one_that_is_checked():
 def test_times_that_are_one_number_in_the_type_of_the_computation_are_refused(float32):
     with pytest.raises(ValueError, match=r"times\[1\]=0.5 is followed by the same number in float32"):
         check_times(np.array([1.0, 0.5 + 1e-12, 0.5, 0.0]), VPSDE())
+
+
+def test_the_ends_are_those_of_the_times_that_are_given():
+    """The process's own where none is; none at all where the process or a time is traced."""
+    sde = EDMSDE(t_min=0.5, t_max=8.0)
+    for given, expected in [
+        ((), (0.5, 8)),
+        ((2.0,), (2, 8)),
+        ((None, 4.0), (0.5, 4)),
+        ((1.0, 3.0), (1, 3)),
+        ((3.0, 3.0), (3, 3)),
+    ]:
+        np.testing.assert_allclose(check_ends(sde, *given), expected, rtol=1e-12)
+    with pytest.raises(ValueError, match="EDMSDE: t_min=3 must be less than t_max=2"):
+        check_ends(sde, 3.0, 2.0)
+    with pytest.raises(ValueError, match="EDMSDE: t_min=9 must be less than t_max=8"):
+        check_ends(sde, 9.0)
+    found = []
+    jax.eval_shape(
+        lambda t: found.append((check_ends(sde.replace(t_max=t)), check_ends(sde, t), check_ends(sde, 1.0, t))), 1.0
+    )
+    assert found == [(None, None, None)]
