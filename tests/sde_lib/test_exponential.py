@@ -256,10 +256,11 @@ def runs(monkeypatch):
     return found
 
 
+@pytest.mark.parametrize("method", [DPMSolver(2), None], ids=str)
 @pytest.mark.parametrize(
     "denoise, knots, free", [(True, 3, 3), (True, 4, 4), (True, 9, 4), (False, 3, 3), (False, 9, 5)]
 )
-def test_a_fit_of_a_grid_minimizes_the_distance_from_the_long_run(runs, monkeypatch, denoise, knots, free):
+def test_a_fit_of_a_grid_minimizes_the_distance_from_the_long_run(runs, monkeypatch, denoise, knots, free, method):
     """With one number for each knot, or for each step before the denoising one: the logarithms of the steps' lengths."""
     minimized, parameters = [], jnp.linspace(-0.4, 0.7, free)
 
@@ -271,7 +272,7 @@ def test_a_fit_of_a_grid_minimizes_the_distance_from_the_long_run(runs, monkeypa
     sde, start = VPSDE(t_min=0.1), jnp.ones((2, 3))
     denoiser = exact.Gaussian(sde)
     options = {"x_init": start, "reference_steps": 30, "knots": knots, "iterations": 7, "denoise": denoise}
-    times = optimal_times(denoiser, 5, keys(2), (3,), method=DPMSolver(2), **options)
+    times = optimal_times(denoiser, 5, keys(2), (3,), method=method, **options)
     steps = 4 if denoise else 5
     lengths = np.exp(np.interp(np.linspace(0, 1, steps), np.linspace(0, 1, free), parameters))
     places = np.cumsum([0, *lengths / lengths.sum()])
@@ -279,8 +280,9 @@ def test_a_fit_of_a_grid_minimizes_the_distance_from_the_long_run(runs, monkeypa
     assert len(times) == 6 and (times[-1] == 0) == denoise
 
     [(residual, _, initial, settings)] = minimized
-    (_, _, reference, fine, *_), (_, _, method, coarse, *_) = runs
-    assert (reference, method) == (UniPC(order=3), DPMSolver(2)) and residual.tolist() == [2 - 3, 6 - 31]
+    (_, _, reference, fine, *_), (_, _, fitted, coarse, *_) = runs
+    method = UniPC(order=3, variable="angle") if method is None else method
+    assert (reference, fitted) == (UniPC(order=3), method) and residual.tolist() == [method.order - 3, 6 - 31]
     np.testing.assert_array_equal(fine, quadratic_times(sde, 30, denoise=denoise))
     np.testing.assert_array_equal(coarse, times)
     np.testing.assert_array_equal(initial, np.zeros(free))

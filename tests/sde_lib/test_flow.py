@@ -220,3 +220,7 @@ def test_the_controller_has_both_tolerances_and_the_smallest_step_of_the_type():
         assert (controller.rtol, controller.atol, controller.norm) == (1e-2, 1e-5, _largest_rms)
         assert controller.dtmin == 16 * np.finfo(dtype).eps and not controller.force_dtmin
         assert (controller.pcoeff, controller.icoeff, controller.dcoeff) == (0.3, 0.4, 0.0)
+
+
+def test_statuses_have_the_documented_numbers():
+    assert [(status.name, status.value) for status in Status] == [("SOLVED", 0), ("MAX_STEPS", 1), ("NO_STEP", 2)]
