@@ -79,7 +79,7 @@ class Own(Struct):
 
     def __init__(self, value):
         self.value, self.kind, self.flag, self.text, self.number = value, VPSDE, True, "text", 3
-        self.inner, self.function, self.nothing = VPSDE(), jnp.sin, None
+        self.inner, self.function, self.nothing, self.type = VPSDE(), jnp.sin, None, np.float32
         self.fixed = np.float64(9.0)
 
 
@@ -91,7 +91,7 @@ def test_leaves_of_attributes_are_numbers_arrays_and_pytrees():
     changed = jax.tree.map(lambda leaf: 2 * leaf, own)
     assert (changed.value, changed.number, changed.inner.beta_max) == (5.0, 6, 40.0)
     assert (changed.kind, changed.flag, changed.text, changed.nothing) == (VPSDE, True, "text", None)
-    assert changed.fixed == 9.0 and changed.mode == "a"
+    assert changed.fixed == 9.0 and changed.mode == "a" and changed.type is np.float32
 
 
 def test_a_replaced_attribute_is_a_leaf_by_its_new_value():
