@@ -265,7 +265,7 @@ def test_bits_are_nats_less_the_ratio_over_dimensions_and_log_2():
     np.testing.assert_allclose(bits_per_dim(log_prob, x, quantization=quantization), expected, rtol=1e-12)
     traced = jax.jit(lambda x, q: bits_per_dim(log_prob, x, quantization=q))
     np.testing.assert_allclose(traced(9 * x, quantization), expected, rtol=1e-12)
-    constant = jax.jit(lambda q: bits_per_dim(log_prob, np.asarray(x), quantization=q))
+    constant = jax.jit(lambda q: bits_per_dim(log_prob, x, quantization=q))
     np.testing.assert_allclose(constant(quantization), expected, rtol=1e-12)
 
 
