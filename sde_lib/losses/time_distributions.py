@@ -166,11 +166,12 @@ class LogitNormalTime(TimeDistribution):
         return sde.t_min + (sde.t_max - sde.t_min) * jax.nn.sigmoid(self.mean + self.std * ndtri(u))
 
     def log_density(self, sde, t):
-        """By change of variables; -infinity at the two ends."""
+        """By change of variables; -infinity at the two ends and beyond."""
         length = sde.t_max - sde.t_min
         share = (t - sde.t_min) / length
         standardized = (logit(share) - self.mean) / self.std
-        return norm.logpdf(standardized) - jnp.log(self.std * share * (1 - share) * length)
+        log_density = norm.logpdf(standardized) - jnp.log(self.std * share * (1 - share) * length)
+        return jnp.where(jnp.isfinite(standardized), log_density, -jnp.inf)
 
 
 @struct.dataclass

@@ -1,9 +1,10 @@
 """The adaptive method: its tolerance, and examples that do not disturb each other."""
 
+import diffrax
 import numpy as np
 import pytest
 
-from sde_lib import VPSDE, Adaptive, decode, exact, karras_times, sample, uniform_times
+from sde_lib import VPSDE, Adaptive, FlowSolution, decode, exact, karras_times, sample, uniform_times
 from tests.sde_lib.processes import keys, some_sdes
 from tests.sde_lib.shared_programs import one_program, shared_mixture
 
@@ -56,3 +57,17 @@ def test_an_example_that_cannot_be_solved_costs_the_others_nothing():
 def test_tolerances_must_be_positive():
     with pytest.raises(ValueError, match=r"Adaptive: rtol=0\.0 must be more than 0"):
         Adaptive(rtol=0.0)
+
+
+def test_settings_reach_the_solve(monkeypatch):
+    found = []
+
+    def integrate(denoiser, x, start, end, **options):
+        found.append((start, end, options))
+        return FlowSolution(x + 1, None, None), None
+
+    monkeypatch.setattr("sde_lib.sampling.adaptive.integrate", integrate)
+    settings = {"rtol": 0.1, "atol": 0.2, "max_steps": 7, "adjoint": diffrax.RecursiveCheckpointAdjoint()}
+    carry, x = Adaptive(**settings).step("carry", keys(2), np.ones((2, 3)), 0.8, 0.3, exact.Gaussian(SDE))
+    assert found == [(0.8, 0.3, settings)] and carry == "carry" and (x == 2).all()
+    assert Adaptive().nfe(2) is None

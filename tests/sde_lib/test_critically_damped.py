@@ -326,3 +326,9 @@ def test_what_does_not_fit_is_named():
         sample(keys(1), gaussian, SSCS(order=3), karras_times(DEFAULT, 4), (1,))
     with pytest.raises(ValueError, match=r"keys and event_shape ask for \(1, 1, 2\)"):
         sample(keys(1), gaussian, SSCS(), karras_times(DEFAULT, 4), (1,), x_init=jnp.ones((1, 1)))
+
+
+@pytest.mark.parametrize("weighting", [HybridNoiseWeighting(), HybridWeighting()], ids=lambda w: type(w).__name__)
+def test_hybrid_weightings_are_for_a_process_with_a_velocity(weighting):
+    with pytest.raises(ValueError, match="is CriticallyDampedLangevin's: VPSDE has no velocity"):
+        weighting(VPSDE(), jnp.array([0.5]))

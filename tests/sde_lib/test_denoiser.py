@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from sde_lib import (
+    CriticallyDampedLangevin,
     DataPrediction,
     EDMPreconditioning,
     FunctionDenoiser,
@@ -14,8 +15,9 @@ from sde_lib import (
     ScorePrediction,
     exact,
 )
+from sde_lib.denoiser import shifted, with_data_shifted
 from sde_lib.sde import expand
-from tests.sde_lib.processes import SOME_SDES, keys, some_sdes
+from tests.sde_lib.processes import EVERY_SDE, SOME_SDES, keys, some_sdes
 
 MEANS = np.array([[-1.0, 0.5], [2.0, 1.0], [0.3, -2.0]])
 X = np.array([[0.3, -0.7], [1.5, 2.0], [-4.0, 0.1]])
@@ -162,3 +164,54 @@ def test_function_denoiser_has_all_views():
     gaussian = exact.Gaussian(sde, mean=0.4, std=0.5)
     denoiser = FunctionDenoiser(sde, gaussian)
     np.testing.assert_allclose(denoiser.score(X, 0.5), gaussian.score(X, 0.5))
+
+
+def test_a_network_is_given_all_that_the_denoiser_holds():
+    """Weights, condition, augmentation and keys as they are, and one noise level per example of a single time."""
+    seen = {}
+
+    class Everything(ExactNetwork):
+        def apply(self, variables, x, noise_level, condition, **mode):
+            seen.update(mode, variables=variables, condition=condition, noise_level=noise_level)
+            return x
+
+    x, labels, augmentation = jnp.ones((3, 2)), jnp.array([4, 5, 6]), jnp.eye(3)
+    denoiser = NetworkDenoiser(SOME_SDES[0], DataPrediction(), Everything(None, None), {"w": 1.5}, labels, augmentation)
+    np.testing.assert_array_equal(denoiser(x, 0.5), x)
+    assert seen.pop("variables") == {"w": 1.5} and seen.pop("condition") is labels
+    np.testing.assert_allclose(seen.pop("noise_level"), np.full(3, 999 * 0.5))
+    assert seen.pop("augmentation") is augmentation and seen == {"train": False}
+    of_training = keys(3)
+    denoiser.replace(condition=None, augmentation=None).training(of_training)(x, 0.5)
+    assert seen["condition"] is None and "augmentation" not in seen
+    assert seen["train"] is True and seen["dropout_keys"] is of_training
+
+
+def test_draws_of_a_mixture_have_the_type_of_its_means():
+    for dtype in ("float32", "float64"):
+        denoiser = exact.GaussianMixture(SOME_SDES[0], jnp.zeros((2, 3), dtype), stds=np.array([0.0, 0.5], dtype))
+        x = denoiser.sample(jax.random.key(0), 64)
+        assert x.dtype == dtype and x.shape == (64, 3)
+        still = np.asarray((x == 0).all(1))
+        assert 10 < still.sum() < 54 and np.abs(np.asarray(x)[~still]).min() > 0  # a half of them of the width 0
+
+
+@pytest.mark.parametrize("sde", [*EVERY_SDE, CriticallyDampedLangevin()], ids=lambda sde: type(sde).__name__)
+def test_a_shift_moves_the_data_of_a_state_or_what_is_expected_of_it(sde):
+    """`to_data_scale` moves by as much as the data; and the expected data and noise still make the same state."""
+    rng, t = np.random.default_rng(0), np.array([0.2, 0.5, 0.8])
+    x0, shift = jnp.asarray(rng.normal(size=(2, 3, 2)))
+    noise = jnp.asarray(rng.normal(size=(3, *sde.state_shape((2,)))))
+    x = sde.perturb(x0, noise, t)
+    moved = with_data_shifted(sde, x, shift, t)
+    np.testing.assert_allclose(sde.to_data_scale(moved, t), sde.to_data_scale(x, t) + shift, rtol=1e-7, atol=1e-9)
+    np.testing.assert_allclose(moved, sde.perturb(x0 + shift, noise, t), rtol=1e-9, atol=1e-12)
+    data, other = shifted(sde, x, x0, noise, shift, t)
+    np.testing.assert_allclose(data, x0 + shift, rtol=1e-12)
+    np.testing.assert_allclose(sde.perturb(data, other, t), x, rtol=1e-7, atol=1e-9)
+
+
+def test_the_posterior_variance_of_normal_data_adds_precisions():
+    """Of a level and a standard deviation: 1 / (1 / n^2 + 1 / s^2), with the limits of each."""
+    for n, s, expected in [(3.0, 4.0, 5.76), (2.0, np.inf, 4.0), (np.inf, 2.0, 4.0), (0.5, 0.5, 0.125)]:
+        np.testing.assert_allclose(exact.isotropic_variance(n, s), expected, rtol=1e-12)

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from flax import struct
 
 from sde_lib import (
@@ -222,3 +223,74 @@ def test_data_that_are_not_8_bit_are_refused():
         dequantize(keys(3), noise_images((4, 5)), RANGES[0])
     with pytest.raises(ValueError, match=r"low < high, not \[1, -1\]"):
         Quantization.filling(1, -1)
+
+
+def test_ranges_that_hold_no_levels_are_refused():
+    for make in (Quantization.filling, Quantization.between):
+        for low, high in ((1.0, 1.0), (1.0, 0.5), (0.0, float("nan"))):
+            with pytest.raises(ValueError, match="must have low < high"):
+                make(low, high)
+        assert make(0.0, 1.0, 2).num_levels == 2
+    two = Quantization.between(-1.0, 1.0, 2)
+    np.testing.assert_allclose((two.low, two.high, two.width), (-2, 2, 2), rtol=1e-12)
+
+
+@pytest.mark.parametrize("levels", [[[-1, 3]], [[0, 8]]])
+def test_levels_are_from_0_to_the_last(levels):
+    quantization = Quantization.filling(0.0, 1.0, 8)
+    for dequantizer in (UniformDequantizer(), ModelDequantizer(VPSDE())):
+        dequantizer(keys(1), jnp.array([[0, 7]]), quantization)
+        with pytest.raises(ValueError, match=r"outside \[0, 7\]"):
+            dequantizer(keys(1), jnp.array(levels), quantization)
+
+
+def test_images_and_log_ratios_have_the_shapes_of_their_batch():
+    x, log_prob = jnp.full((4, 5), 0.3), jnp.zeros(4)
+    for log_ratio in (jnp.zeros(()), jnp.zeros(5), jnp.zeros((4, 1))):
+        with pytest.raises(ValueError, match="log_ratio has shape"):
+            bits_per_dim(log_prob, x, log_ratio=log_ratio)
+    with pytest.raises(ValueError, match=r"log_prob must be \(B,\)"):
+        bits_per_dim(log_prob, x[:, 0], log_ratio=log_prob)
+    with pytest.raises(ValueError, match="one per image"):
+        dequantize(keys(4), jnp.zeros(4, int), RANGES[0])
+
+
+def test_bits_are_nats_less_the_ratio_over_dimensions_and_log_2():
+    """By hand, with image axes; and the same under jit, where the data is not looked at."""
+    x, quantization = jnp.full((2, 3, 2, 1), 0.3), Quantization.filling(-1.0, 1.0, 64)
+    log_prob, log_ratio = jnp.array([-1.0, 2.0]), jnp.array([4.0, 5.0])
+    expected = (np.array([4.0, 5.0]) - np.array([-1.0, 2.0])) / (6 * np.log(2))
+    np.testing.assert_allclose(bits_per_dim(log_prob, x, log_ratio=log_ratio), expected, rtol=1e-12)
+    expected = (-6 * np.log(1 / 32) - np.array([-1.0, 2.0])) / (6 * np.log(2))
+    np.testing.assert_allclose(bits_per_dim(log_prob, x, quantization=quantization), expected, rtol=1e-12)
+    traced = jax.jit(lambda x, q: bits_per_dim(log_prob, x, quantization=q))
+    np.testing.assert_allclose(traced(9 * x, quantization), expected, rtol=1e-12)
+    constant = jax.jit(lambda q: bits_per_dim(log_prob, x, quantization=q))
+    np.testing.assert_allclose(constant(quantization), expected, rtol=1e-12)
+
+
+def test_data_are_refused_for_lying_on_levels_only_where_all_of_them_do():
+    """Centres and edges are levels of usual scalings; one value between them makes the data dequantized."""
+    quantization = Quantization.filling(0.0, 8.0, 8)
+    on, between = jnp.array([[0.5, 3.0, 7.5, 8.0]]), jnp.array([[0.5, 3.0, 7.51, 8.0]])
+    bits_per_dim(jnp.zeros(1), between, quantization=quantization)
+    with pytest.raises(ValueError, match="lies on the levels themselves"):
+        bits_per_dim(jnp.zeros(1), on, quantization=quantization)
+
+
+@pytest.mark.parametrize("make", [TruncatedNormalDequantizer, lambda std: LogitNormalDequantizer(0.3 * std, std)])
+def test_a_dequantizer_may_have_numbers_of_its_own_for_each_pixel(make):
+    """Each pixel is drawn, and its density is, as with that number alone; densities add up over the pixels."""
+    stds, quantization = np.array([0.2, 0.9]), Quantization.filling(-1.0, 1.0, 16)
+    images = jnp.full((5, 2), 3)
+    x, log_density = make(jnp.asarray(stds))(keys(5), images, quantization)
+    singles = [make(std)(keys(5), images, quantization) for std in stds]
+    for i in range(2):
+        np.testing.assert_allclose(x[:, i], singles[i][0][:, i], rtol=1e-12)
+    place = (np.asarray(x) - quantization.centre(3)) / quantization.width
+    if make is TruncatedNormalDequantizer:
+        each = scipy.stats.truncnorm(-0.5 / stds, 0.5 / stds, scale=stds).logpdf(place)
+    else:
+        logit = np.log((0.5 + place) / (0.5 - place))
+        each = scipy.stats.norm(0.3 * stds, stds).logpdf(logit) - np.log((0.5 + place) * (0.5 - place))
+    np.testing.assert_allclose(log_density, (each - np.log(quantization.width)).sum(1), rtol=1e-9)

@@ -322,3 +322,38 @@ def test_every_process_of_the_tests_has_levels():
     for sde in EVERY_SDE:
         levels = np.asarray(shared_levels(sde, sde, 4))
         assert (np.diff(levels) > 0).all()
+
+
+def test_wrong_numbers_are_refused():
+    denoiser, grid = exact.Gaussian(VP), karras_times(until(VP, 0.4), 2)
+    with pytest.raises(ValueError, match="there are 2 keys: 3 examples need one each"):
+        sdedit(keys(2), denoiser, DDIM(), grid, jnp.zeros((3, 2)))
+    with pytest.raises(ValueError, match=r"at least 2 axes, not \(3,\)"):
+        sdedit(keys(3), denoiser, DDIM(), grid, jnp.zeros(3))
+    with pytest.raises(ValueError, match="shared_levels: n=0 must be at least 1"):
+        shared_levels(VP, VE, 0)
+    assert len(shared_levels(VP, VE, 1)) == 2
+
+
+def test_an_edit_in_float32_stays_so():
+    guide = jnp.zeros((2, 3), jnp.float32)
+    x = sdedit(keys(2), exact.Gaussian(VP), DDIM(), karras_times(until(VP, 0.4), 2).astype(jnp.float32), guide)
+    assert x.dtype == jnp.float32
+
+
+def test_a_mask_of_one_channel_keeps_the_guide_s_own_pixels_in_all():
+    """Of images of two channels and any values; and where the mask is 1 everywhere the edit is that without one."""
+    guide = np.random.default_rng(3).normal(size=(2, 2, 3, 2))
+    denoiser, grid = exact.Gaussian(VP, MEAN, STD), karras_times(until(VP, 0.4), 3)
+    mask = np.array([[1, 0, 1], [0, 0, 1]])[..., None]
+    x = np.asarray(sdedit(keys(2), denoiser, DDIM(), grid, guide, mask))
+    changes = np.broadcast_to(mask == 1, guide.shape)
+    np.testing.assert_array_equal(x[~changes], guide[~changes])
+    assert np.abs(x - guide)[changes].min() > 1e-6
+    everywhere, free = (sdedit(keys(2), denoiser, DDIM(), grid, guide, m) for m in (np.ones((2, 3, 1)), None))
+    np.testing.assert_allclose(everywhere, free, rtol=1e-9)
+
+
+def test_levels_of_a_strength_below_both_processes_are_the_lowest_that_both_have():
+    levels = shared_levels(VP, VE, 3, strength=1e-9)
+    np.testing.assert_allclose(levels, np.full(4, max(float(sde.noise_to_signal(sde.t_min)) for sde in (VP, VE))))

@@ -177,3 +177,93 @@ def test_power_is_positive():
         quadratic_times(VPSDE(), 18, -2.0)
     with pytest.raises(ValueError, match="power=inf must be finite"):
         quadratic_times(VPSDE(), 18, float("inf"))
+
+
+EPS = float(np.finfo(np.float64).eps)
+
+
+def test_the_noise_levels_at_the_limits_are_usable_and_those_beyond_are_not():
+    """sigma / alpha from eps to 1 / (8 eps), of EDM's process, whose times are its levels."""
+    ends = check_ends(EDMSDE(t_min=EPS, t_max=1 / (8 * EPS)))
+    assert ends == (EPS, 1 / (8 * EPS))
+    for beyond in ({"t_min": 0.999 * EPS}, {"t_max": 1.001 / (8 * EPS)}):
+        with pytest.raises(ValueError, match="EDMSDE: sigma / alpha is"):
+            check_ends(EDMSDE(**beyond))
+
+
+@pytest.mark.parametrize(
+    "sde, hint",
+    [
+        # (1 - t) 152 = t; beta_max = 200: 99.95 t^2 / 2 + 0.05 t = log(152) gives 0.316.
+        (RectifiedFlow(t_max=1.0), "choose less noise or a smaller t_max; it is 152 near t=0.993$"),
+        (VPSDE(beta_max=200.0), "a smaller t_max; it is 152 near t=0.316$"),
+        (VESDE(sigma_min=200.0, sigma_max=1e8), "choose less noise or a smaller t_max$"),
+    ],
+)
+def test_a_process_that_rises_too_far_names_the_time_of_a_usual_level(float32, sde, hint):
+    with pytest.raises(ValueError, match=hint):
+        check_ends(sde)
+
+
+@pytest.mark.parametrize("log_snr, tolerance", [(2.0, 2e-4), (-4.0, 4e-4), (0.1, 1e-4)])
+def test_rounding_may_raise_the_log_snr_by_a_ten_thousandth(log_snr, tolerance):
+    """Of its size, or of 1 where that is more: at one of the times, where the process hardly changes."""
+
+    class Bumped(SDE):
+        bump: float = 0.0
+
+        def alpha(self, t):
+            return jnp.ones_like(t)
+
+        def sigma(self, t):
+            return jnp.exp(-0.5 * (log_snr - 1e-9 * t + self.bump * (jnp.abs(t - 0.5) < 0.01)))
+
+    check_ends(Bumped(bump=0.98 * tolerance))
+    with pytest.raises(ValueError, match="Bumped: sigma / alpha must rise with t"):
+        check_ends(Bumped(bump=1.02 * tolerance))
+
+
+@pytest.mark.parametrize("t_max", [0.9, 1.0])
+def test_a_grid_may_exceed_t_max_by_rounding(t_max):
+    """By a part of 1e-5."""
+    sde = VPSDE(t_max=t_max)
+    check_times(np.array([t_max * (1 + 0.9e-5), 0.5, 0.0]), sde)
+    with pytest.raises(ValueError, match=f"times start at .*, beyond the process's t_max={t_max:g}"):
+        check_times(np.array([t_max * (1 + 1.1e-5), 0.5, 0.0]), sde)
+
+
+def test_the_last_noisy_time_of_a_grid_is_the_one_that_is_checked():
+    """The last of all without a denoising step, else the last but one, which may be the first too."""
+    low = r"sigma / alpha is 1e-17 at t=1e-17, its smallest time"
+    for times, denoise in (([1.0, 1e-17], False), ([1.0, 0.5, 1e-17], False), ([1.0, 1e-17, 0.0], True)):
+        with pytest.raises(ValueError, match=low):
+            check_times(np.array(times), EDMSDE(), denoise=denoise)
+    check_times(np.array([1.0, 1e-3]), EDMSDE(), denoise=False)
+    check_times(np.array([1.0, 0.0]), EDMSDE())
+
+
+def test_times_that_are_one_number_in_the_type_of_the_computation_are_refused(float32):
+    with pytest.raises(ValueError, match=r"times\[1\]=0.5 is followed by the same number in float32"):
+        check_times(np.array([1.0, 0.5 + 1e-12, 0.5, 0.0]), VPSDE())
+
+
+def test_the_ends_are_those_of_the_times_that_are_given():
+    """The process's own where none is; none at all where the process or a time is traced."""
+    sde = EDMSDE(t_min=0.5, t_max=8.0)
+    for given, expected in [
+        ((), (0.5, 8)),
+        ((2.0,), (2, 8)),
+        ((None, 4.0), (0.5, 4)),
+        ((1.0, 3.0), (1, 3)),
+        ((3.0, 3.0), (3, 3)),
+    ]:
+        np.testing.assert_allclose(check_ends(sde, *given), expected, rtol=1e-12)
+    with pytest.raises(ValueError, match="EDMSDE: t_min=3 must be less than t_max=2"):
+        check_ends(sde, 3.0, 2.0)
+    with pytest.raises(ValueError, match="EDMSDE: t_min=9 must be less than t_max=8"):
+        check_ends(sde, 9.0)
+    found = []
+    jax.eval_shape(
+        lambda t: found.append((check_ends(sde.replace(t_max=t)), check_ends(sde, t), check_ends(sde, 1.0, t))), 1.0
+    )
+    assert found == [(None, None, None)]

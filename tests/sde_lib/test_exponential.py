@@ -1,5 +1,8 @@
 """Exponential integrators: their orders on every process, their limits, float32, and the grids that suit them."""
 
+import importlib
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -24,7 +27,7 @@ from sde_lib import (
     sample,
     uniform_times,
 )
-from sde_lib.sampling.exponential import data_kernel, lagrange, quadrature
+from sde_lib.sampling.exponential import VARIABLES, data_kernel, half_log_snr, lagrange, quadrature
 from tests.sde_lib.processes import SOME_SDES, every_sde, keys, some_sdes
 from tests.sde_lib.shared_programs import gaussian_error
 
@@ -223,3 +226,76 @@ def test_a_fitted_grid_is_better_on_starts_it_has_not_seen():
 def test_numbers_that_are_not_allowed_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@every_sde
+def test_variables_of_the_polynomial_are_functions_of_the_noise_level(sde):
+    """Half the log-SNR, arctan(sigma / alpha) and the time, of lambda = log(alpha / sigma)."""
+    t = jnp.linspace(sde.t_min, sde.t_max, 5)
+    half = jnp.log(sde.alpha(t) / sde.sigma(t))
+    np.testing.assert_allclose(half_log_snr(sde, t), half, rtol=1e-9, atol=1e-9)
+    expected = {"log_snr": half, "angle": np.arctan2(sde.sigma(t), sde.alpha(t)), "time": t}
+    assert VARIABLES.keys() == expected.keys()
+    for name, variable in VARIABLES.items():
+        np.testing.assert_allclose(variable(sde, half), expected[name], rtol=1e-7)
+
+
+OPTIMAL_TIMES = importlib.import_module("sde_lib.sampling.optimal_times")
+
+
+@pytest.fixture
+def runs(monkeypatch):
+    """The runs that a fit asks for, each of which is said to end at its method's order and its own number of times."""
+    found = []
+
+    def sample(keys, denoiser, method, times, event_shape, **options):
+        found.append((keys, denoiser, method, times, event_shape, options))
+        return jnp.array([float(getattr(method, "order", 0)), len(times)])
+
+    monkeypatch.setattr(OPTIMAL_TIMES, "sample", sample)
+    return found
+
+
+@pytest.mark.parametrize("method", [DPMSolver(2), None], ids=str)
+@pytest.mark.parametrize(
+    "denoise, knots, free", [(True, 3, 3), (True, 4, 4), (True, 9, 4), (False, 3, 3), (False, 9, 5)]
+)
+def test_a_fit_of_a_grid_minimizes_the_distance_from_the_long_run(runs, monkeypatch, denoise, knots, free, method):
+    """With one number for each knot, or for each step before the denoising one: the logarithms of the steps' lengths."""
+    minimized, parameters = [], jnp.linspace(-0.4, 0.7, free)
+
+    def least_squares(residual, solver, start, **options):
+        minimized.append((residual(parameters, None), solver, start, options))
+        return SimpleNamespace(value=parameters)
+
+    monkeypatch.setattr(OPTIMAL_TIMES.optimistix, "least_squares", least_squares)
+    sde, start = VPSDE(t_min=0.1), jnp.ones((2, 3))
+    denoiser = exact.Gaussian(sde)
+    options = {"x_init": start, "reference_steps": 30, "knots": knots, "iterations": 7, "denoise": denoise}
+    times = optimal_times(denoiser, 5, keys(2), (3,), method=method, **options)
+    steps = 4 if denoise else 5
+    lengths = np.exp(np.interp(np.linspace(0, 1, steps), np.linspace(0, 1, free), parameters))
+    places = np.cumsum([0, *lengths / lengths.sum()])
+    np.testing.assert_allclose(times[: steps + 1], (1 + (0.1**0.5 - 1) * places) ** 2, rtol=1e-6)
+    assert len(times) == 6 and (times[-1] == 0) == denoise
+
+    [(residual, _, initial, settings)] = minimized
+    (_, _, reference, fine, *_), (_, _, fitted, coarse, *_) = runs
+    method = UniPC(order=3, variable="angle") if method is None else method
+    assert (reference, fitted) == (UniPC(order=3), method) and residual.tolist() == [method.order - 3, 6 - 31]
+    np.testing.assert_array_equal(fine, quadratic_times(sde, 30, denoise=denoise))
+    np.testing.assert_array_equal(coarse, times)
+    np.testing.assert_array_equal(initial, np.zeros(free))
+    assert settings["max_steps"] == 7 and not settings["throw"] and settings["options"] == {"jac": "fwd"}
+    for asked, model, _, _, event_shape, rest in runs:
+        assert model is denoiser and event_shape == (3,) and rest == {"x_init": start, "denoise": denoise}
+        np.testing.assert_array_equal(jax.random.key_data(asked), jax.random.key_data(keys(2)))
+
+
+@pytest.mark.parametrize("denoise", [True, False])
+def test_a_fit_without_a_free_step_is_the_quadratic_grid(runs, denoise):
+    sde = VPSDE(t_min=0.1)
+    n = 2 if denoise else 1
+    found = optimal_times(exact.Gaussian(sde), n, keys(2), (3,), denoise=denoise)
+    np.testing.assert_array_equal(found, quadratic_times(sde, n, denoise=denoise))
+    np.testing.assert_array_equal(runs[0][3], quadratic_times(sde, 200, denoise=denoise))

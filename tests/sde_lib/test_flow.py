@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from sde_lib import VPSDE, DiscreteVP, FunctionDenoiser, Status, decode, encode, exact, flow, interpolate
-from sde_lib.flow import FlowSolution, spherical
+from sde_lib.flow import FlowSolution, _controller, _largest_rms, spherical
 from tests.sde_lib.processes import SOME_SDES, every_sde
 from tests.sde_lib.shared_programs import shared_mixture, symmetric_sample
 
@@ -182,3 +182,45 @@ def test_what_no_solve_can_take_is_refused():
         interpolate(denoiser, jnp.zeros((1, 3)), jnp.zeros((2, 3)), [0.5])
     with pytest.raises(ValueError, match=r"weights must be a vector"):
         interpolate(denoiser, jnp.zeros((1, 3)), jnp.zeros((1, 3)), 0.5)
+
+
+def test_the_error_of_a_step_is_the_larger_root_mean_square_of_state_and_integrals():
+    state, integrals = jnp.array([[3.0, 4.0], [0.0, 0.0]]), jnp.array([1.0, -7.0])
+    np.testing.assert_allclose(_largest_rms((state, integrals)), 5.0, rtol=1e-12)
+    np.testing.assert_allclose(_largest_rms((3 * state, integrals)), 7.5, rtol=1e-12)
+    np.testing.assert_allclose(_largest_rms((state, jnp.zeros(0))), 2.5, rtol=1e-12)
+
+
+def test_the_velocity_is_asked_for_between_t_min_and_t_max_alone():
+    """Though squares of the solver's own time may round beyond."""
+    seen, sde = [], VPSDE(t_min=0.27, t_max=0.88)  # in float32 sqrt(t)^2 is beyond both
+
+    def recorded(x, t):
+        jax.debug.callback(lambda t: seen.append(np.asarray(t)), t)
+        return 0.5 * x
+
+    denoiser, x = FunctionDenoiser(sde, recorded), jnp.ones((1, 2), jnp.float32)
+    for solve in (encode, decode):
+        jax.block_until_ready(solve(denoiser, x, rtol=1e-2, atol=1e-2).x)
+    jax.effects_barrier()
+    times = np.concatenate([np.ravel(t) for t in seen])
+    assert times.min() == np.float32(0.27) and times.max() == np.float32(0.88)
+
+
+def test_no_weights_are_refused():
+    x = jnp.zeros((1, 3))
+    for weights in ([], [[0.5]], 0.5):
+        with pytest.raises(ValueError, match=r"weights must be a vector \(W,\) with W > 0, not of shape"):
+            interpolate(exact.Gaussian(SOME_SDES[0]), x, x, weights)
+
+
+def test_the_controller_has_both_tolerances_and_the_smallest_step_of_the_type():
+    for dtype in ("float32", "float64"):
+        controller = _controller(1e-2, 1e-5, jnp.dtype(dtype))
+        assert (controller.rtol, controller.atol, controller.norm) == (1e-2, 1e-5, _largest_rms)
+        assert controller.dtmin == 16 * np.finfo(dtype).eps and not controller.force_dtmin
+        assert (controller.pcoeff, controller.icoeff, controller.dcoeff) == (0.3, 0.4, 0.0)
+
+
+def test_statuses_have_the_documented_numbers():
+    assert [(status.name, status.value) for status in Status] == [("SOLVED", 0), ("MAX_STEPS", 1), ("NO_STEP", 2)]

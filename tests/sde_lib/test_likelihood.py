@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sde_lib import VPSDE, ExactDivergence, Hutchinson, Status, exact, log_likelihood
+from sde_lib import VPSDE, ExactDivergence, FlowSolution, Hutchinson, Status, exact, log_likelihood
 from tests.sde_lib.processes import SOME_SDES, every_sde, keys
 from tests.sde_lib.shared_programs import MEANS, shared_mixture, symmetric_sample
 
@@ -126,3 +126,66 @@ def test_wrong_keys_are_refused():
         log_likelihood(keys(2), denoiser, x, divergence=Hutchinson(0))
     with pytest.raises(ValueError, match=r"distribution='normal' is unknown: choose from \['gaussian', 'rademacher'\]"):
         log_likelihood(keys(2), denoiser, x, divergence=Hutchinson(distribution="normal"))
+
+
+@pytest.fixture
+def integrations(monkeypatch):
+    """What the flow is asked for, without compilation; it ends at 2 x after 7 evaluations, with 2 integrals."""
+    found = []
+
+    def integrate(denoiser, x, start, end, **options):
+        found.append({"x": x, "start": start, "end": end, **options})
+        count = len(x)
+        solution = FlowSolution(2 * x, jnp.full(count, 7), jnp.arange(count))
+        return solution, jnp.stack([jnp.arange(count) + 0.5, jnp.arange(count) + 2.5], 1)
+
+    monkeypatch.setattr("sde_lib.likelihood.integrate", integrate)
+    with jax.disable_jit():
+        yield found
+
+
+def test_settings_of_a_likelihood_reach_the_solve(integrations):
+    sde, x = VPSDE(t_min=0.125), jnp.ones((2, 3))
+    settings = {"rtol": 0.1, "atol": 0.2, "max_steps": 7, "adjoint": diffrax.RecursiveCheckpointAdjoint()}
+    divergence = Hutchinson(2, "gaussian")
+    found = log_likelihood(keys(2), exact.Gaussian(sde), x, divergence=divergence, **settings)
+    call = integrations.pop()
+    probes = call.pop("probes")
+    expected = [jax.random.normal(key, (2, 3)) for key in keys(2)]
+    np.testing.assert_array_equal(probes, expected)
+    np.testing.assert_array_equal(call.pop("x"), x)
+    assert call == {"start": 0.125, "end": 1.0, **settings, "divergence": divergence}
+    # log prior at the end, N(0, sigma(1)^2) of 2 in three dimensions, and the mean of the estimates.
+    log_prior = 3 * scipy.stats.norm(scale=sde.sigma(1.0)).logpdf(2.0)
+    np.testing.assert_allclose(found.log_prob, log_prior + np.array([1.5, 2.5]), rtol=1e-12)
+    np.testing.assert_allclose(found.standard_error, [1.0, 1.0], rtol=1e-12)
+    assert (found.z == 2).all() and found.nfe.tolist() == [7, 7] and found.status.tolist() == [0, 1]
+
+
+def test_the_divergence_is_by_default_that_of_four_random_signs(integrations):
+    log_likelihood(keys(2), exact.Gaussian(VPSDE()), jnp.ones((2, 3)))
+    assert integrations[0]["divergence"] == Hutchinson(4, "rademacher")
+    assert integrations[0]["probes"].shape == (2, 4, 3) and set(np.unique(integrations[0]["probes"])) == {-1.0, 1.0}
+
+
+def test_the_exact_divergence_draws_nothing_and_checks_the_keys_that_it_is_given(integrations):
+    args = exact.Gaussian(VPSDE()), jnp.ones((2, 3))
+    log_likelihood(keys(2), *args, divergence=ExactDivergence())
+    assert integrations[0]["probes"] is None
+    with pytest.raises(ValueError, match="there are 3 keys: 2 examples need one each"):
+        log_likelihood(keys(3), *args, divergence=ExactDivergence())
+
+
+@pytest.mark.parametrize("distribution", ["rademacher", "gaussian"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_probes_and_divergences_have_the_type_of_the_state(distribution, dtype):
+    x = jnp.zeros((2, 3), dtype)
+    divergence = Hutchinson(5, distribution)
+    probes = divergence.probes(jax.random.key(0), x)
+    assert probes.dtype == dtype and probes.shape == (5, 2, 3)
+    matrix = np.random.default_rng(0).normal(size=(6, 6)).astype(dtype)
+    estimates = divergence(lambda u: (matrix @ u.ravel()).reshape(2, 3), x, probes)
+    flat = np.asarray(probes, float).reshape(5, 6)
+    np.testing.assert_allclose(estimates, np.einsum("pi,ij,pj->p", flat, matrix, flat), rtol=1e-4)
+    assert estimates.dtype == dtype
+    np.testing.assert_array_equal(ExactDivergence().standard_error(jnp.ones((4, 1))), np.zeros(4))

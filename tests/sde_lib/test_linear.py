@@ -78,3 +78,18 @@ def test_the_loop_samples_it():
 def test_a_parameter_inside_the_functions_is_not_silently_constant():
     with pytest.raises(Exception, match=r"closed-over|nondiff|[Tt]racer|safe_zip"):
         jax.grad(lambda beta: LinearSDE(lambda t: -0.5 * beta * t, lambda t: beta * t).alpha(0.5))(2.0)
+
+
+def test_noise_levels_and_rates_are_those_of_the_process():
+    linear = copy(VPSDE())
+    np.testing.assert_allclose(linear.noise_to_signal(T), VPSDE().noise_to_signal(T), rtol=1e-9)
+    np.testing.assert_allclose(linear.log_snr(T), VPSDE().log_snr(T), rtol=1e-9)
+    for rate in (linear.drift_rate, linear.squared_diffusion):
+        assert jnp.issubdtype(rate(1).dtype, jnp.floating) and rate(1) == rate(1.0)
+
+
+def test_a_tiny_diffusion_has_its_digits():
+    """sigma^2 = 1e-20 t: no absolute tolerance is in the way."""
+    sde = LinearSDE(lambda t: 0 * t, lambda t: 1e-20 * (1 + jnp.sin(30 * t)))
+    t = np.array([1e-3, 0.4, 1.0])
+    np.testing.assert_allclose(sde.sigma(t), 1e-10 * np.sqrt(t + (1 - np.cos(30 * t)) / 30), rtol=1e-8)

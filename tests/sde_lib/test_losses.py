@@ -172,3 +172,11 @@ def test_the_times_given_are_those_of_the_losses():
     )
     np.testing.assert_allclose(loss, t, rtol=1e-6)
     assert 0.2 < float(t.std()) < 0.4
+
+
+def test_the_error_is_the_mean_over_all_axes_of_an_image():
+    """Of images of any shape: with data of 0 and a Denoiser that says its place, the mean of the squares."""
+    places = jnp.arange(24.0).reshape(2, 3, 4)
+    denoiser = FunctionDenoiser(VPSDE(), lambda x, t: jnp.broadcast_to(places, x.shape))
+    loss = denoising_score_matching(keys(5), denoiser, jnp.zeros((5, 2, 3, 4)), weighting=DataWeighting())
+    np.testing.assert_allclose(loss, np.full(5, np.square(np.arange(24)).mean()), rtol=1e-12)

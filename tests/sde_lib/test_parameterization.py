@@ -203,3 +203,20 @@ def test_velocity_of_rectified_flow_is_noise_minus_data():
     np.testing.assert_allclose(other.output(sde, x0, noise, t), x0 - noise, rtol=1e-12)
     got = other.x0_and_noise(lambda *_: x0 - noise, sde, np.asarray(sde.perturb(x0, noise, t)), t)
     np.testing.assert_allclose(got, (x0, noise), rtol=1e-12)
+
+
+@pytest.mark.parametrize("make", [NoisePrediction, DataPrediction, VPrediction], ids=lambda make: make.__name__)
+def test_input_and_time_of_a_network_on_any_process(make):
+    """x, or x / r for v, and scale t + offset; the output becomes x0 and noise as the table says."""
+    sde, t, x = VESDE(sigma_max=3.0), jnp.array([0.2, 0.9]), draw(2)[0]
+    network = Recorder()
+    x0, noise = make(7.0, 0.5).x0_and_noise(
+        lambda *seen: network.apply(None, *seen, None, train=False) + 0.3, sde, x, t
+    )
+    sigma = np.asarray(sde.sigma(t))[:, None]
+    r = np.sqrt(1 + sigma**2) if make is VPrediction else 1.0
+    np.testing.assert_allclose(network.seen[0], x / r, rtol=1e-12)
+    np.testing.assert_allclose(network.seen[1], 7 * t + 0.5, rtol=1e-12)
+    np.testing.assert_allclose(x0 + sigma * noise, x, rtol=1e-9)
+    expected = {NoisePrediction: noise, DataPrediction: x0, VPrediction: (noise - sigma * x0) / r}
+    np.testing.assert_allclose(expected[make], np.full((2, 3), 0.3), rtol=1e-9)

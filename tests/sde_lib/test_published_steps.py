@@ -23,8 +23,8 @@ from sde_lib import (
     exact,
     karras_times,
 )
-from sde_lib.randomness import fold_in, standard_normal
-from tests.sde_lib.processes import keys
+from sde_lib.randomness import fold_in, split, standard_normal
+from tests.sde_lib.processes import TrigonometricSDE, keys
 
 X = np.array([[0.4, -1.2], [1.7, 0.2]])
 CHAIN = DiscreteVP.linear(50, 1e-3, 0.2)
@@ -146,3 +146,26 @@ def test_heun_is_the_trapezoidal_rule_in_the_noise_level():
     euler = X + (1.0 - 3.0) * slope
     expected = X + (1.0 - 3.0) * 0.5 * (slope + (euler - denoiser(euler, 1.0)) / 1.0)
     np.testing.assert_allclose(step(Heun(), denoiser, X, jnp.float64(3.0), jnp.float64(1.0)), expected, rtol=1e-9)
+
+
+def test_a_predictor_keeps_what_it_carries_behind_a_corrector():
+    """Heun's churn is a share of the grid's number of steps, which its carry holds."""
+    sde, corrector, x = EDMSDE(), Langevin(snr=0.1), jnp.asarray(X)
+    predictor, times = Heun(churn=1.0), karras_times(sde, 5)
+    both, denoiser = PredictorCorrector(predictor, corrector), exact.Gaussian(sde, mean=0.3, std=0.5)
+    t, s = jnp.float64(3.0), jnp.float64(1.0)
+    carry, found = both.step(both.init(x, denoiser, times), keys(2), x, t, s, denoiser)
+    first, second = split(keys(2), 2)
+    corrected = corrector.correct(first, x, t, denoiser)
+    own, expected = predictor.step(predictor.init(x, denoiser, times), second, corrected, t, s, denoiser)
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
+    assert carry == own == pytest.approx(1 / 5)
+    assert both.evaluations_per_step == 3 and both.nfe(5) == 13
+
+
+def test_churn_has_no_room_at_the_largest_time_of_a_process_that_ends_there():
+    """Where the time of the raised noise level is clipped nothing is added, and the step is that without churn."""
+    sde = TrigonometricSDE(t_min=1e-2, t_max=0.9)
+    denoiser, t, s = exact.Gaussian(sde, mean=0.3, std=0.5), jnp.float64(0.9), jnp.float64(0.6)
+    churned, plain = (step(Heun(churn), denoiser, jnp.asarray(X), t, s) for churn in (0.5, 0.0))
+    np.testing.assert_allclose(churned, plain, rtol=1e-9)

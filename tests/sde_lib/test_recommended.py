@@ -126,3 +126,51 @@ def test_what_cannot_be_recommended_is_refused():
         recommended_method(0)
     with pytest.raises(ValueError, match="state of CriticallyDampedLangevin is not the data"):
         recommended_times(CriticallyDampedLangevin(), 10)
+
+
+def even_lengths(entry, n):
+    """The lengths of n steps whose logarithms are linear between the entry's knots, their sum 1."""
+    knots = entry["log_lengths"]
+    lengths = np.exp(np.interp(np.linspace(0, len(knots) - 1, n), range(len(knots)), knots))
+    return lengths / lengths.sum()
+
+
+@pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry["evaluations"]))
+def test_an_entry_of_the_table_is_read_whole(entry):
+    """Order, standard deviation, weights and lengths of steps at its own number of evaluations."""
+    n = entry["evaluations"]
+    method = recommended_method(n)
+    assert (method.order, method.data_std, method.corrected) == (entry["order"], entry["data_std"], True)
+    for name in ("predictor", "corrector"):
+        assert (getattr(method, name) is None) == (name not in entry)
+        if name in entry:
+            np.testing.assert_array_equal(getattr(method, name), entry[name])
+    np.testing.assert_allclose(np.diff(_places(n)), even_lengths(entry, n), rtol=1e-9)
+
+
+NUMBERS = [entry["evaluations"] for entry in ENTRIES]
+
+
+@pytest.mark.parametrize("n", sorted({2, 4, 6, 9, 12, 18, 27, 36, 90} - set(NUMBERS)))
+def test_between_entries_lengths_are_interpolated_by_the_logarithm_of_the_number(n):
+    """Ratios of steps are geometric means of both; beyond the ends of the table they are those of its end."""
+    below = max((i for i, m in enumerate(NUMBERS) if m < n), default=0)
+    above = min((i for i, m in enumerate(NUMBERS) if m > n), default=len(NUMBERS) - 1)
+    share = np.interp(np.log(n), np.log(NUMBERS), range(len(NUMBERS))) - below
+    first, last = (even_lengths(ENTRIES[i], n) for i in (below, above))
+    expected = (first / first[0]) ** (1 - share) * (last / last[0]) ** share
+    lengths = np.diff(_places(n))
+    np.testing.assert_allclose(lengths / lengths[0], expected, rtol=1e-9)
+    method = recommended_method(n)
+    assert (method.order, method.data_std) == (ENTRIES[below]["order"], ENTRIES[below]["data_std"])
+    assert method.predictor is None and method.corrector is None
+
+
+def test_times_are_the_places_in_the_root_of_the_time_of_the_published_process():
+    sde = VPSDE(t_min=1e-2)
+    for n in (5, 7):
+        expected = (1 - 0.9 * _places(n)) ** 2
+        np.testing.assert_allclose(recommended_times(sde, n, denoise=False), expected, rtol=1e-6)
+    for n in (0, -1):
+        with pytest.raises(ValueError, match=f"evaluations={n} must be at least 1"):
+            recommended_times(sde, n)

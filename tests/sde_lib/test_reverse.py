@@ -93,3 +93,16 @@ def test_flow_of_critically_damped_langevin_keeps_the_gaussians_law():
     (mean, covariance), (mean_end, covariance_end) = law(sde.t_max), law(sde.t_min)
     np.testing.assert_allclose(end[0] + matrix @ mean, mean_end, rtol=1e-6, atol=1e-7)
     np.testing.assert_allclose(matrix @ covariance @ matrix.T, covariance_end, rtol=1e-6)
+
+
+def test_the_process_that_is_given_has_the_drift_and_the_denoiser_the_score():
+    """Two processes, told apart by their rates; the stochasticity reaches each of the four functions that depend on it."""
+    sde, other, x, t = VPSDE(beta_min=1.0, beta_max=3.0), VPSDE(), jnp.array([[0.3], [-1.0]]), jnp.array([0.2, 0.8])
+    denoiser, beta = exact.Gaussian(other, mean=MEAN, std=STD), (1 + 2 * t)[:, None]
+    for stochasticity in (0.0, 0.7, 1.0, 2.0):
+        backward = reverse(sde, denoiser, stochasticity)
+        expected = -0.5 * beta * x - 0.5 * (1 + stochasticity**2) * beta * denoiser.score(x, t)
+        np.testing.assert_allclose(backward.drift(x, t), expected, rtol=1e-9)
+        np.testing.assert_allclose(backward.diffusion(t), stochasticity * jnp.sqrt(beta[:, 0]), rtol=1e-9)
+        np.testing.assert_allclose(backward.apply_diffusion(x, t), stochasticity * jnp.sqrt(beta) * x, rtol=1e-9)
+        np.testing.assert_allclose(backward.flow(x, t), denoiser.velocity(x, t), rtol=1e-12)

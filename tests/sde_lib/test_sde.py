@@ -7,8 +7,18 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from sde_lib import EDMSDE, SDE, VESDE, VPSDE, CosineVPSDE, DiscreteVP, RectifiedFlow, SubVPSDE
-from tests.sde_lib.processes import TrigonometricSDE, every_sde
+from sde_lib import (
+    EDMSDE,
+    SDE,
+    VESDE,
+    VPSDE,
+    CosineVPSDE,
+    CriticallyDampedLangevin,
+    DiscreteVP,
+    RectifiedFlow,
+    SubVPSDE,
+)
+from tests.sde_lib.processes import EVERY_SDE, SOME_SDES, TrigonometricSDE, every_sde
 
 
 @jax.jit
@@ -258,3 +268,94 @@ def test_the_time_at_a_log_snr_follows_the_process_s_own_numbers():
     assert (np.asarray(difference) != 0).tolist() == [False, True, True, True, False]
     for jacobian in (jax.jacfwd, jax.jacrev):
         np.testing.assert_allclose(jacobian(times)(1.3), difference, rtol=1e-7)
+
+
+def test_betas_are_a_vector():
+    with pytest.raises(ValueError, match=r"a vector of at least 2 betas, not an array of shape \(2, 2\)"):
+        DiscreteVP.from_betas(np.full((2, 2), 0.1))
+
+
+@pytest.mark.parametrize("n", [50, 400])
+@pytest.mark.parametrize("given", [(None, None), (1e-3, None), (None, 0.3), (2e-3, 0.25)])
+@pytest.mark.parametrize("power, make, published", [
+    (1.0, DiscreteVP.linear, (1e-4, 0.02)), (2.0, DiscreteVP.scaled_linear, (0.0015, 0.0195)),
+])  # fmt: skip
+def test_a_table_of_n_steps_scales_the_betas_that_are_not_given(n, given, power, make, published):
+    """Every beta of the chain, evenly spaced, or its square root."""
+    first, last = (1000 / n * usual if beta is None else beta for beta, usual in zip(given, published, strict=True))
+    betas = np.linspace(first ** (1 / power), last ** (1 / power), n) ** power
+    t = np.arange(1, n + 1) / n
+    np.testing.assert_allclose(make(n, *given).alpha(t) ** 2, np.cumprod(1 - betas), rtol=1e-9)
+
+
+@pytest.mark.parametrize("n, offset, limit", [(40, 0.008, 0.999), (40, 0.03, 0.999), (60, 0.008, 0.4)])
+def test_a_cosine_table_has_its_own_offset_and_limit(n, offset, limit):
+    bar = np.cos((np.arange(n + 1) / n + offset) / (1 + offset) * np.pi / 2) ** 2
+    betas = np.minimum(1 - bar[1:] / bar[:-1], limit)
+    found = DiscreteVP.cosine(n, offset, limit).alpha(np.arange(1, n + 1) / n)
+    np.testing.assert_allclose(found**2, np.cumprod(1 - betas), rtol=1e-9)
+
+
+def test_a_short_table_of_given_betas_is_no_concern_of_the_published_ones():
+    """The published last beta of 5 steps would be 4; the first alone may be the published."""
+    for make in (DiscreteVP.linear, DiscreteVP.scaled_linear):
+        sde = make(5, beta_last=0.5)
+        np.testing.assert_allclose(sde.transition_coefficients(0.8, 1.0)[1], 0.5, rtol=1e-9)
+
+
+@pytest.mark.parametrize("beta_min, beta_max", [(0.4, 7.0), (1.5, 1.5)])
+@pytest.mark.parametrize("make", [VPSDE, SubVPSDE], ids=lambda make: make.__name__)
+def test_variance_preserving_moments_are_those_of_any_linear_beta(make, beta_min, beta_max):
+    """log alpha is minus half of the area under beta, by the trapezoidal rule, which is exact."""
+    t = np.array([0.01, 0.4, 1.0])
+    area = t * (beta_min + beta_min + t * (beta_max - beta_min)) / 2
+    sde, variance = make(beta_min, beta_max), 1 - np.exp(-area)
+    np.testing.assert_allclose(sde.alpha(t), np.exp(-area / 2), rtol=1e-12)
+    np.testing.assert_allclose(sde.sigma(t), variance if make is SubVPSDE else np.sqrt(variance), rtol=1e-12)
+
+
+@every_sde
+def test_log_snrs_beyond_the_process_have_the_times_of_its_ends_by_bisection(sde):
+    """In float32 too, whatever the type of the ends."""
+    beyond = np.array([1e3, float(sde.log_snr(sde.t_min)) + 1, float(sde.log_snr(sde.t_max)) - 1, -1e3])
+    expected = [sde.t_min, sde.t_min, sde.t_max, sde.t_max]
+    np.testing.assert_array_equal(SDE.time_at_log_snr(sde, beyond), expected)
+    short = SDE.time_at_log_snr(sde.replace(t_min=np.float64(sde.t_min)), beyond.astype(np.float32))
+    assert short.dtype == np.float32
+    np.testing.assert_allclose(short, expected, rtol=1e-6)
+
+
+def test_the_velocity_of_the_state_needs_the_rates_of_both_scales():
+    """alpha' x0 + sigma' noise along the path of one x0 and noise, by finite differences."""
+    x0, noise, t, h = np.full((2, 1), 0.3), np.full((2, 1), -1.2), np.array([0.3, 0.6]), 1e-6
+    for sde in (VPSDE(), SubVPSDE(), VESDE(), TrigonometricSDE()):
+        slope = (sde.perturb(x0, noise, t + h) - sde.perturb(x0, noise, t - h)) / (2 * h)
+        x = sde.perturb(x0, noise, t)
+        np.testing.assert_allclose(sde.velocity_from_x0_and_noise(x, x0, noise, t), slope, rtol=1e-7)
+
+
+WHOLE = [*EVERY_SDE, DiscreteVP.cosine(20)]
+
+
+@pytest.mark.parametrize("sde", WHOLE, ids=lambda sde: type(sde).__name__)
+def test_scales_of_whole_numbers_are_those_of_the_times(sde):
+    for name in ("alpha", "sigma", "log_alpha", "log_snr", "noise_to_signal"):
+        function = getattr(sde, name)
+        for whole in (np.array([0, 1]), 1, jnp.array(1)):
+            found, expected = function(whole), function(np.asarray(whole, float))
+            assert jnp.issubdtype(np.asarray(found).dtype, jnp.floating), name
+            np.testing.assert_array_equal(found, expected, err_msg=name)
+
+
+@pytest.mark.parametrize("sde", [*SOME_SDES, CriticallyDampedLangevin()], ids=lambda sde: type(sde).__name__)
+def test_states_in_float32_stay_so_whatever_the_default_type(sde):
+    x0, t = jnp.full((2, 3), 0.3, jnp.float32), jnp.array([0.3, 0.6], jnp.float32)
+    noise = jnp.ones((2, *sde.state_shape((3,))), jnp.float32)
+    x = sde.perturb(x0, noise, t)
+    found = [
+        x, sde.drift(x, t), sde.apply_diffusion(noise, t), sde.apply_squared_diffusion(noise, t),
+        sde.to_data_scale(x, t), sde.noise_from_x0(x, x0, t), sde.noise_from_data_scale(x, x0, t),
+        sde.score_from_noise(noise, t), sde.velocity_from_x0_and_noise(x, x0, noise, t), sde.clean_state(x0),
+        sde.clean_data(x), sde.log_prob_beyond_data_scale(x, t), sde.transition(x, 0.5 * t, t)[0],
+    ]  # fmt: skip
+    assert [value.dtype for value in found] == [jnp.float32] * len(found)

@@ -69,3 +69,54 @@ def test_every_dataclass_of_the_library_is_told_apart():
     assert len(found) > 40
     assert [cls for cls in found if not issubclass(cls, Struct)] == []
     assert all(a._class is not b._class for a, b in itertools.combinations(found, 2))
+
+
+class Own(Struct):
+    """Attributes of every kind, assigned by an `__init__`."""
+
+    mode: str = struct.field(pytree_node=False, default="a")
+    fixed: jax.Array = struct.field(pytree_node=False, default=None)
+
+    def __init__(self, value):
+        self.value, self.kind, self.flag, self.text, self.number = value, VPSDE, True, "text", 3
+        self.inner, self.function, self.nothing, self.type = VPSDE(), jnp.sin, None, np.float32
+        self.fixed = np.float64(9.0)
+
+
+def test_leaves_of_attributes_are_numbers_arrays_and_pytrees():
+    """In the order of the names; classes, booleans, strings, functions and what is marked are static."""
+    own = Own(2.5)
+    leaves = jax.tree.leaves(own)
+    assert leaves == [*jax.tree.leaves(VPSDE()), 3, 2.5]
+    changed = jax.tree.map(lambda leaf: 2 * leaf, own)
+    assert (changed.value, changed.number, changed.inner.beta_max) == (5.0, 6, 40.0)
+    assert (changed.kind, changed.flag, changed.text, changed.nothing) == (VPSDE, True, "text", None)
+    assert changed.fixed == 9.0 and changed.mode == "a" and changed.type is np.float32
+
+
+def test_a_replaced_attribute_is_a_leaf_by_its_new_value():
+    """Of an object that came out of a transformation too; the object itself stays as it was."""
+    made = jax.tree.map(lambda leaf: leaf, Own(2.5))
+    other = made.replace(text=1.5, value="now a text")
+    assert jax.tree.leaves(other) == [*jax.tree.leaves(VPSDE()), 3, 1.5]
+    assert jax.tree.leaves(made) == [*jax.tree.leaves(VPSDE()), 3, 2.5]
+    assert (made.text, other.value) == ("text", "now a text")
+
+
+def test_a_property_that_hides_a_field_stays_one():
+    class Base(Struct):
+        rate: float = 2.0
+        kept: float = 1.0
+
+    class Computed(Base):
+        kept = 5.0
+
+        def __init__(self):
+            pass
+
+        @property
+        def rate(self):
+            return self.kept + 2
+
+    assert isinstance(Computed.rate, property)
+    assert (Base().rate, Computed().rate) == (2.0, 7.0)

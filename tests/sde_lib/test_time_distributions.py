@@ -186,3 +186,45 @@ def test_low_discrepancy_times_do_not_depend_on_how_the_batch_is_divided():
 def test_bad_numbers_are_named(make, message):
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_low_discrepancy_times_have_the_law_of_their_distribution():
+    sde = SOME_SDES[0]
+    for times in (LogNormalSigma(-0.5, 10.0), LogitNormalTime(0.3, 0.7)):
+        even, t = low_discrepancy(0, np.arange(4), times=times), np.array([0.1, 0.6])
+        np.testing.assert_array_equal(even.quantile(sde, U), times.quantile(sde, U))
+        np.testing.assert_array_equal(even.log_density(sde, t), times.log_density(sde, t))
+        np.testing.assert_array_equal(even.coverage(sde), times.coverage(sde))
+    with pytest.raises(ValueError, match="GeometricSigma has no density"):
+        low_discrepancy(0, np.arange(4), times=GeometricSigma(4)).log_density(sde, 0.5)
+
+
+@pytest.mark.parametrize("mean, std", [(-1.2, 1.2), (-0.5, 10.0), (4.0, 1.5), (-6.0, 2.0)])
+@some_sdes
+def test_coverage_is_the_probability_between_the_ends(sde, mean, std):
+    """Of the normal law of log(sigma / alpha); nothing else is cut."""
+    ends = np.log([sde.noise_to_signal(sde.t_min), sde.noise_to_signal(sde.t_max)])
+    expected = np.diff(scipy.stats.norm(mean, std).cdf(ends))[0]
+    np.testing.assert_allclose(LogNormalSigma(mean, std).coverage(sde), expected, rtol=1e-9)
+    for times in (UniformTime(), UniformLogSNR(), LogitNormalTime(), GeometricSigma(4), DiscreteTime(4)):
+        assert times.coverage(sde) == 1
+
+
+@pytest.mark.parametrize("t_max", [1.0, 0.5])
+def test_the_first_step_of_a_discrete_grid_may_be_t_min_but_not_before(t_max):
+    sde = RectifiedFlow(t_min=t_max / 8, t_max=t_max)
+    t = DiscreteTime(8).quantile(sde, np.array([0.0, 0.124, 0.125, 0.999, 1.0]))
+    np.testing.assert_allclose(t, t_max * np.array([1, 1, 2, 8, 8]) / 8, rtol=1e-12)
+    message = f"DiscreteTime: steps=9 of t_max={t_max} begin below t_min={t_max / 8}: choose at most 8 steps"
+    with pytest.raises(ValueError, match=message):
+        DiscreteTime(9).quantile(sde, U)
+    assert DiscreteTime(9).quantile(sde.replace(t_min=jnp.array(t_max / 8)), 1.0) == t_max  # as traced ones, unchecked
+
+
+@pytest.mark.parametrize("t_max", [1.0, 0.5])
+def test_the_density_of_logit_normal_times_falls_to_0_at_the_ends(t_max):
+    sde = RectifiedFlow(t_min=t_max / 8, t_max=t_max)
+    t = np.array([0.05, 0.125, 0.5625, 1.0, 1.2]) * t_max  # before, the ends, the middle, beyond
+    log_density = LogitNormalTime(0.0, 0.5).log_density(sde, t)
+    assert (log_density[jnp.array([0, 1, 3, 4])] == -np.inf).all()
+    np.testing.assert_allclose(log_density[2], np.log(4 / (0.5 * np.sqrt(2 * np.pi) * 0.875 * t_max)), rtol=1e-12)

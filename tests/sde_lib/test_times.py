@@ -1,10 +1,12 @@
 """Time grids: the published formulas, exact ends, and the clean end."""
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from sde_lib import VESDE, VPSDE, karras_times, log_snr_times, quadratic_times, uniform_times
-from sde_lib.times import times_at
+from sde_lib.times import _number_of_points, times_at
 from tests.sde_lib.processes import some_sdes
 
 GRIDS = [uniform_times, karras_times, log_snr_times, quadratic_times]
@@ -55,3 +57,24 @@ def test_n_steps_run_from_t_max_through_t_min_to_clean_data(sde, grid, n):
 def test_no_steps_are_refused():
     with pytest.raises(ValueError, match="at least 1 step, not 0"):
         uniform_times(VESDE(), 0)
+
+
+def test_the_most_steps_are_those_of_float32():
+    """One more is refused before any array is made."""
+    assert _number_of_points(2**24, True) == 2**24 and _number_of_points(2**24, False) == 2**24 + 1
+    for grid in GRIDS:
+        with pytest.raises(ValueError, match="has at most 16777216 steps, not 16777217"):
+            grid(VPSDE(), 2**24 + 1)
+
+
+@pytest.mark.parametrize("rho", [0.7, 7.0, np.inf])
+def test_a_traced_rho_makes_the_grid_of_the_number(rho):
+    sde = VPSDE(t_min=1e-3)
+    traced = jax.jit(lambda rho: karras_times(sde, 5, rho, denoise=False))(rho)
+    np.testing.assert_allclose(traced, karras_times(sde, 5, rho, denoise=False), rtol=1e-9)
+
+
+def test_places_are_those_of_the_quadratic_grid_unless_a_power_is_given():
+    sde, places = VPSDE(t_min=1e-2), jnp.array([0.0, 0.3, 1.0])
+    np.testing.assert_allclose(times_at(sde, places, denoise=False), (1 - 0.9 * places) ** 2, rtol=1e-6)
+    np.testing.assert_allclose(times_at(sde, places), [*(1 - 0.9 * places) ** 2, 0], rtol=1e-6)

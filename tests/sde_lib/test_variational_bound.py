@@ -1,11 +1,14 @@
 """The variational bound: its closed form for a Gaussian, tightness, and that it is a bound."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
 
 from sde_lib import VPSDE, Quantization, elbo, exact
+from sde_lib.randomness import fold_in
+from sde_lib.variational_bound import _estimate
 from tests.sde_lib.processes import SOME_SDES, every_sde, keys
 from tests.sde_lib.shared_programs import MEANS, shared_mixture
 
@@ -123,3 +126,33 @@ def test_misuse_is_refused():
         elbo(keys(8), denoiser, X0, num_times=0)
     with pytest.raises(ValueError, match="elbo: data_std=0 must be more than 0"):
         elbo(keys(8), denoiser, X0, data_std=0)
+
+
+def test_the_bound_is_the_mean_of_independent_estimates_and_their_standard_error():
+    """Of each term; scipy's standard error, which divides by n - 1."""
+    denoiser = exact.Gaussian(SOME_SDES[0], mean=0.2, std=STD)
+    found = elbo(keys(8), denoiser, X0, num_times=3, num_estimates=3, data_std=0.7)
+    estimate = jax.jit(lambda keys: _estimate(keys, denoiser, jnp.asarray(X0), None, 0.7, 3))
+    terms = np.array([estimate(fold_in(keys(8), i)) for i in range(3)])  # (estimates, terms, examples)
+    for value, expected in zip((found.prior, found.diffusion, found.reconstruction), terms.mean(0), strict=True):
+        np.testing.assert_allclose(value, expected, rtol=1e-9)
+    np.testing.assert_allclose(found.log_prob, -terms.sum(1).mean(0), rtol=1e-9)
+    np.testing.assert_allclose(found.standard_error, scipy.stats.sem(terms.sum(1), axis=0), rtol=1e-6)
+    assert (found.standard_error > 0).all()
+
+
+@pytest.mark.parametrize("data_std", [STD, 0.1])
+def test_the_control_variate_takes_all_noise_out_at_the_mean_of_normal_data(data_std):
+    """There the error is share |noise|^2, share = (w / (1 + w))^2 with w = data_std^2 snr, whose mean is share d."""
+    sde = SOME_SDES[0]
+    means, x0 = np.zeros((2, 2)), jnp.zeros((8, 2))
+    found = elbo(keys(8), shared_mixture(sde, means, data_std), x0, num_times=256, num_estimates=32, data_std=data_std)
+    w = data_std**2 * np.exp(sde.log_snr(np.array([sde.t_max, sde.t_min])))
+    expected = np.diff(np.log1p(w) + 1 / (1 + w))[0]  # d / 2 times the integral of (w / (1 + w))^2 over log w, d = 2
+    np.testing.assert_allclose(found.diffusion, expected, rtol=1e-3)
+    assert found.standard_error.max() < 1e-3 * expected
+
+
+def test_the_bound_of_data_in_float32_stays_so():
+    found = elbo(keys(2), exact.Gaussian(SOME_SDES[0]), jnp.zeros((2, 3), jnp.float32), num_times=2, num_estimates=2)
+    assert [value.dtype for value in jax.tree.leaves(found)] == [jnp.float32] * 5
