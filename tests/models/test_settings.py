@@ -4,6 +4,7 @@ import functools
 
 import flax.linen as nn
 import jax
+import jax.extend as jex
 import jax.numpy as jnp
 import pytest
 
@@ -19,7 +20,9 @@ from models.layers.embedding import FourierEmbedding
 from models.layers.instance_norm import InstanceNormPlus
 from models.layers.magnitude import CosineAttention
 from models.layers.normalization import GroupNorm
+from models.layers.refinenet import DilatedBlock, RefineBlock
 from models.layers.residual import ResidualBlock
+from models.mlp import MLPBlock
 from tests.models.families import FAMILIES
 
 
@@ -183,3 +186,69 @@ def test_levels_have_their_multiple_of_the_channels_rounded():
     params = jax.eval_shape(network.init, jax.random.key(0), x, jnp.ones(1))["params"]
     widths = [params[name]["conv_out"]["kernel"].shape[-1] for name in ("down_0_0", "down_1_0", "up_1_0", "up_0_0")]
     assert widths == [5, 14, 14, 5] and params["conv_in"]["kernel"].shape[-1] == 5
+
+
+BLOCKS = {
+    "dit": (DiTBlock,),
+    "edm2": (EDM2Block,),
+    "mlp": (MLPBlock,),
+    "ncsn": (DilatedBlock, RefineBlock),
+    "ncsnpp": (ResidualBlock, Attention),
+    "ncsnv2": (DilatedBlock, RefineBlock),
+    "unet": (ResidualBlock, Attention),
+    "unet_classifier": (ResidualBlock, Attention),
+    "wideresnet_classifier": (WideBlock,),
+}
+
+
+def recomputed(jaxpr):
+    """How many parts of a program, at any depth, are computed again in the backward pass."""
+    inner = [value for equation in jaxpr.eqns for value in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr)]
+    here = sum(equation.primitive.name in ("remat2", "checkpoint") for equation in jaxpr.eqns)
+    return here + sum(recomputed(getattr(value, "jaxpr", value)) for value in inner if _is_jaxpr(value))
+
+
+def _is_jaxpr(value):
+    return isinstance(value, jex.core.Jaxpr | jex.core.ClosedJaxpr)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_remat_recomputes_every_block_and_nothing_without_it(name):
+    """A gradient is the same with and without it: what it costs is in the program alone."""
+    (x, level, label), network = FAMILIES[name].batch(), FAMILIES[name].network()
+    variables = jax.eval_shape(network.init, jax.random.key(0), x, level, label)
+    blocks = [path for path, layer in traced(name, network).items() if isinstance(layer, BLOCKS[name])]
+    for remat, count in ((False, 0), (True, len(blocks))):
+        program = jax.make_jaxpr(network.clone(remat=remat).apply)(variables, x, level, label)
+        assert recomputed(program.jaxpr) == count, remat
+
+
+# Layers whose output is float32 whatever the computation: of the noise level, and the norms of the transformer.
+FLOAT32 = {
+    "dit": {"LayerNorm"},
+    "edm2": {"MPFourier", "MPDense"},
+    "ncsnpp": {"FourierEmbedding"},
+    "wideresnet_classifier": {"FourierEmbedding"},
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_layers_compute_in_the_dtype_asked_for_and_weights_stay_float32(name):
+    found = {}
+
+    def collect(call, args, kwargs, context):
+        output = call(*args, **kwargs)
+        if context.method_name == "__call__" and context.module.path:
+            found["/".join(context.module.path)] = type(context.module).__name__, output.dtype
+        return output
+
+    network, (x, level, label) = FAMILIES[name].network(dtype="bfloat16"), FAMILIES[name].batch()
+    keys = jax.random.split(jax.random.key(0), len(x))
+    with nn.intercept_methods(collect):
+        variables = jax.eval_shape(
+            lambda key: network.init(key, x, level, label, train=True, dropout_keys=keys), jax.random.key(0)
+        )
+    assert {kind for kind, dtype in found.values() if dtype == jnp.float32} == FLOAT32.get(name, set())
+    others = {dtype for kind, dtype in found.values() if kind not in FLOAT32.get(name, set())}
+    assert others == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
