@@ -18,7 +18,7 @@ from models.layers.convolution import Conv
 from models.layers.dropout import Dropout
 from models.layers.embedding import FourierEmbedding
 from models.layers.instance_norm import InstanceNormPlus
-from models.layers.magnitude import CosineAttention
+from models.layers.magnitude import CosineAttention, MPFourier
 from models.layers.normalization import GroupNorm
 from models.layers.refinenet import DilatedBlock, RefineBlock
 from models.layers.residual import ResidualBlock
@@ -252,3 +252,50 @@ def test_layers_compute_in_the_dtype_asked_for_and_weights_stay_float32(name):
     others = {dtype for kind, dtype in found.values() if kind not in FLOAT32.get(name, set())}
     assert others == {jnp.dtype("bfloat16")}
     assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+ATTENTIVE = {
+    ("edm2", (4,)): {"down_1_0/attention", "middle_0/attention", "up_1_0/attention", "up_1_1/attention"},
+    ("edm2", (8,)): {"down_0_0/attention", "middle_0/attention", "up_0_0/attention", "up_0_1/attention"},
+    ("edm2", (6, 12)): {"middle_0/attention"},
+    ("ncsnpp", (4,)): {"down_1_0_attention", "middle_attention", "up_1_attention"},
+    ("ncsnpp", (8,)): {"down_0_0_attention", "middle_attention", "up_0_attention"},
+    ("ncsnpp", (6, 12)): {"middle_attention"},
+    ("unet_classifier", (4, 8)): {"down_0_0_attention", "down_1_0_attention", "middle_attention"},
+    ("unet_classifier", (6, 12)): {"middle_attention"},
+    ("unet", (6, 12)): {"middle_attention"},
+}
+
+
+@pytest.mark.parametrize("name, resolutions", ATTENTIVE)
+def test_attention_stands_at_heights_and_not_at_widths(name, resolutions):
+    """Of images 8 high and 12 wide, on two levels of one block."""
+    found = layers_of(name, (Attention, CosineAttention), attention_resolutions=resolutions)
+    assert set(found) == ATTENTIVE[name, resolutions]
+
+
+@pytest.mark.parametrize("resampling", ["conv", "plain", "block", "strided", "strided_symmetric"])
+def test_resolutions_of_the_unet_change_as_asked_for(resampling):
+    layers = traced("unet", FAMILIES["unet"].network(resampling=resampling))
+    down, up = (layers.get(name) for name in ("down_0_resample", "up_1_resample"))
+    if resampling == "plain":
+        assert down is None and up is None
+    elif resampling == "block":
+        assert isinstance(down, ResidualBlock) and isinstance(up, ResidualBlock)
+        assert (down.resampling, up.resampling, down.features, up.features) == ("down", "up", 8, 16)
+    else:
+        padding = ((1, 1), (1, 1)) if resampling == "strided_symmetric" else "SAME"
+        assert (down.stride, down.padding, down.features) == (1 if resampling == "conv" else 2, padding, 8)
+        assert (up.stride, up.padding, up.features, up.kernel_size, down.kernel_size) == (1, "SAME", 16, 3, 3)
+
+
+def test_embeddings_of_the_noise_level_have_as_many_features_as_the_peers():
+    """Twice the channels in score_sde, 256 for its classifier; the width of the network for vectors."""
+    for name, features in (("unet", 16), ("ncsnpp", 16), ("mlp", 8)):
+        assert settings(name, FourierEmbedding, "features", embedding="fourier") == ({features},)
+    assert settings("wideresnet_classifier", FourierEmbedding, "features") == ({256},)
+    assert settings("edm2", MPFourier, "features") == ({8},)
+    assert settings("edm2", MPFourier, "features", fourier_channels=20) == ({20},)
+    for name in ("unet", "ncsnpp", "unet_classifier"):
+        dense = layers_of(name, nn.Dense)
+        assert {dense[f"embedding_{i}"].features for i in range(2)} == {32}  # four times the channels

@@ -1,6 +1,8 @@
 """Storages and arrays within PyTorch's files: every number type, every layout, and what does not fit its bytes."""
 
+import io
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
@@ -139,3 +141,30 @@ def test_buffers_are_tensors_of_a_module_as_well_and_what_is_none_is_not():
         "norm.weight": [1],
         "norm.running_mean": [2, 2],
     }
+
+
+def test_a_function_or_a_class_is_no_value():
+    dtype = op.call(op.name("numpy", "dtype"), op.value("f4"))
+    for opcodes in (op.name("torch", "Size"), op.name("collections", "OrderedDict"), op.name("numpy", "dtype"), dtype):
+        with pytest.raises(UnsafeFileError, match="it holds a function"):
+            read(op.whole(op.dictionary(x=opcodes)))
+        with pytest.raises(UnsafeFileError, match="it holds a function"):
+            read(op.whole(b"(" + opcodes + b"l"))
+
+
+def test_the_data_of_a_zip_file_stand_in_any_folder():
+    data = {"data.pkl": op.whole(op.tensor(op.storage(2), 0, (2,), (1,))), "data/0": np.float32([3, 4]).tobytes()}
+    for root in ("archive", "a/b", "epoch.9"):
+        np.testing.assert_array_equal(read(zipped(root, **data)), [3, 4])
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        for name, content in data.items():
+            archive.writestr(name, content)
+    np.testing.assert_array_equal(read(file.getvalue()), [3, 4])
+
+
+def test_a_storage_within_a_pickle_is_a_storage():
+    load = op.name("torch.storage", "_load_from_bytes")
+    inner = op.whole(op.value([1, 2]))
+    with pytest.raises(BrokenFileError, match="a storage within the pickle holds something else"):
+        read(op.whole(op.call(load, b"B" + len(inner).to_bytes(4, "little") + inner)))
