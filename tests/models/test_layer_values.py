@@ -59,12 +59,23 @@ def test_random_bytes_fill_any_shape_evenly(shape):
             assert abs(pairs) < 5 / np.sqrt(values.size)
 
 
-def identity_kernel(leaf):
-    """The kernel that gives back its input: of a dense layer, or of a convolution."""
-    square = jnp.eye(*leaf.shape[-2:])
+def doubling_kernel(leaf):
+    """The kernel that gives each even channel of its input twice: of a dense layer, or of a convolution."""
+    doubling = jnp.eye(leaf.shape[-2])[:, np.arange(leaf.shape[-1]) // 2 * 2]
     if leaf.ndim == 2:
-        return square
-    return jnp.zeros(leaf.shape).at[leaf.shape[0] // 2, leaf.shape[1] // 2].set(square)
+        return doubling
+    return jnp.zeros(leaf.shape).at[leaf.shape[0] // 2, leaf.shape[1] // 2].set(doubling)
+
+
+def assert_dropped(dropped, branch, *, pairs):
+    """A quarter of the branch is 0, the others are 4/3 of what they were; and with pairs so are both of each pair."""
+    relevant = np.abs(branch) > 1e-3
+    ratio = np.asarray(dropped / jnp.where(relevant, branch, 1))
+    np.testing.assert_allclose(np.minimum(np.abs(ratio), np.abs(ratio - 4 / 3))[relevant], 0, atol=2e-3)
+    zeros = np.abs(ratio) < 0.1
+    assert abs(np.mean(zeros[relevant]) - 0.25) < 4 * np.sqrt(0.1875 / (relevant.sum() / 2))
+    both = relevant[..., ::2] & relevant[..., 1::2]
+    assert np.array_equal(zeros[..., ::2][both], zeros[..., 1::2][both]) == pairs
 
 
 IMAGE, EMBEDDING = (2, 4, 4, 8), (2, 8)
@@ -80,13 +91,13 @@ DROPPING = {
 
 @pytest.mark.parametrize("block, shape, last, embedded", DROPPING.values(), ids=DROPPING.keys())
 def test_what_the_last_layer_of_a_block_takes_in_is_dropped(block, shape, last, embedded):
-    """With the identity for that layer, the branch is 0 or what it is without dropout, scaled up for what is dropped."""
+    """Where that layer gives each value twice, both are 0, or what they are without dropout, scaled up."""
     x, condition = normal(0, *shape), normal(1, *EMBEDDING) if embedded else None
     keys = jax.random.split(jax.random.key(0), 2)
     shapes = jax.eval_shape(block.init, jax.random.key(0), x, condition)["params"]
     leaves, structure = jax.tree.flatten(shapes)
     params = jax.tree.unflatten(structure, [0.3 * normal(i, *leaf.shape) for i, leaf in enumerate(leaves)])
-    params[last] = {"kernel": identity_kernel(shapes[last]["kernel"])} | (
+    params[last] = {"kernel": doubling_kernel(shapes[last]["kernel"])} | (
         {"bias": jnp.zeros(8)} if "bias" in shapes[last] else {}
     )
 
@@ -95,11 +106,7 @@ def test_what_the_last_layer_of_a_block_takes_in_is_dropped(block, shape, last, 
         return tuple(block.apply({"params": params}, x, condition, k) - x for k in (None, keys))
 
     branch, dropped = branches(keys)
-    relevant = np.abs(branch) > 1e-3
-    ratio = np.asarray(dropped / jnp.where(relevant, branch, 1))[relevant]
-    np.testing.assert_allclose(np.minimum(np.abs(ratio), np.abs(ratio - 4 / 3)), 0, atol=2e-3)
-    share = np.mean(np.abs(ratio) < 0.1)
-    assert abs(share - 0.25) < 4 * np.sqrt(0.25 * 0.75 / ratio.size)
+    assert_dropped(dropped, branch, pairs=True)
 
 
 @pytest.mark.parametrize("gate", [2, 5])
@@ -112,13 +119,9 @@ def test_a_transformer_drops_what_its_attention_gives_and_what_its_mlp_holds(gat
     params = jax.tree.unflatten(structure, [0.5 * normal(i, *leaf.shape) for i, leaf in enumerate(leaves)])
     bias = jnp.zeros((6, 16)).at[gate].set(1.0).ravel()
     params["modulation"] = {"kernel": jnp.zeros((4, 96)), "bias": bias}
-    params["mlp_out"] = {"kernel": jnp.eye(16), "bias": jnp.zeros(16)}
+    params["mlp_out"] = {"kernel": doubling_kernel(shapes["mlp_out"]["kernel"]), "bias": jnp.zeros(16)}
     apply = jax.jit(lambda keys: block.apply({"params": params}, tokens, embedding, None, keys) - tokens)
-    branch, dropped = apply(None), apply(keys)
-    relevant = np.abs(branch) > 1e-3
-    ratio = np.asarray(dropped / jnp.where(relevant, branch, 1))[relevant]
-    np.testing.assert_allclose(np.minimum(np.abs(ratio), np.abs(ratio - 4 / 3)), 0, atol=2e-3)
-    assert abs(np.mean(np.abs(ratio) < 0.1) - 0.25) < 4 * np.sqrt(0.1875 / ratio.size)
+    assert_dropped(apply(keys), apply(None), pairs=gate == 5)
 
 
 def test_a_block_of_edm2_drops_after_its_second_nonlinearity():

@@ -194,7 +194,6 @@ BLOCKS = {
     "mlp": (MLPBlock,),
     "ncsn": (DilatedBlock, RefineBlock),
     "ncsnpp": (ResidualBlock, Attention),
-    "ncsnv2": (DilatedBlock, RefineBlock),
     "unet": (ResidualBlock, Attention),
     "unet_classifier": (ResidualBlock, Attention),
     "wideresnet_classifier": (WideBlock,),

@@ -144,3 +144,35 @@ def test_devices_and_persistent_objects_are_plain():
     assert read(op.whole(op.call(build, op.value({"class_name": "Net"})))) == Record("Net", {})
     with pytest.raises(BrokenFileError, match="a text is a int"):
         read(op.whole(op.call(build, op.value({"class_name": 3}))))
+
+
+NESTED = op.value(("a", ("b",)))
+PAIR = b"]" + NESTED + b"K\x01\x86a"  # [(nested, 1)]
+KEYED = {
+    "one entry": b"}" + NESTED + b"K\x01s",
+    "entries": b"}(K\x05K\x06" + NESTED + b"K\x01u",
+    "a dictionary": b"(" + NESTED + b"K\x01d",
+    "the second of a dictionary": b"(K\x05K\x06" + NESTED + b"K\x01d",
+    "members": b"\x8f(K\x05" + NESTED + b"\x90",
+    "a frozen set": b"(K\x05" + NESTED + b"\x91",
+    "an ordered dictionary": op.call(DICT, PAIR),
+    "a set": op.call(op.name("builtins", "set"), b"]" + NESTED + b"a"),
+}
+
+
+@pytest.mark.parametrize("opcodes", KEYED.values(), ids=KEYED.keys())
+def test_every_way_to_make_a_key_is_watched(opcodes):
+    with pytest.raises(BrokenFileError, match="a key of a dictionary or set is a tuple"):
+        read(op.whole(opcodes))
+    assert read(op.whole(opcodes.replace(NESTED, op.value(("a", "b")))))
+
+
+def test_objects_take_no_keyword_arguments():
+    with pytest.raises(UnsafeFileError, match="it makes an object with keyword arguments"):
+        read(b"\x80\x04" + DICT + b")}\x92.")
+
+
+def test_texts_of_python_2_are_utf_8():
+    assert read(b"\x80\x02U\x02\xc3\xa9.") == "\u00e9"
+    with pytest.raises(BrokenFileError, match=r"truncated or not a file of PyTorch \(UnicodeDecodeError"):
+        read(b"\x80\x02U\x01\xe9.")

@@ -168,3 +168,30 @@ def test_a_storage_within_a_pickle_is_a_storage():
     inner = op.whole(op.value([1, 2]))
     with pytest.raises(BrokenFileError, match="a storage within the pickle holds something else"):
         read(op.whole(op.call(load, b"B" + len(inner).to_bytes(4, "little") + inner)))
+
+
+def test_no_axis_leads_out_of_a_storage():
+    numbers = np.arange(4, dtype=np.float32).tobytes()
+
+    def file(*shape):
+        return zipped(**{"data.pkl": op.whole(op.tensor(op.storage(4), *shape)), "data/0": numbers})
+
+    for shape, expected in (
+        ((3, (1,), (1,)), [3]),
+        ((0, (2, 2), (2, 1)), [[0, 1], [2, 3]]),
+        ((1, (2, 2), (0, 2)), [[1, 3], [1, 3]]),
+        ((3, (), ()), 3),
+        ((9, (2, 0), (1, 1)), np.zeros((2, 0))),
+    ):
+        np.testing.assert_array_equal(read(file(*shape)), expected)
+    for shape in ((-1, (1,), (1,)), (4, (), ()), (0, (-1,), (1,)), (0, (0, -1), (1, 1)), (2, (2, 2), (1, 1))):
+        with pytest.raises(BrokenFileError, match="reaches beyond its 4 numbers"):
+            read(file(*shape))
+    with pytest.raises(BrokenFileError, match="truncated or not a file of PyTorch"):
+        read(file(0, (2, 2), (1,)))
+
+
+@pytest.mark.parametrize("pid", [("module", "net.py"), ("Storage", 1, 2, 3, 4), (), "storage", 7])
+def test_references_other_than_to_storages_are_refused_where_there_are_storages(pid):
+    with pytest.raises(UnsafeFileError, match="it refers to something outside it"):
+        read(zipped(**{"data.pkl": op.whole(op.value(pid) + b"Q")}))
