@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from models.classifier import AttentionPool
+from models.classifier import AttentionPool, WideBlock
 from models.layers.frozen import FrozenConv, FrozenDense
 from tests.models.families import CLASSES, FAMILIES
 
@@ -152,3 +152,11 @@ def test_positions_of_the_pooling_start_at_the_width_of_the_channels():
     found = starts(AttentionPool(3, 2), np.ones((1, 8, 8, 64), np.float32))
     assert found["positions"].shape == (65, 64)
     assert_starts("positions", found["positions"], "normal", 1 / 8)
+
+
+def test_kernels_of_the_wide_network_start_by_their_outputs_alone():
+    """Of a block that widens its image from 8 to 32 channels."""
+    found = starts(WideBlock(32), np.ones((1, 4, 4, 8), np.float32), np.ones((1, 4), np.float32))
+    for name, inputs in (("conv_in", 8), ("conv_out", 32)):
+        assert found[f"{name}/kernel"].shape == (3, 3, inputs, 32)
+        assert_starts(name, found[f"{name}/kernel"], "uniform", math.sqrt(2 / (9 * 32)))
