@@ -26,6 +26,8 @@ def random_bytes(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
 class Dropout(nn.Module):
     """Sets each value to 0 with probability `rate`, rounded to a multiple of 1/256, and scales the others up for it.
 
+    At least one value in 256 is kept: rates above 255/256 count as 255/256.
+
     Attributes:
         rate: in [0, 1).
     """
@@ -40,7 +42,7 @@ class Dropout(nn.Module):
         """
         if not 0 <= self.rate < 1:
             raise ValueError(f"Dropout: rate={self.rate} must lie in [0, 1)")
-        dropped = round(256 * self.rate)
+        dropped = min(round(256 * self.rate), 255)  # 256 of 256 would leave nothing to scale up
         if keys is None or dropped == 0:
             return x
         place = zlib.crc32("/".join(self.path).encode())  # a stable hash: every layer draws its own mask

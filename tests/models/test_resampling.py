@@ -10,7 +10,7 @@ from jax import lax
 
 from models.layers import convolution as layer
 from models.layers.convolution import transposed_convolution
-from models.layers.resampling import ResamplingConv, average_pool, nearest_upsample, resample
+from models.layers.resampling import ResamplingConv, _filtered, average_pool, nearest_upsample, resample
 
 TAPS = [(1, 1), (1, 3, 3, 1), (1, 2, 4), (5, -1, 2, 3, 4)]
 
@@ -116,3 +116,17 @@ def test_a_transposed_convolution_and_its_gradients_are_those_of_xla(stride, win
     ours = value_and_gradients(jax.jit(functools.partial(transposed_convolution, stride=stride)))
     for actual, expected in zip(ours, value_and_gradients(jax.jit(xla)), strict=True):
         np.testing.assert_allclose(actual, expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("direction", ["down", "up"])
+def test_filters_sum_in_float32_and_round_once(direction):
+    """By themselves; with a convolution, whose input or output is rounded, the filter is one of its two steps."""
+    x = normal(0, 2, 8, 6, 3).astype(jnp.bfloat16)
+    y = resample(x, direction, (5, -1, 2, 3, 4))
+    exact = resample(x.astype(jnp.float32), direction, (5, -1, 2, 3, 4))
+    assert y.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(y, exact.astype(jnp.bfloat16))
+    taps = [0.3, -0.7, 0.9, 0.2]
+    filtered = _filtered(x, taps, 2, 1)
+    assert filtered.dtype == jnp.bfloat16
+    np.testing.assert_array_equal(filtered, _filtered(x.astype(jnp.float32), taps, 2, 1).astype(jnp.bfloat16))

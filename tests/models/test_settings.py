@@ -4,6 +4,7 @@ import functools
 
 import flax.linen as nn
 import jax
+import jax.extend as jex
 import jax.numpy as jnp
 import pytest
 
@@ -17,9 +18,11 @@ from models.layers.convolution import Conv
 from models.layers.dropout import Dropout
 from models.layers.embedding import FourierEmbedding
 from models.layers.instance_norm import InstanceNormPlus
-from models.layers.magnitude import CosineAttention
+from models.layers.magnitude import CosineAttention, MPFourier
 from models.layers.normalization import GroupNorm
+from models.layers.refinenet import DilatedBlock, RefineBlock
 from models.layers.residual import ResidualBlock
+from models.mlp import MLPBlock
 from tests.models.families import FAMILIES
 
 
@@ -183,3 +186,115 @@ def test_levels_have_their_multiple_of_the_channels_rounded():
     params = jax.eval_shape(network.init, jax.random.key(0), x, jnp.ones(1))["params"]
     widths = [params[name]["conv_out"]["kernel"].shape[-1] for name in ("down_0_0", "down_1_0", "up_1_0", "up_0_0")]
     assert widths == [5, 14, 14, 5] and params["conv_in"]["kernel"].shape[-1] == 5
+
+
+BLOCKS = {
+    "dit": (DiTBlock,),
+    "edm2": (EDM2Block,),
+    "mlp": (MLPBlock,),
+    "ncsn": (DilatedBlock, RefineBlock),
+    "ncsnpp": (ResidualBlock, Attention),
+    "unet": (ResidualBlock, Attention),
+    "unet_classifier": (ResidualBlock, Attention),
+    "wideresnet_classifier": (WideBlock,),
+}
+
+
+def recomputed(jaxpr):
+    """How many parts of a program, at any depth, are computed again in the backward pass."""
+    inner = [value for equation in jaxpr.eqns for value in jax.tree.leaves(equation.params, is_leaf=_is_jaxpr)]
+    here = sum(equation.primitive.name in ("remat2", "checkpoint") for equation in jaxpr.eqns)
+    return here + sum(recomputed(getattr(value, "jaxpr", value)) for value in inner if _is_jaxpr(value))
+
+
+def _is_jaxpr(value):
+    return isinstance(value, jex.core.Jaxpr | jex.core.ClosedJaxpr)
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_remat_recomputes_every_block_and_nothing_without_it(name):
+    """A gradient is the same with and without it: what it costs is in the program alone."""
+    (x, level, label), network = FAMILIES[name].batch(), FAMILIES[name].network()
+    variables = jax.eval_shape(network.init, jax.random.key(0), x, level, label)
+    blocks = [path for path, layer in traced(name, network).items() if isinstance(layer, BLOCKS[name])]
+    for remat, count in ((False, 0), (True, len(blocks))):
+        program = jax.make_jaxpr(network.clone(remat=remat).apply)(variables, x, level, label)
+        assert recomputed(program.jaxpr) == count, remat
+
+
+# Layers whose output is float32 whatever the computation: of the noise level, and the norms of the transformer.
+FLOAT32 = {
+    "dit": {"LayerNorm"},
+    "edm2": {"MPFourier", "MPDense"},
+    "ncsnpp": {"FourierEmbedding"},
+    "wideresnet_classifier": {"FourierEmbedding"},
+}
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_layers_compute_in_the_dtype_asked_for_and_weights_stay_float32(name):
+    found = {}
+
+    def collect(call, args, kwargs, context):
+        output = call(*args, **kwargs)
+        if context.method_name == "__call__" and context.module.path:
+            found["/".join(context.module.path)] = type(context.module).__name__, output.dtype
+        return output
+
+    network, (x, level, label) = FAMILIES[name].network(dtype="bfloat16"), FAMILIES[name].batch()
+    keys = jax.random.split(jax.random.key(0), len(x))
+    with nn.intercept_methods(collect):
+        variables = jax.eval_shape(
+            lambda key: network.init(key, x, level, label, train=True, dropout_keys=keys), jax.random.key(0)
+        )
+    assert {kind for kind, dtype in found.values() if dtype == jnp.float32} == FLOAT32.get(name, set())
+    others = {dtype for kind, dtype in found.values() if kind not in FLOAT32.get(name, set())}
+    assert others == {jnp.dtype("bfloat16")}
+    assert {leaf.dtype for leaf in jax.tree.leaves(variables)} == {jnp.dtype("float32")}
+
+
+ATTENTIVE = {
+    ("edm2", (4,)): {"down_1_0/attention", "middle_0/attention", "up_1_0/attention", "up_1_1/attention"},
+    ("edm2", (8,)): {"down_0_0/attention", "middle_0/attention", "up_0_0/attention", "up_0_1/attention"},
+    ("edm2", (6, 12)): {"middle_0/attention"},
+    ("ncsnpp", (4,)): {"down_1_0_attention", "middle_attention", "up_1_attention"},
+    ("ncsnpp", (8,)): {"down_0_0_attention", "middle_attention", "up_0_attention"},
+    ("ncsnpp", (6, 12)): {"middle_attention"},
+    ("unet_classifier", (4, 8)): {"down_0_0_attention", "down_1_0_attention", "middle_attention"},
+    ("unet_classifier", (6, 12)): {"middle_attention"},
+    ("unet", (6, 12)): {"middle_attention"},
+}
+
+
+@pytest.mark.parametrize("name, resolutions", ATTENTIVE)
+def test_attention_stands_at_heights_and_not_at_widths(name, resolutions):
+    """Of images 8 high and 12 wide, on two levels of one block."""
+    found = layers_of(name, (Attention, CosineAttention), attention_resolutions=resolutions)
+    assert set(found) == ATTENTIVE[name, resolutions]
+
+
+@pytest.mark.parametrize("resampling", ["conv", "plain", "block", "strided", "strided_symmetric"])
+def test_resolutions_of_the_unet_change_as_asked_for(resampling):
+    layers = traced("unet", FAMILIES["unet"].network(resampling=resampling))
+    down, up = (layers.get(name) for name in ("down_0_resample", "up_1_resample"))
+    if resampling == "plain":
+        assert down is None and up is None
+    elif resampling == "block":
+        assert isinstance(down, ResidualBlock) and isinstance(up, ResidualBlock)
+        assert (down.resampling, up.resampling, down.features, up.features) == ("down", "up", 8, 16)
+    else:
+        padding = ((1, 1), (1, 1)) if resampling == "strided_symmetric" else "SAME"
+        assert (down.stride, down.padding, down.features) == (1 if resampling == "conv" else 2, padding, 8)
+        assert (up.stride, up.padding, up.features, up.kernel_size, down.kernel_size) == (1, "SAME", 16, 3, 3)
+
+
+def test_embeddings_of_the_noise_level_have_as_many_features_as_the_peers():
+    """Twice the channels in score_sde, 256 for its classifier; the width of the network for vectors."""
+    for name, features in (("unet", 16), ("ncsnpp", 16), ("mlp", 8)):
+        assert settings(name, FourierEmbedding, "features", embedding="fourier") == ({features},)
+    assert settings("wideresnet_classifier", FourierEmbedding, "features") == ({256},)
+    assert settings("edm2", MPFourier, "features") == ({8},)
+    assert settings("edm2", MPFourier, "features", fourier_channels=20) == ({20},)
+    for name in ("unet", "ncsnpp", "unet_classifier"):
+        dense = layers_of(name, nn.Dense)
+        assert {dense[f"embedding_{i}"].features for i in range(2)} == {32}  # four times the channels

@@ -2,6 +2,7 @@
 
 import functools
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -64,3 +65,24 @@ def test_choices_and_sizes_that_do_not_fit_are_named():
         UNET.network().apply({}, normal(0, 4, 8, 9, 2), level, label)
     with pytest.raises(ValueError, match="head_channels=3 does not divide 16 channels"):
         jax.eval_shape(UNET.network(head_channels=3).init, jax.random.key(0), *UNET.batch())
+
+
+@pytest.mark.parametrize("name", ["unet", "dit"])
+def test_the_call_hands_every_argument_to_mean_and_variance(name):
+    """The peers' outputs, which have a variance, are compared with the latter."""
+    network, (x, level, label) = FAMILIES[name].network(), FAMILIES[name].batch()
+    given = {"train": True, "dropout_keys": jax.random.split(jax.random.key(0), len(x))}
+    if name == "unet":
+        network, given = network.clone(augment_features=2), given | {"augmentation": jnp.ones((len(x), 2))}
+    seen = []
+
+    def collect(call, args, kwargs, context):
+        if context.method_name == "mean_and_variance":
+            seen.append((args, kwargs))
+        return call(*args, **kwargs)
+
+    with nn.intercept_methods(collect):
+        jax.eval_shape(lambda key: network.init(key, x, level, label, **given), jax.random.key(0))
+    ((args, kwargs),) = seen
+    assert all(a is b for a, b in zip(args, (x, level, label), strict=True))
+    assert kwargs.keys() == given.keys() and all(kwargs[key] is value for key, value in given.items())

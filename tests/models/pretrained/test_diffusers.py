@@ -1,6 +1,7 @@
 """diffusers' UNet2DModel, run here: the same outputs from its weights, and its config.json understood or refused by key."""
 
 import functools
+import inspect
 import json
 
 import jax
@@ -228,3 +229,10 @@ def test_networks_that_the_peer_does_not_have_are_refused():
     ):
         with pytest.raises(ValueError, match=message):
             to_config(models.create("ddpm", **options), facts)
+
+
+def test_defaults_of_a_config_are_those_of_diffusers():
+    peer = pytest.importorskip("diffusers", reason="diffusers is not installed: pip install -e '.[interop]'")
+    found = {name: p.default for name, p in inspect.signature(peer.UNet2DModel.__init__).parameters.items()}
+    del found["self"]
+    assert found == DEFAULTS

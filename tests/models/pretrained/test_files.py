@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from flax import serialization
 
-from models.pretrained.files import read, read_safetensors, write_safetensors
+from models.pretrained import files
+from models.pretrained.files import read, read_safetensors, read_safetensors_metadata, write_safetensors
 from models.pretrained.torch_file import BrokenFileError, UnsafeFileError
 
 ARRAYS = {"a.weight": np.arange(6, dtype=np.float32).reshape(2, 3), "b": np.float16([0.5])}
@@ -64,3 +65,69 @@ def test_unknown_kinds_and_hostile_pickles_are_refused(tmp_path):
     path.write_bytes(b"\x80\x02cos\nsystem\nX\x04\x00\x00\x00true\x85R.")
     with pytest.raises(UnsafeFileError, match=r"os\.system"):
         read(path)
+
+
+@pytest.mark.parametrize(
+    "head", [b"\x81", b"\xde\x00\x01", b"\xdf\x00\x00\x00\x01"], ids=["fixmap", "map 16", "map 32"]
+)
+def test_each_form_of_a_map_begins_a_flax_checkpoint(tmp_path, head):
+    (tmp_path / "x").write_bytes(head + b"\xa1a\x07")
+    assert read(tmp_path / "x") == {"a": 7}
+
+
+@pytest.mark.parametrize("size", [1, 15, 16])
+def test_flax_checkpoints_hold_any_number_of_entries_but_none(tmp_path, size):
+    tree = {f"{i}": i for i in range(size)}
+    (tmp_path / "x").write_bytes(serialization.msgpack_serialize(tree))
+    assert read(tmp_path / "x") == tree
+    for other in ([1, 2], 3, "text"):
+        (tmp_path / "x").write_bytes(serialization.msgpack_serialize(other))
+        with pytest.raises(BrokenFileError, match="none of safetensors"):
+            read(tmp_path / "x")
+
+
+def test_tensors_are_written_as_they_are_and_not_as_they_lie_in_memory(tmp_path):
+    pytest.importorskip("safetensors", reason="safetensors is not installed: pip install -e '.[pretrained]'")
+    array = np.arange(24, dtype=np.float32).reshape(2, 3, 4)
+    given = {"transposed": array.T, "strided": array[:, ::2, 1:], "reversed": array[::-1], "scalar": np.float32(3)}
+    write_safetensors(tmp_path / "x", given, {})
+    for name, tensor in read(tmp_path / "x").items():
+        np.testing.assert_array_equal(tensor, given[name])
+        assert tensor.shape == np.shape(given[name])
+
+
+def test_a_write_that_fails_leaves_the_file_before_it(tmp_path, monkeypatch):
+    safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    path = tmp_path / "x.safetensors"
+    write_safetensors(path, ARRAYS, {"step": "1"})
+
+    def half(tensors, file, metadata):
+        assert file.parent == path.parent  # a file moves in one step within its folder alone
+        file.write_bytes(b"half")
+        raise OSError("no space left")
+
+    monkeypatch.setattr(safetensors, "save_file", half)
+    with pytest.raises(OSError, match="no space left"):
+        write_safetensors(path, {"c": np.ones(1)}, {})
+    assert read(path).keys() == ARRAYS.keys() and read_safetensors_metadata(path) == {"step": "1"}
+
+
+def test_metadata_are_read_without_tensors_and_may_be_absent(tmp_path):
+    safetensors = pytest.importorskip("safetensors.numpy", reason="safetensors is not installed")
+    safetensors.save_file(ARRAYS, tmp_path / "x")
+    assert read_safetensors_metadata(tmp_path / "x") == {} == read_safetensors(tmp_path / "x")[1]
+    (tmp_path / "y").write_bytes((tmp_path / "x").read_bytes()[:-3])
+    for function in (read_safetensors_metadata, read_safetensors):
+        with pytest.raises(BrokenFileError, match="it is truncated or not a safetensors file"):
+            function(tmp_path / "y")
+
+
+def test_a_package_that_is_not_installed_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
+    for function in (
+        lambda: read_safetensors(tmp_path / "x"),
+        lambda: read_safetensors_metadata(tmp_path / "x"),
+        lambda: write_safetensors(tmp_path / "x", ARRAYS, {}),
+    ):
+        with pytest.raises(ImportError, match=r"pip install 'ornstein\[pretrained\]'"):
+            function()

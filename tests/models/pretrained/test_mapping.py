@@ -84,3 +84,37 @@ def test_missing_extra_and_misshapen_tensors_are_named():
 def test_long_lists_end_with_how_many_more():
     with pytest.raises(WeightsError, match=r"not of this network: t00, .*t07 and 4 more$"):
         to_variables(their_tensors() | {f"t{i:02d}": np.zeros(1) for i in range(12)}, MAPPING, SHAPES)
+
+
+def test_lists_of_eight_names_are_whole():
+    for count, end in ((8, r"t6, t7$"), (9, r"t7 and 1 more$")):
+        with pytest.raises(WeightsError, match=end):
+            to_variables(their_tensors() | {f"t{i}": np.zeros(1) for i in range(count)}, MAPPING, SHAPES)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64", "int32"])
+def test_weights_are_float32_whatever_the_file_holds(dtype):
+    theirs = {name: np.round(4 * tensor).astype(dtype) for name, tensor in their_tensors().items()}
+    ours = to_variables(theirs, MAPPING, SHAPES)["params"]
+    assert {leaf.dtype for layer in ours.values() for leaf in layer.values()} == {np.dtype("float32")}
+    np.testing.assert_array_equal(ours["dense"]["kernel"], theirs["d.weight"].T.astype(np.float32))
+
+
+def test_numbers_without_axes_are_weights_and_exports_lie_in_order():
+    mapping = {("params", "gain"): Weight("g"), ("params", "conv", "kernel"): MAPPING["params", "conv", "kernel"]}
+    shapes = {"params": {"gain": np.zeros(()), "conv": SHAPES["params"]["conv"]}}
+    theirs = {"g": np.float32(3), "c.weight": their_tensors()["c.weight"]}
+    ours = to_variables(theirs, mapping, shapes)
+    assert ours["params"]["gain"].shape == () and ours["params"]["gain"] == 3
+    back = to_tensors(ours, mapping)
+    assert back["g"].shape == () and all(tensor.flags.c_contiguous for tensor in back.values())
+    with pytest.raises(WeightsError, match=r"of another shape: g \(1,\), not \(\)"):
+        to_variables(theirs | {"g": np.ones(1)}, mapping, shapes)
+
+
+def test_a_mapping_is_for_the_weights_of_its_network_and_no_others():
+    more = MAPPING | {("params", "more", "bias"): Weight("m")}
+    less = {path: weight for path, weight in MAPPING.items() if path[1] != "out"}
+    for mapping, odd in ((more, "params/more/bias"), (less, "params/out/kernel")):
+        with pytest.raises(ValueError, match=f"the mapping and the network disagree on {odd}$"):
+            to_variables(their_tensors(), mapping, SHAPES)
