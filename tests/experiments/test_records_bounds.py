@@ -5,8 +5,10 @@ import struct
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from experiments.data import prepare, records
+from experiments.data import prepare, records, sources
+from experiments.data.sources import reading
 from experiments.data.sources.base import Dataset, Images, Parts
 from experiments.errors import UserError
 
@@ -194,3 +196,46 @@ def test_a_print_of_a_data_set_is_of_each_split():
         for of in (parts[:3], parts[1:], (parts[0], parts[3], parts[2]), (parts[0], parts[1], parts[3]), parts[2::-1])
     }
     assert len(prints) == 5 and all(text.startswith("sha256:") for text in prints)
+
+
+def pixels_of(*numbers):
+    return np.stack([np.full((2, 2, 1), number, np.uint8) for number in numbers])
+
+
+def test_images_in_memory_are_those_of_where_they_were_read_from():
+    """Their splits and their print do not depend on whether they are kept in memory."""
+    origin = Images(pixels_of(1, 2, 3), np.arange(3, dtype=np.int32))
+    kept = Images(pixels_of(4, 5, 6), origin.labels, origin)
+    taken = kept.take(np.array([2, 0]))
+    np.testing.assert_array_equal(taken.identities(), origin.identities()[[2, 0]])
+    assert taken.fingerprint() == origin.take(np.array([2, 0])).fingerprint() != taken.images.tobytes()
+    assert taken.labels.tolist() == [2, 0] and taken.images[:, 0, 0, 0].tolist() == [6, 4]
+    assert Images(kept.images).fingerprint() != origin.fingerprint() and kept.in_memory() is kept
+    read = reading.CenterCropped(origin, 1).in_memory()
+    assert read.origin.fingerprint() == read.fingerprint() != origin.fingerprint()
+    assert read.images.shape == (3, 1, 1, 1) and read.labels.tolist() == [0, 1, 2]
+
+
+def test_images_of_training_that_are_held_out_too_are_counted_in_each_split():
+    numbers = {"train": (1, 2, 3), "validation": (3, 4), "test": (1, 2, 9, 1)}
+    parts = {name: Images(pixels_of(*of)) for name, of in numbers.items()}
+    said = [" ".join(text.split()[:7]) for text in sources.shared_images(parts)]
+    assert said == ["1 of 2 validation images are training", "3 of 4 test images are training"]
+    assert sources.shared_images(parts | {"train": Images(pixels_of(7))}) == []
+    unread = reading.CenterCropped(parts["test"], 1)  # its pixels would have to be made
+    assert unread.digests() is None and sources.shared_images(parts | {"test": unread}) == []
+
+
+def test_a_source_in_memory_is_within_the_budget_of_all_its_splits(tmp_path):
+    """Of decoded pixels, in 10^9 bytes; a source of arrays lies in memory in any case."""
+    folder = tmp_path / "p"
+    folder.mkdir()
+    for i in range(8):
+        Image.fromarray(PIXELS[i % 6] + np.uint8(i)).save(folder / f"{i}.png")
+    options = {"image_size": 4, "num_channels": 1, "test_fraction": 0.4, "validation_fraction": 0.2}
+    for memory_gb, kept in ((8 * 16e-9, True), (7.9 * 16e-9, False)):
+        found = sources.load(f"folder:{folder}", memory_gb=memory_gb, **options)
+        assert [isinstance(part, Images) for part in found.splits.values()] == [kept] * 3
+    for memory_gb in (-1e-9, -1.0):
+        with pytest.raises(UserError, match=r"data\.memory_gb=.* is not allowed: choose 0"):
+            sources.load(f"folder:{folder}", memory_gb=memory_gb, **options)
