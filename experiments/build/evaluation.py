@@ -70,7 +70,7 @@ def check_features(config: ConfigDict) -> None:
     """Raises `UserError` where `feature_network` or `reference` cannot work; reads no weights."""
     name, weights = config.evaluation.features, config.evaluation.feature_weights
     published = _is_published(config)
-    if published and config.data.num_channels not in (1, 3):
+    if published and config.data.num_channels not in feature_networks.CHANNELS:
         raise UserError(
             f"evaluation.features={name!r} takes images of 1 or 3 channels, not "
             f"data.num_channels={config.data.num_channels}; perceptron takes any"
@@ -81,11 +81,6 @@ def check_features(config: ConfigDict) -> None:
         path = config.evaluation[key]
         if path and not Path(path).expanduser().is_file():
             raise UserError(f"evaluation.{key}={path}: no such file")
-    if published and config.data.num_channels not in feature_networks.CHANNELS:
-        raise UserError(
-            f"evaluation.features={name!r} is of images of 1 or 3 channels, not data.num_channels="
-            f"{config.data.num_channels}: choose perceptron"
-        )
     if published and not weights and feature_networks.KINDS[name].packaged_file is None:
         raise UserError(
             f"evaluation.features={name!r} needs evaluation.feature_weights: the file "

@@ -116,6 +116,12 @@ def test_an_edit_is_sdedit_of_the_painted_input_inside_of_the_mask(vp, made, tmp
     np.testing.assert_allclose(told["psnr_to_input"], 10 * np.log10(4 / error), atol=2e-3)
     np.testing.assert_allclose(told["noise_to_signal"], level_of_strength(0.4), rtol=1e-6)
     assert told["evaluations"] == 2 * STEPS - 1
+    expected = {
+        "strength": 0.4, "label": 7, "guidance": 2.5, "masked_by": {"name": "replacement"}, "style": None,
+        "style_features": None, "style_std": None, "mask": str(tmp_path / "m.png"), "strokes": str(tmp_path / "s.png"),
+        "seed": 5, "step": 40, "average": "warmup",
+    }  # fmt: skip
+    assert {key: told[key] for key in expected} == expected and told["sampling"]["steps"] == STEPS
     with Image.open(tmp_path / "out" / "sheet.png") as sheet:
         assert sheet.width > 7 * 96  # input, strokes, mask, two answers, mean, deviation
 
@@ -143,7 +149,9 @@ def test_a_mask_by_a_posterior_is_sdedit_of_what_it_keeps(ve, made, tmp_path, ma
 def test_an_edit_of_no_class_knows_none_and_the_strength_is_how_much_changes(vp, made):
     weak, _ = made("edit", vp, "--strength=0.02", "--seed=5", "--answers=2")
     np.testing.assert_allclose(weak["answers"], np.repeat(INPUTS[:, None], 2, 1), atol=0.3)
-    strong, _ = made("edit", vp, "--strength=0.7", "--seed=5", "--answers=2")
+    strong, told = made("edit", vp, "--strength=0.7", "--seed=5", "--answers=2")
+    nothing = ("label", "guidance", "mask", "masked_by", "strokes", "style", "style_features", "style_std")
+    assert [key for key in nothing if told[key] is not None] == []
     denoiser = load_run(vp).denoiser.replace(condition=np.full(6, 10))
     expected = sdedit(
         answer_keys(), denoiser, Heun(), karras_times(until(denoiser.sde, 0.7), STEPS), np.repeat(INPUTS, 2, 0)
@@ -161,6 +169,9 @@ def test_the_statistics_of_the_answers_patches_go_to_those_of_the_style(ve, made
         target = Style.of(lambda x: patches(x, 3), jnp.asarray(checks[..., None] / 127.5 - 1), 1.0)
         expected = np.sqrt(-2 * target(jnp.asarray(arrays["answers"].reshape(-1, *SHAPE))))
         np.testing.assert_allclose(np.ravel(told["distance_to_style"]), expected, atol=1e-3)
+        of_inputs = np.sqrt(-2 * target(jnp.asarray(INPUTS)))
+        np.testing.assert_allclose(told["distance_of_input_to_style"], of_inputs, atol=1e-3)
+        assert (told["style_features"], told["style_std"]) == ("patches", std)
         distances.append(expected.mean())
     assert distances[1] < 0.8 * distances[0]
 
@@ -191,6 +202,11 @@ def test_a_translation_is_the_bridge_to_another_process_and_comes_back(vp, ve, m
     np.testing.assert_allclose(told["noise_to_signal"], levels[np.array([0, -1])], rtol=1e-5)
     np.testing.assert_allclose(arrays["translated"], bridge(source, target, INPUTS, levels), atol=1e-3)
     assert np.abs(arrays["translated"] - INPUTS).mean() > 0.05
+    expected = {
+        "strength": 0.6, "from_label": 3, "label": None, "guidance": None, "evaluations": 4 * 12, "steps_trained": [40, 40]
+    }  # fmt: skip
+    assert {key: told[key] for key in expected} == expected
+    assert told["sampling"].keys() == {"steps", "rho", "t_min", "batch_size", "ema"} and told["sampling"]["steps"] == 12
     cycle = decibels(arrays["back"], INPUTS)
     np.testing.assert_allclose([row["cycle_psnr"] for row in told["inputs"]], cycle, atol=0.01)
     np.testing.assert_allclose(told["average"]["cycle_psnr"], cycle.mean(), atol=0.01)
@@ -199,7 +215,8 @@ def test_a_translation_is_the_bridge_to_another_process_and_comes_back(vp, ve, m
 
 
 def test_a_class_becomes_another_within_one_run(vp, made):
-    arrays, _ = made("translate", vp, "--label=7", "--guidance=2", "--steps=12")
+    arrays, told = made("translate", vp, "--label=7", "--guidance=2", "--steps=12")
+    assert (told["from_label"], told["label"], told["guidance"]) == (None, 7, 2)
     plain = load_run(vp).denoiser
     levels = shared_levels(plain.sde, plain.sde, 12)
     guided = ClassifierFree(plain, np.full(3, 7), NO_CLASS, 2.0)
@@ -218,6 +235,15 @@ def test_interpolation_leads_from_one_to_the_other(ve, made, tmp_path):
     np.testing.assert_allclose(arrays["to"], INPUTS[::-1], atol=1e-6)
     ends = np.stack([decibels(arrays["0"], INPUTS), decibels(arrays["1"], INPUTS[::-1])], 1)
     np.testing.assert_allclose([row["psnr_of_ends"] for row in told["inputs"]], ends, atol=0.01)
+    np.testing.assert_allclose(told["noise_to_signal"], levels[np.array([0, -1])], rtol=1e-5)
+    expected = {"strength": 0.6, "label": None, "evaluations": 2 * 12 * (2 + 3), "step": 40}
+    assert {key: told[key] for key in expected} == expected
+    assert told["sampling"].keys() == {"steps", "rho", "t_min", "batch_size", "ema"}
+    assert [(row["name"], row["to"]) for row in told["inputs"]] == [
+        ("0000", "0000"),
+        ("0001", "0001"),
+        ("0002", "0002"),
+    ]
 
 
 def test_strokes_on_a_large_photograph_fall_where_they_were_painted(tmp_path):

@@ -1,5 +1,6 @@
 """The command `rank`: the table says what each restoration came to, the best first, and nothing is made twice."""
 
+import argparse
 import json
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.build.inverse import UnsolvableError
-from experiments.errors import RunError
+from experiments.errors import RunError, UserError
 from experiments.tasks import ranking, results
 from experiments.tasks.cases import CASES
 
@@ -122,3 +123,43 @@ def test_from_the_command_line(digits_run, digits, tmp_path, one_device):
     assert [row.evaluations for row in rows] == [4, 4, None, 4, None]
     assert all((out / row.case / row.way / "sheet.png").exists() for row in rows if row.evaluations)
     assert set(CASES) > {row.case for row in rows}
+
+
+def options(tmp_path, **changes):
+    given = {"workdir": tmp_path / "run", "truth": "digits.npz", "limit": 3, "answers": 2, "out": tmp_path / "out"}
+    return argparse.Namespace(**given | {"overrides": [("sampling.steps", "4")]} | changes)
+
+
+@pytest.mark.parametrize(
+    "changes", [{"truth": "x"}, {"limit": 4}, {"answers": 3}, {"overrides": []}, {"overrides": [("sampling.steps", "5")]},
+                {"workdir": "other"}],
+)  # fmt: skip
+def test_restorations_of_a_folder_have_all_of_their_options_in_common(tmp_path, changes):
+    ranking._claim(options(tmp_path))
+    ranking._claim(options(tmp_path))
+    with pytest.raises(UserError, match=rf"^--out={tmp_path}/out has restorations of {next(iter(changes))}="):
+        ranking._claim(options(tmp_path, **changes))
+
+
+def test_a_restoration_is_a_command_line_of_its_case(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr("experiments.__main__.main_or_raise", given.append)
+    for case in ("inpaint-random", "ct-limited"):
+        ranking._restore(options(tmp_path), case, "ddrm", tmp_path / "f")
+    common = [
+        "--method=ddrm", f"--workdir={tmp_path}/run", "--truth=digits.npz", f"--out={tmp_path}/f", "--limit=3",
+        "--answers=2", "--config.sampling.steps=4",
+    ]  # fmt: skip
+    assert given == [
+        ["restore", "--task=inpaint", "--mask=random", "--share=0.3", "--noise=0.05", *common],
+        ["reconstruct", "--modality=ct", "--angles=40", "--arc=90", "--noise=0.02", *common],
+    ]
+
+
+def test_rows_have_the_figures_of_the_mean_and_of_an_answer(tmp_path):
+    write(tmp_path / "hdr" / "dps", "dps", 25.0)
+    first, plain = ranking.rows(tmp_path)
+    assert first == ranking.Row("hdr", "dps", 25.0, 0.25, 23.0, 0.3, 0.05, 0.6, 100)
+    assert plain == ranking.Row("hdr", "plain", 22.0, 0.22, 22.0, 0.5)
+    assert ranking.best([plain]) == "hdr             plain 22.00 dB (SSIM 0.220)"
+    assert ranking.best([]) == "" and ranking.best([first]) == "hdr             dps 25.00 dB (SSIM 0.250)"

@@ -169,6 +169,11 @@ def test_a_volume_comes_back_in_place_and_in_its_intensities(reconstructed, digi
     errors = turned.get_fdata() - original.get_fdata()[..., 1::2]
     assert np.sqrt(np.square(errors).mean()) < 20  # of 1020: nothing is missing of this scan but for its noise
 
+    expected = {
+        "modality": "mri", "noise": 0.02, "intensities": {"black": 1000, "white": 2020, "by": "--window"}, "method": "pigdm",
+        "options": {"mask": "random_lines", "acceleration": 1.0, "coils": 1, "operator_seed": 0}, "seed": 0, "step": 1500,
+    }  # fmt: skip
+    assert {key: told[key] for key in expected} == expected
     figures = told["figures"]
     table = (out / "report.md").read_text().splitlines()
     assert table[2].startswith(

@@ -181,6 +181,14 @@ def test_what_is_written_is_what_was_drawn_and_can_be_given_back(restored, digit
     mean_error = np.square(answers.mean(1).clip(0, 1) - truth).mean((1, 2, 3))
     np.testing.assert_allclose(told["figures"]["psnr"]["mean"], -10 * np.log10(mean_error).mean(), rtol=1e-3)
     assert told["figures"]["psnr"]["biharmonic"] > 5 and told["figures"]["ssim"]["mean"] <= 1
+    expected = {
+        "task": "inpaint", "options": {"mask": "random", "share": 0.5, "operator_seed": 0}, "noise": NOISE,
+        "method": "pigdm", "settings": {"data_std": 0.5}, "evaluations": 8, "seed": 3, "step": 1500, "average": "warmup",
+    }  # fmt: skip
+    assert {key: told[key] for key in expected} == expected
+    assert {key: told["sampling"][key] for key in ("method", "times", "steps")} == {
+        "method": "ancestral", "times": "quadratic", "steps": 8,
+    }  # fmt: skip
     kept = arrays["measured"] != 0.5
     assert (kept.mean((1, 2, 3)) == 0.5).all() and (kept == kept[0]).all()
     spread = (arrays["measured"] - truth)[kept].std()

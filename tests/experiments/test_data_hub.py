@@ -1,0 +1,149 @@
+"""How names of Hugging Face data sets, their splits and their columns are read, and blocks of a stream."""
+
+import itertools
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments.data.digests import digest
+from experiments.data.sources import Wanted, huggingface
+from experiments.errors import UserError
+from tests.experiments.pictures_of_files import file_of
+
+datasets = pytest.importorskip("datasets", reason="needs the extra hf")
+
+
+@pytest.mark.parametrize(
+    "opened, expected",
+    [
+        ("one", {"all": "one"}), ({"x": 1}, {"all": 1}), ({"train": 1}, {"all": 1}), ({"test": 1}, {"all": 1}),
+        ({"train": 1, "test": 2, "valid": 3, "x": 4}, {"train": 1, "test": 2, "validation": 3}),
+        ({"train": 1, "x": 2}, {"train": 1}), ({"train": 1, "dev": 2}, {"train": 1, "validation": 2}),
+        ({"x": 1, "y": 2}, None), ({"test": 1, "val": 2}, None),
+    ],
+)  # fmt: skip
+def test_one_split_is_everything_and_of_several_those_of_known_names_are_used(opened, expected):
+    if expected is None:
+        with pytest.raises(UserError, match=rf"has the splits {', '.join(opened)}; 'train' is needed"):
+            huggingface._splits("a", opened)
+        return
+    assert huggingface._splits("a", opened) == expected
+
+
+class Split:
+    """Stands for a split: its columns."""
+
+    def __init__(self, **kinds):
+        self.features = kinds
+
+
+IMAGE, TEXT, CLASS = datasets.Image(), datasets.Value("string"), datasets.ClassLabel(names=["a", "b"])
+
+
+@pytest.mark.parametrize(
+    "kinds, chosen",
+    [
+        ({"photo": IMAGE}, ("photo", None)), ({"a": IMAGE, "img": IMAGE}, ("img", None)),
+        ({"img": IMAGE, "image": IMAGE}, ("image", None)), ({"image": IMAGE, "y": TEXT}, ("image", None)),
+        ({"image": IMAGE, "target": TEXT}, ("image", "target")), ({"image": IMAGE, "labels": TEXT}, ("image", "labels")),
+        ({"image": IMAGE, "target": CLASS, "labels": CLASS, "label": CLASS}, ("image", "label")),
+        ({"image": IMAGE, "target": CLASS, "fine_label": CLASS, "labels": CLASS}, ("image", "labels")),
+        ({"image": IMAGE, "target": CLASS, "class": TEXT, "fine_label": CLASS}, ("image", "fine_label")),
+        ({"image": IMAGE, "target": CLASS, "class": TEXT}, ("image", "class")),
+        ({"image": IMAGE, "label": datasets.List(TEXT), "class": TEXT}, ("image", "class")),
+    ],
+)  # fmt: skip
+def test_the_columns_of_images_and_classes(kinds, chosen):
+    assert huggingface._columns("a", {"all": Split(**kinds)}) == chosen
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What the library is asked to open."""
+    calls = []
+
+    class Library:
+        @staticmethod
+        def load_from_disk(path):
+            calls.append(("disk", path))
+
+        @staticmethod
+        def load_dataset(*name, streaming):
+            calls.append((*name, streaming))
+
+    monkeypatch.setattr(huggingface, "_library", lambda: Library)
+    return calls
+
+
+def test_a_name_is_a_folder_on_the_disk_or_a_data_set_of_the_hub_with_its_configuration(asked, tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for folder, file in (("saved", "state.json"), ("several", "dataset_dict.json"), ("files", "a.parquet")):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / file).touch()
+    for text in ("~/saved", f"{tmp_path}/several", "~/files", "owner/name", "owner/name:small"):
+        for streaming in (False, True):
+            huggingface._open(text, streaming=streaming)
+    both = [[("disk", f"{tmp_path}/saved")], [("disk", f"{tmp_path}/several")]]
+    expected = [*both[0] * 2, *both[1] * 2]
+    for name in ((f"{tmp_path}/files",), ("owner/name", None), ("owner/name", "small")):
+        expected += [(*name, False), (*name, True)]
+    assert asked == expected
+    for text in ("~/gone", f"{tmp_path}/gone", "./gone"):
+        with pytest.raises(UserError, match="gone does not exist"):
+            huggingface._open(text, streaming=False)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file; hf:PATH is a folder"):
+        huggingface._open("~/file", streaming=False)
+    assert len(asked) == len(expected)
+
+
+def picture(number):
+    return file_of(Image.fromarray(np.full((2, 2), number, np.uint8)))
+
+
+class Rows(list):
+    """Stands for rows that come over the network."""
+
+    def skip(self, count):
+        return Rows(self[count:])
+
+
+def rows(*labels):
+    return Rows({"image": {"bytes": picture(i), "path": None}, "y": label} for i, label in enumerate(labels))
+
+
+def test_a_stream_gives_blocks_from_its_start_on_with_labels_and_identities():
+    stream = huggingface.Stream(rows(4, 3, 2, 1, 0), "image", "y", Wanted(2, 1), "hf:a, train")
+    assert stream.image_shape == (2, 2, 1)
+    blocks = list(stream.blocks(1, itertools.cycle([2, 1])))
+    assert [pixels[:, 0, 0, 0].tolist() for pixels, *_ in blocks] == [[1, 2], [3], [4]]
+    assert [labels.tolist() for _, labels, _ in blocks] == [[3, 2], [1], [0]]
+    assert all(labels.dtype == np.int32 for _, labels, _ in blocks)
+    expected = int.from_bytes(digest(picture(3))[:8], "little")
+    assert blocks[1][2].tolist() == [expected]
+    unlabelled = huggingface.Stream(rows(None, None), "image", None, Wanted(2, 1), "hf:a, train")
+    ((_, labels, _),) = unlabelled.blocks(0, itertools.cycle([9]))
+    assert labels.tolist() == [-1, -1]
+
+
+@pytest.mark.parametrize("label", [-1, 0.5, "a", None, True])
+def test_a_stream_needs_whole_numbers_from_zero(label):
+    stream = huggingface.Stream(rows(4, 3, 2, label), "image", "y", Wanted(2, 1), "hf:a, train")
+    found = stream.blocks(1, itertools.cycle([2]))
+    next(found)
+    if label is True:  # of the library's own kinds none is a boolean; Python counts it as 1
+        assert next(found)[1].tolist() == [1]
+        return
+    with pytest.raises(UserError, match="hf:a, train, rows 3 to 3: the column 'y' does not hold whole numbers from 0"):
+        next(found)
+
+
+def test_the_image_of_a_row_lies_in_it_or_in_a_file(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"content")
+    assert huggingface._content({"x": {"bytes": b"given", "path": str(tmp_path / "a.png")}}, "t") == b"given"
+    assert huggingface._content({"x": {"bytes": None, "path": str(tmp_path / "a.png")}}, "t") == b"content"
+    for file, message in (({"bytes": None, "path": None}, "t cannot be read"), (None, "t has no image"),
+                          ({"bytes": None, "path": str(tmp_path / "gone")}, "t cannot be read")):  # fmt: skip
+        with pytest.raises(UserError, match=message):
+            huggingface._content({"x": file}, "t")
