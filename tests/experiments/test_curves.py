@@ -109,7 +109,9 @@ def test_a_picture_has_its_axes_names_and_is_the_same_each_time():
         return plot.svg(zero=True)
 
     assert picture() == picture()
-    assert all(name in picture() for name in (">seconds of training<", ">images per second<", 'width="288pt" height="216pt"'))
+    assert all(
+        name in picture() for name in (">seconds of training<", ">images per second<", 'width="288pt" height="216pt"')
+    )
 
 
 @pytest.mark.parametrize("count", [1, 2, 10])
