@@ -125,7 +125,8 @@ def test_every_figure_of_the_evaluation_is_in_its_cell(tmp_path):
         "Samples by heun, 18 steps, 35 evaluations of the network.",
         "5,000 samples, and 899 training images, each against 898 held-out images. Features: 64 features <of a perceptron>",
         "Nearest of 60,000 training images, in the same features.",
-        "Bits per dimension of 1,024 held-out images, at most: 3.125 (standard error 0.062; 95 % 3.002 to 3.248; t_min 1e-05).",
+        "Bits per dimension of 1,024 held-out images, at most: 3.125 (standard error 0.062; 95 % 3.002 to 3.248; ",
+        "t_min 1e-05).",
         "Trained, 40 steps; batch 16.",
     ):  # fmt: skip
         assert sentence in said, sentence

@@ -152,7 +152,7 @@ class Service:
         self.finished += 1
 
     @staticmethod
-    def Image(picture):  # noqa: N802, the name that both services have
+    def Image(picture):
         return picture.tolist()
 
 
