@@ -129,28 +129,22 @@ def test_seconds_of_data_are_told_once(monkeypatch):
 MIB = 2**20
 
 
-def device(**statistics):
+def device(used=None, peak=None):
+    named = {"bytes_in_use": used, "peak_bytes_in_use": peak}
+    statistics = {name: value * MIB for name, value in named.items() if value is not None}
     return SimpleNamespace(memory_stats=lambda: statistics or None)
 
 
 @pytest.mark.parametrize(
-    "devices, expected",
-    [
-        (
-            [device(bytes_in_use=3 * MIB, peak_bytes_in_use=5 * MIB), device(bytes_in_use=4 * MIB, peak_bytes_in_use=4 * MIB)],
-            (4, 5),
-        ),
-        ([device(bytes_in_use=3 << 20)], (3, 3)),
-        ([device(bytes_in_use=3 << 20, peak_bytes_in_use=2 << 20)], (3, 3)),
-    ],
-)  # fmt: skip
+    "devices, expected", [([(3, 5), (4, 4)], (4, 5)), ([(3,)], (3, 3)), ([(3, 2)], (3, 3)), ([(1, 2), (1, 9)], (1, 9))]
+)
 def test_memory_is_that_of_the_fullest_device(monkeypatch, devices, expected):
-    monkeypatch.setattr(jax, "local_devices", lambda: devices)
+    monkeypatch.setattr(jax, "local_devices", lambda: [device(*statistics) for statistics in devices])
     assert utilization.memory() == {"memory_mib": expected[0], "memory_peak_mib": expected[1]}
 
 
 def test_memory_on_cpu_is_that_of_the_process(monkeypatch):
-    monkeypatch.setattr(jax, "local_devices", lambda: [device(), device(bytes_in_use=9 << 30)])
+    monkeypatch.setattr(jax, "local_devices", lambda: [device(), device(9000)])
     monkeypatch.setattr(utilization.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=1 << 30))
     monkeypatch.setattr(utilization.resource, "getpagesize", lambda: 4096)
     monkeypatch.setattr(
