@@ -362,37 +362,42 @@ ENTRIES = json.loads(TABLE.read_text())["entries"]
 
 
 @pytest.mark.parametrize("entry", ENTRIES, ids=lambda entry: str(entry["evaluations"]))
-def test_an_entry_is_made_of_its_free_numbers_again(entry):
-    """Log-lengths from the first one, data_std, and, of few evaluations, weights whose rows sum to 0."""
+def test_an_entry_is_of_the_form_that_the_fit_gives(entry):
+    """Log-lengths from the first one, and, up to 20 evaluations, weights whose rows sum to 0."""
     n, order = entry["evaluations"], entry["order"]
-    again = recommended._entry(recommended._vector(entry), entry)
-    weights = {"predictor": order, "corrector": order + 1} if n <= 5 else {}
-    assert again.keys() == {"evaluations", "order", "data_std", "log_lengths", *weights}
-    for name in ("log_lengths", "data_std", *weights):
-        np.testing.assert_allclose(again[name], entry[name], atol=2e-5)
-    assert (again["evaluations"], again["order"]) == (n, order)
-    assert again["log_lengths"][0] == 0 and len(again["log_lengths"]) == min(n, 12)
+    assert order == recommended.order_of(n)
+    assert entry["log_lengths"][0] == 0 and len(entry["log_lengths"]) == min(n, recommended.KNOTS)
+    weights = {"predictor": order, "corrector": order + 1} if n <= recommended.WEIGHTS else {}
+    assert entry.keys() == {"evaluations", "order", "data_std", "log_lengths", "held_out_error", *weights}
     for name, columns in weights.items():
-        assert np.shape(again[name]) == (n, columns)
-        np.testing.assert_allclose(np.sum(again[name], 1), 0, atol=1e-5)
+        found = np.asarray(entry[name])
+        assert found.shape == (n, columns)
+        np.testing.assert_allclose(found.sum(1), 0, atol=1e-5)
+        free = found[:, 1:]
+        np.testing.assert_allclose(recommended.completed(jnp.asarray(free)), found, atol=1e-5)
 
 
 def test_weights_of_values_that_are_not_known_yet_are_zero():
     """Step i knows i values before the newest; each row sums to 0."""
-    found = recommended.completed(np.arange(1.0, 13).reshape(4, 3))
+    found = recommended.completed(jnp.arange(1.0, 13).reshape(4, 3))
     expected = [[0, 0, 0, 0], [-4, 4, 0, 0], [-15, 7, 8, 0], [-33, 10, 11, 12]]
     np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("n, order", [(5, 2), (8, 2), (9, 3), (10, 3), (11, 4), (35, 4)])
-def test_a_search_begins_with_equal_steps_of_the_order_of_their_number(n, order):
-    start = recommended.equal_steps(n)
-    assert start == {"evaluations": n, "order": order, "data_std": 0.5, "log_lengths": [0.0] * min(n, 12)}
-    free = recommended._vector(start)
-    assert len(free) == min(n, 12) + 1 + (n * (order - 1) + n * order if n <= 5 else 0)
-    again = recommended._entry(free + np.arange(len(free)) * 0.01, start)
-    assert again["log_lengths"][1] == pytest.approx(0.01)
-    assert again["data_std"] == pytest.approx(0.5 * np.exp(0.01 * min(n, 12)), abs=1e-5)
+@pytest.mark.parametrize("n, order", [(4, 2), (5, 2), (6, 3), (10, 3), (11, 4), (35, 4)])
+def test_free_numbers_are_the_grid_the_scale_and_the_weights_in_this_order(n, order):
+    knots = min(n, 12)
+    assert recommended.order_of(n) == order
+    grid = np.append(3.0 + np.arange(knots), np.log(0.5))
+    found = recommended._unpacked(jnp.asarray(grid), n)
+    assert found.keys() == {"log_lengths", "data_std"}
+    np.testing.assert_allclose(found["log_lengths"], np.arange(knots))
+    assert float(found["data_std"]) == pytest.approx(0.5)
+    predictor, corrector = 1.0 + np.arange(n * (order - 1)), -1.0 - np.arange(n * order)
+    longer = recommended._unpacked(jnp.asarray(np.concatenate([grid, predictor, corrector])), n)
+    for name, free, columns in (("predictor", predictor, order - 1), ("corrector", corrector, order)):
+        np.testing.assert_allclose(longer[name][-1, 1:], np.where(np.arange(1, columns + 1) < n, free[-columns:], 0))
+        np.testing.assert_allclose(longer[name], recommended.completed(jnp.asarray(free.reshape(n, columns))))
 
 
 def test_the_file_of_recommended_samplers_is_the_text_of_its_entries():
