@@ -321,6 +321,15 @@ def test_measurements_of_inverse_problems_are_those_of_the_text():
     assert values.max() == pytest.approx(1) and values.min() == pytest.approx(0.03, abs=0.006)
 
 
+def test_the_noise_of_a_case_is_on_what_is_measured_alone():
+    with jax.enable_x64(True):
+        half = inverse.measurements()["half"]
+        case = inverse.Case("p", "m", 0.1, inverse.priors()["independent"], half, num_measurements=500)
+        noise = np.asarray(case.y - half.forward(case.prior.sample(jax.random.key(0), 500))).reshape(500, 16)
+    assert noise[:, case.measured].std() == pytest.approx(0.1, rel=0.05) and not noise[:, ~case.measured].any()
+    assert case.measured.sum() == 8 and case.all_y.shape == (500 * 250, 4, 4, 1)
+
+
 def test_cases_of_inverse_problems_are_all_but_the_blur_of_independent_pixels():
     """In the documented order, each at three noise levels."""
     text = (ROOT / "docs" / "inverse_table.md").read_text()

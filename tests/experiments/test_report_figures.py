@@ -138,6 +138,17 @@ def test_a_method_that_chooses_its_evaluations_has_its_own_number(tmp_path):
     assert "Samples by adaptive, 18 steps, its own number of evaluations of the network." in said
 
 
+def test_figures_are_named_after_the_network_of_the_features(tmp_path):
+    samples = {"fid": 2.5, "recall": 0.5, "frechet_distance": 9.0}
+    figures = measured(feature_network="inception", samples=samples, intervals={}, counts={}, real={"images": "none"})
+    found = tables(written(tmp_path / "run", figures))[0][1:]
+    assert [row[:2] for row in found] == [
+        ["FID (less is better)", "2.500"],
+        ["recall (real images that are covered)", "0.500"],
+    ]
+    assert all(row[2:] == ["", "", ""] for row in found)
+
+
 def test_a_page_can_be_made_before_the_picture_of_noise_is(tmp_path):
     """As after a kill between the figures and the picture."""
     workdir = make_run(tmp_path / "run", rows(40))
