@@ -29,8 +29,8 @@ class Drawing:
         self, program: Callable[[Any, Any, Any], Array], strategy: Strategy, batch_size: int, most: int | None = None
     ):
         self._strategy = strategy
-        share = -(-(most or batch_size) // strategy.num_devices)
-        self._batch_size = strategy.num_devices * min(batch_size, share)
+        share = batch_size if most is None else min(batch_size, -(-most // strategy.num_devices))
+        self._batch_size = strategy.num_devices * share
         self._program = strategy.map(program, (BATCH, SAME, STATE), BATCH)
 
     def __call__(

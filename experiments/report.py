@@ -31,10 +31,12 @@ def write(workdir: Workdir) -> None:
         page.section("Samples over training", _grids(workdir, build.sampled_classes(config, workdir.class_names()))),
     ]
     if measured is not None:
-        strip = page.picture(workdir.strip, "Each row is one sample, from the prior to the data.")
+        strip = ""
+        if workdir.strip.exists():
+            strip = page.picture(workdir.strip, "Each row is one sample, from the prior to the data.")
         when = "" if measured["step"] >= step else f", at step {measured['step']:,}"
         sections += [
-            page.section("Noise becoming images", strip) if workdir.strip.exists() else "",
+            page.section("Noise becoming images", strip),
             page.section(f"How good they are{when}", _figures(measured)),
         ]
     sections.append(page.section("Training", _curves(config, rows) if rows else ""))

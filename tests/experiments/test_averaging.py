@@ -85,3 +85,30 @@ def test_constant_takes_the_same_share_at_every_step():
 def test_warmup_counts_the_updates_before():
     shares = averaging.warmup(0.9)(jnp.array([0, 1, 70, 80, 81, 1000]))
     np.testing.assert_allclose(shares, [9 / 10, 9 / 11, 9 / 80, 0.1, 0.1, 0.1], rtol=1e-5)
+
+
+@pytest.mark.parametrize("rule", [averaging.warmup, averaging.constant])
+def test_a_decay_is_at_least_0_and_less_than_1(rule):
+    for decay in (-1e-9, 1.0, 1.5):
+        with pytest.raises(ValueError, match=r"a decay lies in \[0, 1\)"):
+            rule(decay)
+    np.testing.assert_allclose(rule(0)(jnp.array([0, 5, 1000])), 1)
+    assert float(rule(0.9999)(jnp.array(10**7))) == pytest.approx(1e-4, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    "images, ramp, message", [(0, 0.1, "more than 0 images"), (-1, 0, "more than 0"), (8, -0.1, "at least 0")]
+)
+def test_a_half_life_is_of_some_images_and_a_ramp_not_negative(images, ramp, message):
+    with pytest.raises(ValueError, match=message):
+        averaging.half_life(images, ramp, 4)
+    np.testing.assert_allclose(averaging.half_life(1e-3, 0, 4)(jnp.array([0, 9])), 1)
+    np.testing.assert_allclose(averaging.half_life(4, 0, 4)(jnp.array(0)), 0.5)
+
+
+def test_the_widest_power_is_allowed_and_has_an_exponent_of_0():
+    assert pytest.approx(1 / np.sqrt(12)) == averaging.LARGEST_STD
+    assert averaging.power_exponent(averaging.LARGEST_STD) == pytest.approx(0, abs=1e-6)
+    assert averaging.power_exponent(0.2886751345948129) >= 0
+    with pytest.raises(ValueError, match="at most"):
+        averaging.power_exponent(averaging.LARGEST_STD + 1e-6)

@@ -1,6 +1,11 @@
 """Sums see every kind of damage to a folder's files, name the file, and do not see what is no damage."""
 
+import errno
+import json
+import os
+import re
 import shutil
+import zlib
 
 import pytest
 
@@ -88,3 +93,30 @@ def test_what_is_set_aside_keeps_its_content_and_replaces_nothing(folder):
         assert integrity.set_aside(folder).name == name
         assert (folder.with_name(name) / "ema/d/1").read_bytes() == FILES["ema/d/1"]
         shutil.copytree(folder.with_name(name), folder)
+
+
+@pytest.mark.parametrize("number", [errno.EIO, errno.EISDIR, errno.ENOTDIR, errno.EUCLEAN])
+def test_what_a_damaged_disk_says_is_a_fault_of_the_file(folder, monkeypatch, number):
+    def broken(path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(integrity, "_sum", broken)
+    assert integrity.fault(folder) == f"_META cannot be read: {os.strerror(number)}"
+
+
+@pytest.mark.parametrize("number", [errno.EACCES, errno.ESTALE, errno.ETIMEDOUT])
+def test_an_error_of_rights_or_of_the_connection_is_no_fault_of_the_file(folder, monkeypatch, number):
+    def refused(path):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(integrity, "_sum", refused)
+    with pytest.raises(OSError, match=re.escape(os.strerror(number))):
+        integrity.fault(folder)
+
+
+def test_sums_are_sizes_and_crc32s_of_all_files_but_themselves(folder):
+    (folder / "checksums.json.7.tmp").write_text("left by a kill")
+    integrity.write(folder)
+    sums = json.loads((folder / integrity.SUMS).read_text())
+    assert sums == {name: [len(content), zlib.crc32(content)] for name, content in FILES.items()}
+    assert integrity.set_aside(folder).name == "broken-40"

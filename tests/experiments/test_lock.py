@@ -179,3 +179,72 @@ def test_a_folder_that_cannot_be_written_is_named(tmp_path):
         Lock(tmp_path / "file" / "run" / "train.lock", "--workdir=x"),
     ):
         pass
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL])
+def test_a_disk_that_knows_no_locks_is_no_obstacle(path, monkeypatch, number):
+    def none(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", none)
+    with Lock(path, "it"):
+        assert json.loads(path.read_text())["pid"] == os.getpid()
+
+
+@pytest.mark.parametrize("number", [errno.EWOULDBLOCK, errno.EACCES])
+def test_a_lock_that_the_kernel_does_not_give_is_held(path, monkeypatch, number):
+    """Both are what systems say of a lock that another process has."""
+    holder = {"pid": 77, "host": "here", "machine": lock._machine(), "number": 1}
+    path.parent.mkdir()
+    path.write_text(json.dumps(holder))
+
+    def held(*arguments):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", held)
+    with pytest.raises(UserError, match="it is in use by process 77 on here"), Lock(path, "it"):
+        pass
+
+
+def test_other_errors_of_the_disk_are_told(path, monkeypatch):
+    def broken(*arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(fcntl, "flock", broken)
+    with pytest.raises(UserError, match="it cannot be written: Input/output error"), Lock(path, "it"):
+        pass
+
+
+def test_a_lock_says_who_holds_it_whole_and_at_one_length(path, monkeypatch):
+    """With the longest name that a host may have; nothing is left of a longer content before."""
+    monkeypatch.setattr(lock.socket, "gethostname", lambda: "h" * 64)
+    path.parent.mkdir()
+    path.write_bytes(b"x" * 300)
+    with Lock(path, "it"):
+        content = path.read_bytes()
+        held = json.loads(content)
+    assert len(content) == lock.LENGTH == 512
+    assert held == {"host": "h" * 64, "pid": os.getpid(), "machine": lock._machine(), "number": held["number"]}
+
+
+@pytest.mark.parametrize(
+    "content, name",
+    [
+        (b'{"pid": 7, "host": "a"}', "process 7 on a"),
+        (b'{"pid": 7}', "another process"),
+        (b'{"host": "a"}', "another process"),
+        (b"[]", "another process"),
+        (b"\xff", "another process"),
+        (b"", "another process"),
+    ],
+)
+def test_a_holder_has_the_name_that_its_lock_tells(content, name):
+    assert lock._name(lock._parse(content)) == name
+
+
+def test_a_live_lock_changes_well_within_the_patience_of_others():
+    import importlib
+
+    fresh = importlib.util.module_from_spec(lock.__spec__)
+    lock.__spec__.loader.exec_module(fresh)
+    assert 3 * fresh.BEAT < fresh.PATIENCE <= 60

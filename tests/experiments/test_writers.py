@@ -3,6 +3,7 @@
 import io
 import json
 import struct
+import sys
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from experiments import writers
 from experiments.errors import UserError
 from experiments.history import History
 from experiments.workdir import Workdir
+from experiments.writers import TensorBoard, tensorboard, tracking
 from tests.experiments.tiny import tiny_config
 
 PICTURE = np.arange(24, dtype=np.uint8).reshape(4, 6, 1) * 10
@@ -128,3 +130,101 @@ def test_trackio_is_one_run_though_it_was_stopped(tmp_path, monkeypatch):
         (10, 1.25), (20, 2.5), (30, 3.75), (30, 7.0),
     ]  # fmt: skip
     assert [row["step"] for row in logs if "samples" in row] == [20]
+
+
+class Service:
+    """Stands for the package of a service, and for its run: keeps what it is told."""
+
+    def __init__(self):
+        self.started, self.metrics, self.logged, self.finished = [], [], [], 0
+
+    def init(self, **options):
+        self.started.append(options)
+        return self
+
+    def define_metric(self, *names, **options):
+        self.metrics.append((names, options))
+
+    def log(self, row, **options):
+        self.logged.append((row, options))
+
+    def finish(self):
+        self.finished += 1
+
+    @staticmethod
+    def Image(picture):
+        return picture.tolist()
+
+
+@pytest.fixture(params=["wandb", "trackio"])
+def service(request, monkeypatch, tmp_path):
+    """(name, its package, the folder of a run that was written twice, its config)."""
+    package, workdir = Service(), Workdir(tmp_path / "my run")
+    workdir.path.mkdir()
+    monkeypatch.setitem(sys.modules, request.param, package)
+    config = tiny_config(training__writers=f"jsonl,{request.param}", training__tracking_project="painting")
+    write_a_run_that_was_killed_and_goes_on(workdir, config)
+    return request.param, package, workdir, config
+
+
+def test_a_service_gets_every_row_and_picture_by_its_step(service):
+    """wandb's own count of steps never goes back, so that its rows hold the step; trackio's are given one."""
+    name, package, _, _ = service
+    rows = [({"train/loss": loss}, step) for step, loss in ((10, 1.25), (20, 2.5), (30, 3.75), (30, 7.0))]
+    rows.insert(3, ({"samples": np.repeat(PICTURE, 3, -1).tolist()}, 20))
+    if name == "wandb":
+        assert package.logged == [({"step": step} | row, {}) for row, step in rows]
+        assert package.metrics == 2 * [(("step",), {}), (("*",), {"step_metric": "step"})]
+    else:
+        assert package.logged == [(row, {"step": step}) for row, step in rows]
+    assert package.finished == 2
+
+
+def test_a_service_is_told_whose_run_it_is_and_both_times_the_same(service):
+    name, package, workdir, config = service
+    known = json.loads((workdir.path / "tracking.json").read_text())["id"]
+    assert len(known) == 8 and set(known) <= set("0123456789abcdef")
+    expected = {"project": "painting", "config": config.to_dict(), "resume": "allow"}
+    if name == "wandb":
+        expected |= {"id": known, "name": "my run", "dir": str(workdir.path)}
+    else:
+        expected |= {"name": f"my run-{known}", "embed": False, "auto_log_gpu": False, "auto_log_cpu": False}
+    assert package.started == [expected, expected]
+
+
+def test_pictures_of_colours_reach_a_service_as_they_are(service):
+    name, package, workdir, config = service
+    colours = np.arange(2 * 5 * 3, dtype=np.uint8).reshape(2, 5, 3)
+    writers.WRITERS[name](workdir, config, 0).picture(40, "samples", colours)
+    assert package.logged[-1][0]["samples"] == colours.tolist()
+
+
+def test_runs_of_other_folders_have_other_ids(tmp_path):
+    ids = [tracking.run_id(Workdir(tmp_path / name)) for name in ("a", "b", "a")]
+    assert ids[0] == ids[2] != ids[1]
+
+
+def test_a_session_starts_anew_after_any_step_and_not_at_the_first(tmp_path):
+    for step in (0, 1, 7):
+        folder = tmp_path / str(step)
+        folder.mkdir()
+        TensorBoard(Workdir(folder), None, step).close()
+        starts = [e.step for e in events(folder) if e.session_log.status == SessionLog.START]
+        assert starts == ([step + 1] if step else [])
+
+
+def test_events_reach_the_disk_after_half_a_minute(tmp_path, monkeypatch):
+    """Events within 30 seconds stay in memory, the first one after them takes them all along."""
+    now = [100.0]
+    monkeypatch.setattr(tensorboard.time, "monotonic", lambda: now[0])
+    board = TensorBoard(Workdir(tmp_path), None, 0)
+
+    def steps_on_disk(seconds, step):
+        now[0] = 100.0 + seconds
+        board.scalars(step, {"loss": 0.5})
+        return [event.step for event in events(tmp_path) if event.summary.value]
+
+    assert [steps_on_disk(seconds, step) for step, seconds in enumerate((1, 30, 30.5, 40, 60.5, 61), 1)] == [
+        [], [], [1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3, 4, 5, 6],
+    ]  # fmt: skip
+    board.close()

@@ -1,0 +1,158 @@
+"""`sample`, `evaluate`, `import` and `export` around their work: what they open, pass on and say. No model is made."""
+
+from pathlib import Path
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from experiments import pictures
+from experiments.__main__ import main
+from experiments.commands import arguments
+from tests.experiments.tiny import ROOT, tiny_config
+
+LATENTS, IMAGES = SimpleNamespace(gives_images=False), SimpleNamespace(gives_images=True)
+
+
+@pytest.fixture
+def opened(monkeypatch):
+    """What runs are opened with; the run has these settings."""
+    made = []
+
+    def prepare(transform=IMAGES, names=None, **changes):
+        def open_run(options, *allowed, uses):
+            made.append((options.workdir, list(options.overrides), allowed, uses))
+            return SimpleNamespace(
+                config=tiny_config(**changes), transform=transform, class_names=names, variables="weights", step=40,
+                average="warmup", workdir=options.workdir,
+            )  # fmt: skip
+
+        monkeypatch.setattr(arguments, "open_run", open_run)
+        return made
+
+    return prepare
+
+
+class Sampler:
+    """Draws images that their numbers decide; `nfe` is what the test says."""
+
+    nfe = 7
+
+    def __init__(self, config, strategy, most):
+        self.size, self.most = config.data.image_size, most
+
+    def __call__(self, variables, number, seed, *, progress):
+        assert (variables, self.most, progress) == ("weights", number, True)
+        levels = (np.arange(number) + seed) % 251
+        return (levels[:, None, None, None] * np.ones((1, self.size, self.size, 1))).astype(np.uint8)
+
+
+@pytest.mark.parametrize("number, shown", [(1, 1), (99, 99), (100, 100), (101, 100), (130, 100)])
+def test_sample_writes_all_samples_and_a_picture_of_the_first_hundred(
+    monkeypatch, opened, tmp_path, capsys, number, shown
+):
+    asked = opened()
+    monkeypatch.setattr("experiments.sampler.Sampler", Sampler)
+    out = tmp_path / "new" / "s.npz"
+    flags = [f"--num_samples={number}", "--seed=3", f"--out={out}", "--config.sampling.rho=5"]
+    assert main(["sample", "--workdir=run", *flags]) == 0
+    assert asked == [(Path("run"), [("sampling.rho", "5")], ("sampling.",), ("model", "average", "sampling"))]
+    expected = Sampler(tiny_config(), None, number)("weights", number, 3, progress=True)
+    with np.load(out) as file:
+        assert file.files == ["samples"]
+        np.testing.assert_array_equal(file["samples"], expected)
+    picture = np.asarray(Image.open(out.with_name("grid.png")))
+    np.testing.assert_array_equal(picture[::6, ::6], pictures.grid(expected[:shown])[..., 0])
+    assert capsys.readouterr().out == (
+        f"{number} samples by heun, 4 steps, 7 evaluations each, from step 40, average warmup: {out}, "
+        f"{out.with_name('grid.png')}\n"
+    )
+
+
+def test_sample_says_of_which_class_and_what_is_no_image(monkeypatch, opened, tmp_path, capsys):
+    asked = opened(LATENTS, ("cat", "dog"), model__num_classes=2, sampling__label=1)
+    monkeypatch.setattr("experiments.sampler.Sampler", Sampler)
+    monkeypatch.setattr(Sampler, "nfe", None)
+    out = tmp_path / "s.npz"
+    assert main(["sample", "--workdir=run", "--label=dog", "--num_samples=2", f"--out={out}"]) == 0
+    assert asked[0][1] == [("sampling.label", "dog")]
+    assert capsys.readouterr().out == (
+        "2 samples (class 1 'dog') by heun, 4 steps, its own number of evaluations each, from step 40, average warmup: "
+        f"{out}, float32 latents, which the decoder of the model's publisher makes images of\n"
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]
+
+
+@pytest.mark.parametrize(
+    "flags, called",
+    [
+        ([], ("evaluate",)),
+        (["--sweep-checkpoints"], ("sweep", None)),
+        (["--sweep-checkpoints", "--metric=recall"], ("sweep", "recall")),
+    ],
+)
+def test_evaluate_measures_one_checkpoint_or_all(monkeypatch, opened, flags, called):
+    asked, order = opened(), []
+    monkeypatch.setattr(
+        "experiments.dataset.load_data", lambda config, workdir: order.append(("load", workdir)) or "data"
+    )
+    for name in ("check_names", "announce", "check_evaluation"):
+        monkeypatch.setattr(
+            f"experiments.dataset.{name}",
+            lambda config, dataset, *more, name=name: order.append((name, dataset, *more)),
+        )
+    monkeypatch.setattr("experiments.build.parallel", lambda config: "strategy")
+    monkeypatch.setattr("experiments.evaluate.evaluate_run", lambda run, *given: order.append(("evaluate", *given)))
+    monkeypatch.setattr(
+        "experiments.evaluate.sweep_checkpoints",
+        lambda run, data, strategy, metric: order.append(("sweep", data, strategy, metric)),
+    )
+    assert main(["evaluate", "--workdir=run", *flags]) == 0
+    assert asked[0][2:] == (
+        ("sampling.", "evaluation.", "data.source", "data.background", "data.white"),
+        ("model", "average", "sampling", "data", "evaluation"),
+    )
+    run = Path("run")
+    before = [("load", run), ("check_names", "data", run), ("announce", "data"), ("check_evaluation", "data")]
+    assert order == [*before, (called[0], "data", "strategy", *called[1:])]
+
+
+def test_export_writes_the_average_that_is_chosen(monkeypatch, opened, tmp_path, capsys, fails):
+    asked, exported = opened(), []
+    monkeypatch.setattr("experiments.pretrained.export_run", lambda *given: exported.append(given[1:]))
+    out = tmp_path / "model"
+    flags = ["--format=diffusers", f"--out={out}", "--config.sampling.ema_std=0.1"]
+    assert main(["export", "--workdir=run", *flags]) == 0
+    assert asked == [(Path("run"), [("sampling.ema_std", "0.1")], ("sampling.ema",), ("model", "average"))]
+    assert exported == [(out, "diffusers")]
+    assert capsys.readouterr().out == f"Exported step 40 of run, average warmup, to {out}\n"
+    out.mkdir()
+    assert fails("export", "--workdir=run", f"--out={out}") == f"--out={out}: exists already; choose another name"
+    assert len(exported) == 1
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_import_says_what_has_come(monkeypatch, tmp_path, capsys, fails, given):
+    imported = []
+
+    def import_run(*said):
+        imported.append(said)
+        return SimpleNamespace(config=tiny_config("ve"))
+
+    monkeypatch.setattr("experiments.pretrained.import_run", import_run)
+    flags = [f"--config={ROOT}/configs/digits.py:edm", "--config.model.channels=16"] if given else []
+    assert main(["import", "--from=a.pth", "--format=edm", "--workdir=run", *flags]) == 0
+    ((source, kind, workdir, loaded),) = imported
+    assert (source, kind, workdir) == (Path("a.pth"), "edm", Path("run"))
+    assert (loaded.sde.name, loaded.model.channels) == ("edm", 16) if given else loaded is None
+    assert capsys.readouterr().out == (
+        "Imported a.pth to run: model unet, process ve, 8 px. Next: python -m experiments sample --workdir=run\n"
+    )
+    message = fails("import", "--from=a.pth", "--format=edm", "--workdir=run", "--config.model.channels=0")
+    assert message == "--config.model.channels=0: overrides need --config=FILE, which they change"
+    if given:
+        assert "must be more than 0" in fails(
+            "import", "--from=a", "--format=edm", "--workdir=run", flags[0], "--config.model.channels=0"
+        )
+    assert len(imported) == 1
