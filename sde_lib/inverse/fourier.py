@@ -85,11 +85,12 @@ class FourierSampling(SpectralMeasurement):
 
     def forward(self, x: Array) -> Array:
         """M F x, (B, H, W, 2)."""
-        return _to_channels(self._checked_mask() * _fourier(_to_complex(x)), 2)
+        return _to_channels(self._checked_mask().astype(x.dtype) * _fourier(_to_complex(x)), 2)
 
     def adjoint(self, y: Array) -> Array:
         """F^H M y, (B, H, W, 1 or 2); its real part where images are real."""
-        return _to_channels(_inverse_fourier(self._checked_mask() * _to_complex(y)), self.event_shape[-1])
+        k = self._checked_mask().astype(y.dtype) * _to_complex(y)
+        return _to_channels(_inverse_fourier(k), self.event_shape[-1])
 
     def singular_values(self) -> Array:
         """(H, W, 1 or 2)."""
@@ -117,7 +118,7 @@ class FourierSampling(SpectralMeasurement):
         return self.forward(self.from_spectrum(self._over_singular_values(z)))
 
     def _over_singular_values(self, z: Array) -> Array:
-        s = self.singular_values()
+        s = self._singular_values(z)
         return jnp.where(s > 0, z / jnp.where(s > 0, s, 1), 0)
 
 
@@ -146,7 +147,7 @@ class MultiCoilFourierSampling(LinearMeasurement):
             expected = f"(coils, {self.event_shape[0]}, {self.event_shape[1]}, 2)"
             raise ValueError(f"MultiCoilFourierSampling: coil_maps of shape {shape} must be {expected}, as the image")
         coil_images = _to_complex(jnp.asarray(self.coil_maps, x.dtype)) * _to_complex(x)[:, None]
-        return _to_channels(jnp.asarray(self.mask) * _fourier(coil_images), 2)
+        return _to_channels(jnp.asarray(self.mask, x.dtype) * _fourier(coil_images), 2)
 
 
 def birdcage_maps(shape: tuple[int, int], coils: int, radius: float = 1.5) -> Array:

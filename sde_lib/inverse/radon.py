@@ -90,7 +90,7 @@ class Radon(LinearMeasurement):
 
         sinogram = jax.lax.map(project, jnp.asarray(self.angles, x.dtype))
         sinogram = sinogram.reshape(*sinogram.shape[:2], batch, channels).transpose(2, 0, 1, 3)
-        return sinogram if self.mask is None else self.checked_mask()[..., None] * sinogram
+        return sinogram if self.mask is None else self.checked_mask()[..., None].astype(x.dtype) * sinogram
 
     def select(self, sinogram: Array) -> Array:
         """The sinogram (B, angles, detectors, C) with 0 for the rays that are lost."""

@@ -120,6 +120,19 @@ def test_the_intervals_ends():
     np.testing.assert_array_equal(by_row, [[False] * 2, [True] * 2, [False] * 2])
 
 
+def test_an_interval_for_each_example():
+    """Bounds (B,) at one time and at a time for each; NaN of the Denoiser that is not asked does no harm."""
+    sde, low, high = EDMSDE(), np.array([0.5, 0.0, 0.5, 2.0]), np.array([2.0, 1.0, 1.5, np.inf])
+    nan = FunctionDenoiser(sde, lambda x, t: jnp.full_like(x, jnp.nan))
+    x = np.ones((4, 2))
+    for t, inside in ((1.5, [True, False, True, False]), (np.array([0.5, 0.5, 1.6, 9.0]), [False, True, False, True])):
+        for view in ("__call__", "noise"):
+            asked = jnp.isnan(getattr(Interval(nan, gaussian(sde, 0.0), low, high), view)(x, t))
+            np.testing.assert_array_equal(asked, np.stack([inside, inside], 1))
+            other = jnp.isnan(getattr(Interval(gaussian(sde, 0.0), nan, low, high), view)(x, t))
+            np.testing.assert_array_equal(other, ~asked)
+
+
 def test_a_run_pays_for_guidance_within_the_interval_only():
     sde, calls = VPSDE(t_min=1e-3), []
     strong, times = of_class_a(sde), karras_times(sde, 12)

@@ -1,6 +1,7 @@
 """What holds of every guidance: its views agree, its numbers are leaves, and its score is the gradient of its density."""
 
 import functools
+import inspect
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ from sde_lib import (
     Temperature,
     Thresholding,
     exact,
+    guidance,
     karras_times,
     product,
     sample,
@@ -45,6 +47,34 @@ from tests.sde_lib.guidance.cases import (
     views,
 )
 from tests.sde_lib.processes import every_sde, keys
+
+# Scale 1 is the conditional model, no bounds are those of all noise levels, and T = 1 is the data as they are.
+SCALED = {"scale": 1.0}
+DEFAULTS = {
+    "ClassifierFree": {**SCALED, "rescale": None},
+    "ClassifierGuidance": SCALED,
+    "EnergyGuidance": {**SCALED, "draws": None, "data_std": 1.0, "through_denoiser": True},
+    "Guided": {**SCALED, "rescale": None},
+    "Interval": {"low": 0.0, "high": np.inf},
+    "Mixture": {"weights": None, "log_densities": None},
+    "NetworkClassifier": {"inputs": None},
+    "Temperature": {"temperature": 1.0, "data_std": 1.0},
+    "Thresholding": {"bound": 1.0, "quantile": 0.995},  # Saharia et al. (2022): 0.95 to 0.999
+    "product": {"weights": None},
+}
+
+
+def test_defaults_are_those_of_the_sources():
+    found = {
+        name: {
+            key: p.default
+            for key, p in inspect.signature(getattr(guidance, name)).parameters.items()
+            if p.default is not p.empty and not key.startswith("_")
+        }
+        for name in guidance.__all__
+    }
+    assert {name: values for name, values in found.items() if values} == DEFAULTS
+
 
 NET = Net()
 GUIDED = {

@@ -76,6 +76,27 @@ def test_a_network_guides_each_example_to_its_label():
     np.testing.assert_allclose(probability.sum(0), 1, rtol=1e-12)
 
 
+class Sees:
+    """A network of two classes whose logits show what it is given: x, the noise level and the variables."""
+
+    def apply(self, variables, x, noise_level, condition, *, train):
+        assert noise_level.shape == (len(x),) and condition is None and not train
+        return jnp.stack([variables * x[:, 0], noise_level], 1)
+
+
+def test_a_classifier_of_noisy_data_sees_the_state_and_the_time():
+    """Without `inputs` as they are, at a time for all and for each; log-softmax of its logits at the label."""
+    for t in (0.3, np.array([0.1, 0.5, 0.9])):
+        logits = np.stack([2 * X[:, 0], np.broadcast_to(t, 3)], 1)
+        log_probs = logits - np.log(np.exp(logits).sum(1, keepdims=True))
+        for labels in (0, 1, np.array([1, 0, 1])):
+            found = NetworkClassifier(Sees(), 2.0, jnp.asarray(labels))(X, t)
+            np.testing.assert_allclose(found, log_probs[np.arange(3), labels], rtol=1e-12)
+        halved = NetworkClassifier(Sees(), 2.0, jnp.asarray(1), lambda x, t: (x / 2, 3 * t))(X, t)
+        logits = np.stack([X[:, 0], np.broadcast_to(3 * t, 3)], 1)
+        np.testing.assert_allclose(halved, logits[:, 1] - np.log(np.exp(logits).sum(1)), rtol=1e-12)
+
+
 @jax.jit
 def energy_score_and_gradient(sde, x, t):
     p, near = mixture(sde), Near(jnp.array([0.5, 1.0]))
