@@ -36,7 +36,11 @@ def test_bounds_may_differ_from_image_to_image():
 def test_thresholding_is_that_of_the_guided_data():
     """The noise is what x holds beside the thresholded data, of both kinds of threshold."""
     x0, x = np.array([[3.0, -0.5, 0.2]]), np.array([[1.0, 0.3, -2.0]])
-    for quantile, expected in ((None, [[1.0, -0.5, 0.2]]), (0.5, [[1.0, -0.5, 0.2]]), (1.0, [[1.0, -0.5 / 3, 0.2 / 3]])):
+    for quantile, expected in (
+        (None, [[1.0, -0.5, 0.2]]),
+        (0.5, [[1.0, -0.5, 0.2]]),
+        (1.0, [[1.0, -0.5 / 3, 0.2 / 3]]),
+    ):
         denoiser = Thresholding(constant(x0), 1.0, quantile)
         found, noise = denoiser.x0_and_noise(x, 0.5)
         alpha, sigma = denoiser.sde.alpha(0.5), denoiser.sde.sigma(0.5)
