@@ -159,94 +159,169 @@ def posterior(kind, **settings):
 
 # What is called, arguments that are allowed, and arguments that are not with what the error says of them.
 BOUNDS = {
-    "Scaled": (lambda f: Scaled(measurement=MEASUREMENT, factor=f), [1e-9], {0.0: "Scaled: factor=0.0", -1.0: "Scaled: factor=-1.0"}),
+    "Scaled": (
+        lambda f: Scaled(measurement=MEASUREMENT, factor=f),
+        [1e-9],
+        {0.0: "Scaled: factor=0.0", -1.0: "Scaled: factor=-1.0"},
+    ),
     "box": (
         lambda size, *corner: Inpainting.box(SHAPE, size, *corner),
         [(1,), ((4, 6),), ((2, 3), (0, 0)), ((2, 3), (2, 3))],
-        {(0,): "a box of (0, 0)", (5,): "a box of (5, 5)", ((5, 6), (0, 0)): "a box of (5, 6)", ((4, 7), (0, 0)): "a box of (4, 7)",
-         ((2, 3), (-1, 0)): "at (-1, 0)", ((2, 3), (0, -1)): "at (0, -1)", ((2, 3), (3, 3)): "at (3, 3)", ((2, 3), (2, 4)): "at (2, 4)"},
+        {
+            (0,): "a box of (0, 0)",
+            (5,): "a box of (5, 5)",
+            ((5, 6), (0, 0)): "a box of (5, 6)",
+            ((4, 7), (0, 0)): "a box of (4, 7)",
+            ((2, 3), (-1, 0)): "at (-1, 0)",
+            ((2, 3), (0, -1)): "at (0, -1)",
+            ((2, 3), (3, 3)): "at (3, 3)",
+            ((2, 3), (2, 4)): "at (2, 4)",
+        },
     ),
-    "random pixels": (lambda share: Inpainting.random(keys(1)[0], SHAPE, share), [0, 1], {-0.01: "share=-0.01", 1.01: "share=1.01"}),
+    "random pixels": (
+        lambda share: Inpainting.random(keys(1)[0], SHAPE, share),
+        [0, 1],
+        {-0.01: "share=-0.01", 1.01: "share=1.01"},
+    ),
     "compressed sensing": (
-        lambda share: CompressedSensing.random(keys(1)[0], SHAPE, share), [0.6 / 72, 1.0, 1.006],
+        lambda share: CompressedSensing.random(keys(1)[0], SHAPE, share),
+        [0.6 / 72, 1.0, 1.006],
         {0.4 / 72: "not 0", 1.008: "not 73", -0.1: "not -7"},
     ),
-    "average": (lambda factor: SuperResolution.average(SHAPE, factor), [1, 7.9], {0.99: "factor=0.99", 8.1: "which is 4"}),
-    "bicubic": (lambda factor: SuperResolution.bicubic(SHAPE, factor), [1, 7.9], {0.99: "factor=0.99", 8.1: "which is 4"}),
-    "Blur": (lambda *k: forward(Blur(event_shape=SHAPE, kernel=np.ones(k))), [(3, 1)], {(3, 2): "not (3, 2)", (2, 3): "not (2, 3)"}),
+    "average": (
+        lambda factor: SuperResolution.average(SHAPE, factor),
+        [1, 7.9],
+        {0.99: "factor=0.99", 8.1: "which is 4"},
+    ),
+    "bicubic": (
+        lambda factor: SuperResolution.bicubic(SHAPE, factor),
+        [1, 7.9],
+        {0.99: "factor=0.99", 8.1: "which is 4"},
+    ),
+    "Blur": (
+        lambda *k: forward(Blur(event_shape=SHAPE, kernel=np.ones(k))),
+        [(3, 1)],
+        {(3, 2): "not (3, 2)", (2, 3): "not (2, 3)"},
+    ),
     "PeriodicBlur": (
-        lambda *k: forward(PeriodicBlur(event_shape=SHAPE, kernel=np.ones(k))), [(3, 1)], {(3, 2): "not (3, 2)", (2, 3): "not (2, 3)"},
+        lambda *k: forward(PeriodicBlur(event_shape=SHAPE, kernel=np.ones(k))),
+        [(3, 1)],
+        {(3, 2): "not (3, 2)", (2, 3): "not (2, 3)"},
     ),
     "of_kernels": (
-        kernels, [(3, 1), (1, 3, "edge")],
-        {(2, 3): "not (2,)", (3, 4): "not (4,)", (3, 3, "mirror"): "SeparableBlur: border='mirror' must be one of reflect, symmetric"},
+        kernels,
+        [(3, 1), (1, 3, "edge")],
+        {
+            (2, 3): "not (2,)",
+            (3, 4): "not (4,)",
+            (3, 3, "mirror"): "SeparableBlur: border='mirror' must be one of reflect, symmetric",
+        },
     ),
     "gaussian": (
-        lambda *settings: SeparableBlur.gaussian(SHAPE, *settings), [(0.1, 3)],
-        {(0, 3): "SeparableBlur.gaussian: std=0 ", ((1, -1), 3): "std=-1 ", (1, 4): "not (4,)", (1, 3, "mirror"): "border='mirror'"},
+        lambda *settings: SeparableBlur.gaussian(SHAPE, *settings),
+        [(0.1, 3)],
+        {
+            (0, 3): "SeparableBlur.gaussian: std=0 ",
+            ((1, -1), 3): "std=-1 ",
+            (1, 4): "not (4,)",
+            (1, 3, "mirror"): "border='mirror'",
+        },
     ),
     "gaussian_kernel": (
-        gaussian_kernel, [(3, 0.1)],
+        gaussian_kernel,
+        [(3, 0.1)],
         {(3, (0.0, 1.0)): "gaussian_kernel: std_down=0.0 ", (3, (1.0, 0.0)): "std_across=0.0 ", (4, 1.0): "not (4,)"},
     ),
     "motion_kernel": (
-        motion_kernel, [(5, 4.99), (5, 0.01)],
+        motion_kernel,
+        [(5, 4.99), (5, 0.01)],
         {(5, 5): "length=5 must be less than size=5", (5, 0): "motion_kernel: length=0 ", (4, 2): "not (4,)"},
     ),
     "shake_kernel": (
-        lambda *settings: shake_kernel(keys(1)[0], *settings), [(3, 0)],
+        lambda *settings: shake_kernel(keys(1)[0], *settings),
+        [(3, 0)],
         {(3, -0.1): "shake_kernel: intensity=-0.1 ", (4,): "not (4,)"},
     ),
     "lines": (
-        lines, [(4, 0), (4, 2), (1, 8), (8, 1)],
+        lines,
+        [(4, 0), (4, 2), (1, 8), (8, 1)],
         {(4, 3): "center_lines=3 at most 2", (4, -1): "center_lines=-1", (0.9, 0): "acceleration=0.9 samples 9 of 8"},
     ),
-    "k-space": (fourier, [((4, 6, 1),), ((4, 6, 2),)], {((4, 6),): "event_shape=(4, 6)", ((4, 6, 3),): "(4, 6, 3)", ((4, 6, 2, 1),): "(4, 6, 2, 1)"}),
+    "k-space": (
+        fourier,
+        [((4, 6, 1),), ((4, 6, 2),)],
+        {((4, 6),): "event_shape=(4, 6)", ((4, 6, 3),): "(4, 6, 3)", ((4, 6, 2, 1),): "(4, 6, 2, 1)"},
+    ),
     "coils": (
-        fourier, [((4, 6, 1), (1, 4, 6, 2))],
-        {((4, 6, 1), (4, 6, 2)): "shape (4, 6, 2) must", ((4, 6, 1), (1, 4, 6, 1)): "(coils, 4, 6, 2)", ((4, 6, 3), (1, 4, 6, 2)): "event_shape=(4, 6, 3)"},
+        fourier,
+        [((4, 6, 1), (1, 4, 6, 2))],
+        {
+            ((4, 6, 1), (4, 6, 2)): "shape (4, 6, 2) must",
+            ((4, 6, 1), (1, 4, 6, 1)): "(coils, 4, 6, 2)",
+            ((4, 6, 3), (1, 4, 6, 2)): "event_shape=(4, 6, 3)",
+        },
     ),
     "NonlinearBlur": (
-        lambda *k: forward(NonlinearBlur(kernel=np.ones(k))), [(3, 1)],
+        lambda *k: forward(NonlinearBlur(kernel=np.ones(k))),
+        [(3, 1)],
         {(3,): "kernel of shape (3,)", (3, 3, 1): "(3, 3, 1)", (3, 2): "(3, 2)", (2, 3): "(2, 3)"},
     ),
     "JPEG": (lambda c: inverse.JPEG().forward(jnp.ones((1, 8, 8, c))), [1, 3], {2: "(8, 8, 2)", 4: "(8, 8, 4)"}),
     "GaussianNoise": (GaussianNoise, [0], {-1e-9: "GaussianNoise: std=-1e-09 "}),
     "PoissonNoise": (PoissonNoise, [1e-9], {0: "PoissonNoise: peak=0 "}),
     "MMPS": (
-        lambda rtol, max_steps: posterior(MMPS, rtol=rtol, max_steps=max_steps), [(1e-9, 1)],
+        lambda rtol, max_steps: posterior(MMPS, rtol=rtol, max_steps=max_steps),
+        [(1e-9, 1)],
         {(0, 1): "MMPS: rtol=0 ", (1e-3, 0): "MMPS: max_steps=0 must be at least 1"},
     ),
     "PiGDM": (lambda std: posterior(PiGDM, data_std=std), [1e-9], {0: "PiGDM: data_std=0 "}),
     "DPS": (
-        lambda *pair: posterior(DPS, zeta=pair[0], steps=pair[1]), [(1e-9, 1e-9), (None, 1)],
+        lambda *pair: posterior(DPS, zeta=pair[0], steps=pair[1]),
+        [(1e-9, 1e-9), (None, 1)],
         {(0, 1): "DPS: zeta=0 ", (1, 0): "DPS: steps=0 "},
     ),
     "ManifoldConstraint": (
-        lambda *pair: posterior(ManifoldConstraint, zeta=pair[0], steps=pair[1]), [(1e-9, 1e-9)],
+        lambda *pair: posterior(ManifoldConstraint, zeta=pair[0], steps=pair[1]),
+        [(1e-9, 1e-9)],
         {(0, 1): "ManifoldConstraint: zeta=0 ", (1, 0): "ManifoldConstraint: steps=0 "},
     ),
     "DiffPIR": (lambda strength: posterior(DiffPIR, strength=strength), [1e-9], {0: "DiffPIR: strength=0 "}),
-    "Replacement": (lambda part: Replacement(MEASUREMENT, Y, relaxation=part), [1e-9], {0: "Replacement: relaxation=0 "}),
+    "Replacement": (
+        lambda part: Replacement(MEASUREMENT, Y, relaxation=part),
+        [1e-9],
+        {0: "Replacement: relaxation=0 "},
+    ),
     "Projection": (lambda part: Projection(MEASUREMENT, Y, relaxation=part), [1e-9], {0: "Projection: relaxation=0 "}),
     "ReSample": (
-        lambda gamma, steps: ReSample(MEASUREMENT, Y, gamma=gamma, fit_steps=steps), [(1e-9, 1)],
+        lambda gamma, steps: ReSample(MEASUREMENT, Y, gamma=gamma, fit_steps=steps),
+        [(1e-9, 1)],
         {(0, 1): "ReSample: gamma=0 ", (1, 0): "ReSample: fit_steps=0 must be at least 1"},
     ),
     "RePaint": (
-        lambda *counts: RePaint(Ancestral(), *counts), [(1, 1)],
+        lambda *counts: RePaint(Ancestral(), *counts),
+        [(1, 1)],
         {(0, 1): "RePaint: resamplings=0 must be at least 1", (1, 0): "RePaint: substeps=0 must be at least 1"},
     ),
     "DAPS": (
-        lambda *settings: DAPS(MEASUREMENT, Y, 0.1, *settings), [(1, 1, 1e-9, 1e-9)],
-        {(0, 1): "DAPS: ode_steps=0 must be at least 1", (1, 0): "DAPS: langevin_steps=0 must be at least 1",
-         (1, 1, 0): "DAPS: step_size=0 ", (1, 1, 1, 0): "DAPS: data_std=0 "},
+        lambda *settings: DAPS(MEASUREMENT, Y, 0.1, *settings),
+        [(1, 1, 1e-9, 1e-9)],
+        {
+            (0, 1): "DAPS: ode_steps=0 must be at least 1",
+            (1, 0): "DAPS: langevin_steps=0 must be at least 1",
+            (1, 1, 0): "DAPS: step_size=0 ",
+            (1, 1, 1, 0): "DAPS: data_std=0 ",
+        },
     ),
     "likelihood": (
-        lambda noise: require_noise("It", noise), [1e-9, GaussianNoise(1e-9), PoissonNoise(1.0), PoissonNoise(1.0, black=0.5)],
-        {0.0: "It needs measurement noise", GaussianNoise(0.0): "more than 0", PoissonNoise(1.0, black=1.0, white=2.0): "more than 0"},
+        lambda noise: require_noise("It", noise),
+        [1e-9, GaussianNoise(1e-9), PoissonNoise(1.0), PoissonNoise(1.0, black=0.5)],
+        {
+            0.0: "It needs measurement noise",
+            GaussianNoise(0.0): "more than 0",
+            PoissonNoise(1.0, black=1.0, white=2.0): "more than 0",
+        },
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("kind", BOUNDS)
