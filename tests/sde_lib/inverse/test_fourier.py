@@ -160,6 +160,18 @@ def test_coils_stand_around_the_image_and_are_smooth():
     assert np.abs(np.diff(z, axis=1)).max() < 0.25 and np.abs(np.diff(z, axis=2)).max() < 0.25
 
 
+@pytest.mark.parametrize("radius", [None, 2.0])
+def test_coils_have_the_field_of_wires(radius):
+    """Pixel by pixel: 1 / distance, perpendicular to the way there; wires 1.5 half-sides from the middle, from the right."""
+    maps = np.asarray(birdcage_maps((3, 4), 3, *([] if radius is None else [radius])))
+    for i, j in np.ndindex(3, 4):
+        pixel = complex((2 * j - 3) / 4, -(2 * i - 2) / 3)
+        away = np.array([pixel - (radius or 1.5) * np.exp(2j * np.pi * c / 3) for c in range(3)])
+        field = away / np.abs(away) ** 2
+        field /= np.linalg.norm(field)
+        np.testing.assert_allclose(maps[:, i, j], np.stack([field.real, field.imag], 1), atol=1e-12)
+
+
 def test_coils_recover_what_one_coil_has_lost():
     """Of every second line, SENSE recovers the complex image without error; one coil cannot."""
     mask, x = equispaced_mask((8, 8), 2, 2), RNG.normal(size=(2, 8, 8, 2))
@@ -202,6 +214,24 @@ def test_random_lines_follow_their_density():
 def test_four_spokes_are_the_row_the_column_and_the_diagonals():
     row, column = np.indices((9, 9)) - 4
     np.testing.assert_array_equal(radial_mask((9, 9), 4), (row == 0) | (column == 0) | (np.abs(row) == np.abs(column)))
+
+
+@pytest.mark.parametrize("shape", [(6, 9), (9, 6), (4, 12), (12, 4)])
+def test_spokes_cross_images_of_any_shape(shape):
+    """The row and the column of the centre (H // 2, W // 2), and its diagonals to the nearer edge; nothing comes round."""
+    row, column = np.indices(shape) - np.array([shape[0] // 2, shape[1] // 2])[:, None, None]
+    np.testing.assert_array_equal(radial_mask(shape, 2), (row == 0) | (column == 0))
+    np.testing.assert_array_equal(radial_mask(shape, 4), (row == 0) | (column == 0) | (np.abs(row) == np.abs(column)))
+
+
+def test_a_spiral_reaches_the_edge_of_the_longer_side():
+    """Of an image that is shorter it is the part within; without a turn it is straight."""
+    whole = np.asarray(spiral_mask((33, 33), 4))
+    np.testing.assert_array_equal(spiral_mask((9, 33), 4), whole[12:21])
+    np.testing.assert_array_equal(spiral_mask((33, 9), 4), whole[:, 12:21])
+    row, column = np.indices((9, 12)) - np.array([4, 6])[:, None, None]
+    np.testing.assert_array_equal(spiral_mask((9, 12), 0), (row == 0) & (column >= 0))
+    np.testing.assert_array_equal(spiral_mask((9, 12), 0, interleaves=4), (row == 0) | (column == 0))
 
 
 def test_one_spoke_at_sixty_degrees_rises_to_the_right():

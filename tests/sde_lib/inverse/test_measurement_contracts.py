@@ -187,6 +187,20 @@ def test_singular_values_count_down_to_their_share_of_the_largest():
     np.testing.assert_allclose(found.singular_values(), [1, 1e-13, 0], rtol=1e-6)
 
 
+@pytest.mark.parametrize("rows, columns", [((5, 3), (2, 4)), ((3, 3), (6, 4))], ids=str)
+def test_a_separable_measurement_may_have_more_values_than_the_image(rows, columns):
+    """Y = R X K^T with matrices of any shape, its least-squares images and its solves."""
+    draws = np.random.default_rng(0)
+    r, k = draws.normal(size=rows), draws.normal(size=columns)
+    found = SeparableMeasurement.of((rows[1], columns[1], 2), r, k)
+    x, y = draws.normal(size=(2, rows[1], columns[1], 2)), draws.normal(size=(2, rows[0], columns[0], 2))
+    np.testing.assert_allclose(found.forward(x), np.einsum("ih,bhwc,jw->bijc", r, x, k), atol=1e-12)
+    expected = np.einsum("hi,bijc,wj->bhwc", np.linalg.pinv(r), y, np.linalg.pinv(k))
+    np.testing.assert_allclose(found.pseudo_inverse(y), expected, atol=1e-10)
+    solved = found.normal_solve(jnp.asarray(y), 0.3)
+    np.testing.assert_allclose(found.forward(found.adjoint(solved)) + 0.3 * solved, y, atol=1e-10)
+
+
 def test_what_a_derivative_is():
     """A linear measurement is its own; any other's is of its images, with the settings of every linear one."""
     linear = EVERY["blur"]()

@@ -5,7 +5,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from sde_lib.inverse import Radon, filtered_back_projection, interpolated, metal_mask, parallel_angles, radon
+from sde_lib.inverse import (
+    CompletedRadon,
+    Radon,
+    filtered_back_projection,
+    interpolated,
+    metal_mask,
+    parallel_angles,
+    radon,
+)
 from tests.sde_lib.inverse.assembled import inner, matrix
 
 RNG = np.random.default_rng(0)
@@ -199,6 +207,41 @@ def test_a_gradient_keeps_one_angle_at_a_time():
     assert temporary(64) - temporary(32) < 32 * 32 * 32 * 4
 
 
+@pytest.mark.parametrize("shape, detectors", [((4, 6), 6), ((5, 4), 6), ((4, 5), 7)])
+def test_back_projection_along_the_axes_is_the_ramps_convolution(shape, detectors):
+    """At 0 pixels see the detector above them, at 90 degrees the one beside; the ramp is 1/4, -1 / (pi n)^2 at odd n, 0."""
+    n = np.subtract.outer(*[np.arange(detectors)] * 2)
+    ramp = np.where(n == 0, 1 / 4, np.where(n % 2, -1 / (np.pi * np.where(n == 0, 1, n)) ** 2, 0))
+    sinogram = RNG.normal(size=(2, 1, detectors, 1))
+    filtered = np.pi * (ramp @ sinogram[:, 0, :, 0].T).T  # one angle stands for all of [0, pi)
+    (height, width), middle = shape, (detectors - 1) / 2
+    for angle, place in ((0.0, np.arange(width) - (width - 1) / 2), (np.pi / 2, (height - 1) / 2 - np.arange(height))):
+        geometry = Radon(event_shape=(*shape, 1), angles=np.array([angle]), detectors=detectors)
+        found = filtered_back_projection(geometry, jnp.asarray(sinogram))[..., 0]
+        for image, row in zip(found, filtered, strict=True):
+            seen = np.interp(place + middle, np.arange(detectors), row)
+            expected = seen if angle == 0 else seen[:, None]
+            np.testing.assert_allclose(image, np.broadcast_to(expected, shape), atol=1e-12)
+
+
+@pytest.mark.parametrize("shape, angles, complete", [((4, 6), 3, 6), ((6, 4), 4, 6), ((4, 5), 8, 8)])
+def test_a_complete_set_has_an_angle_for_each_pixel_of_the_longer_side(shape, angles, complete):
+    """Or all of its own, where these are more: then it is the back-projection of themselves."""
+    geometry = {"event_shape": (*shape, 1), "angles": parallel_angles(angles), "detectors": 7}
+    y = jnp.asarray(RNG.normal(size=(1, angles, 7, 1)))
+    expected = filtered_back_projection(Radon(**geometry), y) * angles / complete
+    np.testing.assert_allclose(CompletedRadon(**geometry).pseudo_inverse(y), expected, atol=1e-12)
+
+
+def test_detectors_are_the_fewest_that_see_the_corners():
+    """As many as the diagonal has pixels, and one more where a detector would not be above a column."""
+    for height, width in np.ndindex(9, 9):
+        shape, diagonal = (height + 1, width + 1, 2), np.hypot(height + 1, width + 1) - 1e-9
+        fewest = next(n for n in range(1, 20) if n >= diagonal and (n - shape[1]) % 2 == 0)
+        assert Radon(event_shape=shape, angles=np.zeros(1)).num_detectors() == fewest
+        assert Radon(event_shape=shape, angles=np.zeros(1), detectors=2).num_detectors() == 2
+
+
 def test_angles_are_spread_over_their_span():
     np.testing.assert_allclose(parallel_angles(4), [0, np.pi / 4, np.pi / 2, 3 * np.pi / 4])
     np.testing.assert_allclose(parallel_angles(3, np.pi / 2), [0, np.pi / 6, np.pi / 3])
@@ -215,6 +258,10 @@ def test_metal_hides_the_rays_through_it():
         np.abs(np.arange(13) - 6 - s[:, None]) < 0.5, ~mask & (np.abs(np.arange(13) - 6 - s[:, None]) < 0.5)
     )
     assert np.all(mask[np.abs(np.arange(13) - 6 - s[:, None]) > 1.5])
+    hidden = measurement.replace(
+        event_shape=(9, 9, 3), mask=np.zeros((6, 13))
+    )  # its channels and its mask do not count
+    np.testing.assert_array_equal(metal_mask(hidden, metal), mask)
     masked = measurement.replace(mask=mask)
     x = RNG.normal(size=(9, 9))
     np.testing.assert_array_equal(project(masked, x), project(masked, x + 5 * metal))
