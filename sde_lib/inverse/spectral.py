@@ -37,9 +37,9 @@ class SpectralMethod(Method):
 
     def _seen(self) -> tuple[Array, Array, Array]:
         """Where y sees (*spectrum), what it sees there of V^T x_0 (B, *spectrum), and with what noise (*spectrum)."""
-        name, values = type(self).__name__, self.measurement.singular_values()
         y = jnp.asarray(self.y)
-        std = jnp.sqrt(constant_variance(name, self.measurement_noise, y))
+        values = self.measurement.singular_values().astype(y.dtype)
+        std = jnp.sqrt(constant_variance(type(self).__name__, self.measurement_noise, y))
         sees = values > 0
         safe = jnp.where(sees, values, 1)
         return sees, self.measurement.measured_to_spectrum(y) / safe, std / safe

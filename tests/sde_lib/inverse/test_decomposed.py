@@ -180,6 +180,10 @@ def test_what_is_too_large_is_named(monkeypatch):
     ):
         Decomposed.of(radon(9))
     assert not Decomposed.fits(radon(9))
+    for largest, whole, fits in ((20, 20 * rows, True), (19, 20 * rows, False), (20, 20 * rows - 1, False)):
+        monkeypatch.setattr(decomposed, "MAX_IMAGE", largest)
+        monkeypatch.setattr(decomposed, "MAX_MATRIX", whole)
+        assert Decomposed.fits(radon(9)) == fits
 
 
 def test_columns_are_made_in_parts(monkeypatch):

@@ -204,10 +204,14 @@ def test_equispaced_lines_are_evenly_spaced():
 
 
 def test_random_lines_follow_their_density():
-    """Over many keys, the line at distance d is drawn as often as (1 - d)^power says; without a power, all as often."""
-    for power, keys in zip((0.0, 1.0), jax.random.split(jax.random.key(1), (2, 4000)), strict=True):
-        draws = jax.vmap(lambda key, power=power: random_lines_mask(key, (1, 9), 9, 0, power)[0])(keys)
-        density = (1 - np.abs(np.arange(9) - 4) / 5) ** power
+    """Over many keys, the line at distance d is drawn as often as (1 - d)^power says; without a power, all as often.
+
+    The distance of the centre is 0 and that of the first line beyond the edge 1.
+    """
+    settings = ((9, 0.0), (9, 1.0), (8, 1.0))
+    for (width, power), keys in zip(settings, jax.random.split(jax.random.key(1), (3, 4000)), strict=True):
+        draws = jax.vmap(lambda key, w=width, p=power: random_lines_mask(key, (1, w), w, 0, p)[0])(keys)
+        density = (1 - np.abs(np.arange(width) - 4) / 5) ** power
         np.testing.assert_allclose(draws.mean(0), density / density.sum(), atol=0.025)
 
 

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import struct
 
 from sde_lib.inverse import (
     JPEG,
@@ -167,6 +168,35 @@ def test_c_may_be_0_for_some_examples():
             np.testing.assert_allclose(again, within, atol=1e-7)
             outside = solved[i : i + 1] - measurement.forward(measurement.pseudo_inverse(solved[i : i + 1]))
             np.testing.assert_allclose(outside, 0, atol=1e-7)
+
+
+@struct.dataclass(kw_only=True)
+class Product(LinearMeasurement):
+    """x matrix^T by the solves that every linear measurement has."""
+
+    matrix: jax.Array
+
+    def forward(self, x):
+        return x @ self.matrix.T
+
+
+def test_solves_by_conjugate_gradients_end_by_their_settings():
+    """By numpy: after one step, of steepest descent, where that is all of the steps or near enough by the tolerance."""
+    measurement = Product(event_shape=(3,), matrix=np.array([[1.0, 0.2, 0.0], [0.0, 0.8, 0.1], [0.1, 0.0, 0.9]]))
+    y = normal(4, 1, 3)
+    image = measurement.adjoint(y)
+
+    def first_step(b, product):
+        length = jnp.vdot(b, b) / jnp.vdot(b, product)
+        assert 0.05 < jnp.linalg.norm(b - length * product) / jnp.linalg.norm(b) < 0.5
+        return length * b
+
+    solved = first_step(y, measurement.forward(image) + 0.3 * y)
+    inverse = first_step(image, measurement.adjoint(measurement.forward(image)))
+    for settings in ({"rtol": 1e-13, "max_steps": 1}, {"rtol": 0.5, "max_steps": 200}):
+        short = measurement.replace(**settings)
+        np.testing.assert_allclose(short.normal_solve(y, 0.3), solved, rtol=1e-9)
+        np.testing.assert_allclose(short.pseudo_inverse(y), inverse, rtol=1e-9)
 
 
 def test_singular_values_count_down_to_their_share_of_the_largest():

@@ -13,8 +13,10 @@ from sde_lib.inverse import (
     DAPS,
     DDRM,
     DPS,
+    MMPS,
     TMPD,
     DDNMPlus,
+    Denoising,
     DiffPIR,
     GaussianNoise,
     PiGDM,
@@ -69,6 +71,30 @@ def test_a_posterior_takes_a_y_for_each_example_and_noise_of_either_kind(kind, s
     together = kind(PRIOR, DENSE, Y, STD, **settings)(X, t)
     alone = kind(PRIOR, DENSE, Y[2:], GaussianNoise(STD), **settings)(X[2:], t[2])
     np.testing.assert_allclose(alone[0], together[2], rtol=1e-9)
+
+
+def in_float32(tree):
+    return jax.tree.map(lambda leaf: np.float32(leaf) if getattr(leaf, "dtype", None) == np.float64 else leaf, tree)
+
+
+@pytest.mark.parametrize("kind", METHODS)
+def test_a_step_in_float32_stays_in_float32(kind):
+    """With singular values in float64 too; nothing is computed here."""
+    method, t, s = METHODS[kind](Y.astype(np.float32), 0.2), jnp.float32(T), jnp.float32(S)
+
+    def step(measurement, x):
+        return method.replace(measurement=measurement).step((), keys(3), x, t, s, PRIOR)[1]
+
+    for measurement in (in_float32(method.measurement), Denoising(event_shape=(3,))):
+        x = jax.ShapeDtypeStruct((3, *measurement.event_shape), jnp.float32)
+        assert jax.eval_shape(step, measurement, x) == x
+
+
+@pytest.mark.parametrize("kind", [TMPD, PiGDM, DiffPIR, DPS, MMPS])
+def test_a_posterior_of_float32_is_of_float32(kind):
+    x = jax.ShapeDtypeStruct((3, D), jnp.float32)
+    posterior = kind(PRIOR, in_float32(DENSE), Y.astype(np.float32), 0.2)
+    assert jax.eval_shape(lambda x: posterior.x0_and_noise(x, T), x) == (x, x)
 
 
 def test_dps_follows_the_likelihood_of_counts():
