@@ -189,6 +189,28 @@ def test_noise_keeps_float32s_digits_where_little_is_left(guide):
     np.testing.assert_allclose(got, exactly, rtol=1e-5, atol=1e-8)
 
 
+@pytest.mark.parametrize(
+    "guide",
+    [
+        lambda d: Guided(d, d, np.array([0.5, 2.0])),
+        lambda d: Guided(d, d, 2.0, rescale=0.7),
+        lambda d: Composition(d, (d, d), np.array([0.7, 1.2])),
+        lambda d: product((d, d), np.array([[0.7, 1.2], [0.1, 0.3]])),
+        lambda d: Temperature(d, 0.5),
+        lambda d: Interval(d, d, 0.1, 2.0),
+        lambda d: Thresholding(d),
+        lambda d: EnergyGuidance(d, Partial(lambda x0: x0.sum(1))),
+        lambda d: ClassifierGuidance(d, Partial(lambda x, t: x.sum(1))),
+    ],
+)
+def test_guidance_has_the_dtype_of_its_denoisers(guide):
+    """Whatever the precision of scales and weights for each example; nothing is computed here."""
+    x = jax.ShapeDtypeStruct((2, 3), jnp.float32)
+    denoiser, t = guide(Careful(EDMSDE())), jnp.float32(0.5)
+    assert jax.eval_shape(lambda x: denoiser.x0_and_noise(x, t), x) == (x, x)
+    assert jax.eval_shape(lambda x: denoiser(x, t), x) == x
+
+
 @pytest.mark.parametrize("name", ["__call__", "noise", "velocity"])
 def test_scales_0_and_1_are_the_two_denoisers_to_the_last_bit(name):
     sde, t = VPSDE(), np.array([0.1, 0.5, 0.9])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from sde_lib import VPSDE, ClassifierGuidance, EnergyGuidance, NetworkClassifier, exact
+from sde_lib import VPSDE, ClassifierGuidance, EnergyGuidance, Mixture, NetworkClassifier, exact
 from sde_lib.struct import Struct
 from tests.sde_lib.guidance.cases import (
     CLD,
@@ -56,6 +56,17 @@ def test_a_function_or_a_method_is_a_log_likelihood_too():
     np.testing.assert_allclose(by_method, a.score(X, 0.5) + 2 * b.score(X, 0.5), rtol=1e-10)
     plain = jax.jit(lambda guided: guided.score(X, 0.5))(ClassifierGuidance(a, lambda x, t: 3 * x[:, 1], 2.0))
     np.testing.assert_allclose(plain, a.score(X, 0.5) + np.array([0.0, 6.0]), rtol=1e-10)
+
+
+def test_plain_functions_pass_through_a_compiled_program():
+    """Of an energy and of a mixture's densities too, and what they close over."""
+    sde, slope = VPSDE(), np.array([0.7, -1.2])
+    a, b = gaussian(sde, 1.0), gaussian(sde, -1.0)
+    run = jax.jit(lambda denoiser: denoiser(X, 0.5))
+    energy = run(EnergyGuidance(a, lambda x0: x0 @ slope, 1.5, data_std=0.5))
+    np.testing.assert_allclose(energy, exact.Gaussian(sde, 1.0 + 0.25 * 1.5 * slope, 0.5)(X, 0.5), rtol=1e-10)
+    even = run(Mixture((a, b), None, lambda x, t: 0 * x))
+    np.testing.assert_allclose(even, (a(X, 0.5) + b(X, 0.5)) / 2, rtol=1e-12)
 
 
 class Posterior:

@@ -182,13 +182,13 @@ class Product(LinearMeasurement):
 
 def test_solves_by_conjugate_gradients_end_by_their_settings():
     """By numpy: after one step, of steepest descent, where that is all of the steps or near enough by the tolerance."""
-    measurement = Product(event_shape=(3,), matrix=np.array([[1.0, 0.2, 0.0], [0.0, 0.8, 0.1], [0.1, 0.0, 0.9]]))
+    measurement = Product(event_shape=(3,), matrix=np.array([[1.0, 0.2, 0.0], [0.0, 0.4, 0.1], [0.1, 0.0, 0.7]]))
     y = normal(4, 1, 3)
     image = measurement.adjoint(y)
 
     def first_step(b, product):
         length = jnp.vdot(b, b) / jnp.vdot(b, product)
-        assert 0.05 < jnp.linalg.norm(b - length * product) / jnp.linalg.norm(b) < 0.5
+        assert 0.02 < jnp.linalg.norm(b - length * product) / jnp.linalg.norm(b) < 0.5
         return length * b
 
     solved = first_step(y, measurement.forward(image) + 0.3 * y)
