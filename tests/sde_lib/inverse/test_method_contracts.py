@@ -120,6 +120,12 @@ def test_dps_follows_the_likelihood_of_counts():
     np.testing.assert_allclose(traced, posterior.replace(measurement_noise=0.3)(X[:1], t), rtol=1e-9)
 
 
+def test_an_expectation_that_fits_y_is_left_as_it_is():
+    """The misfit's norm has no slope at 0: of its gradient nothing is left, and no NaN."""
+    prior, x = FunctionDenoiser(SDE, lambda x, t: 1.5 + 0.1 * x), jnp.zeros((1, D))
+    np.testing.assert_array_equal(DPS(prior, picks(0, 2, size=D), jnp.full((1, 2), 1.5))(x, 0.4), 1.5)
+
+
 @struct.dataclass
 class Told(Method):
     """A method that keeps what it is told, to see what is passed on."""
