@@ -87,6 +87,7 @@ class Curves:
         elif (np.abs(values) < 0.01).all() or (np.abs(values) >= 1e5).any():
             self._axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
             self._axes.yaxis.get_offset_text().set(fontsize=8, color="#556070")
+            self._figure.subplots_adjust(top=0.9)  # the power of ten stands above the axes
         self._axes.xaxis.set_major_locator(MaxNLocator(6))
         if self._labels:
             where = {"loc": "upper left", "bbox_to_anchor": (1, 1.02)} if legend_outside else {"loc": "upper right"}

@@ -67,6 +67,14 @@ def test_small_and_large_values_share_a_power_of_ten(values, powers):
     assert tuple(formatter._powerlimits) == ((0, 0) if powers else tuple(DEFAULT_LIMITS))
 
 
+def test_a_power_of_ten_is_within_the_picture():
+    axes = drawn(([0.001, 0.002], None))
+    axes.figure.canvas.draw()
+    text = axes.yaxis.get_offset_text()
+    box, picture = text.get_window_extent(), axes.figure.bbox
+    assert "10" in text.get_text() and box.y1 <= picture.y1 and box.x0 >= picture.x0
+
+
 def test_a_logarithmic_axis_names_its_powers_itself():
     assert "LogFormatter" in type(drawn(([1, 1e6], None), logarithmic=True).yaxis.get_major_formatter()).__name__
 
