@@ -109,7 +109,7 @@ def test_diffusers_ends_where_the_flow_does(diffusers, grid):
 def test_the_recommended_row_counts_every_evaluation():
     """Of the recommended method alone, whose last step ends at t_min: on one Gaussian nearly exact from 10 evaluations."""
     row = methods.recommended(ONE_MODE, 1010)
-    assert row.grid == "starts 1010" and row.flips == (0,) * 8 and max(row.errors[2:]) < 1e-3
+    assert row.grid == "starts 1010" and row.flips == (0,) * 8 and max(row.errors[2:]) < 3e-3
     other = methods.recommended(ONE_MODE, 1020)
     assert other.errors != row.errors
 
@@ -142,7 +142,7 @@ def test_the_sensitive_starts_come_first_and_the_others_are_spread_over_the_rest
     ranks = np.argsort(-np.asarray(held_out.sensitivity), 1)
     few = fitting.chosen(held_out, left_out=5, sensitive=10, others=20)
     for p in (0, 7):
-        rows = [*ranks[p, 5:15], *ranks[p, 15:95:4]]
+        rows = [*ranks[p, 5:15], *ranks[p, 15:495:24]]
         np.testing.assert_array_equal(few.start[p], held_out.start[p, np.array(rows)])
         np.testing.assert_array_equal(few.end[p], held_out.end[p, np.array(rows)])
 
