@@ -12,6 +12,7 @@ from experiments.benchmarks import recommended as fitting
 from experiments.benchmarks.methods import Problem, Row
 from sde_lib import DDIM, EDMSDE, VPSDE, Adams, DPMSolver, Heun, exact, karras_times, quadratic_times, sample
 from sde_lib.sampling.recommended import TABLE, _places
+from sde_lib.times import times_at
 
 pytestmark = pytest.mark.thorough
 
@@ -136,6 +137,29 @@ def test_sensitivity_is_the_square_by_which_a_run_amplifies_a_change():
     found = fitting.sensitivity(np.random.default_rng(0), denoiser, start, jnp.full((1, 10), 0.1))
     slope = np.hypot(0.5, 0.002) / np.hypot(0.5, 80)
     np.testing.assert_allclose(found.mean(), (slope * 80) ** 2, rtol=0.05)
+
+
+def test_an_entry_that_adds_noise_to_flat_areas_is_not_kept(held_out, monkeypatch):
+    """The error of a point at -1 is that of `sample`; above the limit an entry loses, whatever its validation error."""
+    entries = {entry["evaluations"]: entry for entry in json.loads(TABLE.read_text())["entries"]}
+    assert all(fitting.flat_error(entry) < 0.025 for entry in entries.values())
+    noisy, plain = entries[8], {"evaluations": 8, "order": 3, "data_std": 0.5, "log_lengths": [0.0] * 8}
+    weights = {name: np.asarray(noisy[name]) for name in ("predictor", "corrector")}
+    method, errors = Adams(noisy["order"], data_std=noisy["data_std"], **weights), []
+    for high, low in ((152.2, 0.010486), (80.0, 0.002)):
+        sde = EDMSDE(t_min=low, t_max=high)
+        denoiser, x = (
+            exact.Gaussian(sde, mean=-1.0, std=1e-3),
+            -1 + high * jax.random.normal(jax.random.key(0), (1000, 1)),
+        )
+        times = times_at(sde, jnp.asarray(_places(8)), denoise=False)
+        keys = jax.random.split(jax.random.key(1), 1000)
+        ends = sample(keys, denoiser, method, times, (1,), x_init=x, denoise=False)
+        errors.append(np.sqrt(np.mean((ends - denoiser.flow(x, high, low)) ** 2)))
+    np.testing.assert_allclose(fitting.flat_error(noisy), max(errors), rtol=0.1)
+    assert fitting.best([plain, noisy], held_out)["data_std"] == noisy["data_std"]
+    monkeypatch.setattr(fitting, "FLAT", 0.002)
+    assert fitting.best([plain, noisy], held_out)["data_std"] == plain["data_std"]
 
 
 def test_the_sensitive_starts_come_first_and_the_others_are_spread_over_the_rest(held_out):
