@@ -377,7 +377,7 @@ def test_an_entry_is_of_the_form_that_the_fit_gives(entry):
     assert order == recommended.order_of(n)
     assert entry["log_lengths"][0] == 0 and len(entry["log_lengths"]) == min(n, recommended.KNOTS)
     weights = {"predictor": order, "corrector": order + 1} if n <= recommended.WEIGHTS else {}
-    assert entry.keys() == {"evaluations", "order", "data_std", "log_lengths", "held_out_error", *weights}
+    assert entry.keys() == {"evaluations", "order", "data_std", "log_lengths", "validation_error", *weights}
     for name, columns in weights.items():
         found = np.asarray(entry[name])
         assert found.shape == (n, columns)
