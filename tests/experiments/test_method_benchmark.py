@@ -140,7 +140,7 @@ def test_sensitivity_is_the_square_by_which_a_run_amplifies_a_change():
 
 
 def test_an_entry_that_adds_noise_to_flat_areas_is_not_kept(held_out, monkeypatch):
-    """The error of a point at -1 is that of `sample`; above the limit an entry loses, whatever its validation error."""
+    """The error of a point at -1 is that of `sample`; above the limit an entry loses to one below it."""
     entries = {entry["evaluations"]: entry for entry in json.loads(TABLE.read_text())["entries"]}
     assert all(fitting.flat_error(entry) < 0.025 for entry in entries.values())
     noisy, plain = entries[8], {"evaluations": 8, "order": 3, "data_std": 0.5, "log_lengths": [0.0] * 8}
