@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from experiments.data import DataTransform
 from experiments.metrics import quality
@@ -61,3 +62,26 @@ def test_the_deviation_is_judged_by_its_correlation_with_the_error(written):
     expected = np.mean([np.corrcoef(d.ravel(), e.ravel())[0, 1] for d, e in zip(deviation, error, strict=True)])
     assert told["figures"]["deviation_error_correlation"] == pytest.approx(expected, rel=1e-4)
     assert told["deviation_white"] == pytest.approx(deviation.max(), rel=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_white_is_the_largest_deviation_of_a_pixel_over_its_channels(tmp_path, channels):
+    """The root of the mean over channels of the variance; the answers are that far above and below their mean."""
+    deviation = np.random.default_rng(0).uniform(0.01, 0.4, (2, 8, 8, channels)).astype(np.float32)
+    answers = 0.1 + np.stack([deviation, -deviation], 1)
+    results.write(tmp_path, results.Results(("a", "b"), answers, {}), DataTransform(), {})
+    of_pixels = np.sqrt(np.square(deviation).mean(-1))
+    told = json.loads((tmp_path / "results.json").read_text())
+    assert told["deviation_white"] == pytest.approx(of_pixels.max(), rel=1e-3)
+    levels = np.stack([np.asarray(Image.open(tmp_path / f"{name}_deviation.png"), int) for name in "ab"])
+    assert levels.shape == (2, 8, 8) and levels.max() == 255
+    assert np.abs(levels - 255 * of_pixels / of_pixels.max()).max() < 0.6
+
+
+@pytest.mark.parametrize("half_width, white", [(0.0, 1e-3), (5e-4, 1e-3), (2e-3, 2e-3)])
+def test_answers_that_agree_are_black_in_their_deviation(tmp_path, half_width, white):
+    answers = np.stack([np.full((1, 4, 4, 3), sign * half_width, np.float32) for sign in (-1, 1)], 1)
+    results.write(tmp_path, results.Results(("a",), answers, {}), DataTransform(), {})
+    assert json.loads((tmp_path / "results.json").read_text())["deviation_white"] == pytest.approx(white, rel=1e-3)
+    level = np.asarray(Image.open(tmp_path / "a_deviation.png"), int)
+    assert np.abs(level - 255 * half_width / white).max() < 0.6
