@@ -139,6 +139,23 @@ def test_a_mask_of_rays_that_does_not_fit_is_named(tmp_path, mask, fault):
     assert str(error.value).endswith(expected)
 
 
+@pytest.mark.parametrize("bins", [8, 10])
+@pytest.mark.parametrize("lost", [False, True])
+def test_a_scan_of_projections_measures_as_its_file_says(tmp_path, bins, lost):
+    """At 0 and 90 degrees numpy sums columns and rows; rays that are lost measure nothing."""
+    rng = np.random.default_rng(0)
+    there = rng.uniform(size=(2, bins)) > 0.3 if lost else np.ones((2, bins), bool)
+    values = rng.uniform(1, 2, (3, 2, bins))
+    arrays = {"projections": values, "angles": np.array([0, 90])} | ({"mask": there.astype(int)} if lost else {})
+    measurement, y = reconstruction.read_scan("ct", "--input", stored(tmp_path, arrays), (SIZE, SIZE, 1), 2)
+    np.testing.assert_allclose(y, (there * values)[:2, ..., None], rtol=1e-6)
+    assert measurement.num_detectors() == bins and (measurement.mask is not None) == lost
+    image = rng.uniform(size=(SIZE, SIZE))
+    sums = np.pad(np.stack([image.sum(0), image.sum(1)[::-1]]), [(0, 0), ((bins - SIZE) // 2,) * 2])
+    measured = measurement.forward(np.float32(image[None, ..., None]))
+    np.testing.assert_allclose(measured[0, ..., 0], there * sums, rtol=1e-5, atol=1e-4)
+
+
 def test_rays_that_all_miss_the_image_are_no_scan(tmp_path):
     there = np.zeros((2, 12))
     there[0, 0] = 1
