@@ -70,6 +70,21 @@ def test_sample_writes_all_samples_and_a_picture_of_the_first_hundred(
     )
 
 
+@pytest.mark.parametrize("name", ["s.png", "s", "s.npz.gz", "s.npy", ".npz", "s.NPZ"])
+def test_sample_refuses_files_of_another_ending_before_the_run_is_opened(opened, tmp_path, fails, name):
+    asked = opened()
+    assert fails("sample", "--workdir=run", f"--out={tmp_path / name}") == f"--out={tmp_path / name}: must end in .npz"
+    assert asked == [] and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("flags, expected", [([], []), (["--label=0"], [("sampling.label", "0")])])
+def test_the_label_of_samples_is_that_of_the_run_where_none_is_given(monkeypatch, opened, tmp_path, flags, expected):
+    asked = opened()
+    monkeypatch.setattr("experiments.sampler.Sampler", Sampler)
+    assert main(["sample", "--workdir=run", "--num_samples=1", f"--out={tmp_path / 's.npz'}", *flags]) == 0
+    assert asked[0][1] == expected
+
+
 def test_sample_says_of_which_class_and_what_is_no_image(monkeypatch, opened, tmp_path, capsys):
     asked = opened(LATENTS, ("cat", "dog"), model__num_classes=2, sampling__label=1)
     monkeypatch.setattr("experiments.sampler.Sampler", Sampler)
