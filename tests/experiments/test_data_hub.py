@@ -127,6 +127,31 @@ def test_a_stream_gives_blocks_from_its_start_on_with_labels_and_identities():
     assert labels.tolist() == [-1, -1]
 
 
+@pytest.mark.parametrize("start", [0, 1, 3])
+@pytest.mark.parametrize(
+    "file, message",
+    [
+        (None, "has no image"),
+        ({"bytes": None, "path": None}, "cannot be read"),
+        ({"bytes": b"broken", "path": None}, "cannot be read as an image"),
+    ],
+)
+def test_a_bad_image_of_a_stream_is_named_by_its_row_in_the_split(start, file, message):
+    """Whichever block it is in, and however many rows were left out before."""
+    bad = rows(*range(8))
+    bad[5]["image"] = file
+    found = huggingface.Stream(bad, "image", "y", Wanted(2, 1), "hf:a, train").blocks(start, itertools.cycle([2]))
+    with pytest.raises(UserError, match=f"hf:a, train, row 5 {message}"):
+        list(found)
+
+
+def test_an_image_of_a_table_is_named_by_its_row_wherever_it_is_taken():
+    table = huggingface.Table(rows(*range(8)), np.arange(8), np.arange(8), Wanted(2, 1), "hf:a, train")
+    taken = table.take(np.array([6, 2, 5])).take(np.array([2, 0]))
+    assert [taken.name(i) for i in range(len(taken))] == ["hf:a, train, row 5", "hf:a, train, row 6"]
+    assert taken.labels.tolist() == [5, 6]
+
+
 @pytest.mark.parametrize("label", [-1, 0.5, "a", None, True])
 def test_a_stream_needs_whole_numbers_from_zero(label):
     stream = huggingface.Stream(rows(4, 3, 2, label), "image", "y", Wanted(2, 1), "hf:a, train")
