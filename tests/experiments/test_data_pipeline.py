@@ -3,12 +3,15 @@
 import itertools
 import time
 
+import jax
 import numpy as np
 import pytest
 
+from experiments import data, train
 from experiments.data import Images, training_batches
 from experiments.errors import UserError
 from tests.experiments.decoding import numbered
+from tests.experiments.tiny import tiny_config
 
 
 def take(batches, n):
@@ -132,3 +135,15 @@ def test_reading_ahead_stays_cheap():
 def test_bad_settings(change, phrase):
     with pytest.raises(UserError, match=phrase):
         training_batches(numbered(5), **{"batch_size": 2, "seed": 0, "flip": False} | change)
+
+
+def test_the_stream_of_a_host_has_all_settings_of_the_data(monkeypatch):
+    monkeypatch.setattr(data, "training_batches", lambda images, **settings: (images, settings))
+    monkeypatch.setattr(jax, "process_index", lambda: 2)
+    monkeypatch.setattr(jax, "process_count", lambda: 3)
+    config = tiny_config(data__batch_size=48, data__workers=5, data__worker_timeout=12.5, training__seed=7)
+    for flip in (False, True):
+        config.data.random_flip = flip
+        assert train.training_stream(config, "images") == ("images", {
+            "batch_size": 48, "seed": 7, "flip": flip, "host": 2, "hosts": 3, "workers": 5, "worker_timeout": 12.5,
+        })  # fmt: skip
