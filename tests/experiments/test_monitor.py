@@ -77,6 +77,19 @@ def test_speed_is_of_training_alone_over_the_whole_interval(clock, log_every):
     assert ("images_per_second" in rows[0]) == (log_every == 8)  # the first call, which compiles, says nothing
 
 
+@pytest.mark.parametrize(
+    "log_every, before, expected",
+    [(8, 0, [8, 16, 20]), (12, 0, [12, 20]), (20, 0, [20]), (100, 0, [20]), (12, 2, [12, 24, 28])],
+)
+def test_a_row_is_written_each_interval_of_the_run_and_after_its_last_step(clock, log_every, before, expected):
+    """Of five calls of 4 steps, whichever step the run resumes at; the rates are those of the steps after the rows."""
+    rows = run(clock, Rows(), calls=5, before=before, training__log_every=log_every, optim__warmup_steps=100)
+    assert [row["step"] for row in rows] == expected
+    assert [row["loss"] for row in rows] == [step / 4 for step in expected]  # of the call that the row ends
+    rates = np.array([row["learning_rate"] for row in rows])
+    np.testing.assert_allclose(rates / rates[0], np.array(expected) / expected[0], rtol=1e-5)
+
+
 def test_the_time_of_a_run_goes_where_it_went(clock):
     rows = run(clock, Rows(), training__log_every=4)
     assert [row["seconds"] for row in rows] == pytest.approx([(CALL + DATA) * n for n in range(8)])
