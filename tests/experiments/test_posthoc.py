@@ -156,6 +156,23 @@ def test_half_precision_takes_half_the_space(tmp_path):
     np.testing.assert_allclose(made, weights["params"]["w"], rtol=2**-11)
 
 
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_a_sum_of_snapshots_is_rounded_once(tmp_path, dtype):
+    """Coefficients of -1.2 and 2.1 cancel: a sum in the dtype of the weights is off by several roundings."""
+    rng = np.random.default_rng(0)
+    weights = rng.normal(size=(len(TIMES), 500)).astype(np.float32)
+    for n, std, row in zip(TIMES, STDS, weights, strict=True):
+        posthoc.Snapshots(tmp_path).save(int(n), std, {"params": {"w": row}}, updates=int(n))
+    shapes = {"params": {"w": jax.ShapeDtypeStruct((500,), dtype)}}
+    made = posthoc.reconstruct(tmp_path, shapes, 0.05, step=1536).variables["params"]["w"]
+    np.testing.assert_array_equal(made, weights[-2].astype(dtype))
+    made = posthoc.reconstruct(tmp_path, shapes, 0.04).variables["params"]["w"]
+    exact = posthoc.fit(TIMES, STDS, 1536, 0.04).coefficients @ weights.astype(float)
+    assert made.dtype == dtype and np.abs(exact).max() < 100
+    error = np.abs(made - exact) / np.spacing(np.abs(exact).astype(dtype))
+    assert error.max() < 0.51  # units in the last place
+
+
 def test_what_cannot_be_made_is_one_line(run, tmp_path):
     folder, _ = run
 
