@@ -10,6 +10,7 @@ import pytest
 from experiments import build, load_run, posthoc
 from experiments.__main__ import main
 from experiments.checkpoint import Checkpoints
+from experiments.errors import UserError
 from experiments.train import abstract_state
 from experiments.workdir import Workdir
 from tests.experiments.tiny import ROOT, flags, tiny_config
@@ -52,6 +53,25 @@ def test_the_first_average_is_the_default_and_others_go_by_name(run):
         assert made.step == 40 and made.average.startswith(f"power:{std}, made of 10 snapshots")
         assert distance(made, tracked) < 1e-5
     assert min(distance(first, narrow), distance(first, wide), distance(narrow, wide)) > 0.1
+
+
+def test_arguments_replace_both_choices_of_a_config(run):
+    """Either argument sets the other choice to none, so that a config with a choice of its own is no conflict."""
+
+    def chosen(stored, **arguments):
+        config = tiny_config(**AVERAGES, **{f"sampling__{key}": value for key, value in stored.items()})
+        name = load_run(run, config, **arguments).average
+        assert {key: config.sampling[key] for key in stored} == stored  # the caller's config stays
+        return name.partition(",")[0]
+
+    tracked, made = {"ema": "power:0.1"}, {"ema_std": 0.08}
+    assert chosen(tracked) == chosen(made, ema="power:0.1") == "power:0.1"
+    assert chosen(made) == chosen(tracked, ema_std=0.08) == "power:0.08"
+    assert chosen(tracked, ema="") == chosen(tracked, ema_std=0.0) == chosen(made, ema="") == "warmup"
+    assert chosen(made, ema_std=0.0) == chosen(made, ema="warmup", ema_std=0.0) == "warmup"
+    assert chosen(made, ema="", ema_std=0.05) == "power:0.05"
+    with pytest.raises(UserError, match=r"^sampling\.ema_std=0\.08: sampling\.ema='warmup' chooses an average too"):
+        chosen({}, ema="warmup", ema_std=0.08)
 
 
 def test_an_average_made_after_training_is_the_sum_of_snapshots(run):

@@ -11,6 +11,7 @@ from experiments.data import load
 from experiments.data.prepare import prepare
 from experiments.data.sources import Wanted, read
 from experiments.data.sources.decoding import center_crop, opened
+from experiments.data.sources.orientation import upright, upright_size
 from experiments.errors import UserError
 from tests.experiments.pictures_of_files import file_of, png, tiff, with_orientation
 
@@ -160,6 +161,20 @@ def test_sizes_are_those_of_the_upright_picture(tmp_path):
             decoded(with_orientation(pixels, 6, kind), 1)
         wanted = Wanted(None, None, "center_crop").of_first(with_orientation(pixels, 6, kind), "a")
         assert (wanted.image_size, wanted.num_channels) == (4, 1)
+
+
+@pytest.mark.parametrize("value", [*UPRIGHT, 0, 9])
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_upright_size_is_known_before_the_pixels_are_decoded(value, kind):
+    """Values 5 to 8 exchange height and width; values that EXIF does not define turn nothing."""
+    expected = UPRIGHT.get(value, UPRIGHT[1])(np.zeros((4, 6))).shape
+    content = with_orientation(np.zeros((4, 6, 3), np.uint8), value, kind)
+    image = Image.open(io.BytesIO(content))
+    assert upright_size(image) == expected
+    assert upright(image).size == expected[::-1]
+    with pytest.raises(UserError, match=f"holds {expected[0]}x{expected[1]} pixel images"):
+        decoded(content)
+    assert upright_size(Image.open(io.BytesIO(with_orientation(np.zeros((5, 5, 3), np.uint8), value, kind)))) == (5, 5)
 
 
 def test_damaged_exif_data_turn_nothing():

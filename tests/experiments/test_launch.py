@@ -1,5 +1,6 @@
 """The launch scripts: our command line and JAX read what they pass, and what was interrupted is started again."""
 
+import argparse
 import inspect
 import os
 import re
@@ -8,7 +9,9 @@ import subprocess
 import pytest
 from jax._src.clusters import cloud_tpu_cluster, k8s_cluster, slurm_cluster
 
+from experiments import distributed
 from experiments.__main__ import _parse
+from experiments.commands.arguments import join_processes
 from tests.experiments.tiny import ROOT
 
 LAUNCH = ROOT / "experiments" / "launch"
@@ -117,3 +120,31 @@ def test_kubernetes_starts_again_what_was_interrupted_and_not_what_is_wrong(kube
     assert pod["terminationGracePeriodSeconds"] >= 60
     names = {volume["name"] for volume in pod["volumes"]}
     assert {mount["name"] for mount in container["volumeMounts"]} == names
+
+
+PLACE = dict.fromkeys(("coordinator_address", "num_processes", "process_id"))
+
+
+@pytest.mark.parametrize(
+    "options, passed",
+    [
+        ({}, None),  # of a command without these flags
+        (PLACE | {"distributed": False}, None),
+        (PLACE | {"distributed": True}, (None, None, None)),
+        (PLACE | {"coordinator_address": "h:1"}, ("h:1", None, None)),
+        (PLACE | {"num_processes": 2}, (None, 2, None)),
+        (PLACE | {"process_id": 0}, (None, None, 0)),
+        (PLACE | {"num_processes": 2, "process_id": 1}, (None, 2, 1)),
+        ({"coordinator_address": "h:1", "num_processes": 2, "process_id": 0, "sweep": None}, ("h:1", 2, 0)),
+        (PLACE | {"distributed": True, "sweep": "lr=1,2"}, None),
+        ({"coordinator_address": "h:1", "num_processes": 2, "process_id": 0, "sweep": "lr=1,2"}, None),
+    ],
+    ids=str,
+)
+def test_one_flag_of_where_the_processes_are_is_enough_to_join_them(monkeypatch, options, passed):
+    """An incomplete set of flags reaches `start`, which names the missing ones. The runs of a sweep join one by one."""
+    joined = []
+    monkeypatch.setattr(distributed, "start", lambda *place: joined.append(place))
+    monkeypatch.setattr(distributed, "is_first", lambda: False)
+    assert join_processes(argparse.Namespace(**options)) == (passed is None)
+    assert joined == ([] if passed is None else [passed])

@@ -1,5 +1,6 @@
 """The benchmark of networks: how operations are counted, what stands beside what, and what the command prints."""
 
+import functools
 import math
 
 import jax
@@ -137,6 +138,44 @@ def meta():
     pytest.importorskip("diffusers", reason="the interop extra is not installed")
     with torch.device("meta"):
         yield
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_operations_of_a_peer_are_of_one_image_and_passes_are_of_the_batch(monkeypatch, classes):
+    """The peer is a 1 x 1 convolution; Adam's first step is 1e-4 against the sign of the gradient of the squared error."""
+    torch = pytest.importorskip("torch", reason="the interop extra is not installed")
+    seen, set_ = [], {}
+    for name in ("set_num_threads", "set_float32_matmul_precision", "set_default_device"):
+        monkeypatch.setattr(torch, name, functools.partial(set_.__setitem__, name))
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(2, 2, 1, bias=False)
+            self.frequencies = torch.nn.Parameter(torch.ones(5), requires_grad=False)
+
+        def forward(self, x, time, class_labels, return_dict):
+            assert return_dict is False
+            labels = class_labels if class_labels is None else tuple(class_labels.shape)
+            seen.append((tuple(x.shape), tuple(time.shape), labels, self.training, torch.is_grad_enabled()))
+            return (self.layer(x),)
+
+    monkeypatch.setitem(torch_networks.MAKERS, "one", lambda network, shape: Net())
+    peer = torch_networks.Peer("one", models.DiT(num_classes=classes), (4, 6, 2), 5, 3)
+    assert (peer.name, peer.parameters, peer.memory) == ("Net", 2 * 2 + 5, None)
+    assert list(set_.values()) == [3, "high", "cpu"]
+    assert peer.flops() == 2 * 4 * 6 * 2 * 2
+    peer.forward()
+    x, target, before = peer._x, peer._target, peer.network.layer.weight.detach().clone()
+    residual = torch.einsum("oi,bihw->bohw", before[..., 0, 0], x) - target
+    slope = torch.einsum("bohw,bihw->oi", residual, x)
+    peer.step()
+    moved = (peer.network.layer.weight.detach() - before)[..., 0, 0]
+    torch.testing.assert_close(moved, -1e-4 * torch.sign(slope), rtol=1e-2, atol=0)
+    one, batch = ((n, 2, 4, 6) for n in (1, 5))
+    labels = [(n,) if classes else None for n in (1, 5)]
+    assert [entry[:3] for entry in seen] == [(one, (1,), labels[0])] + 2 * [(batch, (5,), labels[1])]
+    assert [entry[3:] for entry in seen[1:]] == [(False, False), (True, True)]
 
 
 def filters():

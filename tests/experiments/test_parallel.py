@@ -42,6 +42,28 @@ def test_programs_see_their_examples_and_the_whole_weights(kind):
     assert total == x.sum()
 
 
+@STRATEGIES
+def test_values_and_gradients_are_means_over_devices(kind):
+    """Each device sees the whole weights, its own two examples and the step; a sum would grow with the devices."""
+    strategy = kind(jax.devices()[:4])
+    weights = {"split": np.arange(16, dtype=np.float32).reshape(2, 8), "odd": np.arange(3, dtype=np.float32)}
+
+    def of_device(params, batch, step):
+        gradient = {"split": params["split"] * batch.sum(), "odd": params["odd"].sum() + params["odd"] * batch[0]}
+        return batch.sum() * step, gradient
+
+    def train(state, batches, step):
+        value, gradient = strategy.mean_gradient(of_device)(state, batches, step)
+        return jax.tree.map(lambda w, g: 100 * w + g, state, gradient), value
+
+    examples = np.arange(8, dtype=np.float32)  # sums 1, 5, 9, 13 on the devices; the first ones 0, 2, 4, 6
+    state, value = strategy.map_training(train)(strategy.place(weights), strategy.shard(examples), np.float32(2))
+    found = strategy.to_host(state)
+    np.testing.assert_allclose(found["split"], weights["split"] * (100 + 7))
+    np.testing.assert_allclose(found["odd"], weights["odd"] * (100 + 3) + 3)
+    assert float(value) == 2 * 7
+
+
 @pytest.mark.parametrize(
     "shape, expected",
     [

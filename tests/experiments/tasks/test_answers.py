@@ -73,3 +73,15 @@ def test_an_answer_that_is_not_finite_is_named():
 
     with pytest.raises(RunError, match=r"answer 1 of c is not finite \(of 8 drawn with it, 1 are not\): try this"):
         Answers(broken, Pmap(jax.devices()[:2]), 4)({}, INPUTS, NAMES, 3, 0, advice="try this")
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+def test_one_entry_that_is_not_finite_is_enough(value):
+    def broken(keys, numbers, inputs, same, variables):
+        at = (inputs["y"] == 4) & (numbers[:, None] > 0)
+        return jnp.zeros((len(keys), 2, 3)).at[:, 1, 2].set(jnp.where(at, value, 0)[:, 0])
+
+    with pytest.raises(
+        RunError, match=r"^answer 1 of d is not finite \(of 4 drawn with it, 2 are not\): try more steps"
+    ):
+        Answers(broken, Pmap(jax.devices()[:1]), 4)({}, INPUTS, NAMES, 3, 0)
