@@ -3,6 +3,7 @@
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
 from experiments import curves
@@ -69,7 +70,7 @@ def test_small_and_large_values_share_a_power_of_ten(values, powers):
 
 def test_a_power_of_ten_is_within_the_picture():
     axes = drawn(([0.001, 0.002], None))
-    axes.figure.canvas.draw()
+    FigureCanvasAgg(axes.figure).draw()
     text = axes.yaxis.get_offset_text()
     box, picture = text.get_window_extent(), axes.figure.bbox
     assert "10" in text.get_text() and box.y1 <= picture.y1 and box.x0 >= picture.x0

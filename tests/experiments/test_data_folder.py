@@ -247,8 +247,8 @@ def test_json_lines_are_read_as_comma_separated_values_are(tmp_path):
         ('{"file_name": "some/0.png"}\n\n{"file_name": \n', ["line 3 is not a JSON object on each line"]),
         ('{"file_name": "some/0.png"}\n[1]\n', ["line 2: [1] is not a JSON object"]),
         ('{"file_name": "some/0.png", "label": 1.5}\n', ["line 1: label=1.5 must be a text or a whole number"]),
-        ('{"file_name": "some/0.png", "label": true}\n', ["line 1: label=true must be a text or a whole number"]),
-        ('{"file_name": {"a": 1}}\n', ['line 1: file_name={"a": 1} must be a text']),
+        ('{"file_name": "some/0.png", "label": true}\n', ["line 1: label=True must be a text or a whole number"]),
+        ('{"file_name": {"a": 1}}\n', ["line 1: file_name={'a': 1} must be a text"]),
         (
             '{"file_name": "some/0.png", "label": 1}\n{"file_name": "some/1.png", "label": null}\n',
             ["line 2 has no label"],

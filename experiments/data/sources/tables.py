@@ -89,7 +89,5 @@ def _text(path: Path, place: str, name: str, value: Any) -> str:
     if value is None:
         return ""
     if isinstance(value, bool) or not isinstance(value, str | int):
-        raise UserError(
-            f"data.source: {path}, {place}: {name}={shown(json.dumps(value))} must be a text or a whole number"
-        )
+        raise UserError(f"data.source: {path}, {place}: {name}={shown(value)} must be a text or a whole number")
     return str(value).strip()
