@@ -188,6 +188,14 @@ def test_levels_have_their_multiple_of_the_channels_rounded():
     assert widths == [5, 14, 14, 5] and params["conv_in"]["kernel"].shape[-1] == 5
 
 
+def test_levels_of_the_classifier_have_their_multiple_of_the_channels_rounded():
+    network = models.create(
+        "unet_classifier", channels=10, channel_multipliers=(0.46, 1.37), norm_groups=1, head_channels=1, num_classes=2
+    )
+    params = jax.eval_shape(network.init, jax.random.key(0), jnp.ones((1, 4, 4, 2)), jnp.ones(1))["params"]
+    assert [params[name]["conv_out"]["kernel"].shape[-1] for name in ("down_0_0", "down_1_0")] == [5, 14]
+
+
 BLOCKS = {
     "dit": (DiTBlock,),
     "edm2": (EDM2Block,),

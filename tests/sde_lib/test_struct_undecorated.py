@@ -258,3 +258,17 @@ def test_a_denoiser_made_of_another_has_no_field_for_its_process():
 def test_objects_can_be_pickled():
     assert float(pickle.loads(pickle.dumps(Built(90.0))).alpha(0.5)) == pytest.approx(np.sqrt(0.5), rel=1e-6)
     assert pickle.loads(pickle.dumps(Annotated(rate=0.25))) == Annotated(rate=0.25)
+
+
+class Counted(Plain):
+    count: int = struct.field(default=3, pytree_node=False)
+
+
+class Recounted(Counted):
+    count = 4  # without an annotation
+
+
+def test_a_new_value_of_an_inherited_static_field_is_static():
+    for counted, count in ((Counted(), 3), (Recounted(), 4), (Recounted(count=5), 5)):
+        assert jax.tree.map(lambda leaf: 0 * leaf, counted).count == count
+        assert jax.tree.structure(counted) != jax.tree.structure(counted.replace(count=9))

@@ -144,6 +144,9 @@ def test_averages_without_names_get_those_of_the_trained_parameters():
         score_sde.named_ema(averages[1:], model)
     with pytest.raises(WeightsError, match="average of all_modules"):
         score_sde.named_ema(averages[::-1], model)
+    turned = next(i for i, average in enumerate(averages) if average.T.shape != average.shape)
+    with pytest.raises(WeightsError, match=f"average of {names[turned]} has the shape"):
+        score_sde.named_ema([*averages[:turned], averages[turned].T, *averages[turned + 1 :]], model)
 
 
 def test_norms_of_early_flax_become_vectors():

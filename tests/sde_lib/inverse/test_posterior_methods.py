@@ -362,6 +362,15 @@ def test_resample_measurement_may_be_of_any_kind():
     np.testing.assert_allclose(x, [[2.0, -0.5]], rtol=1e-9)
 
 
+def test_resample_goes_the_whole_way_again_after_a_shortened_step():
+    """|x|^2 = 1 from 0.1: the tangent's step to 5.05 is halved twice to 1.3375; from there Newton's steps are whole."""
+    first = 0.1 + 0.99 / 0.2 / 4
+    second = (first + 1 / first) / 2
+    for steps, expected in ((2, 0.1), (3, first), (4, second), (5, (second + 1 / second) / 2)):
+        x = ReSample(Magnitude(), np.array([[1.0]]), fit_steps=steps).fit(jnp.array([[0.1]]))
+        np.testing.assert_allclose(x, [[expected]], rtol=1e-9)
+
+
 BLOCK = np.random.default_rng(2).uniform(-0.5, 0.5, (1, 8, 8, 1))
 
 
