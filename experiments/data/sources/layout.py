@@ -21,8 +21,8 @@ SPLITS = {"train": "train", "test": "test", "validation": "validation", "valid":
 PAIRS = {"images", "image", "imgs", "img", "labels", "label", "masks", "mask", "annotations", "gt", "targets"}
 _KIND = r"(train|test|valid|val|dev|eval)"
 _LIKE_SPLIT = re.compile(
-    rf"{_KIND}(ing|ation|set|ed)?(|[^a-z].*|[ab]|images?|imgs?|pics?|data|set|split)|"
-    rf"(images?|imgs?|data|set|split)?[^a-z]*{_KIND}(ing|ation)?"
+    rf"{_KIND}(ing|ation|uation|set|ed)?(|[^a-z].*|[ab]|images?|imgs?|pics?|data|set|split)|"
+    rf"(images?|imgs?|data|set|split)?[^a-z]*{_KIND}(ing|ation|uation)?"
 )
 
 
