@@ -214,7 +214,8 @@ def test_channels_are_repeated_or_weighed_by_luma_or_left():
 
 @pytest.mark.parametrize(
     "name, kind",
-    [("evaluation", "eva"), ("Data_Evaluation", "eva"), ("Train", "tra"), ("training", "tra"), ("train_images", "tra"), ("trainA", "tra"), ("img_test", "tes"),
+    [("evaluation", "eva"), ("Data_Evaluation", "eva"),
+     ("Train", "tra"), ("training", "tra"), ("train_images", "tra"), ("trainA", "tra"), ("img_test", "tes"),
      ("TESTED", "tes"),
      ("val2017", "val"), ("valid", "val"), ("validation", "val"), ("dev", "dev"), ("eval", "eva"),
      ("data-test", "tes"), ("testset", "tes"), ("valley", ""), ("trains_", "")],
