@@ -231,21 +231,24 @@ def _squares(problems: Problems, method: sde_lib.Method, places: Array) -> Array
     return ((ends - problems.end) ** 2 * problems.share[:, None]).sum(-1)
 
 
-_run_compiled = jax.jit(_run)
+_squares_compiled = jax.jit(_squares)
 
 
-def _entry_ends(entry: dict[str, Any], denoiser: sde_lib.exact.GaussianMixture, start: Array) -> Array:
-    """Ends (P, B, d) at t_min of an entry of the table."""
+def _sampler(entry: dict[str, Any], n: int, order: int) -> tuple[sde_lib.Method, Array]:
+    """The method and the places of an entry of numbers or of arrays."""
     weights = {name: jnp.asarray(entry[name]) for name in ("predictor", "corrector") if name in entry}
-    method = sde_lib.Adams(entry["order"], data_std=jnp.asarray(entry["data_std"]), **weights)
-    return _run_compiled(denoiser, start, method, _places(jnp.asarray(entry["log_lengths"]), entry["evaluations"]))
+    method = sde_lib.Adams(order, data_std=jnp.asarray(entry["data_std"]), **weights)
+    return method, _places(jnp.asarray(entry["log_lengths"]), n)
+
+
+def _mean_squares(entry: dict[str, Any], problems: Problems) -> Array:
+    """The mean square error per element of an entry of the table, (P,)."""
+    return _squares_compiled(problems, *_sampler(entry, entry["evaluations"], entry["order"])).mean(1)
 
 
 def error(entry: dict[str, Any], problems: Problems) -> float:
     """Geometric mean over the problems of an entry's root mean square error."""
-    ends = _entry_ends(entry, problems.denoiser, problems.start)
-    squares = ((ends - problems.end) ** 2 * problems.share[:, None]).sum(-1)
-    return float(jnp.exp(0.5 * jnp.log(squares.mean(1) + 1e-30).mean()))
+    return float(jnp.exp(0.5 * jnp.log(_mean_squares(entry, problems) + 1e-30).mean()))
 
 
 def _places(knots: Array, n: int) -> Array:
@@ -287,9 +290,7 @@ def objective(vector: Array, problems: Problems, n: int, sensitive: int = SENSIT
         sensitive: how many of the starts, which come first, are the sensitive ones.
     """
     entry = _unpacked(vector, n)
-    weights = {name: entry[name] for name in ("predictor", "corrector") if name in entry}
-    method = sde_lib.Adams(order_of(n), data_std=entry["data_std"], **weights)
-    squares = _squares(problems, method, _places(entry["log_lengths"], n))
+    squares = _squares(problems, *_sampler(entry, n, order_of(n)))
     relative = problems.sensitivity / problems.sensitivity[:, :1]
     parts = [(squares / relative)[:, :sensitive].mean(1), squares[:, sensitive:].mean(1)]
     errors = 0.5 * jnp.log(jnp.stack(parts) + 1e-26).mean(1)
@@ -349,8 +350,9 @@ def flat_error(entry: dict[str, Any]) -> float:
     start = starts(np.random.default_rng(0), denoiser, share, 1000)
     mean, sde = denoiser.means[:, :1], denoiser.sde
     slope = jnp.hypot(1e-3, sde.t_min) / jnp.hypot(1e-3, sde.t_max)
-    squares = (_entry_ends(entry, denoiser, start) - mean - slope[:, None, None] * (start - mean)) ** 2
-    return float(jnp.sqrt((squares * share[:, None]).sum(-1).mean(1)).max())
+    end = mean + slope[:, None, None] * (start - mean)
+    problems = Problems(denoiser, start, end, share, sensitivity=jnp.ones(start.shape[:2]))
+    return float(jnp.sqrt(_mean_squares(entry, problems)).max())
 
 
 def best(entries: list[dict[str, Any]], problems: Problems) -> dict[str, Any]:
