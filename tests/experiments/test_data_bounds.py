@@ -155,8 +155,16 @@ def test_bits_of_deep_pictures_are_named(content, bits):
 
 
 def test_a_pgm_of_255_levels_is_not_deep():
-    for content in (b"P5 4 4 255\n" + bytes(16), b"P4 4 4\n" + bytes(4), b"P5 4 4 100\n" + bytes(16)):
-        assert Wanted(4, 1).decode(content, "a").shape == (4, 4, 1)
+    levels = bytes(range(0, 96, 6))
+    for content, white in (
+        (b"P5 4 4 255\n" + levels, 255),
+        (b"P4 4 4\n" + bytes(4), 1),
+        (b"P5 4 4 100\n" + levels, 100),
+    ):
+        found = Wanted(4, 1).decode(content, "a")
+        expected = np.full(16, 255) if white == 1 else np.frombuffer(levels, np.uint8) * (255 / white)
+        assert found.shape == (4, 4, 1)
+        np.testing.assert_allclose(found.ravel(), expected, atol=0.5)
 
 
 @pytest.mark.parametrize(
