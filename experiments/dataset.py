@@ -18,8 +18,9 @@ from experiments import build, data, strict_json
 from experiments.data.sources.names import counted, listed, natural_order, quoted, shown
 from experiments.data.sources.splits import uniform
 from experiments.errors import UserError
+from experiments.files import replace_text
 from experiments.metrics import NEIGHBOURS
-from experiments.workdir import Workdir, replace_text
+from experiments.workdir import Workdir
 
 MAX_COUNTED = 1000  # classes whose images are counted one by one in data.json
 COMPARED = 16  # images decoded at once to find two that differ

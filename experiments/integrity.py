@@ -10,7 +10,7 @@ import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
-from experiments.workdir import replace_text
+from experiments.files import replace_text
 
 SUMS = "checksums.json"
 CHUNK = 1 << 22  # bytes read at once

@@ -5,7 +5,7 @@ import html
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from experiments.workdir import replace_text
+from experiments.files import replace_text
 
 STYLE = """
 :root { color-scheme: light; }

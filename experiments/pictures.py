@@ -8,7 +8,7 @@ import numpy as np
 from einops import rearrange
 from PIL import Image
 
-from experiments.workdir import replace_bytes
+from experiments.files import replace_bytes
 
 MIN_TILE = 48  # pixels on the page of the smaller side of one image
 

@@ -15,9 +15,10 @@ from ml_collections import ConfigDict
 from experiments import check, strict_json
 from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError, unknown_name
+from experiments.files import replace_text
 from experiments.formats import FORMATS, Format, Model
 from experiments.runs import Run, load_run
-from experiments.workdir import Workdir, replace_text
+from experiments.workdir import Workdir
 
 LONGEST = 2000  # characters of a message
 

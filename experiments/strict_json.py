@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.workdir import replace_text
+from experiments.files import replace_text
 
 # The keys of a run's metrics.json, and of a task's results.json, below which all numbers are measured.
 METRICS = (

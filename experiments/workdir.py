@@ -8,18 +8,16 @@ evaluation/     features of samples while they are drawn; statistics of real ima
 ema_snapshots/  power averages of the weights, all of them, if they are kept
 """
 
-import contextlib
 import dataclasses
 import json
-import os
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from ml_collections import ConfigDict
 
 from experiments import config as configs
 from experiments.errors import UserError, nearest
+from experiments.files import replace_text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,51 +175,3 @@ class Workdir:
             raise UserError(f"{self.config} is not valid JSON: {error}") from error
         except (OSError, ValueError, RecursionError) as error:
             raise UserError(f"{self.config} is no config: {error}") from error
-
-
-def replace_text(path: Path, text: str) -> None:
-    """Writes a file so that a reader, or an interruption, sees either all of the old text or all of the new."""
-    replace_bytes(path, text.encode())
-
-
-def replace_bytes(path: Path, content: bytes) -> None:
-    """As `replace_text`.
-
-    Raises:
-        OSError: the file, which the error names, cannot be written; what was there is as it was.
-    """
-    with replace_file(path) as file:
-        file.write(content)
-
-
-@contextlib.contextmanager
-def replace_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` once it is complete; else nothing is left of it.
-
-    It is on the disk before it gets the name, so that a power failure sees the same. Each process writes to a file of its
-    own, so that two that make the same file do not meet.
-
-    Raises:
-        OSError: the file, which the error names, cannot be written; what was there is as it was.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    with naming(path):
-        try:
-            with temporary.open("wb") as file:
-                yield file
-                file.flush()
-                os.fsync(file.fileno())
-            temporary.replace(path)
-        finally:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def naming(path: Path) -> Iterator[None]:
-    """Gives an OSError within it the name of the file: what writes to an open file does not know it."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, str(path)) from error

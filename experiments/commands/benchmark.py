@@ -56,7 +56,7 @@ def _networks(options: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from experiments.benchmarks import networks
-    from experiments.workdir import replace_text
+    from experiments.files import replace_text
 
     names = None if options.families is None else options.families.split(",")
     for name in names or ():
@@ -77,7 +77,7 @@ def _networks(options: argparse.Namespace) -> int:
 
 def _accuracy(options: argparse.Namespace) -> int:
     from experiments.benchmarks import inverse, methods
-    from experiments.workdir import replace_text
+    from experiments.files import replace_text
 
     suites = {"methods": (methods, (methods.best,)), "inverse": (inverse, (inverse.summary, inverse.claims))}
     suite, conclusions = suites[options.suite]

@@ -27,8 +27,8 @@ from experiments.data.sources.decoding import PILLOW_MODES
 from experiments.data.sources.huggingface import Stream
 from experiments.data.sources.names import class_title, counted, listed
 from experiments.errors import UserError
+from experiments.files import replace_text
 from experiments.metrics.statistics import compute_statistics
-from experiments.workdir import replace_text
 
 MB = 2**20  # bytes
 PLAN = "plan.json"  # what the partial folder is of: another plan begins anew

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.workdir import replace_file, replace_text
+from experiments.files import replace_file, replace_text
 
 NUMBERS = "numbers"  # the entry with the samples' numbers
 

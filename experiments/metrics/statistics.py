@@ -22,8 +22,8 @@ from typing import Any, Self
 import numpy as np
 
 from experiments.errors import UserError, nearest
+from experiments.files import replace_file
 from experiments.metrics.moments import Moments
-from experiments.workdir import replace_file
 
 VERSION = 1
 KEPT = 10_000  # features kept beside the moments

@@ -17,8 +17,8 @@ from tqdm import tqdm
 from experiments import strict_json
 from experiments.build.inverse import UnsolvableError
 from experiments.errors import RunError, UserError
+from experiments.files import replace_text
 from experiments.tasks.cases import CASES
-from experiments.workdir import replace_text
 
 ASKED = "ranking.json"  # what the restorations of a folder have in common
 

@@ -13,12 +13,12 @@ from experiments.build import reconstruction
 from experiments.build.inverse import Problem, check_method
 from experiments.data import DataTransform
 from experiments.errors import UserError
+from experiments.files import replace_text
 from experiments.tasks import problems, results, volumes
 from experiments.tasks.answers import measurement_keys
 from experiments.tasks.modalities import Reconstruction
 from experiments.tasks.models import Model
 from experiments.tasks.solving import open_for, solve
-from experiments.workdir import replace_text
 from sde_lib.inverse import LinearMeasurement
 
 GREY_LEVELS = 255

@@ -19,11 +19,11 @@ import numpy as np
 from experiments import strict_json
 from experiments.data import DataTransform
 from experiments.errors import counted
+from experiments.files import replace_file
 from experiments.metrics import quality
 from experiments.pictures import visible
 from experiments.tasks import sheet
 from experiments.tasks.sheet import Column
-from experiments.workdir import replace_file
 
 SHOWN = 4  # answers on the sheet
 METRICS = {

@@ -16,9 +16,9 @@ import numpy as np
 
 from experiments import strict_json
 from experiments.data import DataTransform
+from experiments.files import replace_file
 from experiments.tasks import sheet
 from experiments.tasks.results import unit
-from experiments.workdir import replace_file
 
 
 def write(

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from experiments.files import replace_bytes
 from experiments.pictures import visible
-from experiments.workdir import replace_bytes
 
 TILE = 96  # pixels on the sheet of the longer side of a picture, at least
 MARGIN, LINE, FONT_SIZE = 6, 16, 12

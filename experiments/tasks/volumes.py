@@ -23,7 +23,7 @@ from PIL import Image
 
 from experiments.data.sources.paths import existing
 from experiments.errors import UserError
-from experiments.workdir import naming
+from experiments.files import naming
 
 AXES = {"axial": 2, "coronal": 1, "sagittal": 0}
 NIFTI, DICOM = (".nii", ".nii.gz"), (".dcm", ".ima")

@@ -7,7 +7,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from experiments import strict_json
-from experiments.workdir import Workdir, naming, replace_text
+from experiments.files import naming, replace_text
+from experiments.workdir import Workdir
 
 
 def read(path: Path) -> list[dict[str, float]]:

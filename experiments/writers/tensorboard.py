@@ -11,7 +11,8 @@ from tensorboardX import summary
 from tensorboardX.event_file_writer import EventsWriter
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from experiments.workdir import Workdir, naming
+from experiments.files import naming
+from experiments.workdir import Workdir
 
 FLUSH_EVERY = 30.0  # seconds between two times that events reach the disk
 

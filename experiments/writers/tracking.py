@@ -12,7 +12,8 @@ import secrets
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.workdir import Workdir, replace_text
+from experiments.files import replace_text
+from experiments.workdir import Workdir
 
 
 def run_id(workdir: Workdir) -> str:

@@ -14,7 +14,8 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 
 from experiments import history, pictures
 from experiments.__main__ import main
-from experiments.workdir import Workdir, replace_text
+from experiments.files import replace_text
+from experiments.workdir import Workdir
 from experiments.writers import Jsonl, TensorBoard
 from tests.experiments.tiny import ROOT, flags
 

@@ -7,7 +7,8 @@ import re
 import pytest
 
 from experiments.errors import UserError
-from experiments.workdir import Workdir, replace_file, replace_text
+from experiments.files import replace_file, replace_text
+from experiments.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
 
