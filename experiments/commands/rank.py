@@ -40,7 +40,8 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--answers={options.answers}: must be at least 2, of which the deviation is")
     from experiments.tasks import ranking
 
-    print(ranking.rank(options, cases, methods))
+    shared = ("workdir", "overrides", "truth", "limit", "answers", "out")
+    print(ranking.rank(ranking.Ranking(**{name: getattr(options, name) for name in shared}), cases, methods))
     return 0
 
 

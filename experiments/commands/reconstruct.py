@@ -3,8 +3,7 @@
 import argparse
 
 from experiments.commands import answers, arguments
-from experiments.errors import UserError
-from experiments.tasks import modalities, problems
+from experiments.tasks import modalities, problems, requests
 
 SUMMARY = (
     "Reconstruct MRI from k-space or CT from projections by a trained model, with several answers, which show what the "
@@ -86,27 +85,18 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> modalities.Reconstruction:
-    """What is asked for.
+    """Returns the request.
 
     Raises:
-        UserError: something is wrong with it that can be known without the model.
+        UserError: as of `requests.reconstruction`.
     """
-    given = answers.given(options, modalities.flags())
-    made = modalities.options(options.modality, given, measured=options.input is not None)
-    measured = answers.is_measured(options, "FILE")
-    if options.white is not None and (not measured or options.truth is not None):
-        why = "--truth says what is white" if options.truth is not None else "--input is missing"
-        raise UserError(f"--white={options.white} does nothing: {why}")
-    if options.white is not None and not 0 < options.white < float("inf"):
-        raise UserError(f"--white={options.white}: must be more than 0")
-    method = answers.method(options, modalities.DEFAULT_METHODS[options.modality])
-    noise = modalities.noise(method[0], options.noise, measured=measured)
-    axis, window, chosen = modalities.of_volume(options.truth, options.axis, options.window, options.slices)
-    return modalities.Reconstruction(
-        **answers.shared(options, made, method, noise),
-        modality=options.modality,
-        axis=axis,
-        window=window,
-        chosen=chosen,
+    return requests.reconstruction(
+        options.modality,
+        answers.given(options, modalities.flags()),
+        noise=options.noise,
         white=options.white,
+        axis=options.axis,
+        window=options.window,
+        slices=options.slices,
+        **answers.shared(options),
     )

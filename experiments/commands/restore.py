@@ -3,15 +3,13 @@
 import argparse
 
 from experiments.commands import answers, arguments
-from experiments.tasks import problems
+from experiments.tasks import problems, requests
 
 SUMMARY = (
     "Restore images by a trained model: missing pixels, low resolution, blur, noise, lost colours. Nothing is trained for "
     "it; several answers show what the measurement leaves open."
 )
 EXAMPLE = "python -m experiments restore --workdir=runs/digits --task=superres --factor=2 --truth=photos --out=restored"
-
-DEFAULT_METHOD = "pigdm"
 
 EPILOG = """\
 Tasks, which say what is measured of an image:
@@ -46,7 +44,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         out="folder to write sheet.png, PNGs, answers.npz, results.json",
         each="input",
         inputs="images",
-        method=f"how answers are drawn; see below ({DEFAULT_METHOD})",
+        method=f"how answers are drawn; see below ({requests.DEFAULT_METHOD})",
     )
     noise = parser.add_argument_group("the noise of what is measured")
     noise.add_argument(
@@ -101,15 +99,16 @@ def run(options: argparse.Namespace) -> int:
 
 
 def _request(options: argparse.Namespace) -> problems.Restoration:
-    """What is asked for.
+    """Returns the request.
 
     Raises:
-        UserError: something is wrong with it that can be known without the model.
+        UserError: as of `requests.restoration`.
     """
-    made = problems.task(options.task, answers.given(options, problems.flags()))
-    method = answers.method(options, DEFAULT_METHOD)
-    measured = answers.is_measured(options, "IMAGES")
-    noise, peak = problems.noise(
-        options.task, method[0], options.noise, options.noise_kind, options.peak, given=measured
+    return requests.restoration(
+        options.task,
+        answers.given(options, problems.flags()),
+        noise=options.noise,
+        noise_kind=options.noise_kind,
+        peak=options.peak,
+        **answers.shared(options),
     )
-    return problems.Restoration(**answers.shared(options, made, method, noise), task=options.task, peak=peak)

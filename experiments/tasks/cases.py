@@ -1,21 +1,39 @@
-"""The restorations that `rank` compares methods by: command lines, less what is common to all."""
+"""The restorations and reconstructions by which `rank` compares methods."""
 
-# The noise is written out, since methods that make nothing of it would have none by default.
+from typing import Any, NamedTuple
+
+
+class Case(NamedTuple):
+    """Arguments of `requests.restoration` or `requests.reconstruction` but for what is common to all cases.
+
+    Attributes:
+        command: "restore" or "reconstruct".
+        name: of the task or modality.
+        noise: standard deviation; stated, since the default of methods for exact measurements is 0.
+        options: of the task or modality.
+    """
+
+    command: str
+    name: str
+    noise: float
+    options: dict[str, Any] = {}
+
+
 CASES = {
-    "denoise": "restore --task=denoise --noise=0.3",
-    "inpaint-box": "restore --task=inpaint --mask=box --noise=0.05",
-    "inpaint-random": "restore --task=inpaint --mask=random --share=0.3 --noise=0.05",
-    "superres": "restore --task=superres --factor=4 --noise=0.05",
-    "deblur": "restore --task=deblur --kernel=gaussian --noise=0.05",
-    "deblur-motion": "restore --task=deblur --kernel=motion --noise=0.05",
-    "deblur-light": "restore --task=deblur-light --kernel=motion --noise=0.05",
-    "colorize": "restore --task=colorize --noise=0.05",
-    "sensing": "restore --task=sensing --share=0.25 --noise=0.05",
-    "dejpeg": "restore --task=dejpeg --quality=10 --noise=0.02",
-    "hdr": "restore --task=hdr --noise=0.05",
-    "phase": "restore --task=phase --noise=0.05",
-    "mri": "reconstruct --modality=mri --mask=random_lines --acceleration=4 --noise=0.02",
-    "mri-coils": "reconstruct --modality=mri --mask=radial --acceleration=6 --coils=4 --noise=0.02",
-    "ct": "reconstruct --modality=ct --angles=20 --noise=0.02",
-    "ct-limited": "reconstruct --modality=ct --angles=40 --arc=90 --noise=0.02",
+    "denoise": Case("restore", "denoise", 0.3),
+    "inpaint-box": Case("restore", "inpaint", 0.05, {"mask": "box"}),
+    "inpaint-random": Case("restore", "inpaint", 0.05, {"mask": "random", "share": 0.3}),
+    "superres": Case("restore", "superres", 0.05, {"factor": 4.0}),
+    "deblur": Case("restore", "deblur", 0.05, {"kernel": "gaussian"}),
+    "deblur-motion": Case("restore", "deblur", 0.05, {"kernel": "motion"}),
+    "deblur-light": Case("restore", "deblur-light", 0.05, {"kernel": "motion"}),
+    "colorize": Case("restore", "colorize", 0.05),
+    "sensing": Case("restore", "sensing", 0.05, {"share": 0.25}),
+    "dejpeg": Case("restore", "dejpeg", 0.02, {"quality": 10.0}),
+    "hdr": Case("restore", "hdr", 0.05),
+    "phase": Case("restore", "phase", 0.05),
+    "mri": Case("reconstruct", "mri", 0.02, {"mask": "random_lines", "acceleration": 4.0}),
+    "mri-coils": Case("reconstruct", "mri", 0.02, {"mask": "radial", "acceleration": 6.0, "coils": 4}),
+    "ct": Case("reconstruct", "ct", 0.02, {"angles": 20}),
+    "ct-limited": Case("reconstruct", "ct", 0.02, {"angles": 40, "arc": 90.0}),
 }

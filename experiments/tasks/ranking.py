@@ -1,14 +1,11 @@
-"""The command `rank`: every method on every case, and one table of what each came to.
+"""Comparison of all methods on all cases in one table, for the command `rank`.
 
-Each restoration is a command line of `restore` or `reconstruct`, run in this process, and its folder is what that command
-writes. A folder that is complete is not made again, so that what is interrupted goes on, and several processes can share
-the cases.
+The folder of each restoration is the one that `restore` or `reconstruct` writes. A complete folder is kept, so that an
+interrupted ranking goes on, and several processes can share the cases.
 """
 
-import argparse
-import contextlib
-import io
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +15,13 @@ from experiments import strict_json
 from experiments.build.inverse import UnsolvableError
 from experiments.errors import RunError, UserError
 from experiments.files import replace_text
+from experiments.tasks import requests
 from experiments.tasks.cases import CASES
+from experiments.tasks.reconstruct import reconstruct
+from experiments.tasks.restore import restore
 
-ASKED = "ranking.json"  # what the restorations of a folder have in common
+SHARED = "ranking.json"  # what the restorations of a folder have in common
+COMMANDS = {"restore": (requests.restoration, restore), "reconstruct": (requests.reconstruction, reconstruct)}
 
 
 class Row(NamedTuple):
@@ -49,54 +50,81 @@ class Row(NamedTuple):
     evaluations: int | None = None
 
 
-def rank(options: argparse.Namespace, cases: Sequence[str], methods: Sequence[str]) -> str:
+@dataclass(frozen=True, kw_only=True)
+class Ranking:
+    """What the restorations of a ranking have in common.
+
+    Attributes:
+        workdir, overrides: the run, and (key, text) pairs of config.sampling.
+        truth: clean images, which are measured with noise.
+        limit: number of images.
+        answers: samples per image.
+        out: the folder to write.
+    """
+
+    workdir: Path
+    overrides: list[tuple[str, str]]
+    truth: str
+    limit: int
+    answers: int
+    out: Path
+
+
+def rank(ranking: Ranking, cases: Sequence[str], methods: Sequence[str]) -> str:
     """Makes the restorations that are not there, and the table of all that are; the line that says where it is.
 
     Raises:
         UserError: the folder has restorations of other images, or of another run.
     """
-    _claim(options)
+    _claim(ranking)
     failures = []
     jobs = [(case, method) for case in cases for method in methods]
     for case, method in tqdm(jobs, unit="restoration", desc="ranking"):
-        folder = options.out / case / method
+        folder = ranking.out / case / method
         if not (folder / "results.json").exists():
             try:
-                with contextlib.redirect_stdout(io.StringIO()):
-                    _restore(options, case, method, folder)
+                _restore(ranking, case, method, folder)
             except UnsolvableError:
                 continue
             except RunError as error:
                 failures.append(f"{case} by {method}: {error}")
                 tqdm.write(failures[-1])
-        replace_text(options.out / "table.md", markdown(list(rows(options.out))))
-    return "\n".join([best(list(rows(options.out))), f"Table: {options.out / 'table.md'}"])
+        replace_text(ranking.out / "table.md", markdown(list(rows(ranking.out))))
+    return "\n".join([best(list(rows(ranking.out))), f"Table: {ranking.out / 'table.md'}"])
 
 
-def _claim(options: argparse.Namespace) -> None:
-    asked = {"workdir": str(options.workdir), "truth": options.truth, "limit": options.limit}
-    asked |= {"answers": options.answers, "overrides": [f"--config.{key}={text}" for key, text in options.overrides]}
-    file = options.out / ASKED
+def _claim(ranking: Ranking) -> None:
+    """Stores what the restorations of the folder have in common.
+
+    Raises:
+        UserError: the folder has restorations of another ranking.
+    """
+    shared = {"workdir": str(ranking.workdir), "truth": ranking.truth, "limit": ranking.limit}
+    shared |= {"answers": ranking.answers, "overrides": [f"--config.{key}={text}" for key, text in ranking.overrides]}
+    file = ranking.out / SHARED
     if file.exists():
         before = strict_json.read(file)
-        for name, value in asked.items():
+        for name, value in shared.items():
             if before.get(name) != value:
-                raise UserError(f"--out={options.out} has restorations of {name}={before.get(name)}, not {value}")
+                raise UserError(f"--out={ranking.out} has restorations of {name}={before.get(name)}, not {value}")
         return
-    options.out.mkdir(parents=True, exist_ok=True)
-    strict_json.write(file, asked)
+    ranking.out.mkdir(parents=True, exist_ok=True)
+    strict_json.write(file, shared)
 
 
-def _restore(options: argparse.Namespace, case: str, method: str, folder: Path) -> None:
-    from experiments.__main__ import main_or_raise
+def _restore(ranking: Ranking, case: str, method: str, folder: Path) -> None:
+    """Restores the images of a case by a method and writes the folder, as the command of the case does.
 
-    main_or_raise(
-        [
-            *CASES[case].split(),
-            f"--method={method}", f"--workdir={options.workdir}", f"--truth={options.truth}", f"--out={folder}",
-            f"--limit={options.limit}", f"--answers={options.answers}",
-            *(f"--config.{key}={text}" for key, text in options.overrides),
-        ]
+    Raises:
+        UserError, RunError: as `restore` and `reconstruct`.
+    """
+    command, name, noise, options = CASES[case]
+    request, run = COMMANDS[command]
+    run(
+        request(
+            name, options, noise=noise, method=method, workdir=ranking.workdir, overrides=ranking.overrides,
+            input=None, truth=ranking.truth, out=folder, answers=ranking.answers, seed=0, limit=ranking.limit,
+        )
     )  # fmt: skip
 
 

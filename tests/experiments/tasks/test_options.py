@@ -304,22 +304,15 @@ def test_the_view_of_coefficients_is_the_image_of_least_norm_and_of_images_thems
         np.testing.assert_array_equal(problem(task).view(IMAGES), IMAGES)
 
 
-def test_the_cases_of_a_ranking_are_command_lines_with_their_noise_written_out():
-    """Each is a task or modality with flags of its own."""
-    for case, line in cases.CASES.items():
-        command, *texts = line.split()
-        flags = dict(text.removeprefix("--").split("=") for text in texts)
-        assert float(flags.pop("noise")) > 0, case
+def test_the_cases_of_a_ranking_state_their_noise_and_have_options_of_their_task_or_modality():
+    for case, (command, name, noise, options) in cases.CASES.items():
+        assert noise > 0, case
         if command == "restore":
-            name = flags.pop("task")
-            kinds = problems.TASKS[name].flags
-            given = {key: type(kinds[key])(value) for key, value in flags.items()}
-            assert problems.task(name, given).items() >= given.items()
+            kinds, known = problems.TASKS[name].flags, problems.task(name, options)
         else:
-            name = flags.pop("modality")
-            kinds = modalities.MODALITIES[name]
-            given = {key: type(kinds[key])(value) for key, value in flags.items()}
-            assert modalities.options(name, given, measured=False).items() >= given.items()
+            kinds, known = modalities.MODALITIES[name], modalities.options(name, options, measured=False)
+        assert known.items() >= options.items()
+        assert [type(value) for value in options.values()] == [type(kinds[key]) for key in options], case
 
 
 def test_edits_are_masked_by_methods_that_work_without_noise():

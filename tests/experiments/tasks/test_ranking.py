@@ -1,6 +1,5 @@
 """The command `rank`: the table says what each restoration came to, the best first, and nothing is made twice."""
 
-import argparse
 import json
 
 import numpy as np
@@ -125,9 +124,9 @@ def test_from_the_command_line(digits_run, digits, tmp_path, one_device):
     assert set(CASES) > {row.case for row in rows}
 
 
-def options(tmp_path, **changes):
+def shared(tmp_path, **changes):
     given = {"workdir": tmp_path / "run", "truth": "digits.npz", "limit": 3, "answers": 2, "out": tmp_path / "out"}
-    return argparse.Namespace(**given | {"overrides": [("sampling.steps", "4")]} | changes)
+    return ranking.Ranking(**given | {"overrides": [("sampling.steps", "4")]} | changes)
 
 
 @pytest.mark.parametrize(
@@ -135,25 +134,29 @@ def options(tmp_path, **changes):
                 {"workdir": "other"}],
 )  # fmt: skip
 def test_restorations_of_a_folder_have_all_of_their_options_in_common(tmp_path, changes):
-    ranking._claim(options(tmp_path))
-    ranking._claim(options(tmp_path))
+    ranking._claim(shared(tmp_path))
+    ranking._claim(shared(tmp_path))
     with pytest.raises(UserError, match=rf"^--out={tmp_path}/out has restorations of {next(iter(changes))}="):
-        ranking._claim(options(tmp_path, **changes))
+        ranking._claim(shared(tmp_path, **changes))
 
 
-def test_a_restoration_is_a_command_line_of_its_case(tmp_path, monkeypatch):
-    given = []
-    monkeypatch.setattr("experiments.__main__.main_or_raise", given.append)
-    for case in ("inpaint-random", "ct-limited"):
-        ranking._restore(options(tmp_path), case, "ddrm", tmp_path / "f")
-    common = [
-        "--method=ddrm", f"--workdir={tmp_path}/run", "--truth=digits.npz", f"--out={tmp_path}/f", "--limit=3",
-        "--answers=2", "--config.sampling.steps=4",
-    ]  # fmt: skip
-    assert given == [
-        ["restore", "--task=inpaint", "--mask=random", "--share=0.3", "--noise=0.05", *common],
-        ["reconstruct", "--modality=ct", "--angles=40", "--arc=90", "--noise=0.02", *common],
-    ]
+def test_a_restoration_is_that_of_the_command_line_of_its_case(tmp_path, monkeypatch):
+    requests = []
+    for command, (request, _) in ranking.COMMANDS.items():
+        monkeypatch.setitem(ranking.COMMANDS, command, (request, requests.append))
+        monkeypatch.setattr(f"experiments.tasks.{command}.{command}", lambda request: requests.append(request) or "")
+    for case, line in {
+        "inpaint-random": "restore --task=inpaint --mask=random --share=0.3 --noise=0.05",
+        "ct-limited": "reconstruct --modality=ct --angles=40 --arc=90 --noise=0.02",
+    }.items():
+        requests.clear()
+        ranking._restore(shared(tmp_path), case, "ddrm", tmp_path / "f")
+        common = [
+            "--method=ddrm", f"--workdir={tmp_path}/run", "--truth=digits.npz", f"--out={tmp_path}/f", "--limit=3",
+            "--answers=2", "--config.sampling.steps=4",
+        ]  # fmt: skip
+        assert main([*line.split(), *common]) == 0
+        assert requests[0] == requests[1], line
 
 
 def test_rows_have_the_figures_of_the_mean_and_of_an_answer(tmp_path):
