@@ -21,7 +21,7 @@ from ml_collections import ConfigDict
 
 from experiments import build, check, data, distributed, pictures, posthoc, report, state
 from experiments import config as configs
-from experiments.benchmarks.flops import flops
+from experiments.flops import flops
 from experiments.checkpoint import Checkpoints, complete_steps, last_good
 from experiments.dataset import announce, check_names, check_training, load_data, store
 from experiments.errors import RunError, UserError

@@ -12,7 +12,7 @@ import models
 from experiments.__main__ import main
 from experiments.benchmarks import networks, torch_networks
 from experiments.benchmarks.cases import CASES, Case
-from experiments.benchmarks.flops import flops
+from experiments.flops import flops
 from experiments.benchmarks.networks import Figures, Row
 from models.layers.convolution import convolution, transposed_convolution
 
