@@ -1,6 +1,6 @@
 """Judging a run: distances between samples and real images, copies of training images, and the loss at each noise level.
 
-    samples -> features, kept as they are made -> figures -> metrics.json, report.html
+    samples -> features, kept as they are made -> figures -> metrics.json
 
 Each figure stands beside its floor: other real images, compared with the same reference in the same way. Samples cannot be
 expected to come closer to the reference than these do. An evaluation that was stopped goes on where it was.
@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import build, data, distributed, pictures, report, runs, strict_json
+from experiments import build, data, distributed, pictures, runs, strict_json
 from experiments.checkpoint import Checkpoints
 from experiments.errors import unknown_name
 from experiments.evaluation import figures, likelihood
@@ -25,16 +25,26 @@ from experiments.evaluation.classes import class_mix
 from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_features, journal_of_samples, weights_hash
 from experiments.evaluation.losses import loss_per_noise_level
 from experiments.evaluation.reference import RealImages, real_images
+from experiments.metrics import names
 from experiments.metrics.statistics import spread
 from experiments.parallel import Strategy
 from experiments.runs import Run
 from experiments.sampler import Sampler
+from experiments.workdir import Workdir
+
+Publish = Callable[[Workdir, dict[str, Any]], None]
 
 STRIP = (8, 12)  # images and times in the picture of noise becoming images
 
 
-def evaluate_run(run: Run, dataset: data.Dataset, strategy: Strategy) -> dict[str, Any]:
-    """Measures the EMA model, writes `metrics.json`, the strip and the report, and prints the figures.
+def evaluate_run(run: Run, dataset: data.Dataset, strategy: Strategy, publish: Publish) -> dict[str, Any]:
+    """Measures the EMA model and writes `metrics.json` and the strip.
+
+    Args:
+        run: the checkpoint, with the config to measure by.
+        dataset: its images.
+        strategy: the mapping over devices.
+        publish: called with the run's folder and what `metrics.json` holds, before what serves a repetition is removed.
 
     Returns:
         what `metrics.json` holds.
@@ -45,17 +55,20 @@ def evaluate_run(run: Run, dataset: data.Dataset, strategy: Strategy) -> dict[st
     """
     judge = Judge(run, dataset, strategy)
     measured = judge.measure(run)
-    _publish(run, judge.sampler, measured)
+    _write(run, judge.sampler, measured)
+    publish(run.workdir, measured)
     judge.clean_up(run)
     return measured
 
 
-def sweep_checkpoints(run: Run, dataset: data.Dataset, strategy: Strategy, metric: str | None = None) -> dict[str, Any]:
-    """Measures every kept checkpoint; `metrics.json` and the report are then of the best one, which is printed.
+def sweep_checkpoints(
+    run: Run, dataset: data.Dataset, strategy: Strategy, publish: Publish, metric: str | None = None
+) -> dict[str, Any]:
+    """Measures every kept checkpoint; `metrics.json` and the strip are of the best one.
 
     Args:
         run: the newest checkpoint, with the config to measure by.
-        dataset, strategy: as of `evaluate_run`.
+        dataset, strategy, publish: as of `evaluate_run`.
         metric: the key of a figure of the samples; None is the first, the Frechet distance.
 
     Returns:
@@ -65,7 +78,7 @@ def sweep_checkpoints(run: Run, dataset: data.Dataset, strategy: Strategy, metri
         UserError: there is no such metric; or as `evaluate_run`.
     """
     network = run.config.evaluation.features
-    known = figures.meanings(network)
+    known = names.meanings(network)
     metric = next(iter(known)) if metric is None else metric
     if metric not in known:
         raise unknown_name("--metric", metric, known)
@@ -80,17 +93,13 @@ def sweep_checkpoints(run: Run, dataset: data.Dataset, strategy: Strategy, metri
         if metric not in measured["samples"]:
             raise unknown_name("--metric", metric, measured["samples"])
         found.append({"step": step, **measured["samples"]})
-        if best is None or figures.is_better(network, metric, found[-1][metric], best[1]["samples"][metric]):
+        if best is None or names.is_better(network, metric, found[-1][metric], best[1]["samples"][metric]):
             best = candidate, measured
     candidate, measured = best
     measured |= {"chosen_by": metric, "checkpoints": found}
-    _publish(candidate, judge.sampler, measured)
+    _write(candidate, judge.sampler, measured)
+    publish(candidate.workdir, measured)
     judge.forget()
-    others = ", ".join(f"step {row['step']} has {row[metric]:.3f}" for row in found if row["step"] != candidate.step)
-    print(
-        f"Best of {len(found)} checkpoints by {metric}: step {candidate.step} with {measured['samples'][metric]:.3f}"
-        + (f" ({others})" if others else "")
-    )
     return measured
 
 
@@ -233,15 +242,12 @@ def _both(view: Callable, **sets: dict[str, figures.Figure]) -> dict[str, Any]:
     return {name: view(found) for name, found in sets.items()}
 
 
-def _publish(run: Run, sampler: Sampler, measured: dict[str, Any]) -> None:
-    """Writes `metrics.json`, the strip and the report, and prints the figures."""
+def _write(run: Run, sampler: Sampler, measured: dict[str, Any]) -> None:
+    """Writes `metrics.json` and the strip."""
     strip = _strip(run, sampler)
     if distributed.is_first():
         strict_json.write(run.workdir.metrics, measured)
         pictures.save(run.workdir.strip, strip, run.config.data.image_size)
-        report.write(run.workdir)
-    print(report.summary(measured))
-    print(f"Samples over training: {run.workdir.samples}\nReport: {run.workdir.report}")
 
 
 def _strip(run: Run, sampler: Sampler) -> np.ndarray:

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, curves, history, page, strict_json
+from experiments import build, curves, distributed, history, page, strict_json
 from experiments.data.sources.names import class_title
-from experiments.evaluation import figures
+from experiments.metrics import names as metric_names
 from experiments.workdir import Workdir
 
 MAX_GRIDS = 4  # on the page; all are in samples/
@@ -164,7 +164,7 @@ def _bins(config: ConfigDict, rows: list[dict[str, float]]) -> str:
 def _rows(measured: dict[str, Any]) -> list[list[str]]:
     """Title, meaning, figure, interval, count and floor of each figure that was taken of the samples."""
     rows = []
-    for key, (title, meaning) in figures.meanings(measured.get("feature_network", "perceptron")).items():
+    for key, (title, meaning) in metric_names.meanings(measured.get("feature_network", "perceptron")).items():
         if key in measured["samples"]:
             sure = _interval(measured.get("intervals", {}).get("samples", {}).get(key))
             count = measured.get("counts", {}).get("samples", {}).get(key)
@@ -194,6 +194,24 @@ def _aligned(rows: list[list[str]]) -> list[str]:
     return ["  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows]
 
 
+def publish(workdir: Workdir, measured: dict[str, Any]) -> None:
+    """Writes the page on the first process, and prints the figures of an evaluation and where everything is."""
+    if distributed.is_first():
+        write(workdir)
+    print(summary(measured))
+    print(f"Samples over training: {workdir.samples}\nReport: {workdir.report}")
+    if "checkpoints" in measured:
+        print(_choice(measured))
+
+
+def _choice(measured: dict[str, Any]) -> str:
+    """Returns a line of the best checkpoint and the others."""
+    metric, found = measured["chosen_by"], measured["checkpoints"]
+    others = ", ".join(f"step {row['step']} has {row[metric]:.3f}" for row in found if row["step"] != measured["step"])
+    best = f"step {measured['step']} with {measured['samples'][metric]:.3f}"
+    return f"Best of {len(found)} checkpoints by {metric}: {best}" + (f" ({others})" if others else "")
+
+
 def summary(measured: dict[str, Any]) -> str:
     """The figures as a table in text: samples with their 95 % intervals, and real images."""
     rows = [["", "samples", "95 %", "real"]]
@@ -204,7 +222,7 @@ def summary(measured: dict[str, Any]) -> str:
         lines.append(f"classes of the samples: {measured['sampling']['classes']}")
     if "memorisation" in measured:
         found = measured["memorisation"]
-        for key, (title, _) in figures.MEMORISATION.items():
+        for key, (title, _) in metric_names.MEMORISATION.items():
             lines.append(
                 f"{title}: {found['samples'][key]:.3f} of samples, {found['held_out'][key]:.3f} of held-out images"
             )
@@ -239,7 +257,7 @@ def _memorisation(measured: dict[str, Any]) -> str:
             f"{found['counts']['samples'][key]:,}",
             f"{found['held_out'][key]:.3f}",
         ]
-        for key, (title, meaning) in figures.MEMORISATION.items()
+        for key, (title, meaning) in metric_names.MEMORISATION.items()
     ]
     note = f"Nearest of {found['training_images']:,} training images, in the same features."
     return page.table(["Copies", "samples", "95 % interval", "of", "held-out images"], rows) + f"<p>{note}</p>"

@@ -21,12 +21,12 @@ from ml_collections import ConfigDict
 
 from experiments import build, check, data, distributed, pictures, posthoc, report, state
 from experiments import config as configs
-from experiments.flops import flops
 from experiments.checkpoint import Checkpoints, complete_steps, last_good
 from experiments.dataset import announce, check_names, check_training, load_data, store
 from experiments.errors import RunError, UserError
 from experiments.evaluate import evaluate_run
 from experiments.evaluation.reference import shared_statistics
+from experiments.flops import flops
 from experiments.history import History
 from experiments.interruption import Interruption
 from experiments.lock import Lock
@@ -255,7 +255,7 @@ def _go_on(
         return number
     print(f"Training is complete (step {step}). Evaluating the EMA model:")
     with interruption.nothing_to_save(_at(workdir, "it was being evaluated")):
-        evaluate_run(load_run(workdir.path), dataset, strategy)
+        evaluate_run(load_run(workdir.path), dataset, strategy, report.publish)
     return None
 
 

@@ -24,7 +24,7 @@ def run(options: argparse.Namespace) -> int:
     """Evaluates; the exit code."""
     if options.metric and not options.sweep_checkpoints:
         raise UserError(f"--metric={options.metric}: chooses among checkpoints, so it needs --sweep-checkpoints")
-    from experiments import build
+    from experiments import build, report
     from experiments.dataset import announce, check_evaluation, check_names, load_data
     from experiments.evaluate import evaluate_run, sweep_checkpoints
 
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> int:
     announce(trained.config, dataset)
     check_evaluation(trained.config, dataset)
     if options.sweep_checkpoints:
-        sweep_checkpoints(trained, dataset, strategy, options.metric)
+        sweep_checkpoints(trained, dataset, strategy, report.publish, options.metric)
     else:
-        evaluate_run(trained, dataset, strategy)
+        evaluate_run(trained, dataset, strategy, report.publish)
     return 0

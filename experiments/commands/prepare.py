@@ -52,11 +52,12 @@ def run(options: argparse.Namespace) -> int:
     if options.overrides:
         key, text = options.overrides[0]
         raise UserError(f"--config.{key}={text}: prepare takes no config; its own flags are in --help")
-    network = None
+    statistics = None
     if options.features is not None or options.feature_weights is not None:
         from experiments.metrics import feature_networks
+        from experiments.metrics.prepared import FeatureStatistics
 
-        network = feature_networks.load(options.features or "", options.feature_weights)
+        statistics = FeatureStatistics(feature_networks.load(options.features or "", options.feature_weights))
     description = prepare(
         options.source,
         options.out,
@@ -67,7 +68,7 @@ def run(options: argparse.Namespace) -> int:
         white=options.white,
         stream=options.stream,
         shard_mb=options.shard_mb,
-        network=network,
+        statistics=statistics,
     )
     height, width, channels = description.image_shape
     counts = {name: sum(shard.count for shard in shards) for name, shards in description.splits.items()}

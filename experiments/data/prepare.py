@@ -12,28 +12,35 @@ import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Protocol
 
 import numpy as np
 from tqdm import tqdm
 
-from configs import base
 from experiments.data import records
 from experiments.data.digests import digest, stack_digests
 from experiments.data.records import INDEX, Description, Shard, ShardWriter
-from experiments.data.sources import Wanted, huggingface, load, read
+from experiments.data.sources import Wanted, huggingface, read
 from experiments.data.sources.base import Source
 from experiments.data.sources.decoding import PILLOW_MODES
 from experiments.data.sources.huggingface import Stream
 from experiments.data.sources.names import class_title, counted, listed
 from experiments.errors import UserError
 from experiments.files import replace_text
-from experiments.metrics.statistics import compute_statistics
 
 MB = 2**20  # bytes
 PLAN = "plan.json"  # what the partial folder is of: another plan begins anew
 LOCK = "lock"
 BLOCK_BYTES = 2**25  # pixels read at once
+
+
+class StatisticsWriter(Protocol):
+    """Writes statistics of the images of a folder of records into it; `name` is that of the features."""
+
+    name: str
+
+    def __call__(self, folder: Path) -> object:
+        """Writes the files."""
 
 
 def prepare(
@@ -47,7 +54,7 @@ def prepare(
     white: float = 0.0,
     stream: bool = False,
     shard_mb: int = 256,
-    network: Any = None,
+    statistics: StatisticsWriter | None = None,
 ) -> Description:
     """Writes a source's images, with its own splits or undivided, to a folder that `arrayrecord:OUT` reads.
 
@@ -61,7 +68,8 @@ def prepare(
         white: level that is white in images that are not of 8 bits; see `data.white`.
         stream: read `hf:NAME` from the hub while writing, and store nothing else.
         shard_mb: pixels in a shard, in 2^20 bytes before compression.
-        network: a feature network, in whose features to write statistics for evaluation (`write_statistics`); None: none.
+        statistics: writes statistics for evaluation into the complete folder (`metrics.prepared.FeatureStatistics`); None
+            writes none.
 
     Returns:
         what is in the folder.
@@ -102,12 +110,14 @@ def prepare(
     if shape[2] > records.MOST_CHANNELS:
         raise UserError(f"--source={source} has {shape[2]} channels; records hold at most {records.MOST_CHANNELS}")
     size = max(1, shard_mb * MB // math.prod(shape))
-    if network is not None and shape[2] not in PILLOW_MODES:
-        raise UserError(f"--features={network.name} is of images of 1 or 3 channels; --source={source} has {shape[2]}")
+    if statistics is not None and shape[2] not in PILLOW_MODES:
+        raise UserError(
+            f"--features={statistics.name} is of images of 1 or 3 channels; --source={source} has {shape[2]}"
+        )
     plan = {"source": source, "stream": stream, "image_shape": shape, "resize": resize, "content": content}
     if wanted.rendering.stamp:
         plan |= {"background": background, "white": white}
-    plan |= {"features": None if network is None else network.name}
+    plan |= {"features": None if statistics is None else statistics.name}
     plan |= {"format": records.FORMAT, "records_per_shard": size}
     with _claimed(out, json.dumps(plan, indent=2)) as folder:
         shards, fingerprints = {}, {}
@@ -128,8 +138,8 @@ def prepare(
             warnings=tuple(warnings),
         )
         description.write(folder)
-        if network is not None:
-            write_statistics(folder, network)
+        if statistics is not None:
+            statistics(folder)
         records.flush(folder)
         folder.replace(out)
     for name in (PLAN, LOCK):
@@ -182,30 +192,6 @@ class _Reading:
             batch = self._part.gather(places)
             yield batch["image"], batch.get("label", np.full(len(places), -1, np.int32)), self._identities[places]
             start += len(places)
-
-
-def write_statistics(folder: Path, network: Any) -> list[Path]:
-    """Writes `training_NETWORK.npz` and `held_out_NETWORK.npz`, for `evaluation.statistics`, into a folder of records.
-
-    They are of the images that `data.source=arrayrecord:FOLDER` trains on and holds out with the default fractions of
-    configs/base.py; evaluation refuses them where others are set.
-    """
-    defaults, shape = base.get_config().data, Description.read(folder).image_shape
-    dataset = load(
-        f"arrayrecord:{folder}",
-        image_size=shape[0],
-        num_channels=shape[2],
-        test_fraction=defaults.test_fraction,
-        validation_fraction=defaults.validation_fraction,
-        memory_gb=0,
-    )
-    block, paths = max(1, BLOCK_BYTES // math.prod(shape)), []
-    for name, part in (("training", dataset.train), ("held_out", dataset.test)):
-        blocks = tqdm(range(0, len(part), block), f"statistics of {name} images", unit=" blocks")
-        pixels = (part.pixels(np.arange(start, min(start + block, len(part)))) for start in blocks)
-        paths.append(folder / f"{name}_{network.name}.npz")
-        compute_statistics(pixels, network, fingerprint=part.fingerprint()).save(paths[-1])
-    return paths
 
 
 def _write_split(

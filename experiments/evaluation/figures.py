@@ -1,8 +1,4 @@
-"""Which figures are taken of samples in which features, what they are called, and how sure they are.
-
-A figure is named after its features: FID is a Frechet distance in Inception's, and no other. In the perceptron's features,
-which belong to one data set, distances are on the scale of its reference; in published networks' they are as they come.
-"""
+"""Figures of samples in the features of a network, with standard errors and confidence intervals."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +8,7 @@ import numpy as np
 from experiments import metrics
 from experiments.errors import UserError
 from experiments.evaluation.features import FeatureSet
+from experiments.metrics import names
 from experiments.metrics.frechet import streamed_frechet_distance
 from experiments.metrics.kernel import kernel_distance_and_error, scaled_kernel_distance_and_error
 from experiments.metrics.memorisation import memorisation
@@ -19,8 +16,6 @@ from experiments.metrics.precision_recall import coverage
 from experiments.metrics.statistics import Statistics, spread
 
 SPREAD = 1.96  # standard errors on each side of an interval of 95 %
-
-LESS, MORE = "less is better", "more is better"
 
 
 def standard_error_of_mean(values: np.ndarray) -> float | None:
@@ -55,77 +50,8 @@ class Figure:
         return cls(float(np.mean(values)), standard_error_of_mean(values), len(values), 0.0, most)
 
 
-@dataclass(frozen=True)
-class Names:
-    """The keys of the distances in some features, each with its title for people.
-
-    Attributes:
-        frechet, kernel, spatial, score: (key, title) of the Frechet and kernel distances, of the Frechet distance in spatial
-            features, and of the classifier's score.
-        scaled: distances are given with the reference's variance = 100.
-    """
-
-    frechet: tuple[str, str]
-    kernel: tuple[str, str]
-    spatial: tuple[str, str]
-    score: tuple[str, str]
-    scaled: bool = False
-
-
-def names(network: str) -> Names:
-    """The names of the distances in the features of a network."""
-    if network in NAMES:
-        return NAMES[network]
-    slug = network.replace("-", "_")
-    return Names(
-        (f"fd_{slug}", f"Frechet distance in {network}"),
-        (f"kd_{slug}", f"kernel distance in {network}"),
-        (f"sfd_{slug}", f"spatial Frechet distance in {network}"),
-        (f"score_{slug}", f"Inception Score's formula in {network}"),
-    )
-
-
-NAMES = {
-    "perceptron": Names(
-        ("frechet_distance", "Frechet distance"),
-        ("kernel_distance", "kernel distance"),
-        ("spatial_frechet_distance", "spatial Frechet distance"),
-        ("classifier_score", "classifier score"),
-        scaled=True,
-    ),
-} | {
-    f"inception{way}": Names(
-        (f"fid{key}", f"FID{title}"),
-        (f"kid{key}", f"KID{title}"),
-        (f"sfid{key}", f"sFID{title}"),
-        (f"inception_score{key}", f"Inception Score{title}"),
-    )
-    for way, key, title in (("", "", ""), ("-tf1", "_tf1", " (TensorFlow 1)"), ("-clean", "_clean", " (clean-fid)"))
-}
-
-
-def meanings(network: str) -> dict[str, tuple[str, str]]:
-    """key -> (title, meaning) of every figure that `compare` may give, in the order of a table, the main one first."""
-    named = names(network)
-    return {
-        named.frechet[0]: (named.frechet[1], LESS),
-        named.spatial[0]: (named.spatial[1], LESS),
-        named.kernel[0]: (named.kernel[1], LESS),
-        named.score[0]: (named.score[1], MORE),
-        "precision": ("precision", "samples that look real"),
-        "recall": ("recall", "real images that are covered"),
-        "density": ("density", "real images around a sample, 1 is usual"),
-        "coverage": ("coverage", "real images with a sample near"),
-    }
-
-
-def is_better(network: str, key: str, value: float, other: float) -> bool:
-    """Whether one value of a figure is better than another."""
-    return value < other if meanings(network)[key][1] == LESS else value > other
-
-
 def compare(samples: FeatureSet, reference: Statistics, network: Any, neighbours: int) -> dict[str, Figure]:
-    """The figures of samples against a reference, by key, in the order of `meanings`.
+    """The figures of samples against a reference, by key, in the order of `names.meanings`.
 
     Args:
         samples: of N images.
@@ -136,7 +62,7 @@ def compare(samples: FeatureSet, reference: Statistics, network: Any, neighbours
     Raises:
         UserError: too few samples, or features that do not vary.
     """
-    named, count = names(network.name), len(samples)
+    named, count = names.distances(network.name), len(samples)
     if reference.pool.total_variance == 0:
         raise UserError("cannot compare: all images of the reference have the same features, which leaves no scale")
     scale = 100 / reference.pool.total_variance if named.scaled else 1.0
@@ -184,13 +110,6 @@ def find_copies(features: np.ndarray, train: np.ndarray, held_out: np.ndarray) -
         "copies": Figure.of_mean(found.copies),
         "authenticity": Figure.of_mean(found.authenticity),
     }
-
-
-MEMORISATION = {
-    "nearer_than_held_out": ("nearer to training images than held-out images are", "1/2 is usual, 1 is copied"),
-    "copies": ("three times as near to one training image as to the next", "less is better"),
-    "authenticity": ("farther from a training image than that is from others", "as of held-out images"),
-}
 
 
 def values(figures: dict[str, Figure]) -> dict[str, float]:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import pictures
+from experiments import pictures, report
 from experiments.__main__ import main
 from experiments.commands import arguments
 from tests.experiments.tiny import ROOT, tiny_config
@@ -118,10 +118,13 @@ def test_evaluate_measures_one_checkpoint_or_all(monkeypatch, opened, flags, cal
             lambda config, dataset, *more, name=name: order.append((name, dataset, *more)),
         )
     monkeypatch.setattr("experiments.build.parallel", lambda config: "strategy")
-    monkeypatch.setattr("experiments.evaluate.evaluate_run", lambda run, *given: order.append(("evaluate", *given)))
+    monkeypatch.setattr(
+        "experiments.evaluate.evaluate_run",
+        lambda run, data, strategy, publish: order.append(("evaluate", data, strategy, publish)),
+    )
     monkeypatch.setattr(
         "experiments.evaluate.sweep_checkpoints",
-        lambda run, data, strategy, metric: order.append(("sweep", data, strategy, metric)),
+        lambda run, data, strategy, publish, metric: order.append(("sweep", data, strategy, publish, metric)),
     )
     assert main(["evaluate", "--workdir=run", *flags]) == 0
     assert asked[0][2:] == (
@@ -130,7 +133,7 @@ def test_evaluate_measures_one_checkpoint_or_all(monkeypatch, opened, flags, cal
     )
     run = Path("run")
     before = [("load", run), ("check_names", "data", run), ("announce", "data"), ("check_evaluation", "data")]
-    assert order == [*before, (called[0], "data", "strategy", *called[1:])]
+    assert order == [*before, (called[0], "data", "strategy", report.publish, *called[1:])]
 
 
 def test_export_writes_the_average_that_is_chosen(monkeypatch, opened, tmp_path, capsys, fails):

@@ -22,6 +22,7 @@ from experiments.data import load, records
 from experiments.data.prepare import prepare
 from experiments.data.sources import Wanted, read
 from experiments.errors import RunError, UserError
+from experiments.metrics.prepared import FeatureStatistics
 from experiments.metrics.statistics import Statistics
 from tests.experiments.tiny import ROOT
 
@@ -361,7 +362,7 @@ class Means:
 
 
 def test_statistics_are_of_the_images_that_training_and_evaluation_see(source, tmp_path):
-    prepared(source, tmp_path / "out", network=Means())
+    prepared(source, tmp_path / "out", statistics=FeatureStatistics(Means()))
     defaults = base.get_config().data
     data = load4(f"arrayrecord:{tmp_path}/out", test_fraction=defaults.test_fraction, validation_fraction=0)
     for name, part in (("training", data.train), ("held_out", data.test)):

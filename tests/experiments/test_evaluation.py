@@ -15,6 +15,7 @@ from experiments.errors import RunError, UserError
 from experiments.evaluation import figures, reference
 from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_features, journal_of_samples, weights_hash
 from experiments.evaluation.journal import Journal
+from experiments.metrics import names as metric_names
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics, compute_statistics, spread
 from experiments.parallel import Pmap
@@ -206,7 +207,7 @@ def test_figures_are_the_metrics():
         "fid": 60, "sfid": 60, "kid": 40, "inception_score": 60,
         "precision": 40, "recall": 40, "density": 40, "coverage": 40,
     }  # fmt: skip
-    assert list(found) == [key for key in figures.meanings("inception") if key in found]
+    assert list(found) == [key for key in metric_names.meanings("inception") if key in found]
     spatial = np.concatenate(list(samples.spatial()))
     error = metrics.frechet_distance_and_error(spatial, real.spatial)[1]
     assert found["sfid"].standard_error == pytest.approx(error)
@@ -250,9 +251,9 @@ def test_statistics_without_features_leave_out_what_needs_them():
     ],
 )
 def test_only_inceptions_distance_is_a_fid(network, key):
-    main_key = next(iter(figures.meanings(network)))
+    main_key = next(iter(metric_names.meanings(network)))
     assert main_key == key
-    title = figures.meanings(network)[key][0]
+    title = metric_names.meanings(network)[key][0]
     assert ("FID" in title) == network.startswith("inception")
 
 

@@ -14,6 +14,7 @@ from experiments.evaluation import figures, likelihood, losses
 from experiments.evaluation.classes import ClassMix, class_mix
 from experiments.evaluation.features import FeatureSet
 from experiments.evaluation.reference import RealImages
+from experiments.metrics import names as metric_names
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics, spread
 from sde_lib import Denoiser
@@ -126,14 +127,13 @@ def test_bits_per_dimension_are_of_so_many_test_images(monkeypatch):
 def test_a_figure_is_better_by_less_or_by_more():
     """Distances are better where they are less; all else where it is more."""
     for network in ("perceptron", "inception", "inception-tf1", "inception-clean", "dinov2-vitb14"):
-        keys = list(figures.meanings(network))
+        keys = list(metric_names.meanings(network))
         assert keys[4:] == ["precision", "recall", "density", "coverage"]
         for key in keys:
             less = key in keys[:3]
-            assert (
-                figures.is_better(network, key, 1.0, 2.0) == less and figures.is_better(network, key, 2.0, 1.0) != less
-            )
-            assert not figures.is_better(network, key, 1.0, 1.0)
+            assert metric_names.is_better(network, key, 1.0, 2.0) == less
+            assert metric_names.is_better(network, key, 2.0, 1.0) != less
+            assert not metric_names.is_better(network, key, 1.0, 1.0)
 
 
 def test_figures_have_their_published_names():
@@ -144,15 +144,15 @@ def test_figures_have_their_published_names():
     }
     keys = ["fid", "sfid", "kid", "inception_score"]
     for network, expected in titles.items():
-        found = list(figures.meanings(network).items())[:4]
+        found = list(metric_names.meanings(network).items())[:4]
         ending = network.removeprefix("inception").replace("-", "_")
         assert [key for key, _ in found] == [key + ending for key in keys]
         assert [title for _, (title, _) in found] == expected
-    assert list(figures.meanings("a-b"))[:4] == ["fd_a_b", "sfd_a_b", "kd_a_b", "score_a_b"]
-    assert list(figures.meanings("perceptron"))[:4] == [
+    assert list(metric_names.meanings("a-b"))[:4] == ["fd_a_b", "sfd_a_b", "kd_a_b", "score_a_b"]
+    assert list(metric_names.meanings("perceptron"))[:4] == [
         "frechet_distance", "spatial_frechet_distance", "kernel_distance", "classifier_score",
     ]  # fmt: skip
-    assert [figures.names(name).scaled for name in ("perceptron", "inception", "a")] == [True, False, False]
+    assert [metric_names.distances(name).scaled for name in ("perceptron", "inception", "a")] == [True, False, False]
 
 
 def test_distances_reach_down_to_zero_and_kernel_distances_below():

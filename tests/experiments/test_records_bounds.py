@@ -11,6 +11,7 @@ from experiments.data import prepare, records, sources
 from experiments.data.sources import reading
 from experiments.data.sources.base import Dataset, Images, Parts
 from experiments.errors import UserError
+from experiments.metrics.prepared import FeatureStatistics
 
 RNG = np.random.default_rng(0)
 PIXELS = RNG.integers(0, 256, (6, 4, 4), dtype=np.uint8)
@@ -111,7 +112,7 @@ def test_what_would_make_other_records_is_another_plan(plan_of, tmp_path):
     assert base["content"]["all"][0] == 6
     changes = [
         {"image_size": 2, "resize": "center_crop"}, {"resize": "center_crop"}, {"background": "black"}, {"white": 9.0},
-        {"shard_mb": 1}, {"network": Network()},
+        {"shard_mb": 1}, {"statistics": FeatureStatistics(Network())},
     ]  # fmt: skip
     plans = [base, plan_of(two, tmp_path / "out"), *(plan_of(one, tmp_path / "out", **change) for change in changes)]
     assert len({json.dumps(plan, sort_keys=True) for plan in plans}) == len(plans)
@@ -144,12 +145,12 @@ def test_sources_that_cannot_be_records(plan_of, tmp_path):
         source = f"npz:{saved(tmp_path, images=np.zeros((6, 4, 4, channels), np.uint8))}"
         plan_of(source, tmp_path / "out")
         if fits:
-            plan_of(source, tmp_path / "out", network=Network())
+            plan_of(source, tmp_path / "out", statistics=FeatureStatistics(Network()))
             continue
         with pytest.raises(
             UserError, match=f"--features=means is of images of 1 or 3 channels; --source=.* has {channels}"
         ):
-            prepare.prepare(source, tmp_path / "out", network=Network())
+            prepare.prepare(source, tmp_path / "out", statistics=FeatureStatistics(Network()))
     source = f"npz:{saved(tmp_path, images=np.zeros((6, 2, 2, 255), np.uint8))}"
     assert plan_of(source, tmp_path / "out")["records_per_shard"] == 256 * 2**20 // (4 * 255)
     for text in ("digits", "hf", "hf:", "npz:a"):

@@ -177,7 +177,7 @@ def test_the_best_checkpoint_stands_among_all(tmp_path):
 def test_the_printed_summary_has_the_same_figures():
     assert [line.split("  ") for line in report.summary(measured()).splitlines()[4:]] == [
         [f"{title}: {COPIES[key][0]:.3f} of samples, {COPIES[key][1]:.3f} of held-out images"]
-        for key, (title, _) in report.figures.MEMORISATION.items()
+        for key, (title, _) in report.metric_names.MEMORISATION.items()
     ] + [["bits per dimension: 3.125 +- 0.062 (1,024 images)"]]
 
 

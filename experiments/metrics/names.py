@@ -1,0 +1,86 @@
+"""Names and meanings of the figures of samples, by feature network.
+
+A figure is named after its features: FID is the Frechet distance in the features of Inception, and no other. In the features
+of the perceptron, which belong to one data set, distances are on the scale of its reference; in those of published networks
+they are not scaled.
+"""
+
+from dataclasses import dataclass
+
+LESS, MORE = "less is better", "more is better"
+
+
+@dataclass(frozen=True)
+class Names:
+    """The keys of the distances in some features, each with its title for people.
+
+    Attributes:
+        frechet, kernel, spatial, score: (key, title) of the Frechet and kernel distances, of the Frechet distance in spatial
+            features, and of the classifier's score.
+        scaled: distances are given with the reference's variance = 100.
+    """
+
+    frechet: tuple[str, str]
+    kernel: tuple[str, str]
+    spatial: tuple[str, str]
+    score: tuple[str, str]
+    scaled: bool = False
+
+
+def distances(network: str) -> Names:
+    """The names of the distances in the features of a network."""
+    if network in NAMES:
+        return NAMES[network]
+    slug = network.replace("-", "_")
+    return Names(
+        (f"fd_{slug}", f"Frechet distance in {network}"),
+        (f"kd_{slug}", f"kernel distance in {network}"),
+        (f"sfd_{slug}", f"spatial Frechet distance in {network}"),
+        (f"score_{slug}", f"Inception Score's formula in {network}"),
+    )
+
+
+NAMES = {
+    "perceptron": Names(
+        ("frechet_distance", "Frechet distance"),
+        ("kernel_distance", "kernel distance"),
+        ("spatial_frechet_distance", "spatial Frechet distance"),
+        ("classifier_score", "classifier score"),
+        scaled=True,
+    ),
+} | {
+    f"inception{way}": Names(
+        (f"fid{key}", f"FID{title}"),
+        (f"kid{key}", f"KID{title}"),
+        (f"sfid{key}", f"sFID{title}"),
+        (f"inception_score{key}", f"Inception Score{title}"),
+    )
+    for way, key, title in (("", "", ""), ("-tf1", "_tf1", " (TensorFlow 1)"), ("-clean", "_clean", " (clean-fid)"))
+}
+
+
+def meanings(network: str) -> dict[str, tuple[str, str]]:
+    """key -> (title, meaning) of every figure that an evaluation may give, in the order of a table, the main one first."""
+    named = distances(network)
+    return {
+        named.frechet[0]: (named.frechet[1], LESS),
+        named.spatial[0]: (named.spatial[1], LESS),
+        named.kernel[0]: (named.kernel[1], LESS),
+        named.score[0]: (named.score[1], MORE),
+        "precision": ("precision", "samples that look real"),
+        "recall": ("recall", "real images that are covered"),
+        "density": ("density", "real images around a sample, 1 is usual"),
+        "coverage": ("coverage", "real images with a sample near"),
+    }
+
+
+def is_better(network: str, key: str, value: float, other: float) -> bool:
+    """Whether one value of a figure is better than another."""
+    return value < other if meanings(network)[key][1] == LESS else value > other
+
+
+MEMORISATION = {
+    "nearer_than_held_out": ("nearer to training images than held-out images are", "1/2 is usual, 1 is copied"),
+    "copies": ("three times as near to one training image as to the next", "less is better"),
+    "authenticity": ("farther from a training image than that is from others", "as of held-out images"),
+}
