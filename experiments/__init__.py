@@ -6,18 +6,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from ml_collections import ConfigDict
 
-    from experiments.runs import Run
+    from experiments.loading.runs import Run
 
 
 def load_run(path: str | Path, config: "ConfigDict | None" = None, **average: str | float) -> "Run":
-    """Opens a trained run: see `experiments.runs.load_run`."""
-    from experiments.runs import load_run  # here, so that `--help` need not wait for JAX
+    """Opens a trained run: see `experiments.loading.runs.load_run`."""
+    from experiments.loading.runs import load_run  # here, so that `--help` need not wait for JAX
 
     return load_run(path, config, **average)
 
 
 def load_pretrained(path: str | Path, format: str, config: "ConfigDict | None" = None) -> "Run":
-    """Opens a published model: see `experiments.pretrained.load_pretrained`."""
-    from experiments.pretrained import load_pretrained
+    """Opens a published model: see `experiments.loading.pretrained.load_pretrained`."""
+    from experiments.loading.pretrained import load_pretrained
 
     return load_pretrained(path, format, config)

@@ -13,7 +13,7 @@ import sys
 from importlib import metadata
 from pathlib import Path
 
-from experiments.commands import COMMANDS, arguments
+from experiments.cli import COMMANDS, arguments
 from experiments.errors import RunError, UserError
 
 

@@ -35,7 +35,7 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 import jax
 import pytest
 
-from experiments import utilization
+from experiments.training import utilization
 
 jax.config.update("jax_num_cpu_devices", 8)
 

@@ -25,8 +25,8 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments.parallel import Strategy
-from experiments.train import abstract_state, make_step
+from experiments.devices.parallel import Strategy
+from experiments.training.train import abstract_state, make_step
 
 KINDS = (
     "all-reduce", "all-gather", "reduce-scatter", "all-to-all", "ragged-all-to-all", "collective-permute",

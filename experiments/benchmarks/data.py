@@ -16,11 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, state
+from experiments import factory
 from experiments.benchmarks.speed import seconds
 from experiments.data.pipeline import batches_ahead
-from experiments.parallel import BATCH
-from experiments.train import initial_state, load_data, make_step, take_batches, training_stream
+from experiments.devices.parallel import BATCH
+from experiments.learning import state
+from experiments.training.train import initial_state, load_data, make_step, take_batches, training_stream
 
 CALLS = 2  # of training, fed and not, in one measurement
 REPEATS = 3
@@ -36,7 +37,7 @@ def benchmark(config: ConfigDict) -> str:
 
 
 def _rows(config: ConfigDict, images: Any, iterator: Any) -> list[tuple[str, str]]:
-    strategy, k, size = build.parallel(config), config.training.steps_per_call, config.data.batch_size
+    strategy, k, size = factory.parallel(config), config.training.steps_per_call, config.data.batch_size
     ahead, rng = batches_ahead(config.data.workers), np.random.default_rng(0)
     calls = -(-ahead // k)  # so many that they are not out of what was read before
 
@@ -55,7 +56,7 @@ def _rows(config: ConfigDict, images: Any, iterator: Any) -> list[tuple[str, str
     arrive = strategy.map(lambda batch: batch["image"].ravel()[:1], (BATCH,), BATCH)
     step = strategy.map_training(state.make_train_steps(make_step(config, strategy), k))
     current, waiting = initial_state(config, None, strategy), jax.tree.map(ready, sharded())  # on the devices
-    prepare = jax.jit(build.preparation(config))
+    prepare = jax.jit(factory.preparation(config))
     keys = jax.random.split(jax.random.key(0), size // strategy.num_devices)
     one = jnp.asarray(next(iterator)["image"][: len(keys)])
 

@@ -14,7 +14,7 @@ from ml_collections import ConfigDict
 
 import models
 import sde_lib
-from experiments import build
+from experiments import factory
 from experiments.benchmarks.speed import minima
 from sde_lib import guidance, inverse
 
@@ -49,8 +49,8 @@ def table(seconds: dict[str, float]) -> str:
 
 def _denoisers(config: ConfigDict, size: int, shape: tuple[int, ...]) -> Iterator[tuple[str, sde_lib.Denoiser]]:
     labels = jnp.arange(size) % max(config.model.num_classes, 1)
-    plain = build.denoiser(config, build.init_variables(config), config.sampling.t_min)
-    plain = plain.replace(condition=build.condition(config, labels))
+    plain = factory.denoiser(config, factory.init_variables(config), config.sampling.t_min)
+    plain = plain.replace(condition=factory.condition(config, labels))
     yield PLAIN, plain
     yield "ClassifierGuidance", guidance.ClassifierGuidance(plain, _classifier(config, labels, shape))
     measurement = inverse.Inpainting.half(shape, "right")

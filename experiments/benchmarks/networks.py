@@ -38,7 +38,7 @@ import models
 from experiments.benchmarks import torch_networks
 from experiments.benchmarks.cases import CASES, Case
 from experiments.errors import RunError
-from experiments.flops import flops
+from experiments.training.flops import flops
 
 # Seconds before each measurement, after which threads of the other library that wait for work by spinning have given up.
 PAUSE = 0.05

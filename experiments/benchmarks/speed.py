@@ -16,8 +16,9 @@ import numpy as np
 from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import build, state
-from experiments.train import initial_state, load_data, make_step, take_batches, training_stream
+from experiments import factory
+from experiments.learning import state
+from experiments.training.train import initial_state, load_data, make_step, take_batches, training_stream
 
 REPEATS = 5
 
@@ -46,7 +47,7 @@ def benchmark(config: ConfigDict) -> str:
 
 
 def _training(config: ConfigDict) -> list[tuple[str, str]]:
-    strategy, k = build.parallel(config), config.training.steps_per_call
+    strategy, k = factory.parallel(config), config.training.steps_per_call
     images = load_data(config).train
     iterator = training_stream(config, images)
     start = time.perf_counter()
@@ -86,9 +87,9 @@ def _training(config: ConfigDict) -> list[tuple[str, str]]:
 
 def _sampling(config: ConfigDict) -> list[tuple[str, str]]:
     size, shape = config.sampling.batch_size, (config.data.image_size,) * 2 + (config.data.num_channels,)
-    labels = build.condition(config, jnp.arange(size) % max(config.model.num_classes, 1))
-    denoiser = build.denoiser(config, build.init_variables(config), config.sampling.t_min).replace(condition=labels)
-    method, times = build.method(config), build.times(config, denoiser.sde)
+    labels = factory.condition(config, jnp.arange(size) % max(config.model.num_classes, 1))
+    denoiser = factory.denoiser(config, factory.init_variables(config), config.sampling.t_min).replace(condition=labels)
+    method, times = factory.method(config), factory.times(config, denoiser.sde)
     keys = jax.random.split(jax.random.key(0), size)
     x = jax.random.normal(jax.random.key(1), (size, *shape))
     network = jax.jit(lambda variables, x, level: denoiser.network.apply(variables, x, level, labels, train=False))
@@ -97,7 +98,7 @@ def _sampling(config: ConfigDict) -> list[tuple[str, str]]:
         network=lambda: network(denoiser.variables, x, level),
         sampler=lambda: sde_lib.sample(keys, denoiser, method, times, shape),
     )
-    nfe = build.evaluations(config)
+    nfe = factory.evaluations(config)
     return [
         (f"network evaluation, batch {size}", f"{1e3 * least['network']:.1f} ms"),
         (f"sampling, {config.sampling.method}, {nfe} evaluations", f"{least['sampler']:.3f} s"),

@@ -26,15 +26,17 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, state
+from experiments import factory
 from experiments.benchmarks import collectives
 from experiments.benchmarks.speed import minima, seconds
-from experiments.checkpoint import Checkpoints
+from experiments.devices.parallel import STRATEGIES, Strategy
 from experiments.errors import RunError
-from experiments.history import History
-from experiments.monitor import Monitor
-from experiments.parallel import STRATEGIES, Strategy
-from experiments.train import (
+from experiments.learning import state
+from experiments.logs.history import History
+from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.workdir import Workdir
+from experiments.training.monitor import Monitor
+from experiments.training.train import (
     initial_state,
     load_data,
     make_step,
@@ -43,7 +45,6 @@ from experiments.train import (
     take_batches,
     training_stream,
 )
-from experiments.workdir import Workdir
 
 VIRTUAL_DEVICES = 8  # of the CPU
 TURNS = 7  # of training with and without checkpoints and logging
@@ -188,7 +189,7 @@ def _turns(config: ConfigDict, workdir: Workdir, iterator: Any) -> list[_Turn]:
 
     A turn is of seconds, not minutes, so that what else the machine does is the same for all that is compared.
     """
-    strategy, training = build.parallel(config, _whole_devices()), config.training
+    strategy, training = factory.parallel(config, _whole_devices()), config.training
     train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
     current, taken, step = initial_state(config, None, strategy), None, 0
 

@@ -1,4 +1,4 @@
-"""The parts of `experiments/evaluate.py`: what is measured, and how long measurements survive interruptions.
+"""The parts of `experiments/evaluation/evaluate.py`: what is measured, and how long measurements survive interruptions.
 
 `classes` deals the classes of samples,
 `journal` keeps what was computed per sample, `features` draws samples and keeps their features, `reference` has the

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, data
+from experiments import data, factory
 
 
 @dataclass(frozen=True)
@@ -53,8 +53,8 @@ def class_mix(config: ConfigDict, dataset: data.Dataset) -> ClassMix | None:
     if not classes:
         return None
     if label >= 0:
-        return ClassMix(f"{build.sampled_classes(config, dataset.class_names)} alone")
-    images, kind = (dataset.train, "training") if build.reference(config) else (dataset.test, "held-out")
+        return ClassMix(f"{factory.sampled_classes(config, dataset.class_names)} alone")
+    images, kind = (dataset.train, "training") if factory.reference(config) else (dataset.test, "held-out")
     if images.labels is None:
         return ClassMix(f"each class in turn, since the {kind} images have no classes")
     counts = np.bincount(images.labels, minlength=classes)[:classes]

@@ -12,14 +12,14 @@ from typing import Any
 import jax
 import numpy as np
 
-from experiments import distributed
+from experiments.devices import distributed
+from experiments.devices.parallel import BATCH, STATE, Strategy
 from experiments.errors import RunError
 from experiments.evaluation.classes import ClassMix
 from experiments.evaluation.journal import Journal
+from experiments.generation.sampler import Sampler
+from experiments.loading.runs import Run
 from experiments.metrics.feature_networks import check_images
-from experiments.parallel import BATCH, STATE, Strategy
-from experiments.runs import Run
-from experiments.sampler import Sampler
 
 # What decides a sample, beside the weights, the seed and its number. Of `sampling` all but the batch does.
 SECTIONS = ("sde", "model", "parameterization", "sampling")

@@ -12,13 +12,14 @@ from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import sde_lib
-from experiments import build, data, distributed
+from experiments import data, factory
+from experiments.devices import distributed
+from experiments.devices.parallel import BATCH, SAME, STATE, Strategy
 from experiments.errors import RunError
 from experiments.evaluation.features import weights_hash
 from experiments.evaluation.figures import Figure, standard_error_of_mean
 from experiments.evaluation.journal import Journal
-from experiments.parallel import BATCH, SAME, STATE, Strategy
-from experiments.runs import Run
+from experiments.loading.runs import Run
 
 KEYS = ("seed", "likelihood_t_min", "likelihood_probes", "likelihood_tolerance")
 
@@ -41,8 +42,8 @@ def _bits(config: ConfigDict) -> Callable:
 
     def bits(places, images, labels, key_data, variables):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(key_data), places)
-        model = build.denoiser(config, variables, evaluation.likelihood_t_min)
-        model = model.replace(condition=build.condition(config, labels))
+        model = factory.denoiser(config, variables, evaluation.likelihood_t_min)
+        model = model.replace(condition=factory.condition(config, labels))
         dequantization, probes = jax.vmap(jax.random.split, out_axes=1)(keys)
         x, log_ratio = sde_lib.UniformDequantizer()(dequantization, images, quantization)
         found = sde_lib.log_likelihood(probes, model, x, divergence=divergence, rtol=tolerance, atol=tolerance)

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import build, data, distributed
+from experiments import data, factory
+from experiments.devices import distributed
 from experiments.errors import UserError
 from experiments.evaluation.figures import some
+from experiments.loading.runs import Run
 from experiments.metrics.statistics import Statistics, compute_statistics, spread
-from experiments.runs import Run
 
 BLOCK = 1000  # images turned into features at a time
 
@@ -49,7 +50,7 @@ def real_images(run: Run, dataset: data.Dataset, network: Any) -> RealImages:
         UserError: `evaluation.statistics` names no file of statistics, or one of other images or features.
     """
     evaluation = run.config.evaluation
-    against_training = build.reference(run.config)
+    against_training = factory.reference(run.config)
     shared = shared_statistics(run.config, dataset)  # refused before anything slow
     if shared is not None:
         shared.check(f"evaluation.statistics={evaluation.statistics}", network)
@@ -82,7 +83,7 @@ def shared_statistics(config: ConfigDict, dataset: data.Dataset) -> Statistics |
     path = config.evaluation.statistics
     if not path:
         return None
-    shared, images = Statistics.load(path), dataset.train if build.reference(config) else dataset.test
+    shared, images = Statistics.load(path), dataset.train if factory.reference(config) else dataset.test
     shared.check_images(f"evaluation.statistics={path}", images.fingerprint(), _blocks(images))
     return shared
 

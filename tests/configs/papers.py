@@ -2,7 +2,7 @@
 
 import re
 
-from experiments import config
+from experiments.config import files as config
 from tests.experiments.tiny import ROOT
 
 ROW = re.compile(r"^\| (\S+) +\| .*\| +([\d.]+) M \| +([\d.]+) GiB \| +(\d+) MiB \|$", re.MULTILINE)

@@ -10,7 +10,9 @@ import numpy as np
 import pytest
 
 import models
-from experiments import build, check, state
+from experiments import factory
+from experiments.factory import check
+from experiments.learning import state
 from tests.configs.papers import EXPERIMENTS, load
 from tests.models.families import FAMILIES
 
@@ -65,7 +67,7 @@ class Compiled:
 @pytest.mark.parametrize("experiments", SAME_NETWORK.values(), ids=lambda experiments: experiments[0])
 def test_they_train_a_step_and_sample_a_step(experiments, monkeypatch):
     first = reduced(experiments[0])
-    variables, network = build.init_variables(first), Compiled(build.network(first))
+    variables, network = factory.init_variables(first), Compiled(factory.network(first))
     for experiment in experiments:
         loaded = reduced(experiment)
         check.check(loaded)
@@ -79,12 +81,12 @@ def train_a_step(loaded, variables, batch=64):
     """The networks that begin with an output of zero begin with a loss of 1 per value, which the step lowers."""
     channels = loaded.data.num_channels
     x0 = 0.5 * jax.random.normal(jax.random.key(1), (batch, 8, 8, channels))
-    labels = build.condition(loaded, jnp.arange(batch) % max(loaded.model.num_classes, 1))
-    drawn, loss = state.draws(jax.random.key(0), 0, jnp.arange(batch), batch), build.loss(loaded)
+    labels = factory.condition(loaded, jnp.arange(batch) % max(loaded.model.num_classes, 1))
+    drawn, loss = state.draws(jax.random.key(0), 0, jnp.arange(batch), batch), factory.loss(loaded)
     value_and_gradient = jax.value_and_grad(lambda variables: loss(drawn, variables, x0, labels).mean())
 
     before, gradient = value_and_gradient(variables)
-    variables = updated(build.optimizer(loaded), variables, gradient)
+    variables = updated(factory.optimizer(loaded), variables, gradient)
     after, _ = value_and_gradient(variables)
     assert after < before
     if loaded.model.name not in ("ncsn", "ncsnv2"):  # these begin at random
@@ -109,9 +111,9 @@ def updated(optimizer, variables, gradient):
 
 def sample_a_step(loaded, variables):
     """A step of the method and the denoising step: sample i depends on `keys[i]`, and on it alone."""
-    denoiser = build.denoiser(loaded, variables, loaded.sampling.t_min)
-    denoiser = denoiser.replace(condition=build.condition(loaded, jnp.zeros(2, int)))
-    times, method = build.times(loaded, denoiser.sde), build.method(loaded)
+    denoiser = factory.denoiser(loaded, variables, loaded.sampling.t_min)
+    denoiser = denoiser.replace(condition=factory.condition(loaded, jnp.zeros(2, int)))
+    times, method = factory.times(loaded, denoiser.sde), factory.method(loaded)
     shape = (8, 8, loaded.data.num_channels)
 
     def draw(keys):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from experiments import config
+from experiments.config import files as config
 from tests.configs.papers import EXPERIMENTS, load
 
 ADAM = {"optim.name": "adam", "optim.beta1": 0.9, "optim.eps": 1e-8}

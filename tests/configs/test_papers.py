@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from experiments import build, config
+from experiments import factory
+from experiments.config import files as config
 from tests.configs.papers import EXPERIMENTS, FILES, load
 from tests.experiments.tiny import ROOT
 
@@ -74,8 +75,8 @@ for experiment in EXPERIMENTS:
 @pytest.mark.parametrize("experiments", SAME_NETWORK.values(), ids=lambda experiments: experiments[0])
 def test_networks_are_as_large_as_their_files_say(experiments):
     """The state is the weights, their gradient, Adam's two moments and the average, in float32."""
-    variables = build.abstract_variables(load(experiments[0]))
-    variables.pop(build.LOSS, None)
+    variables = factory.abstract_variables(load(experiments[0]))
+    variables.pop(factory.LOSS, None)
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
     for experiment in experiments:
         said, state_size, _ = EXPERIMENTS[experiment]
@@ -88,8 +89,8 @@ def test_networks_are_as_large_as_their_files_say(experiments):
 def test_an_image_keeps_as_much_as_the_file_says(experiment):
     """What a network keeps of an image for its gradient, told by differentiating it in the abstract, at two batch sizes."""
     loaded = load(experiment)
-    network, variables = build.network(loaded), build.abstract_variables(loaded)
-    variables.pop(build.LOSS, None)
+    network, variables = factory.network(loaded), factory.abstract_variables(loaded)
+    variables.pop(factory.LOSS, None)
 
     def kept(batch):
         shape = (batch, loaded.data.image_size, loaded.data.image_size, loaded.data.num_channels)

@@ -5,7 +5,7 @@ import pytest
 import models
 from configs.parts.arguments import Words
 from configs.parts.sde import PROCESSES
-from experiments import config
+from experiments.config import files as config
 from tests.configs.papers import EXPERIMENTS, load
 from tests.experiments.tiny import ROOT
 

@@ -21,12 +21,13 @@ import jax
 import numpy as np
 
 import models
-from experiments import config, data
+from experiments import data
 from experiments.__main__ import main
-from experiments.checkpoint import Checkpoints, complete_steps
-from experiments.monitor import MEASURED
-from experiments.train import abstract_state, load_data
-from experiments.workdir import Workdir
+from experiments.config import files as config
+from experiments.runs.checkpoint import Checkpoints, complete_steps
+from experiments.runs.workdir import Workdir
+from experiments.training.monitor import MEASURED
+from experiments.training.train import abstract_state, load_data
 from tests.experiments.tiny import ROOT
 
 CONFIG = f"{ROOT}/tests/experiments/one_layer.py"

@@ -3,9 +3,9 @@
 import matplotlib.figure
 import sklearn.datasets
 
-import experiments.evaluate
-import experiments.report
-import experiments.train
+import experiments.evaluation.evaluate
+import experiments.reports.report
+import experiments.training.train
 import tests.experiments.kills
 
 __all__ = ["experiments", "matplotlib", "sklearn", "tests"]

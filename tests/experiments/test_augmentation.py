@@ -8,11 +8,14 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import build, check, config, state
+from experiments import factory
+from experiments.config import files as config
 from experiments.data import augmentation
 from experiments.data.augmentation import Motion
 from experiments.errors import UserError
-from experiments.train import make_step
+from experiments.factory import check
+from experiments.learning import state
+from experiments.training.train import make_step
 from tests.drawn_keys import assert_each_key_once
 from tests.experiments.edm_augmentation import LABELS, MOTIONS, VALUES, places
 from tests.experiments.tiny import ROOT, tiny_config
@@ -116,20 +119,20 @@ def keys_of_a_step(step=3, size=64):
 
 def test_dequantization_is_uniform_within_each_grey_levels_bin():
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
-    x0, labels = build.preparation(tiny_config(data__dequantization="uniform"))(keys_of_a_step(), images)
+    x0, labels = factory.preparation(tiny_config(data__dequantization="uniform"))(keys_of_a_step(), images)
     places = (np.asarray(x0, np.float64) + 1) * 127.5 - images
     assert labels is None and np.abs(places).max() <= 0.5 + 1e-4
     ranks = np.sort(places.ravel()) + 0.5
     assert np.abs(ranks - (np.arange(4096) + 0.5) / 4096).max() < 1.95 / np.sqrt(4096)  # Kolmogorov, 1 in 1,000
-    again, _ = build.preparation(tiny_config(data__dequantization="uniform"))(keys_of_a_step()[5:6], images[5:6])
+    again, _ = factory.preparation(tiny_config(data__dequantization="uniform"))(keys_of_a_step()[5:6], images[5:6])
     np.testing.assert_array_equal(again[0], x0[5])
-    other, _ = build.preparation(tiny_config(data__dequantization="uniform"))(keys_of_a_step(4), images)
+    other, _ = factory.preparation(tiny_config(data__dequantization="uniform"))(keys_of_a_step(4), images)
     assert np.abs(other - x0).mean() > 1e-3
 
 
 def test_by_default_nothing_is_drawn():
     images = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
-    prepare = build.preparation(tiny_config())
+    prepare = factory.preparation(tiny_config())
     assert "random" not in str(jax.make_jaxpr(prepare)(keys_of_a_step(size=4), images))
     x0, labels = prepare(keys_of_a_step(size=4), images)
     assert labels is None
@@ -148,9 +151,9 @@ def test_no_two_draws_of_a_step_share_a_key(monkeypatch, low_discrepancy):
     """Augmentation takes three; dequantization, the class, the time, the noise and dropout one each; of 5 examples."""
     options = {"data__augmentation": 0.5, "data__dequantization": "uniform", **TOLD}
     options |= {"model__num_classes": 3, "training__class_dropout": 0.5, "loss__low_discrepancy": low_discrepancy}
-    monkeypatch.setattr("experiments.build.model.network", lambda config: Dropping())
+    monkeypatch.setattr("experiments.factory.model.network", lambda config: Dropping())
     settings = tiny_config(**options)
-    prepare, loss = build.preparation(settings), build.loss(settings)
+    prepare, loss = factory.preparation(settings), factory.loss(settings)
     drawn = state.draws(jax.random.key(0), 3, jnp.arange(5), 5)
 
     def step():
@@ -172,18 +175,18 @@ class Told:
 
 def test_the_network_is_told_in_training(monkeypatch):
     """The weights of the labels have a gradient where, and only where, images are augmented; and sampling tells nothing."""
-    monkeypatch.setattr("experiments.build.model.network", lambda config: Told())
+    monkeypatch.setattr("experiments.factory.model.network", lambda config: Told())
 
     def gradient(probability):
         settings = tiny_config(**TOLD, data__augmentation=probability, optim__grad_clip=0)
-        start = state.create({"w": jnp.ones(9)}, build.optimizer(settings))
+        start = state.create({"w": jnp.ones(9)}, factory.optimizer(settings))
         batch = {"image": np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), dtype=np.uint8)}
         after, _ = jax.jit(make_step(settings, None))(start, batch)
         return np.asarray(optax.tree.get(after.opt_state, "mu")["w"])
 
     assert (gradient(0.5) != 0).all()  # each of the nine labels
     assert (gradient(0.0) == 0).all()
-    sampling = build.denoiser(tiny_config(), {"w": jnp.full(9, jnp.nan)}, 1e-3)
+    sampling = factory.denoiser(tiny_config(), {"w": jnp.full(9, jnp.nan)}, 1e-3)
     assert jnp.isfinite(sampling(jnp.ones((2, 8, 8, 1)), jnp.float32(0.5))).all()
 
 

@@ -7,12 +7,13 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import build, load_run, posthoc
+from experiments import factory, load_run
 from experiments.__main__ import main
-from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
-from experiments.train import abstract_state
-from experiments.workdir import Workdir
+from experiments.learning import posthoc
+from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.workdir import Workdir
+from experiments.training.train import abstract_state
 from tests.experiments.tiny import ROOT, flags, tiny_config
 
 AVERAGES = {"training__ema": "warmup,power:0.05,power:0.1", "training__ema_snapshot_every": "8"}
@@ -31,8 +32,8 @@ def run(tmp_path_factory):
     state = random(abstract_state(config)).replace(step=np.int32(40))
     snapshots = posthoc.Snapshots(workdir.ema_snapshots)
     for step in (8, 16, 24, 32, 40):
-        for place, std in build.power_emas(config).items():
-            weights = state.emas[place] if step == 40 else random(build.abstract_variables(config))
+        for place, std in factory.power_emas(config).items():
+            weights = state.emas[place] if step == 40 else random(factory.abstract_variables(config))
             snapshots.save(step, std, weights, updates=step)
     with Checkpoints(workdir.checkpoints, 2) as checkpoints:
         checkpoints.save(state, iter(grain.MapDataset.range(8).to_iter_dataset()))

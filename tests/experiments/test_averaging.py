@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import averaging
+from experiments.learning import averaging
 
 
 def averaged(rule, values):

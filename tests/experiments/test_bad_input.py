@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import build, ranges
+from experiments import factory
 from experiments.__main__ import main
-from experiments.checkpoint import Checkpoints
-from experiments.commands import arguments as arguments_module
+from experiments.cli import arguments as arguments_module
+from experiments.config import ranges
 from experiments.errors import counted, nearest
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics
-from experiments.workdir import Workdir
+from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import ROOT, flags, tiny_config
 
 DIGITS = f"{ROOT}/configs/digits.py"
@@ -22,7 +23,7 @@ DIGITS = f"{ROOT}/configs/digits.py"
 def nothing_is_compiled(monkeypatch, request):
     """Building weights is the first thing that compiles: it must not be reached."""
     if "compiles" not in request.keywords:
-        monkeypatch.setattr("experiments.build.init_variables", lambda config: pytest.fail("compiled"))
+        monkeypatch.setattr("experiments.factory.init_variables", lambda config: pytest.fail("compiled"))
 
 
 @pytest.mark.parametrize(
@@ -353,7 +354,7 @@ def test_help_lists_every_method(capsys):
         main(["sample", "--help"])
     assert end.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    assert all(name in text for name in build.METHODS)
+    assert all(name in text for name in factory.METHODS)
 
 
 def image(path, size=8):
@@ -390,7 +391,7 @@ def test_a_workdir_that_cannot_be_written_is_named(fails, tmp_path):
 def test_a_folder_without_a_run_is_named(fails, tmp_path, command):
     assert "holds no run (no config.json)" in fails(command, f"--workdir={tmp_path}/none")
     (tmp_path / "run").mkdir()
-    from experiments import config
+    from experiments.config import files as config
 
     (tmp_path / "run" / "config.json").write_text(config.to_json(config.load(DIGITS)))
     assert f"{tmp_path}/run has no checkpoint yet" in fails(command, f"--workdir={tmp_path}/run")
@@ -422,7 +423,7 @@ def test_a_changed_network_is_refused_before_the_config_is_stored(fails, tmp_pat
     """A run of 40 steps that is complete: without the check nothing would be left to do but to store the new config."""
     config, workdir = tiny_config(), Workdir(tmp_path / "run")
     workdir.claim(config)
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), build.abstract_variables(config))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), factory.abstract_variables(config))
     with Checkpoints(workdir.checkpoints, 2) as checkpoints:
         checkpoints.save_weights(40, zeros)
     before = workdir.config.read_text()

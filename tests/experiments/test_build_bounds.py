@@ -10,9 +10,9 @@ from ml_collections import ConfigDict
 from scipy.stats import norm
 
 import sde_lib
-from experiments import build
-from experiments.build import evaluation, model
+from experiments import factory
 from experiments.errors import UserError
+from experiments.factory import evaluation, model
 from experiments.metrics import feature_networks
 from tests.experiments.tiny import tiny_config
 
@@ -26,21 +26,21 @@ TEN = {"model__num_classes": 10}
 def test_a_sampled_class_is_one_of_the_model_or_each_in_turn(label, classes, fits):
     config = tiny_config(model__num_classes=classes, sampling__label=label)
     if fits:
-        build.check_sampling_label(config)
+        factory.check_sampling_label(config)
         return
     message = f"the classes are 0 to {classes - 1}; -1 takes each in turn" if classes else "this model has no classes"
     with pytest.raises(UserError, match=rf"^sampling\.label={label}: {message}"):
-        build.check_sampling_label(config)
+        factory.check_sampling_label(config)
 
 
 def test_sampled_classes_in_words():
     names = tuple(f"n{i:02}" for i in range(25))
     for label, said in ((0, "class 0 'n00'"), (24, "class 24 'n24'")):
-        assert build.sampled_classes(tiny_config(model__num_classes=25, sampling__label=label), names) == said
-    assert build.sampled_classes(tiny_config(**TEN, sampling__label=0)) == "class 0"
-    assert build.sampled_classes(tiny_config(**TEN)) == "each class in turn: 0 to 9"
+        assert factory.sampled_classes(tiny_config(model__num_classes=25, sampling__label=label), names) == said
+    assert factory.sampled_classes(tiny_config(**TEN, sampling__label=0)) == "class 0"
+    assert factory.sampled_classes(tiny_config(**TEN)) == "each class in turn: 0 to 9"
     first = ", ".join(f"{i} 'n{i:02}'" for i in range(20))
-    said = build.sampled_classes(tiny_config(model__num_classes=25), names)
+    said = factory.sampled_classes(tiny_config(model__num_classes=25), names)
     assert said == f"each class in turn: {first} and 5 more"
 
 
@@ -62,16 +62,16 @@ def test_sampled_classes_in_words():
 def test_the_class_of_a_request(classes, dropout, label, guidance, expected):
     config = tiny_config(model__num_classes=classes, training__class_dropout=dropout)
     if isinstance(expected, int):
-        assert build.check_class(config, "--label", label, guidance) == expected
+        assert factory.check_class(config, "--label", label, guidance) == expected
         return
     with pytest.raises(UserError, match=f"^{expected}"):
-        build.check_class(config, "--label", label, guidance)
+        factory.check_class(config, "--label", label, guidance)
 
 
 def test_a_number_that_no_class_has_is_not_called_a_name():
     for label in ("10", "-1"):
         with pytest.raises(UserError, match=r"0 to 9$"):
-            build.class_number(tiny_config(**TEN), "--label", label)
+            factory.class_number(tiny_config(**TEN), "--label", label)
 
 
 class Told:
@@ -83,9 +83,9 @@ class Told:
 
 def test_a_batch_of_one_class_is_conditioned_on_it_or_guided_to_it():
     config, denoiser = tiny_config(**TEN), sde_lib.exact.Gaussian(sde_lib.VPSDE())
-    assert build.of_class(config, Told(), 3, 7)["condition"].tolist() == [7, 7, 7]
-    assert build.of_class(tiny_config(), Told(), 3, 0) == {"condition": None}
-    guided = build.of_class(config, denoiser, 3, 7, 2.5)
+    assert factory.of_class(config, Told(), 3, 7)["condition"].tolist() == [7, 7, 7]
+    assert factory.of_class(tiny_config(), Told(), 3, 0) == {"condition": None}
+    guided = factory.of_class(config, denoiser, 3, 7, 2.5)
     assert isinstance(guided, sde_lib.ClassifierFree) and guided.denoiser is denoiser
     found = [
         np.asarray(leaf).tolist() for leaf in jax.tree.leaves((guided.condition, guided.no_condition, guided.scale))
@@ -111,19 +111,19 @@ def edm(**changes):
     ],
 )  # fmt: skip
 def test_ends_of_a_process_that_are_warned_of(changes, message):
-    found = build.check_ends(edm(**changes), "sampling.t_min")
+    found = factory.check_ends(edm(**changes), "sampling.t_min")
     assert len(found) == (message is not None)
     assert message is None or re.search(message, found[0])
     for section in ("training", "evaluation"):
-        assert build.check_ends(edm(**changes), f"{section}.t_min") == []
+        assert factory.check_ends(edm(**changes), f"{section}.t_min") == []
 
 
 def test_each_warning_of_the_ends_is_given_beside_the_others():
     changes = {"sde__t_max": 9.0, "sampling__t_min": 0.2, "training__t_min": 0.5}
-    assert len(build.check_ends(edm(**changes), "sampling.t_min")) == 3
+    assert len(factory.check_ends(edm(**changes), "sampling.t_min")) == 3
     # A training.t_min beyond the process is refused by training alone.
     changes["training__t_min"] = 9.0
-    assert len(build.check_ends(edm(**changes), "sampling.t_min")) == 2
+    assert len(factory.check_ends(edm(**changes), "sampling.t_min")) == 2
 
 
 def times_of(text, **changes):
@@ -140,10 +140,10 @@ def test_times_need_a_ten_thousandth_of_their_distribution_within_the_process(sh
     mean = end + side * 0.5 * norm.isf(share)
     config = times_of("log_normal", loss__log_sigma_mean=mean, loss__log_sigma_std=0.5)
     if fits:
-        build.check_training_times(config)
+        factory.check_training_times(config)
         return
     with pytest.raises(UserError, match=r"only 8e-05 of the distribution lies within the process; at least 0\.0001"):
-        build.check_training_times(config)
+        factory.check_training_times(config)
 
 
 @pytest.mark.parametrize("share, fits", [(0.45, True), (0.55, False)])
@@ -159,10 +159,10 @@ def test_half_of_the_times_may_be_at_the_ends(share, fits):
     config = tiny_config("rectified_flow", sde__t_max=0.99, training__t_min=0.01, loss__times="logit_normal")
     config.loss.logit_std, config.loss.logit_mean = float(abs(std)), 0.0
     if fits:
-        build.check_training_times(config)
+        factory.check_training_times(config)
         return
     with pytest.raises(UserError, match="% of its times are at the ends of the process"):
-        build.check_training_times(config)
+        factory.check_training_times(config)
 
 
 @pytest.mark.parametrize("spread, fits", [(1.1e-3, True), (0.9e-3, False)])
@@ -171,10 +171,10 @@ def test_times_that_span_less_than_a_thousandth_of_the_process_are_one_level(spr
     std = spread * (np.log(80.0) - np.log(0.002)) / (norm.isf(0.005) * 2)
     config = times_of("log_normal", loss__log_sigma_mean=-1.0, loss__log_sigma_std=std)
     if fits:
-        build.check_training_times(config)
+        factory.check_training_times(config)
         return
     with pytest.raises(UserError, match=r"all its times are at log\(sigma / alpha\) = -1,"):
-        build.check_training_times(config)
+        factory.check_training_times(config)
 
 
 @pytest.mark.parametrize("name", ["none", "perceptron", *feature_networks.names()])
@@ -182,7 +182,7 @@ def test_features_of_published_networks_are_of_grey_or_colour_images_and_may_nee
     config, known = tiny_config(evaluation__features=name), name in feature_networks.names()
     if name == "none":
         with pytest.raises(UserError, match=r"evaluation\.features='none' is unknown: choose from"):
-            build.check_features(config)
+            factory.check_features(config)
         return
     packaged = not known or feature_networks.KINDS[name].packaged_file is not None
     (tmp_path / "w").touch()
@@ -198,29 +198,29 @@ def test_features_of_published_networks_are_of_grey_or_colour_images_and_may_nee
             elif not weights and not packaged:
                 message = "needs evaluation.feature_weights: the file"
             else:
-                build.check_features(config)
+                factory.check_features(config)
                 continue
             with pytest.raises(UserError) as error:
-                build.check_features(config)
+                factory.check_features(config)
             assert message in str(error.value)
 
 
 def test_files_of_the_evaluation_may_be_in_the_home_folder(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "s.npz").touch()
-    build.check_features(tiny_config(evaluation__statistics="~/s.npz"))
+    factory.check_features(tiny_config(evaluation__statistics="~/s.npz"))
     with pytest.raises(UserError, match=r"evaluation\.statistics=~/t\.npz: no such file"):
-        build.check_features(tiny_config(evaluation__statistics="~/t.npz"))
+        factory.check_features(tiny_config(evaluation__statistics="~/t.npz"))
     assert evaluation._path("") is None and evaluation._path("~/s.npz") == tmp_path / "s.npz"
 
 
 def test_samples_are_compared_with_the_images_that_the_reference_names():
-    assert [build.reference(tiny_config(evaluation__reference=name)) for name in ("training", "held_out")] == [
+    assert [factory.reference(tiny_config(evaluation__reference=name)) for name in ("training", "held_out")] == [
         True,
         False,
     ]
     with pytest.raises(UserError, match=r"evaluation\.reference='test' is unknown: choose from held_out, training"):
-        build.reference(tiny_config(evaluation__reference="test"))
+        factory.reference(tiny_config(evaluation__reference="test"))
 
 
 @pytest.mark.parametrize(
@@ -239,29 +239,29 @@ def test_bits_per_dimension_are_of_images_and_of_states_that_are_images(process,
         process, **{"evaluation__likelihood_images": 2, "evaluation__likelihood_t_min": 1e-3} | changes
     )
     if message is None:
-        build.check_likelihood(config)
+        factory.check_likelihood(config)
         return
     with pytest.raises(UserError, match=message):
-        build.check_likelihood(config)
+        factory.check_likelihood(config)
 
 
 def test_the_adaptive_method_takes_two_steps_and_no_other_number():
-    assert build.method(tiny_config(sampling__method="adaptive", sampling__steps=2)) == sde_lib.Adaptive(1e-3, 1e-3)
+    assert factory.method(tiny_config(sampling__method="adaptive", sampling__steps=2)) == sde_lib.Adaptive(1e-3, 1e-3)
     for steps in (1, 3):
         with pytest.raises(UserError, match=rf"^sampling\.steps={steps}: adaptive chooses its own steps; set 2"):
-            build.method(tiny_config(sampling__method="adaptive", sampling__steps=steps))
+            factory.method(tiny_config(sampling__method="adaptive", sampling__steps=steps))
 
 
 def test_the_recommended_sampler_has_its_evaluations_and_not_the_steps():
     config = tiny_config()
     config.sampling.evaluations = 7
-    process = build.sde(config, 1e-3)
-    assert build.method(config) == sde_lib.recommended_method(7) and build.evaluations(config) == 7
-    assert build.method_and_steps(config) == ("recommended", 7)
-    np.testing.assert_array_equal(build.times(config, process), sde_lib.recommended_times(process, 7))
+    process = factory.sde(config, 1e-3)
+    assert factory.method(config) == sde_lib.recommended_method(7) and factory.evaluations(config) == 7
+    assert factory.method_and_steps(config) == ("recommended", 7)
+    np.testing.assert_array_equal(factory.times(config, process), sde_lib.recommended_times(process, 7))
     config.sampling.evaluations = 0
-    assert build.method_and_steps(config) == ("heun", 4) and build.evaluations(config) == 2 * 4 - 1
-    assert build.evaluations(tiny_config(sampling__method="adaptive", sampling__steps=2)) is None
+    assert factory.method_and_steps(config) == ("heun", 4) and factory.evaluations(config) == 2 * 4 - 1
+    assert factory.evaluations(tiny_config(sampling__method="adaptive", sampling__steps=2)) is None
 
 
 @pytest.mark.parametrize("key", ["method", "times", "predictor", "variable", "langevin_norm"])
@@ -269,11 +269,11 @@ def test_names_of_sampling_are_checked_whether_they_are_read_or_not(key):
     config = tiny_config(sampling__method="ddim")
     config.sampling[key] = "unknown"
     with pytest.raises(UserError, match=rf"^sampling\.{key}='unknown' is unknown: choose from"):
-        build.method(config)
+        factory.method(config)
 
 
 def test_nonfinite_steps_end_the_run_or_are_skipped():
-    names = {name: build.skips_nonfinite(tiny_config(training__on_nonfinite=name)) for name in ("stop", "skip")}
+    names = {name: factory.skips_nonfinite(tiny_config(training__on_nonfinite=name)) for name in ("stop", "skip")}
     assert names == {"stop": False, "skip": True}
 
 
@@ -291,30 +291,30 @@ def test_weights_before_training_are_drawn_by_the_seed_of_training(monkeypatch, 
     monkeypatch.setattr(model, "network", lambda config: network)
     for seed in (0, 5):
         config = tiny_config(training__seed=seed, model__num_classes=classes)
-        found = build.init_variables(config)
+        found = factory.init_variables(config)
         np.testing.assert_allclose(found["w"], jax.random.normal(jax.random.key(seed), (3,)), rtol=1e-6)
     shapes = [(x.shape, str(x.dtype)) for x in jax.tree.leaves(network.given)]
     assert shapes == [((1, 8, 8, 1), "float32"), ((1,), "float32"), *[((1,), "int32")] * (classes > 0)]
-    learned = build.abstract_variables(tiny_config(loss__learned_uncertainty=True, loss__uncertainty_channels=6))
-    assert learned[build.LOSS]["log_variance"].shape == (6,) and found.keys() == {"w"}
+    learned = factory.abstract_variables(tiny_config(loss__learned_uncertainty=True, loss__uncertainty_channels=6))
+    assert learned[factory.LOSS]["log_variance"].shape == (6,) and found.keys() == {"w"}
 
 
 def test_the_computation_is_of_the_networks_dtype_and_float32_where_it_has_none():
     for name in ("float32", "bfloat16"):
-        assert build.compute_dtype(tiny_config(model__dtype=name)) == name
+        assert factory.compute_dtype(tiny_config(model__dtype=name)) == name
     config = tiny_config()
     config.model = ConfigDict({"name": "perceptron"})
-    assert build.compute_dtype(config) == "float32"
+    assert factory.compute_dtype(config) == "float32"
 
 
 def test_a_zero_leaves_a_number_to_the_process_where_it_has_a_default_for_that():
     """And only there: beta_min of VP may be 0."""
     config = tiny_config(sde__beta_min=0.0)
-    assert build.process_options(config) == {"t_max": 1.0, "beta_min": 0.0, "beta_max": 20.0}
+    assert factory.process_options(config) == {"t_max": 1.0, "beta_min": 0.0, "beta_max": 20.0}
     config = tiny_config("ddpm")
-    assert build.process_options(config) == {"t_max": 1.0, "num_steps": 1000}
+    assert factory.process_options(config) == {"t_max": 1.0, "num_steps": 1000}
     config.sde.beta_last = 0.03
-    assert build.process_options(config) == {"t_max": 1.0, "num_steps": 1000, "beta_last": 0.03}
+    assert factory.process_options(config) == {"t_max": 1.0, "num_steps": 1000, "beta_last": 0.03}
 
 
 def test_each_name_of_a_process_is_that_process():
@@ -324,11 +324,11 @@ def test_each_name_of_a_process_is_that_process():
         "iddpm": sde_lib.DiscreteVP, "scaled_linear": sde_lib.DiscreteVP,
         "critically_damped": sde_lib.CriticallyDampedLangevin,
     }  # fmt: skip
-    assert {name: type(build.sde(tiny_config(name), 1e-3)) for name in build.PROCESSES} == expected
+    assert {name: type(factory.sde(tiny_config(name), 1e-3)) for name in factory.PROCESSES} == expected
     betas = {
         "ddpm": np.linspace(1e-4, 0.02, 1000), "scaled_linear": np.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2,
     }  # fmt: skip
     for name, table in betas.items():
-        last = build.sde(tiny_config(name), 1e-3).log_snr_knots[-1]
+        last = factory.sde(tiny_config(name), 1e-3).log_snr_knots[-1]
         kept = np.prod(1 - table)
         np.testing.assert_allclose(last, np.log(kept / (1 - kept)), rtol=1e-4)

@@ -5,7 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, state
+from experiments import factory
+from experiments.learning import state
 from tests.experiments.tiny import tiny_config
 
 SIZE = 64
@@ -22,12 +23,12 @@ class Halving:
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch):
-    monkeypatch.setattr("experiments.build.model.network", lambda config: Halving())
+    monkeypatch.setattr("experiments.factory.model.network", lambda config: Halving())
 
 
 def test_half_the_sum_is_half_the_number_of_values_times_the_mean():
     mean, half_sum = (
-        build.loss(tiny_config(loss__reduction=reduction))(DRAWS, None, IMAGES, None)
+        factory.loss(tiny_config(loss__reduction=reduction))(DRAWS, None, IMAGES, None)
         for reduction in ("mean", "half_sum")
     )
     np.testing.assert_allclose(half_sum, 0.5 * 8 * 8 * mean, rtol=1e-6)

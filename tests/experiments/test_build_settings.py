@@ -4,10 +4,10 @@ import numpy as np
 import pytest
 
 import sde_lib
-from experiments import build
-from experiments.build.losses import TIME_DISTRIBUTIONS, WEIGHTINGS
-from experiments.build.model import PARAMETERIZATIONS
-from experiments.build.sampling import PREDICTORS
+from experiments import factory
+from experiments.factory.losses import TIME_DISTRIBUTIONS, WEIGHTINGS
+from experiments.factory.model import PARAMETERIZATIONS
+from experiments.factory.sampling import PREDICTORS
 from tests.experiments.tiny import tiny_config
 
 SAMPLING = {
@@ -35,15 +35,15 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(build.METHODS))
+@pytest.mark.parametrize("name", sorted(factory.METHODS))
 def test_a_sampling_method_has_its_settings(name):
-    assert build.method(tiny_config(sampling__method=name, **SAMPLING)) == METHODS[name]
+    assert factory.method(tiny_config(sampling__method=name, **SAMPLING)) == METHODS[name]
 
 
 @pytest.mark.parametrize("name", sorted(PREDICTORS))
 def test_a_predictor_has_its_settings(name):
     config = tiny_config(sampling__method="predictor_corrector", **SAMPLING | {"sampling__predictor": name})
-    assert build.method(config) == sde_lib.PredictorCorrector(METHODS[name], LANGEVIN)
+    assert factory.method(config) == sde_lib.PredictorCorrector(METHODS[name], LANGEVIN)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_a_predictor_has_its_settings(name):
 )
 def test_a_grid_has_its_settings(name, grid):
     sde = sde_lib.VPSDE(t_min=1e-2)
-    found = build.times(tiny_config(sampling__times=name, sampling__steps=7, sampling__rho=3.0), sde)
+    found = factory.times(tiny_config(sampling__times=name, sampling__steps=7, sampling__rho=3.0), sde)
     np.testing.assert_array_equal(found, grid(sde, 7))
 
 
@@ -124,4 +124,4 @@ def test_a_process_has_its_settings(name, expected):
     numbers |= {"beta": 3.0, "mass": 0.5, "gamma": 0.1}
     config = tiny_config(**{f"sde__{key}": value for key, value in numbers.items()})
     config.sde.name = name
-    assert build.sde(config, 1e-3) == expected
+    assert factory.sde(config, 1e-3) == expected

@@ -3,8 +3,10 @@
 import pytest
 
 from configs.parts.sde import PROCESSES
-from experiments import build, check, config
+from experiments import factory
+from experiments.config import files as config
 from experiments.errors import UserError
+from experiments.factory import check
 from tests.experiments.tiny import ROOT, tiny_config
 
 
@@ -55,8 +57,8 @@ def test_times_of_training_that_are_all_at_the_ends_are_refused(text, message):
     assert message in str(error.value) and str(error.value).startswith("loss.times=")
 
 
-@pytest.mark.parametrize("times", build.losses.TIME_DISTRIBUTIONS)
+@pytest.mark.parametrize("times", factory.losses.TIME_DISTRIBUTIONS)
 @pytest.mark.parametrize("process", PROCESSES)
 def test_usual_times_of_training_are_accepted(times, process):
     changes = [("loss.times", times), ("loss.discrete_levels", "15"), ("sde.num_steps", "100")]
-    build.check_training_times(config.load(f"{ROOT}/configs/digits.py:{process}", changes))
+    factory.check_training_times(config.load(f"{ROOT}/configs/digits.py:{process}", changes))

@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from experiments import averaging, build, check, ranges
+from experiments import factory
+from experiments.config import ranges
 from experiments.errors import UserError
+from experiments.factory import check
+from experiments.learning import averaging
 from tests.experiments.tiny import tiny_config
 
 DATA = ("image_size", "num_channels", "test_fraction", "validation_fraction", "memory_gb", "white")
@@ -81,19 +84,21 @@ EMAS = {"ema_decay": 0.9, "ema_half_life": 3000, "ema_ramp": 0.2, "ema_std": 0.0
 )  # fmt: skip
 def test_the_numbers_of_an_average_are_those_of_its_text_and_else_of_the_config(text, rule):
     config = tiny_config(training__ema=text, **{f"training__{key}": value for key, value in EMAS.items()})
-    (found,) = build.emas(config).values()
+    (found,) = factory.emas(config).values()
     shares = [[float(of(n)) for n in (1, 2, 10, 1000)] for of in (found, rule)]
     np.testing.assert_allclose(*shares, rtol=1e-6)
-    assert build.power_emas(config) == ({0: float(text.partition(":")[2] or 0.07)} if text.startswith("power") else {})
+    assert factory.power_emas(config) == (
+        {0: float(text.partition(":")[2] or 0.07)} if text.startswith("power") else {}
+    )
 
 
 def test_averages_have_places_in_the_order_of_their_text():
     config = tiny_config(training__ema="power:0.1,warmup,power:0.05")
-    assert list(build.emas(config)) == build.ema_names(config) == ["power:0.1", "warmup", "power:0.05"]
-    assert build.power_emas(config) == {0: 0.1, 2: 0.05} and build.sampling_ema(config) == 0
-    for place, name in enumerate(build.ema_names(config)):
+    assert list(factory.emas(config)) == factory.ema_names(config) == ["power:0.1", "warmup", "power:0.05"]
+    assert factory.power_emas(config) == {0: 0.1, 2: 0.05} and factory.sampling_ema(config) == 0
+    for place, name in enumerate(factory.ema_names(config)):
         config.sampling.ema = name
-        assert build.sampling_ema(config) == place
+        assert factory.sampling_ema(config) == place
 
 
 @pytest.mark.parametrize(
@@ -102,7 +107,7 @@ def test_averages_have_places_in_the_order_of_their_text():
 )  # fmt: skip
 def test_averages_whose_numbers_do_not_fit(text):
     with pytest.raises(UserError, match=r"^training\.ema="):
-        build.emas(tiny_config(training__ema=text))
+        factory.emas(tiny_config(training__ema=text))
 
 
 def snapshots(every, last, std, emas="power:0.1"):

@@ -11,10 +11,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import integrity
-from experiments.checkpoint import Checkpoints, complete_steps, last_good
 from experiments.errors import RunError, UserError
-from experiments.state import TrainState
+from experiments.learning.state import TrainState
+from experiments.runs import integrity
+from experiments.runs.checkpoint import Checkpoints, complete_steps, last_good
 
 STEPS = (8, 16)
 

@@ -11,9 +11,9 @@ import orbax.checkpoint as ocp
 import pytest
 from flax import struct
 
-from experiments import state
-from experiments.checkpoint import Checkpoints
 from experiments.errors import UserError
+from experiments.learning import state
+from experiments.runs.checkpoint import Checkpoints
 
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
 

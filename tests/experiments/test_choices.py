@@ -6,9 +6,10 @@ import pytest
 from PIL import Image
 
 import sde_lib
-from experiments import build, data, state
+from experiments import data, factory
 from experiments.__main__ import main
-from experiments.train import initial_state, load_data, make_step, take_batches
+from experiments.learning import state
+from experiments.training.train import initial_state, load_data, make_step, take_batches
 from tests.experiments.tiny import ROOT, flags, tiny_config
 
 pytestmark = pytest.mark.thorough
@@ -62,7 +63,7 @@ def test_every_choice_of_the_config_learns(changes):
     trained, _ = train_steps(initial_state(config), take_batches(batches, 150, 150), 150)
     transform = data.DataTransform()
     x0, labels = transform.forward(dataset.test.images[:256]), dataset.test.labels[:256]
-    denoiser = build.denoiser(config, trained.ema, 1e-2).replace(condition=build.condition(config, labels))
+    denoiser = factory.denoiser(config, trained.ema, 1e-2).replace(condition=factory.condition(config, labels))
     t = denoiser.sde.time_at_log_snr(0.0)
     noise = np.random.default_rng(0).normal(size=denoiser.sde.state_shape(x0.shape)).astype(np.float32)
     error = np.square(denoise(denoiser, denoiser.sde.perturb(x0, noise, t), t) - x0).mean()
@@ -73,25 +74,25 @@ def test_the_loss_is_that_of_the_library_with_shared_times_and_what_the_loss_lea
     config = tiny_config(loss__low_discrepancy="true", loss__learned_uncertainty="true", model__dropout=0)
     drawn = state.draws(jax.random.key(0), 3, 8 + np.arange(8), 16)
     x0 = data.DataTransform().forward(load_data(config).test.images[:8])
-    variables = build.init_variables(config)
+    variables = factory.init_variables(config)
     learned = sde_lib.LearnedLogVariance(np.linspace(-1, 1, 128, dtype=np.float32))
-    variables[build.LOSS]["log_variance"] = learned.weights
+    variables[factory.LOSS]["log_variance"] = learned.weights
     expected = jax.jit(sde_lib.denoising_score_matching)(
         drawn.keys,
-        build.denoiser(config, variables, config.training.t_min),
+        factory.denoiser(config, variables, config.training.t_min),
         x0,
         weighting=sde_lib.EDMWeighting(0.75),
         times=sde_lib.LowDiscrepancyTimes(drawn.shared, drawn.places, 16, sde_lib.LogNormalSigma(-0.5, 1.0)),
         log_variance=learned,
     )
-    np.testing.assert_allclose(jax.jit(build.loss(config))(drawn, variables, x0, None), expected, rtol=1e-4)
+    np.testing.assert_allclose(jax.jit(factory.loss(config))(drawn, variables, x0, None), expected, rtol=1e-4)
 
 
 def test_what_the_loss_learns_is_trained_beside_the_network():
     config = tiny_config(loss__learned_uncertainty="true", optim__warmup_steps=0)
     batch = next(data.training_batches(load_data(config).train, batch_size=16, seed=0, flip=False))
     after, _ = jax.jit(make_step(config, None))(initial_state(config), batch)
-    assert (after.params[build.LOSS]["log_variance"] != 0).mean() > 0.9
+    assert (after.params[factory.LOSS]["log_variance"] != 0).mean() > 0.9
 
 
 @pytest.mark.parametrize("weighting", ["score", "likelihood"])

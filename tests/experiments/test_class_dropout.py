@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import build, state
+from experiments import factory
+from experiments.learning import state
 from tests.experiments.tiny import tiny_config
 
 CLASSES, BATCH = 10, 32
@@ -17,7 +18,7 @@ LABELS, NONE = PLACES % CLASSES, np.full(BATCH, CLASSES)
 @functools.cache
 def variables():
     """Random weights, so that the class counts."""
-    shapes = build.abstract_variables(config(0.0))
+    shapes = factory.abstract_variables(config(0.0))
     rng = np.random.default_rng(0)
     return jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(np.float32), shapes)
 
@@ -28,7 +29,7 @@ def config(probability):
 
 @functools.cache
 def compiled(probability):
-    return jax.jit(build.loss(config(probability)))
+    return jax.jit(factory.loss(config(probability)))
 
 
 def losses(probability, labels, places=PLACES):
@@ -57,5 +58,7 @@ def test_probability_0_draws_nothing():
     """The program is that of a config from before there was class dropout: no key is folded for it."""
     drawn = state.draws(jax.random.key(0), 3, jnp.arange(4), 4)
     arguments = (drawn, variables(), jnp.zeros((4, 8, 8, 1)), jnp.zeros(4, jnp.int32))
-    numbers = [str(build.CLASS_DROPOUT) in str(jax.make_jaxpr(build.loss(config(p)))(*arguments)) for p in (0.0, 0.1)]
+    numbers = [
+        str(factory.CLASS_DROPOUT) in str(jax.make_jaxpr(factory.loss(config(p)))(*arguments)) for p in (0.0, 0.1)
+    ]
     assert numbers == [False, True]

@@ -7,7 +7,7 @@ from jax import lax
 from jax.sharding import PartitionSpec as P
 
 from experiments.benchmarks import collectives
-from experiments.parallel import Fsdp, Pmap
+from experiments.devices.parallel import Fsdp, Pmap
 from tests.experiments.tiny import tiny_config
 
 

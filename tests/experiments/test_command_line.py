@@ -13,8 +13,8 @@ import pytest
 
 from experiments import __main__ as command_line
 from experiments.__main__ import main
-from experiments.commands import COMMANDS, arguments
-from experiments.commands import edit as edit_command
+from experiments.cli import COMMANDS, arguments
+from experiments.cli import edit as edit_command
 from experiments.errors import RunError, UserError
 
 INT32, SEEDS = 2**31 - 1, 2**32 - 1
@@ -256,7 +256,7 @@ def reached(monkeypatch):
         "restore.restore",
         "reconstruct.reconstruct",
     ):
-        monkeypatch.setattr(f"experiments.tasks.{name}", stop)
+        monkeypatch.setattr(f"experiments.inverse.{name}", stop)
 
     def run(command, *texts):
         options = command_line._parse([command, *NEEDED[command], *texts])
@@ -313,7 +313,7 @@ def test_answers_of_a_ranking_deviate(fails, monkeypatch):
     def stop(*asked):
         raise UserError(f"reached {asked[1:]}")
 
-    monkeypatch.setattr("experiments.tasks.ranking.rank", stop)
+    monkeypatch.setattr("experiments.inverse.ranking.rank", stop)
     assert fails("rank", *NEEDED["rank"], "--answers=1").startswith("--answers=1: must be at least 2")
     chosen = fails("rank", *NEEDED["rank"], "--answers=2", "--cases=inpaint-box", "--methods=dps,pigdm")
     assert chosen == "reached (['inpaint-box'], ['dps', 'pigdm'])"
@@ -361,7 +361,7 @@ def test_statistics_are_prepared_where_features_or_weights_are_named(monkeypatch
 )
 def test_the_code_of_an_interrupted_training(monkeypatch, tmp_path, interrupted, code):
     told = {}
-    monkeypatch.setattr("experiments.train.train", lambda *a, **named: told.update(named) or interrupted)
+    monkeypatch.setattr("experiments.training.train.train", lambda *a, **named: told.update(named) or interrupted)
     digits = Path(__file__).parents[2] / "configs" / "digits.py"
     flags = ["--interrupted_code=75", "--deadline=9", "--resume_with_changes"]
     assert main(["train", f"--config={digits}", f"--workdir={tmp_path}", *flags]) == code
@@ -371,7 +371,9 @@ def test_the_code_of_an_interrupted_training(monkeypatch, tmp_path, interrupted,
 def test_each_suite_of_the_benchmark_checks_what_it_reads(monkeypatch, capsys):
     """The subjects of the config that each of them is checked for, before anything is measured."""
     checked = {}
-    monkeypatch.setattr("experiments.check.check", lambda config, *uses, overrides: checked.update({suite: set(uses)}))
+    monkeypatch.setattr(
+        "experiments.factory.check.check", lambda config, *uses, overrides: checked.update({suite: set(uses)})
+    )
     monkeypatch.setattr("experiments.benchmarks.training.use_virtual_devices", lambda: None)
     digits = Path(__file__).parents[2] / "configs" / "digits.py"
     for suite in ("speed", "data", "training", "guidance"):
@@ -381,7 +383,7 @@ def test_each_suite_of_the_benchmark_checks_what_it_reads(monkeypatch, capsys):
         assert main(["benchmark", f"--suite={suite}", f"--config={digits}", "--config.optim.lr=1"]) == 0
         given = "(['--config=" + str(digits) + "', '--config.optim.lr=1'],)" if suite == "training" else "()"
         assert capsys.readouterr().out == f"{suite} {given}\n"
-    from experiments.check import EVERYTHING
+    from experiments.factory.check import EVERYTHING
 
     assert checked == {
         "speed": {"model", "data", "training", "sampling"},

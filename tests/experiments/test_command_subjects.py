@@ -5,10 +5,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import check, config, load_run
+from experiments import load_run
 from experiments.__main__ import main_or_raise
+from experiments.config import files as config
+from experiments.devices.parallel import STRATEGIES, Pmap
 from experiments.errors import UserError
-from experiments.parallel import STRATEGIES, Pmap
+from experiments.factory import check
 from tests.experiments.tiny import ROOT, tiny_config
 
 
@@ -40,7 +42,7 @@ def opened(tmp_path, monkeypatch, three_devices):
     def reached(*arguments, **keywords):
         raise Opened
 
-    monkeypatch.setattr("experiments.checkpoint.Checkpoints.restore_ema", reached)
+    monkeypatch.setattr("experiments.runs.checkpoint.Checkpoints.restore_ema", reached)
     run = tmp_path / "run"
     (run / "checkpoints" / "8").mkdir(parents=True)
     Image.fromarray(np.arange(64, dtype=np.uint8).reshape(8, 8)).save(tmp_path / "image.png")

@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import pictures, report
 from experiments.__main__ import main
-from experiments.commands import arguments
+from experiments.cli import arguments
+from experiments.plotting import pictures
+from experiments.reports import report
 from tests.experiments.tiny import ROOT, tiny_config
 
 LATENTS, IMAGES = SimpleNamespace(gives_images=False), SimpleNamespace(gives_images=True)
@@ -53,7 +54,7 @@ def test_sample_writes_all_samples_and_a_picture_of_the_first_hundred(
     monkeypatch, opened, tmp_path, capsys, number, shown
 ):
     asked = opened()
-    monkeypatch.setattr("experiments.sampler.Sampler", Sampler)
+    monkeypatch.setattr("experiments.generation.sampler.Sampler", Sampler)
     out = tmp_path / "new" / "s.npz"
     flags = [f"--num_samples={number}", "--seed=3", f"--out={out}", "--config.sampling.rho=5"]
     assert main(["sample", "--workdir=run", *flags]) == 0
@@ -80,14 +81,14 @@ def test_sample_refuses_files_of_another_ending_before_the_run_is_opened(opened,
 @pytest.mark.parametrize("flags, expected", [([], []), (["--label=0"], [("sampling.label", "0")])])
 def test_the_label_of_samples_is_that_of_the_run_where_none_is_given(monkeypatch, opened, tmp_path, flags, expected):
     asked = opened()
-    monkeypatch.setattr("experiments.sampler.Sampler", Sampler)
+    monkeypatch.setattr("experiments.generation.sampler.Sampler", Sampler)
     assert main(["sample", "--workdir=run", "--num_samples=1", f"--out={tmp_path / 's.npz'}", *flags]) == 0
     assert asked[0][1] == expected
 
 
 def test_sample_says_of_which_class_and_what_is_no_image(monkeypatch, opened, tmp_path, capsys):
     asked = opened(LATENTS, ("cat", "dog"), model__num_classes=2, sampling__label=1)
-    monkeypatch.setattr("experiments.sampler.Sampler", Sampler)
+    monkeypatch.setattr("experiments.generation.sampler.Sampler", Sampler)
     monkeypatch.setattr(Sampler, "nfe", None)
     out = tmp_path / "s.npz"
     assert main(["sample", "--workdir=run", "--label=dog", "--num_samples=2", f"--out={out}"]) == 0
@@ -110,20 +111,20 @@ def test_sample_says_of_which_class_and_what_is_no_image(monkeypatch, opened, tm
 def test_evaluate_measures_one_checkpoint_or_all(monkeypatch, opened, flags, called):
     asked, order = opened(), []
     monkeypatch.setattr(
-        "experiments.dataset.load_data", lambda config, workdir: order.append(("load", workdir)) or "data"
+        "experiments.loading.dataset.load_data", lambda config, workdir: order.append(("load", workdir)) or "data"
     )
     for name in ("check_names", "announce", "check_evaluation"):
         monkeypatch.setattr(
-            f"experiments.dataset.{name}",
+            f"experiments.loading.dataset.{name}",
             lambda config, dataset, *more, name=name: order.append((name, dataset, *more)),
         )
-    monkeypatch.setattr("experiments.build.parallel", lambda config: "strategy")
+    monkeypatch.setattr("experiments.factory.parallel", lambda config: "strategy")
     monkeypatch.setattr(
-        "experiments.evaluate.evaluate_run",
+        "experiments.evaluation.evaluate.evaluate_run",
         lambda run, data, strategy, publish: order.append(("evaluate", data, strategy, publish)),
     )
     monkeypatch.setattr(
-        "experiments.evaluate.sweep_checkpoints",
+        "experiments.evaluation.evaluate.sweep_checkpoints",
         lambda run, data, strategy, publish, metric: order.append(("sweep", data, strategy, publish, metric)),
     )
     assert main(["evaluate", "--workdir=run", *flags]) == 0
@@ -138,7 +139,7 @@ def test_evaluate_measures_one_checkpoint_or_all(monkeypatch, opened, flags, cal
 
 def test_export_writes_the_average_that_is_chosen(monkeypatch, opened, tmp_path, capsys, fails):
     asked, exported = opened(), []
-    monkeypatch.setattr("experiments.pretrained.export_run", lambda *given: exported.append(given[1:]))
+    monkeypatch.setattr("experiments.loading.pretrained.export_run", lambda *given: exported.append(given[1:]))
     out = tmp_path / "model"
     flags = ["--format=diffusers", f"--out={out}", "--config.sampling.ema_std=0.1"]
     assert main(["export", "--workdir=run", *flags]) == 0
@@ -158,7 +159,7 @@ def test_import_says_what_has_come(monkeypatch, tmp_path, capsys, fails, given):
         imported.append(said)
         return SimpleNamespace(config=tiny_config("ve"))
 
-    monkeypatch.setattr("experiments.pretrained.import_run", import_run)
+    monkeypatch.setattr("experiments.loading.pretrained.import_run", import_run)
     flags = [f"--config={ROOT}/configs/digits.py:edm", "--config.model.channels=16"] if given else []
     assert main(["import", "--from=a.pth", "--format=edm", "--workdir=run", *flags]) == 0
     ((source, kind, workdir, loaded),) = imported

@@ -7,8 +7,10 @@ import pytest
 
 import models
 from configs.parts.sde import PROCESSES
-from experiments import build, check, config
+from experiments import factory
+from experiments.config import files as config
 from experiments.errors import UserError
+from experiments.factory import check
 from sde_lib import DEIS, SSCS, UniPC
 from tests.experiments.tiny import ROOT, tiny_config
 
@@ -31,9 +33,9 @@ def test_every_process_starts_sampling_at_a_small_noise_level():
     EDM's ends at its published 0.002; latent diffusion's table begins at its first beta of 0.0015.
     """
     published = {"edm": 0.002, "scaled_linear": np.sqrt(0.0015 / (1 - 0.0015))}
-    for process in build.PROCESSES:
+    for process in factory.PROCESSES:
         loaded = tiny_config(process)
-        sde = build.sde(loaded, loaded.sampling.t_min)
+        sde = factory.sde(loaded, loaded.sampling.t_min)
         level, highest = sde.noise_to_signal(sde.t_min), sde.noise_to_signal(sde.t_max)
         assert np.isclose(level, published.get(process, level), rtol=1e-4)
         assert process in published or 0.009 < level < 0.013
@@ -72,11 +74,11 @@ def test_json_round_trip_and_differences():
 
 def test_learning_rate_warms_up_and_falls_as_a_cosine():
     loaded = tiny_config(training__num_steps=104, optim__warmup_steps=4)
-    rate = build.learning_rate(loaded)
+    rate = factory.learning_rate(loaded)
     assert [float(rate(s)) for s in (0, 2, 4)] == pytest.approx([0, 1e-3, 2e-3])
     assert float(rate(54)) == pytest.approx(1e-3) and float(rate(104)) == pytest.approx(0, abs=1e-9)
     loaded.optim.schedule, loaded.optim.warmup_steps = "constant", 0
-    assert float(build.learning_rate(loaded)(77)) == pytest.approx(2e-3)
+    assert float(factory.learning_rate(loaded)(77)) == pytest.approx(2e-3)
 
 
 @pytest.mark.parametrize(
@@ -96,10 +98,10 @@ def test_inverse_sqrt_is_the_published_rate(decay_steps, steps, rates):
     loaded = tiny_config(
         optim__schedule="inverse_sqrt", optim__lr=0.012, optim__warmup_steps=5000, optim__decay_steps=decay_steps
     )
-    rate = build.learning_rate(loaded)
+    rate = factory.learning_rate(loaded)
     np.testing.assert_allclose([rate(step) for step in steps], rates, rtol=1e-5)
     loaded.optim.warmup_steps = 0
-    np.testing.assert_allclose(build.learning_rate(loaded)(4 * decay_steps), 0.006, rtol=1e-6)
+    np.testing.assert_allclose(factory.learning_rate(loaded)(4 * decay_steps), 0.006, rtol=1e-6)
 
 
 def test_a_stored_config_has_defaults_for_keys_that_came_later():
@@ -122,7 +124,7 @@ def test_a_stored_config_has_defaults_for_keys_that_came_later():
     ids=lambda value: value["method"] if isinstance(value, dict) else "",
 )
 def test_the_settings_of_a_method_reach_it(changes, method):
-    assert build.method(tiny_config(**{f"sampling__{key}": value for key, value in changes.items()})) == method
+    assert factory.method(tiny_config(**{f"sampling__{key}": value for key, value in changes.items()})) == method
 
 
 @pytest.mark.parametrize(

@@ -4,9 +4,9 @@ import json
 
 import pytest
 
-from experiments import config
+from experiments.config import files as config
 from experiments.errors import UserError
-from experiments.workdir import Workdir
+from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import ROOT, tiny_config
 
 HEAD = "from configs import base\n\ndef get_config():\n    config = base.get_config()\n"

@@ -6,7 +6,7 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 
-from experiments import curves
+from experiments.plotting import curves
 
 DEFAULT_LIMITS = matplotlib.rcParams["axes.formatter.limits"]
 

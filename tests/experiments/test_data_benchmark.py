@@ -9,7 +9,7 @@ from tests.experiments.tiny import tiny_config
 
 def test_the_pipeline_beside_training(monkeypatch):
     """Of a network that costs nothing to compile."""
-    monkeypatch.setattr("experiments.build.model.network", lambda config: Told())
+    monkeypatch.setattr("experiments.factory.model.network", lambda config: Told())
     printed = data.benchmark(tiny_config(data__workers=1, data__augmentation=0.12))
     rows = dict(line.split("  ", 1) for line in printed.splitlines())
     figures = {name.strip(): value.split()[0].replace(",", "") for name, value in rows.items()}

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import pictures
 from experiments.data import load
 from experiments.data.prepare import prepare
 from experiments.data.sources import Wanted, cropping
 from experiments.data.sources.cropping import center_crop
 from experiments.errors import UserError
+from experiments.plotting import pictures
 from tests.experiments.pictures_of_files import file_of
 
 

@@ -5,10 +5,10 @@ import json
 import numpy as np
 import pytest
 
-from experiments import dataset
 from experiments.data.sources.base import Dataset, Images
 from experiments.errors import UserError
-from experiments.workdir import Workdir
+from experiments.loading import dataset
+from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
 

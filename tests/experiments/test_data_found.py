@@ -8,14 +8,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import build, dataset, report, runs
+from experiments import factory
 from experiments.__main__ import main
 from experiments.data import load
 from experiments.data.sources.folder import image_files
 from experiments.data.sources.layout import looks_like_split
 from experiments.data.sources.names import natural_order
 from experiments.errors import UserError
-from experiments.workdir import Workdir
+from experiments.loading import dataset, runs
+from experiments.reports import report
+from experiments.runs.workdir import Workdir
 from tests.experiments import odd_sources
 from tests.experiments.odd_sources import ARRAYS, FOLDERS, folder_source, images, npz, pixels, stack
 from tests.experiments.tiny import ROOT, flags, tiny_config
@@ -80,7 +82,7 @@ def test_every_image_is_in_a_split_or_named_as_left_out(tmp_path):
 def test_a_run_keeps_what_was_found_and_shows_it_on_its_page(tmp_path, capsys, monkeypatch):
     """By the command line, cut short before anything is compiled."""
     source = folder_source("stray preview", tmp_path / "pictures")
-    monkeypatch.setattr("experiments.train._go_on", lambda *_: None)
+    monkeypatch.setattr("experiments.training.train._go_on", lambda *_: None)
     arguments = [f"--config={DIGITS}", f"--workdir={tmp_path}/run", *flags(data__source=source, data__image_size=4)]
     assert main(["train", *arguments]) == 0
     line, warning = capsys.readouterr().out.splitlines()
@@ -420,7 +422,7 @@ def test_classes_of_other_names_are_refused(tmp_path):
 
 
 def test_classes_of_other_names_are_warned_of_on_request(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("experiments.train._go_on", lambda *_: None)
+    monkeypatch.setattr("experiments.training.train._go_on", lambda *_: None)
     for name in ("cat", "dog"):
         images(tmp_path / "p" / name, 12, 20 * (name == "dog"))
     changes = {"data__source": f"folder:{tmp_path}/p", "model__num_classes": 2} | SIZE
@@ -466,14 +468,14 @@ def test_every_command_takes_classes_by_name_and_gives_the_nearest(fails, pets, 
 def test_a_name_comes_before_a_number(label, number):
     """Of folders 1, 10 and dog, class `1` is folder 1."""
     config = config_of("digits", model__num_classes=3)
-    assert build.class_number(config, "--label", label, ("1", "10", "dog")) == number
-    assert build.check_class(config, "--label", label, names=("1", "10", "dog")) == number
+    assert factory.class_number(config, "--label", label, ("1", "10", "dog")) == number
+    assert factory.check_class(config, "--label", label, names=("1", "10", "dog")) == number
 
 
 @pytest.mark.parametrize("label", ["3", "-1", "dog", "1.0", "", "9" * 5000])
 def test_a_class_of_a_run_without_names_is_a_number(label):
     with pytest.raises(UserError, match=r"--label=.*: the classes are 0 to 2"):
-        build.class_number(config_of("digits", model__num_classes=3), "--label", label)
+        factory.class_number(config_of("digits", model__num_classes=3), "--label", label)
 
 
 def test_overrides_have_classes_by_number(pets):
@@ -485,11 +487,15 @@ def test_overrides_have_classes_by_number(pets):
 def test_results_and_messages_name_the_class():
     config = config_of("digits", model__num_classes=3)
     names = ("1", "10", "dog")
-    assert build.class_record("dog", 2, names) == {"label": 2, "class_name": "dog"}
-    assert build.class_record("2", 2, None) == {"label": 2} and build.class_record(None, 3, names) == {"label": None}
-    assert build.sampled_classes(config, names) == "each class in turn: 0 '1', 1 '10', 2 'dog'"
-    assert build.sampled_classes(config_of("digits", model__num_classes=3, sampling__label=2), names) == "class 2 'dog'"
-    assert build.sampled_classes(config_of("digits")) == ""
+    assert factory.class_record("dog", 2, names) == {"label": 2, "class_name": "dog"}
+    assert factory.class_record("2", 2, None) == {"label": 2} and factory.class_record(None, 3, names) == {
+        "label": None
+    }
+    assert factory.sampled_classes(config, names) == "each class in turn: 0 '1', 1 '10', 2 'dog'"
+    assert (
+        factory.sampled_classes(config_of("digits", model__num_classes=3, sampling__label=2), names) == "class 2 'dog'"
+    )
+    assert factory.sampled_classes(config_of("digits")) == ""
 
 
 @pytest.mark.parametrize(

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import data, train
+from experiments import data
 from experiments.data import Images, training_batches
 from experiments.errors import UserError
+from experiments.training import train
 from tests.experiments.decoding import numbered
 from tests.experiments.tiny import tiny_config
 

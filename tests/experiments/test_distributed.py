@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from experiments import distributed
 from experiments.__main__ import main
-from experiments.evaluate import Judge
-from experiments.parallel import Fsdp, Pmap
+from experiments.devices import distributed
+from experiments.devices.parallel import Fsdp, Pmap
+from experiments.evaluation.evaluate import Judge
 from tests.experiments.tiny import ROOT, flags, history
 from tests.experiments.two_processes import Toy
 

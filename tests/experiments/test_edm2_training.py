@@ -17,11 +17,12 @@ import numpy as np
 import pytest
 
 import sde_lib
-from experiments import build, state
-from experiments import config as configs
-from experiments.checkpoint import Checkpoints
-from experiments.parallel import STRATEGIES
-from experiments.train import abstract_state, initial_state
+from experiments import factory
+from experiments.config import files as configs
+from experiments.devices.parallel import STRATEGIES
+from experiments.learning import state
+from experiments.runs.checkpoint import Checkpoints
+from experiments.training.train import abstract_state, initial_state
 from models.pretrained import edm2
 from models.pretrained.mapping import flatten, to_tensors, to_variables
 from tests.experiments.tiny import tiny_config
@@ -51,7 +52,7 @@ def experiment():
         "training.ema": "power:0.05,power:0.1",
     }  # fmt: skip
     config = configs.apply(tiny_config(model__name="edm2"), changes.items())
-    mapping, shapes = edm2.mapping(build.network(config), 4), build.abstract_variables(config)
+    mapping, shapes = edm2.mapping(factory.network(config), 4), factory.abstract_variables(config)
     names = to_tensors(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes), mapping)
     weights = to_variables(named_weights({n: t.shape for n, t in names.items()}), mapping, shapes)
     return config, mapping, initial_state(config, weights)
@@ -59,7 +60,7 @@ def experiment():
 
 def loss(draws, variables, batch):
     """EDM's, without learned uncertainty, at given noise."""
-    denoiser = build.denoiser(experiment()[0], variables, 1e-3).replace(
+    denoiser = factory.denoiser(experiment()[0], variables, 1e-3).replace(
         sde=sde_lib.EDMSDE(), parameterization=sde_lib.EDMPreconditioning(0.5), condition=batch["label"]
     )
     sigma = batch["sigma"]
@@ -76,8 +77,8 @@ def batch(step):
 @functools.cache
 def train_step():
     config = experiment()[0]
-    emas, project = tuple(build.emas(config).values()), build.projection(config)
-    return jax.jit(state.make_train_step(loss, build.optimizer(config), emas=emas, seed=0, project=project))
+    emas, project = tuple(factory.emas(config).values()), factory.projection(config)
+    return jax.jit(state.make_train_step(loss, factory.optimizer(config), emas=emas, seed=0, project=project))
 
 
 @functools.cache
@@ -118,7 +119,7 @@ def test_four_devices_train_as_one(name):
     """Kernels are normalized as a whole, also where each device has a share of them."""
     config, strategy = experiment()[0], STRATEGIES[name](jax.devices()[:BATCH])
     step = state.make_train_step(
-        loss, build.optimizer(config), emas=tuple(build.emas(config).values()), seed=0, project=build.projection(config),
+        loss, factory.optimizer(config), emas=tuple(factory.emas(config).values()), seed=0, project=factory.projection(config),
         axis_name=strategy.axis_name, mean_gradient=strategy.mean_gradient,
     )  # fmt: skip
     mapped = strategy.map_training(lambda state, batch, n: step(state, batch))
@@ -149,4 +150,4 @@ def test_a_checkpoint_in_between_changes_nothing(tmp_path):
 
 
 def test_other_networks_are_not_projected():
-    assert build.projection(tiny_config()) is state.unchanged
+    assert factory.projection(tiny_config()) is state.unchanged

@@ -7,8 +7,10 @@ import pytest
 
 import sde_lib
 from configs.parts.sde import PROCESSES
-from experiments import build, check, config
+from experiments import factory
+from experiments.config import files as config
 from experiments.errors import UserError
+from experiments.factory import check
 from tests.experiments.tiny import ROOT
 
 DIGITS = f"{ROOT}/configs/digits.py"
@@ -22,9 +24,9 @@ def check_all(loaded):
     warnings = [
         line
         for section in ("training", "sampling", "evaluation")
-        for line in build.check_ends(loaded, f"{section}.t_min")
+        for line in factory.check_ends(loaded, f"{section}.t_min")
     ]
-    build.check_times(loaded)
+    factory.check_times(loaded)
     return warnings
 
 
@@ -111,24 +113,24 @@ def test_a_chain_of_another_length_is_the_published_one_rescaled(name, first, la
         betas = np.linspace((scale * first) ** 0.5, (scale * last) ** 0.5, steps) ** 2
     log_alpha_bar = np.log1p(-betas).cumsum()
     expected = sde_lib.DiscreteVP.from_betas(betas)
-    sde = build.sde(loaded, 1e-3)
+    sde = factory.sde(loaded, 1e-3)
     np.testing.assert_allclose(sde.log_snr_knots, log_alpha_bar - np.log(-np.expm1(log_alpha_bar)), rtol=1e-12)
     np.testing.assert_array_equal(sde.log_snr_knots, expected.log_snr_knots)
     levels = sde.noise_to_signal(np.float32([1 / steps, 1.0]))
     assert 75 < levels[1] < 225  # 157 and 84 with 1,000 steps
-    assert build.check_ends(loaded, "sampling.t_min") == []
+    assert factory.check_ends(loaded, "sampling.t_min") == []
 
 
 def test_betas_that_are_given_are_not_rescaled():
     """As of a run that was trained before, and of diffusers' beta_start and beta_end."""
     loaded = load("sde.name=ddpm sde.num_steps=50 sde.beta_first=1e-3 sde.beta_last=0.1")
     expected = sde_lib.DiscreteVP.from_betas(np.linspace(1e-3, 0.1, 50))
-    np.testing.assert_array_equal(build.sde(loaded, 0.02).log_snr_knots, expected.log_snr_knots)
+    np.testing.assert_array_equal(factory.sde(loaded, 0.02).log_snr_knots, expected.log_snr_knots)
 
 
 def test_the_cosine_needs_no_rescaling():
     """Its table of any length is the same function of t (iDDPM, eq. 17)."""
-    of = {steps: build.sde(load(f"sde.name=iddpm sde.num_steps={steps}"), 0.01) for steps in (100, 1000, 4000)}
+    of = {steps: factory.sde(load(f"sde.name=iddpm sde.num_steps={steps}"), 0.01) for steps in (100, 1000, 4000)}
     np.testing.assert_allclose(
         [sde.log_snr(0.5) for sde in of.values()], float(sde_lib.CosineVPSDE().log_snr(0.5)), rtol=1e-3
     )

@@ -7,9 +7,10 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import data, load_run, pictures
+from experiments import data, load_run
 from experiments.__main__ import main
 from experiments.evaluation.losses import loss_per_noise_level
+from experiments.plotting import pictures
 from tests.experiments.tiny import flags
 
 

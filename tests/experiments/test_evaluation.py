@@ -9,17 +9,17 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import data, evaluate, metrics
+from experiments import data, metrics
 from experiments.__main__ import main
+from experiments.devices.parallel import Pmap
 from experiments.errors import RunError, UserError
-from experiments.evaluation import figures, reference
+from experiments.evaluation import evaluate, figures, reference
 from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_features, journal_of_samples, weights_hash
 from experiments.evaluation.journal import Journal
 from experiments.metrics import names as metric_names
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics, compute_statistics, spread
-from experiments.parallel import Pmap
-from experiments.workdir import Workdir
+from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
 

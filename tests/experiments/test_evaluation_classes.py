@@ -9,13 +9,14 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from experiments import build, data, metrics, report
-from experiments.evaluate import Judge
+from experiments import data, factory, metrics
+from experiments.devices.parallel import Pmap
 from experiments.evaluation.classes import ClassMix, class_mix, deal
+from experiments.evaluation.evaluate import Judge
 from experiments.evaluation.features import journal_of_samples
-from experiments.parallel import Pmap
-from experiments.sampler import Sampler
-from experiments.workdir import Workdir
+from experiments.generation.sampler import Sampler
+from experiments.reports import report
+from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
 
@@ -99,8 +100,8 @@ class Label:
 @pytest.fixture
 def drawn_class(monkeypatch):
     """Draws samples and reads the class that each one was conditioned on."""
-    monkeypatch.setattr("experiments.build.model.network", lambda config: NETWORK)
-    monkeypatch.setattr("experiments.build.transform", lambda config: SimpleNamespace(inverse=lambda x: x))
+    monkeypatch.setattr("experiments.factory.model.network", lambda config: NETWORK)
+    monkeypatch.setattr("experiments.factory.transform", lambda config: SimpleNamespace(inverse=lambda x: x))
 
     def draw(sampler, number):
         return np.round(10 * sampler(WEIGHTS, number, 0)[:, 0, 0, 0]).astype(int)
@@ -129,14 +130,16 @@ def test_evaluation_deals_the_classes_and_says_so(monkeypatch, tmp_path):
     """Up to the sampler, which is not run."""
     made = []
     monkeypatch.setattr(
-        "experiments.evaluate.Sampler", lambda *arguments: made.append(arguments) or SimpleNamespace(nfe=7)
+        "experiments.evaluation.evaluate.Sampler", lambda *arguments: made.append(arguments) or SimpleNamespace(nfe=7)
     )
-    monkeypatch.setattr("experiments.evaluate.real_images", lambda *arguments: None)
-    monkeypatch.setattr("experiments.evaluate.OnAllDevices", lambda *arguments: SimpleNamespace(name="n"))
-    monkeypatch.setattr(build, "feature_network", lambda *arguments: None)
-    monkeypatch.setattr("experiments.evaluate.journal_of_samples", lambda run, network, classes: classes)
-    monkeypatch.setattr("experiments.evaluate.draw_features", lambda run, sampler, network, limit, journal: journal)
-    monkeypatch.setattr("experiments.evaluate.loss_per_noise_level", lambda *arguments: [])
+    monkeypatch.setattr("experiments.evaluation.evaluate.real_images", lambda *arguments: None)
+    monkeypatch.setattr("experiments.evaluation.evaluate.OnAllDevices", lambda *arguments: SimpleNamespace(name="n"))
+    monkeypatch.setattr(factory, "feature_network", lambda *arguments: None)
+    monkeypatch.setattr("experiments.evaluation.evaluate.journal_of_samples", lambda run, network, classes: classes)
+    monkeypatch.setattr(
+        "experiments.evaluation.evaluate.draw_features", lambda run, sampler, network, limit, journal: journal
+    )
+    monkeypatch.setattr("experiments.evaluation.evaluate.loss_per_noise_level", lambda *arguments: [])
     monkeypatch.setattr(Judge, "_figures", lambda self, samples, neighbours: {"mix": samples})
     dataset, config = unbalanced(), conditional(evaluation__num_samples=64)
     run = SimpleNamespace(config=config, step=1, average="a", workdir=Workdir(tmp_path))

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 from ml_collections import ConfigDict
 
-from experiments import build, data
+from experiments import data, factory
+from experiments.devices.parallel import Pmap
 from experiments.errors import RunError, UserError
 from experiments.evaluation import likelihood
-from experiments.parallel import Pmap
-from experiments.runs import Run
-from experiments.workdir import Workdir
+from experiments.loading.runs import Run
+from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
 
@@ -24,7 +24,7 @@ class Zero:
 @pytest.fixture(autouse=True)
 def network(monkeypatch):
     zero = Zero()
-    monkeypatch.setattr("experiments.build.model.network", lambda config: zero)
+    monkeypatch.setattr("experiments.factory.model.network", lambda config: zero)
 
 
 def config_of(**changes):
@@ -49,7 +49,7 @@ def test_a_network_of_zeros_is_a_gaussian(images, tmp_path):
     journal = likelihood.journal_of_bits(run, images)
     whole = likelihood.bits_per_dim(run, images, Pmap(), journal)
 
-    sde = build.sde(config, 1e-3)
+    sde = factory.sde(config, 1e-3)
     alpha, sigma = float(sde.alpha(1e-3)), float(sde.sigma(1e-3))
     x = (images.images.astype(float) - 127.5) / 127.5
     second_moment = np.square(x) + (1 / 127.5) ** 2 / 12  # of the dequantized image, on average
@@ -105,11 +105,11 @@ def test_data_without_levels_has_no_bits():
     config = config_of()
     config.data.source = data.LATENTS
     with pytest.raises(UserError, match="likelihood_images=24: bits per dimension are of images of 8 bits"):
-        build.check_likelihood(config)
+        factory.check_likelihood(config)
 
 
 def test_a_process_without_a_likelihood_is_refused():
     config = tiny_config("critically_damped", evaluation__likelihood_images=24)
     with pytest.raises(UserError, match=r"likelihood_images=24: the states of sde\.name='critically_damped' are more"):
-        build.check_likelihood(config)
-    build.check_likelihood(config_of())
+        factory.check_likelihood(config)
+    factory.check_likelihood(config_of())

@@ -9,7 +9,7 @@ import pytest
 import scipy.stats
 from flax import struct
 
-from experiments import build, data
+from experiments import data, factory
 from experiments.evaluation.losses import loss_per_noise_level
 from sde_lib import Denoiser
 from tests.experiments.tiny import tiny_config
@@ -27,11 +27,11 @@ class Black(Denoiser):
 def test_a_level_has_its_mean_over_images_and_the_error_of_that_mean(monkeypatch, count):
     """300 images are more than a batch; the last batch is filled up with images that do not count."""
     config = tiny_config(evaluation__noise_levels=3, evaluation__t_min=1e-3)
-    monkeypatch.setattr(build, "denoiser", lambda config, variables, t_min: Black(build.sde(config, t_min)))
+    monkeypatch.setattr(factory, "denoiser", lambda config, variables, t_min: Black(factory.sde(config, t_min)))
     images = data.Images(np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8))
     run = SimpleNamespace(config=config, variables=(), transform=data.DataTransform())
     rows = loss_per_noise_level(run, images)
-    sde = build.sde(config, 1e-3)
+    sde = factory.sde(config, 1e-3)
     levels = np.linspace(sde.log_snr(sde.t_max), sde.log_snr(1e-3), 3)
     np.testing.assert_allclose([row["log_snr"] for row in rows], levels, rtol=1e-5)
     np.testing.assert_allclose([row["noise_to_signal"] for row in rows], np.exp(-0.5 * levels), rtol=1e-3)

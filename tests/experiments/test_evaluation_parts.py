@@ -9,14 +9,15 @@ import numpy as np
 import pytest
 from flax import struct
 
-from experiments import build, data, evaluate, metrics, pictures
-from experiments.evaluation import figures, likelihood, losses
+from experiments import data, factory, metrics
+from experiments.evaluation import evaluate, figures, likelihood, losses
 from experiments.evaluation.classes import ClassMix, class_mix
 from experiments.evaluation.features import FeatureSet
 from experiments.evaluation.reference import RealImages
 from experiments.metrics import names as metric_names
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics, spread
+from experiments.plotting import pictures
 from sde_lib import Denoiser
 from tests.experiments.tiny import tiny_config
 
@@ -215,7 +216,7 @@ class Guess(Denoiser):
 def test_each_image_is_denoised_with_its_own_class(monkeypatch):
     """Black images, of which the Denoiser makes its class in tenths: the error is the square of the class."""
     config = tiny_config(evaluation__noise_levels=2, model__num_classes=10)
-    monkeypatch.setattr(build, "denoiser", lambda config, variables, t_min: Guess(build.sde(config, t_min)))
+    monkeypatch.setattr(factory, "denoiser", lambda config, variables, t_min: Guess(factory.sde(config, t_min)))
     labels = np.arange(9, dtype=np.int32)
     images = data.Images(np.zeros((9, 8, 8, 1), np.uint8), labels)
     run = SimpleNamespace(
@@ -240,7 +241,7 @@ class Copy(Denoiser):
 def test_the_noise_of_an_image_is_its_own_and_the_seeds(monkeypatch):
     """Image i has the noise of key fold_in(key(seed), i), at every level and in every batch."""
     monkeypatch.setattr(losses, "BATCH", 8)
-    monkeypatch.setattr(build, "denoiser", lambda config, variables, t_min: Copy(build.sde(config, t_min)))
+    monkeypatch.setattr(factory, "denoiser", lambda config, variables, t_min: Copy(factory.sde(config, t_min)))
     images = data.Images(np.zeros((11, 8, 8, 1), np.uint8))
     for seed in (0, 5):
         run = SimpleNamespace(

@@ -12,7 +12,8 @@ import pytest
 from flax import serialization
 
 import models
-from experiments import build, config, load_pretrained
+from experiments import factory, load_pretrained
+from experiments.config import files as config
 from experiments.errors import UserError
 from models.pretrained import guided_diffusion, ncsn, score_sde
 from models.pretrained.mapping import to_tensors
@@ -27,7 +28,7 @@ def tiny(name, process="ve", **options):
     """A config of the network at 8 px, and random weights for it."""
     changes = {"model.name": name} | {f"model.{key}": value for key, value in options.items()}
     loaded = config.load(f"{ROOT}/configs/digits.py:{process}", changes.items())
-    return loaded, jax.tree.map(np.asarray, randomized(build.abstract_variables(loaded)))
+    return loaded, jax.tree.map(np.asarray, randomized(factory.abstract_variables(loaded)))
 
 
 def equal(run, variables):
@@ -37,7 +38,7 @@ def equal(run, variables):
 def test_a_checkpoint_of_score_sde_gives_its_averages(tmp_path):
     """The EMA is a list without names or Fourier frequencies; `model` has names, DataParallel's prefix, and a table."""
     loaded, variables = tiny("ncsnpp", **TINY_NCSNPP)
-    tensors = to_tensors(variables, score_sde.torch_mapping(build.network(loaded), variables))
+    tensors = to_tensors(variables, score_sde.torch_mapping(factory.network(loaded), variables))
     # In the order of the numbered modules, as PyTorch keeps it.
     ordered = dict(sorted(tensors.items(), key=lambda item: int(item[0].split(".")[1])))
     averages = [tensor for name, tensor in ordered.items() if not score_sde.FROZEN.fullmatch(name)]
@@ -65,7 +66,7 @@ def test_a_checkpoint_of_score_sde_gives_its_averages(tmp_path):
 def test_a_checkpoint_of_score_sdes_jax_release_gives_its_averages(tmp_path):
     loaded, variables = tiny("ncsnpp", **TINY_NCSNPP)
     tree = {}
-    for name, tensor in to_tensors(variables, score_sde.jax_mapping(build.network(loaded), variables)).items():
+    for name, tensor in to_tensors(variables, score_sde.jax_mapping(factory.network(loaded), variables)).items():
         *parts, leaf = name.split("/")
         node = tree
         for part in parts:
@@ -78,7 +79,7 @@ def test_a_checkpoint_of_score_sdes_jax_release_gives_its_averages(tmp_path):
 
 def test_a_checkpoint_of_ncsnv2_gives_its_averages(tmp_path):
     loaded, variables = tiny("ncsnv2", channels="8")
-    tensors = to_tensors(variables, ncsn.mapping(build.network(loaded)))
+    tensors = to_tensors(variables, ncsn.mapping(factory.network(loaded)))
     tree = {
         "model": {f"module.{name}": t for name, t in tensors.items()},
         "ema": {"shadow_params": list(tensors.values())},
@@ -91,7 +92,7 @@ def test_a_checkpoint_of_ncsnv2_gives_its_averages(tmp_path):
 def test_a_file_of_guided_diffusion_gives_its_weights_by_its_order_of_heads(tmp_path, format, new):
     options = {"channels": "32", "channel_multipliers": "1,2", "blocks_per_level": "1", "head_channels": "16"}
     loaded, variables = tiny("adm", "vp", **options, attention_resolutions="4")
-    mapping = guided_diffusion.mapping(build.network(loaded), variables, new_attention_order=new)
+    mapping = guided_diffusion.mapping(factory.network(loaded), variables, new_attention_order=new)
     path = tmp_path / "model.pt"
     path.write_bytes(pickle.dumps(to_tensors(variables, mapping)))
     equal(load_pretrained(path, format, loaded), variables)
@@ -108,6 +109,6 @@ def test_a_classifier_is_told_from_a_model(tmp_path):
 def test_networks_by_name_take_their_own_options_on_the_command_line():
     loaded, _ = tiny("ncsnpp", **TINY_NCSNPP)
     assert set(loaded.model.keys()) == {"name", *models.options("ncsnpp")}
-    assert build.network(loaded).channel_multipliers == (1, 2)
+    assert factory.network(loaded).channel_multipliers == (1, 2)
     with pytest.raises(UserError, match=r"unknown key; did you mean .model\.fir_kernel."):
         config.override(loaded, "model.fir_kernels", "1,2")

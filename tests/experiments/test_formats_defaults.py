@@ -7,10 +7,10 @@ import numpy as np
 import pytest
 
 import experiments
-from experiments import formats, formats_diffusers, pretrained
-from experiments.commands import export as export_command
+from experiments.cli import export as export_command
 from experiments.errors import UserError
-from experiments.model_config import chain, model_config, smallest_time
+from experiments.loading import formats, formats_diffusers, pretrained
+from experiments.loading.model_config import chain, model_config, smallest_time
 from models import UNet, options
 from tests.experiments.tiny import tiny_config
 
@@ -221,8 +221,8 @@ def test_what_is_exported_chooses_no_average(monkeypatch, tmp_path):
 
 
 def test_notebooks_open_runs_and_models_with_all_that_they_say(monkeypatch):
-    monkeypatch.setattr("experiments.runs.load_run", lambda *given, **named: (given, named))
-    monkeypatch.setattr("experiments.pretrained.load_pretrained", lambda *given: given)
+    monkeypatch.setattr("experiments.loading.runs.load_run", lambda *given, **named: (given, named))
+    monkeypatch.setattr("experiments.loading.pretrained.load_pretrained", lambda *given: given)
     assert experiments.load_run("a", "config", ema="power:0.1", ema_std=0.2) == (
         ("a", "config"), {"ema": "power:0.1", "ema_std": 0.2},
     )  # fmt: skip

@@ -9,10 +9,11 @@ import pytest
 
 import models
 import sde_lib
-from experiments import build, config, load_pretrained
+from experiments import factory, load_pretrained
+from experiments.config import files as config
 from experiments.errors import UserError
-from experiments.formats import FORMATS
-from experiments.runs import Run
+from experiments.loading.formats import FORMATS
+from experiments.loading.runs import Run
 from models.pretrained import diffusers_ncsnpp, files
 from models.pretrained.mapping import to_tensors
 from tests.experiments.test_formats import equal, tiny
@@ -58,7 +59,7 @@ def test_an_import_of_an_export_is_the_identity(tmp_path, name):
     variables = exported(tmp_path / "model", name)
     run = load_pretrained(tmp_path / "model", "diffusers")
     equal(run, variables)
-    before, after = (build.network(c) for c in (settings(name, "ddpm"), run.config))
+    before, after = (factory.network(c) for c in (settings(name, "ddpm"), run.config))
     for option in models.options(run.config.model.name):
         assert getattr(after, option) == getattr(before, option), option
     published = {"beta_first": 1e-4, "beta_last": 0.02}
@@ -93,7 +94,7 @@ def test_the_rescaled_betas_of_a_chain_of_another_length_are_exported(tmp_path):
     scheduler = json.loads((tmp_path / "model" / "scheduler_config.json").read_text())
     assert (scheduler["beta_start"], scheduler["beta_end"]) == (4e-4, 0.08)
     back = load_pretrained(tmp_path / "model", "diffusers").denoiser.sde
-    np.testing.assert_array_equal(back.log_snr_knots, build.sde(loaded, 0.01).log_snr_knots)
+    np.testing.assert_array_equal(back.log_snr_knots, factory.sde(loaded, 0.01).log_snr_knots)
     assert 150 < back.noise_to_signal(1.0) < 190
 
 

@@ -10,8 +10,9 @@ import pytest
 
 import models
 import sde_lib
-from experiments import build, config, load_pretrained, load_run
+from experiments import factory, load_pretrained, load_run
 from experiments.__main__ import main
+from experiments.config import files as config
 from experiments.errors import UserError
 from models.pretrained import dit
 from models.pretrained.mapping import to_tensors
@@ -47,7 +48,7 @@ def test_a_file_of_dit_says_its_architecture(dit_file):
     _, variables = dit_tensors()
     equal(run, variables)
     assert run.event_shape == (8, 8, 4)
-    assert {option: getattr(build.network(run.config), option) for option in DIT} == DIT
+    assert {option: getattr(factory.network(run.config), option) for option in DIT} == DIT
     index, labels = np.array([0, 400, 999]), jnp.array([0, 2, 3])
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 4)).astype(np.float32)
     network = models.create("dit", **DIT)

@@ -8,7 +8,7 @@ import pytest
 import sde_lib
 from experiments import load_pretrained
 from experiments.errors import UserError
-from experiments.formats import EDM_NETWORKS
+from experiments.loading.formats import EDM_NETWORKS
 from models.pretrained import edm2
 from models.pretrained.mapping import to_tensors
 from tests.experiments.test_formats import equal

@@ -12,11 +12,12 @@ import numpy as np
 import pytest
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from experiments import history, pictures
 from experiments.__main__ import main
 from experiments.files import replace_text
-from experiments.workdir import Workdir
-from experiments.writers import Jsonl, TensorBoard
+from experiments.logs import history
+from experiments.logs.writers import Jsonl, TensorBoard
+from experiments.plotting import pictures
+from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import ROOT, flags
 
 FULL = Path("/dev/full")
@@ -126,7 +127,7 @@ def test_training_tells_of_the_file_and_the_last_good_checkpoint(fails, tmp_path
         (workdir.checkpoints / "16").mkdir(parents=True)
         raise OSError(number, os.strerror(number), str(workdir.history))
 
-    monkeypatch.setattr("experiments.train._go_on", full)
+    monkeypatch.setattr("experiments.training.train._go_on", full)
     message = fails("train", f"--config={ROOT}/configs/digits.py", f"--workdir={tmp_path}/run", *flags(), code=1)
     assert message == (
         f"{tmp_path}/run/metrics.jsonl cannot be written: {os.strerror(number)}. The last good checkpoint is step 16; "
@@ -139,6 +140,6 @@ def test_an_error_that_is_not_the_disks_is_shown_whole(tmp_path, monkeypatch):
     def wrong(*arguments):
         raise FileNotFoundError(errno.ENOENT, "No such file", "x")
 
-    monkeypatch.setattr("experiments.train._go_on", wrong)
+    monkeypatch.setattr("experiments.training.train._go_on", wrong)
     with pytest.raises(FileNotFoundError):
         main(["train", f"--config={ROOT}/configs/digits.py", f"--workdir={tmp_path}/run", *flags()])

@@ -9,7 +9,7 @@ import zlib
 
 import pytest
 
-from experiments import integrity
+from experiments.runs import integrity
 
 FILES = {"_META": b"{}", "ema/d/1": bytes(range(256)) * 40, "state/d/1": b"weights" * 999, "state/empty": b""}
 

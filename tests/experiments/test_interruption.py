@@ -140,7 +140,7 @@ with Interruption() as interruption:
 
 
 def test_the_handlers_are_put_back():
-    from experiments.interruption import Interruption
+    from experiments.runs.interruption import Interruption
 
     before = [signal.getsignal(number) for number in Interruption.SIGNALS]
     descriptor = signal.set_wakeup_fd(-1)

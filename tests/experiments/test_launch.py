@@ -9,9 +9,9 @@ import subprocess
 import pytest
 from jax._src.clusters import cloud_tpu_cluster, k8s_cluster, slurm_cluster
 
-from experiments import distributed
 from experiments.__main__ import _parse
-from experiments.commands.arguments import join_processes
+from experiments.cli.arguments import join_processes
+from experiments.devices import distributed
 from tests.experiments.tiny import ROOT
 
 LAUNCH = ROOT / "experiments" / "launch"

@@ -11,9 +11,9 @@ import time
 
 import pytest
 
-from experiments import lock
 from experiments.errors import UserError
-from experiments.lock import Lock
+from experiments.runs import lock
+from experiments.runs.lock import Lock
 from tests.experiments.tiny import ROOT
 
 HOLDER = """

@@ -9,12 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import build, train, utilization
+from experiments import factory
 from experiments.errors import RunError
-from experiments.history import History
-from experiments.monitor import MEASURED, Monitor
-from experiments.timing import Completions
-from experiments.workdir import Workdir
+from experiments.logs.history import History
+from experiments.runs.workdir import Workdir
+from experiments.training import train, utilization
+from experiments.training.monitor import MEASURED, Monitor
+from experiments.training.timing import Completions
 from tests.experiments.tiny import tiny_config
 
 CALL, DATA, SAVE, GRID = 2.0, 0.5, 30.0, 100.0  # seconds
@@ -186,20 +187,20 @@ def test_operations_are_those_of_the_whole_batch_and_of_nothing_twice():
 def test_each_example_is_in_the_bin_of_its_noise_level(monkeypatch):
     """Times whose log-SNR is known: within bins 0, 1, 1 and 4, at both ends, and just above an edge."""
     config = tiny_config(training__loss_bins=5)
-    edges = build.loss_bin_edges(config)
-    process = build.sde(config, config.training.t_min)
+    edges = factory.loss_bin_edges(config)
+    process = factory.sde(config, config.training.t_min)
     ends = process.log_snr(jnp.array([process.t_max, process.t_min]))
     np.testing.assert_allclose(edges, np.linspace(*ends, 6), rtol=1e-5)
     places = np.array([0.5, 1.2, 1.7, 4.5, 0.0, 4.999, 3.001])
     t = process.time_at_log_snr(jnp.asarray(edges[0] + places * (edges[1] - edges[0]), jnp.float32))
     losses = jnp.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, jnp.inf])
-    monkeypatch.setattr("experiments.build.losses.loss", lambda config: lambda *arguments, return_times: (losses, t))
-    given, found = build.binned_loss(config)(None, None, None, None)
+    monkeypatch.setattr("experiments.factory.losses.loss", lambda config: lambda *arguments, return_times: (losses, t))
+    given, found = factory.binned_loss(config)(None, None, None, None)
     np.testing.assert_array_equal(given, losses)
-    np.testing.assert_array_equal(found[build.BINNED_LOSS].sum(0), [17, 6, 0, np.inf, 40])
-    np.testing.assert_array_equal(found[build.BIN_SHARE].sum(0), [2, 2, 0, 1, 2])
+    np.testing.assert_array_equal(found[factory.BINNED_LOSS].sum(0), [17, 6, 0, np.inf, 40])
+    np.testing.assert_array_equal(found[factory.BIN_SHARE].sum(0), [2, 2, 0, 1, 2])
     config.training.loss_bins = 0
-    assert build.binned_loss(config)(None, None, None, None)[1] == {}
+    assert factory.binned_loss(config)(None, None, None, None)[1] == {}
 
 
 def test_bins_of_a_row_are_means_over_its_examples_and_empty_ones_are_left_out(tmp_path):
@@ -209,8 +210,8 @@ def test_bins_of_a_row_are_means_over_its_examples_and_empty_ones_are_left_out(t
         "loss": np.array([1.0, 2.0, np.nan]),  # the third step of the call was not made
         "grad_norm": np.array([1.0, 3.0, np.nan]),
         "param_norm": np.full(3, np.inf),
-        build.BINNED_LOSS: np.array([[16, 0, 4], [10, 0, 0], [np.nan] * 3]) / 16,
-        build.BIN_SHARE: np.array([[8, 0, 8], [2, 0, 0], [np.nan] * 3]) / 16,
+        factory.BINNED_LOSS: np.array([[16, 0, 4], [10, 0, 0], [np.nan] * 3]) / 16,
+        factory.BIN_SHARE: np.array([[8, 0, 8], [2, 0, 0], [np.nan] * 3]) / 16,
     }
     workdir = Workdir(tmp_path)
     with History(workdir, config, 0) as history, Monitor(config, 0, history, None) as monitor:
@@ -274,8 +275,8 @@ def test_steps_are_skipped_up_to_the_limit_and_make_no_progress_in_the_learning_
 def test_what_a_loss_says_of_examples_is_averaged_over_all_devices(devices):
     import optax
 
-    from experiments import averaging, state
-    from experiments.parallel import AXIS, Pmap
+    from experiments.devices.parallel import AXIS, Pmap
+    from experiments.learning import averaging, state
 
     def loss(draws, params, batch):
         losses = batch["image"] @ params["w"]

@@ -13,7 +13,7 @@ from experiments.__main__ import main
 from experiments.benchmarks import networks, torch_networks
 from experiments.benchmarks.cases import CASES, Case
 from experiments.benchmarks.networks import Figures, Row
-from experiments.flops import flops
+from experiments.training.flops import flops
 from models.layers.convolution import convolution, transposed_convolution
 
 

@@ -6,13 +6,13 @@ import shutil
 import numpy as np
 import pytest
 
-from experiments import history as histories
 from experiments.__main__ import main
-from experiments.checkpoint import Checkpoints
 from experiments.errors import RunError
-from experiments.history import History
-from experiments.monitor import Monitor
-from experiments.workdir import Workdir
+from experiments.logs import history as histories
+from experiments.logs.history import History
+from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.workdir import Workdir
+from experiments.training.monitor import Monitor
 from tests.experiments.tiny import ROOT, flags, history, restored, tiny_config
 
 

@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 import models
 from configs import base
-from experiments import build, optimizers
+from experiments import factory
+from experiments.learning import optimizers
 from models.pretrained.mapping import flatten
 from tests.experiments.tiny import tiny_config
 
@@ -35,7 +36,7 @@ def test_six_steps_are_those_of_score_sde():
     """
     config = tiny_config(optim__lr=0.1, optim__warmup_steps=3, optim__schedule="constant", optim__beta2=0.999)
     config.training.ema_decay = 0.25
-    optimizer, (ema,) = build.optimizer(config), build.emas(config).values()
+    optimizer, (ema,) = factory.optimizer(config), factory.emas(config).values()
     weights = average = {"a": jnp.array([0.3, -0.2, 0.5]), "b": jnp.array([1.0, 2.0])}
     opt_state = optimizer.init(weights)
     for step, loss in enumerate([small, large] * 3):
@@ -53,7 +54,7 @@ def test_six_steps_are_those_of_score_sde():
 
 def rates(steps, **changes):
     config = tiny_config(optim__lr=0.02, training__num_steps=100, **changes)
-    return [float(build.learning_rate(config)(step)) for step in steps]
+    return [float(factory.learning_rate(config)(step)) for step in steps]
 
 
 @pytest.mark.parametrize("warmup", [0, 20])
@@ -75,7 +76,7 @@ def test_schedules_by_hand(warmup):
 def one_update(gradient, weights, **changes):
     """What one step of the config's optimizer adds to the weights."""
     changes = {"optim__warmup_steps": 0, "optim__schedule": "constant", "optim__grad_clip": 0} | changes
-    optimizer = build.optimizer(tiny_config(**changes))
+    optimizer = factory.optimizer(tiny_config(**changes))
     return jax.tree.map(np.asarray, optimizer.update(gradient, optimizer.init(weights), weights)[0])
 
 
@@ -156,14 +157,14 @@ def test_muon_follows_its_momentum():
     config = tiny_config(
         optim__name="muon", optim__lr=0.01, optim__warmup_steps=0, optim__grad_clip=0, optim__momentum=0.8
     )
-    optimizer = build.optimizer(config)
+    optimizer = factory.optimizer(config)
     opt_state = optimizer.init(weights)
     for gradient in (first, second):
         update, opt_state = optimizer.update(gradient, opt_state, weights)
     g1, g2 = (np.asarray(g["params"]["x"]["kernel"], float) for g in (first, second))
     average = 0.2 * (0.8 * g1 + g2)
     direction = 0.8 * average / (1 - 0.8**3) + 0.2 * g2 / (1 - 0.8**2)
-    rate = float(build.learning_rate(config)(1))
+    rate = float(factory.learning_rate(config)(1))
     expected = -rate * 0.2 * np.sqrt(6) * newton_schulz(direction)
     np.testing.assert_allclose(update["params"]["x"]["kernel"], expected, rtol=1e-3, atol=1e-6)
 
@@ -189,7 +190,7 @@ def test_muon_has_the_hidden_kernels_of_the_networks(name):
     }
     config, options = base.get_config(), models.options(name)
     config.model = ConfigDict({"name": name} | options | {k: v for k, v in small.items() if k in options})
-    labels = flatten(optimizers.muon_or_adam(build.abstract_variables(config)))
+    labels = flatten(optimizers.muon_or_adam(factory.abstract_variables(config)))
     ends, hidden = MUON[name]
     for layers, label in ((ends, "adam"), (hidden, "muon")):
         for layer in layers:

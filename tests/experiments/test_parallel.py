@@ -6,7 +6,7 @@ import pytest
 from jax import lax
 from jax.sharding import PartitionSpec
 
-from experiments.parallel import AXIS, BATCH, SAME, STATE, Fsdp, Pmap
+from experiments.devices.parallel import AXIS, BATCH, SAME, STATE, Fsdp, Pmap
 
 STRATEGIES = pytest.mark.parametrize("kind", [Pmap, Fsdp])
 

@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import averaging, posthoc, state
 from experiments.errors import UserError
+from experiments.learning import averaging, posthoc, state
 
 TIMES, STDS = np.repeat([256, 512, 1024, 1536], 2), np.tile([0.05, 0.1], 4)
 

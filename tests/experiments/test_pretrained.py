@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 
 import sde_lib
-from experiments import build, load_pretrained, load_run
+from experiments import factory, load_pretrained, load_run
 from experiments.__main__ import main
-from experiments.checkpoint import Checkpoints
-from experiments.commands import export, import_
-from experiments.dataset import class_order
-from experiments.pretrained import FORMATS
-from experiments.workdir import Workdir
+from experiments.cli import export, import_
+from experiments.loading.dataset import class_order
+from experiments.loading.pretrained import FORMATS
+from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.workdir import Workdir
 from models.pretrained import files
 from tests.experiments.tiny import tiny_config
 
@@ -96,7 +96,7 @@ def test_an_export_keeps_the_names_of_the_classes(fails, tmp_path):
     config, trained = tiny_config(model__num_classes=2), Workdir(tmp_path / "trained")
     trained.claim(config)
     trained.data.write_text(json.dumps({"class_names": ["10", "2"], "class_order": "text", "source": "digits"}))
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), build.abstract_variables(config))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), factory.abstract_variables(config))
     with Checkpoints(trained.checkpoints, 2) as checkpoints:
         checkpoints.save_weights(0, zeros)
     path, imported = tmp_path / "model", Workdir(tmp_path / "imported")

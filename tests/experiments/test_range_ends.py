@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from experiments import ranges
+from experiments.config import ranges
 from experiments.errors import UserError
-from experiments.tasks import problems
+from experiments.inverse import problems
 from tests.experiments.tiny import tiny_config
 
 # Interval, whether whole, and other values of each setting of a posterior method.

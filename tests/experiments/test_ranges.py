@@ -6,9 +6,13 @@ import pytest
 
 import models
 from configs import base
-from experiments import averaging, check, config, config_table, ranges
+from experiments.config import files as config
+from experiments.config import ranges
+from experiments.config import table as config_table
 from experiments.errors import UserError
-from experiments.tasks import problems
+from experiments.factory import check
+from experiments.inverse import problems
+from experiments.learning import averaging
 from tests.experiments.tiny import ROOT, tiny_config
 
 
@@ -66,7 +70,7 @@ def test_a_setting_outside_of_its_range_is_refused(text, message):
 
 
 def test_the_documented_table_is_current():
-    """Made again by `python -m experiments.config_table > docs/config.md`."""
+    """Made again by `python -m experiments.config.table > docs/config.md`."""
     assert (ROOT / "docs" / "config.md").read_text() == config_table.markdown()
 
 

@@ -6,9 +6,11 @@ import re
 import numpy as np
 import pytest
 
-from experiments import compare, config, curves, pictures, report
 from experiments.__main__ import main
-from experiments.workdir import Workdir
+from experiments.config import files as config
+from experiments.plotting import curves, pictures
+from experiments.reports import compare, report
+from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
 

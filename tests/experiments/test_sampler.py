@@ -6,11 +6,12 @@ import pytest
 from PIL import Image
 
 import sde_lib
-from experiments import build, config, load_run
+from experiments import factory, load_run
 from experiments.__main__ import main
+from experiments.config import files as config
+from experiments.devices.parallel import Pmap
 from experiments.errors import RunError
-from experiments.parallel import Pmap
-from experiments.sampler import Sampler
+from experiments.generation.sampler import Sampler
 from tests.experiments.tiny import tiny_config
 
 
@@ -77,16 +78,16 @@ def test_each_frame_of_a_trajectory_is_scaled_by_its_own_time(monkeypatch, proce
     """Of data N(0, 1) the flow is (sigma_s^2 + alpha_s^2)^(1/2) times a constant: so scaled, all frames are alike."""
 
     def exactly(config, variables, t_min):
-        return sde_lib.exact.Gaussian(build.sde(config, t_min), mean=0.0, std=1.0)
+        return sde_lib.exact.Gaussian(factory.sde(config, t_min), mean=0.0, std=1.0)
 
-    monkeypatch.setattr(build, "denoiser", exactly)
+    monkeypatch.setattr(factory, "denoiser", exactly)
     config = tiny_config(process, sampling__method="dpm_solver", sampling__steps=300, sampling__times="log_snr")
     monkeypatch.setattr(sde_lib.exact.Gaussian, "condition", None, raising=False)
     monkeypatch.setattr(sde_lib.exact.Gaussian, "replace", lambda self, **_: self)
     frames = Sampler(config, Pmap(jax.devices()[:1]), 2).trajectory(None, 2, 0)
     assert len(frames) == 301
     np.testing.assert_allclose(frames[:-1], np.broadcast_to(frames[:1], frames[:-1].shape), rtol=0.02)
-    noise_to_signal = float(build.sde(config, config.sampling.t_min).noise_to_signal(config.sampling.t_min))
+    noise_to_signal = float(factory.sde(config, config.sampling.t_min).noise_to_signal(config.sampling.t_min))
     np.testing.assert_allclose(frames[-1], frames[-2] / np.sqrt(1 + noise_to_signal**2), rtol=1e-4)
 
 
@@ -135,6 +136,6 @@ def test_evaluations_draw_by_the_recommended_sampler(run):
 
     chosen = config.apply(run.config.copy_and_resolve_references(), [("sampling.evaluations", "5")])
     assert Sampler(chosen, Pmap(jax.devices()[:1])).nfe == 5
-    assert build.method_and_steps(chosen) == ("recommended", 5)
+    assert factory.method_and_steps(chosen) == ("recommended", 5)
     by_hand = config.apply(chosen, [("sampling.steps", "4")])
     assert by_hand.sampling.evaluations == 0 and Sampler(by_hand, Pmap(jax.devices()[:1])).nfe == 7

@@ -10,8 +10,9 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import build, config
-from experiments.formats import SCORE_SDE
+from experiments import factory
+from experiments.config import files as config
+from experiments.loading.formats import SCORE_SDE
 from models.pretrained.mapping import to_tensors, to_variables
 from tests.experiments.tiny import ROOT
 from tests.models.pretrained.named import named_normal, named_weights, spread
@@ -100,11 +101,11 @@ def score_of(denoiser, x, t):
 def test_the_score_is_that_of_score_sde(words):
     """Its VE models see data in [0, 1]: there x' = (x + 1) / 2, and the score is twice ours. To 1e-4 of an image's std."""
     loaded = config.load(f"{ROOT}/configs/cifar10.py:{words}", SMALL.items())
-    shapes = build.abstract_variables(loaded)
-    mapping = SCORE_SDE[loaded.model.name][0](build.network(loaded), shapes)
+    shapes = factory.abstract_variables(loaded)
+    mapping = SCORE_SDE[loaded.model.name][0](factory.network(loaded), shapes)
     zeros = jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes)
     weights = named_weights({name: tensor.shape for name, tensor in to_tensors(zeros, mapping).items()})
-    denoiser = build.denoiser(loaded, to_variables(weights, mapping, shapes), loaded.sampling.t_min)
+    denoiser = factory.denoiser(loaded, to_variables(weights, mapping, shapes), loaded.sampling.t_min)
 
     x = named_normal("x", 3, 3, 8, 8).transpose(0, 2, 3, 1)
     times, scale = np.array([0.05, 0.4, 0.9]), 1

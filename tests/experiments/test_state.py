@@ -6,8 +6,8 @@ import numpy as np
 import optax
 import pytest
 
-from experiments import averaging, state
-from experiments.parallel import Fsdp, Pmap
+from experiments.devices.parallel import Fsdp, Pmap
+from experiments.learning import averaging, state
 
 SEED, DECAY = 3, 0.9
 WEIGHTS = np.linspace(-0.4, 0.5, 8, dtype=np.float32)

@@ -7,11 +7,12 @@ from pathlib import Path
 import grain
 import pytest
 
-from experiments import config, load_run
+from experiments import load_run
 from experiments.__main__ import main
+from experiments.config import files as config
 from experiments.data.pipeline import Batches
-from experiments.lock import Lock
-from experiments.workdir import Workdir
+from experiments.runs.lock import Lock
+from experiments.runs.workdir import Workdir
 from tests.experiments.test_checkpoint import arrays, garble
 from tests.experiments.tiny import ROOT, flags
 

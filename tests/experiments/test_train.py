@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import data, load_run, state
+from experiments import data, load_run
 from experiments.__main__ import main
-from experiments.parallel import Fsdp, Pmap
-from experiments.train import initial_state, load_data, make_step, take_batches
+from experiments.devices.parallel import Fsdp, Pmap
+from experiments.learning import state
+from experiments.training.train import initial_state, load_data, make_step, take_batches
 from tests.experiments.tiny import ROOT, flags, history, restored, tiny_config
 
 DIGITS = f"{ROOT}/configs/digits.py"

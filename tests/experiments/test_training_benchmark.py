@@ -6,10 +6,10 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.benchmarks import training
-from experiments.build import model
-from experiments.checkpoint import Checkpoints
 from experiments.errors import RunError
-from experiments.history import History
+from experiments.factory import model
+from experiments.logs.history import History
+from experiments.runs.checkpoint import Checkpoints
 from tests.experiments.test_augmentation import Told
 from tests.experiments.tiny import ROOT, flags, tiny_config
 

@@ -9,14 +9,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments import distributed, optimizers, pictures, timing, train, utilization
-from experiments.checkpoint import Checkpoints
-from experiments.drawing import Drawing
+from experiments.devices import distributed
+from experiments.devices.drawing import Drawing
+from experiments.devices.parallel import BATCH, SAME, STATE, Fsdp, Pmap
 from experiments.errors import RunError, UserError, nearest, unknown_name
-from experiments.history import History
-from experiments.integrity import SUMS
-from experiments.parallel import BATCH, SAME, STATE, Fsdp, Pmap
-from experiments.workdir import Workdir
+from experiments.learning import optimizers
+from experiments.logs.history import History
+from experiments.plotting import pictures
+from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.integrity import SUMS
+from experiments.runs.workdir import Workdir
+from experiments.training import timing, train, utilization
 from tests.experiments.tiny import tiny_config
 
 
@@ -177,7 +180,7 @@ def test_figures_that_are_not_finite_are_left_out_for_every_writer(monkeypatch, 
             told.append((self.name, "closed"))
             raise OSError("full")
 
-    monkeypatch.setattr("experiments.writers.open_all", lambda *given: [Writer("a"), Writer("b")])
+    monkeypatch.setattr("experiments.logs.writers.open_all", lambda *given: [Writer("a"), Writer("b")])
     workdir = Workdir(tmp_path)
     workdir.history.write_text('{"step": 4, "loss": 3}\n{"step": 8, "loss": 2}\n{"step": 12, "loss": 1}\n')
     history = History(workdir, None, 8)

@@ -8,7 +8,7 @@ import pytest
 
 from experiments.errors import UserError
 from experiments.files import replace_file, replace_text
-from experiments.workdir import Workdir
+from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
 

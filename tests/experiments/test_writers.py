@@ -10,11 +10,11 @@ import pytest
 from PIL import Image
 from tensorboardX.proto.event_pb2 import Event, SessionLog
 
-from experiments import writers
 from experiments.errors import UserError
-from experiments.history import History
-from experiments.workdir import Workdir
-from experiments.writers import TensorBoard, tensorboard, tracking
+from experiments.logs import writers
+from experiments.logs.history import History
+from experiments.logs.writers import TensorBoard, tensorboard, tracking
+from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
 PICTURE = np.arange(24, dtype=np.uint8).reshape(4, 6, 1) * 10

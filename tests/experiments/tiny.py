@@ -8,10 +8,11 @@ from pathlib import Path
 
 import jax
 
-from experiments import config, data
-from experiments.checkpoint import Checkpoints
-from experiments.monitor import MEASURED
-from experiments.train import abstract_state
+from experiments import data
+from experiments.config import files as config
+from experiments.runs.checkpoint import Checkpoints
+from experiments.training.monitor import MEASURED
+from experiments.training.train import abstract_state
 
 ROOT = Path(__file__).parents[2]
 

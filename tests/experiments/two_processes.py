@@ -12,12 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from experiments import averaging, data, distributed, state
-from experiments.checkpoint import Checkpoints
+from experiments import data
+from experiments.devices import distributed
+from experiments.devices.parallel import AXIS, BATCH, SAME, STATE, STRATEGIES, Strategy
 from experiments.errors import RunError, UserError
 from experiments.evaluation.features import OnAllDevices
-from experiments.parallel import AXIS, BATCH, SAME, STATE, STRATEGIES, Strategy
-from experiments.train import take_batches
+from experiments.learning import averaging, state
+from experiments.runs.checkpoint import Checkpoints
+from experiments.training.train import take_batches
 
 HALF, BATCH_SIZE = 3, 16
 FEATURES = 16  # pixels of an image

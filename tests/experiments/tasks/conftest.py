@@ -6,8 +6,8 @@ import pytest
 from sklearn.datasets import load_digits
 
 import models
-from experiments import build
-from experiments.parallel import Pmap
+from experiments import factory
+from experiments.devices.parallel import Pmap
 from tests.experiments.tasks.perceptron import Perceptron
 from tests.experiments.tiny import ROOT, command
 
@@ -40,4 +40,4 @@ def digits():
 @pytest.fixture
 def one_device(monkeypatch):
     """Commands draw on one device: programs of eight take longer to compile."""
-    monkeypatch.setattr(build, "parallel", lambda config: Pmap(jax.devices()[:1]))
+    monkeypatch.setattr(factory, "parallel", lambda config: Pmap(jax.devices()[:1]))

@@ -5,9 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.devices.parallel import Fsdp, Pmap
 from experiments.errors import RunError
-from experiments.parallel import Fsdp, Pmap
-from experiments.tasks.answers import Answers, measurement_keys, prior
+from experiments.generation.answers import Answers, measurement_keys, prior
 from tests.experiments.tiny import tiny_config
 
 INPUTS = {"y": np.arange(1.0, 6.0)[:, None].astype(np.float32)}

@@ -8,7 +8,7 @@ from PIL import Image
 from skimage.restoration import denoise_tv_chambolle
 from sklearn.datasets import load_sample_image
 
-from experiments.tasks import baselines
+from experiments.inverse import baselines
 from sde_lib import inverse
 
 PHOTOGRAPH = load_sample_image("flower.jpg")[200:216, 300:314].astype(np.float32) / 127.5 - 1  # (16, 14, 3)

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from experiments import build, load_run
+from experiments import factory, load_run
 from experiments.__main__ import main
-from experiments.parallel import Pmap
-from experiments.tasks import strokes
-from experiments.tasks.edits import STYLE_STD
+from experiments.data.inputs import strokes
+from experiments.devices.parallel import Pmap
+from experiments.editing.edits import STYLE_STD
 from sde_lib import ClassifierFree, Heun, karras_times
 from sde_lib.editing import Style, bridge, interpolate_through, level_of_strength, patches, sdedit, shared_levels, until
 from sde_lib.inverse import PiGDM
@@ -33,7 +33,7 @@ NO_CLASS = np.full(3, 10)
 def one_device():
     """Programs of eight devices take longer to compile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(build, "parallel", lambda config: Pmap(jax.devices()[:1]))
+        patch.setattr(factory, "parallel", lambda config: Pmap(jax.devices()[:1]))
         yield
 
 
@@ -325,7 +325,7 @@ def test_what_makes_no_sense_is_refused_before_any_file_is_read(fails, arguments
 def test_what_does_not_fit_the_run_is_refused_before_weights_are_read(
     fails, vp, ve, tmp_path, monkeypatch, arguments, message
 ):
-    monkeypatch.setattr("experiments.runs.load_run", lambda *_: pytest.fail("read"))
+    monkeypatch.setattr("experiments.loading.runs.load_run", lambda *_: pytest.fail("read"))
     np.savez(tmp_path / "digits.npz", images=DIGITS)
     picture(tmp_path / "masks.png", np.zeros((8, 8)))
     picture(tmp_path / "white.png", np.full((8, 8), 255))

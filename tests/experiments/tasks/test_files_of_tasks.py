@@ -11,12 +11,15 @@ import pytest
 from PIL import Image
 
 from experiments import strict_json
-from experiments.build import inverse
 from experiments.data import DataTransform
+from experiments.data.inputs import images, strokes
 from experiments.data.sources.rendering import Rendering
+from experiments.editing import series
 from experiments.errors import UserError
+from experiments.inverse import build as inverse
+from experiments.inverse import problems, results
 from experiments.metrics import quality
-from experiments.tasks import images, problems, results, series, sheet, strokes
+from experiments.plotting import sheet
 from tests.experiments.pictures_of_files import file_of, png, with_orientation
 
 ROOT = Path(__file__).parents[3]

@@ -5,8 +5,8 @@ import pytest
 from PIL import Image
 
 from experiments.data import DataTransform
+from experiments.data.inputs import images
 from experiments.errors import UserError
-from experiments.tasks import images
 
 GREY, COLOUR = (8, 8, 1), (8, 8, 3)
 

@@ -7,10 +7,10 @@ import pytest
 from flax import struct
 from PIL import Image
 
-from experiments import build
-from experiments.build import reconstruction
-from experiments.build.inverse import conditioned, obstacle, with_sampling
-from experiments.tasks import problems
+from experiments import factory
+from experiments.inverse import problems
+from experiments.inverse import scanners as reconstruction
+from experiments.inverse.build import conditioned, obstacle, with_sampling
 from sde_lib import exact, inverse
 from tests.experiments.tiny import tiny_config
 
@@ -45,7 +45,7 @@ def stepped(name, measurement, y, asks=None):
     """A step of a method from the image, and what it takes the data to be."""
     spec = problems.METHODS[name]
     config = with_sampling(tiny_config(), name)
-    prior = exact.Gaussian(build.sde(config, config.sampling.t_min), std=0.5)
+    prior = exact.Gaussian(factory.sde(config, config.sampling.t_min), std=0.5)
     of = reconstruction.scan_problem("ct", measurement, NOISE)
     solved, unit = reconstruction.for_methods(of, asks or spec.asks)
     assert obstacle(config, name, spec.settings, solved, SHAPE) is None

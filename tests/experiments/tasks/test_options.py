@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import build
-from experiments.build import inverse
-from experiments.commands import reconstruct, restore
+from experiments import factory
+from experiments.cli import reconstruct, restore
+from experiments.editing import edits
 from experiments.errors import UserError
-from experiments.tasks import cases, edits, modalities, problems
+from experiments.inverse import build as inverse
+from experiments.inverse import cases, modalities, problems
 from tests.experiments.tiny import ROOT, tiny_config
 
 GREY = (16, 16, 1)
@@ -96,7 +97,7 @@ def test_evaluations_are_those_of_the_ranked_restorations():
         y = np.zeros((1, *GREY), np.float32)
         settings = problems.METHODS[name].settings
         _, method = inverse.conditioned(made, name, settings, None, a.measurement, y, a.noise, GREY)
-        assert method.nfe(build.method_and_steps(made)[1]) == evaluations, name
+        assert method.nfe(factory.method_and_steps(made)[1]) == evaluations, name
 
 
 def test_noise_is_by_default_that_of_the_task_and_none_for_methods_that_take_y_as_exact():

@@ -13,9 +13,10 @@ import scipy.ndimage
 from flax import struct
 from PIL import Image
 
-from experiments import build, config
-from experiments.build import inverse
-from experiments.tasks import problems
+from experiments import factory
+from experiments.config import files as config
+from experiments.inverse import build as inverse
+from experiments.inverse import problems
 from sde_lib import exact
 from sde_lib.inverse import LinearMeasurement
 from tests.experiments.tiny import ROOT, tiny_config
@@ -327,7 +328,7 @@ def test_a_model_of_latents_has_no_images_to_restore(fails, untrained, tmp_path)
 
 def test_help_and_wrong_flags_wait_for_nothing_slow():
     program = "import sys\nfrom experiments.__main__ import _parsers\n_parsers()[1]['restore'].format_help()\n"
-    program += "from experiments.tasks import problems\nproblems.task('denoise', {})\nassert 'jax' not in sys.modules"
+    program += "from experiments.inverse import problems\nproblems.task('denoise', {})\nassert 'jax' not in sys.modules"
     subprocess.run([sys.executable, "-c", program], cwd=ROOT, check=True)
 
 
@@ -335,13 +336,13 @@ def test_the_methods_own_sampling_stands_unless_it_is_overridden():
     stored = tiny_config()
     made = inverse.with_sampling(stored, "ddnm")
     assert (made.sampling.method, made.sampling.eta, made.sampling.steps) == ("ddim", 0.85, 100)
-    assert stored.sampling.steps == 4 and build.method(made).eta == 0.85
+    assert stored.sampling.steps == 4 and factory.method(made).eta == 0.85
 
 
 def test_dps_moves_a_pixel_as_far_at_any_size():
     """The gradient of |r| has unit length, shared by more pixels in a larger image: they are corrected alike."""
     made = tiny_config()
-    process = build.sde(made, 1e-3)
+    process = factory.sde(made, 1e-3)
     corrections = []
     for side in (16, 64):
         shape = (side, side, 1)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from experiments.__main__ import main
-from experiments.tasks import volumes
+from experiments.data.inputs import volumes
 from tests.experiments.tasks.medical import write_dicom
 from tests.experiments.tasks.test_scans import kspace_of
 

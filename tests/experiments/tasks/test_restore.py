@@ -12,8 +12,8 @@ import scipy.ndimage
 from PIL import Image
 
 from experiments.__main__ import main
-from experiments.build import inverse
-from experiments.tasks import problems
+from experiments.inverse import build as inverse
+from experiments.inverse import problems
 
 pytestmark = pytest.mark.usefixtures("one_device")
 

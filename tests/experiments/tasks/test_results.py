@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from experiments.data import DataTransform
+from experiments.inverse import results
 from experiments.metrics import quality
-from experiments.tasks import results
 
 
 @pytest.fixture

@@ -5,9 +5,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.build import editing, reconstruction
+from experiments.data.inputs import scans
+from experiments.editing import build as editing
 from experiments.errors import UserError
-from experiments.tasks import modalities, problems, scans
+from experiments.inverse import modalities, problems
+from experiments.inverse import scanners as reconstruction
 from sde_lib import inverse
 
 MRI = {"mask": "equispaced", "acceleration": 4.0, "coils": 1, "operator_seed": 0}

@@ -5,9 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.build import reconstruction
+from experiments.data.inputs import scans
 from experiments.errors import UserError
-from experiments.tasks import problems, scans
+from experiments.inverse import problems
+from experiments.inverse import scanners as reconstruction
 from sde_lib import inverse
 from tests.sde_lib.inverse.assembled import matrix
 

@@ -3,8 +3,8 @@
 import numpy as np
 from PIL import Image
 
-from experiments.tasks import sheet
-from experiments.tasks.sheet import Column
+from experiments.plotting import sheet
+from experiments.plotting.sheet import Column
 
 
 def tiles(page, rows, columns, side):

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_sample_image
 
-from experiments.build import editing
+from experiments.editing import build as editing
 from experiments.metrics import feature_networks
 from models.efficientnet import EfficientNetLite0
 

@@ -4,8 +4,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from experiments.data.inputs import volumes
 from experiments.errors import UserError
-from experiments.tasks import volumes
 from tests.experiments.tasks.medical import write_dicom
 
 

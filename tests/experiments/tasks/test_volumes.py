@@ -4,8 +4,8 @@ import nibabel
 import numpy as np
 import pytest
 
+from experiments.data.inputs import volumes
 from experiments.errors import UserError
-from experiments.tasks import volumes
 from tests.experiments.tasks.medical import at, linear_volume, write_dicom
 
 # Axes permuted and flipped: the first runs superior, the second left, the third posterior; a little oblique.

@@ -5,8 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from experiments.build import inverse, reconstruction
-from experiments.tasks import modalities, problems
+from experiments.inverse import build as inverse
+from experiments.inverse import modalities, problems
+from experiments.inverse import scanners as reconstruction
 from sde_lib import VPSDE, exact
 from sde_lib import inverse as operators
 from tests.experiments.tiny import tiny_config

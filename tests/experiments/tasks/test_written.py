@@ -10,24 +10,16 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from experiments.build import inverse
 from experiments.data import DataTransform
+from experiments.data.inputs import images, strokes
+from experiments.editing import edit, edits, series, translate
 from experiments.errors import UserError
+from experiments.generation import answers
+from experiments.inverse import build as inverse
+from experiments.inverse import problems, restore, results
+from experiments.loading.models import Model
 from experiments.metrics import quality
-from experiments.tasks import (
-    answers,
-    edit,
-    edits,
-    images,
-    problems,
-    restore,
-    results,
-    series,
-    sheet,
-    strokes,
-    translate,
-)
-from experiments.tasks.models import Model
+from experiments.plotting import sheet
 from sde_lib import editing
 from tests.experiments.tiny import tiny_config
 

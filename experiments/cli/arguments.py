@@ -1,0 +1,238 @@
+"""Arguments that several commands have, and the parser whose errors are one line."""
+
+import argparse
+import math
+from collections.abc import Iterable
+from pathlib import Path
+
+from experiments.errors import UserError, nearest
+
+# The largest count and the largest seed; experiments/config/ranges.py has the same, and a test holds them together.
+INT32, SEEDS = 2**31 - 1, 2**32 - 1
+
+OVERRIDES = "any key of configs/base.py can be set: --config.data.batch_size=64"
+
+
+class Parser(argparse.ArgumentParser):
+    """Errors in one line, with the nearest match of an unknown choice."""
+
+    def error(self, message: str):
+        """Raises a UserError with the message; argparse would print the usage and end the process."""
+        raise UserError(f"{self.prog}: {message} (see --help)")
+
+    def _check_value(self, action: argparse.Action, value: object) -> None:
+        """Raises an ArgumentError for a value, a command among them, that is none of the choices."""
+        if action.choices is not None and value not in action.choices:
+            allowed = list(map(str, action.choices))
+            raise argparse.ArgumentError(
+                action, f"invalid choice: {value!r} (choose from {', '.join(allowed)}){nearest(str(value), allowed)}"
+            )
+
+
+def positive(text: str) -> int:
+    """An integer from 1, which fits int32."""
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 1")
+    if value > INT32:
+        raise argparse.ArgumentTypeError(f"{text} must be at most {INT32}")
+    return value
+
+
+def seed(text: str) -> int:
+    """A seed: an integer from 0 to 2^32 - 1. JAX keys of other integers repeat the keys of these."""
+    value = int(text)
+    if not 0 <= value <= SEEDS:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 0 and at most {SEEDS}")
+    return value
+
+
+def number(text: str) -> float:
+    """A finite number."""
+    value = float(text)
+    if not math.isfinite(value):
+        raise argparse.ArgumentTypeError(f"{text} must be a finite number")
+    return value
+
+
+def seconds(text: str) -> float:
+    """A time of more than 0, of at most what threads can wait for."""
+    value = number(text)
+    if not 0 < value <= 1e9:
+        raise argparse.ArgumentTypeError(f"{text} must be more than 0 and at most 1e9")
+    return value
+
+
+def exit_code(text: str) -> int:
+    """An exit code of a process, 0 to 255."""
+    value = int(text)
+    if not 0 <= value <= 255:
+        raise argparse.ArgumentTypeError(f"{text} must be at least 0 and at most 255")
+    return value
+
+
+def share(text: str) -> float:
+    """A number in (0, 1]."""
+    value = float(text)
+    if not 0 < value <= 1:
+        raise argparse.ArgumentTypeError(f"{text} must be more than 0 and at most 1")
+    return value
+
+
+def folder(text: str) -> Path:
+    """A folder, there or to be made."""
+    if Path(text).is_file():
+        raise argparse.ArgumentTypeError(f"{text} is a file: a folder is needed")
+    return Path(text)
+
+
+def add_config(parser: Parser) -> None:
+    """`--config`."""
+    parser.add_argument("--config", metavar="FILE[:ARG]", help=f"a config, such as configs/digits.py:ve; {OVERRIDES}")
+
+
+def add_workdir(parser: Parser, sections: str) -> None:
+    """`--workdir` of a trained run."""
+    parser.add_argument(
+        "--workdir", type=Path, required=True, help=f"folder of a trained run; keys of {sections} can be overridden"
+    )
+
+
+def add_distributed(parser: Parser) -> None:
+    """`--distributed`, and the three that say where the processes are."""
+    parser.add_argument(
+        "--distributed",
+        action="store_true",
+        help="one of several processes on any number of hosts: found in the environment of SLURM, Kubernetes or a TPU pod",
+    )
+    parser.add_argument("--coordinator_address", metavar="HOST:PORT", help="instead of --distributed: of process 0")
+    parser.add_argument("--num_processes", type=positive, help="instead of --distributed: how many there are")
+    parser.add_argument("--process_id", type=int, help="instead of --distributed: which one this is, from 0")
+
+
+def join_processes(options: argparse.Namespace) -> bool:
+    """Joins the other processes if the options say so; whether this is the first one, which speaks for all.
+
+    Raises:
+        UserError: they cannot be joined.
+    """
+    explicit = [getattr(options, name, None) for name in ("coordinator_address", "num_processes", "process_id")]
+    if not getattr(options, "distributed", False) and all(value is None for value in explicit):
+        return True
+    if getattr(options, "sweep", None) is not None:
+        return True  # the runs of a sweep join those of the other hosts, one after the other
+    from experiments.devices import distributed
+
+    distributed.start(*explicit)
+    return distributed.is_first()
+
+
+def add_method(parser: Parser) -> None:
+    """`--evaluations`, `--method` and `--steps`."""
+    parser.add_argument(
+        "--evaluations",
+        type=positive,
+        help="of the network for each sample, by the recommended method and times for that number, in place of --method "
+        "and --steps; short for --config.sampling.evaluations",
+    )
+    parser.add_argument(
+        "--method",
+        help="heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama, "
+        "reverse_diffusion, langevin, predictor_corrector, adaptive, sscs "
+        "(the run's own by default); short for --config.sampling.method",
+    )
+    parser.add_argument("--steps", type=positive, help="short for --config.sampling.steps")
+
+
+def add_label(parser: Parser, meaning: str, flag: str = "--label") -> None:
+    """`--label`, or another flag that takes a class."""
+    parser.add_argument(flag, metavar="CLASS", help=f"class-conditional models: {meaning}, by its name or number")
+
+
+def add_images(parser: Parser) -> None:
+    """`--input`, `--limit` and `--out` of a task."""
+    parser.add_argument(
+        "--input",
+        required=True,
+        metavar="IMAGES",
+        help="an image file, a folder of them, or FILE.npz[:ARRAY]; cropped and resized to the model's size",
+    )
+    parser.add_argument("--limit", type=positive, help="only the first so many images")
+    parser.add_argument(
+        "--out", type=folder, required=True, help="folder to write sheet.png, PNGs, answers.npz, results.json"
+    )
+
+
+def add_strength(parser: Parser, default: float, meaning: str) -> None:
+    """`--strength` of an edit."""
+    parser.add_argument(
+        "--strength",
+        type=share,
+        default=default,
+        help=f"in (0, 1]: {meaning}; the time of the VP process, so noise / signal is 0.34 at 0.1, 1.2 at 0.3, 3.4 at 0.5, "
+        f"25 at 0.8, for every process (default {default:g})",
+    )
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[tuple[str, str]]]:
+    """Takes `--config.KEY=VALUE` and `--config.KEY VALUE` out of the arguments.
+
+    Raises:
+        UserError: a value is missing.
+    """
+    rest, overrides = [], []
+    remaining = iter(arguments)
+    for argument in remaining:
+        if not argument.startswith("--config."):
+            rest.append(argument)
+            continue
+        key, equals, value = argument.removeprefix("--config.").partition("=")
+        if not equals:
+            value = next(remaining, None)
+            if value is None or value.startswith("--"):
+                raise UserError(f"--config.{key}: a value is missing, as in --config.{key}=VALUE")
+        overrides.append((key, value))
+    return rest, overrides
+
+
+def without(texts: list[str], flags: Iterable[str]) -> list[str]:
+    """The arguments without these flags (`--flag=VALUE`, `--flag VALUE`, or `--flag` alone before another)."""
+    rest, skip = [], False
+    for text in texts:
+        if skip and not text.startswith("--"):
+            skip = False
+        elif text.partition("=")[0] in flags:
+            skip = "=" not in text
+        else:
+            rest.append(text)
+            skip = False
+    return rest
+
+
+def unknown_argument(parser: Parser, argument: str) -> UserError:
+    """The error for an argument that the command does not have."""
+    flags = [flag for action in parser._actions for flag in action.option_strings]
+    name = argument.partition("=")[0]
+    return UserError(f"{parser.prog}: unknown argument {name}{nearest(name, flags)}")
+
+
+def open_run(options: argparse.Namespace, *allowed: str, uses: tuple[str, ...]):
+    """The run with the overrides applied that this command allows, checked.
+
+    Args:
+        options: with `workdir`, `overrides` and `command`.
+        allowed: what the keys that may be overridden begin with.
+        uses: the subjects of the config that the command reads, of `check.SUBJECTS`.
+
+    Raises:
+        UserError: no run is there, or a key may not be overridden or has a value that cannot work.
+    """
+    from experiments.config import files as config
+    from experiments.factory import check
+    from experiments.loading import runs
+
+    stored = runs.read_config(options.workdir)
+    overrides = runs.by_number(options.workdir, stored, options.overrides)
+    changed = config.apply(stored, overrides, allowed=allowed, command=options.command)
+    check.check(changed, *uses, overrides=overrides)
+    return runs.load_run(options.workdir, changed)

@@ -1,0 +1,44 @@
+"""The command `import`."""
+
+import argparse
+from pathlib import Path
+
+from experiments.cli import arguments
+from experiments.errors import UserError
+
+# The formats of `experiments/loading/pretrained.py`, said here so that --help need not wait for JAX; a test holds them together.
+FORMATS = (
+    "ornstein", "diffusers", "dit", "edm", "edm2", "score_sde", "score_sde_jax", "guided_diffusion", "guided_diffusion_64",
+)  # fmt: skip
+
+SUMMARY = "Make a run of a model from another code base, or from a file of `export`: sample, evaluate and train it on."
+EXAMPLE = "python -m experiments import --from=model.safetensors --format=ornstein --workdir=runs/imported"
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Its arguments."""
+    parser.add_argument("--from", dest="source", type=Path, required=True, help="the file or folder of the model")
+    parser.add_argument("--format", required=True, help=f"whose it is: {', '.join(FORMATS)}")
+    parser.add_argument("--workdir", type=Path, required=True, help="folder of the run; must not hold one")
+    arguments.add_config(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Imports; the exit code."""
+    from experiments.config import files as config
+    from experiments.config import ranges
+    from experiments.loading.pretrained import import_run
+
+    if options.overrides and options.config is None:
+        key, text = options.overrides[0]
+        raise UserError(f"--config.{key}={text}: overrides need --config=FILE, which they change")
+    loaded = config.load(options.config, options.overrides) if options.config else None
+    if loaded is not None:
+        ranges.check_keys(loaded, [key for key, _ in options.overrides])
+    imported = import_run(options.source, options.format, options.workdir, loaded)
+    model, process = imported.config.model.name, imported.config.sde.name
+    print(
+        f"Imported {options.source} to {options.workdir}: model {model}, process {process}, "
+        f"{imported.config.data.image_size} px. Next: python -m experiments sample --workdir={options.workdir}"
+    )
+    return 0

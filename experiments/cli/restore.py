@@ -1,0 +1,114 @@
+"""The command `restore`."""
+
+import argparse
+
+from experiments.cli import answers, arguments
+from experiments.inverse import problems, requests
+
+SUMMARY = (
+    "Restore images by a trained model: missing pixels, low resolution, blur, noise, lost colours. Nothing is trained for "
+    "it; several answers show what the measurement leaves open."
+)
+EXAMPLE = "python -m experiments restore --workdir=runs/digits --task=superres --factor=2 --truth=photos --out=restored"
+
+EPILOG = """\
+Tasks, which say what is measured of an image:
+
+{tasks}
+
+Methods, as --method=NAME or --method=NAME:SETTING=VALUE,... with the settings in brackets:
+
+{methods}
+
+dps takes zeta for images of 256 pixels, in proportion to the side for others.
+IMAGES is an image file, a folder of them, or FILE.npz[:ARRAY] with uint8 or with floats in [0, 1], (N, H, W, C).
+
+  {example}
+  python -m experiments restore --workdir=runs/digits --task=inpaint --mask=hole.png --input=photo.png --out=restored
+  python -m experiments restore --workdir=runs/digits --task=deblur --method=dps:zeta=1 --truth=a.npz --out=restored
+"""
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Its arguments."""
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    methods = "\n".join(_method_line(name, spec) for name, spec in problems.METHODS.items())
+    parser.epilog = EPILOG.format(tasks=problems.table(problems.TASKS), methods=methods, example=EXAMPLE)
+    arguments.add_workdir(parser, "config.sampling")
+    parser.add_argument("--task", required=True, help="what is measured; see below")
+    answers.add_arguments(
+        parser,
+        kind="IMAGES",
+        measured="what was measured: of exactly the measured size",
+        truth="clean images to compare with; without --input they are measured, with noise",
+        out="folder to write sheet.png, PNGs, answers.npz, results.json",
+        each="input",
+        inputs="images",
+        method=f"how answers are drawn; see below ({requests.DEFAULT_METHOD})",
+    )
+    noise = parser.add_argument_group("the noise of what is measured")
+    noise.add_argument(
+        "--noise", type=arguments.number, help="standard deviation, black to white being 2 (default by task)"
+    )
+    noise.add_argument("--noise_kind", default="gaussian", help="gaussian (default) or poisson")
+    noise.add_argument("--peak", type=arguments.number, help="poisson: the expected count of a white pixel")
+    tasks = parser.add_argument_group("what tasks are made with")
+    tasks.add_argument(
+        "--mask", help=f"inpaint: {', '.join(problems.choices('mask'))} (white is measured) (default box)"
+    )
+    tasks.add_argument(
+        "--box", type=arguments.positive, help="inpaint: side of the box in pixels (default: half the image)"
+    )
+    tasks.add_argument(
+        "--share", type=arguments.number, help="inpaint --mask=random, sensing: of all values (default 0.3, 0.25)"
+    )
+    tasks.add_argument("--factor", type=arguments.number, help="superres: how many times smaller (default 4)")
+    tasks.add_argument("--downsampling", help="superres: bicubic (default) or average")
+    tasks.add_argument("--kernel", help=f"deblur: {', '.join(problems.choices('kernel'))} (default gaussian)")
+    tasks.add_argument(
+        "--kernel_width",
+        type=arguments.number,
+        help="deblur: standard deviation, or length of the motion, in pixels (by image size)",
+    )
+    tasks.add_argument(
+        "--kernel_angle", type=arguments.number, help="deblur: of the motion or the wider axis, in degrees (default 45)"
+    )
+    tasks.add_argument("--border", help="deblur: reflect (default), or wrap (the image repeats)")
+    tasks.add_argument("--quality", type=arguments.number, help="dejpeg: 1 to 100 (default 10)")
+    tasks.add_argument("--chroma", help="dejpeg: 4:2:0 (colours at half the resolution, default) or 4:4:4")
+    tasks.add_argument("--contrast", type=arguments.number, help="hdr: by which the image is stretched (default 2)")
+    tasks.add_argument("--oversampling", type=arguments.number, help="phase: of the Fourier transform (default 2)")
+    tasks.add_argument(
+        "--operator_seed", type=arguments.seed, help="random masks, shake and sensing: which one (default 0)"
+    )
+    arguments.add_distributed(parser)
+
+
+def _method_line(name: str, spec: problems.Method) -> str:
+    settings = f" [{', '.join(f'{key}={value}' for key, value in spec.settings.items())}]" if spec.settings else ""
+    return f"  {name:13}{spec.summary}; {spec.sampling['steps']} steps{settings}"
+
+
+def run(options: argparse.Namespace) -> int:
+    """Restores; the exit code."""
+    request = _request(options)
+    from experiments.inverse.restore import restore
+
+    print(restore(request))
+    return 0
+
+
+def _request(options: argparse.Namespace) -> problems.Restoration:
+    """Returns the request.
+
+    Raises:
+        UserError: as of `requests.restoration`.
+    """
+    return requests.restoration(
+        options.task,
+        answers.given(options, problems.flags()),
+        noise=options.noise,
+        noise_kind=options.noise_kind,
+        peak=options.peak,
+        **answers.shared(options),
+    )

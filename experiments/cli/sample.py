@@ -1,0 +1,61 @@
+"""The command `sample`."""
+
+import argparse
+from pathlib import Path
+
+from experiments.cli import arguments
+from experiments.errors import UserError
+
+SUMMARY = "Draw samples from a trained run into an .npz file, with a grid.png beside it."
+EXAMPLE = "python -m experiments sample --workdir=runs/digits --num_samples=1000 --method=ddim --steps=50"
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Its arguments."""
+    arguments.add_workdir(parser, "config.sampling")
+    parser.add_argument("--num_samples", type=arguments.positive, default=64, help="how many (default 64)")
+    parser.add_argument("--seed", type=arguments.seed, default=0, help="sample i depends on it and i alone (default 0)")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=Path("samples.npz"),
+        help="file for `samples`, uint8 (N, H, W, C), or float32 of a model of latents (samples.npz)",
+    )
+    arguments.add_label(parser, "the class of all samples (default: each in turn); short for --config.sampling.label")
+    arguments.add_method(parser)
+    arguments.add_distributed(parser)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Draws; the exit code."""
+    import numpy as np
+
+    from experiments import factory
+    from experiments.devices import distributed
+    from experiments.generation.sampler import Sampler
+    from experiments.plotting import pictures
+
+    if options.out.suffix != ".npz":
+        raise UserError(f"--out={options.out}: must end in .npz")
+    if options.label is not None:
+        options.overrides.append(("sampling.label", options.label))
+    trained = arguments.open_run(options, "sampling.", uses=("model", "average", "sampling"))
+    if distributed.is_first():
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+    sampler = Sampler(trained.config, factory.parallel(trained.config), options.num_samples)
+    images = sampler(trained.variables, options.num_samples, options.seed, progress=True)
+    if not distributed.is_first():
+        return 0
+    np.savez_compressed(options.out, samples=images)
+    shown = "float32 latents, which the decoder of the model's publisher makes images of"
+    if trained.transform.gives_images:
+        shown = options.out.with_name("grid.png")
+        pictures.save(shown, pictures.grid(images[:100]), trained.config.data.image_size)
+    method, steps = factory.method_and_steps(trained.config)
+    classes = factory.sampled_classes(trained.config, trained.class_names)
+    print(
+        f"{len(images)} samples{f' ({classes})' if classes else ''} by {method}, {steps} steps, "
+        f"{sampler.nfe or 'its own number of'} evaluations each, from step {trained.step}, average {trained.average}: "
+        f"{options.out}, {shown}"
+    )
+    return 0

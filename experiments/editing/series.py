@@ -1,0 +1,52 @@
+"""The files of edits without chance: one picture of each kind for each input.
+
+| file             | has                                                |
+|------------------|----------------------------------------------------|
+| `sheet.png`      | a row for each input, a column for each kind       |
+| `NAME_KIND.png`  | one picture                                        |
+| `answers.npz`    | an array for each kind, floats on the scale [0, 1] |
+| `results.json`   | the settings and the figures                       |
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from experiments import strict_json
+from experiments.data import DataTransform
+from experiments.files import replace_file
+from experiments.inverse.results import unit
+from experiments.plotting import sheet
+
+
+def write(
+    out: Path,
+    names: Sequence[str],
+    kinds: Mapping[str, np.ndarray],
+    transform: DataTransform,
+    told: Mapping[str, Any],
+    notes: Mapping[str, Sequence[str]] | None = None,
+) -> Path:
+    """Writes the files into a folder, made if need be; the sheet's path.
+
+    Args:
+        out: the folder.
+        names: of the N inputs.
+        kinds: images (N, H, W, C) in the model's range, by kind.
+        transform: to grey levels.
+        told: what `results.json` says.
+        notes: texts below the pictures of a kind.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    pictures = {kind: transform.inverse(images) for kind, images in kinds.items()}
+    columns = [sheet.Column(kind, shown, (notes or {}).get(kind, ())) for kind, shown in pictures.items()]
+    sheet.save(out / "sheet.png", columns, names)
+    for kind, shown in pictures.items():
+        for name, picture in zip(names, shown, strict=True):
+            sheet.save_picture(out / f"{name}_{kind}.png", picture)
+    with replace_file(out / "answers.npz") as file:
+        np.savez_compressed(file, names=np.array(names), **{kind: unit(images) for kind, images in kinds.items()})
+    strict_json.write(out / "results.json", told)
+    return out / "sheet.png"

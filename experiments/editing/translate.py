@@ -1,0 +1,187 @@
+"""The commands `translate` and `interpolate`: images encoded by one model's probability flow and decoded by another's."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+
+from experiments import factory
+from experiments.data.inputs import images
+from experiments.devices import distributed
+from experiments.editing import series
+from experiments.errors import UserError
+from experiments.generation.answers import draw_answers
+from experiments.loading.models import open_model
+from experiments.metrics import quality
+from sde_lib import editing
+
+# Keys of config.sampling that the flow takes; its steps are Heun's, whatever the method is.
+KEYS = ("sampling.steps", "sampling.rho", "sampling.t_min", "sampling.batch_size", "sampling.ema", *images.KEYS)
+USES = ("model", "average", "flow")
+ADVICE = "try more --steps or less --strength"
+
+
+@dataclass(frozen=True)
+class Translation:
+    """What the command line asks for.
+
+    Attributes:
+        workdir, overrides: the source's run, and (key, text) pairs of config.sampling, for both runs.
+        to: the target's run; None for the source's own.
+        input: IMAGES.
+        out: the folder to write.
+        from_label, label: the classes in the source and in the target by name or number, or None.
+        guidance: towards the target's, or None.
+        strength: of the noise that images are encoded up to.
+        limit: only so many inputs; None for all.
+    """
+
+    workdir: Path
+    overrides: list[tuple[str, str]]
+    to: Path | None
+    input: str
+    out: Path
+    from_label: int | str | None
+    label: int | str | None
+    guidance: float | None
+    strength: float
+    limit: int | None
+
+
+def translate(asked: Translation) -> str:
+    """Carries the images there and back and writes the files; the line that says where they are.
+
+    Raises:
+        UserError: what is asked for does not fit the models or the images.
+        RunError: an image is not finite.
+    """
+    source = open_model("--workdir", asked.workdir, asked.overrides, "translate", KEYS, uses=USES)
+    target = source if asked.to is None else open_model("--to", asked.to, asked.overrides, "translate", KEYS, uses=USES)
+    if source.shape != target.shape:
+        sizes = ["x".join(map(str, model.shape)) for model in (source, target)]
+        raise UserError(f"--to={asked.to} has images of {sizes[1]}, --workdir={asked.workdir} of {sizes[0]}")
+    for model in (source, target):
+        model.require_plain_states("handing an encoding to another model")
+    from_label = factory.check_class(source.config, "--from_label", asked.from_label, names=source.class_names)
+    label = factory.check_class(target.config, "--label", asked.label, asked.guidance, target.class_names)
+    if asked.to is None and asked.label is not None and label == from_label and asked.guidance is None:
+        raise UserError(f"--label={asked.label}: is --from_label too: images would come back as they are")
+    inputs = source.read("--input", asked.input, asked.limit)
+    runs = source.load(), target.load()
+    sampling = source.config.sampling
+    levels = editing.shared_levels(source.sde, target.sde, sampling.steps, asked.strength, sampling.rho)
+
+    def draw(keys, numbers, x, levels, variables):
+        here = factory.of_class(source.config, runs[0].denoiser_of(variables[0]), len(keys), from_label)
+        there = factory.of_class(target.config, runs[1].denoiser_of(variables[1]), len(keys), label, asked.guidance)
+        translated = editing.bridge(here, there, x, levels)
+        return jnp.stack([translated, editing.bridge(there, here, translated, levels)], 1)
+
+    variables = tuple(run.variables for run in runs)
+    drawn, seconds = draw_answers(
+        source.config, draw, variables, inputs.values, inputs.names, 1, 0, same=levels, advice=ADVICE
+    )
+    if not distributed.is_first():
+        return ""
+    translated, back = drawn[:, 0, 0], drawn[:, 0, 1]
+    cycle = quality.psnr(back, inputs.values)
+    told = {
+        "strength": asked.strength,
+        "noise_to_signal": [float(levels[0]), float(levels[-1])],
+        "from_label": factory.class_record(asked.from_label, from_label, None)["label"],
+        **factory.class_record(asked.label, label, target.class_names),
+        "guidance": asked.guidance,
+        "sampling": {key: value for key, value in sampling.items() if f"sampling.{key}" in KEYS},
+        "evaluations": 4 * sampling.steps,
+        "seconds": seconds,
+        "steps_trained": [run.step for run in runs],
+        "average": {"cycle_psnr": round(float(cycle.mean()), 3)},
+        "inputs": [
+            {"name": name, "cycle_psnr": round(float(value), 3)}
+            for name, value in zip(inputs.names, cycle, strict=True)
+        ],
+    }
+    sheet = series.write(
+        asked.out,
+        inputs.names,
+        {"input": inputs.values, "translated": translated, "back": back},
+        source.transform,
+        told,
+        notes={"back": [f"{value:.1f} dB" for value in cycle]},
+    )
+    return f"{len(drawn)} translated, there and back {cycle.mean():.1f} dB from the input: {sheet}"
+
+
+@dataclass(frozen=True)
+class Interpolation:
+    """What the command line asks for.
+
+    Attributes:
+        workdir, overrides: the run, and (key, text) pairs of config.sampling.
+        input, to: IMAGES, from which and to which.
+        out: the folder to write.
+        label: the class by name or number, or None.
+        images: how many, both ends included.
+        strength: of the noise that images are encoded up to.
+        limit: only so many pairs; None for all.
+    """
+
+    workdir: Path
+    overrides: list[tuple[str, str]]
+    input: str
+    to: str
+    out: Path
+    label: int | str | None
+    images: int
+    strength: float
+    limit: int | None
+
+
+def interpolate(asked: Interpolation) -> str:
+    """Makes the images between and writes the files; the line that says where they are.
+
+    Raises:
+        UserError: what is asked for does not fit the model or the images.
+        RunError: an image is not finite.
+    """
+    model = open_model("--workdir", asked.workdir, asked.overrides, "interpolate", KEYS, uses=USES)
+    model.require_plain_states("interpolation")
+    names = model.class_names
+    label = factory.check_class(model.config, "--label", asked.label, names=names)
+    first, last = model.read("--input", asked.input, asked.limit), model.read("--to", asked.to, asked.limit)
+    images.require_same_number(("--input", first), ("--to", last))
+    run, sampling = model.load(), model.config.sampling
+    levels = editing.shared_levels(model.sde, model.sde, sampling.steps, asked.strength, sampling.rho)
+    weights = np.linspace(0, 1, asked.images, dtype=np.float32)
+
+    def draw(keys, numbers, pairs, levels, variables):
+        denoiser = factory.of_class(model.config, run.denoiser_of(variables), len(keys), label)
+        between = editing.interpolate_through(denoiser, *pairs, weights, levels)
+        return jnp.moveaxis(between, 0, 1)
+
+    pairs = (first.values, last.values)
+    drawn, seconds = draw_answers(
+        model.config, draw, run.variables, pairs, first.names, 1, 0, same=levels, advice=ADVICE
+    )
+    if not distributed.is_first():
+        return ""
+    drawn = drawn[:, 0]
+    ends = [quality.psnr(drawn[:, i], given.values) for i, given in ((0, first), (-1, last))]
+    told = {
+        "strength": asked.strength,
+        "noise_to_signal": [float(levels[0]), float(levels[-1])],
+        **factory.class_record(asked.label, label, names),
+        "sampling": {key: value for key, value in sampling.items() if f"sampling.{key}" in KEYS},
+        "evaluations": 2 * sampling.steps * (2 + asked.images),
+        "seconds": seconds,
+        "step": run.step,
+        "inputs": [
+            {"name": name, "to": other, "psnr_of_ends": [round(float(a), 3), round(float(b), 3)]}
+            for name, other, a, b in zip(first.names, last.names, *ends, strict=True)
+        ],
+    }
+    kinds = {f"{weight:.3g}": drawn[:, i] for i, weight in enumerate(weights)}
+    kinds = {"input": first.values, **kinds, "to": last.values}
+    sheet = series.write(asked.out, first.names, kinds, model.transform, told)
+    return f"{asked.images} images from each of {len(drawn)} to its other, the ends {np.mean(ends):.1f} dB off: {sheet}"

@@ -1,0 +1,231 @@
+"""Validation of a config by subject, before anything is compiled.
+
+A command names the subjects that it uses, so that a trained run is not refused because of settings that only training reads:
+
+| subject    | what is validated                                                                             |
+|------------|-----------------------------------------------------------------------------------------------|
+| model      | process, parameterization, network and the shape of images                                    |
+| average    | the average of the weights that is sampled from                                               |
+| flow       | the smallest time, the number of steps and the batch of sampling                              |
+| times      | `flow`, and the time grid on the process                                                      |
+| method     | `times`, and the sampling method on the process                                               |
+| label      | the class that is sampled                                                                     |
+| sampling   | `method` and `label`                                                                          |
+| data       | the source of images                                                                          |
+| training   | loss, optimizer, averages, augmentation, and the batch on the devices of this machine         |
+| writers    | the packages of the log writers                                                               |
+| evaluation | features, reference, likelihood                                                               |
+| files      | contents of the files that evaluation reads: weights of features, statistics                  |
+"""
+
+import sys
+from collections.abc import Iterable
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+import sde_lib
+from experiments import factory
+from experiments.config import ranges
+from experiments.data import augmentation
+from experiments.errors import UserError, counted
+from experiments.learning import posthoc
+from experiments.logs import writers
+
+MANY_SNAPSHOTS = 500
+
+
+def check(config: ConfigDict, *subjects: str, overrides: Iterable[tuple[str, str]] = ()) -> None:
+    """Validates the subjects of a config, those of training by default; compiles nothing.
+
+    Args:
+        config: of the experiment.
+        subjects: names of `SUBJECTS`.
+        overrides: (key, text) pairs that were applied; their numbers are validated for any subjects.
+
+    Raises:
+        UserError: a setting that a subject reads cannot work; the message names its key.
+    """
+    ranges.check_keys(config, [key for key, _ in overrides])
+    for subject in subjects or EVERYTHING:
+        SUBJECTS[subject](config)
+
+
+def _check_smallest_time(config: ConfigDict, section: str) -> None:
+    """Raises `UserError` if the process cannot be computed with from a section's smallest time to that of the prior."""
+    if config[section].t_min >= config.sde.t_max:
+        raise UserError(f"{section}.t_min={config[section].t_min}: must be less than sde.t_max={config.sde.t_max}")
+    for warning in factory.check_ends(config, f"{section}.t_min"):
+        print(f"warning: {warning}", file=sys.stderr)
+
+
+def _check_model(config: ConfigDict) -> None:
+    ranges.check(config, "sde.", "model.", "parameterization.", "data.image_size", "data.num_channels")
+    ranges.check(config, "loss.uncertainty_channels")
+    factory.check_network(config)
+
+
+def _check_average(config: ConfigDict) -> None:
+    ranges.check(config, "sampling.ema_std")
+    factory.sampling_ema(config)
+    std = config.sampling.ema_std
+    if std and config.sampling.ema:
+        raise UserError(f"sampling.ema_std={std}: sampling.ema={config.sampling.ema!r} chooses an average too; set one")
+
+
+def _check_flow(config: ConfigDict) -> None:
+    ranges.check(config, "sde.", *(f"sampling.{name}" for name in ("t_min", "steps", "rho", "batch_size")))
+    _check_smallest_time(config, "sampling")
+    factory.sde(config, config.sampling.t_min)
+    factory.parallel(config)
+
+
+def _check_times(config: ConfigDict) -> None:
+    _check_flow(config)
+    factory.check_times(config)
+
+
+class _AnyNetwork:
+    """Stands for the network where only shapes are computed."""
+
+    def apply(self, variables, x, *args, **kwargs):
+        return x
+
+
+def _check_label(config: ConfigDict) -> None:
+    ranges.check(config, "sampling.label")
+    factory.check_sampling_label(config)
+
+
+def _check_sampling(config: ConfigDict) -> None:
+    _check_method(config)
+    _check_label(config)
+
+
+def _check_method(config: ConfigDict) -> None:
+    ranges.check(config, "sampling.")
+    _check_times(config)
+    model = factory.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
+    stepper, size, channels = factory.method(config), config.data.image_size, config.data.num_channels
+
+    def run(key, model):
+        return sde_lib.sample(key[None], model, stepper, factory.times(config, model.sde), (size, size, channels))
+
+    try:
+        jax.eval_shape(run, jax.random.key(0), model)
+    except (ValueError, NotImplementedError) as error:
+        chosen = f"method={config.sampling.method!r}"
+        if config.sampling.evaluations:
+            chosen = f"evaluations={config.sampling.evaluations}"
+        raise UserError(
+            f"sampling.{chosen} on sde.name={config.sde.name!r} with "
+            f"parameterization.name={config.parameterization.name!r}: {error}"
+        ) from error
+
+
+def _check_data(config: ConfigDict) -> None:
+    keys = ("image_size", "num_channels", "test_fraction", "validation_fraction", "memory_gb", "white")
+    ranges.check(config, *(f"data.{key}" for key in keys))
+    factory.rendering(config)
+
+
+def _check_training(config: ConfigDict) -> None:
+    ranges.check(config, "training.", "optim.", "loss.", "data.")
+    _check_smallest_time(config, "training")
+    training = config.training
+    if training.class_dropout and not config.model.num_classes:
+        raise UserError(f"training.class_dropout={training.class_dropout}: model.num_classes=0 leaves no class to drop")
+    factory.loss(config), factory.optimizer(config), factory.skips_nonfinite(config)
+    factory.check_training_times(config)
+    _check_augmentation(config)
+    _check_averages(config)
+    _check_batch(config)
+
+
+def _check_augmentation(config: ConfigDict) -> None:
+    """Raises `UserError` for what training cannot make of images, or makes without the network's knowledge."""
+    told = config.model.get("augment_features", 0)
+    if config.data.augmentation and told != augmentation.LABELS:
+        raise UserError(
+            f"data.augmentation={config.data.augmentation}: the network must be told of it, or samples are augmented too: "
+            + (
+                f"model.augment_features={told}, but there are {augmentation.LABELS} labels"
+                if "augment_features" in config.model
+                else f"model.name={config.model.name!r} has no augment_features"
+            )
+        )
+    factory.preparation(config)
+
+
+def _check_averages(config: ConfigDict) -> None:
+    """Raises `UserError` if a moving average or its snapshots cannot work."""
+    factory.emas(config)
+    training = config.training
+    posthoc.dtype(training.ema_snapshot_dtype)
+    if training.ema_snapshot_every and not factory.power_emas(config):
+        raise UserError(
+            f"training.ema_snapshot_every={training.ema_snapshot_every}: training.ema={training.ema!r} tracks no power "
+            "average to keep; EDM2 tracks power:0.05,power:0.1"
+        )
+    if config.sampling.ema_std:
+        _check_snapshots(config)
+
+
+def _check_snapshots(config: ConfigDict) -> None:
+    """Raises `UserError` if the snapshots of training cannot make the average that is sampled from at its end."""
+    std, every, last = config.sampling.ema_std, config.training.ema_snapshot_every, config.training.num_steps
+    if not every:
+        raise UserError(
+            f"sampling.ema_std={std}: this run keeps no snapshots to make it of (training.ema_snapshot_every=0); it "
+            f"tracks {', '.join(factory.ema_names(config))}: choose with sampling.ema"
+        )
+    steps = sorted({*range(every, last, every), last}) if last <= MANY_SNAPSHOTS * every else []
+    if not steps:
+        return  # many snapshots make every average
+    widths = sorted(set(factory.power_emas(config).values()))
+    error = posthoc.fit(np.repeat(steps, len(widths)), np.tile(widths, len(steps)), last, std).error
+    if error > posthoc.LARGEST_ERROR:
+        raise UserError(
+            f"sampling.ema_std={std}: the {len(steps) * len(widths)} snapshots of training.ema_snapshot_every={every} do "
+            f"not make such an average (its profile would be off by {error:.0%}): keep them more often, or choose with "
+            "sampling.ema"
+        )
+
+
+def _check_batch(config: ConfigDict) -> None:
+    """Raises `UserError` if the batch cannot be shared by the devices and then be split for accumulation."""
+    strategy = factory.parallel(config)
+    factory.require_shares(config, strategy)
+    parts, devices = config.optim.accumulate, strategy.num_devices
+    if config.data.batch_size % (devices * parts):
+        raise UserError(
+            f"optim.accumulate={parts}: data.batch_size={config.data.batch_size} on {counted(devices, 'device')} has "
+            f"{counted(config.data.batch_size // devices, 'example')} on each, which cannot be split into {parts} "
+            "equal parts"
+        )
+
+
+def _check_evaluation(config: ConfigDict) -> None:
+    ranges.check(config, "evaluation.")
+    _check_smallest_time(config, "evaluation")
+    factory.check_features(config)
+    factory.check_likelihood(config)
+
+
+SUBJECTS = {
+    "model": _check_model,
+    "average": _check_average,
+    "flow": _check_flow,
+    "times": _check_times,
+    "method": _check_method,
+    "label": _check_label,
+    "sampling": _check_sampling,
+    "data": _check_data,
+    "training": _check_training,
+    "writers": lambda config: writers.check(config.training.writers),
+    "evaluation": _check_evaluation,
+    "files": factory.check_files,
+}
+# What `train` reads, from the start to the evaluation at its end.
+EVERYTHING = ("model", "average", "sampling", "data", "training", "writers", "evaluation", "files")

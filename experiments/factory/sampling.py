@@ -1,0 +1,104 @@
+"""The sampling method and its times."""
+
+import jax
+from ml_collections import ConfigDict
+
+import sde_lib
+from experiments.config.choices import choose
+from experiments.errors import UserError
+from sde_lib.sampling.correctors import NORMS
+from sde_lib.sampling.exponential import VARIABLES
+
+# One-step methods: what a corrector may move x between.
+PREDICTORS = {
+    "euler_maruyama": lambda c: sde_lib.EulerMaruyama(),
+    "reverse_diffusion": lambda c: sde_lib.ReverseDiffusion(),
+    "ancestral": lambda c: sde_lib.Ancestral(),
+    "ddim": lambda c: sde_lib.DDIM(eta=c.eta),
+    "heun": lambda c: sde_lib.Heun(
+        churn=c.churn, churn_min=c.churn_min, churn_max=c.churn_max, churn_noise=c.churn_noise
+    ),
+    "probability_flow": lambda c: sde_lib.ProbabilityFlow(),
+    "dpm_solver_singlestep": lambda c: sde_lib.SinglestepDPMSolver(c.order, c.stochastic),
+    "sscs": lambda c: sde_lib.SSCS(c.order),
+}
+
+
+def _langevin(c: ConfigDict) -> sde_lib.Langevin:
+    return sde_lib.Langevin(snr=c.snr, steps=c.corrector_steps, norm=c.langevin_norm)
+
+
+def _adaptive(c: ConfigDict) -> sde_lib.Adaptive:
+    if c.steps != 2:
+        raise UserError(
+            f"sampling.steps={c.steps}: adaptive chooses its own steps; set 2, for one solve and the denoising step"
+        )
+    return sde_lib.Adaptive(rtol=c.tolerance, atol=c.tolerance)
+
+
+METHODS = PREDICTORS | {
+    "dpm_solver": lambda c: sde_lib.DPMSolver(c.order, c.variable, stochastic=c.stochastic),
+    "unipc": lambda c: sde_lib.UniPC(c.order, c.variable, stochastic=c.stochastic),
+    "deis": lambda c: sde_lib.DEIS(c.order, c.variable, corrected=c.corrected),
+    "adaptive": _adaptive,
+    "langevin": _langevin,
+    "predictor_corrector": lambda c: sde_lib.PredictorCorrector(
+        predictor=choose("sampling.predictor", c.predictor, PREDICTORS)(c), corrector=_langevin(c)
+    ),
+}
+
+TIME_GRIDS = {
+    "uniform": lambda sde, c: sde_lib.uniform_times(sde, c.steps),
+    "karras": lambda sde, c: sde_lib.karras_times(sde, c.steps, c.rho),
+    "log_snr": lambda sde, c: sde_lib.log_snr_times(sde, c.steps),
+    "quadratic": lambda sde, c: sde_lib.quadratic_times(sde, c.steps),
+}
+
+
+# Names that `sampling` may choose, by key.
+NAMES = {
+    "method": METHODS,
+    "times": TIME_GRIDS,
+    "predictor": PREDICTORS,
+    "variable": VARIABLES,
+    "langevin_norm": NORMS,
+}
+
+
+def _check_names(sampling: ConfigDict) -> None:
+    """Raises `UserError` for an unknown name, of a method that does not read it too."""
+    for key, known in NAMES.items():
+        choose(f"sampling.{key}", sampling[key], dict.fromkeys(known))
+
+
+def method(config: ConfigDict) -> sde_lib.Method:
+    """The sampling method: the recommended one where `sampling.evaluations` is set.
+
+    Raises:
+        UserError: a name or a number of `sampling` is not allowed.
+    """
+    _check_names(config.sampling)
+    try:
+        if config.sampling.evaluations:
+            return sde_lib.recommended_method(config.sampling.evaluations)
+        return choose("sampling.method", config.sampling.method, METHODS)(config.sampling)
+    except ValueError as error:
+        raise UserError(f"sampling: {error}") from error
+
+
+def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
+    """The sampling method's time grid, (steps + 1,) or (evaluations + 1,)."""
+    if config.sampling.evaluations:
+        return sde_lib.recommended_times(process, config.sampling.evaluations)
+    return choose("sampling.times", config.sampling.times, TIME_GRIDS)(process, config.sampling)
+
+
+def method_and_steps(config: ConfigDict) -> tuple[str, int]:
+    """The name of the sampling method and its number of steps, the last to clean data included."""
+    sampling = config.sampling
+    return ("recommended", sampling.evaluations) if sampling.evaluations else (sampling.method, sampling.steps)
+
+
+def evaluations(config: ConfigDict) -> int | None:
+    """Evaluations of the Denoiser for each sample; None where the method chooses them as it goes."""
+    return method(config).nfe(method_and_steps(config)[1])

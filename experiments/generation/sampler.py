@@ -1,0 +1,119 @@
+"""Drawing many samples: sample i depends on the seed and i alone, its key is fold_in(key(seed), i)."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+import sde_lib
+from experiments import factory
+from experiments.devices.drawing import Drawing
+from experiments.devices.parallel import Strategy
+from experiments.errors import RunError
+
+
+class Sampler:
+    """Draws from networks of one config. Compiles at the first call; weights may differ from call to call.
+
+    Args:
+        config: `sampling` says how to draw.
+        strategy: the mapping over devices.
+        max_samples: no more will be asked for at once, so that the batch need not be larger.
+        labels: the class of each sample by its number, (N,); by default `sampling.label`, or each class in turn.
+    """
+
+    def __init__(
+        self, config: ConfigDict, strategy: Strategy, max_samples: int | None = None, labels: np.ndarray | None = None
+    ):
+        self._config, self._labels = config, labels
+        self._drawing = Drawing(self._draw_on_device, strategy, config.sampling.batch_size, max_samples)
+
+    @property
+    def nfe(self) -> int | None:
+        """Evaluations of the Denoiser for each sample; None where the method chooses them as it goes."""
+        return factory.evaluations(self._config)
+
+    @property
+    def event_shape(self) -> tuple[int, int, int]:
+        """The shape of one image."""
+        data = self._config.data
+        return (data.image_size, data.image_size, data.num_channels)
+
+    def denoiser(self, variables: Any, labels: jax.Array) -> sde_lib.Denoiser:
+        """What is sampled from: the network, conditioned on labels (B,) if it is a class-conditional one."""
+        denoiser = factory.denoiser(self._config, variables, self._config.sampling.t_min)
+        return denoiser.replace(condition=factory.condition(self._config, labels))
+
+    def labels(self, indices: np.ndarray) -> np.ndarray:
+        """The classes of the samples with these numbers, int32 (B,)."""
+        if self._labels is not None:
+            return self._labels[indices].astype(np.int32)
+        label, classes = self._config.sampling.label, max(self._config.model.num_classes, 1)
+        return np.asarray(indices % classes if label < 0 else np.full_like(indices, label), np.int32)
+
+    def _draw_on_device(self, numbers_and_labels, key_data, variables):
+        indices, labels = numbers_and_labels
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(key_data), indices)
+        denoiser = self.denoiser(variables, labels)
+        grid = factory.times(self._config, denoiser.sde)
+        return sde_lib.sample(keys, denoiser, factory.method(self._config), grid, self.event_shape)
+
+    def __call__(self, variables: Any, num_samples: int, seed: int, *, progress: bool = False) -> np.ndarray:
+        """Samples 0 to num_samples - 1 as uint8 (N, H, W, C), latents as float32, in every process.
+
+        Raises:
+            RunError: a sample is not finite.
+        """
+        drawn = self.blocks(variables, np.arange(num_samples), seed, progress=progress)
+        return np.concatenate([images for _, images in drawn])
+
+    def blocks(
+        self, variables: Any, indices: np.ndarray, seed: int, *, progress: bool = False
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Draws the samples with these numbers call by call: (their numbers, the images of one call), in every process.
+
+        The devices draw the next call while the caller works on this one.
+
+        Raises:
+            RunError: a sample is not finite.
+        """
+        key_data = np.asarray(jax.random.key_data(jax.random.key(seed)))
+
+        def take(numbers):
+            return numbers.astype(np.int32), self.labels(numbers)
+
+        drawn = self._drawing(indices, take, key_data, variables, progress=progress)
+        for asked, images in drawn:
+            self._require_finite(images, asked)
+            yield asked, factory.transform(self._config).inverse(images)
+
+    def _require_finite(self, drawn: np.ndarray, indices: np.ndarray) -> None:
+        bad = np.flatnonzero(~np.isfinite(drawn).all((1, 2, 3)))
+        if bad.size:
+            method, steps = factory.method_and_steps(self._config)
+            raise RunError(
+                f"sample {indices[bad[0]]} is not finite (of {len(drawn)} from number {indices[0]} on, {bad.size} are not): "
+                f"the sampling method {method} with {steps} steps is unstable here; try more steps or another method"
+            )
+
+    def trajectory(self, variables: Any, num_samples: int, seed: int) -> np.ndarray:
+        """What the states of samples 0 to n - 1 say of the data at every time, and last the samples: (steps + 1, n, *event).
+
+        Each is the noisy data y = `sde.to_data_scale(x, t)`, divided by its standard deviation for data of unit variance:
+        noise is as wide as data.
+        """
+        indices = np.arange(num_samples)
+        keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
+        denoiser = self.denoiser(variables, jnp.asarray(self.labels(indices)))
+        sde, times = denoiser.sde, factory.times(self._config, denoiser.sde)
+        method = factory.method(self._config)
+        states = sde_lib.sample(keys, denoiser, method, times, self.event_shape, return_trajectory=True)
+
+        @jax.jit
+        def view(x, t):
+            return sde.to_data_scale(x, t) / jnp.sqrt(1 + sde.noise_to_signal(t) ** 2)
+
+        return np.concatenate([jax.vmap(view)(states[:-1], times[:-1]), sde.clean_data(states[-1])[None]])

@@ -1,0 +1,77 @@
+"""The command `restore`: images behind measurements, drawn from a trained model; and the files that it writes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from experiments.data.inputs import images
+from experiments.devices import distributed
+from experiments.generation.answers import measurement_keys
+from experiments.inverse import problems, results
+from experiments.inverse.build import Problem, check_method, noise, problem
+from experiments.inverse.solving import open_for, solve
+from experiments.loading.models import Model
+
+
+def restore(request: problems.Restoration) -> str:
+    """Draws the answers and writes the files; the line that says where they are.
+
+    Raises:
+        UserError: the request does not fit the model or the images.
+        RunError: an answer is not finite.
+    """
+    model = open_for(request, "restore")
+    transform, shape = model.transform, model.shape
+    of = problem(request.task, shape, request.options, noise(request.noise, request.peak), model.rendering)
+    check_method(model.config, request.method, request.settings, of, shape)
+    names, y, truth = _inputs(request, of, model)
+    answers, how = solve(model, request, of, names, y)
+    if not distributed.is_first():
+        return ""
+    told = {
+        "task": request.task,
+        "options": dict(request.options),
+        "noise": request.noise if request.peak is None else {"peak": request.peak},
+        **how,
+    }
+    image = problems.TASKS[request.task].image
+    measured = np.asarray(y)
+    summary = results.write(
+        request.out,
+        results.Results(
+            names=names,
+            answers=answers,
+            shown={"measured": transform.inverse(of.view(measured))},
+            truth=truth,
+            beside=of.baseline(y),
+            misfit=np.stack([np.asarray(of.misfit(answers[:, k], y)) for k in range(request.answers)], 1),
+            arrays={"measured": results.unit(measured) if image else measured},
+        ),
+        transform,
+        told,
+    )
+    return f"{request.task} by {request.method}, {told['evaluations']} evaluations each: {summary}"
+
+
+def _inputs(request: problems.Restoration, of: Problem, model: Model):
+    """Names, what was measured y (N, *measured), and the truth (N, H, W, C) or None."""
+    truth = measured = None
+    if request.truth is not None:
+        truth = model.read("--truth", request.truth, request.limit)
+    if request.input is not None:
+        expected = jax.eval_shape(of.measurement.forward, jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)).shape[
+            1:
+        ]
+        if problems.TASKS[request.task].image:
+            measured = images.read(
+                "--input", request.input, expected, model.transform.forward,
+                measured=True, limit=request.limit, rendering=model.rendering,
+            )  # fmt: skip
+        else:
+            measured = images.read_values("--input", request.input, expected, limit=request.limit)
+    if truth is not None and measured is not None:
+        images.require_same_number(("--input", measured), ("--truth", truth))
+    if measured is None:
+        y = of.measure(measurement_keys(request.seed, len(truth.names)), jnp.asarray(truth.values))
+        return truth.names, y, truth.values
+    return measured.names, of.select(jnp.asarray(measured.values)), None if truth is None else truth.values

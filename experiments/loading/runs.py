@@ -1,0 +1,144 @@
+"""A trained run, opened again: its config, its Denoiser with the EMA weights, its data transform."""
+
+import dataclasses
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from ml_collections import ConfigDict
+
+import sde_lib
+from experiments import factory
+from experiments.data import DataTransform, LatentTransform
+from experiments.errors import UserError
+from experiments.factory import check
+from experiments.learning import posthoc
+from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.workdir import Workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What `load_run` and `load_pretrained` give.
+
+    Attributes:
+        workdir: its folder; None for a model that was read from a file.
+        config: the experiment.
+        step: of the checkpoint.
+        variables: the network's weights, of the average that the config chooses.
+        average: which one that is, and how it was made; empty for a model that was read from a file.
+    """
+
+    workdir: Workdir | None
+    config: ConfigDict
+    step: int
+    variables: Any
+    average: str = ""
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes by number, where they are stored with the run."""
+        return None if self.workdir is None else self.workdir.class_names()
+
+    @property
+    def transform(self) -> DataTransform | LatentTransform:
+        """Between images in uint8 and what the model sees; latents stay as they are."""
+        return factory.transform(self.config)
+
+    @property
+    def denoiser(self) -> sde_lib.NetworkDenoiser:
+        """The trained Denoiser, from sampling's smallest time on."""
+        return self.denoiser_of(self.variables)
+
+    def denoiser_of(self, variables: Any) -> sde_lib.NetworkDenoiser:
+        """The same with weights that a program was handed as an argument."""
+        return factory.denoiser(self.config, variables, self.config.sampling.t_min)
+
+    @property
+    def event_shape(self) -> tuple[int, int, int]:
+        """The shape (H, W, C) of one image, for `sde_lib.sample`."""
+        return (self.config.data.image_size, self.config.data.image_size, self.config.data.num_channels)
+
+
+def read_config(path: str | Path, flag: str = "--workdir") -> ConfigDict:
+    """The config of the run in a folder.
+
+    Args:
+        path: the folder.
+        flag: that it was given to, for messages.
+
+    Raises:
+        UserError: there is no run in the folder, or no checkpoint yet.
+    """
+    workdir = Workdir(Path(path))
+    config = workdir.read_config(flag)
+    if not workdir.has_checkpoint():
+        raise UserError(f"{flag}={workdir.path} has no checkpoint yet: run `train` on it first")
+    return config
+
+
+def by_number(path: str | Path, config: ConfigDict, overrides: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+    """The (key, text) overrides of a run with the class of `sampling.label` by number, where it is given by name.
+
+    Args:
+        path: the run's folder.
+        config: of the run.
+        overrides: as `config.apply` takes them.
+
+    Raises:
+        UserError: the model has no such class.
+    """
+    names = Workdir(Path(path)).class_names()
+
+    def number(key: str, text: str) -> str:
+        if key != "sampling.label" or text == "-1":
+            return text
+        return str(factory.class_number(config, key, text, names))
+
+    return [(key, number(key, text)) for key, text in overrides]
+
+
+def load_run(
+    path: str | Path,
+    config: ConfigDict | None = None,
+    *,
+    step: int | None = None,
+    ema: str | None = None,
+    ema_std: float | None = None,
+) -> Run:
+    """Opens a checkpoint in a run's folder, which may be in training; with `sampling.ema_std`, the newest snapshot up to it.
+
+    Nothing in the folder is changed.
+
+    In a notebook:
+
+        run = load_run("runs/digits")
+        x = sde_lib.sample(keys, run.denoiser, Heun(), karras_times(run.denoiser.sde, 18), run.event_shape)
+        images = run.transform.inverse(x)
+
+    Args:
+        path: the folder.
+        config: the run's own by default; another may differ from it in how to sample and evaluate.
+        step: of the checkpoint; the newest good one by default.
+        ema: one of the run's averages of the weights, as "power:0.1"; `sampling.ema` by default.
+        ema_std: the width of a power average to make of the run's snapshots; `sampling.ema_std` by default.
+
+    Raises:
+        UserError: there is no run in the folder, no checkpoint yet, or no such average.
+        RunError: all its checkpoints are broken, or that of `step` is.
+    """
+    workdir, stored = Workdir(Path(path)), read_config(path)
+    config = (stored if config is None else config).copy_and_resolve_references()
+    if ema is not None or ema_std is not None:
+        config.sampling.update(ema=ema or "", ema_std=ema_std or 0.0)
+    check.check(config, "average")
+    with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints, read_only=True) as checkpoints:
+        shapes, std = factory.abstract_variables(config), config.sampling.ema_std
+        if not std:
+            place = factory.sampling_ema(config)
+            step, variables = checkpoints.restore_ema(shapes, step, place=place)
+            return Run(workdir, config, step, variables, factory.ema_names(config)[place])
+        step = checkpoints.latest_step() if step is None else step
+    made = posthoc.reconstruct(workdir.ema_snapshots, shapes, std, latest=step)
+    name = f"power:{std}, made of {made.count} snapshots (its profile is off by {made.error:.2g})"
+    return Run(workdir, config, made.step, made.variables, name)

@@ -1,0 +1,50 @@
+"""`metrics.jsonl`: one JSON line for each row, strict JSON, which the report and `compare` read."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from ml_collections import ConfigDict
+
+from experiments import strict_json
+from experiments.files import naming, replace_text
+from experiments.runs.workdir import Workdir
+
+
+def read(path: Path) -> list[dict[str, float]]:
+    """The rows of a `metrics.jsonl`; a last line cut short by an interruption is left out."""
+    rows = []
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
+        try:
+            rows.append(json.loads(line))
+        except json.JSONDecodeError:
+            break
+    return rows
+
+
+class Jsonl:
+    """Appends rows to `metrics.jsonl`; pictures lie in `samples/` anyway."""
+
+    def __init__(self, workdir: Workdir, config: ConfigDict, step: int):
+        rows = [row for row in read(workdir.history) if row["step"] <= step]
+        replace_text(workdir.history, "".join(strict_json.dumps(row, None) + "\n" for row in rows))
+        self._path = workdir.history
+        self._file = workdir.history.open("a")
+
+    def scalars(self, step: int, values: dict[str, float]) -> None:
+        """Writes one line, which is on the disk when this returns.
+
+        Raises:
+            OSError: the file, which the error names, cannot be written.
+        """
+        with naming(self._path):
+            self._file.write(strict_json.dumps({"step": step, **values}, None) + "\n")
+            self._file.flush()
+
+    def picture(self, step: int, name: str, picture: np.ndarray) -> None:
+        """Nothing: a line of JSON holds no picture."""
+
+    def close(self) -> None:
+        """Closes the file."""
+        with naming(self._path):
+            self._file.close()

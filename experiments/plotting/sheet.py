@@ -1,0 +1,116 @@
+"""The contact sheet: a row for each input, a column for each kind of picture, with captions, and figures below pictures."""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from experiments.files import replace_bytes
+from experiments.plotting.pictures import visible
+
+TILE = 96  # pixels on the sheet of the longer side of a picture, at least
+MARGIN, LINE, FONT_SIZE = 6, 16, 12
+ROWS = 32  # more inputs are not shown
+
+
+@dataclass(frozen=True)
+class Column:
+    """Pictures of one kind.
+
+    Attributes:
+        caption: above them.
+        pictures: uint8 (N, h, w, C), of any size: those of a smaller one are enlarged to that of the largest.
+        notes: N texts to write below them; none by default.
+    """
+
+    caption: str
+    pictures: np.ndarray
+    notes: Sequence[str] = ()
+
+
+def draw(columns: Sequence[Column], names: Sequence[str]) -> Image.Image:
+    """The sheet of N inputs with these names, of which the first `ROWS` are shown."""
+    font = ImageFont.load_default(FONT_SIZE)
+    rows = min(len(names), ROWS)
+    columns = [replace(column, pictures=visible(column.pictures)) for column in columns]
+    largest = max(max(column.pictures.shape[1:3]) for column in columns)
+    side = largest * math.ceil(TILE / largest)
+    foot = LINE if any(column.notes for column in columns) else 0
+    label = math.ceil(max(font.getlength(name) for name in names[:rows])) + 2 * MARGIN
+    label = min(label, 2 * side)
+    widths = [max(side + MARGIN, math.ceil(_widest(font, column, rows)) + 2 * MARGIN) for column in columns]
+    left = [label + sum(widths[:i]) for i in range(len(columns))]
+    down = [LINE + 2 * MARGIN + row * (side + foot + MARGIN) for row in range(rows)]
+    more = LINE if len(names) > rows else 0
+    page = Image.new("RGB", (label + sum(widths) + MARGIN, down[-1] + side + foot + MARGIN + more), "white")
+    pen = ImageDraw.Draw(page)
+    for x, column in zip(left, columns, strict=True):
+        pen.text((x, MARGIN), column.caption, "black", font)
+        for row, y in enumerate(down):
+            page.paste(_enlarged(column.pictures[row], side), (x, y))
+            if column.notes:
+                pen.text((x, y + side + 2), column.notes[row], "black", font)
+    for y, name in zip(down, names, strict=False):
+        pen.text((MARGIN, y + side // 2 - LINE // 2), _shortened(name, font, label - 2 * MARGIN), "black", font)
+    if more:
+        pen.text((MARGIN, page.height - more - 2), f"and {len(names) - rows} more, not shown", "black", font)
+    return page
+
+
+def save(path: Path, columns: Sequence[Column], names: Sequence[str]) -> None:
+    """Writes the sheet as PNG.
+
+    Raises:
+        OSError: the file cannot be written; what was there is as it was.
+    """
+    buffer = io.BytesIO()
+    draw(columns, names).save(buffer, format="png")
+    replace_bytes(path, buffer.getvalue())
+
+
+def save_picture(path: Path, picture: np.ndarray) -> None:
+    """Writes one picture uint8 (h, w, C) as PNG, pixel for pixel; see `pictures.visible` for C other than 1 and 3.
+
+    Raises:
+        OSError: the file cannot be written; what was there is as it was.
+    """
+    buffer = io.BytesIO()
+    _pillow(visible(picture)).save(buffer, format="png")
+    replace_bytes(path, buffer.getvalue())
+
+
+def spread(deviations: np.ndarray, white: float) -> np.ndarray:
+    """Standard deviations (N, h, w, C) as grey pictures uint8 (N, h, w, 1), from 0 in black to `white` in white.
+
+    Colour channels are averaged in the square.
+    """
+    total = np.sqrt(np.square(deviations).mean(-1, keepdims=True))
+    return np.clip(np.rint(255 * total / white), 0, 255).astype(np.uint8)
+
+
+def _widest(font: ImageFont.ImageFont, column: Column, rows: int) -> float:
+    return max(font.getlength(text) for text in (column.caption, *column.notes[:rows]))
+
+
+def _pillow(picture: np.ndarray) -> Image.Image:
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
+
+
+def _enlarged(picture: np.ndarray, side: int) -> Image.Image:
+    """The picture with its longer side so long; pixels stay pixels."""
+    scale = side / max(picture.shape[:2])
+    size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
+    return _pillow(picture).resize(size, Image.Resampling.NEAREST)
+
+
+def _shortened(text: str, font: ImageFont.ImageFont, width: int) -> str:
+    """The text, or its end where it is wider."""
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength("..." + text) > width:
+        text = text[1:]
+    return "..." + text
