@@ -1,4 +1,4 @@
-"""The command line: `python -m experiments {prepare,train,sample,restore,edit,evaluate,...}`; see `commands/`.
+"""The command line: `python -m experiments {prepare,train,sample,restore,edit,evaluate,...}`; see `cli/`.
 
 Errors that a user can mend are one line and exit code 2; a run that cannot go on is one line and exit code 1.
 """

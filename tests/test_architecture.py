@@ -10,6 +10,19 @@ import pytest
 ROOT = Path(__file__).parents[1]
 ROOMS = ("sde_lib", "models", "configs", "experiments")
 ALLOWED = {"sde_lib": {"sde_lib"}, "models": {"models"}, "configs": {"configs"}, "experiments": set(ROOMS)}
+FLOORS = (
+    ("errors", "files"),
+    ("config", "devices", "learning", "plotting", "strict_json"),
+    ("data", "runs"),
+    ("logs", "metrics"),
+    ("factory",),
+    ("generation", "loading", "reports"),
+    ("evaluation", "inverse"),
+    ("editing", "training"),
+    ("benchmarks",),
+    ("cli",),
+    ("__init__", "__main__"),
+)  # the folders and files of experiments/, from the ground up
 FILES = [path for room in ROOMS for path in sorted((ROOT / room).rglob("*.py"))]
 
 
@@ -31,6 +44,32 @@ def test_imports_go_one_way(path):
     assert {name for name in imported(parsed(path)) if name in ROOMS} <= ALLOWED[room]
 
 
+def floors_of_imports():
+    """(floor, room) of each file of experiments/, and those of each room that it imports."""
+    floor_of = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
+    for path in (ROOT / "experiments").rglob("*.py"):
+        room = path.relative_to(ROOT / "experiments").parts[0].removesuffix(".py")
+        for node in ast.walk(parsed(path)):
+            if isinstance(node, ast.Import):
+                names = [alias.name.split(".") for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and node.module:
+                names = [[*node.module.split("."), alias.name] for alias in node.names]
+            else:
+                continue
+            for name in names:
+                if name[0] == "experiments" and name[1] in floor_of and name[1] != room:
+                    yield path, (floor_of[room], room), (floor_of[name[1]], name[1])
+
+
+def test_rooms_of_experiments_import_those_below_alone():
+    for path, above, below in floors_of_imports():
+        assert above[0] > below[0], f"{path}: {above[1]} imports {below[1]}, which is no floor below"
+
+
+def test_rooms_of_experiments_have_few_arrows():
+    assert len({(above[1], below[1]) for _, above, below in floors_of_imports()}) < 130
+
+
 def test_configs_import_only_ml_collections():
     for path in (ROOT / "configs").rglob("*.py"):
         assert set(imported(parsed(path))) <= {"configs", "ml_collections"} | sys.stdlib_module_names
@@ -45,10 +84,10 @@ def test_no_class_check_in_the_mathematics():
                 assert ast.unparse(node.args[1]) in allowed, f"{path}:{node.lineno}"
 
 
-def test_no_branch_on_a_config_string_outside_build():
+def test_no_branch_on_a_config_string_outside_factory():
     """A comparison of a `....name` with a literal string, or a `match` on one."""
     for path in (ROOT / "experiments").rglob("*.py"):
-        if path.is_relative_to(ROOT / "experiments" / "build"):
+        if path.is_relative_to(ROOT / "experiments" / "factory"):
             continue
         for node in ast.walk(parsed(path)):
             if isinstance(node, ast.Compare) and "config." in ast.unparse(node.left):

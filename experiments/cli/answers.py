@@ -39,5 +39,5 @@ def given(options: argparse.Namespace, flags: Iterable[str]) -> dict[str, Any]:
 
 
 def shared(options: argparse.Namespace) -> dict[str, Any]:
-    """Returns the fields of `tasks.request.Request` that both commands take from their flags, and the method."""
+    """Returns the fields of `inverse.request.Request` that both commands take from their flags, and the method."""
     return {flag: getattr(options, flag) for flag in SHARED} | {"method": options.posterior}

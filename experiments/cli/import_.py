@@ -6,7 +6,7 @@ from pathlib import Path
 from experiments.cli import arguments
 from experiments.errors import UserError
 
-# The formats of `experiments/loading/pretrained.py`, said here so that --help need not wait for JAX; a test holds them together.
+# The formats of `loading/pretrained.py`, listed here so that --help need not wait for JAX; a test holds them together.
 FORMATS = (
     "ornstein", "diffusers", "dit", "edm", "edm2", "score_sde", "score_sde_jax", "guided_diffusion", "guided_diffusion_64",
 )  # fmt: skip

@@ -6,7 +6,7 @@ A batch is a function of the seed and its number i, and i is the whole state of 
 number of hosts, of which number h of n reads the rows h B / n ... (h + 1) B / n - 1 of every batch, nor on that of the
 worker processes. A position that was saved with some of them goes on with any other number.
 
-What else is random is done on the device, with the keys of the examples (`augmentation`, and see `build.preparation`).
+What else is random is done on the device, with the keys of the examples (`augmentation`, and see `factory.preparation`).
 The loop calls the device without waiting for it, so the batches of the next call are gathered and sent while it computes;
 there is no buffer on the device besides (`benchmark --suite=data` measures what is left of that time).
 """

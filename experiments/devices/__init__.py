@@ -1,1 +1,1 @@
-"""TODO."""
+"""Programs over devices and processes: strategies, several hosts, batched drawing."""

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Editing with a trained model: strokes, translation and interpolation, and the files that they write."""

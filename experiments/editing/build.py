@@ -1,6 +1,6 @@
 """Names of `edit` -> the features of a style, and the posterior that keeps the pixels outside of a mask.
 
-`tasks/edits.py` has the same names with their defaults.
+`edits.py` has the same names with their defaults.
 """
 
 from collections.abc import Callable, Mapping

@@ -1,4 +1,4 @@
-"""What `edit` may be asked for by name, and the request; what the names stand for is in `build/editing.py`.
+"""What `edit` may be asked for by name, and the request; what the names stand for is in `build.py`.
 
 Read before anything slow is loaded, as `problems.py` is.
 """

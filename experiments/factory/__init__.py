@@ -1,4 +1,4 @@
-"""Config -> objects: the only place where a config string is read.
+"""Config -> objects.
 
 Each function makes one thing from the sections of a config and raises `UserError` for a name that is not known;
 `check.py` has what else can be wrong with a config. The tables of names stand in the file of their subject: `model`,

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Batched sampling over devices: unconditional samples, and several answers per input."""

@@ -1,4 +1,4 @@
-"""What a trained model does with the user's own images: `images` reads them, `answers` draws, `sheet` shows the result.
+"""Inverse problems: tasks, modalities, posterior methods, and the commands `restore`, `reconstruct` and `rank`.
 
-Images inside are float32 (N, H, W, C) in the model's range, [-1, 1] from black to white.
+Images are float32 (N, H, W, C) in the model's range, [-1, 1] from black to white.
 """

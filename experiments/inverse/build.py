@@ -1,6 +1,6 @@
 """Names of tasks and of posterior methods -> measurements, noise, Denoisers and sampling methods.
 
-`tasks/problems.py` has the same names with what they are and the flags they take.
+`problems.py` has the same names with what they are and the flags they take.
 """
 
 import math

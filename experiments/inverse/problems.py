@@ -1,4 +1,4 @@
-"""The names of tasks and methods, what they are, and the flags that each uses; what they stand for is in `build/inverse.py`.
+"""The names of tasks and methods, what they are, and the flags that each uses; what they stand for is in `build.py`.
 
 Read before anything slow is loaded, so that a wrong name or a flag that would do nothing is refused at once.
 """

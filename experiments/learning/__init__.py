@@ -1,1 +1,1 @@
-"""TODO."""
+"""The pure training step, optimizers, and averages of the weights."""

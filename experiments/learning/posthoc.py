@@ -175,7 +175,7 @@ def reconstruct(
 
     Args:
         folder: of `Snapshots`.
-        shapes: of the weights (`build.abstract_variables`).
+        shapes: of the weights (`factory.abstract_variables`).
         std: the width, in units of the training up to the step; more than 0 and at most `averaging.LARGEST_STD`. Widths
             outside of those that were kept are made too, and less well.
         step: one that has a snapshot; the newest by default.

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Parts of pictures and pages: PNG grids, curves, HTML."""

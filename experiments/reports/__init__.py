@@ -1,1 +1,1 @@
-"""TODO."""
+"""Pages made from the folders of runs."""

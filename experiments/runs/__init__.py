@@ -1,1 +1,1 @@
-"""TODO."""
+"""The folder of a run, checkpoints, integrity, the lock and interruption."""

@@ -3,8 +3,8 @@
 They are separate items of one step, so that sampling reads one average alone: the first is `ema`, then come `ema_1` and so
 on. A run that skips steps has the count of them in `counters`. Saving is asynchronous; an interrupted save leaves a
 temporary folder that is never taken for a checkpoint and is removed at the next start. Once a checkpoint is complete its
-files' sums are written into it, in the background (`experiments/runs/integrity.py`); it is restored only if they are right, and
-if they are not, the one before is.
+files' sums are written into it, in the background (`integrity.py`); it is restored only if they are right, and if they
+are not, the one before is.
 
 Arrays are saved whole, by whichever processes have their parts, and restored to any number of devices and processes. The
 position in the data is one for all processes: the number of batches taken, not which rows of them a process has read.
@@ -28,9 +28,9 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from experiments.devices import distributed
-from experiments.runs import integrity
 from experiments.errors import RunError, UserError
 from experiments.learning.state import TrainState
+from experiments.runs import integrity
 
 # What Orbax and tensorstore raise when a disk fails them in writing.
 WRITE_ERRORS = (OSError, ValueError)

@@ -1,1 +1,1 @@
-"""TODO."""
+"""The training loop, its monitor, and sweeps."""

@@ -2,7 +2,7 @@
 
 A row of the history has, of the steps of its last call, the means of `loss` and `grad_norm` (before clipping), the
 `param_norm` after them, and of each bin of noise levels `loss_bin_I` with `loss_bin_I_count`, the examples in it (bin 0
-has the most noise; see `build.loss_bin_edges`; a bin without examples is left out); and the `learning_rate` of the next
+has the most noise; see `factory.loss_bin_edges`; a bin without examples is left out); and the `learning_rate` of the next
 step. Of all steps since the row before it has what `MEASURED` names, which says how the run went and not what it does: two
 runs of the same config agree in all but these.
 """
@@ -168,7 +168,7 @@ class Monitor:
         return speeds
 
     def _loss_bins(self, loss: np.ndarray | None, share: np.ndarray | None) -> dict[str, float]:
-        """The mean loss of the examples in each bin, and their number, from (steps, bins) of `build.binned_loss`."""
+        """The mean loss of the examples in each bin, and their number, from (steps, bins) of `factory.binned_loss`."""
         if loss is None:
             return {}
         loss, share = loss.sum(0, np.float64), share.sum(0, np.float64)

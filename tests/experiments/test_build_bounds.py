@@ -1,4 +1,4 @@
-"""What `build` allows: the last value on each side of every bound, and classes by name and number. Nothing is compiled."""
+"""What `factory` allows: the last value on each side of every bound, and classes by name and number. Nothing is compiled."""
 
 import re
 

@@ -119,8 +119,8 @@ def test_four_devices_train_as_one(name):
     """Kernels are normalized as a whole, also where each device has a share of them."""
     config, strategy = experiment()[0], STRATEGIES[name](jax.devices()[:BATCH])
     step = state.make_train_step(
-        loss, factory.optimizer(config), emas=tuple(factory.emas(config).values()), seed=0, project=factory.projection(config),
-        axis_name=strategy.axis_name, mean_gradient=strategy.mean_gradient,
+        loss, factory.optimizer(config), emas=tuple(factory.emas(config).values()), seed=0,
+        project=factory.projection(config), axis_name=strategy.axis_name, mean_gradient=strategy.mean_gradient,
     )  # fmt: skip
     mapped = strategy.map_training(lambda state, batch, n: step(state, batch))
     current = strategy.place(jax.tree.map(jnp.copy, experiment()[2]))

@@ -1,1 +1,1 @@
-"""TODO."""
+"""Files of a user that commands read: images, masks and strokes, volumes, scans."""
