@@ -12,7 +12,8 @@ ROOMS = ("sde_lib", "models", "configs", "experiments")
 ALLOWED = {"sde_lib": {"sde_lib"}, "models": {"models"}, "configs": {"configs"}, "experiments": set(ROOMS)}
 FLOORS = (
     ("errors", "files"),
-    ("config", "devices", "learning", "plotting", "strict_json"),
+    ("config", "devices", "learning", "plotting"),
+    ("media",),
     ("data", "runs"),
     ("logs", "metrics"),
     ("factory",),

@@ -25,6 +25,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments import factory
 from experiments.devices.parallel import Strategy
 from experiments.training.train import abstract_state, make_step
 
@@ -56,10 +57,10 @@ def compiled_step(config: ConfigDict, strategy: Strategy) -> jax.stages.Compiled
     """One training step of an experiment, (state, batch, 1) -> (state, metrics), compiled for a strategy's devices."""
     step = make_step(config, strategy)
     program = strategy.map_training(lambda state, batch, n: step(state, batch))
-    state, size = strategy.layout(abstract_state(config)), config.data.image_size
+    state = strategy.layout(abstract_state(config))
     rows = len(range(config.data.batch_size)[strategy.rows(config.data.batch_size)])
     batch = {
-        "image": np.zeros((rows, size, size, config.data.num_channels), np.uint8),
+        "image": np.zeros((rows, *factory.medium(config).event_shape), np.uint8),
         "label": np.zeros(rows, np.int32),
     }
     return program.lower(state, strategy.shard(batch), np.int32(1)).compile()

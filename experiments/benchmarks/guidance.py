@@ -26,7 +26,7 @@ NO_STOP = 1e-30  # MMPS goes on to its last step, whatever it has found
 
 def benchmark(config: ConfigDict) -> str:
     """Measures and returns a table; takes some minutes, mostly compilation."""
-    size, shape = config.sampling.batch_size, (config.data.image_size,) * 2 + (config.data.num_channels,)
+    size, shape = config.sampling.batch_size, factory.medium(config).event_shape
     keys = jax.random.split(jax.random.key(0), size)
     cases = dict(_denoisers(config, size, shape))
     times = sde_lib.log_snr_times(cases[PLAIN].sde, STEPS)

@@ -36,7 +36,7 @@ import scipy.optimize
 from jax import Array
 
 import sde_lib
-from experiments import strict_json
+from experiments.files import strict_json
 from sde_lib.times import times_at
 
 FAMILIES, VALIDATION = (4242, 5151), 99  # seeds

@@ -86,7 +86,7 @@ def _training(config: ConfigDict) -> list[tuple[str, str]]:
 
 
 def _sampling(config: ConfigDict) -> list[tuple[str, str]]:
-    size, shape = config.sampling.batch_size, (config.data.image_size,) * 2 + (config.data.num_channels,)
+    size, shape = config.sampling.batch_size, factory.medium(config).event_shape
     labels = factory.condition(config, jnp.arange(size) % max(config.model.num_classes, 1))
     denoiser = factory.denoiser(config, factory.init_variables(config), config.sampling.t_min).replace(condition=labels)
     method, times = factory.method(config), factory.times(config, denoiser.sde)

@@ -48,9 +48,10 @@ def run(options: argparse.Namespace) -> int:
         return 0
     np.savez_compressed(options.out, samples=images)
     shown = "float32 latents, which the decoder of the model's publisher makes images of"
-    if trained.transform.gives_images:
+    picture = trained.medium.picture(images[:100])
+    if picture is not None:
         shown = options.out.with_name("grid.png")
-        pictures.save(shown, pictures.grid(images[:100]), trained.config.data.image_size)
+        pictures.save(shown, picture, trained.event_shape[0])
     method, steps = factory.method_and_steps(trained.config)
     classes = factory.sampled_classes(trained.config, trained.class_names)
     print(

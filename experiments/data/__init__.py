@@ -1,4 +1,4 @@
-"""Where images come from (`sources`), how they reach the train step (`pipeline`), and on which scale (`transform`).
+"""Where images come from (`sources`) and how they reach the train step (`pipeline`).
 
 A name is loaded when it is first asked for: worker processes want their source without JAX and grain.
 """
@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from experiments.data.pipeline import training_batches
     from experiments.data.sources import Dataset, Images, Source, load
-    from experiments.data.transform import LATENTS, DataTransform, LatentTransform
 
-__all__ = ["LATENTS", "DataTransform", "Dataset", "Images", "LatentTransform", "Source", "load", "training_batches"]
+__all__ = ["Dataset", "Images", "Source", "load", "training_batches"]
 
 FILES = {
     "pipeline": ("training_batches",),
     "sources": ("Dataset", "Images", "Source", "load"),
-    "transform": ("LATENTS", "DataTransform", "LatentTransform"),
 }
 
 

@@ -21,9 +21,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import strict_json
 from experiments.data.digests import content_fingerprint
 from experiments.errors import RunError, UserError
+from experiments.files import strict_json
 
 DESCRIPTION = "dataset.json"
 FORMAT = "ornstein-records-1"

@@ -77,7 +77,7 @@ def edit(asked: Edit) -> str:
     summary = results.write(
         asked.out,
         results.Results(inputs.names, drawn, shown, arrays={"guide": results.unit(guide)}),
-        model.transform,
+        model.medium,
         told,
     )
     return (
@@ -88,19 +88,19 @@ def edit(asked: Edit) -> str:
 
 def _drawn_over(asked: Edit, model: Model, values: np.ndarray) -> tuple[np.ndarray, dict, dict]:
     """The guides (N, H, W, C), what the sheet shows of the input, and what all answers share."""
-    guide, shown = values, {"input": model.transform.inverse(values)}
+    guide, shown = values, {"input": model.medium.inverse(values)}
     same = {"strength": np.float32(asked.strength)}
     if asked.strokes is not None:
         levels, opacity = strokes.read_strokes("--strokes", asked.strokes, model.shape, model.rendering)
-        guide = strokes.painted(values, np.asarray(model.transform.forward(levels)), opacity)
-        shown["with strokes"] = model.transform.inverse(guide)
+        guide = strokes.painted(values, np.asarray(model.medium.forward(levels)), opacity)
+        shown["with strokes"] = model.medium.inverse(guide)
     if asked.mask is not None:
         same["mask"] = strokes.read_mask("--mask", asked.mask, model.shape, model.rendering)
         shown["may change"] = np.broadcast_to(np.uint8(255) * same["mask"], (len(values), *same["mask"].shape))
     if asked.style is not None:
         image = model.read("--style", asked.style, 1).values[0]
         same["style"] = style(asked.style_features, image, asked.style_std)
-        shown["style"] = np.broadcast_to(model.transform.inverse(image), values.shape)
+        shown["style"] = np.broadcast_to(model.medium.inverse(image), values.shape)
     return guide, shown, same
 
 

@@ -14,10 +14,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import strict_json
-from experiments.data import DataTransform
-from experiments.files import replace_file
+from experiments.files import replace_file, strict_json
 from experiments.inverse.results import unit
+from experiments.media import Medium
 from experiments.plotting import sheet
 
 
@@ -25,7 +24,7 @@ def write(
     out: Path,
     names: Sequence[str],
     kinds: Mapping[str, np.ndarray],
-    transform: DataTransform,
+    medium: Medium,
     told: Mapping[str, Any],
     notes: Mapping[str, Sequence[str]] | None = None,
 ) -> Path:
@@ -35,12 +34,12 @@ def write(
         out: the folder.
         names: of the N inputs.
         kinds: images (N, H, W, C) in the model's range, by kind.
-        transform: to grey levels.
+        medium: of the images.
         told: what `results.json` says.
         notes: texts below the pictures of a kind.
     """
     out.mkdir(parents=True, exist_ok=True)
-    pictures = {kind: transform.inverse(images) for kind, images in kinds.items()}
+    pictures = {kind: medium.inverse(images) for kind, images in kinds.items()}
     columns = [sheet.Column(kind, shown, (notes or {}).get(kind, ())) for kind, shown in pictures.items()]
     sheet.save(out / "sheet.png", columns, names)
     for kind, shown in pictures.items():

@@ -106,7 +106,7 @@ def translate(asked: Translation) -> str:
         asked.out,
         inputs.names,
         {"input": inputs.values, "translated": translated, "back": back},
-        source.transform,
+        source.medium,
         told,
         notes={"back": [f"{value:.1f} dB" for value in cycle]},
     )
@@ -183,5 +183,5 @@ def interpolate(asked: Interpolation) -> str:
     }
     kinds = {f"{weight:.3g}": drawn[:, i] for i, weight in enumerate(weights)}
     kinds = {"input": first.values, **kinds, "to": last.values}
-    sheet = series.write(asked.out, first.names, kinds, model.transform, told)
+    sheet = series.write(asked.out, first.names, kinds, model.medium, told)
     return f"{asked.images} images from each of {len(drawn)} to its other, the ends {np.mean(ends):.1f} dB off: {sheet}"

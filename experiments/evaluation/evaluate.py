@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import data, factory, strict_json
+from experiments import data, factory
 from experiments.devices import distributed
 from experiments.devices.parallel import Strategy
 from experiments.errors import unknown_name
@@ -26,6 +26,7 @@ from experiments.evaluation.classes import class_mix
 from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_features, journal_of_samples, weights_hash
 from experiments.evaluation.losses import loss_per_noise_level
 from experiments.evaluation.reference import RealImages, real_images
+from experiments.files import strict_json
 from experiments.generation.sampler import Sampler
 from experiments.loading import runs
 from experiments.loading.runs import Run
@@ -250,7 +251,7 @@ def _write(run: Run, sampler: Sampler, measured: dict[str, Any]) -> None:
     strip = _strip(run, sampler)
     if distributed.is_first():
         strict_json.write(run.workdir.metrics, measured)
-        pictures.save(run.workdir.strip, strip, run.config.data.image_size)
+        pictures.save(run.workdir.strip, strip, run.event_shape[0])
 
 
 def _strip(run: Run, sampler: Sampler) -> np.ndarray:
@@ -258,5 +259,5 @@ def _strip(run: Run, sampler: Sampler) -> np.ndarray:
     num_images, num_times = STRIP
     states = sampler.trajectory(run.variables, num_images, seed=0)
     shown = np.unique(np.linspace(0, len(states) - 1, num_times).round().astype(int))
-    tiles = run.transform.inverse(states[shown]).swapaxes(0, 1)
+    tiles = run.medium.inverse(states[shown]).swapaxes(0, 1)
     return pictures.grid(tiles.reshape(-1, *tiles.shape[2:]), columns=len(shown))

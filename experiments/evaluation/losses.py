@@ -32,7 +32,7 @@ def loss_per_noise_level(run: Run, images: data.Images) -> list[dict[str, float]
     everywhere, divided = _shardings()
     denoiser = factory.denoiser(run.config, jax.device_put(run.variables, everywhere), evaluation.t_min)
     sde, key = denoiser.sde, jax.random.key(evaluation.seed)
-    x0 = np.asarray(run.transform.forward(images.images))
+    x0 = np.asarray(run.medium.forward(images.images))
     rows = []
     levels = np.linspace(float(sde.log_snr(sde.t_max)), float(sde.log_snr(sde.t_min)), evaluation.noise_levels)
     for log_snr in tqdm(levels, "loss", unit="level", delay=2, disable=not distributed.is_first()):

@@ -18,7 +18,7 @@ from experiments.factory.classes import (
 from experiments.factory.devices import parallel, require_shares
 from experiments.factory.ends import check_ends, check_times
 from experiments.factory.evaluation import check_features, check_files, check_likelihood, feature_network, reference
-from experiments.factory.images import preparation, rendering, transform
+from experiments.factory.images import preparation, rendering
 from experiments.factory.losses import (
     BIN_SHARE,
     BINNED_LOSS,
@@ -28,6 +28,7 @@ from experiments.factory.losses import (
     loss,
     loss_bin_edges,
 )
+from experiments.factory.medium import medium
 from experiments.factory.model import (
     LOSS,
     PROCESSES,
@@ -76,6 +77,7 @@ __all__ = [
     "learning_rate",
     "loss",
     "loss_bin_edges",
+    "medium",
     "method",
     "method_and_steps",
     "network",
@@ -94,5 +96,4 @@ __all__ = [
     "sde",
     "skips_nonfinite",
     "times",
-    "transform",
 ]

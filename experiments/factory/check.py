@@ -107,10 +107,10 @@ def _check_method(config: ConfigDict) -> None:
     ranges.check(config, "sampling.")
     _check_times(config)
     model = factory.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
-    stepper, size, channels = factory.method(config), config.data.image_size, config.data.num_channels
+    stepper, shape = factory.method(config), factory.medium(config).event_shape
 
     def run(key, model):
-        return sde_lib.sample(key[None], model, stepper, factory.times(config, model.sde), (size, size, channels))
+        return sde_lib.sample(key[None], model, stepper, factory.times(config, model.sde), shape)
 
     try:
         jax.eval_shape(run, jax.random.key(0), model)

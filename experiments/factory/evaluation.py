@@ -9,7 +9,7 @@ from experiments import data, metrics
 from experiments.config.choices import choose
 from experiments.errors import UserError
 from experiments.factory.ends import check_ends
-from experiments.factory.images import transform
+from experiments.factory.medium import medium
 from experiments.factory.model import sde
 from experiments.metrics import feature_networks
 from experiments.metrics.statistics import Statistics
@@ -49,7 +49,7 @@ def check_files(config: ConfigDict) -> None:
     Raises:
         UserError: a file is damaged, or is of another network or of images of another shape.
     """
-    evaluation, data_ = config.evaluation, config.data
+    evaluation = config.evaluation
     network = _published(config, None) if _is_published(config) else None
     if not evaluation.statistics:
         return
@@ -60,7 +60,7 @@ def check_files(config: ConfigDict) -> None:
         raise UserError(
             f"{name}: its feature network is {statistics.network!r}, not evaluation.features={evaluation.features!r}"
         )
-    shape = (data_.image_size, data_.image_size, data_.num_channels)
+    shape = medium(config).event_shape
     if statistics.image_shape != shape:
         sizes = ["x".join(map(str, sizes)) for sizes in (statistics.image_shape, shape)]
         raise UserError(f"{name}: it is of images of {sizes[0]}, not of {sizes[1]}")
@@ -95,7 +95,7 @@ def check_likelihood(config: ConfigDict) -> None:
     Raises:
         UserError: the data is not of 8 bits, or the process has no such likelihood.
     """
-    number, size = config.evaluation.likelihood_images, config.data.image_size
+    number = config.evaluation.likelihood_images
     if not number:
         return
     if config.evaluation.likelihood_t_min >= config.sde.t_max:
@@ -103,13 +103,13 @@ def check_likelihood(config: ConfigDict) -> None:
             f"evaluation.likelihood_t_min={config.evaluation.likelihood_t_min}: must be less than "
             f"sde.t_max={config.sde.t_max}"
         )
-    if not transform(config).gives_images:
+    if not medium(config).has_pixels:
         raise UserError(
             f"evaluation.likelihood_images={number}: bits per dimension are of images of 8 bits, which "
             f"data.source={config.data.source!r} has not; set 0"
         )
     check_ends(config, "evaluation.likelihood_t_min")
-    shape = (size, size, config.data.num_channels)
+    shape = medium(config).event_shape
     if sde(config, config.evaluation.likelihood_t_min).state_shape(shape) != shape:
         raise UserError(
             f"evaluation.likelihood_images={number}: the states of sde.name={config.sde.name!r} are more than an image, and "

@@ -7,25 +7,20 @@ import jax
 from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import data
 from experiments.config.choices import choose
 from experiments.data.augmentation import augment
 from experiments.data.sources.rendering import Rendering
+from experiments.media import ImageMedium
 from sde_lib.randomness import fold_in
 
-QUANTIZATION = sde_lib.Quantization.between(-1, 1)  # bins around what DataTransform makes of the grey levels
+QUANTIZATION = sde_lib.Quantization.between(-1, 1)  # bins around what ImageMedium makes of the grey levels
 
 DEQUANTIZATIONS = {
-    "none": lambda keys, images: data.DataTransform().forward(images),
+    "none": lambda keys, images: ImageMedium(images.shape[1:]).forward(images),
     "uniform": lambda keys, images: sde_lib.dequantize(fold_in(keys, DEQUANTIZATION), images, QUANTIZATION),
 }
 
 DEQUANTIZATION, AUGMENTATION = zlib.crc32(b"dequantization"), zlib.crc32(b"augmentation")  # as losses.CLASS_DROPOUT
-
-
-def transform(config: ConfigDict) -> data.DataTransform | data.LatentTransform:
-    """Between what the source holds and what the model sees."""
-    return data.LatentTransform() if config.data.source == data.LATENTS else data.DataTransform()
 
 
 def rendering(config: ConfigDict) -> Rendering:

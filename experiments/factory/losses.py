@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments.config.choices import choose
 from experiments.errors import UserError
+from experiments.factory.medium import medium
 from experiments.factory.model import LOSS, denoiser, sde
 
 WEIGHTINGS = {
@@ -77,8 +78,7 @@ def loss(config: ConfigDict) -> Callable:
     make_times = choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)
     process = sde(config, config.training.t_min)
     importance = config.loss.importance
-    dimensions = config.data.image_size**2 * config.data.num_channels
-    scale = choose("loss.reduction", config.loss.reduction, REDUCTIONS)(dimensions)
+    scale = choose("loss.reduction", config.loss.reduction, REDUCTIONS)(medium(config).dimensions)
     try:
         weighting, times = make_weighting(config), make_times(config.loss)
         jax.eval_shape(lambda u: weighting(process, times.quantile(process, u)), jnp.zeros(1))

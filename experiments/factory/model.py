@@ -13,6 +13,7 @@ import sde_lib
 from experiments.config.choices import choose
 from experiments.devices.parallel import Strategy
 from experiments.errors import UserError, unknown_name
+from experiments.factory.medium import medium
 from experiments.learning import state
 
 PROCESSES = {
@@ -80,8 +81,7 @@ def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
 
 def _inputs(config: ConfigDict) -> tuple[jax.Array, jax.Array, jax.Array | None]:
     """One image of zeros, its noise level and its label: what the network is initialized with."""
-    image = jnp.zeros((1, config.data.image_size, config.data.image_size, config.data.num_channels))
-    return image, jnp.zeros((1,)), condition(config, jnp.zeros((1,), jnp.int32))
+    return jnp.zeros((1, *medium(config).event_shape)), jnp.zeros((1,)), condition(config, jnp.zeros((1,), jnp.int32))
 
 
 def _init(config: ConfigDict) -> Callable[[jax.Array], Any]:
@@ -121,11 +121,11 @@ def check_network(config: ConfigDict) -> None:
         )
     except ValueError as error:
         raise UserError(f"model: {error}") from error
-    size, channels = config.data.image_size, config.data.num_channels
-    if output.shape != (1, size, size, channels):
+    data = medium(config)
+    if output.shape != (1, *data.event_shape):
         made = "x".join(map(str, output.shape[1:]))
         raise UserError(
-            f"model: the output of {config.model.name} is {made} for images of {size}x{size}x{channels}"
+            f"model: the output of {config.model.name} is {made} for images of {data.described}"
             + ("; model.out_channels=0 takes the number of the images" if "out_channels" in config.model else "")
         )
 

@@ -28,19 +28,13 @@ class Sampler:
     def __init__(
         self, config: ConfigDict, strategy: Strategy, max_samples: int | None = None, labels: np.ndarray | None = None
     ):
-        self._config, self._labels = config, labels
+        self._config, self._labels, self._medium = config, labels, factory.medium(config)
         self._drawing = Drawing(self._draw_on_device, strategy, config.sampling.batch_size, max_samples)
 
     @property
     def nfe(self) -> int | None:
         """Evaluations of the Denoiser for each sample; None where the method chooses them as it goes."""
         return factory.evaluations(self._config)
-
-    @property
-    def event_shape(self) -> tuple[int, int, int]:
-        """The shape of one image."""
-        data = self._config.data
-        return (data.image_size, data.image_size, data.num_channels)
 
     def denoiser(self, variables: Any, labels: jax.Array) -> sde_lib.Denoiser:
         """What is sampled from: the network, conditioned on labels (B,) if it is a class-conditional one."""
@@ -59,7 +53,7 @@ class Sampler:
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(key_data), indices)
         denoiser = self.denoiser(variables, labels)
         grid = factory.times(self._config, denoiser.sde)
-        return sde_lib.sample(keys, denoiser, factory.method(self._config), grid, self.event_shape)
+        return sde_lib.sample(keys, denoiser, factory.method(self._config), grid, self._medium.event_shape)
 
     def __call__(self, variables: Any, num_samples: int, seed: int, *, progress: bool = False) -> np.ndarray:
         """Samples 0 to num_samples - 1 as uint8 (N, H, W, C), latents as float32, in every process.
@@ -88,10 +82,10 @@ class Sampler:
         drawn = self._drawing(indices, take, key_data, variables, progress=progress)
         for asked, images in drawn:
             self._require_finite(images, asked)
-            yield asked, factory.transform(self._config).inverse(images)
+            yield asked, self._medium.inverse(images)
 
     def _require_finite(self, drawn: np.ndarray, indices: np.ndarray) -> None:
-        bad = np.flatnonzero(~np.isfinite(drawn).all((1, 2, 3)))
+        bad = np.flatnonzero(~np.isfinite(drawn).reshape(len(drawn), -1).all(1))
         if bad.size:
             method, steps = factory.method_and_steps(self._config)
             raise RunError(
@@ -110,7 +104,7 @@ class Sampler:
         denoiser = self.denoiser(variables, jnp.asarray(self.labels(indices)))
         sde, times = denoiser.sde, factory.times(self._config, denoiser.sde)
         method = factory.method(self._config)
-        states = sde_lib.sample(keys, denoiser, method, times, self.event_shape, return_trajectory=True)
+        states = sde_lib.sample(keys, denoiser, method, times, self._medium.event_shape, return_trajectory=True)
 
         @jax.jit
         def view(x, t):

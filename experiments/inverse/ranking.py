@@ -11,9 +11,8 @@ from typing import Any, NamedTuple
 
 from tqdm import tqdm
 
-from experiments import strict_json
 from experiments.errors import RunError, UserError
-from experiments.files import replace_text
+from experiments.files import replace_text, strict_json
 from experiments.inverse import requests
 from experiments.inverse.build import UnsolvableError
 from experiments.inverse.cases import CASES

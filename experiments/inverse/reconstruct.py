@@ -8,12 +8,10 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import strict_json
-from experiments.data import DataTransform
 from experiments.data.inputs import volumes
 from experiments.devices import distributed
 from experiments.errors import UserError
-from experiments.files import replace_text
+from experiments.files import replace_text, strict_json
 from experiments.generation.answers import measurement_keys
 from experiments.inverse import problems, results
 from experiments.inverse import scanners as reconstruction
@@ -21,6 +19,7 @@ from experiments.inverse.build import Problem, check_method
 from experiments.inverse.modalities import Reconstruction
 from experiments.inverse.solving import open_for, solve
 from experiments.loading.models import Model
+from experiments.media import Medium
 from sde_lib.inverse import LinearMeasurement
 
 GREY_LEVELS = 255
@@ -57,7 +56,7 @@ def reconstruct(request: Reconstruction) -> str:
         RunError: an answer is not finite.
     """
     model = open_for(request, "reconstruct")
-    transform, shape = model.transform, model.shape
+    medium, shape = model.medium, model.shape
     if shape[2] != 1:
         raise UserError(
             f"--workdir={request.workdir}: a model of images of {shape[2]} channels; slices are images of 1 channel"
@@ -77,7 +76,7 @@ def reconstruct(request: Reconstruction) -> str:
         "intensities": {"black": slices.low, "white": slices.high, "by": slices.window},
         **how,
     }
-    return f"{request.modality} by {request.method}: {_write(request, of, slices, answers, transform, told)}"
+    return f"{request.modality} by {request.method}: {_write(request, of, slices, answers, medium, told)}"
 
 
 def _measurement(request: Reconstruction, model: Model) -> tuple[LinearMeasurement, np.ndarray | None]:
@@ -114,7 +113,7 @@ def _truth(request: Reconstruction, model: Model) -> Slices:
         return Slices(found.names, None, found.values, 0.0, 1.0, "the images' own", None)
     volume = volumes.read("--truth", request.truth, request.axis, request.window, request.chosen, request.limit)
     volume = volume.fitted(model.shape[0])
-    values = np.asarray(model.transform.forward(volume.slices[..., None] * GREY_LEVELS), np.float32)
+    values = np.asarray(model.medium.forward(volume.slices[..., None] * GREY_LEVELS), np.float32)
     return Slices(volume.names, None, values, volume.low, volume.high, volume.window, volume.affine)
 
 
@@ -123,7 +122,7 @@ def _write(
     of: Problem,
     slices: Slices,
     answers: np.ndarray,
-    transform: DataTransform,
+    medium: Medium,
     told: Mapping[str, Any],
 ) -> str:
     measured = np.asarray(slices.y)
@@ -132,13 +131,13 @@ def _write(
         results.Results(
             names=slices.names,
             answers=answers,
-            shown={"measured": transform.inverse(of.view(measured))},
+            shown={"measured": medium.inverse(of.view(measured))},
             truth=slices.truth,
             beside=of.baseline(slices.y),
             misfit=np.stack([np.asarray(of.misfit(answers[:, k], slices.y)) for k in range(request.answers)], 1),
             arrays={"measured": measured},
         ),
-        transform,
+        medium,
         told,
     )
     if slices.affine is not None:

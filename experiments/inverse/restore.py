@@ -21,7 +21,7 @@ def restore(request: problems.Restoration) -> str:
         RunError: an answer is not finite.
     """
     model = open_for(request, "restore")
-    transform, shape = model.transform, model.shape
+    medium, shape = model.medium, model.shape
     of = problem(request.task, shape, request.options, noise(request.noise, request.peak), model.rendering)
     check_method(model.config, request.method, request.settings, of, shape)
     names, y, truth = _inputs(request, of, model)
@@ -41,13 +41,13 @@ def restore(request: problems.Restoration) -> str:
         results.Results(
             names=names,
             answers=answers,
-            shown={"measured": transform.inverse(of.view(measured))},
+            shown={"measured": medium.inverse(of.view(measured))},
             truth=truth,
             beside=of.baseline(y),
             misfit=np.stack([np.asarray(of.misfit(answers[:, k], y)) for k in range(request.answers)], 1),
             arrays={"measured": results.unit(measured) if image else measured},
         ),
-        transform,
+        medium,
         told,
     )
     return f"{request.task} by {request.method}, {told['evaluations']} evaluations each: {summary}"
@@ -64,7 +64,7 @@ def _inputs(request: problems.Restoration, of: Problem, model: Model):
         ]
         if problems.TASKS[request.task].image:
             measured = images.read(
-                "--input", request.input, expected, model.transform.forward,
+                "--input", request.input, expected, model.medium.forward,
                 measured=True, limit=request.limit, rendering=model.rendering,
             )  # fmt: skip
         else:

@@ -16,10 +16,9 @@ from typing import Any
 
 import numpy as np
 
-from experiments import strict_json
-from experiments.data import DataTransform
 from experiments.errors import counted
-from experiments.files import replace_file
+from experiments.files import replace_file, strict_json
+from experiments.media import Medium
 from experiments.metrics import quality
 from experiments.plotting import sheet
 from experiments.plotting.pictures import visible
@@ -61,13 +60,13 @@ def unit(x: np.ndarray) -> np.ndarray:
     return (x + 1) / 2
 
 
-def write(out: Path, results: Results, transform: DataTransform, settings: Mapping[str, Any]) -> str:
+def write(out: Path, results: Results, medium: Medium, settings: Mapping[str, Any]) -> str:
     """Writes the files into a folder; a line of the figures and of where they are.
 
     Args:
         out: the folder, made if need be.
         results: what was drawn.
-        transform: the run's.
+        medium: of the run.
         settings: what `results.json` says besides.
     """
     mean, deviation = results.answers.mean(1), results.answers.std(1)
@@ -87,8 +86,8 @@ def write(out: Path, results: Results, transform: DataTransform, settings: Mappi
         if several:
             averages["deviation_error_correlation"] = _rounded(_correlation(deviation, np.abs(mean - results.truth)))
     white = max(float(np.sqrt(np.square(deviation).mean(-1)).max()), 1e-3)
-    pictures = {name: transform.inverse(images) for name, images in singles.items()}
-    answers, spread = transform.inverse(results.answers), sheet.spread(deviation, white)
+    pictures = {name: medium.inverse(images) for name, images in singles.items()}
+    answers, spread = medium.inverse(results.answers), sheet.spread(deviation, white)
 
     columns = [Column(caption, images) for caption, images in results.shown.items()]
     for k in range(min(answers.shape[1], SHOWN)):
@@ -98,7 +97,7 @@ def write(out: Path, results: Results, transform: DataTransform, settings: Mappi
         columns.append(Column(f"deviation, white {white:.2g}", spread))
     columns += [Column(name, pictures[name], _notes(figures, name)) for name in results.beside]
     if results.truth is not None:
-        columns.append(Column("truth", transform.inverse(results.truth)))
+        columns.append(Column("truth", medium.inverse(results.truth)))
     out.mkdir(parents=True, exist_ok=True)
     sheet.save(out / "sheet.png", columns, results.names)
 

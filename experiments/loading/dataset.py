@@ -14,11 +14,11 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import data, factory, strict_json
+from experiments import data, factory
 from experiments.data.sources.names import counted, listed, natural_order, quoted, shown
 from experiments.data.sources.splits import uniform
 from experiments.errors import UserError
-from experiments.files import replace_text
+from experiments.files import replace_text, strict_json
 from experiments.metrics import NEIGHBOURS
 from experiments.runs.workdir import Workdir
 

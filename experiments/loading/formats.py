@@ -26,9 +26,10 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import factory, strict_json
+from experiments import factory
 from experiments.config import files as configs
 from experiments.data.sources.names import ORDERS
+from experiments.files import strict_json
 from experiments.loading import formats_diffusers
 from experiments.loading.model_config import Model, chain, model_config, smallest_time
 from experiments.loading.runs import Run

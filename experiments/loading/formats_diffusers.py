@@ -14,8 +14,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import factory, strict_json
+from experiments import factory
 from experiments.errors import nearest
+from experiments.files import strict_json
 from experiments.loading.model_config import Model, chain, model_config, smallest_time
 from experiments.loading.runs import Run
 from models.pretrained import diffusers, diffusers_ncsnpp, dit, files

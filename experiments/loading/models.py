@@ -9,12 +9,12 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments import factory
 from experiments.config import files as config
-from experiments.data import DataTransform
 from experiments.data.inputs import images
 from experiments.data.sources.rendering import Rendering
 from experiments.errors import UserError
 from experiments.factory import check
 from experiments.loading import runs
+from experiments.media import Medium
 from experiments.runs.workdir import Workdir
 
 
@@ -35,13 +35,12 @@ class Model:
     @property
     def shape(self) -> tuple[int, int, int]:
         """(H, W, C) of an image."""
-        data = self.config.data
-        return (data.image_size, data.image_size, data.num_channels)
+        return self.medium.event_shape
 
     @property
-    def transform(self) -> DataTransform:
-        """Between grey levels and the model's range."""
-        return factory.transform(self.config)
+    def medium(self) -> Medium:
+        """The type of one datum: its shape, and its scale for the model."""
+        return factory.medium(self.config)
 
     @property
     def rendering(self) -> Rendering:
@@ -72,7 +71,7 @@ class Model:
 
     def read(self, flag: str, text: str, limit: int | None = None) -> images.Images:
         """Clean images of the user, made to fit the model."""
-        return images.read(flag, text, self.shape, self.transform.forward, limit=limit, rendering=self.rendering)
+        return images.read(flag, text, self.shape, self.medium.forward, limit=limit, rendering=self.rendering)
 
     def load(self) -> runs.Run:
         """The run with its weights."""
@@ -108,6 +107,6 @@ def open_model(
     changed = config.apply(stored, overrides, allowed=allowed, command=command)
     check.check(changed, *uses, overrides=overrides)
     model = Model(flag, workdir, changed)
-    if not model.transform.gives_images:
+    if not model.medium.has_pixels:
         raise UserError(f"{flag}={workdir}: this model makes latents; no decoder is here to make images of them")
     return model

@@ -12,10 +12,9 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import strict_json
 from experiments.errors import UserError, unknown_name
 from experiments.factory import check
-from experiments.files import replace_text
+from experiments.files import replace_text, strict_json
 from experiments.loading.formats import FORMATS, Format, Model
 from experiments.loading.runs import Run, load_run
 from experiments.runs.checkpoint import Checkpoints

@@ -1,4 +1,4 @@
-"""A trained run, opened again: its config, its Denoiser with the EMA weights, its data transform."""
+"""A trained run, opened again: its config, its Denoiser with the EMA weights, its medium."""
 
 import dataclasses
 from collections.abc import Iterable
@@ -9,10 +9,10 @@ from ml_collections import ConfigDict
 
 import sde_lib
 from experiments import factory
-from experiments.data import DataTransform, LatentTransform
 from experiments.errors import UserError
 from experiments.factory import check
 from experiments.learning import posthoc
+from experiments.media import Medium
 from experiments.runs.checkpoint import Checkpoints
 from experiments.runs.workdir import Workdir
 
@@ -41,9 +41,9 @@ class Run:
         return None if self.workdir is None else self.workdir.class_names()
 
     @property
-    def transform(self) -> DataTransform | LatentTransform:
-        """Between images in uint8 and what the model sees; latents stay as they are."""
-        return factory.transform(self.config)
+    def medium(self) -> Medium:
+        """The type of one datum: its shape, and its scale for the model."""
+        return factory.medium(self.config)
 
     @property
     def denoiser(self) -> sde_lib.NetworkDenoiser:
@@ -55,9 +55,9 @@ class Run:
         return factory.denoiser(self.config, variables, self.config.sampling.t_min)
 
     @property
-    def event_shape(self) -> tuple[int, int, int]:
-        """The shape (H, W, C) of one image, for `sde_lib.sample`."""
-        return (self.config.data.image_size, self.config.data.image_size, self.config.data.num_channels)
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one datum, (H, W, C) of an image, for `sde_lib.sample`."""
+        return self.medium.event_shape
 
 
 def read_config(path: str | Path, flag: str = "--workdir") -> ConfigDict:
@@ -114,7 +114,7 @@ def load_run(
 
         run = load_run("runs/digits")
         x = sde_lib.sample(keys, run.denoiser, Heun(), karras_times(run.denoiser.sde, 18), run.event_shape)
-        images = run.transform.inverse(x)
+        images = run.medium.inverse(x)
 
     Args:
         path: the folder.

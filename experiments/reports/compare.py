@@ -10,9 +10,9 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from experiments import strict_json
 from experiments.config import files as configs
 from experiments.errors import UserError, nearest
+from experiments.files import strict_json
 from experiments.logs import history
 from experiments.plotting import curves, page
 from experiments.reports import report

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import factory, strict_json
+from experiments import factory
 from experiments.data.sources.names import class_title
 from experiments.devices import distributed
+from experiments.files import strict_json
 from experiments.logs import history
 from experiments.metrics import names as metric_names
 from experiments.plotting import curves, page

@@ -324,6 +324,7 @@ def _run_to_end(
     step = int(current.step)
     train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
     sampler, sampled_ema = Sampler(config, strategy, GRID_SIZE), factory.sampling_ema(config)
+    medium = factory.medium(config)
     snapshots, widths = posthoc.Snapshots(workdir.ema_snapshots), factory.power_emas(config)
     taken = None
     count = (lambda: step_flops(config, taken)) if training.measure_peak else None
@@ -342,8 +343,8 @@ def _run_to_end(
             with monitor.sampling():
                 drawn = sampler(current.emas[sampled_ema], GRID_SIZE, GRID_SEED)
                 if distributed.is_first():
-                    grid = pictures.grid(drawn)
-                    pictures.save(workdir.grid(step), grid, config.data.image_size)
+                    grid = medium.picture(drawn)
+                    pictures.save(workdir.grid(step), grid, medium.event_shape[0])
                     history.picture(step, "samples", grid)
                     report.write(workdir)
 

@@ -61,8 +61,8 @@ def test_every_choice_of_the_config_learns(changes):
     batches = data.training_batches(dataset.train, batch_size=16, seed=0, flip=config.data.random_flip)
     train_steps = jax.jit(state.make_train_steps(make_step(config, None), 150))
     trained, _ = train_steps(initial_state(config), take_batches(batches, 150, 150), 150)
-    transform = data.DataTransform()
-    x0, labels = transform.forward(dataset.test.images[:256]), dataset.test.labels[:256]
+    medium = factory.medium(config)
+    x0, labels = medium.forward(dataset.test.images[:256]), dataset.test.labels[:256]
     denoiser = factory.denoiser(config, trained.ema, 1e-2).replace(condition=factory.condition(config, labels))
     t = denoiser.sde.time_at_log_snr(0.0)
     noise = np.random.default_rng(0).normal(size=denoiser.sde.state_shape(x0.shape)).astype(np.float32)
@@ -73,7 +73,7 @@ def test_every_choice_of_the_config_learns(changes):
 def test_the_loss_is_that_of_the_library_with_shared_times_and_what_the_loss_learns():
     config = tiny_config(loss__low_discrepancy="true", loss__learned_uncertainty="true", model__dropout=0)
     drawn = state.draws(jax.random.key(0), 3, 8 + np.arange(8), 16)
-    x0 = data.DataTransform().forward(load_data(config).test.images[:8])
+    x0 = factory.medium(config).forward(load_data(config).test.images[:8])
     variables = factory.init_variables(config)
     learned = sde_lib.LearnedLogVariance(np.linspace(-1, 1, 128, dtype=np.float32))
     variables[factory.LOSS]["log_variance"] = learned.weights

@@ -9,11 +9,12 @@ from PIL import Image
 
 from experiments.__main__ import main
 from experiments.cli import arguments
+from experiments.media import ImageMedium, LatentMedium
 from experiments.plotting import pictures
 from experiments.reports import report
 from tests.experiments.tiny import ROOT, tiny_config
 
-LATENTS, IMAGES = SimpleNamespace(gives_images=False), SimpleNamespace(gives_images=True)
+LATENTS, IMAGES = LatentMedium((6, 6, 1)), ImageMedium((6, 6, 1))
 
 
 @pytest.fixture
@@ -21,11 +22,12 @@ def opened(monkeypatch):
     """What runs are opened with; the run has these settings."""
     made = []
 
-    def prepare(transform=IMAGES, names=None, **changes):
+    def prepare(medium=IMAGES, names=None, **changes):
         def open_run(options, *allowed, uses):
             made.append((options.workdir, list(options.overrides), allowed, uses))
             return SimpleNamespace(
-                config=tiny_config(**changes), transform=transform, class_names=names, variables="weights", step=40,
+                config=tiny_config(**changes), medium=medium, event_shape=medium.event_shape, class_names=names,
+                variables="weights", step=40,
                 average="warmup", workdir=options.workdir,
             )  # fmt: skip
 

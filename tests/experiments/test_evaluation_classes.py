@@ -101,7 +101,8 @@ class Label:
 def drawn_class(monkeypatch):
     """Draws samples and reads the class that each one was conditioned on."""
     monkeypatch.setattr("experiments.factory.model.network", lambda config: NETWORK)
-    monkeypatch.setattr("experiments.factory.transform", lambda config: SimpleNamespace(inverse=lambda x: x))
+    medium = SimpleNamespace(inverse=lambda x: x, event_shape=(2, 2, 1))
+    monkeypatch.setattr("experiments.factory.medium", lambda config: medium)
 
     def draw(sampler, number):
         return np.round(10 * sampler(WEIGHTS, number, 0)[:, 0, 0, 0]).astype(int)

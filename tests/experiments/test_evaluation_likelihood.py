@@ -10,6 +10,7 @@ from experiments.devices.parallel import Pmap
 from experiments.errors import RunError, UserError
 from experiments.evaluation import likelihood
 from experiments.loading.runs import Run
+from experiments.media import LATENTS
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
@@ -103,7 +104,7 @@ def test_an_image_that_is_not_solved_is_named():
 
 def test_data_without_levels_has_no_bits():
     config = config_of()
-    config.data.source = data.LATENTS
+    config.data.source = LATENTS
     with pytest.raises(UserError, match="likelihood_images=24: bits per dimension are of images of 8 bits"):
         factory.check_likelihood(config)
 

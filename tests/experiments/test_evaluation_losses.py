@@ -29,7 +29,7 @@ def test_a_level_has_its_mean_over_images_and_the_error_of_that_mean(monkeypatch
     config = tiny_config(evaluation__noise_levels=3, evaluation__t_min=1e-3)
     monkeypatch.setattr(factory, "denoiser", lambda config, variables, t_min: Black(factory.sde(config, t_min)))
     images = data.Images(np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8))
-    run = SimpleNamespace(config=config, variables=(), transform=data.DataTransform())
+    run = SimpleNamespace(config=config, variables=(), medium=factory.medium(config))
     rows = loss_per_noise_level(run, images)
     sde = factory.sde(config, 1e-3)
     levels = np.linspace(sde.log_snr(sde.t_max), sde.log_snr(1e-3), 3)

@@ -14,6 +14,7 @@ from experiments.evaluation import evaluate, figures, likelihood, losses
 from experiments.evaluation.classes import ClassMix, class_mix
 from experiments.evaluation.features import FeatureSet
 from experiments.evaluation.reference import RealImages
+from experiments.media import ImageMedium
 from experiments.metrics import names as metric_names
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics, spread
@@ -97,7 +98,7 @@ def test_the_strip_is_of_eight_samples_from_noise_to_image(steps, shown):
             assert (variables, number, seed) == ("weights", 8, 0)
             return states
 
-    run = SimpleNamespace(variables="weights", transform=SimpleNamespace(inverse=lambda x: np.asarray(x, np.uint8)))
+    run = SimpleNamespace(variables="weights", medium=SimpleNamespace(inverse=lambda x: np.asarray(x, np.uint8)))
     strip = evaluate._strip(run, Sampler())
     tiles = [states[t, i].astype(np.uint8) for i in range(8) for t in shown]
     np.testing.assert_array_equal(strip, pictures.grid(np.stack(tiles), len(shown)))
@@ -220,7 +221,7 @@ def test_each_image_is_denoised_with_its_own_class(monkeypatch):
     labels = np.arange(9, dtype=np.int32)
     images = data.Images(np.zeros((9, 8, 8, 1), np.uint8), labels)
     run = SimpleNamespace(
-        config=config, variables=(), transform=SimpleNamespace(forward=lambda x: np.zeros(x.shape, np.float32))
+        config=config, variables=(), medium=SimpleNamespace(forward=lambda x: np.zeros(x.shape, np.float32))
     )
     for row in losses.loss_per_noise_level(run, images):
         of_images = (labels / 10 / row["noise_to_signal"]) ** 2
@@ -247,7 +248,7 @@ def test_the_noise_of_an_image_is_its_own_and_the_seeds(monkeypatch):
         run = SimpleNamespace(
             config=tiny_config(evaluation__noise_levels=3, evaluation__seed=seed),
             variables=(),
-            transform=data.DataTransform(),
+            medium=ImageMedium((8, 8, 1)),
         )
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), np.arange(11))
         noise = np.asarray(jax.vmap(lambda key: jax.random.normal(key, (8, 8, 1)))(keys), float)

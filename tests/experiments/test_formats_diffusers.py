@@ -180,9 +180,9 @@ def test_a_pipeline_and_its_single_file_are_one_model(tmp_path, name, part):
     equal(whole, variables)
     equal(single, variables)
     assert whole.config.to_dict() == single.config.to_dict()
-    assert whole.transform.gives_images
+    assert whole.medium.has_pixels
     (tmp_path / "vqvae").mkdir()
-    assert not load_pretrained(tmp_path, "diffusers").transform.gives_images
+    assert not load_pretrained(tmp_path, "diffusers").medium.has_pixels
 
 
 @pytest.mark.parametrize("name", NETWORKS)

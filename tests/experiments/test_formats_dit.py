@@ -128,6 +128,6 @@ def test_latents_are_sampled_as_they_are_and_not_evaluated(fails, dit_file, tmp_
     expected = sde_lib.sample(keys, denoiser, sde_lib.DDIM(), times, run.event_shape)
     latents = np.load(out)["samples"]
     assert latents.dtype == np.float32
-    np.testing.assert_allclose(latents, run.transform.inverse(expected), atol=1e-3 * float(expected.std()))
+    np.testing.assert_allclose(latents, run.medium.inverse(expected), atol=1e-3 * float(expected.std()))
     message = fails("evaluate", f"--workdir={workdir}")
     assert "data.source='latents': the model is of an autoencoder's latents, and no encoder is here" in message

@@ -133,7 +133,7 @@ def test_a_pickle_of_edm2_gives_its_network(tmp_path):
     (tmp_path / "x.pkl").write_bytes(pickled("Precond", "unet", "UNet", settings, tensors, sigma_data=0.5))
     run = load_pretrained(tmp_path / "x.pkl", "edm2")
     equal(run, variables)
-    assert isinstance(run.denoiser.parameterization, sde_lib.EDMPreconditioning) and run.transform.gives_images
+    assert isinstance(run.denoiser.parameterization, sde_lib.EDMPreconditioning) and run.medium.has_pixels
     with pytest.raises(UserError, match="its network is Precond: only EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond"):
         load_pretrained(tmp_path / "x.pkl", "edm")
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import strict_json
+from experiments.files import strict_json
 from experiments.plotting import curves, page
 from experiments.reports import compare, report
 from tests.experiments.test_report import make_run, rows, text_of

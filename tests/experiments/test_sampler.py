@@ -51,7 +51,7 @@ def test_the_sampler_draws_what_a_notebook_draws(run):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), np.arange(6))
     times = sde_lib.karras_times(run.denoiser.sde, 4)
     x = sde_lib.sample(keys, run.denoiser, sde_lib.Heun(), times, run.event_shape)
-    assert_same_pictures(run.transform.inverse(x), draw(run, 6))
+    assert_same_pictures(run.medium.inverse(x), draw(run, 6))
 
 
 @pytest.mark.parametrize(
@@ -122,7 +122,7 @@ def test_samples_follow_the_ema_weights(run):
 def test_trajectory_runs_from_the_prior_to_the_samples(run):
     sampler = Sampler(run.config, Pmap(), 3)
     states = sampler.trajectory(run.variables, 3, 0)
-    assert_same_pictures(run.transform.inverse(states[-1]), draw(run, 3))
+    assert_same_pictures(run.medium.inverse(states[-1]), draw(run, 3))
     assert len(states) == run.config.sampling.steps + 1
     np.testing.assert_allclose(states[0].std(), 1, rtol=0.2)
 
@@ -132,7 +132,7 @@ def test_evaluations_draw_by_the_recommended_sampler(run):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), np.arange(6))
     times = sde_lib.recommended_times(run.denoiser.sde, 5)
     x = sde_lib.sample(keys, run.denoiser, sde_lib.recommended_method(5), times, run.event_shape)
-    assert_same_pictures(run.transform.inverse(x), draw(run, 6, evaluations=5))
+    assert_same_pictures(run.medium.inverse(x), draw(run, 6, evaluations=5))
 
     chosen = config.apply(run.config.copy_and_resolve_references(), [("sampling.evaluations", "5")])
     assert Sampler(chosen, Pmap(jax.devices()[:1])).nfe == 5

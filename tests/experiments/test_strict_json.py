@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from experiments import strict_json
+from experiments.files import strict_json
 
 MEASURED = {
     strict_json.METRICS: (

@@ -61,7 +61,7 @@ def read(
         flag: that the text was given to, for messages, as "--input".
         text: IMAGES.
         shape: (H, W, C) to make them.
-        forward: from grey levels in [0, 255] to the model's range: a data transform's.
+        forward: from grey levels in [0, 255] to the model's range: that of an `ImageMedium`.
         measured: they are measurements: another size is refused, and floats may leave [0, 1] by their noise.
         limit: only the first so many.
         rendering: from stored levels to grey levels.

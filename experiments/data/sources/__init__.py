@@ -18,8 +18,8 @@ from experiments.data.sources.base import Dataset, Images, Parts, Source
 from experiments.data.sources.decoding import Wanted
 from experiments.data.sources.reading import cropped
 from experiments.data.sources.splits import check_fractions, split
-from experiments.data.transform import LATENTS
 from experiments.errors import UserError, nearest
+from experiments.media import LATENTS
 
 __all__ = ["Dataset", "Images", "Parts", "Source", "Wanted", "load", "read"]
 

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import strict_json
-from experiments.files import naming, replace_text
+from experiments.files import naming, replace_text, strict_json
 from experiments.runs.workdir import Workdir
 
 

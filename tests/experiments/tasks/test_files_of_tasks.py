@@ -10,14 +10,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments import strict_json
-from experiments.data import DataTransform
 from experiments.data.inputs import images, strokes
 from experiments.data.sources.rendering import Rendering
 from experiments.editing import series
 from experiments.errors import UserError
+from experiments.files import strict_json
 from experiments.inverse import build as inverse
 from experiments.inverse import problems, results
+from experiments.media import ImageMedium
 from experiments.metrics import quality
 from experiments.plotting import sheet
 from tests.experiments.pictures_of_files import file_of, png, with_orientation
@@ -206,8 +206,8 @@ def test_colliding_pictures_are_both_written(tmp_path):
     for name, level in (("a/b.png", 10), ("a_b.png", 200)):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(np.full((8, 8), level, np.uint8)).save(tmp_path / "in" / name)
-    read = images.read("--input", str(tmp_path / "in"), GREY, DataTransform().forward)
-    series.write(tmp_path / "out", read.names, {"input": read.values}, DataTransform(), {})
+    read = images.read("--input", str(tmp_path / "in"), GREY, ImageMedium((8, 8, 1)).forward)
+    series.write(tmp_path / "out", read.names, {"input": read.values}, ImageMedium((8, 8, 1)), {})
     written = sorted(np.asarray(Image.open(path)).max() for path in (tmp_path / "out").glob("*_input.png"))
     assert written == [10, 200]
 
@@ -226,13 +226,15 @@ def test_results_are_json_for_figures_that_are_not_finite(tmp_path, monkeypatch)
     answers = np.stack([truth, truth], 1)
     misfit = np.array([[np.nan, 1.0], [2.0, 3.0]])
     found = results.Results(("a", "b"), answers, {}, truth, misfit=misfit)
-    summary = results.write(tmp_path, found, DataTransform(), {"settings": {"data_std": math.inf, "low": -math.inf}})
+    summary = results.write(
+        tmp_path, found, ImageMedium((8, 8, 1)), {"settings": {"data_std": math.inf, "low": -math.inf}}
+    )
     told = strict(tmp_path / "results.json")
     assert told["settings"] == {"data_std": "inf", "low": "-inf"} and told["inputs"][0]["misfit"] == [None, 1.0]
     assert told["figures"]["psnr"]["mean"] == "inf" and "misfit nan" in summary
     again = strict_json.read(tmp_path / "results.json", strict_json.RESULTS)
     assert again["figures"]["psnr"]["mean"] == math.inf and math.isnan(again["inputs"][0]["misfit"][0])
-    series.write(tmp_path / "s", ("a",), {"x": truth[:1]}, DataTransform(), {"cycle": np.float32("nan")})
+    series.write(tmp_path / "s", ("a",), {"x": truth[:1]}, ImageMedium((8, 8, 1)), {"cycle": np.float32("nan")})
     assert strict(tmp_path / "s" / "results.json") == {"cycle": None}
 
 
@@ -245,8 +247,9 @@ def test_json_keeps_what_is_finite(tmp_path):
 def test_nothing_that_is_measured_is_written_by_another_writer():
     """`json.dump` writes NaN unless it is forbidden; these files hold no measured numbers."""
     allowed = {
-        "strict_json.py", "lock.py", "integrity.py", "distributed.py", "config.py", "writers/tracking.py", "data/prepare.py",
-        "evaluate.py", "evaluation/journal.py", "metrics/statistics.py",
+        "files/strict_json.py", "runs/lock.py", "runs/integrity.py", "devices/distributed.py", "config/files.py",
+        "logs/writers/tracking.py", "data/prepare.py", "evaluation/evaluate.py", "evaluation/journal.py",
+        "metrics/statistics.py",
     }  # fmt: skip  # configs, identities and hashes of them, messages between processes
     for path in (ROOT / "experiments").rglob("*.py"):
         name, text = path.relative_to(ROOT / "experiments").as_posix(), path.read_text()

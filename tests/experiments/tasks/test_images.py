@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data import DataTransform
 from experiments.data.inputs import images
 from experiments.errors import UserError
+from experiments.media import ImageMedium
 
 GREY, COLOUR = (8, 8, 1), (8, 8, 3)
 
@@ -35,7 +35,7 @@ def test_a_file_and_its_array_are_the_same_images_in_the_models_range(tmp_path):
     pixels = pattern(8, 8, 3)
     file = picture(tmp_path / "photo.png", pixels)
     np.savez(tmp_path / "a.npz", images=pixels[None], floats=pixels[None] / 255)
-    forward = DataTransform().forward
+    forward = ImageMedium((8, 8, 1)).forward
     one = images.read("--input", file, COLOUR, forward)
     assert one.names == ("photo",) and one.values.dtype == np.float32
     np.testing.assert_allclose(one.values, pixels[None] / 127.5 - 1, atol=1e-6)
@@ -112,7 +112,7 @@ def test_a_measurement_must_have_the_measured_size(tmp_path):
 
 def test_the_noise_of_a_measurement_may_leave_the_range(tmp_path):
     np.savez(tmp_path / "a.npz", y=np.full((1, 8, 8), 1.25))
-    read = images.read("--input", str(tmp_path / "a.npz:y"), GREY, DataTransform().forward, measured=True)
+    read = images.read("--input", str(tmp_path / "a.npz:y"), GREY, ImageMedium((8, 8, 1)).forward, measured=True)
     np.testing.assert_allclose(read.values, 1.5, atol=1e-6)
 
 

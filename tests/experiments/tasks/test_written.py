@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
-from experiments.data import DataTransform
 from experiments.data.inputs import images, strokes
 from experiments.editing import edit, edits, series, translate
 from experiments.errors import UserError
@@ -18,6 +17,7 @@ from experiments.generation import answers
 from experiments.inverse import build as inverse
 from experiments.inverse import problems, restore, results
 from experiments.loading.models import Model
+from experiments.media import ImageMedium
 from experiments.metrics import quality
 from experiments.plotting import sheet
 from sde_lib import editing
@@ -48,7 +48,7 @@ def test_the_sheet_has_what_was_given_four_answers_their_mean_and_deviation_othe
     truth, drawn_ = drawn(2, several)
     given = np.zeros((2, 4, 4, 1), np.uint8)
     found = results.Results(("a", "b"), drawn_, {"measured": given}, truth, {"plain": truth + 0.1})
-    line = results.write(tmp_path, found, DataTransform(), {})
+    line = results.write(tmp_path, found, ImageMedium((8, 8, 1)), {})
     ((name, columns, names),) = shown
     assert (name, names) == ("sheet.png", ("a", "b"))
     deviation = drawn_.std(1)
@@ -86,7 +86,9 @@ def test_the_sheet_has_what_was_given_four_answers_their_mean_and_deviation_othe
 def test_without_a_truth_there_are_no_figures_but_the_misfit(shown, tmp_path):
     _, drawn_ = drawn(2, 2)
     misfit = np.array([[3.0, 4.0], [0.0, 5.0]])
-    line = results.write(tmp_path, results.Results(("a", "b"), drawn_, {}, misfit=misfit), DataTransform(), {"x": 1})
+    line = results.write(
+        tmp_path, results.Results(("a", "b"), drawn_, {}, misfit=misfit), ImageMedium((8, 8, 1)), {"x": 1}
+    )
     told = json.loads((tmp_path / "results.json").read_text())
     assert told["figures"] == {"misfit": pytest.approx(np.sqrt(50 / 4), rel=1e-5)} and told["x"] == 1
     assert told["inputs"] == [{"name": "a", "misfit": [3, 4]}, {"name": "b", "misfit": [0, 5]}]
@@ -100,7 +102,12 @@ def test_without_a_truth_there_are_no_figures_but_the_misfit(shown, tmp_path):
 def test_a_series_has_a_column_and_a_picture_of_each_kind(shown, tmp_path):
     first, second = drawn(2, 1)[0], drawn(2, 1)[0]
     path = series.write(
-        tmp_path / "new", ("a", "b"), {"one": first, "two": second}, DataTransform(), {"told": 3}, {"two": ["x", "y"]}
+        tmp_path / "new",
+        ("a", "b"),
+        {"one": first, "two": second},
+        ImageMedium((8, 8, 1)),
+        {"told": 3},
+        {"two": ["x", "y"]},
     )
     assert path == tmp_path / "new" / "sheet.png"
     ((_, columns, names),) = shown
@@ -236,10 +243,10 @@ def stub(monkeypatch):
     """A model's reading and scales, without a run."""
 
     class Stub:
-        shape, rendering, transform = SHAPE, images.RENDERING, DataTransform()
+        shape, rendering, medium = SHAPE, images.RENDERING, ImageMedium((8, 8, 1))
 
         def read(self, flag, text, limit=None):
-            return images.read(flag, text, SHAPE, DataTransform().forward, limit=limit)
+            return images.read(flag, text, SHAPE, ImageMedium((8, 8, 1)).forward, limit=limit)
 
     return Stub()
 
@@ -262,8 +269,8 @@ def test_what_an_edit_shows_and_shares(stub, tmp_path):
     assert list(shown) == ["input", "with strokes", "may change", "style"]
     np.testing.assert_allclose(guide[:, 0], 1)
     np.testing.assert_array_equal(guide[:, 1:], values[:, 1:])
-    np.testing.assert_array_equal(shown["with strokes"], DataTransform().inverse(guide))
-    np.testing.assert_array_equal(shown["input"], DataTransform().inverse(values))
+    np.testing.assert_array_equal(shown["with strokes"], ImageMedium((8, 8, 1)).inverse(guide))
+    np.testing.assert_array_equal(shown["input"], ImageMedium((8, 8, 1)).inverse(values))
     np.testing.assert_array_equal(shown["may change"], np.broadcast_to(mask[None, ..., None], (2, *SHAPE)))
     assert shown["style"].shape == (2, *SHAPE) and same["mask"].dtype == bool and same["mask"].shape == SHAPE
     np.testing.assert_array_equal(shown["style"][1], shown["style"][0])

@@ -1,0 +1,39 @@
+"""Latents: the codes of an autoencoder, which no decoder is here to make images of."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, ClassVar
+
+import numpy as np
+
+from experiments.media.base import Medium
+
+if TYPE_CHECKING:
+    import jax
+
+LATENTS = "latents"  # the `data.source` of a model of latents
+
+
+@dataclass(frozen=True)
+class LatentMedium(Medium):
+    """Latents: float32 (h, w, C), on the scale that the network was trained on.
+
+    Attributes:
+        event_shape: (h, w, C).
+    """
+
+    event_shape: tuple[int, ...]
+    has_pixels: ClassVar[bool] = False
+
+    def forward(self, raw: "jax.typing.ArrayLike") -> "jax.Array":
+        """Returns the latents, float32."""
+        import jax.numpy as jnp
+
+        return jnp.asarray(raw, jnp.float32)
+
+    def inverse(self, x: "jax.typing.ArrayLike") -> np.ndarray:
+        """Returns the same numbers, float32."""
+        return np.asarray(x, np.float32)
+
+    def picture(self, raw: np.ndarray, columns: int | None = None) -> None:
+        """Returns None."""
+        return None
