@@ -1,7 +1,7 @@
 """The config of a model that came from elsewhere: the defaults, with what its file says of network, process and images.
 
 A model of latents, the codes of an autoencoder, has `data.source = "latents"`: no source of images, so that `train` and
-`evaluate` say what is missing, and samples stay the numbers that they are (`experiments/data/transform.py`).
+`evaluate` say what is missing, and samples stay the numbers that they are (`experiments/media/latent.py`).
 """
 
 from collections.abc import Mapping
@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 
 import models
 from configs import base
-from experiments.data import LATENTS
+from experiments.media import LATENTS
 
 Model = tuple[ConfigDict, Any]  # a config, and the network's variables
 PICTURES = (1, 3)  # channels of what can be looked at; published models of others are of latents

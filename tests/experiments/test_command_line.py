@@ -250,13 +250,13 @@ def reached(monkeypatch):
         raise Reached
 
     for name in (
-        "edit.edit",
-        "translate.translate",
-        "translate.interpolate",
-        "restore.restore",
-        "reconstruct.reconstruct",
+        "editing.edit.edit",
+        "editing.translate.translate",
+        "editing.translate.interpolate",
+        "inverse.restore.restore",
+        "inverse.reconstruct.reconstruct",
     ):
-        monkeypatch.setattr(f"experiments.inverse.{name}", stop)
+        monkeypatch.setattr(f"experiments.{name}", stop)
 
     def run(command, *texts):
         options = command_line._parse([command, *NEEDED[command], *texts])
@@ -350,7 +350,8 @@ def test_statistics_are_prepared_where_features_or_weights_are_named(monkeypatch
         "experiments.data.prepare.prepare", lambda *paths, **named: asked.update(named, paths=paths) or description
     )
     assert main(["prepare", *NEEDED["prepare"], *flags]) == 0
-    assert asked["network"] == network and asked["paths"] == ("digits", Path("records"))
+    statistics = asked["statistics"]
+    assert (statistics and statistics.network) == network and asked["paths"] == ("digits", Path("records"))
     assert (asked["shard_mb"], asked["resize"], asked["background"], asked["white"], asked["stream"]) == (
         256, "none", "white", 0.0, False,
     )  # fmt: skip
