@@ -14,7 +14,7 @@ from experiments.plotting import pictures
 from experiments.reports import report
 from tests.experiments.tiny import ROOT, tiny_config
 
-LATENTS, IMAGES = LatentMedium((6, 6, 1)), ImageMedium((6, 6, 1))
+LATENTS, IMAGES = LatentMedium((8, 8, 1)), ImageMedium((8, 8, 1))
 
 
 @pytest.fixture
