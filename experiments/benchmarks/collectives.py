@@ -23,10 +23,9 @@ from collections.abc import Iterator
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments import factory
 from experiments.devices.parallel import Strategy
+from experiments.factory.experiment import Experiment
 from experiments.training.train import abstract_state, make_step
 
 KINDS = (
@@ -53,23 +52,23 @@ class Traffic:
         return sum(self.bytes.values())
 
 
-def compiled_step(config: ConfigDict, strategy: Strategy) -> jax.stages.Compiled:
+def compiled_step(experiment: Experiment, strategy: Strategy) -> jax.stages.Compiled:
     """One training step of an experiment, (state, batch, 1) -> (state, metrics), compiled for a strategy's devices."""
-    step = make_step(config, strategy)
+    step = make_step(experiment, strategy)
     program = strategy.map_training(lambda state, batch, n: step(state, batch))
-    state = strategy.layout(abstract_state(config))
-    rows = len(range(config.data.batch_size)[strategy.rows(config.data.batch_size)])
+    state = strategy.layout(abstract_state(experiment))
+    rows = len(range(experiment.data.batch_size)[strategy.rows(experiment.data.batch_size)])
     batch = {
-        "image": np.zeros((rows, *factory.medium(config).event_shape), np.uint8),
+        "image": np.zeros((rows, *experiment.medium.event_shape), np.uint8),
         "label": np.zeros(rows, np.int32),
     }
     return program.lower(state, strategy.shard(batch), np.int32(1)).compile()
 
 
-def of_training(config: ConfigDict, strategy: Strategy, compiled: jax.stages.Compiled) -> Traffic:
+def of_training(experiment: Experiment, strategy: Strategy, compiled: jax.stages.Compiled) -> Traffic:
     """Reads the traffic of a training step, made by `compiled_step`."""
     n = strategy.num_devices
-    parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_state(config).params))
+    parameters = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(abstract_state(experiment).params))
     return Traffic(bytes_exchanged(compiled.as_text()), 2 * (n - 1) / n * parameters)
 
 

@@ -14,12 +14,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments import factory
 from experiments.benchmarks.speed import seconds
 from experiments.data.pipeline import batches_ahead
 from experiments.devices.parallel import BATCH
+from experiments.factory.experiment import Experiment
 from experiments.learning import state
 from experiments.training.train import initial_state, load_data, make_step, take_batches, training_stream
 
@@ -27,18 +26,18 @@ CALLS = 2  # of training, fed and not, in one measurement
 REPEATS = 3
 
 
-def benchmark(config: ConfigDict) -> str:
+def benchmark(experiment: Experiment) -> str:
     """Measures and returns a table; takes as long as compiling a training step, and then seconds."""
-    images = load_data(config).train
-    with training_stream(config, images) as iterator:
-        rows = _rows(config, images, iterator)
+    images = load_data(experiment).train
+    with training_stream(experiment, images) as iterator:
+        rows = _rows(experiment, images, iterator)
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
-def _rows(config: ConfigDict, images: Any, iterator: Any) -> list[tuple[str, str]]:
-    strategy, k, size = factory.parallel(config), config.training.steps_per_call, config.data.batch_size
-    ahead, rng = batches_ahead(config.data.workers), np.random.default_rng(0)
+def _rows(experiment: Experiment, images: Any, iterator: Any) -> list[tuple[str, str]]:
+    strategy, k, size = experiment.strategy, experiment.training.steps_per_call, experiment.data.batch_size
+    ahead, rng = batches_ahead(experiment.data.workers), np.random.default_rng(0)
     calls = -(-ahead // k)  # so many that they are not out of what was read before
 
     def gather():
@@ -54,9 +53,9 @@ def _rows(config: ConfigDict, images: Any, iterator: Any) -> list[tuple[str, str
         return leaf if isinstance(leaf, jax.Array) else strategy.map(lambda x: x, (BATCH,), BATCH)(leaf)
 
     arrive = strategy.map(lambda batch: batch["image"].ravel()[:1], (BATCH,), BATCH)
-    step = strategy.map_training(state.make_train_steps(make_step(config, strategy), k))
-    current, waiting = initial_state(config, None, strategy), jax.tree.map(ready, sharded())  # on the devices
-    prepare = jax.jit(factory.preparation(config))
+    step = strategy.map_training(state.make_train_steps(make_step(experiment, strategy), k))
+    current, waiting = initial_state(experiment, None, strategy), jax.tree.map(ready, sharded())  # on the devices
+    prepare = jax.jit(experiment.preparation)
     keys = jax.random.split(jax.random.key(0), size // strategy.num_devices)
     one = jnp.asarray(next(iterator)["image"][: len(keys)])
 
@@ -82,7 +81,7 @@ def _rows(config: ConfigDict, images: Any, iterator: Any) -> list[tuple[str, str
     rounds = [{name: measure() for name, measure in stages.items()} for _ in range(1 + REPEATS)]
     least = {name: min(r[name] for r in rounds[1:]) for name in stages}  # the first ones compile
     pipeline, training, fed = calls * k / least["device"], CALLS * k / least["training"], CALLS * k / least["fed"]
-    workers = f"{config.data.workers} worker processes" if config.data.workers else "a thread"
+    workers = f"{experiment.data.workers} worker processes" if experiment.data.workers else "a thread"
     shape = "x".join(map(str, one.shape[1:]))
 
     def per_second(batches_per_second):

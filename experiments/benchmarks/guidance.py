@@ -10,12 +10,11 @@ from collections.abc import Iterator
 
 import jax
 import jax.numpy as jnp
-from ml_collections import ConfigDict
 
 import models
 import sde_lib
-from experiments import factory
 from experiments.benchmarks.speed import minima
+from experiments.factory.experiment import Experiment
 from sde_lib import guidance, inverse
 
 STEPS = 8
@@ -24,11 +23,11 @@ PLAIN = "plain"
 NO_STOP = 1e-30  # MMPS goes on to its last step, whatever it has found
 
 
-def benchmark(config: ConfigDict) -> str:
+def benchmark(experiment: Experiment) -> str:
     """Measures and returns a table; takes some minutes, mostly compilation."""
-    size, shape = config.sampling.batch_size, factory.medium(config).event_shape
+    size, shape = experiment.sampling.batch_size, experiment.medium.event_shape
     keys = jax.random.split(jax.random.key(0), size)
-    cases = dict(_denoisers(config, size, shape))
+    cases = dict(_denoisers(experiment, size, shape))
     times = sde_lib.log_snr_times(cases[PLAIN].sde, STEPS)
 
     def sampler(denoiser):
@@ -36,7 +35,7 @@ def benchmark(config: ConfigDict) -> str:
 
     _, least = minima(**{name: sampler(denoiser) for name, denoiser in cases.items()})
     device = f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}"
-    return f"{config.model.name}, batch {size}, {STEPS} evaluations in a compiled loop, {device}\n\n{table(least)}"
+    return f"{experiment.model_name}, batch {size}, {STEPS} evaluations in a compiled loop, {device}\n\n{table(least)}"
 
 
 def table(seconds: dict[str, float]) -> str:
@@ -47,12 +46,12 @@ def table(seconds: dict[str, float]) -> str:
     return "\n".join(lines)
 
 
-def _denoisers(config: ConfigDict, size: int, shape: tuple[int, ...]) -> Iterator[tuple[str, sde_lib.Denoiser]]:
-    labels = jnp.arange(size) % max(config.model.num_classes, 1)
-    plain = factory.denoiser(config, factory.init_variables(config), config.sampling.t_min)
-    plain = plain.replace(condition=factory.condition(config, labels))
+def _denoisers(experiment: Experiment, size: int, shape: tuple[int, ...]) -> Iterator[tuple[str, sde_lib.Denoiser]]:
+    labels = jnp.arange(size) % max(experiment.num_classes, 1)
+    plain = experiment.denoiser(experiment.init_variables(), experiment.sampling.t_min)
+    plain = plain.replace(condition=experiment.condition(labels))
     yield PLAIN, plain
-    yield "ClassifierGuidance", guidance.ClassifierGuidance(plain, _classifier(config, labels, shape))
+    yield "ClassifierGuidance", guidance.ClassifierGuidance(plain, _classifier(experiment, labels, shape))
     measurement = inverse.Inpainting.half(shape, "right")
     y = measurement.forward(jnp.zeros((1, *shape)))
     yield "DPS", inverse.DPS(plain, measurement, y)
@@ -63,10 +62,11 @@ def _denoisers(config: ConfigDict, size: int, shape: tuple[int, ...]) -> Iterato
         yield f"MMPS, {steps} {'step' if steps == 1 else 'steps'}", posterior
 
 
-def _classifier(config: ConfigDict, labels: jax.Array, shape: tuple[int, ...]) -> guidance.NetworkClassifier:
+def _classifier(experiment: Experiment, labels: jax.Array, shape: tuple[int, ...]) -> guidance.NetworkClassifier:
     """The encoder of a U-Net as wide and deep as the network, where that says so."""
     known = models.options("unet_classifier")
-    options = {name: value for name, value in config.model.items() if name in known and name != "num_classes"}
+    options = experiment.record("model")["model"]
+    options = {name: value for name, value in options.items() if name in known and name != "num_classes"}
     network = models.create("unet_classifier", **options | {"num_classes": 10})
     variables = jax.jit(network.init)(jax.random.key(0), jnp.zeros((1, *shape)), jnp.zeros((1,)))
     return guidance.NetworkClassifier(network, variables, labels)

@@ -13,10 +13,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import factory
+from experiments.factory.experiment import Experiment
 from experiments.learning import state
 from experiments.training.train import initial_state, load_data, make_step, take_batches, training_stream
 
@@ -37,24 +36,24 @@ def minima(**functions: Callable[[], Any]) -> tuple[dict[str, float], dict[str, 
     return first, {name: min(r[name] for r in rounds) for name in functions}
 
 
-def benchmark(config: ConfigDict) -> str:
+def benchmark(experiment: Experiment) -> str:
     """Measures and returns a table; takes a minute or two, mostly compilation."""
     jax.config.update("jax_enable_compilation_cache", False)  # compile times are to be those of a first start
     rows = [("devices", f"{jax.local_device_count()} x {jax.local_devices()[0].device_kind}")]
-    rows += _training(config) + _sampling(config) + _memory()
+    rows += _training(experiment) + _sampling(experiment) + _memory()
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
-def _training(config: ConfigDict) -> list[tuple[str, str]]:
-    strategy, k = factory.parallel(config), config.training.steps_per_call
-    images = load_data(config).train
-    iterator = training_stream(config, images)
+def _training(experiment: Experiment) -> list[tuple[str, str]]:
+    strategy, k = experiment.strategy, experiment.training.steps_per_call
+    images = load_data(experiment).train
+    iterator = training_stream(experiment, images)
     start = time.perf_counter()
-    single = jax.block_until_ready(initial_state(config))
+    single = jax.block_until_ready(initial_state(experiment))
     init_seconds = time.perf_counter() - start
     parameters = sum(leaf.size for leaf in jax.tree.leaves(single.params))
-    step = make_step(config, strategy)
+    step = make_step(experiment, strategy)
     alone = strategy.map_training(lambda state, batch, n: step(state, batch))
     loop = strategy.map_training(state.make_train_steps(step, k))
     stacked = take_batches(iterator, k, k)
@@ -70,7 +69,7 @@ def _training(config: ConfigDict) -> list[tuple[str, str]]:
     start = time.perf_counter()
     for _ in range(20):
         take_batches(iterator, k, k)
-    pipeline = 20 * k * config.data.batch_size / (time.perf_counter() - start)
+    pipeline = 20 * k * experiment.data.batch_size / (time.perf_counter() - start)
     iterator.close()
     in_loop = least["loop"] / k
     return [
@@ -80,16 +79,16 @@ def _training(config: ConfigDict) -> list[tuple[str, str]]:
         ("training step alone", f"{1e3 * least['alone']:.1f} ms"),
         (f"training step in a loop of {k}", f"{1e3 * in_loop:.1f} ms"),
         ("  relative to one alone", f"{in_loop / least['alone']:.3f}"),
-        ("training images per second", f"{config.data.batch_size / in_loop:,.0f}"),
+        ("training images per second", f"{experiment.data.batch_size / in_loop:,.0f}"),
         ("data pipeline, images per second", f"{pipeline:,.0f}"),
     ]
 
 
-def _sampling(config: ConfigDict) -> list[tuple[str, str]]:
-    size, shape = config.sampling.batch_size, factory.medium(config).event_shape
-    labels = factory.condition(config, jnp.arange(size) % max(config.model.num_classes, 1))
-    denoiser = factory.denoiser(config, factory.init_variables(config), config.sampling.t_min).replace(condition=labels)
-    method, times = factory.method(config), factory.times(config, denoiser.sde)
+def _sampling(experiment: Experiment) -> list[tuple[str, str]]:
+    size, shape = experiment.sampling.batch_size, experiment.medium.event_shape
+    labels = experiment.condition(jnp.arange(size) % max(experiment.num_classes, 1))
+    denoiser = experiment.denoiser(experiment.init_variables(), experiment.sampling.t_min).replace(condition=labels)
+    method, times = experiment.sampler, experiment.times(denoiser.sde)
     keys = jax.random.split(jax.random.key(0), size)
     x = jax.random.normal(jax.random.key(1), (size, *shape))
     network = jax.jit(lambda variables, x, level: denoiser.network.apply(variables, x, level, labels, train=False))
@@ -98,10 +97,10 @@ def _sampling(config: ConfigDict) -> list[tuple[str, str]]:
         network=lambda: network(denoiser.variables, x, level),
         sampler=lambda: sde_lib.sample(keys, denoiser, method, times, shape),
     )
-    nfe = factory.evaluations(config)
+    nfe = experiment.evaluations
     return [
         (f"network evaluation, batch {size}", f"{1e3 * least['network']:.1f} ms"),
-        (f"sampling, {config.sampling.method}, {nfe} evaluations", f"{least['sampler']:.3f} s"),
+        (f"sampling, {experiment.sampling.method}, {nfe} evaluations", f"{least['sampler']:.3f} s"),
         ("  relative to its evaluations", f"{least['sampler'] / (nfe * least['network']):.3f}"),
         ("  samples per second on one device", f"{size / least['sampler']:,.0f}"),
         ("compilation of the sampler", f"{first['sampler'] - least['sampler']:.1f} s"),

@@ -24,13 +24,13 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 
 from experiments import factory
 from experiments.benchmarks import collectives
 from experiments.benchmarks.speed import minima, seconds
 from experiments.devices.parallel import STRATEGIES, Strategy
 from experiments.errors import RunError
+from experiments.factory.experiment import Experiment
 from experiments.learning import state
 from experiments.logs.history import History
 from experiments.runs.checkpoint import Checkpoints
@@ -62,38 +62,41 @@ def use_virtual_devices() -> None:
         jax.config.update("jax_num_cpu_devices", VIRTUAL_DEVICES)
 
 
-def benchmark(config: ConfigDict, arguments: list[str]) -> str:
+def benchmark(experiment: Experiment, arguments: list[str]) -> str:
     """Measures and returns a table; takes some minutes, mostly compilation.
 
     Args:
-        config: of the experiment.
+        experiment: its objects.
         arguments: of the command line that gave it, for `train`.
 
     Raises:
         RunError: training cannot start.
     """
     rows = [("devices", f"{jax.device_count()} x {jax.local_devices()[0].device_kind}")]
-    for part in (_starts(config, arguments), _devices(config), _overhead(config)):
+    for part in (_starts(experiment, arguments), _devices(experiment), _overhead(experiment)):
         rows += part
     width = max(len(name) for name, _ in rows)
     return "\n".join(f"{name:{width}}  {value}" for name, value in rows)
 
 
-def _starts(config: ConfigDict, arguments: list[str]) -> list[tuple[str, str]]:
+def _starts(experiment: Experiment, arguments: list[str]) -> list[tuple[str, str]]:
     """The start of `train`, cold and warm."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for kind in ("cold", "warm"):
-            seconds = _seconds_to_first_row(config, arguments, Path(folder), kind)
+            seconds = _seconds_to_first_row(experiment, arguments, Path(folder), kind)
             rows.append(
-                (f"start to the end of the first {config.training.steps_per_call} steps, {kind}", f"{seconds:.1f} s")
+                (
+                    f"start to the end of the first {experiment.training.steps_per_call} steps, {kind}",
+                    f"{seconds:.1f} s",
+                )
             )
     return rows
 
 
-def _seconds_to_first_row(config: ConfigDict, arguments: list[str], folder: Path, name: str) -> float:
+def _seconds_to_first_row(experiment: Experiment, arguments: list[str], folder: Path, name: str) -> float:
     """How long `train` takes to log its first call of steps; it is killed then."""
-    workdir, steps = Workdir(folder / name), config.training.steps_per_call
+    workdir, steps = Workdir(folder / name), experiment.training.steps_per_call
     command = [sys.executable, "-m", "experiments", "train", *arguments, f"--workdir={workdir.path}"]
     command += [f"--config.training.num_steps={steps}", "--config.training.writers=jsonl"]
     environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": str(folder / "cache")}
@@ -111,39 +114,40 @@ def _seconds_to_first_row(config: ConfigDict, arguments: list[str], folder: Path
             child.kill()
 
 
-def counts(config: ConfigDict) -> list[int]:
+def counts(experiment: Experiment) -> list[int]:
     """1, 2, 4, ...: the numbers of devices there are that share the batch evenly."""
     powers = (2**i for i in range(jax.device_count().bit_length()))
-    return [n for n in powers if config.data.batch_size % n == 0]
+    return [n for n in powers if experiment.data.batch_size % n == 0]
 
 
-def _devices(config: ConfigDict) -> list[tuple[str, str]]:
+def _devices(experiment: Experiment) -> list[tuple[str, str]]:
     """Speed and traffic of each strategy on each number of devices."""
-    with training_stream(config, load_data(config).train) as iterator:
+    with training_stream(experiment, load_data(experiment).train) as iterator:
         batch = next(iterator)
-    alone = _stepper(config, STRATEGIES["pmap"](jax.devices()[:1]), batch)[1]
+    alone = _stepper(experiment, STRATEGIES["pmap"](jax.devices()[:1]), batch)[1]
     rows = []
     for name, kind in STRATEGIES.items():
-        for n in counts(config):
+        for n in counts(experiment):
             strategy = kind(jax.devices()[:n])
-            compiled, run = _stepper(config, strategy, batch)
+            compiled, run = _stepper(experiment, strategy, batch)
             least = minima(alone=alone, run=run)[1]
             said = [
-                f"{config.data.batch_size / least['run']:,.0f} images/s, {least['alone'] / least['run']:.2f} of one device"
+                f"{experiment.data.batch_size / least['run']:,.0f} images/s, "
+                f"{least['alone'] / least['run']:.2f} of one device"
             ]
             if n > 1:
-                traffic = collectives.of_training(config, strategy, compiled)
+                traffic = collectives.of_training(experiment, strategy, compiled)
                 said.append(f"{traffic.total:,.0f} bytes a step, {traffic.total / traffic.bound:.3f} of the least")
             rows.append((f"{name}, {n} device{'s' * (n > 1)}", "; ".join(said)))
     return rows
 
 
 def _stepper(
-    config: ConfigDict, strategy: Strategy, batch: dict[str, np.ndarray]
+    experiment: Experiment, strategy: Strategy, batch: dict[str, np.ndarray]
 ) -> tuple[jax.stages.Compiled, Callable[[], Any]]:
     """One training step, compiled for a strategy, and what makes it once more and gives something to wait for."""
-    current, shares = initial_state(config, None, strategy), strategy.shard(batch)
-    compiled = collectives.compiled_step(config, strategy)
+    current, shares = initial_state(experiment, None, strategy), strategy.shard(batch)
+    compiled = collectives.compiled_step(experiment, strategy)
 
     def run():
         nonlocal current
@@ -153,14 +157,15 @@ def _stepper(
     return compiled, run
 
 
-def _overhead(config: ConfigDict) -> list[tuple[str, str]]:
+def _overhead(experiment: Experiment) -> list[tuple[str, str]]:
     """What checkpoints and logging add to the time of training."""
-    every, log_every = config.training.checkpoint_every, config.training.log_every
-    config = config.copy_and_resolve_references()
+    every, log_every = experiment.training.checkpoint_every, experiment.training.log_every
+    config = experiment.config.copy_and_resolve_references()
     config.training.num_steps = sys.maxsize  # the last step would be a row of its own
     config.training.checkpoint_every = config.training.sample_every = log_every  # so that calls end at rows alone
-    with tempfile.TemporaryDirectory() as folder, training_stream(config, load_data(config).train) as iterator:
-        turns = _turns(config, Workdir(Path(folder)), iterator)
+    experiment = Experiment(config)
+    with tempfile.TemporaryDirectory() as folder, training_stream(experiment, load_data(experiment).train) as iterator:
+        turns = _turns(experiment, Workdir(Path(folder)), iterator)
     between = median(turn.bare for turn in turns)
     logging = [100 * turn.logging / between for turn in turns]
     checkpoint = [100 * turn.checkpoint / (between * every / log_every) for turn in turns]
@@ -184,14 +189,16 @@ class _Turn(NamedTuple):
     checkpoint: float  # by a checkpoint, until it is written
 
 
-def _turns(config: ConfigDict, workdir: Workdir, iterator: Any) -> list[_Turn]:
+def _turns(experiment: Experiment, workdir: Workdir, iterator: Any) -> list[_Turn]:
     """Steps without anything, with logging, and with a checkpoint besides, measured in turns.
 
     A turn is of seconds, not minutes, so that what else the machine does is the same for all that is compared.
     """
-    strategy, training = factory.parallel(config, _whole_devices()), config.training
-    train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
-    current, taken, step = initial_state(config, None, strategy), None, 0
+    strategy, training = factory.parallel(experiment.config, _whole_devices()), experiment.training
+    train_steps = strategy.map_training(
+        state.make_train_steps(make_step(experiment, strategy), training.steps_per_call)
+    )
+    current, taken, step = initial_state(experiment, None, strategy), None, 0
 
     def batches(n):
         nonlocal taken
@@ -200,13 +207,13 @@ def _turns(config: ConfigDict, workdir: Workdir, iterator: Any) -> list[_Turn]:
 
     def bare():
         nonlocal current
-        for n in _calls(config, 0, training.log_every):
+        for n in _calls(experiment, 0, training.log_every):
             current, _ = train_steps(current, batches(n), np.int32(n))
         return current.step
 
     def watched():
         nonlocal current, step
-        for n in _calls(config, 0, training.log_every):
+        for n in _calls(experiment, 0, training.log_every):
             with monitor.waiting_for_data():
                 ready = batches(n)
             current, metrics = train_steps(current, ready, np.int32(n))
@@ -227,8 +234,8 @@ def _turns(config: ConfigDict, workdir: Workdir, iterator: Any) -> list[_Turn]:
     turns = []
     with (
         Checkpoints(workdir.checkpoints, training.keep_checkpoints) as checkpoints,
-        History(workdir, config, 0) as history,
-        Monitor(config, 0, history, checkpoints, lambda: step_flops(config, taken)) as monitor,
+        History(workdir, experiment.config, 0) as history,
+        Monitor(experiment, 0, history, checkpoints, lambda: step_flops(experiment, taken)) as monitor,
     ):
         watched()  # compiles
         saved()
@@ -244,9 +251,9 @@ def _whole_devices() -> list[jax.Device]:
     return jax.devices()[:1] if jax.default_backend() == "cpu" else jax.devices()
 
 
-def _calls(config: ConfigDict, step: int, end: int) -> Iterator[int]:
+def _calls(experiment: Experiment, step: int, end: int) -> Iterator[int]:
     """The steps of each call that training makes between two steps."""
     while step < end:
-        n = min(steps_of_next_call(config, step), end - step)
+        n = min(steps_of_next_call(experiment, step), end - step)
         yield n
         step += n

@@ -99,6 +99,7 @@ def _of_experiment(options: argparse.Namespace) -> int:
     from experiments.benchmarks import data, guidance, speed, training
     from experiments.config import files as config
     from experiments.factory import check
+    from experiments.factory.experiment import Experiment
 
     if options.config is None:
         raise UserError(
@@ -115,10 +116,9 @@ def _of_experiment(options: argparse.Namespace) -> int:
     suites = {
         "speed": (speed.benchmark, ("model", "data", "training", "sampling")),
         "data": (data.benchmark, ("model", "data", "training")),
-        "training": (lambda c: training.benchmark(c, the_same), check.EVERYTHING),
+        "training": (lambda experiment: training.benchmark(experiment, the_same), check.EVERYTHING),
         "guidance": (guidance.benchmark, ("model", "flow")),
     }
     suite, uses = suites[options.suite]
-    check.check(loaded, *uses, overrides=options.overrides)
-    print(suite(loaded))
+    print(suite(Experiment.from_config(loaded, *uses, overrides=options.overrides)))
     return 0

@@ -36,9 +36,9 @@ def run(options: argparse.Namespace) -> int:
     if loaded is not None:
         ranges.check_keys(loaded, [key for key, _ in options.overrides])
     imported = import_run(options.source, options.format, options.workdir, loaded)
-    model, process = imported.config.model.name, imported.config.sde.name
+    model, process = imported.experiment.model_name, imported.experiment.sde_name
     print(
         f"Imported {options.source} to {options.workdir}: model {model}, process {process}, "
-        f"{imported.config.data.image_size} px. Next: python -m experiments sample --workdir={options.workdir}"
+        f"{imported.event_shape[0]} px. Next: python -m experiments sample --workdir={options.workdir}"
     )
     return 0

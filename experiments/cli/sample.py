@@ -12,7 +12,7 @@ EXAMPLE = "python -m experiments sample --workdir=runs/digits --num_samples=1000
 
 def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
-    arguments.add_workdir(parser, "config.sampling")
+    arguments.add_workdir(parser, "experiment.sampling")
     parser.add_argument("--num_samples", type=arguments.positive, default=64, help="how many (default 64)")
     parser.add_argument("--seed", type=arguments.seed, default=0, help="sample i depends on it and i alone (default 0)")
     parser.add_argument(
@@ -30,7 +30,6 @@ def run(options: argparse.Namespace) -> int:
     """Draws; the exit code."""
     import numpy as np
 
-    from experiments import factory
     from experiments.devices import distributed
     from experiments.generation.sampler import Sampler
     from experiments.plotting import pictures
@@ -42,7 +41,7 @@ def run(options: argparse.Namespace) -> int:
     trained = arguments.open_run(options, "sampling.", uses=("model", "average", "sampling"))
     if distributed.is_first():
         options.out.parent.mkdir(parents=True, exist_ok=True)
-    sampler = Sampler(trained.config, factory.parallel(trained.config), options.num_samples)
+    sampler = Sampler(trained.experiment, trained.experiment.strategy, options.num_samples)
     images = sampler(trained.variables, options.num_samples, options.seed, progress=True)
     if not distributed.is_first():
         return 0
@@ -52,8 +51,8 @@ def run(options: argparse.Namespace) -> int:
     if picture is not None:
         shown = options.out.with_name("grid.png")
         pictures.save(shown, picture, trained.event_shape[0])
-    method, steps = factory.method_and_steps(trained.config)
-    classes = factory.sampled_classes(trained.config, trained.class_names)
+    method, steps = trained.experiment.sampler_and_steps
+    classes = trained.experiment.sampled_classes(trained.class_names)
     print(
         f"{len(images)} samples{f' ({classes})' if classes else ''} by {method}, {steps} steps, "
         f"{sampler.nfe or 'its own number of'} evaluations each, from step {trained.step}, average {trained.average}: "

@@ -10,11 +10,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 import sde_lib
 from experiments.config.choices import choose
 from experiments.errors import UserError
+from experiments.factory.experiment import Experiment
 from experiments.inverse.build import Shape, conditioned, noise
 from experiments.metrics import feature_maps
 from sde_lib import editing, inverse
@@ -74,9 +74,9 @@ def style(features: str, image: np.ndarray, std: float) -> editing.Style:
 
 
 def posterior(
-    config: ConfigDict, name: str, settings: Mapping[str, Any], shape: Shape
+    experiment: Experiment, name: str, settings: Mapping[str, Any], shape: Shape
 ) -> Callable[[sde_lib.Denoiser, inverse.LinearMeasurement, jax.Array], sde_lib.Denoiser] | None:
     """What `editing.sdedit` takes: the prior, what is kept and its values -> the Denoiser that knows them."""
     if name == "replacement":
         return None
-    return lambda prior, kept, y: conditioned(config, name, settings, prior, kept, y, noise(0.0), shape)[0]
+    return lambda prior, kept, y: conditioned(experiment, name, settings, prior, kept, y, noise(0.0), shape)[0]

@@ -7,11 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 
 import sde_lib
-from experiments import factory
 from experiments.data.inputs import strokes
 from experiments.devices import distributed
 from experiments.editing.build import posterior, style
 from experiments.editing.edits import Edit
+from experiments.factory.classes import class_record
 from experiments.generation.answers import draw_answers
 from experiments.inverse import results
 from experiments.loading.models import Model, open_model
@@ -29,34 +29,42 @@ def edit(asked: Edit) -> str:
         RunError: an answer is not finite.
     """
     model = open_model("--workdir", asked.workdir, asked.overrides, "edit", uses=("model", "average", "method"))
-    config = model.config
+    experiment = model.experiment
     names = model.class_names
-    label = factory.check_class(config, "--label", asked.label, asked.guidance, names)
+    label = experiment.check_class("--label", asked.label, asked.guidance, names)
     if asked.mask is not None and asked.masked_by == "replacement":
         model.require_plain_states("--mask with --masked_by=replacement")
     inputs = model.read("--input", asked.input, asked.limit)
     guide, shown, same = _drawn_over(asked, model, inputs.values)
     run = model.load()
-    knows = posterior(config, asked.masked_by, asked.settings, model.shape)
+    knows = posterior(experiment, asked.masked_by, asked.settings, model.shape)
 
     def draw(keys, numbers, guides, same, variables):
-        denoiser = factory.of_class(config, run.denoiser_of(variables), len(keys), label, asked.guidance)
+        denoiser = experiment.of_class(run.denoiser_of(variables), len(keys), label, asked.guidance)
         if "style" in same:
             denoiser = sde_lib.EnergyGuidance(denoiser, same["style"], data_std=PIXEL_STD, through_denoiser=False)
-        times = factory.times(config, editing.until(denoiser.sde, same["strength"]))
-        return editing.sdedit(keys, denoiser, factory.method(config), times, guides, same.get("mask"), knows)
+        times = experiment.times(editing.until(denoiser.sde, same["strength"]))
+        return editing.sdedit(keys, denoiser, experiment.sampler, times, guides, same.get("mask"), knows)
 
     drawn, seconds = draw_answers(
-        config, draw, run.variables, guide, inputs.names, asked.answers, asked.seed, same=same, advice=_advice(asked)
+        experiment,
+        draw,
+        run.variables,
+        guide,
+        inputs.names,
+        asked.answers,
+        asked.seed,
+        same=same,
+        advice=_advice(asked),
     )
     if not distributed.is_first():
         return ""
-    evaluations = factory.evaluations(config)
+    evaluations = experiment.evaluations
     kept = _psnr(drawn, inputs.values)
     told: dict[str, Any] = {
         "strength": asked.strength,
         "noise_to_signal": float(editing.level_of_strength(asked.strength)),
-        **factory.class_record(asked.label, label, names),
+        **class_record(asked.label, label, names),
         "guidance": asked.guidance,
         "mask": asked.mask,
         "masked_by": {"name": asked.masked_by, **asked.settings} if asked.mask else None,
@@ -64,7 +72,7 @@ def edit(asked: Edit) -> str:
         "style": asked.style,
         "style_features": asked.style_features if asked.style else None,
         "style_std": asked.style_std if asked.style else None,
-        "sampling": config.sampling.to_dict(),
+        **experiment.record("sampling"),
         "evaluations": evaluations,
         "seconds": seconds,
         "seed": asked.seed,

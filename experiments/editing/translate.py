@@ -2,21 +2,22 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from experiments import factory
 from experiments.data.inputs import images
 from experiments.devices import distributed
 from experiments.editing import series
 from experiments.errors import UserError
+from experiments.factory.classes import class_record
 from experiments.generation.answers import draw_answers
-from experiments.loading.models import open_model
+from experiments.loading.models import Model, open_model
 from experiments.metrics import quality
 from sde_lib import editing
 
-# Keys of config.sampling that the flow takes; its steps are Heun's, whatever the method is.
+# Keys of experiment.sampling that the flow takes; its steps are Heun's, whatever the method is.
 KEYS = ("sampling.steps", "sampling.rho", "sampling.t_min", "sampling.batch_size", "sampling.ema", *images.KEYS)
 USES = ("model", "average", "flow")
 ADVICE = "try more --steps or less --strength"
@@ -27,7 +28,7 @@ class Translation:
     """What the command line asks for.
 
     Attributes:
-        workdir, overrides: the source's run, and (key, text) pairs of config.sampling, for both runs.
+        workdir, overrides: the source's run, and (key, text) pairs of experiment.sampling, for both runs.
         to: the target's run; None for the source's own.
         input: IMAGES.
         out: the folder to write.
@@ -63,24 +64,24 @@ def translate(asked: Translation) -> str:
         raise UserError(f"--to={asked.to} has images of {sizes[1]}, --workdir={asked.workdir} of {sizes[0]}")
     for model in (source, target):
         model.require_plain_states("handing an encoding to another model")
-    from_label = factory.check_class(source.config, "--from_label", asked.from_label, names=source.class_names)
-    label = factory.check_class(target.config, "--label", asked.label, asked.guidance, target.class_names)
+    from_label = source.experiment.check_class("--from_label", asked.from_label, names=source.class_names)
+    label = target.experiment.check_class("--label", asked.label, asked.guidance, target.class_names)
     if asked.to is None and asked.label is not None and label == from_label and asked.guidance is None:
         raise UserError(f"--label={asked.label}: is --from_label too: images would come back as they are")
     inputs = source.read("--input", asked.input, asked.limit)
     runs = source.load(), target.load()
-    sampling = source.config.sampling
+    sampling = source.experiment.sampling
     levels = editing.shared_levels(source.sde, target.sde, sampling.steps, asked.strength, sampling.rho)
 
     def draw(keys, numbers, x, levels, variables):
-        here = factory.of_class(source.config, runs[0].denoiser_of(variables[0]), len(keys), from_label)
-        there = factory.of_class(target.config, runs[1].denoiser_of(variables[1]), len(keys), label, asked.guidance)
+        here = source.experiment.of_class(runs[0].denoiser_of(variables[0]), len(keys), from_label)
+        there = target.experiment.of_class(runs[1].denoiser_of(variables[1]), len(keys), label, asked.guidance)
         translated = editing.bridge(here, there, x, levels)
         return jnp.stack([translated, editing.bridge(there, here, translated, levels)], 1)
 
     variables = tuple(run.variables for run in runs)
     drawn, seconds = draw_answers(
-        source.config, draw, variables, inputs.values, inputs.names, 1, 0, same=levels, advice=ADVICE
+        source.experiment, draw, variables, inputs.values, inputs.names, 1, 0, same=levels, advice=ADVICE
     )
     if not distributed.is_first():
         return ""
@@ -89,10 +90,10 @@ def translate(asked: Translation) -> str:
     told = {
         "strength": asked.strength,
         "noise_to_signal": [float(levels[0]), float(levels[-1])],
-        "from_label": factory.class_record(asked.from_label, from_label, None)["label"],
-        **factory.class_record(asked.label, label, target.class_names),
+        "from_label": class_record(asked.from_label, from_label, None)["label"],
+        **class_record(asked.label, label, target.class_names),
         "guidance": asked.guidance,
-        "sampling": {key: value for key, value in sampling.items() if f"sampling.{key}" in KEYS},
+        "sampling": _shown(source),
         "evaluations": 4 * sampling.steps,
         "seconds": seconds,
         "steps_trained": [run.step for run in runs],
@@ -118,7 +119,7 @@ class Interpolation:
     """What the command line asks for.
 
     Attributes:
-        workdir, overrides: the run, and (key, text) pairs of config.sampling.
+        workdir, overrides: the run, and (key, text) pairs of experiment.sampling.
         input, to: IMAGES, from which and to which.
         out: the folder to write.
         label: the class by name or number, or None.
@@ -148,21 +149,21 @@ def interpolate(asked: Interpolation) -> str:
     model = open_model("--workdir", asked.workdir, asked.overrides, "interpolate", KEYS, uses=USES)
     model.require_plain_states("interpolation")
     names = model.class_names
-    label = factory.check_class(model.config, "--label", asked.label, names=names)
+    label = model.experiment.check_class("--label", asked.label, names=names)
     first, last = model.read("--input", asked.input, asked.limit), model.read("--to", asked.to, asked.limit)
     images.require_same_number(("--input", first), ("--to", last))
-    run, sampling = model.load(), model.config.sampling
+    run, sampling = model.load(), model.experiment.sampling
     levels = editing.shared_levels(model.sde, model.sde, sampling.steps, asked.strength, sampling.rho)
     weights = np.linspace(0, 1, asked.images, dtype=np.float32)
 
     def draw(keys, numbers, pairs, levels, variables):
-        denoiser = factory.of_class(model.config, run.denoiser_of(variables), len(keys), label)
+        denoiser = model.experiment.of_class(run.denoiser_of(variables), len(keys), label)
         between = editing.interpolate_through(denoiser, *pairs, weights, levels)
         return jnp.moveaxis(between, 0, 1)
 
     pairs = (first.values, last.values)
     drawn, seconds = draw_answers(
-        model.config, draw, run.variables, pairs, first.names, 1, 0, same=levels, advice=ADVICE
+        model.experiment, draw, run.variables, pairs, first.names, 1, 0, same=levels, advice=ADVICE
     )
     if not distributed.is_first():
         return ""
@@ -171,8 +172,8 @@ def interpolate(asked: Interpolation) -> str:
     told = {
         "strength": asked.strength,
         "noise_to_signal": [float(levels[0]), float(levels[-1])],
-        **factory.class_record(asked.label, label, names),
-        "sampling": {key: value for key, value in sampling.items() if f"sampling.{key}" in KEYS},
+        **class_record(asked.label, label, names),
+        "sampling": _shown(model),
         "evaluations": 2 * sampling.steps * (2 + asked.images),
         "seconds": seconds,
         "step": run.step,
@@ -185,3 +186,9 @@ def interpolate(asked: Interpolation) -> str:
     kinds = {"input": first.values, **kinds, "to": last.values}
     sheet = series.write(asked.out, first.names, kinds, model.medium, told)
     return f"{asked.images} images from each of {len(drawn)} to its other, the ends {np.mean(ends):.1f} dB off: {sheet}"
+
+
+def _shown(model: Model) -> dict[str, Any]:
+    """Returns the keys of `sampling` that these commands read."""
+    stored = model.experiment.record("sampling")["sampling"]
+    return {key: value for key, value in stored.items() if f"sampling.{key}" in KEYS}

@@ -9,9 +9,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments import data, factory
+from experiments import data
+from experiments.factory.experiment import Experiment
 
 
 @dataclass(frozen=True)
@@ -47,14 +47,14 @@ def deal(counts: Sequence[int], number: int) -> np.ndarray:
     return dealt
 
 
-def class_mix(config: ConfigDict, dataset: data.Dataset) -> ClassMix | None:
+def class_mix(experiment: Experiment, dataset: data.Dataset) -> ClassMix | None:
     """The classes of an evaluation's samples; None for a model without classes."""
-    classes, label = config.model.num_classes, config.sampling.label
+    classes, label = experiment.num_classes, experiment.sampling.label
     if not classes:
         return None
     if label >= 0:
-        return ClassMix(f"{factory.sampled_classes(config, dataset.class_names)} alone")
-    images, kind = (dataset.train, "training") if factory.reference(config) else (dataset.test, "held-out")
+        return ClassMix(f"{experiment.sampled_classes(dataset.class_names)} alone")
+    images, kind = (dataset.train, "training") if experiment.compares_with_training else (dataset.test, "held-out")
     if images.labels is None:
         return ClassMix(f"each class in turn, since the {kind} images have no classes")
     counts = np.bincount(images.labels, minlength=classes)[:classes]

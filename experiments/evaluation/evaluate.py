@@ -17,7 +17,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments import data, factory
+from experiments import data
 from experiments.devices import distributed
 from experiments.devices.parallel import Strategy
 from experiments.errors import unknown_name
@@ -81,13 +81,13 @@ def sweep_checkpoints(
     Raises:
         UserError: there is no such metric; or as `evaluate_run`.
     """
-    network = run.config.evaluation.features
+    network = run.experiment.evaluation.features
     known = names.meanings(network)
     metric = next(iter(known)) if metric is None else metric
     if metric not in known:
         raise unknown_name("--metric", metric, known)
     judge = Judge(run, dataset, strategy)
-    with Checkpoints(run.workdir.checkpoints, run.config.training.keep_checkpoints) as checkpoints:
+    with Checkpoints(run.workdir.checkpoints, run.experiment.training.keep_checkpoints) as checkpoints:
         steps = distributed.first_tells(checkpoints.all_steps)
     best, found = None, []
     for step in steps:
@@ -117,15 +117,15 @@ class Judge:
     """
 
     def __init__(self, run: Run, dataset: data.Dataset, strategy: Strategy):
-        limit = run.config.evaluation.num_samples
+        limit = run.experiment.evaluation.num_samples
         self._dataset, self._strategy = dataset, strategy
         self._remembered: list[Path] = []
         self._test, self._train = _some(dataset.test, limit), _some(dataset.train, limit)
-        self._network = OnAllDevices(factory.feature_network(run.config, dataset.train), strategy)
+        self._network = OnAllDevices(run.experiment.feature_network(dataset.train), strategy)
         self._real = real_images(run, dataset, self._network)
-        self._classes = class_mix(run.config, dataset)
+        self._classes = class_mix(run.experiment, dataset)
         labels = self._classes.labels(max(limit, STRIP[0])) if self._classes else None
-        self.sampler = Sampler(run.config, strategy, limit, labels)
+        self.sampler = Sampler(run.experiment, strategy, limit, labels)
 
     def measure(self, run: Run) -> dict[str, Any]:
         """All that `metrics.json` holds.
@@ -133,26 +133,26 @@ class Judge:
         Raises:
             RunError: a sample is not finite.
         """
-        config, limit = run.config, run.config.evaluation.num_samples
-        method, steps = factory.method_and_steps(config)
+        experiment, limit = run.experiment, run.experiment.evaluation.num_samples
+        method, steps = experiment.sampler_and_steps
         journal = journal_of_samples(run, self._network, self._classes)
         samples = draw_features(run, self.sampler, self._network, limit, journal)
         measured = {
             "step": run.step,
             "sampling": {
-                "sde": config.sde.name,
+                "sde": experiment.sde_name,
                 "average": run.average,
                 "method": method,
                 "steps": steps,
                 "evaluations": self.sampler.nfe,
                 "num_samples": limit,
-                "seed": config.evaluation.seed,
+                "seed": experiment.evaluation.seed,
             }
             | ({"classes": self._classes.description} if self._classes else {}),
             "feature_network": self._network.name,
         }
-        measured |= distributed.first_tells(lambda: self._figures(samples, config.evaluation.neighbours))
-        if config.evaluation.likelihood_images:
+        measured |= distributed.first_tells(lambda: self._figures(samples, experiment.evaluation.neighbours))
+        if experiment.evaluation.likelihood_images:
             measured["bits_per_dim"] = self._bits_per_dim(run)
         measured["held_out_loss"] = loss_per_noise_level(run, self._test)
         measured["training_loss"] = loss_per_noise_level(run, self._train)
@@ -181,12 +181,12 @@ class Judge:
 
     def _identity(self, run: Run) -> str:
         real = self._real.reference
-        identity = [run.config.to_json_best_effort(sort_keys=True), run.step, weights_hash(run.variables), real.images]
+        identity = [run.experiment.to_json(), run.step, weights_hash(run.variables), real.images]
         identity += [self._classes.counts] if self._classes else []
         return hashlib.sha256(json.dumps([*identity, self._network.sha256]).encode()).hexdigest()[:16]
 
     def _bits_per_dim(self, run: Run) -> dict[str, Any]:
-        evaluation = run.config.evaluation
+        evaluation = run.experiment.evaluation
         images = _some(self._dataset.test, evaluation.likelihood_images)
         figure = likelihood.bits_per_dim(run, images, self._strategy, likelihood.journal_of_bits(run, images))
         return {
@@ -202,7 +202,7 @@ class Judge:
         if not distributed.is_first():
             return
         journal_of_samples(run, self._network, self._classes).remove()
-        number = run.config.evaluation.likelihood_images
+        number = run.experiment.evaluation.likelihood_images
         if number:
             likelihood.journal_of_bits(run, _some(self._dataset.test, number)).remove()
 

@@ -87,11 +87,11 @@ class OnAllDevices:
 
 def journal_of_samples(run: Run, network: Any, classes: ClassMix | None = None) -> Journal:
     """The journal of the features of a run's samples, which other weights, classes, methods or networks do not share."""
-    identity = {name: run.config[name].to_dict() for name in SECTIONS}
+    identity = run.experiment.record(*SECTIONS)
     identity["sampling"] = {k: v for k, v in identity["sampling"].items() if k not in IRRELEVANT}
     identity |= {
         "image": list(run.event_shape),
-        "seed": run.config.evaluation.seed,
+        "seed": run.experiment.evaluation.seed,
         "step": run.step,
         "weights": weights_hash(run.variables),
         "features": [network.name, network.preprocessing, network.sha256],
@@ -124,7 +124,7 @@ def draw_features(run: Run, sampler: Sampler, network: Any, count: int, journal:
         print(
             f"{count - len(missing):,} of {count:,} samples were drawn before: going on with the other {len(missing):,}"
         )
-    for numbers, images in sampler.blocks(run.variables, missing, run.config.evaluation.seed, progress=True):
+    for numbers, images in sampler.blocks(run.variables, missing, run.experiment.evaluation.seed, progress=True):
         features = network(images)
         for name, values in features.items():
             if not np.isfinite(values).all():

@@ -8,17 +8,17 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 import sde_lib
-from experiments import data, factory
+from experiments import data
 from experiments.devices import distributed
 from experiments.devices.parallel import BATCH, SAME, STATE, Strategy
 from experiments.errors import RunError
 from experiments.evaluation.features import weights_hash
 from experiments.evaluation.figures import Figure, standard_error_of_mean
 from experiments.evaluation.journal import Journal
+from experiments.factory.experiment import Experiment
 from experiments.loading.runs import Run
 
 KEYS = ("seed", "likelihood_t_min", "likelihood_probes", "likelihood_tolerance")
@@ -26,24 +26,24 @@ KEYS = ("seed", "likelihood_t_min", "likelihood_probes", "likelihood_tolerance")
 
 def journal_of_bits(run: Run, images: data.Images) -> Journal:
     """The journal of the bits per dimension of images, which other weights, images or settings do not share."""
-    evaluation = run.config.evaluation
-    identity = {name: run.config[name].to_dict() for name in ("sde", "model", "parameterization")}
-    identity |= {"evaluation": {k: v for k, v in evaluation.items() if k in KEYS}}
+    evaluation = run.experiment.evaluation
+    identity = run.experiment.record("sde", "model", "parameterization")
+    identity |= {"evaluation": {key: getattr(evaluation, key) for key in KEYS}}
     identity |= {"step": run.step, "weights": weights_hash(run.variables), "images": images.fingerprint()}
     return Journal(run.workdir.evaluation, "likelihood", identity)
 
 
-def _bits(config: ConfigDict) -> Callable:
+def _bits(experiment: Experiment) -> Callable:
     """(places, images, labels, data of the seed's key, variables) -> bits per dimension, (B,)."""
-    evaluation = config.evaluation
+    evaluation = experiment.evaluation
     quantization = sde_lib.Quantization.between(-1.0, 1.0)
     divergence = sde_lib.Hutchinson(num_probes=evaluation.likelihood_probes)
     tolerance = evaluation.likelihood_tolerance
 
     def bits(places, images, labels, key_data, variables):
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(key_data), places)
-        model = factory.denoiser(config, variables, evaluation.likelihood_t_min)
-        model = model.replace(condition=factory.condition(config, labels))
+        model = experiment.denoiser(variables, evaluation.likelihood_t_min)
+        model = model.replace(condition=experiment.condition(labels))
         dequantization, probes = jax.vmap(jax.random.split, out_axes=1)(keys)
         x, log_ratio = sde_lib.UniformDequantizer()(dequantization, images, quantization)
         found = sde_lib.log_likelihood(probes, model, x, divergence=divergence, rtol=tolerance, atol=tolerance)
@@ -62,10 +62,13 @@ def bits_per_dim(run: Run, images: data.Images, strategy: Strategy, journal: Jou
     Raises:
         RunError: the flow could not be solved for an image.
     """
-    config, key_data = run.config, np.asarray(jax.random.key_data(jax.random.key(run.config.evaluation.seed)))
-    compute = strategy.map(_bits(config), (BATCH, BATCH, BATCH, SAME, STATE), BATCH)
+    experiment, key_data = (
+        run.experiment,
+        np.asarray(jax.random.key_data(jax.random.key(run.experiment.evaluation.seed))),
+    )
+    compute = strategy.map(_bits(experiment), (BATCH, BATCH, BATCH, SAME, STATE), BATCH)
     missing = np.asarray(distributed.first_tells(lambda: journal.missing(len(images)).tolist()), int)
-    size = strategy.num_devices * min(config.sampling.batch_size, -(-len(images) // strategy.num_devices))
+    size = strategy.num_devices * min(experiment.sampling.batch_size, -(-len(images) // strategy.num_devices))
     mine, variables = strategy.rows(size), strategy.place(run.variables)
     with tqdm(total=len(missing), unit="img", desc="likelihood", disable=not distributed.is_first()) as bar:
         for start in range(0, len(missing), size):
@@ -75,7 +78,7 @@ def bits_per_dim(run: Run, images: data.Images, strategy: Strategy, journal: Jou
             inputs = (array.astype(np.int32) for array in (places, images.images[places], labels))
             found = strategy.gather(compute(*map(strategy.shard, inputs), key_data, variables))
             found = np.asarray(found, np.float64)[: len(asked)]
-            _require_solved(found, asked, config)
+            _require_solved(found, asked, experiment)
             if distributed.is_first():
                 journal.write(asked, {"bits": found})
             bar.update(len(asked))
@@ -87,11 +90,11 @@ def bits_per_dim(run: Run, images: data.Images, strategy: Strategy, journal: Jou
     return Figure(*distributed.first_tells(mean))
 
 
-def _require_solved(found: np.ndarray, numbers: np.ndarray, config: ConfigDict) -> None:
+def _require_solved(found: np.ndarray, numbers: np.ndarray, experiment: Experiment) -> None:
     bad = numbers[~np.isfinite(found)]
     if bad.size:
         raise RunError(
             f"the probability flow of held-out image {bad[0]} cannot be solved (of {len(numbers)}, {bad.size} cannot): "
-            f"try a larger evaluation.likelihood_tolerance than {config.evaluation.likelihood_tolerance:g}, or a larger "
-            f"evaluation.likelihood_t_min than {config.evaluation.likelihood_t_min:g}"
+            f"try a larger evaluation.likelihood_tolerance than {experiment.evaluation.likelihood_tolerance:g}, or a larger "
+            f"evaluation.likelihood_t_min than {experiment.evaluation.likelihood_t_min:g}"
         )

@@ -8,7 +8,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from tqdm import tqdm
 
-from experiments import data, factory
+from experiments import data
 from experiments.devices import distributed
 from experiments.evaluation.figures import standard_error_of_mean
 from experiments.loading.runs import Run
@@ -28,9 +28,9 @@ def loss_per_noise_level(run: Run, images: data.Images) -> list[dict[str, float]
         for each level `log_snr`, `noise_to_signal`, `loss`, and `standard_error`, of the loss as a mean over images (None
         of a single image).
     """
-    evaluation = run.config.evaluation
+    evaluation = run.experiment.evaluation
     everywhere, divided = _shardings()
-    denoiser = factory.denoiser(run.config, jax.device_put(run.variables, everywhere), evaluation.t_min)
+    denoiser = run.experiment.denoiser(jax.device_put(run.variables, everywhere), evaluation.t_min)
     sde, key = denoiser.sde, jax.random.key(evaluation.seed)
     x0 = np.asarray(run.medium.forward(images.images))
     rows = []
@@ -41,7 +41,7 @@ def loss_per_noise_level(run: Run, images: data.Images) -> list[dict[str, float]
         for start in range(0, len(images), BATCH):
             places = np.arange(start, start + BATCH) % len(images)  # the last batch is filled up, and cut again
             labels = None if images.labels is None else jax.device_put(images.labels[places], divided)
-            conditioned = denoiser.replace(condition=factory.condition(run.config, labels))
+            conditioned = denoiser.replace(condition=run.experiment.condition(labels))
             batch, numbers = jax.device_put((x0[places], places), divided)
             found.append(np.asarray(_errors(conditioned, batch, t, numbers, key))[: len(images) - start])
         errors = np.concatenate(found).astype(np.float64)

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments import data, factory
+from experiments import data
 from experiments.devices import distributed
 from experiments.errors import UserError
 from experiments.evaluation.figures import some
+from experiments.factory.experiment import Experiment
 from experiments.loading.runs import Run
 from experiments.metrics.statistics import Statistics, compute_statistics, spread
 
@@ -49,9 +49,9 @@ def real_images(run: Run, dataset: data.Dataset, network: Any) -> RealImages:
     Raises:
         UserError: `evaluation.statistics` names no file of statistics, or one of other images or features.
     """
-    evaluation = run.config.evaluation
-    against_training = factory.reference(run.config)
-    shared = shared_statistics(run.config, dataset)  # refused before anything slow
+    evaluation = run.experiment.evaluation
+    against_training = run.experiment.compares_with_training
+    shared = shared_statistics(run.experiment, dataset)  # refused before anything slow
     if shared is not None:
         shared.check(f"evaluation.statistics={evaluation.statistics}", network)
     limit, searched = evaluation.num_samples, evaluation.training_images
@@ -74,16 +74,16 @@ def real_images(run: Run, dataset: data.Dataset, network: Any) -> RealImages:
     )
 
 
-def shared_statistics(config: ConfigDict, dataset: data.Dataset) -> Statistics | None:
+def shared_statistics(experiment: Experiment, dataset: data.Dataset) -> Statistics | None:
     """The statistics in the file of `evaluation.statistics`, None without one; training checks them at its start.
 
     Raises:
         UserError: the file is missing or damaged, or is of other images than those of the reference.
     """
-    path = config.evaluation.statistics
+    path = experiment.evaluation.statistics
     if not path:
         return None
-    shared, images = Statistics.load(path), dataset.train if factory.reference(config) else dataset.test
+    shared, images = Statistics.load(path), dataset.train if experiment.compares_with_training else dataset.test
     shared.check_images(f"evaluation.statistics={path}", images.fingerprint(), _blocks(images))
     return shared
 

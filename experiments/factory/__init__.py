@@ -28,7 +28,7 @@ from experiments.factory.losses import (
     loss,
     loss_bin_edges,
 )
-from experiments.factory.medium import medium
+from experiments.factory.media import medium
 from experiments.factory.model import (
     LOSS,
     PROCESSES,

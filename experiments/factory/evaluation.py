@@ -9,7 +9,7 @@ from experiments import data, metrics
 from experiments.config.choices import choose
 from experiments.errors import UserError
 from experiments.factory.ends import check_ends
-from experiments.factory.medium import medium
+from experiments.factory.media import medium
 from experiments.factory.model import sde
 from experiments.metrics import feature_networks
 from experiments.metrics.statistics import Statistics

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments.config.choices import choose
 from experiments.errors import UserError
-from experiments.factory.medium import medium
+from experiments.factory.media import medium
 from experiments.factory.model import LOSS, denoiser, sde
 
 WEIGHTINGS = {

@@ -13,7 +13,7 @@ import sde_lib
 from experiments.config.choices import choose
 from experiments.devices.parallel import Strategy
 from experiments.errors import UserError, unknown_name
-from experiments.factory.medium import medium
+from experiments.factory.media import medium
 from experiments.learning import state
 
 PROCESSES = {

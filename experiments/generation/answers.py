@@ -19,13 +19,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
-from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import factory
 from experiments.devices.drawing import Drawing
 from experiments.devices.parallel import Strategy
 from experiments.errors import RunError
+from experiments.factory.experiment import Experiment
 
 MEASUREMENT = zlib.crc32(b"measurement")  # far from the numbers of inputs
 
@@ -37,16 +36,16 @@ def measurement_keys(seed: int, count: int) -> Array:
     )
 
 
-def prior(config: ConfigDict, variables: Any, numbers: Array) -> sde_lib.Denoiser:
+def prior(experiment: Experiment, variables: Any, numbers: Array) -> sde_lib.Denoiser:
     """The run's Denoiser for answers of these numbers k (B,).
 
     Of a class-conditional model, `sampling.label` is the class of all; where it is -1, answer k is of class
     k mod num_classes.
     """
-    label = config.sampling.label
-    labels = numbers % max(config.model.num_classes, 1) if label < 0 else jnp.full_like(numbers, label)
-    denoiser = factory.denoiser(config, variables, config.sampling.t_min)
-    return denoiser.replace(condition=factory.condition(config, labels))
+    label = experiment.sampling.label
+    labels = numbers % max(experiment.num_classes, 1) if label < 0 else jnp.full_like(numbers, label)
+    denoiser = experiment.denoiser(variables, experiment.sampling.t_min)
+    return denoiser.replace(condition=experiment.condition(labels))
 
 
 class Answers:
@@ -132,7 +131,7 @@ class Drawn(NamedTuple):
 
 
 def draw_answers(
-    config: ConfigDict,
+    experiment: Experiment,
     draw: Callable[[Array, Array, Any, Any, Any], Array],
     variables: Any,
     inputs: Any,
@@ -143,13 +142,13 @@ def draw_answers(
     same: Any,
     advice: str,
 ) -> Drawn:
-    """The answers that a command asks for, over the devices of the config and with a bar; arguments as of `Answers`.
+    """The answers that a command asks for, over the devices of the experiment and with a bar; arguments as of `Answers`.
 
     Raises:
         RunError: an answer is not finite.
     """
     started = time.perf_counter()
-    answers = Answers(draw, factory.parallel(config), config.sampling.batch_size)(
+    answers = Answers(draw, experiment.strategy, experiment.sampling.batch_size)(
         variables, inputs, names, count, seed, same=same, advice=advice, progress=True
     )
     return Drawn(answers, round(time.perf_counter() - started, 2))

@@ -6,54 +6,57 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import factory
 from experiments.devices.drawing import Drawing
 from experiments.devices.parallel import Strategy
 from experiments.errors import RunError
+from experiments.factory.experiment import Experiment
 
 
 class Sampler:
-    """Draws from networks of one config. Compiles at the first call; weights may differ from call to call.
+    """Draws from networks of one experiment. Compiles at the first call; weights may differ from call to call.
 
     Args:
-        config: `sampling` says how to draw.
+        experiment: its objects; the settings of sampling say how to draw.
         strategy: the mapping over devices.
         max_samples: no more will be asked for at once, so that the batch need not be larger.
         labels: the class of each sample by its number, (N,); by default `sampling.label`, or each class in turn.
     """
 
     def __init__(
-        self, config: ConfigDict, strategy: Strategy, max_samples: int | None = None, labels: np.ndarray | None = None
+        self,
+        experiment: Experiment,
+        strategy: Strategy,
+        max_samples: int | None = None,
+        labels: np.ndarray | None = None,
     ):
-        self._config, self._labels, self._medium = config, labels, factory.medium(config)
-        self._drawing = Drawing(self._draw_on_device, strategy, config.sampling.batch_size, max_samples)
+        self._experiment, self._labels = experiment, labels
+        self._drawing = Drawing(self._draw_on_device, strategy, experiment.sampling.batch_size, max_samples)
 
     @property
     def nfe(self) -> int | None:
         """Evaluations of the Denoiser for each sample; None where the method chooses them as it goes."""
-        return factory.evaluations(self._config)
+        return self._experiment.evaluations
 
     def denoiser(self, variables: Any, labels: jax.Array) -> sde_lib.Denoiser:
         """What is sampled from: the network, conditioned on labels (B,) if it is a class-conditional one."""
-        denoiser = factory.denoiser(self._config, variables, self._config.sampling.t_min)
-        return denoiser.replace(condition=factory.condition(self._config, labels))
+        denoiser = self._experiment.denoiser(variables, self._experiment.sampling.t_min)
+        return denoiser.replace(condition=self._experiment.condition(labels))
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """The classes of the samples with these numbers, int32 (B,)."""
         if self._labels is not None:
             return self._labels[indices].astype(np.int32)
-        label, classes = self._config.sampling.label, max(self._config.model.num_classes, 1)
+        label, classes = self._experiment.sampling.label, max(self._experiment.num_classes, 1)
         return np.asarray(indices % classes if label < 0 else np.full_like(indices, label), np.int32)
 
     def _draw_on_device(self, numbers_and_labels, key_data, variables):
         indices, labels = numbers_and_labels
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.wrap_key_data(key_data), indices)
         denoiser = self.denoiser(variables, labels)
-        grid = factory.times(self._config, denoiser.sde)
-        return sde_lib.sample(keys, denoiser, factory.method(self._config), grid, self._medium.event_shape)
+        grid = self._experiment.times(denoiser.sde)
+        return sde_lib.sample(keys, denoiser, self._experiment.sampler, grid, self._experiment.medium.event_shape)
 
     def __call__(self, variables: Any, num_samples: int, seed: int, *, progress: bool = False) -> np.ndarray:
         """Samples 0 to num_samples - 1 as uint8 (N, H, W, C), latents as float32, in every process.
@@ -82,12 +85,12 @@ class Sampler:
         drawn = self._drawing(indices, take, key_data, variables, progress=progress)
         for asked, images in drawn:
             self._require_finite(images, asked)
-            yield asked, self._medium.inverse(images)
+            yield asked, self._experiment.medium.inverse(images)
 
     def _require_finite(self, drawn: np.ndarray, indices: np.ndarray) -> None:
         bad = np.flatnonzero(~np.isfinite(drawn).reshape(len(drawn), -1).all(1))
         if bad.size:
-            method, steps = factory.method_and_steps(self._config)
+            method, steps = self._experiment.sampler_and_steps
             raise RunError(
                 f"sample {indices[bad[0]]} is not finite (of {len(drawn)} from number {indices[0]} on, {bad.size} are not): "
                 f"the sampling method {method} with {steps} steps is unstable here; try more steps or another method"
@@ -102,9 +105,11 @@ class Sampler:
         indices = np.arange(num_samples)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
         denoiser = self.denoiser(variables, jnp.asarray(self.labels(indices)))
-        sde, times = denoiser.sde, factory.times(self._config, denoiser.sde)
-        method = factory.method(self._config)
-        states = sde_lib.sample(keys, denoiser, method, times, self._medium.event_shape, return_trajectory=True)
+        sde, times = denoiser.sde, self._experiment.times(denoiser.sde)
+        method = self._experiment.sampler
+        states = sde_lib.sample(
+            keys, denoiser, method, times, self._experiment.medium.event_shape, return_trajectory=True
+        )
 
         @jax.jit
         def view(x, t):

@@ -17,8 +17,7 @@ import sde_lib
 from experiments.data.inputs import images
 from experiments.data.sources.rendering import Rendering
 from experiments.errors import UserError, counted, unknown_name
-from experiments.factory.model import sde
-from experiments.factory.sampling import method as sampling_method
+from experiments.factory.experiment import Experiment
 from experiments.inverse import baselines, problems
 from sde_lib import exact, guidance, inverse
 
@@ -265,7 +264,7 @@ STEPS = {
 
 
 def conditioned(
-    config: ConfigDict,
+    experiment: Experiment,
     name: str,
     settings: Mapping[str, Any],
     prior: sde_lib.Denoiser,
@@ -287,41 +286,43 @@ def conditioned(
     posterior = POSTERIORS.get(name, lambda prior, *_: prior)(prior, measurement, y, noise, settings)
     if name in STEPS:
         return posterior, STEPS[name](measurement, y, noise, settings)
-    return posterior, sampling_method(config)
+    return posterior, experiment.sampler
 
 
 class UnsolvableError(UserError):
     """A method cannot solve a problem of this kind."""
 
 
-def check_method(config: ConfigDict, name: str, settings: Mapping[str, Any], of: Problem, shape: Shape) -> None:
+def check_method(experiment: Experiment, name: str, settings: Mapping[str, Any], of: Problem, shape: Shape) -> None:
     """Makes sure that a method can solve a problem; compiles nothing.
 
     Raises:
         UnsolvableError: it cannot; those that can are named.
     """
-    reason = obstacle(config, name, settings, of, shape)
+    reason = obstacle(experiment, name, settings, of, shape)
     if reason is not None:
         able = [
             other
             for other, spec in problems.METHODS.items()
-            if other != name and obstacle(config, other, spec.settings, of, shape) is None
+            if other != name and obstacle(experiment, other, spec.settings, of, shape) is None
         ]
         raise UnsolvableError(f"--method={name}: {reason}; methods that can: {', '.join(able) or 'none'}")
 
 
-def obstacle(config: ConfigDict, name: str, settings: Mapping[str, Any], of: Problem, shape: Shape) -> str | None:
+def obstacle(experiment: Experiment, name: str, settings: Mapping[str, Any], of: Problem, shape: Shape) -> str | None:
     """Why a method cannot solve a problem, as its classes say; None if it can.
 
     A step is traced, with an exact Denoiser; the measurement's arrays may be `jax.ShapeDtypeStruct`.
     """
-    process = sde(config, config.sampling.t_min)
+    process = experiment.sde(experiment.sampling.t_min)
     images = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
     y = jax.eval_shape(lambda measurement, x: measurement.forward(x), of.measurement, images)
     x = jax.ShapeDtypeStruct((1, *process.state_shape(shape)), jnp.float32)
 
     def step(measurement, y, x):
-        denoiser, method = conditioned(config, name, settings, exact.Gaussian(process), measurement, y, of.noise, shape)
+        denoiser, method = conditioned(
+            experiment, name, settings, exact.Gaussian(process), measurement, y, of.noise, shape
+        )
         t, keys = jnp.asarray([0.5, 0.25]) * process.t_max, jax.random.split(jax.random.key(0), 1)
         carry = method.init(x, denoiser, t)
         return method.step(carry, keys, x, t[0], t[1], denoiser)[1], denoiser(x, t[0])

@@ -23,7 +23,7 @@ def restore(request: problems.Restoration) -> str:
     model = open_for(request, "restore")
     medium, shape = model.medium, model.shape
     of = problem(request.task, shape, request.options, noise(request.noise, request.peak), model.rendering)
-    check_method(model.config, request.method, request.settings, of, shape)
+    check_method(model.experiment, request.method, request.settings, of, shape)
     names, y, truth = _inputs(request, of, model)
     answers, how = solve(model, request, of, names, y)
     if not distributed.is_first():

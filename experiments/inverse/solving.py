@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import sde_lib
-from experiments import factory
 from experiments.generation.answers import draw_answers, prior
 from experiments.inverse.build import Problem, conditioned, with_sampling
 from experiments.inverse.problems import METHODS
@@ -47,31 +46,31 @@ def solve(model: Model, request: Request, of: Problem, names: Sequence[str], y: 
         UserError: the weights cannot be read.
         RunError: an answer is not finite.
     """
-    config, shape = model.config, model.shape
+    experiment, shape = model.experiment, model.shape
     run = model.load()
 
     def conditioned_on(denoiser, measurement, y, noise):
-        return conditioned(config, request.method, request.settings, denoiser, measurement, y, noise, shape)
+        return conditioned(experiment, request.method, request.settings, denoiser, measurement, y, noise, shape)
 
     def draw(keys, numbers, y, same, variables):
         measurement, noise = same
-        denoiser, method = conditioned_on(prior(config, variables, numbers), measurement, y, noise)
-        return sde_lib.sample(keys, denoiser, method, factory.times(config, denoiser.sde), shape)
+        denoiser, method = conditioned_on(prior(experiment, variables, numbers), measurement, y, noise)
+        return sde_lib.sample(keys, denoiser, method, experiment.times(denoiser.sde), shape)
 
     advice = (
-        f"--method={request.method} with {factory.method_and_steps(config)[1]} steps is unstable here; try more steps, "
+        f"--method={request.method} with {experiment.sampler_and_steps[1]} steps is unstable here; try more steps, "
         "more --noise, or another method, such as diffpir or dps"
     )
     answers, seconds = draw_answers(
-        config, draw, run.variables, y, names, request.answers, request.seed,
+        experiment, draw, run.variables, y, names, request.answers, request.seed,
         same=(of.measurement, of.noise), advice=advice,
     )  # fmt: skip
     _, method = conditioned_on(run.denoiser, of.measurement, y, of.noise)
     told = {
         "method": request.method,
         "settings": dict(request.settings),
-        "sampling": config.sampling.to_dict(),
-        "evaluations": method.nfe(factory.method_and_steps(config)[1]),
+        **experiment.record("sampling"),
+        "evaluations": method.nfe(experiment.sampler_and_steps[1]),
         "seconds": seconds,
         "seed": request.seed,
         "step": run.step,

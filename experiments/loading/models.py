@@ -7,12 +7,11 @@ from pathlib import Path
 from ml_collections import ConfigDict
 
 import sde_lib
-from experiments import factory
 from experiments.config import files as config
 from experiments.data.inputs import images
 from experiments.data.sources.rendering import Rendering
 from experiments.errors import UserError
-from experiments.factory import check
+from experiments.factory.experiment import Experiment
 from experiments.loading import runs
 from experiments.media import Medium
 from experiments.runs.workdir import Workdir
@@ -20,17 +19,17 @@ from experiments.runs.workdir import Workdir
 
 @dataclass(frozen=True)
 class Model:
-    """A run's config, and what follows from it.
+    """The experiment of a run, before its weights are read.
 
     Attributes:
         flag: that the folder was given to, for messages.
         workdir: the folder.
-        config: with the overrides.
+        experiment: its objects, with the overrides.
     """
 
     flag: str
     workdir: Path
-    config: ConfigDict
+    experiment: Experiment
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -40,17 +39,17 @@ class Model:
     @property
     def medium(self) -> Medium:
         """The type of one datum: its shape, and its scale for the model."""
-        return factory.medium(self.config)
+        return self.experiment.medium
 
     @property
     def rendering(self) -> Rendering:
         """From the user's image files to grey levels."""
-        return factory.rendering(self.config)
+        return self.experiment.rendering
 
     @property
     def sde(self) -> sde_lib.SDE:
         """The process, from sampling's smallest time on."""
-        return factory.sde(self.config, self.config.sampling.t_min)
+        return self.experiment.sde(self.experiment.sampling.t_min)
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -66,7 +65,7 @@ class Model:
         if not self.has_plain_states():
             raise UserError(
                 f"{self.flag}={self.workdir}: {what} needs states that are noisy images; those of "
-                f"sde.name={self.config.sde.name!r} have a velocity beside"
+                f"sde.name={self.experiment.sde_name!r} have a velocity beside"
             )
 
     def read(self, flag: str, text: str, limit: int | None = None) -> images.Images:
@@ -75,7 +74,7 @@ class Model:
 
     def load(self) -> runs.Run:
         """The run with its weights."""
-        return runs.load_run(self.workdir, self.config)
+        return runs.load_run(self.workdir, self.experiment.config)
 
 
 def open_model(
@@ -105,8 +104,7 @@ def open_model(
     stored = change(runs.read_config(workdir, flag))
     overrides = runs.by_number(workdir, stored, overrides)
     changed = config.apply(stored, overrides, allowed=allowed, command=command)
-    check.check(changed, *uses, overrides=overrides)
-    model = Model(flag, workdir, changed)
+    model = Model(flag, workdir, Experiment.from_config(changed, *uses, overrides=overrides))
     if not model.medium.has_pixels:
         raise UserError(f"{flag}={workdir}: this model makes latents; no decoder is here to make images of them")
     return model

@@ -14,6 +14,7 @@ from ml_collections import ConfigDict
 
 from experiments.errors import UserError, unknown_name
 from experiments.factory import check
+from experiments.factory.experiment import Experiment
 from experiments.files import replace_text, strict_json
 from experiments.loading.formats import FORMATS, Format, Model
 from experiments.loading.runs import Run, load_run
@@ -86,7 +87,7 @@ def load_pretrained(path: str | Path, format: str, config: ConfigDict | None = N
     For the arguments and errors see `read`.
     """
     config, variables = read(path, format, config)
-    return Run(None, config, 0, variables)
+    return Run(None, Experiment(config), 0, variables)
 
 
 def import_run(path: Path, format: str, workdir: Path, config: ConfigDict | None = None) -> Run:
@@ -121,7 +122,7 @@ def export_run(run: Run, path: Path, format: str = "ornstein") -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     config = run.config.copy_and_resolve_references()
     config.sampling.ema, config.sampling.ema_std = "", 0.0
-    run = dataclasses.replace(run, config=config)
+    run = dataclasses.replace(run, experiment=Experiment(config))
     try:
         writer.write(path, run)
     except (ImportError, ValueError) as error:

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments import factory
 from experiments.errors import UserError
-from experiments.factory import check
+from experiments.factory.experiment import Experiment
 from experiments.learning import posthoc
 from experiments.media import Medium
 from experiments.runs.checkpoint import Checkpoints
@@ -23,17 +23,22 @@ class Run:
 
     Attributes:
         workdir: its folder; None for a model that was read from a file.
-        config: the experiment.
+        experiment: its objects.
         step: of the checkpoint.
         variables: the network's weights, of the average that the config chooses.
         average: which one that is, and how it was made; empty for a model that was read from a file.
     """
 
     workdir: Workdir | None
-    config: ConfigDict
+    experiment: Experiment
     step: int
     variables: Any
     average: str = ""
+
+    @property
+    def config(self) -> ConfigDict:
+        """The config of the experiment."""
+        return self.experiment.config
 
     @property
     def class_names(self) -> tuple[str, ...] | None:
@@ -43,7 +48,7 @@ class Run:
     @property
     def medium(self) -> Medium:
         """The type of one datum: its shape, and its scale for the model."""
-        return factory.medium(self.config)
+        return self.experiment.medium
 
     @property
     def denoiser(self) -> sde_lib.NetworkDenoiser:
@@ -52,12 +57,12 @@ class Run:
 
     def denoiser_of(self, variables: Any) -> sde_lib.NetworkDenoiser:
         """The same with weights that a program was handed as an argument."""
-        return factory.denoiser(self.config, variables, self.config.sampling.t_min)
+        return self.experiment.denoiser(variables)
 
     @property
     def event_shape(self) -> tuple[int, ...]:
         """The shape of one datum, (H, W, C) of an image, for `sde_lib.sample`."""
-        return self.medium.event_shape
+        return self.experiment.event_shape
 
 
 def read_config(path: str | Path, flag: str = "--workdir") -> ConfigDict:
@@ -131,14 +136,14 @@ def load_run(
     config = (stored if config is None else config).copy_and_resolve_references()
     if ema is not None or ema_std is not None:
         config.sampling.update(ema=ema or "", ema_std=ema_std or 0.0)
-    check.check(config, "average")
-    with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints, read_only=True) as checkpoints:
-        shapes, std = factory.abstract_variables(config), config.sampling.ema_std
+    experiment = Experiment.from_config(config, "average")
+    with Checkpoints(workdir.checkpoints, experiment.training.keep_checkpoints, read_only=True) as checkpoints:
+        shapes, std = experiment.abstract_variables, experiment.sampling.ema_std
         if not std:
-            place = factory.sampling_ema(config)
+            place = experiment.sampling_ema
             step, variables = checkpoints.restore_ema(shapes, step, place=place)
-            return Run(workdir, config, step, variables, factory.ema_names(config)[place])
+            return Run(workdir, experiment, step, variables, experiment.ema_names[place])
         step = checkpoints.latest_step() if step is None else step
     made = posthoc.reconstruct(workdir.ema_snapshots, shapes, std, latest=step)
     name = f"power:{std}, made of {made.count} snapshots (its profile is off by {made.error:.2g})"
-    return Run(workdir, config, made.step, made.variables, name)
+    return Run(workdir, experiment, made.step, made.variables, name)

@@ -8,10 +8,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from ml_collections import ConfigDict
-
 from experiments.config import files as configs
 from experiments.errors import UserError, nearest
+from experiments.factory.experiment import Experiment
 from experiments.files import strict_json
 from experiments.logs import history
 from experiments.plotting import curves, page
@@ -31,7 +30,7 @@ class Compared:
         UserError: no run is there, or its files are not readable as such.
 
     Attributes:
-        workdir, config, rows: of the run.
+        workdir, experiment, rows: of the run.
         measured: its metrics.json; None before the evaluation.
     """
 
@@ -40,7 +39,7 @@ class Compared:
         if not self.workdir.config.is_file():
             siblings = [str(p.parent) for p in path.parent.glob("*/config.json")]
             raise UserError(f"{path} holds no run (no config.json){nearest(str(path), siblings)}")
-        self.config: ConfigDict = self.workdir.read_config()
+        self.experiment = Experiment(self.workdir.read_config())
         self.rows = history.read(self.workdir.history)
         self.measured = _read_json(self.workdir.metrics)
 
@@ -52,7 +51,7 @@ class Compared:
     @property
     def state(self) -> str:
         """How far it is."""
-        total = self.config.training.num_steps
+        total = self.experiment.training.num_steps
         return f"{self.step:,} steps" if self.step >= total else f"step {self.step:,} of {total:,}"
 
 
@@ -105,7 +104,7 @@ def _overview(runs: dict[str, Compared], colours: dict[str, str]) -> str:
     for name, run in runs.items():
         last = run.rows[-1] if run.rows else {}
         cells = [
-            report.title_of(run.config),
+            run.experiment.title,
             run.state,
             report.duration(last["seconds"]) if "seconds" in last else "",
             f"{_final_loss(run):.4f}" if run.rows else "",
@@ -146,7 +145,7 @@ def _curves(runs: dict[str, Compared], colours: dict[str, str]) -> str:
 
 def _differences(runs: dict[str, Compared]) -> str:
     """The keys in which not all agree; "absent" where a config has a key not."""
-    leaves = {name: dict(configs.leaves(run.config)) for name, run in runs.items()}
+    leaves = {name: dict(configs.leaves(run.experiment.config)) for name, run in runs.items()}
     keys = sorted(set().union(*leaves.values()))
     values = {key: [of.get(key, "absent") for of in leaves.values()] for key in keys}
     rows = [[key, *map(_shown, found)] for key, found in values.items() if any(v != found[0] for v in found)]

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from ml_collections import ConfigDict
 
-from experiments import factory
 from experiments.data.sources.names import class_title
 from experiments.devices import distributed
+from experiments.factory.experiment import Experiment
 from experiments.files import strict_json
 from experiments.logs import history
 from experiments.metrics import names as metric_names
@@ -26,13 +25,13 @@ SPLITS = {"train": "training images", "validation": "validation images", "test":
 
 def write(workdir: Workdir) -> None:
     """Makes the page from the run's config, history, grids and metrics, as far as they are there."""
-    config, rows = workdir.read_config(), history.read(workdir.history)
+    experiment, rows = Experiment(workdir.read_config()), history.read(workdir.history)
     step = int(rows[-1]["step"]) if rows else 0
     measured = strict_json.read(workdir.metrics, strict_json.METRICS) if workdir.metrics.exists() else None
     stored = workdir.read_data()
     sections = [
-        *_heading(workdir, config, rows, measured),
-        page.section("Samples over training", _grids(workdir, factory.sampled_classes(config, workdir.class_names()))),
+        *_heading(workdir, experiment, rows, measured),
+        page.section("Samples over training", _grids(workdir, experiment.sampled_classes(workdir.class_names()))),
     ]
     if measured is not None:
         strip = ""
@@ -43,31 +42,26 @@ def write(workdir: Workdir) -> None:
             page.section("Noise becoming images", strip),
             page.section(f"How good they are{when}", _figures(measured)),
         ]
-    sections.append(page.section("Training", _curves(config, rows) if rows else ""))
+    sections.append(page.section("Training", _curves(experiment, rows) if rows else ""))
     if measured is not None:
         sections.append(page.section("Error at each noise level", _levels(measured)))
     sections.append(page.section("Data", _data(stored) if "summary" in stored else ""))
     keys = f"<details><summary>All keys</summary><pre>{html.escape(workdir.config.read_text())}</pre></details>"
     sections.append(page.section("Config", keys))
-    page.write(workdir.report, title_of(config), sections)
-
-
-def title_of(config: ConfigDict) -> str:
-    """What the run is of."""
-    return f"{config.data.source}, {config.sde.name}, {config.model.name}"
+    page.write(workdir.report, experiment.title, sections)
 
 
 def _heading(
-    workdir: Workdir, config: ConfigDict, rows: list[dict[str, float]], measured: dict[str, Any] | None
+    workdir: Workdir, experiment: Experiment, rows: list[dict[str, float]], measured: dict[str, Any] | None
 ) -> list[str]:
     """What the run is, how far it is, and its last figures."""
-    total, last = config.training.num_steps, rows[-1] if rows else {}
+    total, last = experiment.training.num_steps, rows[-1] if rows else {}
     step = max(int(last.get("step", 0)), measured["step"] if measured else 0)
     if step < total:
         state = f"Training, step {step:,} of {total:,}"
     else:
         state = f"Trained, {step:,} steps" + ("" if measured else "; the evaluation is to come")
-    lines = [f"<h1>{html.escape(title_of(config))}</h1>", f"<p>{state}; batch {config.data.batch_size}.</p>"]
+    lines = [f"<h1>{html.escape(experiment.title)}</h1>", f"<p>{state}; batch {experiment.data.batch_size}.</p>"]
     if measured is not None:
         sampling = measured["sampling"]
         evaluations = sampling["evaluations"] or "its own number of"
@@ -124,7 +118,7 @@ def step_of(grid: Path) -> int:
     return int(grid.stem.removeprefix("step_"))
 
 
-def _curves(config: ConfigDict, rows: list[dict[str, float]]) -> str:
+def _curves(experiment: Experiment, rows: list[dict[str, float]]) -> str:
     """The loss, of all and of each noise level, the norms, and the speed, over the steps."""
 
     def single(title: str, key: str, unit: str, *, scale: float = 1.0, smooth: bool = False, **axis: bool) -> str:
@@ -138,7 +132,7 @@ def _curves(config: ConfigDict, rows: list[dict[str, float]]) -> str:
 
     plots = [
         single("Loss", "loss", "loss", smooth=True, logarithmic=True),
-        _bins(config, rows),
+        _bins(experiment, rows),
         single("Gradient norm, before clipping", "grad_norm", "norm", smooth=True, logarithmic=True),
         single("Weight norm", "param_norm", "norm"),
         single("Learning rate", "learning_rate", "rate", zero=True),
@@ -149,9 +143,9 @@ def _curves(config: ConfigDict, rows: list[dict[str, float]]) -> str:
     return page.plots(plots)
 
 
-def _bins(config: ConfigDict, rows: list[dict[str, float]]) -> str:
+def _bins(experiment: Experiment, rows: list[dict[str, float]]) -> str:
     """The loss in each bin of noise levels, weighted as in training."""
-    edges = factory.loss_bin_edges(config)
+    edges = experiment.loss_bin_edges
     plot, drawn = curves.Curves("step", "loss"), 0
     for i, colour in enumerate(curves.colours_between(len(edges) - 1)):
         steps, values = curves.column(rows, "step", f"loss_bin_{i}")

@@ -16,12 +16,12 @@ from typing import Any, Self
 
 import jax
 import numpy as np
-from ml_collections import ConfigDict
 from tqdm import tqdm
 
 from experiments import factory
 from experiments.devices import distributed
 from experiments.errors import RunError
+from experiments.factory.experiment import Experiment
 from experiments.logs.history import History
 from experiments.runs.checkpoint import Checkpoints, last_good
 from experiments.training import utilization
@@ -44,7 +44,7 @@ class Monitor:
     """Reads the metrics one call late, so that the device computes while the host looks: progress, history, finiteness.
 
     Args:
-        config: of the experiment.
+        experiment: its objects.
         step: where training starts.
         history: gets a row each `training.log_every` steps.
         checkpoints: to name the last good one when the loss is not finite.
@@ -54,24 +54,24 @@ class Monitor:
 
     def __init__(
         self,
-        config: ConfigDict,
+        experiment: Experiment,
         step: int,
         history: History,
         checkpoints: Checkpoints,
         step_flops: Callable[[], int] | None = None,
     ):
-        self._config = config
+        self._experiment = experiment
         self._history = history
         self._checkpoints = checkpoints
         self._pending: tuple[int, int, Any, Future, float] | None = None
-        self._learning_rate = factory.learning_rate(config)
+        self._learning_rate = experiment.learning_rate
         self._completions = Completions()
         self._speed = Speedometer(history.before.get("seconds", 0.0))
         self._step_flops, self._flops_thread, self._flops = step_flops, None, None
-        self._peak = utilization.peak_flops(factory.compute_dtype(config)) if step_flops else None
+        self._peak = utilization.peak_flops(experiment.compute_dtype) if step_flops else None
         interval = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log file wants few lines
         self._bar = tqdm(
-            total=config.training.num_steps, initial=step, unit="step", desc="compiling", mininterval=interval,
+            total=experiment.training.num_steps, initial=step, unit="step", desc="compiling", mininterval=interval,
             disable=not distributed.is_first(),
         )  # fmt: skip
 
@@ -136,7 +136,7 @@ class Monitor:
         values = {name: np.asarray(value)[:n] for name, value in metrics.items()}
         finite = np.isfinite(values["loss"]) & np.isfinite(values["grad_norm"])
         skipped = values.pop("skipped", None)
-        bad = np.flatnonzero(~finite if skipped is None else skipped > self._config.training.max_skips)
+        bad = np.flatnonzero(~finite if skipped is None else skipped > self._experiment.training.max_skips)
         if bad.size:
             what = "gradient" if np.isfinite(values["loss"][bad[0]]) else "loss"
             self._stop(step - n + 1 + int(bad[0]), what, skipped is not None)
@@ -152,7 +152,7 @@ class Monitor:
         shown += [f"{v:,.0f} img/s" for v in [speed.get("images_per_second")] if v]
         self._bar.set_postfix_str(", ".join(shown), refresh=False)
         self._bar.update(n)
-        if step % self._config.training.log_every == 0 or step == self._config.training.num_steps:
+        if step % self._experiment.training.log_every == 0 or step == self._experiment.training.num_steps:
             rate = float(self._learning_rate(step - means.get("skipped", 0)))
             measured = speed | self._speed.read() | utilization.memory()
             self._history.append(step, means | bins | {"learning_rate": rate} | measured)
@@ -162,7 +162,7 @@ class Monitor:
         if not self._speed.seconds:
             return {}
         steps_per_second = self._speed.steps / self._speed.seconds
-        speeds = {"images_per_second": steps_per_second * self._config.data.batch_size}
+        speeds = {"images_per_second": steps_per_second * self._experiment.data.batch_size}
         if self._flops and self._peak:
             speeds["mfu"] = steps_per_second * self._flops / self._peak
         return speeds
@@ -175,11 +175,11 @@ class Monitor:
         row = {}
         for i in np.flatnonzero(share):
             row[f"loss_bin_{i}"] = float(loss[i] / share[i])
-            row[f"loss_bin_{i}_count"] = round(float(share[i]) * self._config.data.batch_size)
+            row[f"loss_bin_{i}_count"] = round(float(share[i]) * self._experiment.data.batch_size)
         return row
 
     def _stop(self, step: int, what: str, skipping: bool) -> None:
-        batch, limit = self._config.data.batch_size, self._config.training.max_skips
+        batch, limit = self._experiment.data.batch_size, self._experiment.training.max_skips
         folder = self._checkpoints.folder
         with contextlib.suppress(RunError):  # that of the save under way, which is told at its own place
             self._checkpoints.wait()

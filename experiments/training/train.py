@@ -19,14 +19,14 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from experiments import data, factory
+from experiments import data
 from experiments.config import files as configs
 from experiments.devices import distributed
 from experiments.devices.parallel import Strategy
 from experiments.errors import RunError, UserError
 from experiments.evaluation.evaluate import evaluate_run
 from experiments.evaluation.reference import shared_statistics
-from experiments.factory import check
+from experiments.factory.experiment import Experiment
 from experiments.generation.sampler import Sampler
 from experiments.learning import posthoc, state
 from experiments.loading.dataset import announce, check_names, check_training, load_data, store
@@ -47,70 +47,68 @@ GRID_SEED = 0  # the same noise in every grid, so that they show the model chang
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
-def make_step(config: ConfigDict, strategy: Strategy | None) -> Any:
+def make_step(experiment: Experiment, strategy: Strategy | None) -> Any:
     """The pure training step of an experiment, (state, batch) -> (state, metrics), for a strategy to map; None is alone."""
-    loss, prepare = factory.binned_loss(config), factory.preparation(config)
+    loss, prepare = experiment.loss, experiment.preparation
 
     def example_losses(draws, params, batch):
         x0, augmentation = prepare(draws.keys, batch["image"])
-        return loss(draws, params, x0, factory.condition(config, batch.get("label")), augmentation)
+        return loss(draws, params, x0, experiment.condition(batch.get("label")), augmentation)
 
     return state.make_train_step(
         example_losses,
-        factory.optimizer(config),
-        emas=tuple(factory.emas(config).values()),
-        seed=config.training.seed,
-        project=factory.projection(config),
-        accumulate=config.optim.accumulate,
+        experiment.optimizer,
+        emas=tuple(experiment.emas.values()),
+        seed=experiment.training.seed,
+        project=experiment.projection,
+        accumulate=experiment.training.accumulate,
         has_aux=True,
         axis_name=strategy and strategy.axis_name,
         mean_gradient=strategy and strategy.mean_gradient,
     )
 
 
-def step_flops(config: ConfigDict, batches: dict[str, np.ndarray]) -> int:
+def step_flops(experiment: Experiment, batches: dict[str, np.ndarray]) -> int:
     """The operations of one training step of the global batch, counted as written; nothing is compiled or run.
 
     What is computed a second time to save memory (`model.remat`) does not count: these are the model's operations.
 
     Args:
-        config: of the experiment.
+        experiment: its objects.
         batches: of `take_batches`.
     """
-    once = config.copy_and_resolve_references()
-    if "remat" in once.model:
-        once.model.remat = False
+    once = experiment.without_remat()
     shapes = {
-        name: jax.ShapeDtypeStruct((config.data.batch_size, *x.shape[2:]), x.dtype) for name, x in batches.items()
+        name: jax.ShapeDtypeStruct((experiment.data.batch_size, *x.shape[2:]), x.dtype) for name, x in batches.items()
     }
-    return flops(make_step(once, None), abstract_state(config), shapes)
+    return flops(make_step(once, None), abstract_state(experiment), shapes)
 
 
-def initial_state(config: ConfigDict, weights: Any = None, strategy: Strategy | None = None) -> state.TrainState:
+def initial_state(experiment: Experiment, weights: Any = None, strategy: Strategy | None = None) -> state.TrainState:
     """The state before the first step, with random weights unless some are given; laid out by a strategy if there is one."""
-    project = factory.projection(config)
+    project = experiment.projection
     if strategy is None:
-        weights = factory.init_variables(config) if weights is None else weights
-        return _create(config, jax.jit(project)(weights))
-    weights = factory.init_variables(config, strategy) if weights is None else strategy.place(weights)
-    return strategy.create(lambda weights: _create(config, project(weights)), weights)
+        weights = experiment.init_variables() if weights is None else weights
+        return _create(experiment, jax.jit(project)(weights))
+    weights = experiment.init_variables(strategy) if weights is None else strategy.place(weights)
+    return strategy.create(lambda weights: _create(experiment, project(weights)), weights)
 
 
-def _create(config: ConfigDict, params: Any) -> state.TrainState:
+def _create(experiment: Experiment, params: Any) -> state.TrainState:
     return state.create(
         params,
-        factory.optimizer(config),
-        emas=len(factory.emas(config)),
-        skip_nonfinite=factory.skips_nonfinite(config),
+        experiment.optimizer,
+        emas=len(experiment.emas),
+        skip_nonfinite=experiment.skips_nonfinite,
     )
 
 
-def abstract_state(config: ConfigDict) -> state.TrainState:
+def abstract_state(experiment: Experiment) -> state.TrainState:
     """The shapes and dtypes of the state; compiles nothing."""
-    return jax.eval_shape(functools.partial(_create, config), factory.abstract_variables(config))
+    return jax.eval_shape(functools.partial(_create, experiment), experiment.abstract_variables)
 
 
-def training_stream(config: ConfigDict, images: data.Source) -> Any:
+def training_stream(experiment: Experiment, images: data.Source) -> Any:
     """This host's iterator over its rows of the experiment's batches, from the first on; they are those that
     `Strategy.shard` takes. Leaving `with` ends its worker processes.
 
@@ -119,13 +117,13 @@ def training_stream(config: ConfigDict, images: data.Source) -> Any:
     """
     return data.training_batches(
         images,
-        batch_size=config.data.batch_size,
-        seed=config.training.seed,
-        flip=config.data.random_flip,
+        batch_size=experiment.data.batch_size,
+        seed=experiment.training.seed,
+        flip=experiment.data.random_flip,
         host=jax.process_index(),
         hosts=jax.process_count(),
-        workers=config.data.workers,
-        worker_timeout=config.data.worker_timeout,
+        workers=experiment.data.workers,
+        worker_timeout=experiment.data.worker_timeout,
     )
 
 
@@ -179,27 +177,29 @@ def train(
     workdir = Workdir(path)
     with Interruption(deadline, interrupted_code, lambda: last_good(workdir.checkpoints)) as interruption:
         with interruption.nothing_to_save(_at(workdir, "it was starting")):
-            check.check(config)
-            strategy = factory.parallel(config)
-            dataset = distributed.together(lambda: _load_data(config, workdir))
-            distributed.first_process_does(lambda: shared_statistics(config, dataset))
+            experiment = Experiment.from_config(config)
+            strategy = experiment.strategy
+            dataset = distributed.together(lambda: _load_data(experiment, workdir))
+            distributed.first_process_does(lambda: shared_statistics(experiment, dataset))
         with contextlib.ExitStack() as held, _told_of_the_disk(workdir):
             distributed.first_process_does(lambda: held.enter_context(Lock(workdir.lock, f"--workdir={path}")))
-            if resume_with_changes and distributed.first_tells(lambda: _changes_a_checkpoint(config, workdir)):
-                distributed.together(lambda: _require_fit(config, workdir))
-            distributed.first_process_does(lambda: workdir.claim(config, resume_with_changes=resume_with_changes))
-            distributed.together(lambda: workdir.require_same(config))
-            distributed.together(lambda: _check_names(config, dataset, workdir, warn=resume_with_changes))
-            distributed.first_process_does(lambda: store(config, dataset, workdir))
-            return _go_on(config, workdir, dataset, strategy, interruption)
+            if resume_with_changes and distributed.first_tells(lambda: _changes_a_checkpoint(experiment, workdir)):
+                distributed.together(lambda: _require_fit(experiment, workdir))
+            distributed.first_process_does(
+                lambda: workdir.claim(experiment.config, resume_with_changes=resume_with_changes)
+            )
+            distributed.together(lambda: workdir.require_same(experiment.config))
+            distributed.together(lambda: _check_names(experiment, dataset, workdir, warn=resume_with_changes))
+            distributed.first_process_does(lambda: store(experiment, dataset, workdir))
+            return _go_on(experiment, workdir, dataset, strategy, interruption)
 
 
-def _load_data(config: ConfigDict, workdir: Workdir) -> data.Dataset:
+def _load_data(experiment: Experiment, workdir: Workdir) -> data.Dataset:
     """The images, announced; what cannot be trained on or evaluated with is refused, unless the run has begun already."""
-    dataset = load_data(config, workdir)
-    announce(config, dataset)
+    dataset = load_data(experiment, workdir)
+    announce(experiment, dataset)
     try:
-        check_training(config, dataset)
+        check_training(experiment, dataset)
     except UserError as error:
         if not workdir.has_checkpoint():
             raise
@@ -207,53 +207,53 @@ def _load_data(config: ConfigDict, workdir: Workdir) -> data.Dataset:
     return dataset
 
 
-def _check_names(config: ConfigDict, dataset: data.Dataset, workdir: Workdir, *, warn: bool) -> None:
+def _check_names(experiment: Experiment, dataset: data.Dataset, workdir: Workdir, *, warn: bool) -> None:
     """Makes sure that the classes have the names that are stored with the run; with `warn`, prints a warning if not.
 
     Raises:
         UserError: as `check_names`, without `warn`.
     """
     try:
-        check_names(config, dataset, workdir)
+        check_names(experiment, dataset, workdir)
     except UserError as error:
         if not warn:
             raise
         print(f"warning: {error}; the new names replace the stored ones", flush=True)
 
 
-def _changes_a_checkpoint(config: ConfigDict, workdir: Workdir) -> list[str]:
+def _changes_a_checkpoint(experiment: Experiment, workdir: Workdir) -> list[str]:
     """Returns the keys that differ from the run's config, with their values, if the run has a checkpoint."""
     if not (workdir.config.is_file() and workdir.has_checkpoint()):
         return []
-    return configs.differences(workdir.read_config(), config)
+    return configs.differences(workdir.read_config(), experiment.config)
 
 
-def _require_fit(config: ConfigDict, workdir: Workdir) -> None:
+def _require_fit(experiment: Experiment, workdir: Workdir) -> None:
     """Makes sure that a changed config fits the run's newest checkpoint, before the config is stored.
 
     Raises:
         UserError: network, optimizer or averages differ; the message names the keys that differ.
     """
     try:
-        with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints, read_only=True) as checkpoints:
-            checkpoints.require_fit(abstract_state(config))
+        with Checkpoints(workdir.checkpoints, experiment.training.keep_checkpoints, read_only=True) as checkpoints:
+            checkpoints.require_fit(abstract_state(experiment))
     except UserError as error:
-        changed = "; ".join(_changes_a_checkpoint(config, workdir))
+        changed = "; ".join(_changes_a_checkpoint(experiment, workdir))
         raise UserError(f"--resume_with_changes: {error}; these keys differ: {changed}") from error
 
 
 def _go_on(
-    config: ConfigDict, workdir: Workdir, dataset: data.Dataset, strategy: Strategy, interruption: Interruption
+    experiment: Experiment, workdir: Workdir, dataset: data.Dataset, strategy: Strategy, interruption: Interruption
 ) -> signal.Signals | None:
     """What is left to do in a folder that is ours: training, evaluation, or nothing. Returns what `train` does."""
-    num_steps = config.training.num_steps
-    with Checkpoints(workdir.checkpoints, config.training.keep_checkpoints) as checkpoints:
+    num_steps = experiment.training.num_steps
+    with Checkpoints(workdir.checkpoints, experiment.training.keep_checkpoints) as checkpoints:
         step = checkpoints.set_aside_broken() or 0
         if step >= num_steps and distributed.first_tells(lambda: workdir.is_evaluated(step)):
             print(f"Training is complete (step {step}); nothing to do. Report: {workdir.report}")
             return None
         if step < num_steps or not distributed.first_tells(workdir.grid(step).exists):
-            step = _run_to_end(config, workdir, dataset.train, strategy, checkpoints, interruption)
+            step = _run_to_end(experiment, workdir, dataset.train, strategy, checkpoints, interruption)
     if distributed.any_process(bool(interruption)):
         number = interruption.signal or signal.SIGTERM  # another process's
         print(f"Interrupted by {number.name} at step {step}: saved. Run the same command to go on.")
@@ -284,21 +284,21 @@ def _told_of_the_disk(workdir: Workdir) -> Iterator[None]:
         ) from error
 
 
-def steps_of_next_call(config: ConfigDict, step: int) -> int:
+def steps_of_next_call(experiment: Experiment, step: int) -> int:
     """How many steps the call after so many makes: a function of `step` alone, so that a resumed run makes the same."""
-    training = config.training
+    training = experiment.training
     periods = (training.steps_per_call, training.log_every, training.checkpoint_every, training.sample_every)
     periods += (training.ema_snapshot_every,) if training.ema_snapshot_every else ()
     return min(training.num_steps - step, *(every - step % every for every in periods))
 
 
-def _is_drawn(config: ConfigDict, step: int) -> bool:
+def _is_drawn(experiment: Experiment, step: int) -> bool:
     """Whether a grid of samples is made after so many steps."""
-    return step % config.training.sample_every == 0 or step == config.training.num_steps
+    return step % experiment.training.sample_every == 0 or step == experiment.training.num_steps
 
 
 def _run_to_end(
-    config: ConfigDict,
+    experiment: Experiment,
     workdir: Workdir,
     images: data.Source,
     strategy: Strategy,
@@ -310,24 +310,25 @@ def _run_to_end(
     Until the first call has returned (it compiles) nothing is lost if the process ends at once. A run that is complete but
     for its last grid gets that.
     """
-    training = config.training
+    training = experiment.training
     at_once = contextlib.ExitStack()
     at_once.enter_context(interruption.nothing_to_save(_at(workdir, "it was starting")))
-    iterator = training_stream(config, images)
+    iterator = training_stream(experiment, images)
     if checkpoints.latest_step() is None:
-        current = initial_state(config, None, strategy)
+        current = initial_state(experiment, None, strategy)
     elif checkpoints.holds_weights_alone():
-        weights = checkpoints.restore_ema(strategy.layout(factory.abstract_variables(config)))[1]
-        current = initial_state(config, weights, strategy)
+        weights = checkpoints.restore_ema(strategy.layout(experiment.abstract_variables))[1]
+        current = initial_state(experiment, weights, strategy)
     else:
-        current = checkpoints.restore(strategy.layout(abstract_state(config)), iterator)
+        current = checkpoints.restore(strategy.layout(abstract_state(experiment)), iterator)
     step = int(current.step)
-    train_steps = strategy.map_training(state.make_train_steps(make_step(config, strategy), training.steps_per_call))
-    sampler, sampled_ema = Sampler(config, strategy, GRID_SIZE), factory.sampling_ema(config)
-    medium = factory.medium(config)
-    snapshots, widths = posthoc.Snapshots(workdir.ema_snapshots), factory.power_emas(config)
+    train_steps = strategy.map_training(
+        state.make_train_steps(make_step(experiment, strategy), training.steps_per_call)
+    )
+    sampler, sampled_ema = Sampler(experiment, strategy, GRID_SIZE), experiment.sampling_ema
+    snapshots, widths = posthoc.Snapshots(workdir.ema_snapshots), experiment.power_emas
     taken = None
-    count = (lambda: step_flops(config, taken)) if training.measure_peak else None
+    count = (lambda: step_flops(experiment, taken)) if training.measure_peak else None
 
     def take(n: int) -> dict[str, np.ndarray]:
         with _told_of_the_data(step, checkpoints):
@@ -335,23 +336,23 @@ def _run_to_end(
 
     with (
         iterator,
-        History(workdir, config, step, write=distributed.is_first()) as history,
-        Monitor(config, step, history, checkpoints, count) as monitor,
+        History(workdir, experiment.config, step, write=distributed.is_first()) as history,
+        Monitor(experiment, step, history, checkpoints, count) as monitor,
     ):
 
         def draw() -> None:
             with monitor.sampling():
                 drawn = sampler(current.emas[sampled_ema], GRID_SIZE, GRID_SEED)
                 if distributed.is_first():
-                    grid = medium.picture(drawn)
-                    pictures.save(workdir.grid(step), grid, medium.event_shape[0])
+                    grid = experiment.medium.picture(drawn)
+                    pictures.save(workdir.grid(step), grid, experiment.event_shape[0])
                     history.picture(step, "samples", grid)
                     report.write(workdir)
 
-        if step and _is_drawn(config, step) and not distributed.first_tells(workdir.grid(step).exists):
+        if step and _is_drawn(experiment, step) and not distributed.first_tells(workdir.grid(step).exists):
             draw()  # killed before it was drawn
         while step < training.num_steps and not distributed.any_process(bool(interruption)):
-            n = steps_of_next_call(config, step)
+            n = steps_of_next_call(experiment, step)
             with monitor.waiting_for_data():
                 taken = distributed.together(lambda n=n: take(n))
                 batches = strategy.shard(taken, axis=1)
@@ -365,8 +366,8 @@ def _run_to_end(
             every = training.ema_snapshot_every
             if every and (step % every == 0 or step == training.num_steps):
                 with monitor.saving():
-                    _keep_averages(config, snapshots, widths, step, strategy, current)
-            if _is_drawn(config, step):
+                    _keep_averages(experiment, snapshots, widths, step, strategy, current)
+            if _is_drawn(experiment, step):
                 draw()
         monitor.catch_up()
         if step < training.num_steps:  # interrupted
@@ -375,7 +376,7 @@ def _run_to_end(
 
 
 def _keep_averages(
-    config: ConfigDict,
+    experiment: Experiment,
     snapshots: posthoc.Snapshots,
     widths: dict[int, float],
     step: int,
@@ -386,4 +387,6 @@ def _keep_averages(
     for place, std in widths.items():
         average = strategy.to_host(current.emas[place])
         if distributed.is_first():
-            snapshots.save(step, std, average, updates=int(current.updates), dtype=config.training.ema_snapshot_dtype)
+            snapshots.save(
+                step, std, average, updates=int(current.updates), dtype=experiment.training.ema_snapshot_dtype
+            )

@@ -24,6 +24,7 @@ import models
 from experiments import data
 from experiments.__main__ import main
 from experiments.config import files as config
+from experiments.factory.experiment import Experiment
 from experiments.runs.checkpoint import Checkpoints, complete_steps
 from experiments.runs.workdir import Workdir
 from experiments.training.monitor import MEASURED
@@ -157,11 +158,14 @@ def contents(workdir: Path) -> dict[str, object]:
     run = Workdir(workdir)
     settings = run.read_config()
     iterator = data.training_batches(
-        load_data(settings).train, batch_size=settings.data.batch_size, seed=settings.training.seed, flip=False
+        load_data(Experiment(settings)).train,
+        batch_size=settings.data.batch_size,
+        seed=settings.training.seed,
+        flip=False,
     )
     with mock.patch.dict(models.NETWORKS), mock.patch.dict(models.KNOWN):
         config.load(CONFIG)  # it brings its network
-        abstract = abstract_state(settings)
+        abstract = abstract_state(Experiment(settings))
     with Checkpoints(run.checkpoints, keep=2, read_only=True) as checkpoints:
         state = checkpoints.restore(abstract, iterator)
     rows = [json.loads(line) for line in run.history.read_text().splitlines()]

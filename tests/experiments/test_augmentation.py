@@ -14,6 +14,7 @@ from experiments.data import augmentation
 from experiments.data.augmentation import Motion
 from experiments.errors import UserError
 from experiments.factory import check
+from experiments.factory.experiment import Experiment
 from experiments.learning import state
 from experiments.training.train import make_step
 from tests.drawn_keys import assert_each_key_once
@@ -181,7 +182,7 @@ def test_the_network_is_told_in_training(monkeypatch):
         settings = tiny_config(**TOLD, data__augmentation=probability, optim__grad_clip=0)
         start = state.create({"w": jnp.ones(9)}, factory.optimizer(settings))
         batch = {"image": np.random.default_rng(0).integers(0, 256, (16, 8, 8, 1), dtype=np.uint8)}
-        after, _ = jax.jit(make_step(settings, None))(start, batch)
+        after, _ = jax.jit(make_step(Experiment(settings), None))(start, batch)
         return np.asarray(optax.tree.get(after.opt_state, "mu")["w"])
 
     assert (gradient(0.5) != 0).all()  # each of the nine labels

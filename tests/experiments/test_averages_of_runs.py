@@ -10,6 +10,7 @@ import pytest
 from experiments import factory, load_run
 from experiments.__main__ import main
 from experiments.errors import UserError
+from experiments.factory.experiment import Experiment
 from experiments.learning import posthoc
 from experiments.runs.checkpoint import Checkpoints
 from experiments.runs.workdir import Workdir
@@ -29,7 +30,7 @@ def run(tmp_path_factory):
     def random(tree):
         return jax.tree.map(lambda leaf: rng.normal(size=leaf.shape).astype(leaf.dtype), tree)
 
-    state = random(abstract_state(config)).replace(step=np.int32(40))
+    state = random(abstract_state(Experiment(config))).replace(step=np.int32(40))
     snapshots = posthoc.Snapshots(workdir.ema_snapshots)
     for step in (8, 16, 24, 32, 40):
         for place, std in factory.power_emas(config).items():

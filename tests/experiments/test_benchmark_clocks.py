@@ -9,6 +9,7 @@ import pytest
 
 from experiments.benchmarks import guidance, networks, speed, torch_networks, training
 from experiments.benchmarks.cases import CASES
+from experiments.factory.experiment import Experiment
 from tests.experiments.tiny import tiny_config
 
 
@@ -33,7 +34,7 @@ def test_guidance_measures_what_the_paper_counts():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(guidance.build, "init_variables", lambda config: {})
         patch.setattr(guidance.jax, "jit", lambda function: lambda *arguments: {})
-        made |= dict(guidance._denoisers(loaded, 5, shape))
+        made |= dict(guidance._denoisers(Experiment(loaded), 5, shape))
     assert list(made) == [
         "plain", "ClassifierGuidance", "DPS", "PiGDM", "TMPD", "MMPS, 1 step", "MMPS, 2 steps",
         "MMPS, 3 steps", "MMPS, 5 steps",
@@ -99,7 +100,7 @@ def test_what_the_benchmark_of_speed_tells_is_its_measurements(monkeypatch):
     monkeypatch.setattr(speed.jax, "block_until_ready", lambda value: value)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speed.jax.tree, "map", lambda function, *trees: trees[0])
-        rows = speed._training(loaded)
+        rows = speed._training(Experiment(loaded))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(zeros))
     assert rows == [
         ("parameters", f"{parameters:,}"),
@@ -111,7 +112,7 @@ def test_what_the_benchmark_of_speed_tells_is_its_measurements(monkeypatch):
         ("training images per second", "40"),
         ("data pipeline, images per second", f"{20 * 5 * 16 / 4:,.0f}"),
     ]
-    assert speed._sampling(loaded) == [
+    assert speed._sampling(Experiment(loaded)) == [
         ("network evaluation, batch 24", "250.0 ms"),
         ("sampling, heun, 7 evaluations", "4.000 s"),
         ("  relative to its evaluations", f"{4 / (7 * 0.25):.3f}"),

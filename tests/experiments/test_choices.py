@@ -8,6 +8,7 @@ from PIL import Image
 import sde_lib
 from experiments import data, factory
 from experiments.__main__ import main
+from experiments.factory.experiment import Experiment
 from experiments.learning import state
 from experiments.training.train import initial_state, load_data, make_step, take_batches
 from tests.experiments.tiny import ROOT, flags, tiny_config
@@ -57,10 +58,10 @@ def test_every_choice_of_the_config_learns(changes):
     """After 150 steps the Denoiser's error at log-SNR 0 is below that of the best constant, the mean image."""
     options = {"process": "subvp", "optim__lr": 5e-3, "training__num_steps": 150, "training__steps_per_call": 150}
     config = tiny_config(**options | changes)
-    dataset = load_data(config)
+    dataset = load_data(Experiment(config))
     batches = data.training_batches(dataset.train, batch_size=16, seed=0, flip=config.data.random_flip)
-    train_steps = jax.jit(state.make_train_steps(make_step(config, None), 150))
-    trained, _ = train_steps(initial_state(config), take_batches(batches, 150, 150), 150)
+    train_steps = jax.jit(state.make_train_steps(make_step(Experiment(config), None), 150))
+    trained, _ = train_steps(initial_state(Experiment(config)), take_batches(batches, 150, 150), 150)
     medium = factory.medium(config)
     x0, labels = medium.forward(dataset.test.images[:256]), dataset.test.labels[:256]
     denoiser = factory.denoiser(config, trained.ema, 1e-2).replace(condition=factory.condition(config, labels))
@@ -73,7 +74,7 @@ def test_every_choice_of_the_config_learns(changes):
 def test_the_loss_is_that_of_the_library_with_shared_times_and_what_the_loss_learns():
     config = tiny_config(loss__low_discrepancy="true", loss__learned_uncertainty="true", model__dropout=0)
     drawn = state.draws(jax.random.key(0), 3, 8 + np.arange(8), 16)
-    x0 = factory.medium(config).forward(load_data(config).test.images[:8])
+    x0 = factory.medium(config).forward(load_data(Experiment(config)).test.images[:8])
     variables = factory.init_variables(config)
     learned = sde_lib.LearnedLogVariance(np.linspace(-1, 1, 128, dtype=np.float32))
     variables[factory.LOSS]["log_variance"] = learned.weights
@@ -90,8 +91,8 @@ def test_the_loss_is_that_of_the_library_with_shared_times_and_what_the_loss_lea
 
 def test_what_the_loss_learns_is_trained_beside_the_network():
     config = tiny_config(loss__learned_uncertainty="true", optim__warmup_steps=0)
-    batch = next(data.training_batches(load_data(config).train, batch_size=16, seed=0, flip=False))
-    after, _ = jax.jit(make_step(config, None))(initial_state(config), batch)
+    batch = next(data.training_batches(load_data(Experiment(config)).train, batch_size=16, seed=0, flip=False))
+    after, _ = jax.jit(make_step(Experiment(config), None))(initial_state(Experiment(config)), batch)
     assert (after.params[factory.LOSS]["log_variance"] != 0).mean() > 0.9
 
 
@@ -99,8 +100,8 @@ def test_what_the_loss_learns_is_trained_beside_the_network():
 def test_weightings_of_the_score_do_not_overflow_at_the_smallest_times(weighting):
     """Their weights reach 1e12 at training's t_min; Adam does not mind, an overflow would stop it."""
     config = tiny_config(loss__weighting=weighting, loss__times="uniform")
-    batch = next(data.training_batches(load_data(config).train, batch_size=16, seed=0, flip=False))
-    before, train_step = initial_state(config), jax.jit(make_step(config, None))
+    batch = next(data.training_batches(load_data(Experiment(config)).train, batch_size=16, seed=0, flip=False))
+    before, train_step = initial_state(Experiment(config)), jax.jit(make_step(Experiment(config), None))
     after, metrics = train_step(before, batch)
     assert 0 < metrics["grad_norm"] < 1e12
     after, _ = train_step(after, batch)

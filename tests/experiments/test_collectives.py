@@ -8,6 +8,7 @@ from jax.sharding import PartitionSpec as P
 
 from experiments.benchmarks import collectives
 from experiments.devices.parallel import Fsdp, Pmap
+from experiments.factory.experiment import Experiment
 from tests.experiments.tiny import tiny_config
 
 
@@ -92,7 +93,7 @@ def test_a_training_step_moves_what_it_must():
     """pmap: the gradients and what is logged; fsdp: weights and gradients, once each, and what is logged."""
     config = tiny_config()
     pmap, fsdp = (
-        collectives.of_training(config, strategy, collectives.compiled_step(config, strategy))
+        collectives.of_training(Experiment(config), strategy, collectives.compiled_step(Experiment(config), strategy))
         for strategy in (Pmap(), Fsdp())
     )
     assert set(pmap.bytes) == {"all-reduce"}

@@ -1,7 +1,6 @@
 """`sample`, `evaluate`, `import` and `export` around their work: what they open, pass on and say. No model is made."""
 
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -9,10 +8,11 @@ from PIL import Image
 
 from experiments.__main__ import main
 from experiments.cli import arguments
+from experiments.factory.experiment import Experiment
 from experiments.media import ImageMedium, LatentMedium
 from experiments.plotting import pictures
 from experiments.reports import report
-from tests.experiments.tiny import ROOT, tiny_config
+from tests.experiments.tiny import ROOT, fake_run, tiny_config
 
 LATENTS, IMAGES = LatentMedium((8, 8, 1)), ImageMedium((8, 8, 1))
 
@@ -25,7 +25,7 @@ def opened(monkeypatch):
     def prepare(medium=IMAGES, names=None, **changes):
         def open_run(options, *allowed, uses):
             made.append((options.workdir, list(options.overrides), allowed, uses))
-            return SimpleNamespace(
+            return fake_run(
                 config=tiny_config(**changes), medium=medium, event_shape=medium.event_shape, class_names=names,
                 variables="weights", step=40,
                 average="warmup", workdir=options.workdir,
@@ -42,8 +42,8 @@ class Sampler:
 
     nfe = 7
 
-    def __init__(self, config, strategy, most):
-        self.size, self.most = config.data.image_size, most
+    def __init__(self, experiment, strategy, most):
+        self.size, self.most = experiment.event_shape[0], most
 
     def __call__(self, variables, number, seed, *, progress):
         assert (variables, self.most, progress) == ("weights", number, True)
@@ -61,7 +61,7 @@ def test_sample_writes_all_samples_and_a_picture_of_the_first_hundred(
     flags = [f"--num_samples={number}", "--seed=3", f"--out={out}", "--config.sampling.rho=5"]
     assert main(["sample", "--workdir=run", *flags]) == 0
     assert asked == [(Path("run"), [("sampling.rho", "5")], ("sampling.",), ("model", "average", "sampling"))]
-    expected = Sampler(tiny_config(), None, number)("weights", number, 3, progress=True)
+    expected = Sampler(Experiment(tiny_config()), None, number)("weights", number, 3, progress=True)
     with np.load(out) as file:
         assert file.files == ["samples"]
         np.testing.assert_array_equal(file["samples"], expected)
@@ -120,7 +120,7 @@ def test_evaluate_measures_one_checkpoint_or_all(monkeypatch, opened, flags, cal
             f"experiments.loading.dataset.{name}",
             lambda config, dataset, *more, name=name: order.append((name, dataset, *more)),
         )
-    monkeypatch.setattr("experiments.factory.parallel", lambda config: "strategy")
+    monkeypatch.setattr("experiments.factory.devices.parallel", lambda config: "strategy")
     monkeypatch.setattr(
         "experiments.evaluation.evaluate.evaluate_run",
         lambda run, data, strategy, publish: order.append(("evaluate", data, strategy, publish)),
@@ -159,7 +159,7 @@ def test_import_says_what_has_come(monkeypatch, tmp_path, capsys, fails, given):
 
     def import_run(*said):
         imported.append(said)
-        return SimpleNamespace(config=tiny_config("ve"))
+        return fake_run(config=tiny_config("ve"), event_shape=(8, 8, 1))
 
     monkeypatch.setattr("experiments.loading.pretrained.import_run", import_run)
     flags = [f"--config={ROOT}/configs/digits.py:edm", "--config.model.channels=16"] if given else []

@@ -3,6 +3,7 @@
 import pytest
 
 from experiments.benchmarks import data
+from experiments.factory.experiment import Experiment
 from tests.experiments.test_augmentation import Told
 from tests.experiments.tiny import tiny_config
 
@@ -10,7 +11,7 @@ from tests.experiments.tiny import tiny_config
 def test_the_pipeline_beside_training(monkeypatch):
     """Of a network that costs nothing to compile."""
     monkeypatch.setattr("experiments.factory.model.network", lambda config: Told())
-    printed = data.benchmark(tiny_config(data__workers=1, data__augmentation=0.12))
+    printed = data.benchmark(Experiment(tiny_config(data__workers=1, data__augmentation=0.12)))
     rows = dict(line.split("  ", 1) for line in printed.splitlines())
     figures = {name.strip(): value.split()[0].replace(",", "") for name, value in rows.items()}
     rates = {name: float(value) for name, value in figures.items() if rows_of_rates(name)}

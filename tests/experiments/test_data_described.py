@@ -7,6 +7,7 @@ import pytest
 
 from experiments.data.sources.base import Dataset, Images
 from experiments.errors import UserError
+from experiments.factory.experiment import Experiment
 from experiments.loading import dataset
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
@@ -26,21 +27,23 @@ def made(train=(9,), validation=(0,), test=(9,), names=None, **more):
 
 def test_one_line_on_the_images():
     config = tiny_config(data__source="npz:a\nb", data__test_fraction=0.25, data__validation_fraction=0.125)
-    assert dataset.summary(config, made()) == (
+    assert dataset.summary(Experiment(config), made()) == (
         "Data of npz:a\\nb: 9 training, 9 test images of 4x4x1; no classes; nothing left out"
     )
     found = made((1200, (0, 1, 1)), (3, (0,)), (5, (1,)), ("cat", "1"), by_hash=("test",), left_out=("a", "b"))
-    assert dataset.summary(config, found) == (
+    assert dataset.summary(Experiment(config), found) == (
         "Data of npz:a\\nb: 1,200 training, 3 validation, 5 test (data.test_fraction=0.25) images of 4x4x1; "
         "2 classes (0 'cat', 1; 400 to 800 training images each; not used, as model.num_classes=0); left out: a; b"
     )
     found = made((6, (0, 1)), (3, (0,)), (5, (1,)), by_hash=("validation",))
     config.model.num_classes = 2
-    assert dataset.summary(config, found) == (
+    assert dataset.summary(Experiment(config), found) == (
         "Data of npz:a\\nb: 6 training, 3 validation (data.validation_fraction=0.125), 5 test images of 4x4x1; "
         "2 classes (0 to 1; 3 training images each); nothing left out"
     )
-    assert "1 class (0; 6 training images each)" in dataset.summary(config, made((6, (0,)), (0, ()), (5, (0,))))
+    assert "1 class (0; 6 training images each)" in dataset.summary(
+        Experiment(config), made((6, (0,)), (0, ()), (5, (0,)))
+    )
 
 
 def test_twelve_classes_are_named_and_the_rest_counted():
@@ -62,16 +65,16 @@ def test_ten_classes_without_training_images_are_named_and_the_rest_counted():
 @pytest.mark.parametrize("name", ["nan", "None", " NULL ", "na", "N/A", "-1", "?"])
 def test_classes_that_look_like_a_missing_label_are_warned_of(name):
     found = made((9, (0, 1)), (0, ()), (9, (0,)), ("cat", name), warnings=("first",))
-    assert dataset.warnings(tiny_config(), found) == [
+    assert dataset.warnings(Experiment(tiny_config()), found) == [
         "first", f"'{name}' is a class, and looks like a missing label: leave images without a class out",
     ]  # fmt: skip
     usual = made((9, (0, 1)), (0, ()), (9, (0,)), ("cat", "nano"))
-    assert dataset.warnings(tiny_config(), usual) == []
+    assert dataset.warnings(Experiment(tiny_config()), usual) == []
 
 
 def test_classes_that_differ_in_case_or_spaces_alone_are_warned_of():
     found = made((9, (0, 1, 2, 3)), (0, ()), (9, (0,)), ("a  B", "ab", "A b", "c"))
-    assert dataset.warnings(tiny_config(), found) == [
+    assert dataset.warnings(Experiment(tiny_config()), found) == [
         "classes whose names differ in case or spaces alone: 'a  B', 'A b'"
     ]
 
@@ -79,7 +82,7 @@ def test_classes_that_differ_in_case_or_spaces_alone_are_warned_of():
 @pytest.mark.parametrize("labels, counted", [((0, 999), True), ((0, 1000), False), (None, False)])
 def test_images_of_up_to_a_thousand_classes_are_counted_one_by_one(labels, counted):
     found = made(*((9, labels), (0, labels and ()), (4, labels)))
-    stored = dataset.describe(tiny_config(), found, "text")
+    stored = dataset.describe(Experiment(tiny_config()), found, "text")
     assert ("class_counts" in stored) == counted
     if counted:
         assert {name: (row[0], row[1], row[999]) for name, row in stored["class_counts"].items()} == {
@@ -92,11 +95,11 @@ def test_images_of_up_to_a_thousand_classes_are_counted_one_by_one(labels, count
 
 def test_a_description_is_stored_where_it_is_another(tmp_path):
     workdir, config = Workdir(tmp_path), tiny_config()
-    dataset.store(config, made(), workdir)
+    dataset.store(Experiment(config), made(), workdir)
     first = workdir.data.stat().st_ino
-    dataset.store(config, made(), workdir)
+    dataset.store(Experiment(config), made(), workdir)
     assert workdir.data.stat().st_ino == first and workdir.data.read_text().endswith("}\n")
-    dataset.store(config, made((8,)), workdir)
+    dataset.store(Experiment(config), made((8,)), workdir)
     assert workdir.data.stat().st_ino != first and workdir.read_data()["images"]["train"] == 8
 
 
@@ -117,12 +120,12 @@ def test_the_order_of_a_runs_class_names(tmp_path, stored, checkpoint, order):
 def test_four_images_of_each_split_are_enough_to_evaluate(train, test, refused):
     """Precision and recall compare three nearest neighbours."""
     if not refused:
-        dataset.check_evaluation(tiny_config(), made((train,), (0,), (test,)))
+        dataset.check_evaluation(Experiment(tiny_config()), made((train,), (0,), (test,)))
         return
     with pytest.raises(
         UserError, match=f"has {refused} images, and the evaluation at the end of training needs 4 or more"
     ):
-        dataset.check_evaluation(tiny_config(), made((train,), (0,), (test,)))
+        dataset.check_evaluation(Experiment(tiny_config()), made((train,), (0,), (test,)))
 
 
 @pytest.mark.parametrize("reference, part", [("training", "train"), ("held_out", "test")])
@@ -135,10 +138,10 @@ def test_images_of_reference_must_differ(reference, part):
         pixels[:] = 7
         if different is not None:
             pixels[different, 3, 3] = 8
-            dataset.check_evaluation(config, found)
+            dataset.check_evaluation(Experiment(config), found)
             continue
         with pytest.raises(UserError, match=f"all 35 {'training' if part == 'train' else 'test'} images are equal"):
-            dataset.check_evaluation(config, found)
+            dataset.check_evaluation(Experiment(config), found)
 
 
 def test_a_class_conditional_model_has_as_many_classes_as_the_data(tmp_path):
@@ -146,12 +149,12 @@ def test_a_class_conditional_model_has_as_many_classes_as_the_data(tmp_path):
              labels=np.arange(20) % 3)  # fmt: skip
     source = {"data__source": f"npz:{tmp_path}/a.npz"}
     for classes in (0, 3):
-        assert dataset.load_data(tiny_config(**source, model__num_classes=classes)).num_classes == 3
+        assert dataset.load_data(Experiment(tiny_config(**source, model__num_classes=classes))).num_classes == 3
     for classes in (2, 4):
         with pytest.raises(
             UserError, match=rf"num_classes={classes}: .* has 3 classes \(0 to 2\): set --config.model.num_c"
         ):
-            dataset.load_data(tiny_config(**source, model__num_classes=classes))
+            dataset.load_data(Experiment(tiny_config(**source, model__num_classes=classes)))
 
 
 class Hashed(Images):
@@ -191,4 +194,4 @@ def test_the_setting_that_gives_a_split_enough_images(name, count, by_hash, frac
         parts["train"] = Hashed(u)
     config = tiny_config(data__test_fraction=fractions[0], data__validation_fraction=fractions[1])
     found = Dataset("x", parts["train"], parts["validation"], parts["test"], 0, by_hash=by_hash)
-    assert dataset._advice(config, found, name, 4) == advice
+    assert dataset._advice(Experiment(config), found, name, 4) == advice

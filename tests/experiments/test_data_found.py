@@ -15,6 +15,7 @@ from experiments.data.sources.folder import image_files
 from experiments.data.sources.layout import looks_like_split
 from experiments.data.sources.names import natural_order
 from experiments.errors import UserError
+from experiments.factory.experiment import Experiment
 from experiments.loading import dataset, runs
 from experiments.reports import report
 from experiments.runs.workdir import Workdir
@@ -32,9 +33,9 @@ def config_of(data__source, **changes):
 
 def printed(config, capsys, workdir=None):
     """The line of `train` on the images, and its warnings."""
-    found = dataset.load_data(config, workdir)
+    found = dataset.load_data(Experiment(config), workdir)
     capsys.readouterr()
-    dataset.announce(config, found)
+    dataset.announce(Experiment(config), found)
     line, *warnings = capsys.readouterr().out.splitlines()
     assert all(text.startswith("warning: ") for text in warnings)
     return line, warnings
@@ -68,7 +69,7 @@ def test_every_image_is_in_a_split_or_named_as_left_out(tmp_path):
         folder = tmp_path / name.replace(" ", "_")
         folder.mkdir()
         make(folder)
-        found = dataset.load_data(config_of(f"folder:{folder}"))
+        found = dataset.load_data(Experiment(config_of(f"folder:{folder}")))
         outside = sum(
             int(match[1].replace(",", ""))
             for text in found.left_out
@@ -181,7 +182,11 @@ def test_links_beyond_the_folder_lead_to_no_folder_above(tmp_path):
 def test_the_remedy_for_folders_like_splits_names_wrong_names_alone(tmp_path, folders, remedy):
     for number, name in enumerate(folders):
         images(tmp_path / name, 12, 20 * number)
-    found = [text for text in dataset.load_data(config_of(f"folder:{tmp_path}")).warnings if "like splits" in text]
+    found = [
+        text
+        for text in dataset.load_data(Experiment(config_of(f"folder:{tmp_path}"))).warnings
+        if "like splits" in text
+    ]
     assert len(found) == 1 and found[0].endswith(remedy)
 
 
@@ -257,7 +262,7 @@ def test_a_class_conditional_model_is_refused_where_a_class_would_be_noise(fails
 )
 def test_labels_that_are_no_class_numbers_are_refused(tmp_path, labels, phrases):
     with pytest.raises(UserError) as error:
-        dataset.load_data(config_of(npz(tmp_path, images=stack(20), labels=labels)))
+        dataset.load_data(Experiment(config_of(npz(tmp_path, images=stack(20), labels=labels))))
     assert "\n" not in str(error.value) and all(phrase in str(error.value) for phrase in phrases), error.value
 
 
@@ -267,7 +272,7 @@ def test_labels_of_a_table_that_are_no_class_numbers_are_refused(tmp_path, text)
     rows = "".join(f"{i}.png,{text if i else 0}\n" for i in range(8))
     (tmp_path / "metadata.csv").write_text(f"file_name,label\n{rows}")
     with pytest.raises(UserError, match="number the classes from 0"):
-        dataset.load_data(config_of(f"folder:{tmp_path}"))
+        dataset.load_data(Experiment(config_of(f"folder:{tmp_path}")))
 
 
 @pytest.mark.parametrize(
@@ -281,7 +286,7 @@ def test_labels_of_a_table_that_are_no_class_numbers_are_refused(tmp_path, text)
 )
 def test_label_names_that_do_not_fit_are_refused(tmp_path, arrays, phrase):
     with pytest.raises(UserError) as error:
-        dataset.load_data(config_of(npz(tmp_path, images=stack(20), **arrays)))
+        dataset.load_data(Experiment(config_of(npz(tmp_path, images=stack(20), **arrays))))
     assert phrase in str(error.value)
 
 
@@ -289,7 +294,7 @@ def test_records_keep_the_names_of_the_classes(tmp_path, capsys):
     arrays = {"images": stack(40), "labels": np.arange(40) % 2, "label_names": np.array([b"cat", b"dog"])}
     assert main(["prepare", f"--source={npz(tmp_path, **arrays)}", f"--out={tmp_path}/records"]) == 0
     assert "2 classes: 0 'cat', 1 'dog'" in capsys.readouterr().out.splitlines()
-    assert dataset.load_data(config_of(f"arrayrecord:{tmp_path}/records")).class_names == ("cat", "dog")
+    assert dataset.load_data(Experiment(config_of(f"arrayrecord:{tmp_path}/records"))).class_names == ("cat", "dog")
 
 
 def test_prepare_says_what_is_left_out(tmp_path, capsys):
@@ -313,7 +318,7 @@ def test_equal_images_are_named_as_the_reason_of_too_few(tmp_path):
     with pytest.raises(
         UserError, match=r"has 200 images, 1 different \(equal images are one: they stay in one split\)"
     ):
-        dataset.load_data(config_of(source))
+        dataset.load_data(Experiment(config_of(source)))
 
 
 # The evaluation at the end of training.
@@ -329,9 +334,9 @@ def test_too_few_held_out_images_are_refused_at_the_start_with_the_fraction_that
     message = fails("train", f"--config={DIGITS}", f"--workdir={tmp_path}/run", *flags(**settings))
     assert f"has {held_out} test images, and the evaluation at the end of training needs 4 or more" in message
     fraction = float(re.search(r"set --config\.data\.test_fraction=([\d.]+)", message)[1])
-    found = dataset.load_data(tiny_config(**settings | {"data__test_fraction": fraction}))
+    found = dataset.load_data(Experiment(tiny_config(**settings | {"data__test_fraction": fraction})))
     assert len(found.test) >= 4
-    dataset.check_evaluation(tiny_config(), found)
+    dataset.check_evaluation(Experiment(tiny_config()), found)
 
 
 @pytest.mark.parametrize(
@@ -342,11 +347,11 @@ def test_too_few_training_images_are_refused_with_the_larger_fraction(tmp_path, 
         config = config_of(
             npz(tmp_path, images=stack(20, first)), data__test_fraction=test, data__validation_fraction=validation
         )
-        found = dataset.load_data(config)
+        found = dataset.load_data(Experiment(config))
         if len(found.test) > 4 > len(found.train):
             break
     with pytest.raises(UserError, match=f"training images, and .*: choose data.{key} smaller"):
-        dataset.check_evaluation(config, found)
+        dataset.check_evaluation(Experiment(config), found)
 
 
 @pytest.mark.parametrize(
@@ -378,9 +383,9 @@ def test_equal_reference_images_are_found_in_memory_and_on_disk(tmp_path, memory
     with pytest.raises(
         UserError, match=r"data\.source=.*: all 20 test images are equal.*: give the test split different"
     ):
-        dataset.check_evaluation(config, dataset.load_data(config))
+        dataset.check_evaluation(Experiment(config), dataset.load_data(Experiment(config)))
     Image.fromarray(pixels(51)).save(tmp_path / "test" / "19.png")
-    dataset.check_evaluation(config, dataset.load_data(config))
+    dataset.check_evaluation(Experiment(config), dataset.load_data(Experiment(config)))
 
 
 # Runs and their class names.
@@ -403,11 +408,11 @@ def test_a_run_from_before_names_were_stored_keeps_its_classes(tmp_path, capsys)
     texts = ("0", "1", "10", "11", "2", "3", "4", "5", "6", "7", "8", "9")
     old, new = stored_run(tmp_path / "old"), stored_run(tmp_path / "new", checkpoint=False)
     config = config_of(source, model__num_classes=12)
-    assert dataset.load_data(config, old).class_names == texts
+    assert dataset.load_data(Experiment(config), old).class_names == texts
     assert any("in the order of texts" in text for text in printed(config, capsys, old)[1])
-    assert dataset.load_data(config, new).class_names == tuple(map(str, range(12)))
-    dataset.store(config, dataset.load_data(config, old), old)
-    assert old.class_names() == texts and dataset.load_data(config, old).class_names == texts
+    assert dataset.load_data(Experiment(config), new).class_names == tuple(map(str, range(12)))
+    dataset.store(Experiment(config), dataset.load_data(Experiment(config), old), old)
+    assert old.class_names() == texts and dataset.load_data(Experiment(config), old).class_names == texts
 
 
 def test_classes_of_other_names_are_refused(tmp_path):
@@ -416,9 +421,9 @@ def test_classes_of_other_names_are_refused(tmp_path):
         images(tmp_path / "p" / name, 12, 20 * (name == "dog"))
     config = config_of(f"folder:{tmp_path}/p", model__num_classes=2)
     with pytest.raises(UserError, match="class 0 is 'cat' here and 'ant' in the run"):
-        dataset.check_names(config, dataset.load_data(config, workdir), workdir)
+        dataset.check_names(Experiment(config), dataset.load_data(Experiment(config), workdir), workdir)
     unconditional = config_of(f"folder:{tmp_path}/p")
-    dataset.check_names(unconditional, dataset.load_data(unconditional, workdir), workdir)
+    dataset.check_names(Experiment(unconditional), dataset.load_data(Experiment(unconditional), workdir), workdir)
 
 
 def test_classes_of_other_names_are_warned_of_on_request(tmp_path, capsys, monkeypatch):

@@ -10,6 +10,7 @@ import pytest
 from experiments import data
 from experiments.data import Images, training_batches
 from experiments.errors import UserError
+from experiments.factory.experiment import Experiment
 from experiments.training import train
 from tests.experiments.decoding import numbered
 from tests.experiments.tiny import tiny_config
@@ -145,6 +146,6 @@ def test_the_stream_of_a_host_has_all_settings_of_the_data(monkeypatch):
     config = tiny_config(data__batch_size=48, data__workers=5, data__worker_timeout=12.5, training__seed=7)
     for flip in (False, True):
         config.data.random_flip = flip
-        assert train.training_stream(config, "images") == ("images", {
+        assert train.training_stream(Experiment(config), "images") == ("images", {
             "batch_size": 48, "seed": 7, "flip": flip, "host": 2, "hosts": 3, "workers": 5, "worker_timeout": 12.5,
         })  # fmt: skip

@@ -20,6 +20,7 @@ import sde_lib
 from experiments import factory
 from experiments.config import files as configs
 from experiments.devices.parallel import STRATEGIES
+from experiments.factory.experiment import Experiment
 from experiments.learning import state
 from experiments.runs.checkpoint import Checkpoints
 from experiments.training.train import abstract_state, initial_state
@@ -55,7 +56,7 @@ def experiment():
     mapping, shapes = edm2.mapping(factory.network(config), 4), factory.abstract_variables(config)
     names = to_tensors(jax.tree.map(lambda leaf: np.zeros(leaf.shape, np.float32), shapes), mapping)
     weights = to_variables(named_weights({n: t.shape for n, t in names.items()}), mapping, shapes)
-    return config, mapping, initial_state(config, weights)
+    return config, mapping, initial_state(Experiment(config), weights)
 
 
 def loss(draws, variables, batch):
@@ -142,7 +143,7 @@ def test_a_checkpoint_in_between_changes_nothing(tmp_path):
     with Checkpoints(tmp_path, 1) as checkpoints:
         checkpoints.save(states[2], position())
     with Checkpoints(tmp_path, 1) as checkpoints:
-        current = checkpoints.restore(abstract_state(experiment()[0]), position())
+        current = checkpoints.restore(abstract_state(Experiment(experiment()[0])), position())
     for step in range(2, STEPS):
         current, _ = train_step()(current, batch(step))
     for a, b in zip(jax.tree.leaves(current), jax.tree.leaves(states[-1]), strict=True):

@@ -7,7 +7,6 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from ml_collections import ConfigDict
 
 from experiments import data, metrics
 from experiments.__main__ import main
@@ -20,7 +19,7 @@ from experiments.metrics import names as metric_names
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics, compute_statistics, spread
 from experiments.runs.workdir import Workdir
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import fake_run, tiny_config
 
 
 class Network:
@@ -55,7 +54,7 @@ class Sampler:
         return np.random.default_rng(number).integers(0, 256, (4, 4, 1), np.uint8)
 
 
-RUN = SimpleNamespace(variables=None, config=ConfigDict({"evaluation": {"seed": 0}}))
+RUN = fake_run(tiny_config(evaluation__seed=0), variables=None)
 
 
 def test_an_interrupted_evaluation_draws_no_sample_twice(tmp_path, capsys):
@@ -100,9 +99,7 @@ def test_what_decides_a_sample_decides_the_journal(tmp_path):
 
     def folder(network=None, step=40, weights=variables, **changes):
         config = tiny_config(**changes)
-        run = SimpleNamespace(
-            config=config, workdir=Workdir(tmp_path), step=step, variables=weights, event_shape=(8, 8, 1)
-        )
+        run = fake_run(config=config, workdir=Workdir(tmp_path), step=step, variables=weights, event_shape=(8, 8, 1))
         return journal_of_samples(run, network or Network()).folder
 
     same = folder()
@@ -130,7 +127,7 @@ def test_every_key_that_decides_a_sample_decides_the_journal(tmp_path):
     """All of the process, the parameterization and of sampling but its batch; and no two changes are alike."""
 
     def folder(config):
-        run = SimpleNamespace(config=config, workdir=Workdir(tmp_path), step=40, variables={}, event_shape=(8, 8, 1))
+        run = fake_run(config=config, workdir=Workdir(tmp_path), step=40, variables={}, event_shape=(8, 8, 1))
         return journal_of_samples(run, Network()).folder
 
     def changed(section, key):
@@ -290,7 +287,7 @@ def dataset():
 
 
 def run_in(folder, **changes):
-    return SimpleNamespace(config=tiny_config(**changes), workdir=Workdir(folder))
+    return fake_run(config=tiny_config(**changes), workdir=Workdir(folder))
 
 
 def test_the_reference_is_the_held_out_images_and_the_floor_others(tmp_path):

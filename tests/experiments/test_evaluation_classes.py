@@ -9,15 +9,16 @@ import numpy as np
 import pytest
 from sklearn.datasets import load_digits
 
-from experiments import data, factory, metrics
+from experiments import data, metrics
 from experiments.devices.parallel import Pmap
 from experiments.evaluation.classes import ClassMix, class_mix, deal
 from experiments.evaluation.evaluate import Judge
 from experiments.evaluation.features import journal_of_samples
+from experiments.factory.experiment import Experiment
 from experiments.generation.sampler import Sampler
 from experiments.reports import report
 from experiments.runs.workdir import Workdir
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import fake_run, tiny_config
 
 
 def conditional(**changes):
@@ -53,7 +54,7 @@ def test_balanced_classes_come_in_turn():
 @pytest.mark.parametrize("against, images", [("held_out", "test"), ("training", "train")])
 def test_the_proportions_are_the_references(against, images):
     dataset = unbalanced()
-    mix = class_mix(conditional(evaluation__reference=against), dataset)
+    mix = class_mix(Experiment(conditional(evaluation__reference=against)), dataset)
     source = getattr(dataset, images)
     assert mix.counts == tuple(np.bincount(source.labels, minlength=10))
     kind = {"test": "held-out", "train": "training"}[images]
@@ -63,19 +64,24 @@ def test_the_proportions_are_the_references(against, images):
 
 def test_other_rules_are_named():
     dataset = unbalanced()
-    assert class_mix(tiny_config(), dataset) is None
-    chosen = class_mix(conditional(sampling__label=3), dataset)
+    assert class_mix(Experiment(tiny_config()), dataset) is None
+    chosen = class_mix(Experiment(conditional(sampling__label=3)), dataset)
     assert chosen == ClassMix("class 3 alone") and chosen.labels(5) is None
     named = dataclasses.replace(dataset, class_names=tuple("abcdefghij"))
-    assert class_mix(conditional(sampling__label=3), named).description == "class 3 'd' alone"
+    assert class_mix(Experiment(conditional(sampling__label=3)), named).description == "class 3 'd' alone"
     bare = dataclasses.replace(dataset, test=data.Images(dataset.test.images))
-    assert class_mix(conditional(), bare) == ClassMix("each class in turn, since the held-out images have no classes")
+    assert class_mix(Experiment(conditional()), bare) == ClassMix(
+        "each class in turn, since the held-out images have no classes"
+    )
 
 
 def test_real_images_drawn_as_samples_score_at_the_floor():
     """A perfect model of every class: training images of the class that is asked for. Only the mix can go wrong."""
     dataset = unbalanced()
-    mix, reference = class_mix(conditional(), dataset), dataset.test.images.reshape(len(dataset.test), -1) / 255
+    mix, reference = (
+        class_mix(Experiment(conditional()), dataset),
+        dataset.test.images.reshape(len(dataset.test), -1) / 255,
+    )
     train = dataset.train.images.reshape(len(dataset.train), -1) / 255
     by_class = [train[dataset.train.labels == c] for c in range(10)]
 
@@ -102,7 +108,7 @@ def drawn_class(monkeypatch):
     """Draws samples and reads the class that each one was conditioned on."""
     monkeypatch.setattr("experiments.factory.model.network", lambda config: NETWORK)
     medium = SimpleNamespace(inverse=lambda x: x, event_shape=(2, 2, 1))
-    monkeypatch.setattr("experiments.factory.medium", lambda config: medium)
+    monkeypatch.setattr("experiments.factory.media.medium", lambda config: medium)
 
     def draw(sampler, number):
         return np.round(10 * sampler(WEIGHTS, number, 0)[:, 0, 0, 0]).astype(int)
@@ -117,14 +123,14 @@ def test_the_sampler_conditions_sample_i_on_label_i(drawn_class):
     config = conditional(parameterization__name="data", sampling__method="ddim", sampling__steps=2)
     labels = deal([5, 0, 1, 9, 0, 0, 0, 0, 0, 2], 40)
     strategy = Pmap(jax.devices()[:2])
-    np.testing.assert_array_equal(drawn_class(Sampler(config, strategy, 40, labels), 40), labels)
-    np.testing.assert_array_equal(drawn_class(Sampler(config, strategy, 8), 25), np.arange(25) % 10)
-    resumed = Sampler(config, strategy, 8, labels)
+    np.testing.assert_array_equal(drawn_class(Sampler(Experiment(config), strategy, 40, labels), 40), labels)
+    np.testing.assert_array_equal(drawn_class(Sampler(Experiment(config), strategy, 8), 25), np.arange(25) % 10)
+    resumed = Sampler(Experiment(config), strategy, 8, labels)
     missing = np.array([3, 17, 31])
     ((numbers, images),) = list(resumed.blocks(WEIGHTS, missing, 0))
     np.testing.assert_array_equal(np.round(10 * images[:, 0, 0, 0]), labels[numbers])
     config.sampling.label = 4
-    np.testing.assert_array_equal(Sampler(config, strategy, 8).labels(np.arange(3)), [4, 4, 4])
+    np.testing.assert_array_equal(Sampler(Experiment(config), strategy, 8).labels(np.arange(3)), [4, 4, 4])
 
 
 def test_evaluation_deals_the_classes_and_says_so(monkeypatch, tmp_path):
@@ -135,7 +141,7 @@ def test_evaluation_deals_the_classes_and_says_so(monkeypatch, tmp_path):
     )
     monkeypatch.setattr("experiments.evaluation.evaluate.real_images", lambda *arguments: None)
     monkeypatch.setattr("experiments.evaluation.evaluate.OnAllDevices", lambda *arguments: SimpleNamespace(name="n"))
-    monkeypatch.setattr(factory, "feature_network", lambda *arguments: None)
+    monkeypatch.setattr("experiments.factory.evaluation.feature_network", lambda *arguments: None)
     monkeypatch.setattr("experiments.evaluation.evaluate.journal_of_samples", lambda run, network, classes: classes)
     monkeypatch.setattr(
         "experiments.evaluation.evaluate.draw_features", lambda run, sampler, network, limit, journal: journal
@@ -143,9 +149,9 @@ def test_evaluation_deals_the_classes_and_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("experiments.evaluation.evaluate.loss_per_noise_level", lambda *arguments: [])
     monkeypatch.setattr(Judge, "_figures", lambda self, samples, neighbours: {"mix": samples})
     dataset, config = unbalanced(), conditional(evaluation__num_samples=64)
-    run = SimpleNamespace(config=config, step=1, average="a", workdir=Workdir(tmp_path))
+    run = fake_run(config=config, step=1, average="a", workdir=Workdir(tmp_path))
     measured = Judge(run, dataset, Pmap()).measure(run)
-    mix = class_mix(config, dataset)
+    mix = class_mix(Experiment(config), dataset)
     np.testing.assert_array_equal(made[0][3], deal(mix.counts, 64))
     assert measured["mix"] == mix
     assert measured["sampling"]["classes"] == mix.description
@@ -153,7 +159,7 @@ def test_evaluation_deals_the_classes_and_says_so(monkeypatch, tmp_path):
 
 def test_other_proportions_are_another_journal(tmp_path):
     network = SimpleNamespace(name="n", preprocessing="p", sha256="0")
-    run = SimpleNamespace(
+    run = fake_run(
         config=conditional(), workdir=Workdir(tmp_path), step=1, variables={"a": np.zeros(1)}, event_shape=(8, 8, 1)
     )
     folders = {

@@ -9,6 +9,7 @@ from experiments import data, factory
 from experiments.devices.parallel import Pmap
 from experiments.errors import RunError, UserError
 from experiments.evaluation import likelihood
+from experiments.factory.experiment import Experiment
 from experiments.loading.runs import Run
 from experiments.media import LATENTS
 from experiments.runs.workdir import Workdir
@@ -38,7 +39,7 @@ def images():
 
 
 def run_of(config, folder):
-    return Run(Workdir(folder), config, 40, {"scale": np.float32(0)})
+    return Run(Workdir(folder), Experiment(config), 40, {"scale": np.float32(0)})
 
 
 def test_a_network_of_zeros_is_a_gaussian(images, tmp_path):

@@ -1,6 +1,5 @@
 """The loss at each noise level, of a Denoiser that answers with black: it is the data's own power over the noise's."""
 
-from types import SimpleNamespace
 from typing import Any
 
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from flax import struct
 from experiments import data, factory
 from experiments.evaluation.losses import loss_per_noise_level
 from sde_lib import Denoiser
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import fake_run, tiny_config
 
 
 @struct.dataclass
@@ -27,9 +26,11 @@ class Black(Denoiser):
 def test_a_level_has_its_mean_over_images_and_the_error_of_that_mean(monkeypatch, count):
     """300 images are more than a batch; the last batch is filled up with images that do not count."""
     config = tiny_config(evaluation__noise_levels=3, evaluation__t_min=1e-3)
-    monkeypatch.setattr(factory, "denoiser", lambda config, variables, t_min: Black(factory.sde(config, t_min)))
+    monkeypatch.setattr(
+        "experiments.factory.model.denoiser", lambda config, variables, t_min: Black(factory.sde(config, t_min))
+    )
     images = data.Images(np.random.default_rng(0).integers(0, 256, (count, 8, 8, 1), dtype=np.uint8))
-    run = SimpleNamespace(config=config, variables=(), medium=factory.medium(config))
+    run = fake_run(config=config, variables=(), medium=factory.medium(config))
     rows = loss_per_noise_level(run, images)
     sde = factory.sde(config, 1e-3)
     levels = np.linspace(sde.log_snr(sde.t_max), sde.log_snr(1e-3), 3)

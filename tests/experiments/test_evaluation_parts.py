@@ -14,13 +14,14 @@ from experiments.evaluation import evaluate, figures, likelihood, losses
 from experiments.evaluation.classes import ClassMix, class_mix
 from experiments.evaluation.features import FeatureSet
 from experiments.evaluation.reference import RealImages
+from experiments.factory.experiment import Experiment
 from experiments.media import ImageMedium
 from experiments.metrics import names as metric_names
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics, spread
 from experiments.plotting import pictures
 from sde_lib import Denoiser
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import fake_run, tiny_config
 
 RNG = np.random.default_rng(0)
 POINTS = {
@@ -114,7 +115,7 @@ def test_bits_per_dimension_are_of_so_many_test_images(monkeypatch):
     asked = []
     figure = figures.Figure(3.5, 0.5, 12)
     monkeypatch.setattr(likelihood, "bits_per_dim", lambda *given: asked.append(given) or figure)
-    run = SimpleNamespace(config=tiny_config(evaluation__likelihood_images=12, evaluation__likelihood_t_min=1e-4))
+    run = fake_run(config=tiny_config(evaluation__likelihood_images=12, evaluation__likelihood_t_min=1e-4))
     assert judge._bits_per_dim(run) == {
         "value": 3.5, "standard_error": 0.5, "interval": pytest.approx([2.52, 4.48]), "images": 12, "t_min": 1e-4,
     }  # fmt: skip
@@ -192,12 +193,14 @@ def test_images_of_none_of_the_models_classes_leave_the_classes_in_turn(against)
     ):
         images, others = labelled(labels), labelled([0, 1, 1, 1, 1])
         train, test = (images, others) if against == "training" else (others, images)
-        assert class_mix(config, data.Dataset("d", train, train.take(np.arange(0)), test, 8)) == mix
+        assert class_mix(Experiment(config), data.Dataset("d", train, train.take(np.arange(0)), test, 8)) == mix
 
 
 def test_the_first_class_is_a_class_too():
     dataset = data.Dataset("d", labelled([0]), labelled([0]).take(np.arange(0)), labelled([0]), 1)
-    assert class_mix(tiny_config(model__num_classes=2, sampling__label=0), dataset) == ClassMix("class 0 alone")
+    assert class_mix(Experiment(tiny_config(model__num_classes=2, sampling__label=0)), dataset) == ClassMix(
+        "class 0 alone"
+    )
 
 
 # ---- the loss at each noise level ----
@@ -217,12 +220,12 @@ class Guess(Denoiser):
 def test_each_image_is_denoised_with_its_own_class(monkeypatch):
     """Black images, of which the Denoiser makes its class in tenths: the error is the square of the class."""
     config = tiny_config(evaluation__noise_levels=2, model__num_classes=10)
-    monkeypatch.setattr(factory, "denoiser", lambda config, variables, t_min: Guess(factory.sde(config, t_min)))
+    monkeypatch.setattr(
+        "experiments.factory.model.denoiser", lambda config, variables, t_min: Guess(factory.sde(config, t_min))
+    )
     labels = np.arange(9, dtype=np.int32)
     images = data.Images(np.zeros((9, 8, 8, 1), np.uint8), labels)
-    run = SimpleNamespace(
-        config=config, variables=(), medium=SimpleNamespace(forward=lambda x: np.zeros(x.shape, np.float32))
-    )
+    run = fake_run(config=config, variables=(), medium=SimpleNamespace(forward=lambda x: np.zeros(x.shape, np.float32)))
     for row in losses.loss_per_noise_level(run, images):
         of_images = (labels / 10 / row["noise_to_signal"]) ** 2
         assert row["loss"] == pytest.approx(of_images.mean(), rel=1e-4)
@@ -242,10 +245,12 @@ class Copy(Denoiser):
 def test_the_noise_of_an_image_is_its_own_and_the_seeds(monkeypatch):
     """Image i has the noise of key fold_in(key(seed), i), at every level and in every batch."""
     monkeypatch.setattr(losses, "BATCH", 8)
-    monkeypatch.setattr(factory, "denoiser", lambda config, variables, t_min: Copy(factory.sde(config, t_min)))
+    monkeypatch.setattr(
+        "experiments.factory.model.denoiser", lambda config, variables, t_min: Copy(factory.sde(config, t_min))
+    )
     images = data.Images(np.zeros((11, 8, 8, 1), np.uint8))
     for seed in (0, 5):
-        run = SimpleNamespace(
+        run = fake_run(
             config=tiny_config(evaluation__noise_levels=3, evaluation__seed=seed),
             variables=(),
             medium=ImageMedium((8, 8, 1)),

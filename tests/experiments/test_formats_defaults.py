@@ -9,10 +9,11 @@ import pytest
 import experiments
 from experiments.cli import export as export_command
 from experiments.errors import UserError
+from experiments.factory.experiment import Experiment
 from experiments.loading import formats, formats_diffusers, pretrained
 from experiments.loading.model_config import chain, model_config, smallest_time
 from models import UNet, options
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import fake_run, tiny_config
 
 
 def test_a_scheduler_that_says_nothing_is_ddpms():
@@ -131,7 +132,7 @@ def test_an_export_holds_the_config_the_step_and_the_names(monkeypatch, classes)
     monkeypatch.setattr(formats.files, "write_safetensors", lambda *given: written.append(given))
     stored = {"class_names": ["a", "b"], "class_order": "text", "summary": "no"}
     workdir = SimpleNamespace(read_data=lambda: stored)
-    run = SimpleNamespace(
+    run = fake_run(
         config=tiny_config(), step=40, class_names=classes, workdir=workdir, variables={"params": {"w": np.ones(2)}}
     )
     formats._write_own("path", run)
@@ -211,7 +212,7 @@ def test_what_is_exported_chooses_no_average(monkeypatch, tmp_path):
     )
     config = tiny_config(training__ema="warmup,power:0.1", sampling__ema="power:0.1")
     config.sampling.ema_std = 0.2
-    run = pretrained.Run(None, config, 40, {"w": 1})
+    run = pretrained.Run(None, Experiment(config), 40, {"w": 1})
     pretrained.export_run(run, tmp_path / "new" / "out", "edm")
     ((path, exported),) = written
     assert path == tmp_path / "new" / "out" and path.parent.is_dir()

@@ -12,6 +12,7 @@ import sde_lib
 from experiments import factory, load_pretrained
 from experiments.config import files as config
 from experiments.errors import UserError
+from experiments.factory.experiment import Experiment
 from experiments.loading.formats import FORMATS
 from experiments.loading.runs import Run
 from models.pretrained import diffusers_ncsnpp, files
@@ -40,7 +41,7 @@ def exported(path, name="ddpm", **scheduler):
     """A folder that was exported from random weights, with another scheduler; and the weights."""
     loaded, variables = tiny(name, "ddpm", **NETWORKS[name])
     loaded.parameterization.update(INDEX)
-    FORMATS["diffusers"].write(path, Run(None, loaded, 0, variables))
+    FORMATS["diffusers"].write(path, Run(None, Experiment(loaded), 0, variables))
     if scheduler:
         (path / "scheduler_config.json").write_text(json.dumps(scheduler))
     return variables
@@ -90,7 +91,7 @@ def test_the_rescaled_betas_of_a_chain_of_another_length_are_exported(tmp_path):
     loaded, variables = tiny("ddpm", "ddpm", **NETWORKS["ddpm"])
     loaded.parameterization.update(INDEX | {"time_scale": 250.0})
     loaded.sde.num_steps = 250
-    FORMATS["diffusers"].write(tmp_path / "model", Run(None, loaded, 0, variables))
+    FORMATS["diffusers"].write(tmp_path / "model", Run(None, Experiment(loaded), 0, variables))
     scheduler = json.loads((tmp_path / "model" / "scheduler_config.json").read_text())
     assert (scheduler["beta_start"], scheduler["beta_end"]) == (4e-4, 0.08)
     back = load_pretrained(tmp_path / "model", "diffusers").denoiser.sde
@@ -237,7 +238,7 @@ def test_weights_of_another_network_are_named_and_truncated_ones_leave_nothing(f
 def test_only_models_that_diffusers_has_are_exported_to_it(tmp_path, name, process, options, message):
     loaded = settings(name, process, **options)
     with pytest.raises(ValueError, match=message):
-        FORMATS["diffusers"].write(tmp_path / "out", Run(None, loaded, 0, {}))
+        FORMATS["diffusers"].write(tmp_path / "out", Run(None, Experiment(loaded), 0, {}))
     assert not (tmp_path / "out").exists()
 
 

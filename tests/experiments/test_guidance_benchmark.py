@@ -9,6 +9,7 @@ from jax.extend.core import jaxprs_in_params
 
 from experiments.__main__ import main
 from experiments.benchmarks import guidance
+from experiments.factory.experiment import Experiment
 from tests.experiments.tiny import ROOT, flags, tiny_config
 
 
@@ -44,7 +45,7 @@ def test_products_with_the_jacobian_evaluate_no_network_again(monkeypatch):
 
     monkeypatch.setattr(guidance, "minima", count)
     monkeypatch.setattr(guidance, "MMPS_STEPS", (1, 5))
-    guidance.benchmark(tiny_config())
+    guidance.benchmark(Experiment(tiny_config()))
     evaluation = found[guidance.PLAIN]["output"]
     assert found[guidance.PLAIN] == {"output": evaluation} and evaluation > 4
     for name in ("DPS", "PiGDM", "MMPS, 1 step", "MMPS, 5 steps"):

@@ -11,6 +11,7 @@ import pytest
 
 from experiments import factory
 from experiments.errors import RunError
+from experiments.factory.experiment import Experiment
 from experiments.logs.history import History
 from experiments.runs.workdir import Workdir
 from experiments.training import train, utilization
@@ -52,7 +53,7 @@ class Rows:
 def run(clock, history, *, calls=8, call=CALL, before=0, step_flops=None, **changes):
     """The loop of training on a device that holds the host up until it is done; 4 steps a call, a save each second call."""
     config = tiny_config(training__num_steps=4 * (before + calls), **changes)
-    with Monitor(config, 4 * before, history, None, step_flops) as monitor:
+    with Monitor(Experiment(config), 4 * before, history, None, step_flops) as monitor:
         for number in range(before + 1, before + calls + 1):
             with monitor.waiting_for_data():
                 clock.now += DATA
@@ -178,10 +179,10 @@ def test_the_peak_is_that_of_all_devices_at_once(monkeypatch):
 def test_operations_are_those_of_the_whole_batch_and_of_nothing_twice():
     config = tiny_config()
     batches = {"image": np.zeros((4, 16, 8, 8, 1), np.uint8), "label": np.zeros((4, 16), np.int32)}
-    once = train.step_flops(config, batches)
+    once = train.step_flops(Experiment(config), batches)
     config.data.batch_size, config.model.remat = 32, True
     of_one_host = {name: x[:, :4] for name, x in batches.items()}
-    assert train.step_flops(config, of_one_host) == 2 * once
+    assert train.step_flops(Experiment(config), of_one_host) == 2 * once
 
 
 def test_each_example_is_in_the_bin_of_its_noise_level(monkeypatch):
@@ -214,7 +215,7 @@ def test_bins_of_a_row_are_means_over_its_examples_and_empty_ones_are_left_out(t
         factory.BIN_SHARE: np.array([[8, 0, 8], [2, 0, 0], [np.nan] * 3]) / 16,
     }
     workdir = Workdir(tmp_path)
-    with History(workdir, config, 0) as history, Monitor(config, 0, history, None) as monitor:
+    with History(workdir, config, 0) as history, Monitor(Experiment(config), 0, history, None) as monitor:
         monitor.watch(2, 2, metrics)
         monitor.catch_up()
 
@@ -249,7 +250,7 @@ def test_a_step_that_is_not_finite_is_named_with_its_batch(tmp_path, bad, place,
     """Of steps 5 to 8, of 16 examples each."""
     metrics = {"loss": np.ones(4), "grad_norm": np.ones(4)}
     metrics[bad][place] = np.nan
-    with Monitor(tiny_config(), 4, Rows(), Kept(tmp_path)) as monitor:
+    with Monitor(Experiment(tiny_config()), 4, Rows(), Kept(tmp_path)) as monitor:
         monitor.watch(8, 4, metrics)
         with pytest.raises(RunError) as error:
             monitor.catch_up()
@@ -261,7 +262,7 @@ def test_steps_are_skipped_up_to_the_limit_and_make_no_progress_in_the_learning_
     changes = {"training__max_skips": 2, "training__log_every": 4, "optim__warmup_steps": 30, "optim__lr": 0.3}
     config, history = tiny_config(**changes), Rows()
     metrics = {"loss": np.array([3.0, np.nan, np.nan, 5.0]), "grad_norm": np.array([1.0, np.nan, np.nan, 2.0])}
-    with Monitor(config, 0, history, Kept(tmp_path)) as monitor:
+    with Monitor(Experiment(config), 0, history, Kept(tmp_path)) as monitor:
         monitor.watch(4, 4, metrics | {"skipped": np.array([0, 1, 2, 2])})
         monitor.watch(8, 4, metrics | {"skipped": np.array([2, 2, 3, 3])})
         with pytest.raises(RunError, match=r"step 7 .*, which would be skip 3 of the run \(training.max_skips=2\)"):

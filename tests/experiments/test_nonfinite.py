@@ -8,6 +8,7 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.errors import RunError
+from experiments.factory.experiment import Experiment
 from experiments.logs import history as histories
 from experiments.logs.history import History
 from experiments.runs.checkpoint import Checkpoints
@@ -25,7 +26,7 @@ def watched(tmp_path):
             config = tiny_config(**changes)
             log = opened.enter_context(History(Workdir(tmp_path), config, 0))
             checkpoints = opened.enter_context(Checkpoints(tmp_path / "checkpoints", 1))
-            monitor = opened.enter_context(Monitor(config, 40, log, checkpoints))
+            monitor = opened.enter_context(Monitor(Experiment(config), 40, log, checkpoints))
             return monitor, lambda: histories.read(tmp_path / "metrics.jsonl")
 
         yield watch

@@ -11,6 +11,7 @@ from experiments.__main__ import main
 from experiments.config import files as config
 from experiments.devices.parallel import Pmap
 from experiments.errors import RunError
+from experiments.factory.experiment import Experiment
 from experiments.generation.sampler import Sampler
 from tests.experiments.tiny import tiny_config
 
@@ -23,7 +24,7 @@ def run(tiny_run):
 def draw(run, n, *, seed=0, devices=8, **sampling):
     config = run.config.copy_and_resolve_references()
     config.sampling.update(sampling)
-    return Sampler(config, Pmap(jax.devices()[:devices]), n)(run.variables, n, seed)
+    return Sampler(Experiment(config), Pmap(jax.devices()[:devices]), n)(run.variables, n, seed)
 
 
 def assert_same_pictures(a, b):
@@ -67,9 +68,9 @@ def test_the_class_of_each_sample(label, classes, expected):
     """-1 takes the classes in turn, by the number of the sample; each other label is that of all samples."""
     config = tiny_config(model__num_classes=classes, sampling__label=label)
     strategy = Pmap(jax.devices()[:1])
-    labels = Sampler(config, strategy).labels(np.arange(7))
+    labels = Sampler(Experiment(config), strategy).labels(np.arange(7))
     assert labels.tolist() == expected and labels.dtype == np.int32
-    given = Sampler(config, strategy, labels=np.array([2, 0, 1, 1])).labels(np.array([3, 0]))
+    given = Sampler(Experiment(config), strategy, labels=np.array([2, 0, 1, 1])).labels(np.array([3, 0]))
     assert given.tolist() == [1, 2] and given.dtype == np.int32
 
 
@@ -80,11 +81,11 @@ def test_each_frame_of_a_trajectory_is_scaled_by_its_own_time(monkeypatch, proce
     def exactly(config, variables, t_min):
         return sde_lib.exact.Gaussian(factory.sde(config, t_min), mean=0.0, std=1.0)
 
-    monkeypatch.setattr(factory, "denoiser", exactly)
+    monkeypatch.setattr("experiments.factory.model.denoiser", exactly)
     config = tiny_config(process, sampling__method="dpm_solver", sampling__steps=300, sampling__times="log_snr")
     monkeypatch.setattr(sde_lib.exact.Gaussian, "condition", None, raising=False)
     monkeypatch.setattr(sde_lib.exact.Gaussian, "replace", lambda self, **_: self)
-    frames = Sampler(config, Pmap(jax.devices()[:1]), 2).trajectory(None, 2, 0)
+    frames = Sampler(Experiment(config), Pmap(jax.devices()[:1]), 2).trajectory(None, 2, 0)
     assert len(frames) == 301
     np.testing.assert_allclose(frames[:-1], np.broadcast_to(frames[:1], frames[:-1].shape), rtol=0.02)
     noise_to_signal = float(factory.sde(config, config.sampling.t_min).noise_to_signal(config.sampling.t_min))
@@ -107,7 +108,7 @@ def test_sample_writes_images_and_grid(tiny_run, run, tmp_path, capsys):
 
 def test_a_sample_that_is_not_finite_is_named(run):
     broken = jax.tree.map(lambda w: w * np.nan, run.variables)
-    sampler = Sampler(run.config, Pmap(), 5)
+    sampler = Sampler(run.experiment, Pmap(), 5)
     with pytest.raises(RunError, match=r"sample 0 is not finite \(of 5 from number 0 on, 5 are not\)"):
         sampler(broken, 5, 0)
 
@@ -115,12 +116,12 @@ def test_a_sample_that_is_not_finite_is_named(run):
 def test_samples_follow_the_ema_weights(run):
     """Another EMA gives other samples: it is these weights that are drawn from."""
     changed = jax.tree.map(lambda w: w * 1.1, run.variables)
-    sampler = Sampler(run.config, Pmap(), 5)
+    sampler = Sampler(run.experiment, Pmap(), 5)
     assert (sampler(run.variables, 5, 0) != sampler(changed, 5, 0)).any((1, 2, 3)).all()
 
 
 def test_trajectory_runs_from_the_prior_to_the_samples(run):
-    sampler = Sampler(run.config, Pmap(), 3)
+    sampler = Sampler(run.experiment, Pmap(), 3)
     states = sampler.trajectory(run.variables, 3, 0)
     assert_same_pictures(run.medium.inverse(states[-1]), draw(run, 3))
     assert len(states) == run.config.sampling.steps + 1
@@ -135,7 +136,7 @@ def test_evaluations_draw_by_the_recommended_sampler(run):
     assert_same_pictures(run.medium.inverse(x), draw(run, 6, evaluations=5))
 
     chosen = config.apply(run.config.copy_and_resolve_references(), [("sampling.evaluations", "5")])
-    assert Sampler(chosen, Pmap(jax.devices()[:1])).nfe == 5
+    assert Sampler(Experiment(chosen), Pmap(jax.devices()[:1])).nfe == 5
     assert factory.method_and_steps(chosen) == ("recommended", 5)
     by_hand = config.apply(chosen, [("sampling.steps", "4")])
-    assert by_hand.sampling.evaluations == 0 and Sampler(by_hand, Pmap(jax.devices()[:1])).nfe == 7
+    assert by_hand.sampling.evaluations == 0 and Sampler(Experiment(by_hand), Pmap(jax.devices()[:1])).nfe == 7

@@ -12,6 +12,7 @@ from PIL import Image
 from experiments import data, load_run
 from experiments.__main__ import main
 from experiments.devices.parallel import Fsdp, Pmap
+from experiments.factory.experiment import Experiment
 from experiments.learning import state
 from experiments.training.train import initial_state, load_data, make_step, take_batches
 from tests.experiments.tiny import ROOT, flags, history, restored, tiny_config
@@ -46,9 +47,9 @@ def test_a_run_leaves_everything_it_promises(tiny_run):
 def test_one_device_and_eight_train_alike(tiny_run):
     """The noise of an example comes from its place in the global batch; the same curve, to rounding."""
     config = tiny_config()
-    batches = data.training_batches(load_data(config).train, batch_size=16, seed=0, flip=False)
-    train_steps = jax.jit(state.make_train_steps(make_step(config, None), 40))
-    _, metrics = train_steps(initial_state(config), take_batches(batches, 40, 40), 40)
+    batches = data.training_batches(load_data(Experiment(config)).train, batch_size=16, seed=0, flip=False)
+    train_steps = jax.jit(state.make_train_steps(make_step(Experiment(config), None), 40))
+    _, metrics = train_steps(initial_state(Experiment(config)), take_batches(batches, 40, 40), 40)
     one, eight = metrics["loss"].reshape(10, 4).mean(1), [row["loss"] for row in history(tiny_run)]
     np.testing.assert_allclose(one, eight, rtol=2e-4)
     assert one[-1] < 0.9 * one[0]
@@ -114,6 +115,6 @@ def test_a_checkpoint_of_another_optimizer_is_refused_in_one_line(tiny_run, tmp_
 @pytest.mark.parametrize("strategy", [Pmap, Fsdp])
 def test_a_run_begins_with_the_same_weights_however_they_lie(strategy):
     config = tiny_config()
-    placed = strategy().whole(initial_state(config, None, strategy()))
-    for mine, theirs in zip(jax.tree.leaves(placed), jax.tree.leaves(initial_state(config)), strict=True):
+    placed = strategy().whole(initial_state(Experiment(config), None, strategy()))
+    for mine, theirs in zip(jax.tree.leaves(placed), jax.tree.leaves(initial_state(Experiment(config))), strict=True):
         np.testing.assert_allclose(mine, theirs, rtol=1e-6, atol=1e-7)

@@ -8,6 +8,7 @@ from experiments.__main__ import main
 from experiments.benchmarks import training
 from experiments.errors import RunError
 from experiments.factory import model
+from experiments.factory.experiment import Experiment
 from experiments.logs.history import History
 from experiments.runs.checkpoint import Checkpoints
 from tests.experiments.test_augmentation import Told
@@ -54,7 +55,7 @@ def test_an_overhead_that_is_known(monkeypatch):
     monkeypatch.setattr(History, "append", timed(lambda *_: 12, append))
     monkeypatch.setattr(training, "seconds", seconds)
     config = tiny_config(data__augmentation=0.12, training__log_every=2, training__checkpoint_every=6)
-    assert training._overhead(config) == [
+    assert training._overhead(Experiment(config)) == [
         ("logging, a row each 2 steps", "10.0 % of training time (10.0 to 10.0 in 7 turns)"),
         ("checkpoints, one each 6 steps", "25.0 % of training time (25.0 to 25.0 in 7 turns)"),
         ("checkpoints and logging together", "35.0 % of training time"),
@@ -62,18 +63,22 @@ def test_an_overhead_that_is_known(monkeypatch):
 
 
 def test_so_many_devices_as_share_the_batch():
-    assert [training.counts(tiny_config(data__batch_size=n)) for n in (16, 12, 3)] == [[1, 2, 4, 8], [1, 2, 4], [1]]
+    assert [training.counts(Experiment(tiny_config(data__batch_size=n))) for n in (16, 12, 3)] == [
+        [1, 2, 4, 8],
+        [1, 2, 4],
+        [1],
+    ]
 
 
 def test_the_calls_of_the_loop_are_those_of_training():
     config = tiny_config(training__steps_per_call=5, training__log_every=4, training__num_steps=100)
-    assert list(training._calls(config, 2, 10)) == [2, 1, 3, 2]
+    assert list(training._calls(Experiment(config), 2, 10)) == [2, 1, 3, 2]
 
 
 def test_a_start_that_fails_says_why(tmp_path):
     arguments = [f"--config={ROOT}/configs/digits.py", "--config.data.source=npz:none.npz"]
     with pytest.raises(RunError, match=r"training does not start: .*none\.npz"):
-        training._seconds_to_first_row(tiny_config(), arguments, tmp_path, "cold")
+        training._seconds_to_first_row(Experiment(tiny_config()), arguments, tmp_path, "cold")
 
 
 def test_an_experiment_must_be_named(fails):

@@ -13,6 +13,7 @@ from experiments.devices import distributed
 from experiments.devices.drawing import Drawing
 from experiments.devices.parallel import BATCH, SAME, STATE, Fsdp, Pmap
 from experiments.errors import RunError, UserError, nearest, unknown_name
+from experiments.factory.experiment import Experiment
 from experiments.learning import optimizers
 from experiments.logs.history import History
 from experiments.plotting import pictures
@@ -30,7 +31,7 @@ def test_a_call_ends_where_anything_is_to_be_done(snapshots):
     config.training.ema_snapshot_every = snapshots
     ends, step = [], 0
     while step < 23:
-        n = train.steps_of_next_call(config, step)
+        n = train.steps_of_next_call(Experiment(config), step)
         assert 1 <= n <= 4
         step += n
         ends.append(step)
@@ -40,7 +41,7 @@ def test_a_call_ends_where_anything_is_to_be_done(snapshots):
 
 def test_grids_are_drawn_at_their_steps_and_at_the_end():
     config = tiny_config(training__sample_every=20, training__num_steps=50)
-    assert [step for step in range(1, 60) if train._is_drawn(config, step)] == [20, 40, 50]
+    assert [step for step in range(1, 60) if train._is_drawn(Experiment(config), step)] == [20, 40, 50]
     assert (train.GRID_SIZE, train.GRID_SEED) == (64, 0)
 
 
@@ -88,7 +89,7 @@ def test_averages_are_kept_at_the_places_of_their_widths(tmp_path):
     config = tiny_config(training__ema_snapshot_dtype="float16")
     current = SimpleNamespace(emas=("warmup", "narrow", "wide"), updates=np.int32(37))
     strategy = SimpleNamespace(to_host=lambda tree: f"{tree} on the host")
-    train._keep_averages(config, snapshots, {1: 0.05, 2: 0.1}, 40, strategy, current)
+    train._keep_averages(Experiment(config), snapshots, {1: 0.05, 2: 0.1}, 40, strategy, current)
     named = {"updates": 37, "dtype": "float16"}
     assert saved == [((40, 0.05, "narrow on the host"), named), ((40, 0.1, "wide on the host"), named)]
 

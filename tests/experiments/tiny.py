@@ -5,11 +5,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import jax
+from ml_collections import ConfigDict
 
 from experiments import data
 from experiments.config import files as config
+from experiments.factory.experiment import Experiment
 from experiments.runs.checkpoint import Checkpoints
 from experiments.training.monitor import MEASURED
 from experiments.training.train import abstract_state
@@ -61,10 +65,15 @@ def restored(workdir: Path):
     dataset = data.load("digits", image_size=8, num_channels=1, test_fraction=0.5)
     iterator = data.training_batches(dataset.train, batch_size=16, seed=0, flip=False)
     with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
-        state = checkpoints.restore(abstract_state(config), iterator)
+        state = checkpoints.restore(abstract_state(Experiment(config)), iterator)
     return [*jax.tree.leaves(state), next(iterator)["image"]]
 
 
 def history(workdir: Path):
     rows = [json.loads(line) for line in (workdir / "metrics.jsonl").read_text().splitlines()]
     return [{k: v for k, v in row.items() if k not in MEASURED} for row in rows]
+
+
+def fake_run(config: ConfigDict, **fields: Any) -> SimpleNamespace:
+    """What tests pass for a run: its config, the experiment of it, and some fields."""
+    return SimpleNamespace(config=config, experiment=Experiment(config), **fields)

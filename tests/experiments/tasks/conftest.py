@@ -6,7 +6,6 @@ import pytest
 from sklearn.datasets import load_digits
 
 import models
-from experiments import factory
 from experiments.devices.parallel import Pmap
 from tests.experiments.tasks.perceptron import Perceptron
 from tests.experiments.tiny import ROOT, command
@@ -40,4 +39,4 @@ def digits():
 @pytest.fixture
 def one_device(monkeypatch):
     """Commands draw on one device: programs of eight take longer to compile."""
-    monkeypatch.setattr(factory, "parallel", lambda config: Pmap(jax.devices()[:1]))
+    monkeypatch.setattr("experiments.factory.devices.parallel", lambda config: Pmap(jax.devices()[:1]))

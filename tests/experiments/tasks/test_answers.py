@@ -7,6 +7,7 @@ import pytest
 
 from experiments.devices.parallel import Fsdp, Pmap
 from experiments.errors import RunError
+from experiments.factory.experiment import Experiment
 from experiments.generation.answers import Answers, measurement_keys, prior
 from tests.experiments.tiny import tiny_config
 
@@ -63,7 +64,7 @@ def test_seeds_differ_and_measurements_have_noise_of_their_own():
 def test_the_class_of_each_answer(label, classes, expected):
     """-1 takes the classes in turn, by the number of the answer; each other label is that of all."""
     config = tiny_config(model__num_classes=classes, sampling__label=label)
-    condition = prior(config, None, jnp.arange(5)).condition
+    condition = prior(Experiment(config), None, jnp.arange(5)).condition
     assert (condition if condition is None else condition.tolist()) == expected
 
 

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
-from experiments import factory, load_run
+from experiments import load_run
 from experiments.__main__ import main
 from experiments.data.inputs import strokes
 from experiments.devices.parallel import Pmap
@@ -33,7 +33,7 @@ NO_CLASS = np.full(3, 10)
 def one_device():
     """Programs of eight devices take longer to compile."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(factory, "parallel", lambda config: Pmap(jax.devices()[:1]))
+        patch.setattr("experiments.factory.devices.parallel", lambda config: Pmap(jax.devices()[:1]))
         yield
 
 

@@ -8,6 +8,7 @@ from flax import struct
 from PIL import Image
 
 from experiments import factory
+from experiments.factory.experiment import Experiment
 from experiments.inverse import problems
 from experiments.inverse import scanners as reconstruction
 from experiments.inverse.build import conditioned, obstacle, with_sampling
@@ -48,11 +49,13 @@ def stepped(name, measurement, y, asks=None):
     prior = exact.Gaussian(factory.sde(config, config.sampling.t_min), std=0.5)
     of = reconstruction.scan_problem("ct", measurement, NOISE)
     solved, unit = reconstruction.for_methods(of, asks or spec.asks)
-    assert obstacle(config, name, spec.settings, solved, SHAPE) is None
+    assert obstacle(Experiment(config), name, spec.settings, solved, SHAPE) is None
 
     @jax.jit
     def step(measurement, y):
-        denoiser, method = conditioned(config, name, spec.settings, prior, measurement, y, solved.noise, SHAPE)
+        denoiser, method = conditioned(
+            Experiment(config), name, spec.settings, prior, measurement, y, solved.noise, SHAPE
+        )
         times = jnp.asarray([0.4, 0.3, 0.2])
         carry = method.init(IMAGE, denoiser, times)
         keys = jax.random.split(jax.random.key(1), 1)

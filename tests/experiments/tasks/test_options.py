@@ -11,6 +11,7 @@ from experiments import factory
 from experiments.cli import reconstruct, restore
 from experiments.editing import edits
 from experiments.errors import UserError
+from experiments.factory.experiment import Experiment
 from experiments.inverse import build as inverse
 from experiments.inverse import cases, modalities, problems
 from tests.experiments.tiny import ROOT, tiny_config
@@ -96,7 +97,7 @@ def test_evaluations_are_those_of_the_ranked_restorations():
         made = inverse.with_sampling(tiny_config(), name)
         y = np.zeros((1, *GREY), np.float32)
         settings = problems.METHODS[name].settings
-        _, method = inverse.conditioned(made, name, settings, None, a.measurement, y, a.noise, GREY)
+        _, method = inverse.conditioned(Experiment(made), name, settings, None, a.measurement, y, a.noise, GREY)
         assert method.nfe(factory.method_and_steps(made)[1]) == evaluations, name
 
 

@@ -15,6 +15,7 @@ from PIL import Image
 
 from experiments import factory
 from experiments.config import files as config
+from experiments.factory.experiment import Experiment
 from experiments.inverse import build as inverse
 from experiments.inverse import problems
 from sde_lib import exact
@@ -158,7 +159,7 @@ def test_methods_say_themselves_what_they_can_solve(task, options, noise, shape,
     found = {
         name
         for name, spec in problems.METHODS.items()
-        if inverse.obstacle(made, name, spec.settings, of, shape) is None
+        if inverse.obstacle(Experiment(made), name, spec.settings, of, shape) is None
     }
     assert found == able
 
@@ -191,7 +192,7 @@ def test_methods_ask_a_measurement_for_what_they_say(name):
     def obstacle(*able):
         of = inverse.problem("denoise", GREY, {}, inverse.noise(0.1))
         of = dataclasses.replace(of, measurement=Able(event_shape=GREY, able=able))
-        return inverse.obstacle(made, name, spec.settings, of, GREY)
+        return inverse.obstacle(Experiment(made), name, spec.settings, of, GREY)
 
     if spec.asks == "singular_values":
         assert "needs a spectral measurement" in obstacle("pseudo_inverse", "normal_solve")
@@ -348,7 +349,9 @@ def test_dps_moves_a_pixel_as_far_at_any_size():
         shape = (side, side, 1)
         of = inverse.problem("denoise", shape, {}, inverse.noise(0.1))
         prior, y = exact.Gaussian(process), jnp.ones((1, *shape))
-        posterior, _ = inverse.conditioned(made, "dps", {"zeta": 1.0}, prior, of.measurement, y, of.noise, shape)
+        posterior, _ = inverse.conditioned(
+            Experiment(made), "dps", {"zeta": 1.0}, prior, of.measurement, y, of.noise, shape
+        )
         x = jnp.zeros((1, *shape))
         corrections.append(np.asarray(posterior(x, 0.3) - prior(x, 0.3)))
     np.testing.assert_allclose(corrections[0][0, 0, 0], corrections[1][0, 0, 0], rtol=1e-4)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments.factory.experiment import Experiment
 from experiments.inverse import build as inverse
 from experiments.inverse import modalities, problems
 from experiments.inverse import scanners as reconstruction
@@ -80,7 +81,9 @@ def test_methods_without_noise_are_right_or_finite_or_refuse(task):
             settings = {**spec.settings, **SETTINGS.get(name, {})}
             config = inverse.with_sampling(tiny_config(), name)
             try:
-                denoiser, method = inverse.conditioned(config, name, settings, prior, measurement, y, of.noise, shape)
+                denoiser, method = inverse.conditioned(
+                    Experiment(config), name, settings, prior, measurement, y, of.noise, shape
+                )
                 keys = jax.random.split(jax.random.key(0), len(x))
                 moved = method.step(method.init(x, denoiser, jnp.array([T, S])), keys, x, T, S, denoiser)[1]
             except ValueError as error:

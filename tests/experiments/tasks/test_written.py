@@ -13,6 +13,7 @@ from PIL import Image, ImageFont
 from experiments.data.inputs import images, strokes
 from experiments.editing import edit, edits, series, translate
 from experiments.errors import UserError
+from experiments.factory.experiment import Experiment
 from experiments.generation import answers
 from experiments.inverse import build as inverse
 from experiments.inverse import problems, restore, results
@@ -328,7 +329,7 @@ def test_the_noise_of_measurements_has_keys_of_its_own_number():
 
 @pytest.mark.parametrize("process, plain", [("vp", True), ("edm", True), ("critically_damped", False)])
 def test_states_with_a_velocity_are_no_images(process, plain, tmp_path):
-    model = Model("--to", tmp_path, tiny_config(process, sampling__t_min=0.25))
+    model = Model("--to", tmp_path, Experiment(tiny_config(process, sampling__t_min=0.25)))
     assert model.has_plain_states() == plain and model.shape == SHAPE and model.sde.t_min == 0.25
     if plain:
         model.require_plain_states("interpolation")

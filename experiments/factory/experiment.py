@@ -1,0 +1,285 @@
+"""An experiment: the objects that a config describes, each built once.
+
+    experiment = Experiment.from_config(config)                        # all that `train` reads is checked
+    experiment = Experiment.from_config(config, "model", "sampling")   # what `sample` reads
+
+Commands carry the Experiment, so that the config is read in `factory` alone.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from typing import Any, Self
+
+import jax
+import numpy as np
+import optax
+from ml_collections import ConfigDict
+
+import sde_lib
+from experiments.data import Source
+from experiments.data.sources.rendering import Rendering
+from experiments.devices.parallel import Strategy
+from experiments.factory import (
+    averages,
+    check,
+    classes,
+    devices,
+    evaluation,
+    images,
+    losses,
+    media,
+    model,
+    optimization,
+    sampling,
+)
+from experiments.factory.settings import DataSettings, EvaluationSettings, SamplingSettings, TrainingSettings, read
+from experiments.learning import averaging
+from experiments.media import Medium
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Experiment:
+    """The objects of an experiment, each built at its first use and once.
+
+    Attributes:
+        config: the config, for storing and comparing; its keys are read in `factory` alone.
+    """
+
+    config: ConfigDict
+
+    @classmethod
+    def from_config(cls, config: ConfigDict, *subjects: str, overrides: Iterable[tuple[str, str]] = ()) -> Self:
+        """Returns the experiment of a config whose subjects can work; compiles nothing.
+
+        Args:
+            config: the config.
+            subjects: names of `check.SUBJECTS` that the command reads; those of training by default.
+            overrides: (key, text) pairs that were applied to the config.
+
+        Raises:
+            UserError: a setting that a subject reads cannot work; the message names its key.
+        """
+        check.check(config, *subjects, overrides=overrides)
+        return cls(config)
+
+    def record(self, *sections: str) -> dict[str, dict[str, Any]]:
+        """Returns sections of the config as plain values, for files that state how they were made."""
+        return {name: self.config[name].to_dict() for name in sections}
+
+    def to_json(self) -> str:
+        """Returns the whole config as a text, equal for equal configs."""
+        return self.config.to_json_best_effort(sort_keys=True)
+
+    def without_remat(self) -> Self:
+        """Returns the experiment whose network recomputes nothing in the backward pass."""
+        config = self.config.copy_and_resolve_references()
+        if "remat" in config.model:
+            config.model.remat = False
+        return type(self)(config)
+
+    def __post_init__(self):
+        # Later changes of the caller's config must not reach objects that are built lazily.
+        object.__setattr__(self, "config", self.config.copy_and_resolve_references())
+
+    # Data
+
+    @cached_property
+    def medium(self) -> Medium:
+        """The type of one datum."""
+        return media.medium(self.config)
+
+    @property
+    def event_shape(self) -> tuple[int, ...]:
+        """The shape of one datum, (H, W, C) of an image."""
+        return self.medium.event_shape
+
+    @cached_property
+    def data(self) -> DataSettings:
+        """Settings of the source and the batches."""
+        return read(DataSettings, self.config.data)
+
+    @cached_property
+    def rendering(self) -> Rendering:
+        """The conversion of image files to grey levels."""
+        return images.rendering(self.config)
+
+    @cached_property
+    def preparation(self) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]:
+        """(keys, raw) -> (x0, augmentation labels) of a batch in training; see `images.preparation`."""
+        return images.preparation(self.config)
+
+    # Model
+
+    @property
+    def title(self) -> str:
+        """The source, the process and the network in a few words."""
+        return f"{self.config.data.source}, {self.config.sde.name}, {self.config.model.name}"
+
+    @property
+    def sde_name(self) -> str:
+        """The name of the process."""
+        return self.config.sde.name
+
+    @property
+    def model_name(self) -> str:
+        """The name of the network."""
+        return self.config.model.name
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes of a class-conditional model; 0 for an unconditional one."""
+        return self.config.model.num_classes
+
+    @cached_property
+    def network(self) -> Any:
+        """The Flax module."""
+        return model.network(self.config)
+
+    @property
+    def compute_dtype(self) -> str:
+        """The dtype of the network's computation."""
+        return model.compute_dtype(self.config)
+
+    def sde(self, t_min: float) -> sde_lib.SDE:
+        """Returns the process from a smallest time on."""
+        return model.sde(self.config, t_min)
+
+    def denoiser(self, variables: Any, t_min: float | None = None) -> sde_lib.NetworkDenoiser:
+        """Returns the unconditioned Denoiser with these weights, from a smallest time on; by default that of sampling."""
+        return model.denoiser(self.config, variables, self.sampling.t_min if t_min is None else t_min)
+
+    def condition(self, labels: jax.Array | None) -> jax.Array | None:
+        """Returns what the network is conditioned on: the labels of a class-conditional model, else None."""
+        return model.condition(self.config, labels)
+
+    def init_variables(self, strategy: Strategy | None = None) -> Any:
+        """Returns the weights before training, laid out by a strategy if there is one."""
+        return model.init_variables(self.config, strategy)
+
+    @cached_property
+    def abstract_variables(self) -> Any:
+        """The shapes and dtypes of the weights; compiles nothing."""
+        return model.abstract_variables(self.config)
+
+    @property
+    def projection(self) -> Callable[[Any], Any]:
+        """variables -> variables: where the network wants its weights after every update."""
+        return model.projection(self.config)
+
+    # Training
+
+    @cached_property
+    def training(self) -> TrainingSettings:
+        """Settings of the training loop."""
+        return read(TrainingSettings, self.config.training, self.config.optim, self.config.data)
+
+    @cached_property
+    def loss(self) -> Callable:
+        """The loss with its noise levels; see `losses.binned_loss`."""
+        return losses.binned_loss(self.config)
+
+    @cached_property
+    def loss_bin_edges(self) -> np.ndarray:
+        """The log-SNRs between the bins in which the loss is logged; see `losses.loss_bin_edges`."""
+        return losses.loss_bin_edges(self.config)
+
+    @cached_property
+    def optimizer(self) -> optax.GradientTransformation:
+        """Gradient clipping, then the optimizer."""
+        return optimization.optimizer(self.config)
+
+    @cached_property
+    def learning_rate(self) -> optax.Schedule:
+        """Updates made before -> learning rate."""
+        return optimization.learning_rate(self.config)
+
+    @property
+    def skips_nonfinite(self) -> bool:
+        """Whether steps whose loss or gradient is not finite are left out, instead of ending the run."""
+        return optimization.skips_nonfinite(self.config)
+
+    @cached_property
+    def emas(self) -> dict[str, averaging.Rule]:
+        """The moving averages of the weights by name."""
+        return averages.emas(self.config)
+
+    @property
+    def ema_names(self) -> list[str]:
+        """The names of the moving averages, in their order."""
+        return averages.ema_names(self.config)
+
+    @property
+    def power_emas(self) -> dict[int, float]:
+        """The places of the averages that are power functions, and their widths."""
+        return averages.power_emas(self.config)
+
+    @property
+    def sampling_ema(self) -> int:
+        """The place of the average that is sampled from."""
+        return averages.sampling_ema(self.config)
+
+    # Devices
+
+    @cached_property
+    def strategy(self) -> Strategy:
+        """The mapping of programs over all devices of all processes."""
+        return devices.parallel(self.config)
+
+    # Sampling
+
+    @cached_property
+    def sampling(self) -> SamplingSettings:
+        """Settings of sampling."""
+        return read(SamplingSettings, self.config.sampling)
+
+    @cached_property
+    def sampler(self) -> sde_lib.Method:
+        """The discretization of the reverse process."""
+        return sampling.method(self.config)
+
+    def times(self, sde: sde_lib.SDE) -> jax.Array:
+        """Returns the time grid of the sampler on a process."""
+        return sampling.times(self.config, sde)
+
+    @property
+    def sampler_and_steps(self) -> tuple[str, int]:
+        """The name of the sampler and its number of steps, the last to clean data included."""
+        return sampling.method_and_steps(self.config)
+
+    @property
+    def evaluations(self) -> int | None:
+        """Evaluations of the Denoiser per sample; None where the sampler chooses them."""
+        return sampling.evaluations(self.config)
+
+    def sampled_classes(self, names: Sequence[str] | None = None) -> str:
+        """Returns the classes that samples are drawn of, in words; an empty text for a model without classes."""
+        return classes.sampled_classes(self.config, names)
+
+    def check_class(
+        self, flag: str, label: int | str | None, guidance: float | None = None, names: Sequence[str] | None = None
+    ) -> int:
+        """Returns the label of a request; see `classes.check_class`."""
+        return classes.check_class(self.config, flag, label, guidance, names)
+
+    def of_class(
+        self, denoiser: sde_lib.Denoiser, batch: int, label: int, guidance: float | None = None
+    ) -> sde_lib.Denoiser:
+        """Returns the Denoiser for a batch of one class, guided if a scale is given; see `classes.of_class`."""
+        return classes.of_class(self.config, denoiser, batch, label, guidance)
+
+    # Evaluation
+
+    @cached_property
+    def evaluation(self) -> EvaluationSettings:
+        """Settings of the evaluation."""
+        return read(EvaluationSettings, self.config.evaluation)
+
+    @property
+    def compares_with_training(self) -> bool:
+        """Whether samples are compared with the training images rather than the held-out ones."""
+        return evaluation.reference(self.config)
+
+    def feature_network(self, train: Source) -> Any:
+        """Returns the network in whose features samples are compared; the perceptron is fitted to training images."""
+        return evaluation.feature_network(self.config, train)
