@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 import models
 from configs import base
+from experiments.config import components
 from experiments.errors import UserError, nearest
 
 
@@ -51,8 +52,15 @@ def _require_keys(path: str, config: ConfigDict) -> None:
         raise UserError(f"--config={path}: {key} is missing; start from configs.base.get_config()")
     if name in models.names():
         known |= {f"model.{option}" for option in models.options(name)}
+    elif components.is_path(name):
+        known |= {f"model.{option}" for option in components.options(components.load("model.name", name))}
     else:
         known |= {key for key in found if key.startswith("model.")}  # the unknown name is refused by itself
+    if components.is_path(config.sde.get("name", "")):
+        known |= {f"sde.{name}" for name in components.options(components.load("sde.name", config.sde.name))}
+    if components.is_path(config.sampling.get("method", "")):
+        method = components.load("sampling.method", config.sampling.method)
+        known |= {f"sampling.{name}" for name in components.options(method)}
     for key in found:
         if key not in known and key.startswith("model."):
             option = key.removeprefix("model.")
@@ -163,11 +171,18 @@ def complete(config: ConfigDict) -> ConfigDict:
 
     base.py says those of the U-Net; the options of another network are explained in its file in `models/`.
     """
-    if config.model.name in models.names():
+    if config.model.name in models.names() or components.is_path(config.model.name):
         config.model = ConfigDict(
-            {"name": config.model.name} | models.options(config.model.name) | config.model.to_dict()
+            {"name": config.model.name} | _network_options(config.model.name) | config.model.to_dict()
         )
     return config
+
+
+def _network_options(name: str) -> dict[str, Any]:
+    """Returns the options of a network with their defaults."""
+    if name in models.names():
+        return models.options(name)
+    return components.options(components.load("model.name", name))
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
@@ -182,13 +197,22 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def override(config: ConfigDict, key: str, text: str) -> None:
     """Sets a dotted key from text, in the type that its value has.
 
-    Another network (`model.name`) begins with its own defaults, whatever was set for the one before.
+    Another network (`model.name`), and a process given by import path, begin with their own defaults. A sampler given by
+    import path adds its options to `sampling`.
 
     Raises:
         UserError: the key does not exist, or the text is not of its type.
     """
-    if key == "model.name" and text != config.model.name and text in models.names():
-        config.model = ConfigDict({"name": text} | models.options(text))
+    if key == "model.name" and text != config.model.name and (text in models.names() or components.is_path(text)):
+        config.model = ConfigDict({"name": text} | _network_options(text))
+        return
+    if key == "sde.name" and components.is_path(text):
+        config.sde = ConfigDict({"name": text} | components.options(components.load(key, text)))
+        return
+    if key == "sampling.method" and components.is_path(text):
+        config.sampling = ConfigDict(
+            config.sampling.to_dict() | components.options(components.load(key, text)) | {"method": text}
+        )
         return
     known = dict(leaves(config))
     if key not in known:
@@ -309,6 +333,8 @@ def from_json(text: str) -> ConfigDict:
     _require_kinds(defaults, stored)
     if stored.get("model", {}).get("name", defaults["model"]["name"]) != defaults["model"]["name"]:
         defaults["model"] = {}
+    if components.is_path(stored.get("sde", {}).get("name", "")):
+        defaults["sde"] = {}
     return complete(ConfigDict(fill(defaults, stored)))
 
 

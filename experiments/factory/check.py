@@ -134,7 +134,7 @@ def _check_training(config: ConfigDict) -> None:
     ranges.check(config, "training.", "optim.", "loss.", "data.")
     _check_smallest_time(config, "training")
     training = config.training
-    if training.class_dropout and not config.model.num_classes:
+    if training.class_dropout and not factory.num_classes(config):
         raise UserError(f"training.class_dropout={training.class_dropout}: model.num_classes=0 leaves no class to drop")
     factory.loss(config), factory.optimizer(config), factory.skips_nonfinite(config)
     factory.check_training_times(config)

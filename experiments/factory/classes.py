@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments.data.sources.names import class_title, listed
 from experiments.errors import UserError, nearest
-from experiments.factory.model import condition
+from experiments.factory.model import condition, num_classes
 
 
 def class_number(config: ConfigDict, flag: str, label: int | str, names: Sequence[str] | None = None) -> int:
@@ -23,7 +23,7 @@ def class_number(config: ConfigDict, flag: str, label: int | str, names: Sequenc
     Raises:
         UserError: the model has no such class; the nearest name is given.
     """
-    text, classes = str(label), config.model.num_classes
+    text, classes = str(label), num_classes(config)
     if not classes:
         raise UserError(f"{flag}={text}: this run has no classes (model.num_classes=0)")
     if names and text in names:
@@ -55,7 +55,7 @@ def check_class(
     Raises:
         UserError: the model has no such class, or was trained without "no class" where the request needs it.
     """
-    classes, dropout = config.model.num_classes, config.training.class_dropout
+    classes, dropout = num_classes(config), config.training.class_dropout
     number = None if label is None else class_number(config, flag, label, names)
     if guidance is not None and not dropout:
         raise UserError(
@@ -72,7 +72,7 @@ def check_class(
 
 def sampled_classes(config: ConfigDict, names: Sequence[str] | None = None) -> str:
     """The classes that samples are drawn of, in words; an empty text for a model without classes."""
-    label, count = config.sampling.label, config.model.num_classes
+    label, count = config.sampling.label, num_classes(config)
     if not count:
         return ""
     if label >= 0:
@@ -82,7 +82,7 @@ def sampled_classes(config: ConfigDict, names: Sequence[str] | None = None) -> s
 
 def check_sampling_label(config: ConfigDict) -> None:
     """Raises `UserError` unless `sampling.label` is -1, or the number of a class of the model."""
-    label, classes = config.sampling.label, config.model.num_classes
+    label, classes = config.sampling.label, num_classes(config)
     if label == -1 or 0 <= label < classes:
         return
     if not classes:
@@ -110,4 +110,4 @@ def of_class(
     labels = jnp.full(batch, label, jnp.int32)
     if guidance is None:
         return denoiser.replace(condition=condition(config, labels))
-    return sde_lib.ClassifierFree(denoiser, labels, config.model.num_classes, guidance)
+    return sde_lib.ClassifierFree(denoiser, labels, num_classes(config), guidance)

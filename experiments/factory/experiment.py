@@ -129,7 +129,7 @@ class Experiment:
     @property
     def num_classes(self) -> int:
         """The number of classes of a class-conditional model; 0 for an unconditional one."""
-        return self.config.model.num_classes
+        return model.num_classes(self.config)
 
     @cached_property
     def network(self) -> Any:

@@ -12,7 +12,7 @@ import sde_lib
 from experiments.config.choices import choose
 from experiments.errors import UserError
 from experiments.factory.media import medium
-from experiments.factory.model import LOSS, denoiser, sde
+from experiments.factory.model import LOSS, denoiser, num_classes, sde
 
 WEIGHTINGS = {
     "edm": lambda c: sde_lib.EDMWeighting(sigma_data=c.parameterization.sigma_data),
@@ -61,7 +61,7 @@ def _drop_classes(config: ConfigDict, keys: jax.Array, labels: jax.Array | None)
     if not config.training.class_dropout:
         return labels
     drawn = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, CLASS_DROPOUT)))(keys)
-    return jnp.where(drawn < config.training.class_dropout, config.model.num_classes, labels)
+    return jnp.where(drawn < config.training.class_dropout, num_classes(config), labels)
 
 
 def loss(config: ConfigDict) -> Callable:

@@ -1,7 +1,8 @@
 """The process, the network, its weights before training, and the Denoiser that they make."""
 
+import contextlib
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -10,7 +11,9 @@ from ml_collections import ConfigDict
 
 import models
 import sde_lib
+from experiments.config import components
 from experiments.config.choices import choose
+from experiments.config.components import component, is_path
 from experiments.devices.parallel import Strategy
 from experiments.errors import UserError, unknown_name
 from experiments.factory.media import medium
@@ -42,31 +45,68 @@ LOSS = "loss"  # the collection, beside the network's own, of what the loss lear
 
 
 def sde(config: ConfigDict, t_min: float) -> sde_lib.SDE:
-    """The forward process, from `t_min` (training's, sampling's or evaluation's) on."""
-    process = choose("sde.name", config.sde.name, PROCESSES)
+    """The forward process, from `t_min` (training's, sampling's or evaluation's) on.
+
+    Raises:
+        UserError: the process is unknown, its options do not fit, or the class of a user lacks a method.
+    """
+    process = component("sde.name", config.sde.name, PROCESSES)
     try:
-        return process(**process_options(config), t_min=t_min)
-    except ValueError as error:
-        raise UserError(f"sde: {error}") from error
+        return _complete(process(**process_options(config), t_min=t_min))
+    except (ValueError, NotImplementedError) as error:
+        raise UserError(f"{_named('sde', config)}: {error}") from error
+    except TypeError as error:
+        if not is_path(config.sde.name):
+            raise
+        raise UserError(f"{_named('sde', config)}: a process takes its options and t_min by name: {error}") from error
+
+
+def _complete(process: sde_lib.SDE) -> sde_lib.SDE:
+    """Returns a process that defines what the library needs of it.
+
+    Raises:
+        NotImplementedError: it lacks a method, which the message names.
+    """
+    jax.eval_shape(process.noise_to_signal, 1.0)
+    return process
+
+
+def _named(section: str, config: ConfigDict) -> str:
+    """The section, with the name of a component that a user has given by import path."""
+    return f"{section}.name={config[section].name}" if is_path(config[section].name) else section
 
 
 def process_options(config: ConfigDict) -> dict[str, Any]:
     """The keys of `sde` that the process takes, without those whose 0 leaves a number to the process."""
-    parameters = inspect.signature(choose("sde.name", config.sde.name, PROCESSES)).parameters
+    process = component("sde.name", config.sde.name, PROCESSES)
+    if is_path(config.sde.name):
+        return {k: v for k, v in config.sde.items() if k in components.options(process)}
+    parameters = inspect.signature(process).parameters
     known = {k: v for k, v in config.sde.items() if k in parameters}
     return {k: v for k, v in known.items() if v != 0 or parameters[k].default is not None}
 
 
 def network(config: ConfigDict) -> Any:
-    """The Flax module."""
+    """The Flax module.
+
+    Raises:
+        UserError: the network is unknown, or an option does not fit.
+    """
     options = config.model.to_dict()
     name = options.pop("name")
-    if name not in models.names():
-        raise unknown_name("model.name", name, models.names())
     try:
-        return models.create(name, **options)
-    except ValueError as error:
-        raise UserError(f"model: {error}") from error
+        if name in models.names():
+            return models.create(name, **options)
+        if is_path(name):
+            return components.load("model.name", name)(**options)
+    except (ValueError, TypeError) as error:
+        raise UserError(f"{_named('model', config)}: {error}") from error
+    raise unknown_name("model.name", name, models.names())
+
+
+def num_classes(config: ConfigDict) -> int:
+    """The number of classes of a class-conditional network; 0 for one without, or without the option."""
+    return config.model.get("num_classes", 0)
 
 
 def compute_dtype(config: ConfigDict) -> str:
@@ -76,7 +116,7 @@ def compute_dtype(config: ConfigDict) -> str:
 
 def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
     """What the network is conditioned on: the labels of a class-conditional model, else nothing."""
-    return labels if config.model.num_classes else None
+    return labels if num_classes(config) else None
 
 
 def _inputs(config: ConfigDict) -> tuple[jax.Array, jax.Array, jax.Array | None]:
@@ -103,31 +143,60 @@ def abstract_variables(config: ConfigDict) -> Any:
     Raises:
         UserError: the network's options do not fit each other or the images.
     """
-    try:
+    with _errors_of_network(config):
         return jax.eval_shape(_init(config), jax.random.key(0))
+
+
+CALL = "a network is called as (x, noise_level, condition, train=False), and in training with train=True, dropout_keys=keys"
+
+
+@contextlib.contextmanager
+def _errors_of_network(config: ConfigDict) -> Iterator[None]:
+    """Turns what a network raises when it is traced into one line.
+
+    Raises:
+        UserError: the options do not fit each other or the images; or the network of a user cannot be called.
+    """
+    try:
+        yield
     except ValueError as error:
-        raise UserError(f"model: {error}") from error
+        raise UserError(f"{_named('model', config)}: {_one_line(error)}") from error
+    except Exception as error:
+        if not is_path(config.model.name):
+            raise
+        raise UserError(f"{_named('model', config)}: {type(error).__name__}: {_one_line(error)}; {CALL}") from error
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())[:400]
 
 
 def check_network(config: ConfigDict) -> None:
-    """Makes sure that the network maps images to images of their shape; compiles nothing.
+    """Makes sure that the network maps images to images of their shape, in sampling and in training; compiles nothing.
 
     Raises:
-        UserError: the network's options do not fit each other or the images.
+        UserError: the network's options do not fit each other or the images, or the network of a user cannot be called.
     """
-    try:
-        output, _ = jax.eval_shape(
-            lambda key: network(config).init_with_output(key, *_inputs(config)), jax.random.key(0)
-        )
-    except ValueError as error:
-        raise UserError(f"model: {error}") from error
+    module, inputs = network(config), _inputs(config)
+    with _errors_of_network(config):
+        output, variables = jax.eval_shape(lambda key: module.init_with_output(key, *inputs), jax.random.key(0))
     data = medium(config)
-    if output.shape != (1, *data.event_shape):
-        made = "x".join(map(str, output.shape[1:]))
+    if getattr(output, "shape", None) != (1, *data.event_shape):
+        made = "x".join(map(str, getattr(output, "shape", ())[1:])) or type(output).__name__
         raise UserError(
             f"model: the output of {config.model.name} is {made} for images of {data.described}"
             + ("; model.out_channels=0 takes the number of the images" if "out_channels" in config.model else "")
         )
+    if is_path(config.model.name):
+        with _errors_of_network(config):
+            jax.eval_shape(
+                lambda variables, keys: [
+                    module.apply(variables, *inputs, train=False),
+                    module.apply(variables, *inputs, train=True, dropout_keys=keys),
+                ],
+                variables,
+                jax.random.split(jax.random.key(0), 1),
+            )
 
 
 def init_variables(config: ConfigDict, strategy: Strategy | None = None) -> Any:

@@ -1,10 +1,14 @@
 """The sampling method and its times."""
 
+import inspect
+
 import jax
 from ml_collections import ConfigDict
 
 import sde_lib
+from experiments.config import components
 from experiments.config.choices import choose
+from experiments.config.components import component, is_path
 from experiments.errors import UserError
 from sde_lib.sampling.correctors import NORMS
 from sde_lib.sampling.exponential import VARIABLES
@@ -68,7 +72,7 @@ NAMES = {
 def _check_names(sampling: ConfigDict) -> None:
     """Raises `UserError` for an unknown name, of a method that does not read it too."""
     for key, known in NAMES.items():
-        choose(f"sampling.{key}", sampling[key], dict.fromkeys(known))
+        component(f"sampling.{key}", sampling[key], dict.fromkeys(known))
 
 
 def method(config: ConfigDict) -> sde_lib.Method:
@@ -81,9 +85,33 @@ def method(config: ConfigDict) -> sde_lib.Method:
     try:
         if config.sampling.evaluations:
             return sde_lib.recommended_method(config.sampling.evaluations)
+        if is_path(config.sampling.method):
+            return _of_user(config.sampling)
         return choose("sampling.method", config.sampling.method, METHODS)(config.sampling)
     except ValueError as error:
         raise UserError(f"sampling: {error}") from error
+
+
+def _of_user(sampling: ConfigDict) -> sde_lib.Method:
+    """The sampler at an import path: an object, or a class that takes its options from `sampling`.
+
+    Raises:
+        UserError: it has no `step`, or does not take its options.
+    """
+    path = sampling.method
+    made = components.load("sampling.method", path)
+    try:
+        if inspect.isclass(made):
+            made = made(**{name: sampling[name] for name in components.options(made) if name in sampling})
+    except TypeError as error:
+        raise UserError(f"sampling.method={path}: a sampler takes its options by name: {error}") from error
+    missing = [name for name in ("init", "step", "finish", "nfe") if not callable(getattr(made, name, None))]
+    if missing:
+        raise UserError(
+            f"sampling.method={path}: {type(made).__name__} has no {missing[0]}; a sampler derives from sde_lib.Method and "
+            "defines step(carry, keys, x, t, s, denoiser)"
+        )
+    return made
 
 
 def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:

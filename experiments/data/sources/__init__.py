@@ -5,6 +5,7 @@
     folder:PATH         image files, classes by sub-folder or table     folder.py
     hf:NAME, hf:PATH    Hugging Face's data sets                        huggingface.py
     arrayrecord:PATTERN what `prepare` wrote, read from the disk        arrayrecord.py
+    MODULE:FUNCTION     a function of the user, (wanted) -> `Source` or `Parts`
 
 All are read through the interface of `base.Source`. What it lacks of splits is decided by a hash (`splits`).
 """
@@ -13,6 +14,8 @@ import dataclasses
 import math
 from collections.abc import Callable
 
+from experiments.config import components
+from experiments.config.components import has_module, is_path
 from experiments.data.sources import arrayrecord, digits, folder, huggingface, npz
 from experiments.data.sources.base import Dataset, Images, Parts, Source
 from experiments.data.sources.decoding import Wanted
@@ -110,10 +113,43 @@ def read(source: str, wanted: Wanted) -> Parts:
     if kind in KINDS and ":" in KINDS[kind][1] and not path:
         needed = "name" if KINDS[kind][1].endswith("NAME") else "path"
         raise UserError(f"data.source={source!r}: a {needed} is needed after the colon, as in {KINDS[kind][1]}")
-    if kind not in KINDS:
+    if kind not in KINDS and is_path(source) and has_module(kind):
+        parts = _of_user(source, wanted)
+    elif kind not in KINDS:
         hint = f"; did you mean 'npz:{source}'?" if source.endswith(".npz") and kind == source else ""
         hint = hint or nearest(kind, KINDS)
         forms = ", ".join(form for _, form in KINDS.values())
-        raise UserError(f"data.source={source!r} is unknown: choose from {forms}{hint}")
-    parts = KINDS[kind][0](path, wanted)
+        raise UserError(f"data.source={source!r} is unknown: choose from {forms}, or module:function{hint}")
+    else:
+        parts = KINDS[kind][0](path, wanted)
     return dataclasses.replace(parts, sources={name: cropped(part, wanted) for name, part in parts.sources.items()})
+
+
+def _of_user(source: str, wanted: Wanted) -> Parts:
+    """What the function at an import path returns for the wanted images.
+
+    Raises:
+        UserError: it cannot be imported or called, or returns something else than a `Source` or `Parts`.
+    """
+    function = components.load("data.source", source)
+    if not callable(function):
+        raise UserError(
+            f"data.source={source}: {type(function).__name__} is no function of the wanted images, as f(wanted)"
+        )
+    try:
+        found = function(wanted)
+    except UserError:
+        raise
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        raise UserError(f"data.source={source}: {reason}; a source is called as f(wanted)") from error
+    parts = found if hasattr(found, "sources") else Parts({"all": found})
+    for part in parts.sources.values():
+        needed = ("pixels", "take", "identities", "fingerprint", "image_shape", "labels", "gather", "__len__")
+        missing = [name for name in needed if not hasattr(part, name)]
+        if missing:
+            raise UserError(
+                f"data.source={source}: returns {type(part).__name__}, which has no {missing[0]}: return a data.Images, "
+                "another data.Source, or data.sources.Parts of them"
+            )
+    return parts

@@ -1,0 +1,124 @@
+"""Components that a user gives by import path, `module:name`, where a name is accepted.
+
+`--config.sde.name=my_sdes:Bridge` takes the class `Bridge` of the module `my_sdes`, which lies in the current folder or is
+installed. Importing it runs it: an import path is code, like a config file.
+"""
+
+import dataclasses
+import importlib
+import importlib.util
+import inspect
+import os
+import sys
+import traceback
+from typing import Any
+
+from experiments.errors import UserError, nearest, unknown_name
+
+RESERVED = ("name", "parent", "t_min")  # options that the program sets
+
+
+def is_path(name: str) -> bool:
+    """Returns True for `module:name`, both of them identifiers (the module with dots)."""
+    module, colon, attribute = name.partition(":")
+    return bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
+
+
+def has_module(name: str) -> bool:
+    """Returns True if there is a module of this name in the current folder or installed."""
+    _find_modules_here()
+    try:
+        return importlib.util.find_spec(name) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _find_modules_here() -> None:
+    """Lets modules of the current folder be imported, as `python -m` does and a console script does not."""
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
+def component(key: str, name: str, table: dict[str, Any]) -> Any:
+    """Returns what a name of the config stands for: the table's entry, or the object at an import path.
+
+    Raises:
+        UserError: there is neither.
+    """
+    if name in table:
+        return table[name]
+    if is_path(name):
+        return load(key, name)
+    raise unknown_name(key, name, table)
+
+
+def load(key: str, path: str) -> Any:
+    """Returns the object at an import path; modules of the current folder are found too.
+
+    Args:
+        key: that the path was given to, for messages.
+        path: `module:name`.
+
+    Raises:
+        UserError: there is no such module or name, or importing the module raises.
+    """
+    module_name, _, attribute = path.partition(":")
+    _find_modules_here()
+    try:
+        module = importlib.import_module(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not f"{module_name}.".startswith(f"{error.name}."):
+            raise _broken(key, path, error) from error
+        raise UserError(f"{key}={path}: there is no module {error.name!r} in {os.getcwd()} or installed") from error
+    except Exception as error:
+        raise _broken(key, path, error) from error
+    if not hasattr(module, attribute):
+        public = [name for name in vars(module) if not name.startswith("_")]
+        raise UserError(f"{key}={path}: the module {module_name} has no {attribute!r}{nearest(attribute, public)}")
+    return getattr(module, attribute)
+
+
+def _broken(key: str, path: str, error: Exception) -> UserError:
+    """The error for a module that raises when it is imported: the line of its file and the reason."""
+    module = path.partition(":")[0].rpartition(".")[2]
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(f"{module}.py")]
+    line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
+    reason = " ".join(str(error).split())[:300]
+    return UserError(f"{key}={path}{f', line {line}' if line else ''}: {type(error).__name__}: {reason}")
+
+
+def options(made: Any) -> dict[str, Any]:
+    """Returns the options of a class or function with their defaults, as keys of a config.
+
+    Those of a class are its annotated attributes, as of a dataclass; those of a function its parameters. Options without a
+    default, or with one that a config cannot hold (other than None, booleans, numbers, texts and sequences of these), are
+    left out.
+    """
+    if inspect.isclass(made):
+        annotations = [inspect.get_annotations(base).items() for base in reversed(made.__mro__)]
+        names = [name for items in annotations for name, kind in items if _is_field(kind)]
+        found = {name: getattr(made, name, dataclasses.MISSING) for name in names}
+        found = {name: value.default if type(value) is dataclasses.Field else value for name, value in found.items()}
+    else:
+        parameters = inspect.signature(made).parameters.values()
+        found = {parameter.name: parameter.default for parameter in parameters}
+    return {name: _plain(value) for name, value in found.items() if _is_public(name) and _is_plain(value)}
+
+
+def _is_field(kind: Any) -> bool:
+    return "ClassVar" not in str(kind)
+
+
+def _is_public(name: str) -> bool:
+    return not name.startswith("_") and name not in RESERVED
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(map(_is_plain, value))
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def _plain(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
