@@ -196,6 +196,7 @@ def get_config() -> ConfigDict:
     # In whose features images are compared: perceptron (fitted to the training images), efficientnet-lite0, inception,
     # inception-tf1, inception-clean (their Frechet distance is the FID), dinov2-vits14, dinov2-vitb14, dinov2-vitl14
     evaluation.features = "perceptron"
+    evaluation.metrics = ""  # further metrics by import path, with commas between: my_metrics:VENDI
     evaluation.feature_weights = ""  # the publisher's file of them; efficientnet-lite0's come with an installed package
     evaluation.reference = "held_out"  # what samples are compared with: held_out, training (all; as is published)
     evaluation.statistics = ""  # file of the reference's statistics, which runs can share; empty computes them

@@ -61,6 +61,9 @@ def _parse(texts: list[str]) -> argparse.Namespace:
     """
     rest, overrides = arguments.split_overrides(texts)
     parser, commands = _parsers()
+    command = next((text for text in rest if not text.startswith("-")), None)
+    if hasattr(COMMANDS.get(command), "extend"):
+        COMMANDS[command].extend(commands[command], rest)
     _require_known_flags(rest, commands)
     options, unknown = parser.parse_known_args(rest)
     if unknown:

@@ -100,7 +100,7 @@ def _sampling(experiment: Experiment) -> list[tuple[str, str]]:
     nfe = experiment.evaluations
     return [
         (f"network evaluation, batch {size}", f"{1e3 * least['network']:.1f} ms"),
-        (f"sampling, {experiment.sampling.method}, {nfe} evaluations", f"{least['sampler']:.3f} s"),
+        (f"sampling, {experiment.sampler_and_steps[0]}, {nfe} evaluations", f"{least['sampler']:.3f} s"),
         ("  relative to its evaluations", f"{least['sampler'] / (nfe * least['network']):.3f}"),
         ("  samples per second on one device", f"{size / least['sampler']:,.0f}"),
         ("compilation of the sampler", f"{first['sampler'] - least['sampler']:.1f} s"),

@@ -3,6 +3,7 @@
 import argparse
 
 from experiments.cli import answers, arguments
+from experiments.config.components import is_path
 from experiments.inverse import problems, requests
 
 SUMMARY = (
@@ -84,6 +85,20 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_distributed(parser)
 
 
+def extend(parser: arguments.Parser, texts: list[str]) -> None:
+    """Adds the flags of a task that the command line names by import path."""
+    name = next((text.partition("=")[2] for text in texts if text.startswith("--task=")), "")
+    if not is_path(name):
+        return
+    task = problems.task_of(name)
+    known = {flag for action in parser._actions for flag in action.option_strings}
+    group = parser.add_argument_group(f"what {name} is made with")
+    for flag, default in task.flags.items():
+        if f"--{flag}" not in known:
+            kind = str if default is None else type(default)
+            group.add_argument(f"--{flag}", type=kind, help=f"{task.help.get(flag, '')} (default {default})")
+
+
 def _method_line(name: str, spec: problems.Method) -> str:
     settings = f" [{', '.join(f'{key}={value}' for key, value in spec.settings.items())}]" if spec.settings else ""
     return f"  {name:13}{spec.summary}; {spec.sampling['steps']} steps{settings}"
@@ -106,7 +121,7 @@ def _request(options: argparse.Namespace) -> problems.Restoration:
     """
     return requests.restoration(
         options.task,
-        answers.given(options, problems.flags()),
+        answers.given(options, dict.fromkeys([*problems.flags(), *problems.task_of(options.task).flags])),
         noise=options.noise,
         noise_kind=options.noise_kind,
         peak=options.peak,

@@ -31,6 +31,7 @@ from experiments.generation.sampler import Sampler
 from experiments.loading import runs
 from experiments.loading.runs import Run
 from experiments.metrics import names
+from experiments.metrics.records import Metric
 from experiments.metrics.statistics import spread
 from experiments.plotting import pictures
 from experiments.runs.checkpoint import Checkpoints
@@ -82,7 +83,8 @@ def sweep_checkpoints(
         UserError: there is no such metric; or as `evaluate_run`.
     """
     network = run.experiment.evaluation.features
-    known = names.meanings(network)
+    described = {other.key: other.described for other in run.experiment.metrics}
+    known = names.meanings(network, described)
     metric = next(iter(known)) if metric is None else metric
     if metric not in known:
         raise unknown_name("--metric", metric, known)
@@ -97,7 +99,7 @@ def sweep_checkpoints(
         if metric not in measured["samples"]:
             raise unknown_name("--metric", metric, measured["samples"])
         found.append({"step": step, **measured["samples"]})
-        if best is None or names.is_better(network, metric, found[-1][metric], best[1]["samples"][metric]):
+        if best is None or names.is_better(network, metric, found[-1][metric], best[1]["samples"][metric], described):
             best = candidate, measured
     candidate, measured = best
     measured |= {"chosen_by": metric, "checkpoints": found}
@@ -118,7 +120,7 @@ class Judge:
 
     def __init__(self, run: Run, dataset: data.Dataset, strategy: Strategy):
         limit = run.experiment.evaluation.num_samples
-        self._dataset, self._strategy = dataset, strategy
+        self._dataset, self._strategy, self._metrics = dataset, strategy, run.experiment.metrics
         self._remembered: list[Path] = []
         self._test, self._train = _some(dataset.test, limit), _some(dataset.train, limit)
         self._network = OnAllDevices(run.experiment.feature_network(dataset.train), strategy)
@@ -151,6 +153,8 @@ class Judge:
             | ({"classes": self._classes.description} if self._classes else {}),
             "feature_network": self._network.name,
         }
+        if self._metrics:
+            measured["metrics"] = {metric.key: metric.described for metric in self._metrics}
         measured |= distributed.first_tells(lambda: self._figures(samples, experiment.evaluation.neighbours))
         if experiment.evaluation.likelihood_images:
             measured["bits_per_dim"] = self._bits_per_dim(run)
@@ -159,7 +163,7 @@ class Judge:
         return measured
 
     def _figures(self, samples: FeatureSet, neighbours: int) -> dict[str, Any]:
-        found = _compare(samples, self._real, self._network, neighbours)
+        found = _compare(samples, self._real, self._network, neighbours, self._metrics)
         if len(self._real.train) > 1:
             found["memorisation"] = _memorisation(samples.pool, self._real, neighbours)
         return found
@@ -216,9 +220,11 @@ def _some(images: data.Source, limit: int) -> data.Images:
     return images.take(spread(len(images), limit)).in_memory()
 
 
-def _compare(samples: FeatureSet, real: RealImages, network: Any, neighbours: int) -> dict[str, Any]:
-    found = figures.compare(samples, real.reference, network, neighbours)
-    floor = figures.compare(FeatureSet(real.real, None, None), real.reference, network, neighbours)
+def _compare(
+    samples: FeatureSet, real: RealImages, network: Any, neighbours: int, metrics: tuple[Metric, ...] = ()
+) -> dict[str, Any]:
+    found = figures.compare(samples, real.reference, network, neighbours, metrics)
+    floor = figures.compare(FeatureSet(real.real, None, None), real.reference, network, neighbours, metrics)
     return {
         "features": network.description,
         "reference": real.reference_name,

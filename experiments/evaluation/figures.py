@@ -1,5 +1,6 @@
 """Figures of samples in the features of a network, with standard errors and confidence intervals."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ from experiments.metrics.frechet import streamed_frechet_distance
 from experiments.metrics.kernel import kernel_distance_and_error, scaled_kernel_distance_and_error
 from experiments.metrics.memorisation import memorisation
 from experiments.metrics.precision_recall import coverage
+from experiments.metrics.records import Metric
 from experiments.metrics.statistics import Statistics, spread
 
 SPREAD = 1.96  # standard errors on each side of an interval of 95 %
@@ -50,7 +52,9 @@ class Figure:
         return cls(float(np.mean(values)), standard_error_of_mean(values), len(values), 0.0, most)
 
 
-def compare(samples: FeatureSet, reference: Statistics, network: Any, neighbours: int) -> dict[str, Figure]:
+def compare(
+    samples: FeatureSet, reference: Statistics, network: Any, neighbours: int, metrics_of_user: Sequence[Metric] = ()
+) -> dict[str, Figure]:
     """The figures of samples against a reference, by key, in the order of `names.meanings`.
 
     Args:
@@ -58,6 +62,7 @@ def compare(samples: FeatureSet, reference: Statistics, network: Any, neighbours
         reference: in the features of the same network.
         network: the feature network.
         neighbours: at most so many samples and images of the reference are compared pair by pair.
+        metrics_of_user: further metrics, of as many features.
 
     Raises:
         UserError: too few samples, or features that do not vary.
@@ -84,6 +89,7 @@ def compare(samples: FeatureSet, reference: Statistics, network: Any, neighbours
             "density": Figure.of_mean(inside.density, np.inf),
             "coverage": Figure.of_mean(inside.coverage),
         }
+        found |= {metric.key: Figure(*metric(few, real), len(few)) for metric in metrics_of_user}
     return found
 
 

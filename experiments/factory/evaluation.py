@@ -11,7 +11,8 @@ from experiments.errors import UserError
 from experiments.factory.ends import check_ends
 from experiments.factory.media import medium
 from experiments.factory.model import sde
-from experiments.metrics import feature_networks
+from experiments.metrics import feature_networks, names, records
+from experiments.metrics.records import Metric
 from experiments.metrics.statistics import Statistics
 
 
@@ -86,7 +87,7 @@ def check_features(config: ConfigDict) -> None:
             f"evaluation.features={name!r} needs evaluation.feature_weights: the file "
             f"{feature_networks.KINDS[name].published_as}"
         )
-    reference(config)
+    user_metrics(config), reference(config)
 
 
 def check_likelihood(config: ConfigDict) -> None:
@@ -115,6 +116,15 @@ def check_likelihood(config: ConfigDict) -> None:
             f"evaluation.likelihood_images={number}: the states of sde.name={config.sde.name!r} are more than an image, and "
             "their density is not the image's; set 0"
         )
+
+
+def user_metrics(config: ConfigDict) -> tuple[Metric, ...]:
+    """The metrics of the user, which are computed beside those of the features.
+
+    Raises:
+        UserError: one cannot be imported or is no metric.
+    """
+    return records.load(config.evaluation.metrics, list(names.meanings(config.evaluation.features)))
 
 
 def reference(config: ConfigDict) -> bool:

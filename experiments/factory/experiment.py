@@ -36,6 +36,7 @@ from experiments.factory import (
 from experiments.factory.settings import DataSettings, EvaluationSettings, SamplingSettings, TrainingSettings, read
 from experiments.learning import averaging
 from experiments.media import Medium
+from experiments.metrics.records import Metric
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -274,6 +275,11 @@ class Experiment:
     def evaluation(self) -> EvaluationSettings:
         """Settings of the evaluation."""
         return read(EvaluationSettings, self.config.evaluation)
+
+    @cached_property
+    def metrics(self) -> tuple[Metric, ...]:
+        """The metrics of the user."""
+        return evaluation.user_metrics(self.config)
 
     @property
     def compares_with_training(self) -> bool:

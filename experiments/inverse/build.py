@@ -211,11 +211,20 @@ def problem(
     Raises:
         UserError: an option does not fit the images.
     """
+    task = problems.task_of(name)
+    make = task.make or MEASUREMENTS[name]
     try:
-        measurement = MEASUREMENTS[name](shape, {**options, "rendering": rendering})
+        measurement = make(shape, {**options, "rendering": rendering})
         jax.eval_shape(measurement.forward, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
-    except ValueError as error:
+    except (ValueError, NotImplementedError) as error:
         raise UserError(f"--task={name}: {error}") from error
+    except (TypeError, AttributeError, LookupError) as error:
+        if task.make is None:
+            raise
+        raise UserError(
+            f"--task={name}: {type(error).__name__}: {error}; make(shape, options) returns a Measurement whose forward "
+            "takes images (B, *shape)"
+        ) from error
     measured = np.broadcast_to(measurement.mask, shape) if name == "inpaint" else None
     if measured is not None and not measured.any():
         flags = " ".join(
@@ -226,7 +235,7 @@ def problem(
     std = math.sqrt(float(jnp.mean(noise.variance(jnp.zeros(())))))  # of Poisson noise, that of middle grey
 
     def baseline(y):
-        return {caption: of(measurement, y, std) for caption, of in BASELINES.get(name, {}).items()}
+        return {caption: of(measurement, y, std) for caption, of in (BASELINES.get(name) or task.baselines).items()}
 
     return Problem(name, measurement, noise, measured, views.get(name, np.asarray), baseline)
 

@@ -3,11 +3,12 @@
 Read before anything slow is loaded, so that a wrong name or a flag that would do nothing is refused at once.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 from experiments.config import ranges
+from experiments.config.components import component, is_path
 from experiments.errors import UserError, nearest, unknown_name
 from experiments.inverse.request import Request
 
@@ -27,6 +28,9 @@ class Task:
         choices: for a flag that chooses, what may be chosen and the flags that each choice uses besides.
         noise: the standard deviation of the noise, if none is given.
         image: whether what is measured is an image too: it is then read as one, and can have Poisson noise.
+        make: of a task of the user, (shape of an image, options) -> Measurement; imported when it is used.
+        baselines: of a task of the user, classical answers: caption -> (measurement, y, standard deviation) -> images.
+        help: of a task of the user, the meaning of each flag for --help.
     """
 
     summary: str
@@ -34,6 +38,9 @@ class Task:
     choices: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
     noise: float = 0.05
     image: bool = True
+    make: Callable[[tuple[int, ...], Mapping[str, Any]], Any] | None = None
+    baselines: Mapping[str, Callable[[Any, Any, float], Any]] = field(default_factory=dict)
+    help: Mapping[str, str] = field(default_factory=dict)
 
 
 KERNELS = {
@@ -192,6 +199,23 @@ class Restoration(Request):
     peak: float | None
 
 
+def task_of(name: str) -> Task:
+    """Returns the task of a name, or the `Task` of the user at an import path.
+
+    Raises:
+        UserError: there is no such task, or the object at the import path is none.
+    """
+    found = component("--task", name, TASKS)
+    missing = [part for part in ("summary", "flags", "choices", "noise", "image", "make") if not hasattr(found, part)]
+    if missing or (is_path(name) and not callable(found.make)):
+        what = f"{type(found).__name__} has no {missing[0]}" if missing else "its make is no function"
+        raise UserError(
+            f"--task={name}: {what}; a task is an experiments.inverse.problems.Task whose make(shape, options) returns a "
+            "Measurement"
+        )
+    return found
+
+
 def task(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     """The options of a task: its defaults, and over them the flags that were given.
 
@@ -202,9 +226,7 @@ def task(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         UserError: there is no such task, a choice is unknown, or a flag would do nothing.
     """
-    if name not in TASKS:
-        raise unknown_name("--task", name, TASKS)
-    spec = TASKS[name]
+    spec = task_of(name)
     options = {**spec.flags, **given}
     conditional = {flag for choices in spec.choices.values() for uses in choices.values() for flag in uses}
     used, because = set(spec.flags) - conditional, ""
@@ -309,7 +331,7 @@ def noise(
             raise UserError(f"--peak={peak} does nothing without --noise_kind=poisson")
         if std is not None:
             check_std(std)
-        return (0.0 if METHODS[method_name].noise == "none" else TASKS[name].noise) if std is None else std, None
+        return (0.0 if METHODS[method_name].noise == "none" else task_of(name).noise) if std is None else std, None
     if std is not None:
         raise UserError(f"--noise={std} does nothing with --noise_kind=poisson, which --peak sets")
     if peak is None:
@@ -318,7 +340,7 @@ def noise(
         raise UserError(
             f"--peak={peak}: must be at least {PEAKS[0]:g} and at most {PEAKS[1]:g}, the expected count of a white pixel"
         )
-    if not TASKS[name].image:
+    if not task_of(name).image:
         raise UserError(f"--noise_kind=poisson: counts are of light, but --task={name} measures no image")
     return 0.0, peak
 

@@ -34,7 +34,7 @@ def restore(request: problems.Restoration) -> str:
         "noise": request.noise if request.peak is None else {"peak": request.peak},
         **how,
     }
-    image = problems.TASKS[request.task].image
+    image = problems.task_of(request.task).image
     measured = np.asarray(y)
     summary = results.write(
         request.out,
@@ -62,7 +62,7 @@ def _inputs(request: problems.Restoration, of: Problem, model: Model):
         expected = jax.eval_shape(of.measurement.forward, jax.ShapeDtypeStruct((1, *model.shape), jnp.float32)).shape[
             1:
         ]
-        if problems.TASKS[request.task].image:
+        if problems.task_of(request.task).image:
             measured = images.read(
                 "--input", request.input, expected, model.medium.forward,
                 measured=True, limit=request.limit, rendering=model.rendering,

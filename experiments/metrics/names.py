@@ -5,7 +5,9 @@ of the perceptron, which belong to one data set, distances are on the scale of i
 they are not scaled.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 LESS, MORE = "less is better", "more is better"
 
@@ -59,8 +61,13 @@ NAMES = {
 }
 
 
-def meanings(network: str) -> dict[str, tuple[str, str]]:
-    """key -> (title, meaning) of every figure that an evaluation may give, in the order of a table, the main one first."""
+def meanings(network: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, tuple[str, str]]:
+    """key -> (title, meaning) of every figure that an evaluation may give, in the order of a table, the main one first.
+
+    Args:
+        network: whose features they are in.
+        more: metrics of the user, as metrics.json describes them.
+    """
     named = distances(network)
     return {
         named.frechet[0]: (named.frechet[1], LESS),
@@ -71,12 +78,15 @@ def meanings(network: str) -> dict[str, tuple[str, str]]:
         "recall": ("recall", "real images that are covered"),
         "density": ("density", "real images around a sample, 1 is usual"),
         "coverage": ("coverage", "real images with a sample near"),
-    }
+    } | {key: (about["title"], about["meaning"]) for key, about in (more or {}).items()}
 
 
-def is_better(network: str, key: str, value: float, other: float) -> bool:
-    """Whether one value of a figure is better than another."""
-    return value < other if meanings(network)[key][1] == LESS else value > other
+def is_better(
+    network: str, key: str, value: float, other: float, more: Mapping[str, Mapping[str, Any]] | None = None
+) -> bool:
+    """Whether one value of a figure is better than another; arguments as of `meanings`."""
+    less = more[key]["less"] if key in (more or {}) else meanings(network)[key][1] == LESS
+    return value < other if less else value > other
 
 
 MEMORISATION = {

@@ -162,7 +162,9 @@ def _bins(experiment: Experiment, rows: list[dict[str, float]]) -> str:
 def _rows(measured: dict[str, Any]) -> list[list[str]]:
     """Title, meaning, figure, interval, count and floor of each figure that was taken of the samples."""
     rows = []
-    for key, (title, meaning) in metric_names.meanings(measured.get("feature_network", "perceptron")).items():
+    for key, (title, meaning) in metric_names.meanings(
+        measured.get("feature_network", "perceptron"), measured.get("metrics")
+    ).items():
         if key in measured["samples"]:
             sure = _interval(measured.get("intervals", {}).get("samples", {}).get(key))
             count = measured.get("counts", {}).get("samples", {}).get(key)
@@ -171,8 +173,9 @@ def _rows(measured: dict[str, Any]) -> list[list[str]]:
     return rows
 
 
-def _interval(ends: list[float] | None) -> str:
-    return f"{ends[0]:.3f} to {ends[1]:.3f}" if ends else ""
+def _interval(ends: Any) -> str:
+    """An interval in words; empty where it is unknown, which metrics.json has as null and `strict_json` reads as NaN."""
+    return f"{ends[0]:.3f} to {ends[1]:.3f}" if np.ndim(ends) else ""
 
 
 def _number(value: float | None) -> str:

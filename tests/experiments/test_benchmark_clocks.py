@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from experiments import factory
 from experiments.benchmarks import guidance, networks, speed, torch_networks, training
 from experiments.benchmarks.cases import CASES
 from experiments.factory.experiment import Experiment
@@ -32,7 +33,7 @@ def test_guidance_measures_what_the_paper_counts():
     shape = (8, 8, 1)
     made = {}
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(guidance.build, "init_variables", lambda config: {})
+        patch.setattr("experiments.factory.model.init_variables", lambda *given: {})
         patch.setattr(guidance.jax, "jit", lambda function: lambda *arguments: {})
         made |= dict(guidance._denoisers(Experiment(loaded), 5, shape))
     assert list(made) == [
@@ -84,7 +85,7 @@ def test_what_the_benchmark_of_speed_tells_is_its_measurements(monkeypatch):
         now[0] += 0.2
         return {"image": np.zeros((size, 16, 8, 8, 1), np.uint8)}
 
-    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), speed.build.abstract_variables(loaded))
+    zeros = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), factory.abstract_variables(loaded))
 
     def initial(config):
         now[0] += 1.25
@@ -96,7 +97,7 @@ def test_what_the_benchmark_of_speed_tells_is_its_measurements(monkeypatch):
     monkeypatch.setattr(speed, "load_data", lambda config: SimpleNamespace(train=None))
     monkeypatch.setattr(speed, "training_stream", lambda config, images: SimpleNamespace(close=lambda: None))
     monkeypatch.setattr(speed, "initial_state", initial)
-    monkeypatch.setattr(speed.build, "init_variables", lambda config: zeros)
+    monkeypatch.setattr("experiments.factory.model.init_variables", lambda *given: zeros)
     monkeypatch.setattr(speed.jax, "block_until_ready", lambda value: value)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(speed.jax.tree, "map", lambda function, *trees: trees[0])

@@ -19,7 +19,7 @@ def test_loss_of_an_untrained_network_is_that_of_its_preconditioning(tiny_run):
     run = load_run(tiny_run)
     zero = jax.tree.map(np.zeros_like, run.variables)
     test = data.load("digits", image_size=8, num_channels=1, test_fraction=0.5).test
-    rows = loss_per_noise_level(type(run)(run.workdir, run.config, 0, zero), test)
+    rows = loss_per_noise_level(type(run)(run.workdir, run.experiment, 0, zero), test)
     second_moment, d = np.square(np.asarray(run.medium.forward(test.images))).mean(), 0.75
     assert len(rows) == 3
     for row in rows:

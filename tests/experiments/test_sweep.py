@@ -90,7 +90,7 @@ def test_short_names_are_the_sections_names(tmp_path):
     ],
 )
 def test_what_cannot_be_is_named_before_anything_starts(fails, tmp_path, text, message, monkeypatch):
-    monkeypatch.setattr("experiments.factory.check.build.check_network", lambda config: None)
+    monkeypatch.setattr("experiments.factory.check_network", lambda config: None)
     monkeypatch.setattr(subprocess, "Popen", lambda *a, **k: pytest.fail("started"))
     assert message in fails("train", f"--config={DIGITS}", f"--workdir={tmp_path}/sweep", f"--sweep={text}")
     assert not (tmp_path / "sweep").exists()
