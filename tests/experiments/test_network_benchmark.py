@@ -202,3 +202,32 @@ def test_both_sides_have_as_many_parameters_and_operations(case, meta):
     ours, peer = networks.Ours(case), torch_networks.Peer(case.peer, case.network(), case.shape, case.batch, 1)
     assert peer.parameters == ours.parameters
     assert peer.flops() == ours.flops() + MORE.get(case.family, 0)
+
+
+def test_a_peer_has_the_settings_that_are_published_with_it(meta):
+    """Those that neither parameters nor operations tell: of google/ncsnpp-celebahq-256, and of facebook/DiT."""
+    by_peer = {case.peer: case for case in CASES}
+    ncsnpp = torch_networks.MAKERS["ncsnpp"](by_peer["ncsnpp"].network(), (64, 64, 3)).config
+    assert ncsnpp.mid_block_scale_factor == pytest.approx(math.sqrt(2)) and ncsnpp.norm_eps == 1e-6
+    assert (ncsnpp.time_embedding_type, ncsnpp.sample_size, ncsnpp.attention_head_dim) == ("fourier", 64, None)
+    assert list(ncsnpp.down_block_types) == ["SkipDownBlock2D"] * 2 + ["AttnSkipDownBlock2D"] + ["SkipDownBlock2D"] * 2
+    assert list(ncsnpp.up_block_types) == ["SkipUpBlock2D"] * 2 + ["AttnSkipUpBlock2D"] + ["SkipUpBlock2D"] * 2
+    assert list(ncsnpp.block_out_channels) == [128, 128, 256, 256, 256] and ncsnpp.layers_per_block == 2
+    dit = torch_networks.MAKERS["dit"](by_peer["dit"].network(), (32, 32, 4)).config
+    assert (dit.norm_eps, dit.sample_size, dit.patch_size, dit.num_embeds_ada_norm) == (1e-5, 32, 2, 1000)
+    assert (dit.in_channels, dit.out_channels, dit.num_layers) == (4, 4, 12)
+    assert (dit.num_attention_heads, dit.attention_head_dim) == (6, 64)
+
+
+@pytest.mark.parametrize(
+    "platform, cuda, installed, runs",
+    [("cpu", False, True, True), ("gpu", True, True, True), ("gpu", False, True, False), ("tpu", True, True, False),
+     ("cpu", True, False, False)],
+)  # fmt: skip
+def test_a_peer_runs_where_torch_has_the_device_of_jax(monkeypatch, platform, cuda, installed, runs):
+    torch = pytest.importorskip("torch", reason="the interop extra is not installed")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(
+        torch_networks.importlib.util, "find_spec", lambda name: installed or name != "diffusers" or None
+    )
+    assert torch_networks.runs_on(platform) == runs
