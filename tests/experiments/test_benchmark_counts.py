@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 
 import sde_lib
-from experiments.benchmarks import data, inverse, methods, networks, peers, speed
+from experiments.benchmarks import data, inverse, methods, networks, peers, speed, training
 from experiments.benchmarks.cases import Case
+from experiments.errors import RunError
 
 SDE = sde_lib.VPSDE(t_min=1e-3)
 
@@ -308,13 +309,13 @@ def test_rates_of_the_pipeline_are_of_all_its_batches_and_seconds(monkeypatch):
     def mapped(function, inputs, outputs):
         return lambda leaf: spend(1) if isinstance(leaf, dict) else leaf
 
-    def training(state, batches, n):
+    def trained(state, batches, n):
         assert n == 4 and batches["image"].shape == (4, 16, 8, 8, 1)
         spend(1.6)
         return SimpleNamespace(step=0), None
 
     strategy = SimpleNamespace(
-        shard=lambda tree, axis=0: tree, map=mapped, map_training=lambda function: training, num_devices=2
+        shard=lambda tree, axis=0: tree, map=mapped, map_training=lambda function: trained, num_devices=2
     )
     fake = SimpleNamespace(
         tree=jax.tree, random=jax.random, Array=jax.Array, jit=lambda function: function,
@@ -401,13 +402,13 @@ def test_a_step_of_ours_is_adam_on_the_squared_error_of_the_batch():
     """Its first step moves each weight by 1e-4 against the sign of its gradient; a class-conditional one has labels."""
     ours = networks.Ours(Case("mlp", "small", (2,), 5, {"width": 8, "depth": 1}))
     before = jax.tree.map(np.array, ours._state[0])
-    x, level, labels = ours._inputs
+    (x, level, labels), target = ours._inputs, ours._target
     assert x.shape == (5, 2) and (np.asarray(level) == 1).all() and labels is None and ours._one[0].shape == (1, 2)
 
     def loss(params):
-        return jnp.square(ours._network.apply(params, x, level, None, train=True) - ours._target).mean()
+        return jnp.square(ours._network.apply(params, x, level, None, train=True) - target).mean()
 
-    gradient = jax.grad(loss)(before)
+    gradient = jax.jit(jax.grad(loss))(before)
     ours.step()
     for old, new, slope in zip(*map(jax.tree.leaves, (before, ours._state[0], gradient)), strict=True):
         large = np.abs(slope) > 1e-3
@@ -424,3 +425,86 @@ def test_a_step_of_ours_is_adam_on_the_squared_error_of_the_batch():
 )
 def test_a_number_has_three_digits_or_all_before_the_point(value, text):
     assert networks._number(value) == text
+
+
+# ---- tables ----
+
+
+@pytest.mark.parametrize("suite", ["speed", "data", "training"])
+def test_a_table_has_its_values_in_a_column(monkeypatch, suite):
+    """Two spaces after the longest name; the speed is that of a first start, without programs that were kept."""
+    module = {"speed": speed, "data": data, "training": training}[suite]
+    parts = {
+        "speed": {"_training": [("a", "1")], "_sampling": [("longest", "2")], "_memory": [("c", "3")]},
+        "data": {"_rows": [("a", "1"), ("longest", "2"), ("c", "3")]},
+        "training": {"_starts": [("a", "1")], "_devices": [("longest", "2")], "_overhead": [("c", "3")]},
+    }[suite]
+    for name, rows in parts.items():
+        monkeypatch.setattr(module, name, lambda *given, rows=rows: rows)
+    updated = {}
+    fake = SimpleNamespace(
+        config=SimpleNamespace(update=updated.__setitem__), local_device_count=lambda: 2, device_count=lambda: 2,
+        local_devices=lambda: [SimpleNamespace(device_kind="kind")],
+    )  # fmt: skip
+    closed = []
+
+    class Stream:
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *exception):
+            closed.append(True)
+
+    monkeypatch.setattr(module, "jax", fake)
+    monkeypatch.setattr(module, "load_data", lambda config: SimpleNamespace(train=None))
+    monkeypatch.setattr(module, "training_stream", lambda config, images: Stream())
+    lines = module.benchmark(None, []).splitlines() if suite == "training" else module.benchmark(None).splitlines()
+    head = [] if suite == "data" else ["devices  2 x kind"]
+    assert lines == [*head, "a        1", "longest  2", "c        3"]
+    assert updated == ({"jax_enable_compilation_cache": False} if suite == "speed" else {})
+    assert closed == ([True] if suite == "data" else [])
+
+
+def test_a_case_whose_process_ends_early_is_named(monkeypatch):
+    suite = object.__new__(networks.Suite)
+    suite.cases = [Case("mlp", "small", (2,), 4), Case("dit", "large", (8, 8, 4), 4)]
+
+    def row(case):
+        if case.family == "dit":
+            raise EOFError
+        return case.family
+
+    monkeypatch.setattr(suite, "_row", row, raising=False)
+    found = suite.rows()
+    assert next(found) == "mlp"
+    with pytest.raises(
+        RunError, match=r"dit \(large\): the process that measured it ended early, likely for want of memory"
+    ):
+        next(found)
+
+
+def test_a_process_of_its_own_shares_the_compiled_programs(monkeypatch):
+    """All of them, however small or fast to compile; its result is what is sent."""
+    updated, sent = {}, []
+    monkeypatch.setattr(networks.jax.config, "update", updated.__setitem__)
+    sender = SimpleNamespace(send=sent.append)
+    networks._call(sender, None, lambda a, b: a + b, (1, 2))
+    assert updated == {} and sent == [3]
+    networks._call(sender, "cache", max, (1, 2))
+    assert sent == [3, 2] and updated == {
+        "jax_compilation_cache_dir": "cache", "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": -1,
+    }  # fmt: skip
+
+
+def test_a_stage_of_the_peer_is_measured_with_its_own_threads(monkeypatch):
+    made = []
+    monkeypatch.setattr(networks.torch_networks, "Peer", lambda *given: made.append(given))
+    monkeypatch.setattr(networks, "threads", lambda: 3)
+    case = Case("dit", "large", (8, 8, 4), 5, {"num_classes": 3, "depth": 1, "width": 64, "num_heads": 2}, "dit")
+    for backend, device in (("cpu", "cpu"), ("gpu", "cuda")):
+        monkeypatch.setattr(networks.jax, "default_backend", lambda backend=backend: backend)
+        networks._peer(case)
+        kind, network, *rest = made.pop()
+        assert (kind, network.num_classes, network.dropout) == ("dit", 3, 0.0)
+        assert rest == [(8, 8, 4), 5, 3, device]

@@ -347,3 +347,24 @@ def test_the_peak_is_the_best_of_growing_products_within_its_time(clock, monkeyp
     monkeypatch.setattr(utilization.jnp, "arange", lambda count: count)
     assert utilization.peak_flops("float32") == pytest.approx(best * 2 * 3, rel=1e-6)
     assert {size: device.products.count(size) for size in device.products} == products
+
+
+@pytest.mark.parametrize("ready", [[True, True], [False, True], [True, False], [False, False]])
+def test_results_are_there_when_all_of_them_are(clock, ready):
+    """The moment is at once where all are there; else that at which the last one comes."""
+
+    class Part:
+        def __init__(self, ready):
+            self.ready = ready
+
+        def is_ready(self):
+            return self.ready
+
+        def block_until_ready(self):
+            clock.now = 1009.0
+            return self
+
+    completions = Completions()
+    moment = completions.time_of({"a": Part(ready[0]), "b": [Part(ready[1])], "c": 3})
+    assert moment.result(10) == (1000.0 if all(ready) else 1009.0)
+    completions.close()
