@@ -16,7 +16,7 @@ from experiments.errors import UserError
 from experiments.evaluation import features, losses, reference
 from experiments.evaluation.journal import Journal
 from experiments.workdir import Workdir
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import ROOT, tiny_config
 
 
 def test_samples_are_drawn_by_the_weights_and_the_seed_of_the_evaluation(tmp_path, capsys):
@@ -322,3 +322,33 @@ def test_guidance_is_measured_at_the_batch_of_sampling_in_eight_steps(monkeypatc
     head, _, *rows = text.splitlines()
     assert head.startswith("unet, batch 24, 8 evaluations in a compiled loop, 8 x cpu")
     assert rows[2:] == ["| plain | 10.0 | 1.00 |", "| 24 (8, 8, 3) | 10.0 | 1.00 |"]
+
+
+def test_features_are_described_by_their_network_or_by_what_is_published():
+    strategy = parallel.Pmap(jax.devices()[:1])
+    published = SimpleNamespace(name="n", preprocessing="p", sha256="0123456789abcdef" * 4)
+    made = features.OnAllDevices(published, strategy)
+    assert made.description == "n (p; SHA-256 of the weights 0123456789ab...)"
+    assert (made.name, made.preprocessing, made.sha256) == ("n", "p", published.sha256)
+    own = SimpleNamespace(**vars(published), description="of its own")
+    assert features.OnAllDevices(own, strategy).description == "of its own"
+
+
+def test_the_runs_of_a_sweep_have_the_accelerators(monkeypatch, tmp_path):
+    """The sweep itself runs on the CPU; each run is checked with its own values after those of all."""
+    checked, updated = [], {}
+    monkeypatch.setattr(jax.config, "update", updated.__setitem__)
+    monkeypatch.setattr("experiments.check.check", lambda config: checked.append((config.optim.lr, config.optim.beta1)))
+    sweep = ["--sweep=optim.lr=1,2", "--sweep_print", "--config.optim.lr=7", "--config.optim.beta1=0.5"]
+    assert main(["train", f"--config={ROOT}/configs/digits.py", f"--workdir={tmp_path}", *sweep]) == 0
+    assert updated.get("jax_platforms") == "cpu" and checked == [(1.0, 0.5), (2.0, 0.5)]
+
+
+def test_a_run_goes_on_with_its_own_config_and_its_overrides(monkeypatch, tmp_path, fails):
+    trained = []
+    monkeypatch.setattr("experiments.train.train", lambda config, path, **options: trained.append((config, path)))
+    assert "holds no run yet: say which with --config" in fails("train", f"--workdir={tmp_path}")
+    Workdir(tmp_path).claim(tiny_config(optim__lr=0.25))
+    assert main(["train", f"--workdir={tmp_path}", "--config.optim.beta1=0.5"]) == 0
+    ((config, path),) = trained
+    assert (config.optim.lr, config.optim.beta1, config.training.num_steps, path) == (0.25, 0.5, 40, tmp_path)
