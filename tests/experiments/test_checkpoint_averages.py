@@ -1,5 +1,6 @@
 """Checkpoints of several averages and of skipped steps, and those that were written before there were such."""
 
+import logging
 from typing import Any
 
 import grain
@@ -201,3 +202,26 @@ def test_a_position_is_that_of_orbax_or_else_of_grain(tmp_path, names, found):
     for name in names:
         (tmp_path / name).write_text(f'{{"of": "{name}"}}')
     assert checkpoint._position(tmp_path) == {"of": found}
+
+
+@pytest.mark.parametrize(
+    "place, message, error, wanted",
+    [
+        ("/orbax/a.py", "anything", ValueError("x"), False),  # of a save that failed, which is raised too
+        ("/other/a.py", "anything", ValueError("from orbax"), False),
+        ("/other/a.py", "anything", ValueError("x"), True),
+        ("/orbax/a.py", "the manager is read only", None, False),
+        ("/other/a.py", "the manager is read only", None, True),
+        ("/orbax/a.py", "read all", None, True),
+        ("/orbax/a.py", "only one", None, True),
+        ("/orbax/a.py", "Metadata file does not exist: x", None, False),
+        ("/other/a.py", "Metadata file does not exist: x", None, True),
+        ("/orbax/a.py", "A metadata file does not exist", None, True),
+    ],
+)
+def test_records_that_say_nothing_of_the_run_are_not_shown(place, message, error, wanted):
+    info = None if error is None else (type(error), error, None)
+    record = logging.LogRecord("absl", logging.ERROR, place, 1, message, None, info)
+    assert bool(checkpoint._is_wanted(record)) == wanted
+    for name in ("absl", "asyncio"):
+        assert checkpoint._is_wanted in logging.getLogger(name).filters
