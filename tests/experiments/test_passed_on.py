@@ -8,7 +8,7 @@ import jax
 import numpy as np
 import pytest
 
-from experiments import data, distributed, drawing, parallel
+from experiments import data, drawing, parallel
 from experiments.__main__ import main
 from experiments.benchmarks import guidance, inverse_peers
 from experiments.commands import arguments, rank
@@ -155,57 +155,7 @@ def test_drawing_counts_its_images_where_it_is_watched(monkeypatch, progress, fi
     assert bars == [{"total": 6, "unit": "scan", "desc": "sampling", "disable": not shown}, 4, 2]
 
 
-def test_whoever_waits_for_other_processes_is_told_after_half_a_minute(monkeypatch):
-    made = []
-
-    class Timer:
-        def __init__(self, seconds, function, given, named):
-            made.append((seconds, function, given, list(named)))
-
-        def start(self):
-            made.append(("started", self.daemon))
-
-        def cancel(self):
-            made.append("cancelled")
-
-    monkeypatch.setattr(distributed.threading, "Timer", Timer)
-    monkeypatch.setattr(distributed.jax, "config", SimpleNamespace(update=lambda *given: None))
-    monkeypatch.setattr(jax.distributed, "initialize", lambda *given, **named: made.append("joined"))
-    distributed.start()
-    expected = [(30, print, ["waiting for the other processes of this run"], ["file"]), ("started", True)]
-    assert made == [*expected, "joined", "cancelled"]
-
-    def fails(*given, **named):
-        raise RuntimeError("no")
-
-    monkeypatch.setattr(jax.distributed, "initialize", fails)
-    with pytest.raises(UserError):
-        distributed.start()
-    assert made[-1] == "cancelled" and made.count("cancelled") == 2
-
-
 # ---- commands ----
-
-
-@pytest.mark.parametrize(
-    "options, started, first",
-    [
-        ({}, None, True),
-        ({"distributed": False}, None, True),
-        ({"distributed": True}, (None, None, None), False),
-        ({"coordinator_address": "h:1", "num_processes": 2, "process_id": 1}, ("h:1", 2, 1), False),
-        ({"process_id": 0}, (None, None, 0), False),
-        ({"distributed": True, "sweep": "a=1"}, None, True),
-        ({"distributed": True, "sweep": None}, (None, None, None), False),
-    ],
-)
-def test_processes_are_joined_where_the_flags_say_so(monkeypatch, options, started, first):
-    """The runs of a sweep join by themselves."""
-    calls = []
-    monkeypatch.setattr(distributed, "start", lambda *given: calls.append(given))
-    monkeypatch.setattr(distributed, "is_first", lambda: False)
-    assert arguments.join_processes(SimpleNamespace(**options)) == first
-    assert calls == ([] if started is None else [started])
 
 
 def test_a_run_is_opened_with_the_overrides_that_are_allowed_and_checked(monkeypatch):
