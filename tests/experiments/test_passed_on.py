@@ -302,3 +302,44 @@ def test_a_run_goes_on_with_its_own_config_and_its_overrides(monkeypatch, tmp_pa
     assert main(["train", f"--workdir={tmp_path}", "--config.optim.beta1=0.5"]) == 0
     ((config, path),) = trained
     assert (config.optim.lr, config.optim.beta1, config.training.num_steps, path) == (0.25, 0.5, 40, tmp_path)
+
+
+@pytest.mark.parametrize(
+    "against, trained, tested, reference_of", [("training", 10, 4, "99 training"), ("held_out", 10, 4, "99 held-out")]
+)
+def test_a_reference_in_a_file_saves_all_images_but_those_that_are_searched(
+    monkeypatch, tmp_path, against, trained, tested, reference_of
+):
+    """It is checked for its features before anything is computed."""
+    computed, checked = statistics_of(monkeypatch), []
+
+    def check(name, network):
+        assert computed == []
+        checked.append((name, network.name))
+
+    shared = SimpleNamespace(count=99, check=check)
+    monkeypatch.setattr(reference, "shared_statistics", lambda config, dataset: shared)
+    monkeypatch.setattr(reference, "some", lambda features, limit: np.zeros((min(len(features), limit), 1)))
+    changes = {"num_samples": 4, "training_images": 10, "statistics": "s.npz", "reference": against}
+    config = tiny_config(**{f"evaluation__{key}": value for key, value in changes.items()})
+    dataset = data.Dataset("d", levels(40), levels(0), levels(30, 100), 0)
+    (tmp_path / "evaluation").mkdir()
+    network = SimpleNamespace(name="n", preprocessing="p", sha256="0")
+    found = reference.real_images(SimpleNamespace(config=config, workdir=Workdir(tmp_path)), dataset, network)
+    assert [len(images) for images, _, _ in computed] == [trained, tested]
+    assert found.reference is shared and found.reference_name == f"{reference_of} images"
+    assert checked == [("evaluation.statistics=s.npz", "n")]
+
+
+@pytest.mark.parametrize("count, sizes", [(0, []), (1, [1]), (1000, [1000]), (2500, [1000, 1000, 500])])
+def test_images_are_turned_into_features_by_the_thousand(count, sizes):
+    class Source:
+        def pixels(self, numbers):
+            return numbers
+
+        def __len__(self):
+            return count
+
+    blocks = list(reference._blocks(Source()))
+    assert [len(block) for block in blocks] == sizes
+    np.testing.assert_array_equal(np.concatenate([np.zeros(0, int), *blocks]), np.arange(count))
