@@ -231,3 +231,31 @@ def test_a_peer_runs_where_torch_has_the_device_of_jax(monkeypatch, platform, cu
         torch_networks.importlib.util, "find_spec", lambda name: installed or name != "diffusers" or None
     )
     assert torch_networks.runs_on(platform) == runs
+
+
+def test_each_step_of_a_peer_has_its_own_gradient_and_each_peer_the_same_inputs(monkeypatch):
+    """Gradients do not add up over steps; inputs are normal numbers of a fixed seed, at noise level 1 and of class 0."""
+    torch = pytest.importorskip("torch", reason="the interop extra is not installed")
+    for name in ("set_num_threads", "set_float32_matmul_precision", "set_default_device"):
+        monkeypatch.setattr(torch, name, lambda value: None)
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(2, 2, 1, bias=False)
+
+        def forward(self, x, time, class_labels, return_dict):
+            return (self.layer(x),)
+
+    monkeypatch.setitem(torch_networks.MAKERS, "one", lambda network, shape: Net())
+    peer, other = (torch_networks.Peer("one", models.DiT(num_classes=3), (4, 6, 2), 5, 3) for _ in range(2))
+    x, target = peer._x, peer._target
+    assert torch.equal(x, other._x) and torch.equal(target, other._target) and not torch.equal(x, target)
+    assert abs(float(x.std()) - 1) < 0.1 and (peer._time == 1).all() and (peer._labels == 0).all()
+    assert peer._labels.dtype == torch.long
+    peer.step()
+    before = peer.network.layer.weight.detach()[..., 0, 0].clone()
+    peer.step()
+    residual = torch.einsum("oi,bihw->bohw", before, x) - target
+    expected = 2 * torch.einsum("bohw,bihw->oi", residual, x) / residual.numel()
+    torch.testing.assert_close(peer.network.layer.weight.grad[..., 0, 0], expected, rtol=1e-4, atol=1e-6)
