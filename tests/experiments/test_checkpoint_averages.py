@@ -225,3 +225,11 @@ def test_records_that_say_nothing_of_the_run_are_not_shown(place, message, error
     assert bool(checkpoint._is_wanted(record)) == wanted
     for name in ("absl", "asyncio"):
         assert checkpoint._is_wanted in logging.getLogger(name).filters
+
+
+def test_a_folder_that_cannot_be_made_is_named(tmp_path):
+    (tmp_path / "file").touch()
+    with pytest.raises(
+        UserError, match=f"^checkpoints cannot be kept in {tmp_path}/file/checkpoints: Not a directory$"
+    ):
+        Checkpoints(tmp_path / "file" / "checkpoints", 2)

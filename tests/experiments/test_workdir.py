@@ -165,3 +165,11 @@ def test_an_error_of_a_file_names_it(tmp_path):
         raise OSError(28, "full")
     assert (error.value.errno, error.value.filename, path.read_text()) == (28, str(path), "old")
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("text", ['{"optim": 3}', '{"optim": {"lr": "fast"}}', "[1]", "[" * 5000])
+def test_a_stored_text_that_is_no_config_is_named(tmp_path, text):
+    workdir = Workdir(tmp_path)
+    workdir.config.write_text(text)
+    with pytest.raises(UserError, match=f"^{re.escape(str(workdir.config))} is (no config|not valid JSON): "):
+        workdir.read_config()
