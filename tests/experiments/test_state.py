@@ -233,3 +233,11 @@ def test_metrics_are_of_the_gradient_before_clipping_and_of_the_weights_after_th
     np.testing.assert_allclose(metrics["place"][:2], [[7.5, 75]] * 2, rtol=1e-6)
     assert np.isnan(metrics["place"][2:]).all() and metrics["place"].shape == (3, 2)
     assert set(metrics) == {"loss", "grad_norm", "param_norm", "place"}
+
+
+@pytest.mark.parametrize("parts, first, last", [(1, 0, 11), (3, 1, 10), (12, 5.5, 5.5)])
+def test_a_part_has_every_so_manieth_example(parts, first, last):
+    """Part i of n begins with example i, so that devices that have examples in turn share each part evenly."""
+    function = state.mean_over_parts(lambda x: (x["a"][0], {"end": x["a"][-1], "whole": x["a"].sum()}), parts)
+    begin, rest = function({"a": jnp.arange(12.0)})
+    assert (begin, rest["end"], rest["whole"]) == (first, last, 66 / parts)
