@@ -376,3 +376,27 @@ def test_the_state_begins_with_projected_weights_in_all_its_averages(monkeypatch
         assert len(made.emas) == emas and made.step == 0 and (made.skipped is None) == (emas == 1)
         for tree in (made.params, *made.emas):
             np.testing.assert_array_equal(tree["params"]["w"], [4, 4, 4])
+
+
+def test_a_state_on_devices_begins_as_one_alone_and_has_its_shapes(monkeypatch):
+    """Weights that are given, or drawn for the strategy; the shapes and dtypes of a state are known without it."""
+    monkeypatch.setattr(train.build, "projection", lambda config: lambda tree: jax.tree.map(lambda x: x / 2, tree))
+    weights = {"params": {"w": np.full(3, 8.0, np.float32)}}
+    monkeypatch.setattr(train.build, "init_variables", lambda config, strategy=None: weights)
+    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights)
+    monkeypatch.setattr(train.build, "abstract_variables", lambda config: shapes)
+    placed = []
+    strategy = SimpleNamespace(
+        place=lambda tree: placed.append(tree) or tree, create=lambda function, *given: function(*given)
+    )
+    config = tiny_config(training__ema="warmup,power:0.1", training__on_nonfinite="skip")
+    alone, drawn = (train.initial_state(config, None, on) for on in (None, strategy))
+    given = train.initial_state(config, weights, strategy)
+    assert placed == [weights]
+    abstract = train.abstract_state(config)
+    for made in (alone, drawn, given):
+        for leaf, expected, shape in zip(*map(jax.tree.leaves, (made, alone, abstract)), strict=True):
+            np.testing.assert_array_equal(leaf, expected)
+            assert (leaf.shape, leaf.dtype) == (shape.shape, shape.dtype)
+        np.testing.assert_array_equal(made.params["params"]["w"], [4, 4, 4])
+        assert made.step.dtype == made.skipped.dtype == np.int32 and len(made.emas) == 2
