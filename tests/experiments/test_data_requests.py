@@ -220,7 +220,7 @@ def test_what_a_source_raises_leaves_the_worker_for_the_next_batch(scripted):
     batches = scripted([UserError("broken"), "a", EOFError()])
     with pytest.raises(UserError, match="broken"):
         batches[0]
-    assert batches[1] == "a"
+    assert batches._idle.qsize() == 1 and batches[1] == "a"
     batches.close()
     batches.close()
     assert batches._workers[0].killed == 1  # once
