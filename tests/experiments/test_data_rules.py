@@ -312,6 +312,19 @@ def test_records_were_made_over_one_background(prepared, options, fits):
     assert rendering.Rendering().stamp == ""
 
 
+def test_records_over_white_are_not_taken_for_others(prepared, tmp_path):
+    for file in prepared[0].iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    stored = json.loads((tmp_path / "dataset.json").read_text())
+    for change, refused in (({}, {"background": "black"}), ({"white": 9.0}, {"white": 8.0})):
+        (tmp_path / "dataset.json").unlink()
+        (tmp_path / "dataset.json").write_text(json.dumps(stored | {"background": "white"} | change))
+        for fits in ({}, {"background": "white"}, change):
+            arrayrecord.load(str(tmp_path), Wanted(4, 1, **fits))
+        with pytest.raises(UserError, match="was prepared with background=white and white="):
+            arrayrecord.load(str(tmp_path), Wanted(4, 1, **refused))
+
+
 def test_statistics_are_of_the_fractions_of_the_config(prepared, monkeypatch):
     folder, _ = prepared
     given, files = [], []
@@ -342,3 +355,32 @@ def test_statistics_are_of_the_fractions_of_the_config(prepared, monkeypatch):
                                                 "validation_fraction": 0.25, "memory_gb": 0})]  # fmt: skip
     assert files == [path.name for path in paths] == ["training_means.npz", "held_out_means.npz"]
     assert counts[1] == [2, 1] and all(count == 2 for count in counts[0][:-1])
+
+
+def test_a_kind_of_source_is_given_its_path_and_what_is_wanted(monkeypatch):
+    """And its splits are made by the fractions that are asked for."""
+    given, images = [], Images(pictures(40, size=8))
+    parts = Parts({"all": images}, left_out=("l",), warnings=("w",))
+    monkeypatch.setitem(sources.KINDS, "npz", (lambda path, wanted: given.append((path, wanted)) or parts, "npz:PATH"))
+    options = {"image_size": 4, "num_channels": 1, "resize": "center_crop", "background": "black", "white": 9.0}
+    found = sources.load("npz:a:b", **options, test_fraction=0.3, validation_fraction=0.2, class_order="text")
+    assert given == [("a:b", Wanted(4, 1, "center_crop", 0.3, class_order="text", background="black", white=9.0))]
+    expected = splits.split("npz:a:b", parts, test_fraction=0.3, validation_fraction=0.2)
+    for name, part in found.splits.items():
+        np.testing.assert_array_equal(part.identities(), expected.splits[name].identities())
+        assert part.image_shape == (4, 4, 1) and isinstance(part, Images)
+    assert (found.left_out, found.warnings, found.by_hash) == (("l",), ("w",), ("test", "validation"))
+    assert sources.read("npz:a", Wanted(8, 1)).sources["all"] is images
+    with pytest.raises(UserError, match=r"^data\.source='latents': the model is of an autoencoder's latents"):
+        sources.read("latents", Wanted(8, 1))
+
+
+def test_examples_are_gathered_in_arrays_of_the_callers_own():
+    images, labels = pictures(4), np.arange(4, dtype=np.int32)
+    for source in (Images(images, labels), Images(images)):
+        batch = source.gather([2, 0, 2])
+        np.testing.assert_array_equal(batch["image"], images[[2, 0, 2]])
+        assert list(batch) == ["image", "label"][: 1 + (source.labels is not None)]
+        batch["image"][:] = 0
+        assert images[2].any() and (source.labels is None or batch["label"].tolist() == [2, 0, 2])
+        np.testing.assert_array_equal(source.take(np.array([False, True, True, False])).images, images[1:3])
