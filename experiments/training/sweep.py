@@ -221,9 +221,9 @@ class Sweep:
         if self._signal is not None:  # it came in between
             self._process.send_signal(self._signal)
         errors = _Echo(self._process.stderr.fileno())
-        code = self._process.wait()
-        self._process = None
-        return code, errors.last()
+        code, last = self._process.wait(), errors.last()
+        self._process = None  # not before the pipe is read to its end: its file is closed with the process object
+        return code, last
 
     def _compare(self) -> None:
         folders = [self._workdir / child.name for child in self._runs]

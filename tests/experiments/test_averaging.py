@@ -112,3 +112,26 @@ def test_the_widest_power_is_allowed_and_has_an_exponent_of_0():
     assert averaging.power_exponent(0.2886751345948129) >= 0
     with pytest.raises(ValueError, match="at most"):
         averaging.power_exponent(averaging.LARGEST_STD + 1e-6)
+
+
+@pytest.mark.parametrize(
+    "rule, refused, allowed",
+    [
+        (averaging.warmup, [(1.0,), (-1e-9,), (2.0,)], [(0.0,), (0.999,)]),
+        (averaging.constant, [(1.0,), (-1e-9,), (2.0,)], [(0.0,), (0.999,)]),
+        (averaging.half_life, [(0, 0.05, 8), (-1, 0.05, 8), (8, -1e-9, 8)], [(1, 0.0, 8), (1e-3, 5.0, 8)]),
+        (averaging.power, [(0.0,), (-0.1,), (0.2888,)], [(1e-3,), (averaging.LARGEST_STD,)]),
+    ],
+)
+def test_numbers_of_a_rule_lie_within_its_bounds(rule, refused, allowed):
+    """Each share of a rule within them lies in [0, 1]; a constant one has the shape of its numbers."""
+    for numbers in refused:
+        with pytest.raises(ValueError, match=r"a (decay|half-life|ramp|relative standard deviation)"):
+            rule(*numbers)
+    for numbers in allowed:
+        shares = np.asarray([rule(*numbers)(n) for n in (0, 1, 10, 10**6)])
+        assert ((shares >= 0) & (shares <= 1)).all()
+        if rule is averaging.constant:
+            np.testing.assert_allclose(shares, 1 - numbers[0], rtol=1e-6)
+    many = averaging.constant(0.75)(np.arange(3))
+    assert many.shape == (3,) and many.dtype == np.float32

@@ -153,11 +153,13 @@ def test_an_accelerator_has_32_times_the_batch(suite, platform, factor):
 
 
 @pytest.mark.parametrize("platform, beside", [("cpu", True), ("cpu", False), ("gpu", True)])
-def test_the_heading_says_what_stands_beside(suite, platform, beside):
+def test_the_heading_says_what_stands_beside(suite, platform, beside, monkeypatch):
+    monkeypatch.setattr("importlib.metadata.version", lambda name: f"1.2 of {name}")  # the peers may not be installed
     heading = suite(platform, beside).heading().splitlines()
     assert f"on {platform} (a kind, " in heading[0]
     assert ("TF32" in heading[0]) == (platform == "gpu")
-    assert heading[1].startswith("Beside it diffusers" if beside else "diffusers was not measured")
+    peers = "Beside it diffusers 1.2 of diffusers on torch 1.2 of torch, eager"
+    assert heading[1].startswith(peers if beside else "diffusers was not measured")
     assert heading[3].count("|") == heading[4].count("|") == 11
 
 

@@ -15,7 +15,7 @@ import sde_lib
 from experiments.benchmarks import inverse, inverse_peers, methods, peers, recommended, torch_networks
 from experiments.benchmarks.cases import CASES
 from experiments.benchmarks.inverse_methods import SETTINGS
-from experiments.config import files as config
+from experiments.config.files import files as config
 from sde_lib import inverse as inverse_lib
 from sde_lib.sampling.recommended import TABLE
 from tests.experiments.tiny import ROOT
@@ -415,3 +415,23 @@ def test_a_reduced_mixture_is_where_its_means_are():
     np.testing.assert_allclose(plane[:5] @ plane[:5].T, offsets @ offsets.T, atol=1e-9)
     assert plane.shape == (10, 10) and not plane[5:].any() and not plane[:, 3:].any()
     np.testing.assert_allclose(share, [1 / 40] * 3 + [37 / 40] + [0] * 6)
+
+
+def test_sizes_of_the_benchmarks_are_those_that_their_figures_are_compared_at():
+    """Inputs of a network at once on the CPU; measurements and answers of an inverse problem; sets of starts."""
+    assert {(case.family, case.what): case.batch for case in CASES} == {
+        ("unet", "that of configs/digits.py with strided convolutions and 8 groups"): 64, ("ddpm", "CIFAR-10"): 4,
+        ("adm", "ImageNet 64 px at half of the width, with heads of 32"): 1, ("ncsnpp", "NCSN++, CIFAR-10"): 2,
+        ("ncsnpp", "NCSN++, CelebA-HQ 256 px: its five finest levels at 64 px"): 1, ("ncsnpp", "DDPM++, CIFAR-10"): 2,
+        ("edm2", "EDM2-XXS, latents of ImageNet 512 px"): 1,
+        ("dit", "DiT-S/2, latents of ImageNet 256 px, with an embedding in each block as diffusers has it"): 4,
+        ("ncsn", "CIFAR-10"): 2, ("ncsnv2", "CIFAR-10"): 2, ("unet_classifier", "ImageNet 64 px at half of the width"): 2,
+        ("wideresnet_classifier", "CIFAR-10, WideResNet-28-10"): 4, ("mlp", "the default, for points in the plane"): 1024,
+    }  # fmt: skip
+    first = next(inverse.cases())
+    assert (first.num_measurements, first.num_samples, inverse.NUM_FLOORS) == (4, 250, 20)
+    assert inverse.NOISES == (0.01, 0.1, 1.0) and inverse.EVALUATIONS == (20, 50, 100)
+    problem = next(methods.problems())
+    assert (problem.num_samples, problem.seed, len(methods.STARTS)) == (2000, methods.STARTS[0], 5)
+    assert [p.num_fitted for p in methods.problems()] == [256, 256, 64, 64]
+    assert min(np.diff(methods.STARTS)) > 1  # the number after a seed is that of its noise

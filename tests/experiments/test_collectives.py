@@ -1,5 +1,7 @@
 """Bytes on the wire, counted in programs whose traffic is known."""
 
+from types import SimpleNamespace
+
 import jax
 import jax.numpy as jnp
 import pytest
@@ -102,3 +104,87 @@ def test_a_training_step_moves_what_it_must():
     for kind in ("reduce-scatter", "all-gather"):
         assert fsdp.bytes[kind] == pytest.approx(fsdp.bound / 2, rel=0.002)
     assert fsdp.total == pytest.approx(fsdp.bound, rel=0.02)
+
+
+def counted(line, devices=4, header="num_partitions={}", more=""):
+    """The bytes of a program of one line."""
+    head = f"HloModule m, {header.format(devices)}"
+    return collectives.bytes_exchanged(f"{head}\n\n{more}ENTRY %main (x: f32[]) -> f32[] {{\n  {line}\n}}\n")
+
+
+@pytest.mark.parametrize(
+    "line, kind, expected",
+    [
+        ("a = f32[8,2]{1,0} all-reduce(x), to_apply=add", "all-reduce", 2 * 3 / 4 * 64),
+        ("a = f32[8,2]{1,0} all-gather(x), dimensions={0}", "all-gather", 3 / 4 * 64),
+        ("a = f32[8,2]{1,0} reduce-scatter(x), to_apply=add", "reduce-scatter", 3 * 64),
+        ("a = f32[8,2]{1,0} all-to-all(x)", "all-to-all", 3 / 4 * 64),
+        ("a = f32[8,2]{1,0} ragged-all-to-all(x)", "ragged-all-to-all", 3 / 4 * 64),
+        ("a = f32[8,2]{1,0} collective-broadcast(x)", "collective-broadcast", 64),
+        ("a = f32[8,2]{1,0} collective-permute(x)", "collective-permute", 64),
+        ("a = (f32[8,2], f32[8,2]) collective-permute-start(x)", "collective-permute", 64),
+        ("a = (f32[8], f32[32]) all-gather-start(x)", "all-gather", 3 / 4 * 128),
+        ("a = (f32[32], f32[8]) reduce-scatter-start(x)", "reduce-scatter", 3 / 4 * 128),
+        ("a = f32[8,2]{1,0} all-reduce-start(x)", "all-reduce", 2 * 3 / 4 * 64),
+        ("a = pred[16]{0} all-gather(x)", "all-gather", 3 / 4 * 16),
+        ("a = f8e4m3fn[16]{0} all-gather(x)", "all-gather", 3 / 4 * 16),
+        ("a = s4[16]{0} all-gather(x)", "all-gather", 3 / 4 * 8),
+        ("a = bf16[] all-reduce(x)", "all-reduce", 2 * 3 / 4 * 2),
+        ("a = c64[3]{0} all-gather(x), replica_groups={{0,2},{1,3}}", "all-gather", 1 / 2 * 24),
+        ("a = f32[16]{0} all-gather(x), replica_groups=[2,2]<=[4]", "all-gather", 1 / 2 * 64),
+        ("a = f32[16]{0} all-gather(x), replica_groups=[1,4]<=[4]", "all-gather", 3 / 4 * 64),
+        ("a = f32[30]{0} all-gather(x), replica_groups=mesh['a'=3,'b'=5] {'b'}", "all-gather", 4 / 5 * 120),
+        ("a = f32[30]{0} all-gather(x), replica_groups=mesh['a'=3,'b'=5] {'a','b'}", "all-gather", 14 / 15 * 120),
+    ],
+)  # fmt: skip
+def test_an_operation_sends_what_its_formula_says(line, kind, expected):
+    """Of the 4 devices there are, or of those of its groups; ends of operations send nothing again."""
+    assert counted(line) == pytest.approx({kind: expected})
+    assert counted(f"{line}\n  b = f32[8] {kind}-done(a)") == pytest.approx({kind: expected})
+
+
+@pytest.mark.parametrize(
+    "header, devices",
+    [("num_partitions=4", 4), ("replica_count=3", 3), ("replica_count=2, num_partitions=4", 8), ("x", 1)],
+)
+def test_devices_are_all_replicas_of_all_partitions(header, devices):
+    found = counted("a = f32[8,2]{1,0} all-gather(x)", header=header)
+    assert found == pytest.approx({"all-gather": (devices - 1) / devices * 64})
+
+
+LOOPS = """%body (x: f32[]) -> f32[] {{
+  c = f32[4] collective-permute(x)
+}}
+
+%outer (x: f32[]) -> f32[] {{
+  w = f32[] while(x), condition=%none, body=%body, backend_config={{"known_trip_count":{{"n":"{inner}"}}}}
+}}
+
+"""
+
+
+def test_loops_within_loops_and_all_branches_count():
+    loop = 'w = f32[] while(x), condition=%c, body=%outer, backend_config={"known_trip_count":{"n":"3"}}'
+    assert counted(loop, more=LOOPS.format(inner=5)) == {"collective-permute": 15 * 16}
+    branches = "b = f32[] conditional(x), branch_computations={%outer, %body}"
+    assert counted(branches, more=LOOPS.format(inner=5)) == {"collective-permute": 6 * 16}
+    either = "b = f32[] conditional(x), true_computation=%body, false_computation=%outer"
+    assert counted(either, more=LOOPS.format(inner=2)) == {"collective-permute": 3 * 16}
+    called = "b = f32[] fusion(x), kind=kLoop, calls=%body\n  d = f32[] call(x), to_apply=%body"
+    assert counted(called, more=LOOPS.format(inner=2)) == {"collective-permute": 2 * 16}
+
+
+def test_an_unknown_loop_around_a_known_one_is_not_guessed():
+    with pytest.raises(ValueError, match="a loop of unknown length has a collective: c = f32"):
+        counted("w = f32[] while(x), condition=%c, body=%outer", more=LOOPS.format(inner=5))
+
+
+def test_the_bound_is_of_the_parameters_and_their_devices(monkeypatch):
+    """2 (n - 1) / n times their bytes, whatever their dtypes."""
+    params = {"a": jax.ShapeDtypeStruct((3, 5), jnp.float32), "b": jax.ShapeDtypeStruct((7,), jnp.bfloat16)}
+    monkeypatch.setattr(collectives, "abstract_state", lambda config: SimpleNamespace(params=params))
+    text = "HloModule m, num_partitions=2\n\nENTRY %main (x: f32[]) -> f32[] {\n  a = f32[4] all-gather(x)\n}\n"
+    for n in (2, 8):
+        found = collectives.of_training(None, SimpleNamespace(num_devices=n), SimpleNamespace(as_text=lambda: text))
+        assert found.bound == pytest.approx(2 * (n - 1) / n * (60 + 14)) and found.bytes == {"all-gather": 8}
+    assert collectives.Traffic({"a": 3.0, "b": 4.0}, 1.0).total == 7

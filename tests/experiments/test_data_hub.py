@@ -172,3 +172,58 @@ def test_the_image_of_a_row_lies_in_it_or_in_a_file(tmp_path):
                           ({"bytes": None, "path": str(tmp_path / "gone")}, "t cannot be read")):  # fmt: skip
         with pytest.raises(UserError, match=message):
             huggingface._content({"x": file}, "t")
+
+
+class Column(list):
+    """Stands for rows: one column of labels."""
+
+    def __init__(self, values=(), **kinds):
+        super().__init__(values)
+        self.features = kinds or {"label": datasets.Value("int64")}
+
+    def with_format(self, form):
+        return {"label": np.array(list(self))} if form == "numpy" else None
+
+
+def test_labels_of_each_split_and_those_that_are_withheld():
+    """Only a split whose labels are all -1 withholds them."""
+    found, known = huggingface._labels("x", {"train": Column([1, 0]), "test": Column([-1, -1])}, "label", "natural")
+    assert {name: (of.tolist(), of.dtype) for name, of in found.items()} == {
+        "train": ([1, 0], np.int32), "test": ([-1, -1], np.int32),
+    }  # fmt: skip
+    assert known is None
+    named = {"train": Column([1, 0], label=CLASS), "test": Column([0], label=CLASS)}
+    found, known = huggingface._labels("x", named, "label", "natural")
+    assert known == ("a", "b") and found["test"].tolist() == [0]
+    texts = {"train": Column(["10", "9"]), "test": Column(["9"])}
+    for order, numbers, expected in (("natural", [1, 0], ("9", "10")), ("text", [0, 1], ("10", "9"))):
+        found, known = huggingface._labels("x", texts, "label", order)
+        assert (found["train"].tolist(), known) == (numbers, expected)
+    assert huggingface._labels("x", texts, None, "natural") == ({"train": None, "test": None}, None)
+    with pytest.raises(UserError, match=r"'hf:x', test: some of the column 'label' are less than 0 \(1 of 2"):
+        huggingface._labels("x", {"train": Column([1]), "test": Column([-1, 0])}, "label", "natural")
+
+
+def test_splits_and_columns_of_the_hub_that_are_not_used():
+    text, number, image = datasets.Value("string"), datasets.Value("int64"), datasets.Image()
+    kinds = {"img": image, "label": CLASS, "Coarse_Category": number, "TARGETS": text, "odd": CLASS, "caption": text}
+    train, other = Column([1, 0], **kinds), Column([1] * 1200)
+    found = {"train": train}
+    left_out, warnings = huggingface._unused(
+        "x", {"train": train, "Test": other, "extra": other}, found, "img", "label"
+    )
+    assert left_out == [
+        "1,200 images of the split Test", "1,200 images of the split extra",
+        "columns Coarse_Category, TARGETS, odd, caption (not read)",
+    ]  # fmt: skip
+    assert warnings == [
+        "splits that are not used: Test; those of the names train, test, validation, valid, val, dev are",
+        "columns that look like labels are not used: Coarse_Category, TARGETS, odd; the classes are the column 'label'",
+    ]
+    only = Column([1], img=image, label=CLASS)
+    assert huggingface._unused("x", {"train": only}, {"all": only}, "img", "label") == ([], [])
+    assert huggingface._unused("x", only, {"all": only}, "img", None) == (
+        ["columns label (not read)"],
+        ["columns that look like labels are not used: label; classes are a column named label, labels, fine_label, class, "
+         "target"],
+    )  # fmt: skip

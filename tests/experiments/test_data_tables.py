@@ -1,9 +1,12 @@
 """Tables of classes and splits beside pictures: their separators, places of rows, and what is a class number or a name."""
 
+import hashlib
+
 import numpy as np
 import pytest
+from PIL import Image
 
-from experiments.data.sources import metadata, tables, tree
+from experiments.data.sources import Wanted, digits, folder, metadata, tables, tree
 from experiments.errors import UserError
 
 
@@ -83,3 +86,93 @@ def test_files_that_look_like_tables_are_warned_of_in_the_folder_and_one_below(t
     layout = metadata.Layout([])
     metadata.warn_of_tables(layout, tree.walk(tmp_path))
     assert [(file in text) for text in layout.warnings] == [True] * warned
+
+
+@pytest.mark.parametrize(
+    "files, columns, rows, warnings",
+    [
+        ("a b", "file_name,label,class", "a.png,0,1 b.png,1,1", []),
+        ("a b", "file_name, Class ,fold", "a.png,0,1 b.png,1,1",
+         ["the column  Class  looks like a label and is not used: name it 'label'",
+          "the column fold looks like a split and is not used: name it 'split'"]),
+        ("a b", "file_name,target,y,sets", "a.png,0,1,1",
+         ["the column target, y looks like a label and is not used: name it 'label'",
+          "images without a row in metadata.csv are not used: 1 image (b.png)"]),
+        ("a b c d e", "file_name", "b.png", ["images without a row in metadata.csv are not used: 4 images (a.png, c.png, "
+                                             "d.png and 1 more)"]),
+        ("train/a test/b", "file_name", "train/a.png test/b.png",
+         ["folders that look like splits are not used: test, train; metadata.csv has no column 'split'"]),
+        ("train/a test/b", "file_name,split", "train/a.png,train test/b.png,test", []),
+        ("x/a y/b", "file_name", "x/a.png y/b.png",
+         ["folders that look like classes are not used: x, y; metadata.csv has no column 'label'"]),
+        ("x/a y/b", "file_name,label", "x/a.png,0 y/b.png,1", []),
+        ("x/a y/b", "file_name,split", "x/a.png,train y/b.png,test", []),
+        ("x/a y/b c", "file_name", "x/a.png y/b.png c.png", []), ("x/a x/b", "file_name", "x/a.png x/b.png", []),
+    ],
+)  # fmt: skip
+def test_what_a_table_leaves_unused_is_warned_of(tmp_path, files, columns, rows, warnings):
+    for name in files.split():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / f"{name}.png").touch()
+    (tmp_path / "metadata.csv").write_text("\n".join([columns, *rows.split(), ""]))
+    found = metadata.read(tmp_path / "metadata.csv", tree.walk(tmp_path), "natural")
+    assert [text.removeprefix("metadata.csv: ") for text in found.warnings] == warnings
+    assert [str(file) for file in found.files] == [row.split(",")[0] for row in rows.split()]
+    count = len(files.split()) - len(rows.split())
+    assert list(found.left_out) == [f"{count} image{'s' * (count > 1)} without a row in metadata.csv"] * (count > 0)
+
+
+def test_names_of_classes_of_a_table_in_the_order_of_texts(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.png").touch()
+    (tmp_path / "metadata.csv").write_text("file_name,label\na.png,x9\nb.png,x10\n")
+    found = {
+        order: metadata.read(tmp_path / "metadata.csv", tree.walk(tmp_path), order) for order in ("text", "natural")
+    }
+    assert {order: (of.class_names, of.labels.tolist()) for order, of in found.items()} == {
+        "text": (("x10", "x9"), [1, 0]), "natural": (("x9", "x10"), [0, 1]),
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("sampled, turned", [(1024, False), (1, False), (1024, True)])
+def test_the_print_of_files_is_that_of_their_names_labels_and_a_sample_of_their_contents(
+    tmp_path, monkeypatch, sampled, turned
+):
+    """As other releases compute it: of 1,024 files at most, those of the least hashes of their names."""
+    monkeypatch.setattr("experiments.data.sources.reading.SAMPLE", sampled)
+    exif = Image.Exif()
+    exif[0x0112] = 6 if turned else 1
+    for number, name in enumerate(("x/a.png", "y/b.png", "y/c.png")):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(np.full((4, 4), number, np.uint8)).save(tmp_path / name, exif=exif)
+    source = folder.load(str(tmp_path), Wanted(4, 1)).sources["all"]
+    digests = {
+        name: hashlib.blake2b(name.encode(), digest_size=16).digest()[:8] for name in ("x/a.png", "y/b.png", "y/c.png")
+    }
+    total = hashlib.sha256(
+        b"(3, (4, 4, 1), 'none')" + b"".join(digests.values()) + np.array([0, 1, 1], "<i4").tobytes()
+    )
+    for name in sorted(digests, key=lambda name: int.from_bytes(digests[name], "little"))[:sampled]:
+        total.update(hashlib.sha256((tmp_path / name).read_bytes()).digest())
+        total.update(b"upright, over the background" * turned)
+    assert source.fingerprint() == f"names-and-sample:{total.hexdigest()}"
+    identities = [int.from_bytes(digest, "little") for digest in digests.values()]
+    assert source.identities().tolist() == identities and source.name(1) == f"{tmp_path}/y/b.png"
+
+
+@pytest.mark.parametrize("fraction, tested", [(None, 0), (0.1, 180), (0.5, 898), (0.25, 449)])
+def test_digits_are_split_by_one_permutation(fraction, tested):
+    """Of 1,797 images, round(1797 f) to the even number."""
+    parts = digits.load("", Wanted(8, 1, test_fraction=fraction)).sources
+    if fraction is None:
+        assert (
+            list(parts) == ["all"] and len(parts["all"]) == 1797 and parts["all"].labels[:5].tolist() == [0, 1, 2, 3, 4]
+        )
+        return
+    order = np.random.default_rng(0).permutation(1797)
+    everything = digits.load("", Wanted(8, 1)).sources["all"]
+    np.testing.assert_array_equal(parts["train"].labels, everything.labels[order[: 1797 - tested]])
+    np.testing.assert_array_equal(parts["test"].images, everything.images[order[1797 - tested :]])
+    assert len(parts["test"]) == tested and parts["train"].labels.dtype == np.int32
+    with pytest.raises(UserError, match=r"^data\.source='digits:8': the digits have no path; write 'digits'$"):
+        digits.load("8", Wanted(8, 1))

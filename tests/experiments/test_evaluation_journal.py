@@ -81,3 +81,16 @@ def test_removed(journal, tmp_path):
     write(journal, 0)
     journal.remove()
     assert not list(tmp_path.iterdir())
+
+
+def test_blocks_of_one_first_number_are_two_files(journal):
+    """The names sort by the first number; what is no block of results is not read."""
+    write(journal, 7, 8, 9)
+    write(journal, 7)
+    write(journal, 123_456_789)
+    (journal.folder / "other.npz").write_bytes(b"not a block")
+    names = [path.name for path in journal._files()]
+    assert names == ["000000007_1.npz", "000000007_3.npz", "123456789_1.npz"]
+    np.testing.assert_array_equal(journal.missing(10), range(7))
+    assert [list(numbers) for numbers, _ in journal.blocks()] == [[7], [7, 8, 9], [123_456_789]]
+    assert (journal.folder / "other.npz").exists()

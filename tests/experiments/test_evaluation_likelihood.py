@@ -1,5 +1,7 @@
 """Bits per dimension of a run against a closed form, and where there are none."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -115,3 +117,81 @@ def test_a_process_without_a_likelihood_is_refused():
     with pytest.raises(UserError, match=r"likelihood_images=24: the states of sde\.name='critically_damped' are more"):
         factory.check_likelihood(config)
     factory.check_likelihood(config_of())
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+@pytest.mark.parametrize("devices, batch, sizes", [(2, 3, [6, 6, 1]), (2, 100, [13]), (1, 5, [5, 5, 3])])
+def test_each_image_has_its_number_its_class_and_the_seed(monkeypatch, tmp_path, labelled, devices, batch, sizes):
+    """Whatever its batch, the last of which is filled up; what the journal has is not computed again."""
+    numbers = np.arange(13)
+    pictures = np.broadcast_to(numbers[:, None, None, None] * 2, (13, 8, 8, 1)).astype(np.uint8)
+    images = data.Images(pictures, (numbers % 5).astype(np.int32) if labelled else None)
+    config = config_of(evaluation__seed=7, sampling__batch_size=batch, training__seed=9)
+
+    def program(config):
+        def bits(places, images, labels, key_data, variables):
+            seed = jax.random.key_data(jax.random.key(7))
+            return places + 100 * images[:, 0, 0, 0] + 10_000 * labels + (key_data != seed).sum() + variables["scale"]
+
+        return bits
+
+    monkeypatch.setattr(likelihood, "_bits", program)
+    run = run_of(config, tmp_path)
+    journal = likelihood.journal_of_bits(run, images)
+    figure = likelihood.bits_per_dim(run, images, Pmap(jax.devices()[:devices]), journal)
+    expected = numbers + 200 * numbers + 10_000 * (numbers % 5 if labelled else 0)
+    np.testing.assert_array_equal(journal.column("bits", 13), expected)
+    assert [len(block) for block, _ in journal.blocks()] == sizes and figure.count == 13
+    assert figure.value == pytest.approx(expected.mean())
+    monkeypatch.setattr(likelihood, "_require_solved", lambda *given: pytest.fail("computed again"))
+    assert likelihood.bits_per_dim(run, images, Pmap(jax.devices()[:devices]), journal) == figure
+
+
+def test_the_density_is_that_of_the_class_at_the_smallest_time_of_the_likelihood(monkeypatch):
+    """Each image has its own noise of dequantization and its own probes, which differ from each other and by the seed."""
+    seen = {}
+
+    class Model:
+        def replace(self, condition):
+            seen["condition"] = condition
+            return "conditioned"
+
+    def denoiser(config, variables, t_min):
+        seen["denoiser"] = variables, t_min
+        return Model()
+
+    def log_likelihood(keys, model, x, *, divergence, rtol, atol):
+        seen.update(probes=keys, model=model, divergence=divergence, tolerances=(rtol, atol))
+        return SimpleNamespace(log_prob=np.zeros(3))
+
+    class Dequantizer:
+        def __call__(self, keys, images, quantization):
+            seen.update(noise=keys, levels=quantization)
+            return images, "ratio"
+
+    monkeypatch.setattr("experiments.factory.model.denoiser", denoiser)
+    for name, value in {
+        "log_likelihood": log_likelihood, "UniformDequantizer": Dequantizer,
+        "bits_per_dim": lambda log_prob, x, log_ratio: (log_prob.shape, log_ratio),
+    }.items():  # fmt: skip
+        monkeypatch.setattr(likelihood.sde_lib, name, value)
+    changes = {"likelihood_probes": 3, "likelihood_t_min": 2e-4, "likelihood_tolerance": 1e-3, "t_min": 0.5}
+    config = config_of(**{f"evaluation__{key}": value for key, value in changes.items()}, model__num_classes=4)
+    keys = {}
+    for seed, places in ((7, [0, 5, 9]), (8, [0, 5, 9]), (7, [9, 0, 1])):
+        data_of_key = jax.random.key_data(jax.random.key(seed))
+        found = likelihood._bits(config)(
+            np.array(places), np.zeros((3, 8, 8, 1)), np.array([3, 1, 2]), data_of_key, "w"
+        )
+        for name in ("noise", "probes"):
+            keys[seed, tuple(places), name] = np.asarray(jax.random.key_data(seen[name])).tolist()
+    assert found == ((3,), "ratio") and seen["denoiser"] == ("w", 2e-4) and seen["model"] == "conditioned"
+    np.testing.assert_array_equal(seen["condition"], [3, 1, 2])
+    assert seen["divergence"] == likelihood.sde_lib.Hutchinson(num_probes=3) and seen["tolerances"] == (1e-3, 1e-3)
+    assert seen["levels"] == likelihood.sde_lib.Quantization.between(-1.0, 1.0)
+    first = [tuple(key) for name in ("noise", "probes") for key in keys[7, (0, 5, 9), name]]
+    other = [tuple(key) for name in ("noise", "probes") for key in keys[8, (0, 5, 9), name]]
+    assert len({*first, *other}) == 12
+    for name in ("noise", "probes"):
+        again = keys[7, (9, 0, 1), name]
+        assert again[:2] == [keys[7, (0, 5, 9), name][2], keys[7, (0, 5, 9), name][0]]

@@ -10,10 +10,10 @@ import threading
 import time
 
 import pytest
+from experiments.runs.lock import Lock
 
 from experiments.errors import UserError
-from experiments.runs import lock
-from experiments.runs.lock import Lock
+from experiments.loading.runs import lock
 from tests.experiments.tiny import ROOT
 
 HOLDER = """
@@ -248,3 +248,49 @@ def test_a_live_lock_changes_well_within_the_patience_of_others():
     fresh = importlib.util.module_from_spec(lock.__spec__)
     lock.__spec__.loader.exec_module(fresh)
     assert 3 * fresh.BEAT < fresh.PATIENCE <= 60
+
+
+@pytest.fixture
+def files(path, monkeypatch):
+    """The open files of the lock, by number."""
+    found, opening, closing = [], os.open, os.close
+
+    def open_(name, *given):
+        file = opening(name, *given)
+        found.extend([file] if name == path else [])
+        return file
+
+    def close(file):
+        closing(file)
+        if file in found:
+            found.remove(file)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "close", close)
+    return found
+
+
+def test_no_file_stays_open(path, files, monkeypatch):
+    """After use, where it is held, where its holder removes it meanwhile, and where a disk fails."""
+    with Lock(path, "it"):
+        assert len(files) == 1
+        with pytest.raises(UserError), Lock(path, "it"):
+            pass
+        assert len(files) == 1
+    assert files == []
+    removed = iter([False, True, True])
+    monkeypatch.setattr(lock, "_is", lambda file, path: next(removed))
+    with Lock(path, "it"):
+        assert len(files) == 1
+    monkeypatch.setattr(fcntl, "flock", lambda *given: (_ for _ in ()).throw(OSError(errno.EIO, "broken")))
+    with pytest.raises(UserError), Lock(path, "it"):
+        pass
+    assert files == []
+
+
+def test_a_lock_that_another_has_made_meanwhile_is_not_removed(path):
+    """Only the file that was locked is the holder's to remove."""
+    with Lock(path, "it"):
+        path.unlink()
+        path.write_text("another's")
+    assert path.read_text() == "another's"

@@ -160,3 +160,48 @@ def test_a_package_that_is_not_installed_is_named(monkeypatch):
     monkeypatch.setattr(efficientnet, "PACKAGE", "no_such_package")
     with pytest.raises(UserError, match="is not installed: pip install no-such-package"):
         feature_networks.load()
+
+
+def by_pillow(images, size, mode):
+    """Images (N, H, W, 3) resized by Pillow's bicubic filter, as bytes or a channel of floats at a time."""
+
+    def resized(channel):
+        picture = Image.fromarray(channel.astype(np.float32) if mode == "F" else channel)
+        return np.asarray(picture.resize((size, size), Image.Resampling.BICUBIC), np.float64)
+
+    return np.stack([np.stack([resized(image[..., c]) for c in range(3)], -1) for image in images])
+
+
+MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # of ImageNet's red, green and blue
+
+
+@pytest.mark.parametrize(
+    "name, size, mode, normalized",
+    [
+        ("efficientnet-lite0", 224, "L", lambda x: (x - 127) / 128),
+        ("dinov2-vits14", 224, "L", lambda x: (x / 255 - MEAN) / STD),
+        ("inception-clean", 299, "F", lambda x: (np.clip(x, 0, 255) - 128) / 128),
+    ],
+)
+def test_a_network_sees_pixels_by_pillow_in_its_own_units(name, size, mode, normalized):
+    """A high image that is enlarged, whose colours differ."""
+    images = np.random.default_rng(0).integers(0, 256, (1, 9, 5, 3), np.uint8)
+    found = np.asarray(feature_networks.KINDS[name].preprocess(images))
+    assert found.shape == (1, size, size, 3) and found.dtype == np.float32
+    np.testing.assert_allclose(found, normalized(by_pillow(images, size, mode)), atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    "name, normalized", [("inception", lambda x: x / 127.5 - 1), ("inception-tf1", lambda x: (x - 128) / 128)]
+)
+def test_pixels_of_the_networks_size_are_only_normalized(name, normalized):
+    images = np.random.default_rng(0).integers(0, 256, (1, 299, 299, 3), np.uint8)
+    found = np.asarray(feature_networks.KINDS[name].preprocess(images))
+    np.testing.assert_allclose(found, normalized(images.astype(float)), atol=1e-5)
+
+
+@pytest.mark.parametrize("size", ["vits14", "vitb14", "vitl14"])
+def test_every_size_of_dinov2_has_the_pixels_of_the_others(size):
+    kind = feature_networks.KINDS[f"dinov2-{size}"]
+    assert kind.preprocess is feature_networks.KINDS["dinov2-vits14"].preprocess
+    assert kind.packaged_file is None and kind.digits == "" and f"dinov2_{size}_pretrain.pth" in kind.published_as

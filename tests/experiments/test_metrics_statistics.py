@@ -7,6 +7,7 @@ import pytest
 
 from experiments import metrics
 from experiments.errors import UserError
+from experiments.metrics import statistics as metrics_statistics
 from experiments.metrics.statistics import ImageHash, Statistics, compute_statistics, image_hash, spread
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (50, 4, 4, 1), np.uint8)
@@ -180,3 +181,33 @@ def test_figures_against_a_file_are_those_against_the_features(statistics, tmp_p
     expected = metrics.frechet_distance(samples, Network()(IMAGES)["pool"])
     found = metrics.frechet_distance_of_moments(metrics.Moments.of(samples), Statistics.load(tmp_path / "s.npz").pool)
     assert found == pytest.approx(expected, rel=1e-10)
+
+
+@pytest.mark.parametrize("size", [1, 5])
+@pytest.mark.parametrize("blocks", [[100], [5, 95], [3, 1, 96], [7] * 14 + [2], [1] * 100])
+def test_features_are_kept_by_algorithm_r_however_they_are_divided(size, blocks):
+    """Row n takes place j of the first `size` for j drawn below n: each row is kept as likely as any other."""
+    rows, draws = np.arange(100.0)[:, None], np.random.default_rng(0)
+    expected = rows[:size].copy()
+    for number in range(size + 1, 101):
+        place = draws.integers(number)
+        if place < size:
+            expected[place] = rows[number - 1]
+    reservoir = metrics_statistics._Reservoir(size)
+    for block in np.split(rows, np.cumsum(blocks)[:-1]):
+        reservoir.add(block)
+    np.testing.assert_array_equal(reservoir.features(), expected)
+    assert (expected != rows[:size]).all()
+
+
+def test_every_row_is_kept_as_often():
+    """Of 30 rows, 3 each time: 1000 reservoirs with draws of their own keep each about 100 times, each in any place."""
+    kept = np.zeros((3, 30), int)
+    for seed in range(1000):
+        reservoir = metrics_statistics._Reservoir(3)
+        reservoir._draws = np.random.default_rng(seed)
+        reservoir.add(np.arange(20)[:, None])
+        reservoir.add(np.arange(20, 30)[:, None])
+        kept[np.arange(3), reservoir.features()[:, 0]] += 1
+    np.testing.assert_allclose(kept.sum(0), 100, atol=5 * np.sqrt(100 * 0.9))
+    assert (kept[:, 3:] > 10).all()

@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from experiments.runs.workdir import Workdir
 
 from experiments import factory
 from experiments.errors import RunError
 from experiments.factory.experiment import Experiment
 from experiments.logs.history import History
-from experiments.runs.workdir import Workdir
 from experiments.training import train, utilization
 from experiments.training.monitor import MEASURED, Monitor
 from experiments.training.timing import Completions
@@ -294,3 +294,79 @@ def test_what_a_loss_says_of_examples_is_averaged_over_all_devices(devices):
     np.testing.assert_allclose(metrics["places"], [[(images @ [3, -4]).mean(), 7.5]], rtol=1e-5)
     np.testing.assert_allclose(metrics["param_norm"], [np.linalg.norm(new.params["w"])], rtol=1e-6)
     np.testing.assert_allclose(new.params["w"], [3, -4] - 0.1 * images.mean((0, 1)), rtol=1e-5)
+
+
+class Device:
+    """Stands for JAX on two devices of a process of three, whose product of a size takes the time that a test says."""
+
+    def __init__(self, clock, seconds):
+        self.clock, self.seconds, self.products = clock, seconds, []
+
+    def local_devices(self):
+        return ["a", "b"]
+
+    def process_count(self):
+        return 3
+
+    def pmap(self, function, *, devices):
+        assert devices == ["a", "b"]
+        return lambda argument: (
+            ("product", argument[1]) if isinstance(argument, tuple) else ("matrix", self.size(function))
+        )
+
+    @staticmethod
+    def size(function):
+        return function.__defaults__[0]
+
+    def block_until_ready(self, made):
+        kind, size = made
+        assert kind == "product"
+        self.products.append(size)
+        times = self.seconds[size]
+        self.clock.now += times.pop(0) if len(times) > 1 else times[0]
+
+
+@pytest.mark.parametrize(
+    "seconds, products, best",
+    [
+        # The first product compiles; the least of the four after it counts. Long enough: no larger ones.
+        ({1024: [9e-3, 0.04, 0.02, 0.03, 0.05]}, {1024: 5}, 2 * 1024**3 / 0.02),
+        # Too short at 1024: on to 2048, which is long enough.
+        ({1024: [0.01, 0.001], 2048: [0.01, 0.016]}, {1024: 5, 2048: 5}, 2 * 1024**3 / 0.001),
+        # The smaller one was faster in operations per second: the best counts.
+        ({1024: [0.01, 0.002], 2048: [0.01, 0.004], 4096: [0.01, 0.0512]}, {1024: 5, 2048: 5, 4096: 5}, 2 * 2048**3 / 0.004),
+        # After 0.4 seconds no product is begun, nor a larger size.
+        ({1024: [0.405, 0.001]}, {1024: 2}, 2 * 1024**3 / 0.001),
+        ({1024: [0.1, 0.2, 0.2]}, {1024: 3}, 2 * 1024**3 / 0.2),
+        # All sizes are too short: the largest is the last.
+        ({1024 * n: [1e-3] for n in (1, 2, 4, 8)}, {1024 * n: 5 for n in (1, 2, 4, 8)}, 2 * 8192**3 / 1e-3),
+    ],
+)  # fmt: skip
+def test_the_peak_is_the_best_of_growing_products_within_its_time(clock, monkeypatch, seconds, products, best):
+    """Of both devices of each of three processes; seconds of each product by its size, the last for all later ones."""
+    device = Device(clock, {size: list(times) for size, times in seconds.items()})
+    monkeypatch.setattr(utilization, "jax", device)
+    monkeypatch.setattr(utilization.jnp, "arange", lambda count: count)
+    assert utilization.peak_flops("float32") == pytest.approx(best * 2 * 3, rel=1e-6)
+    assert {size: device.products.count(size) for size in device.products} == products
+
+
+@pytest.mark.parametrize("ready", [[True, True], [False, True], [True, False], [False, False]])
+def test_results_are_there_when_all_of_them_are(clock, ready):
+    """The moment is at once where all are there; else that at which the last one comes."""
+
+    class Part:
+        def __init__(self, ready):
+            self.ready = ready
+
+        def is_ready(self):
+            return self.ready
+
+        def block_until_ready(self):
+            clock.now = 1009.0
+            return self
+
+    completions = Completions()
+    moment = completions.time_of({"a": Part(ready[0]), "b": [Part(ready[1])], "c": 3})
+    assert moment.result(10) == (1000.0 if all(ready) else 1009.0)
+    completions.close()

@@ -202,3 +202,60 @@ def test_both_sides_have_as_many_parameters_and_operations(case, meta):
     ours, peer = networks.Ours(case), torch_networks.Peer(case.peer, case.network(), case.shape, case.batch, 1)
     assert peer.parameters == ours.parameters
     assert peer.flops() == ours.flops() + MORE.get(case.family, 0)
+
+
+def test_a_peer_has_the_settings_that_are_published_with_it(meta):
+    """Those that neither parameters nor operations tell: of google/ncsnpp-celebahq-256, and of facebook/DiT."""
+    by_peer = {case.peer: case for case in CASES}
+    ncsnpp = torch_networks.MAKERS["ncsnpp"](by_peer["ncsnpp"].network(), (64, 64, 3)).config
+    assert ncsnpp.mid_block_scale_factor == pytest.approx(math.sqrt(2)) and ncsnpp.norm_eps == 1e-6
+    assert (ncsnpp.time_embedding_type, ncsnpp.sample_size, ncsnpp.attention_head_dim) == ("fourier", 64, None)
+    assert list(ncsnpp.down_block_types) == ["SkipDownBlock2D"] * 2 + ["AttnSkipDownBlock2D"] + ["SkipDownBlock2D"] * 2
+    assert list(ncsnpp.up_block_types) == ["SkipUpBlock2D"] * 2 + ["AttnSkipUpBlock2D"] + ["SkipUpBlock2D"] * 2
+    assert list(ncsnpp.block_out_channels) == [128, 128, 256, 256, 256] and ncsnpp.layers_per_block == 2
+    dit = torch_networks.MAKERS["dit"](by_peer["dit"].network(), (32, 32, 4)).config
+    assert (dit.norm_eps, dit.sample_size, dit.patch_size, dit.num_embeds_ada_norm) == (1e-5, 32, 2, 1000)
+    assert (dit.in_channels, dit.out_channels, dit.num_layers) == (4, 4, 12)
+    assert (dit.num_attention_heads, dit.attention_head_dim) == (6, 64)
+
+
+@pytest.mark.parametrize(
+    "platform, cuda, installed, runs",
+    [("cpu", False, True, True), ("gpu", True, True, True), ("gpu", False, True, False), ("tpu", True, True, False),
+     ("cpu", True, False, False)],
+)  # fmt: skip
+def test_a_peer_runs_where_torch_has_the_device_of_jax(monkeypatch, platform, cuda, installed, runs):
+    torch = pytest.importorskip("torch", reason="the interop extra is not installed")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
+    monkeypatch.setattr(
+        torch_networks.importlib.util, "find_spec", lambda name: installed or name != "diffusers" or None
+    )
+    assert torch_networks.runs_on(platform) == runs
+
+
+def test_each_step_of_a_peer_has_its_own_gradient_and_each_peer_the_same_inputs(monkeypatch):
+    """Gradients do not add up over steps; inputs are normal numbers of a fixed seed, at noise level 1 and of class 0."""
+    torch = pytest.importorskip("torch", reason="the interop extra is not installed")
+    for name in ("set_num_threads", "set_float32_matmul_precision", "set_default_device"):
+        monkeypatch.setattr(torch, name, lambda value: None)
+
+    class Net(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(2, 2, 1, bias=False)
+
+        def forward(self, x, time, class_labels, return_dict):
+            return (self.layer(x),)
+
+    monkeypatch.setitem(torch_networks.MAKERS, "one", lambda network, shape: Net())
+    peer, other = (torch_networks.Peer("one", models.DiT(num_classes=3), (4, 6, 2), 5, 3) for _ in range(2))
+    x, target = peer._x, peer._target
+    assert torch.equal(x, other._x) and torch.equal(target, other._target) and not torch.equal(x, target)
+    assert abs(float(x.std()) - 1) < 0.1 and (peer._time == 1).all() and (peer._labels == 0).all()
+    assert peer._labels.dtype == torch.long
+    peer.step()
+    before = peer.network.layer.weight.detach()[..., 0, 0].clone()
+    peer.step()
+    residual = torch.einsum("oi,bihw->bohw", before, x) - target
+    expected = 2 * torch.einsum("bohw,bihw->oi", residual, x) / residual.numel()
+    torch.testing.assert_close(peer.network.layer.weight.grad[..., 0, 0], expected, rtol=1e-4, atol=1e-6)

@@ -2,17 +2,19 @@
 
 import contextlib
 import shutil
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.workdir import Workdir
 
 from experiments.__main__ import main
 from experiments.errors import RunError
 from experiments.factory.experiment import Experiment
 from experiments.logs import history as histories
 from experiments.logs.history import History
-from experiments.runs.checkpoint import Checkpoints
-from experiments.runs.workdir import Workdir
 from experiments.training.monitor import Monitor
 from tests.experiments.tiny import ROOT, flags, history, restored, tiny_config
 
@@ -92,3 +94,116 @@ def test_a_run_skips_counts_over_resumes_and_stops(tiny_run, tmp_path, capsys):
     assert main([*arguments, *flags(training__num_steps=80, training__max_skips=9, **changes)]) == 1
     line = capsys.readouterr().err.strip().splitlines()[-1]
     assert "at step 51" in line and "skip 10 of the run" in line  # 7 were counted by the checkpoint
+
+
+# ---- what is shown beside the rows ----
+
+
+class Bar:
+    """Stands for the progress bar: keeps what it is made with and what it is told."""
+
+    def __init__(self, **options):
+        self.options, self.told = options, []
+
+    def set_description_str(self, text, refresh):
+        self.told.append(text)
+
+    def set_postfix_str(self, text, refresh):
+        self.told.append(text)
+
+    def update(self, n):
+        self.told.append(n)
+
+    def close(self):
+        self.told.append("closed")
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    made = []
+    monkeypatch.setattr("experiments.training.monitor.tqdm", lambda **options: made.append(Bar(**options)) or made[-1])
+    return made
+
+
+def row_of(history):
+    return [row for _, row in history.rows]
+
+
+class Rows:
+    def __init__(self):
+        self.before, self.rows = {}, []
+
+    def append(self, step, values):
+        self.rows.append((step, values))
+
+
+@pytest.mark.parametrize("terminal, interval", [(True, 0.1), (False, 10.0)])
+@pytest.mark.parametrize("first", [True, False])
+def test_the_bar_begins_where_the_run_does_and_a_log_gets_few_lines(monkeypatch, bars, terminal, interval, first):
+    """Of several processes one shows it."""
+    monkeypatch.setattr("experiments.training.monitor.sys.stderr", SimpleNamespace(isatty=lambda: terminal))
+    monkeypatch.setattr("experiments.devices.distributed.is_first", lambda: first)
+    with Monitor(Experiment(tiny_config(training__num_steps=40)), 12, Rows(), None):
+        pass
+    (bar,) = bars
+    assert bar.options == {
+        "total": 40, "initial": 12, "unit": "step", "desc": "compiling", "mininterval": interval, "disable": not first,
+    }  # fmt: skip
+    assert bar.told == ["closed"]
+
+
+def test_the_bar_shows_the_mean_loss_and_the_speed_of_each_call(bars, monkeypatch):
+    """Of the steps that were made and moved the weights; a row has the skipped steps at its end."""
+    speeds = iter([{}, {"images_per_second": 1234.5}, {}, {}])
+    monkeypatch.setattr(Monitor, "_speeds", lambda self: next(speeds))
+    history = Rows()
+    with Monitor(Experiment(tiny_config(training__num_steps=100, training__log_every=4)), 0, history, None) as monitor:
+        for step, loss, skipped in (
+            (4, [1.0, 2.0, 3.0, 5.0], [0, 0, 0, 0]), (8, [np.nan, 2.0, 4.0, np.inf], [1, 1, 1, 2]),
+            (12, [np.nan] * 4, [3, 4, 5, 6]), (14, [1.0, 3.0, np.nan, np.nan], [6, 6, 9, 9]),
+        ):  # fmt: skip
+            n = 2 if step == 14 else 4
+            metrics = {"loss": loss, "grad_norm": [7.0, 7.0, 7.0, 9.0], "skipped": skipped}
+            monitor.watch(step, n, {name: np.array(values) for name, values in metrics.items()})
+        monitor.catch_up()
+        monitor.catch_up()  # nothing is pending any more
+    (bar,) = bars
+    assert bar.told == [
+        "training", "loss 2.7500", 4, "training", "loss 3.0000, 1,234 img/s", 4, "training", "all steps skipped", 4,
+        "training", "loss 2.0000", 2, "closed",
+    ]  # fmt: skip
+    assert [step for step, _ in history.rows] == [4, 8, 12]
+    assert [row["skipped"] for row in row_of(history)] == [0, 2, 6]
+    assert [row.get("grad_norm") for row in row_of(history)] == [7.5, 7.0, None]
+    assert [row.get("loss") for row in row_of(history)] == [2.75, 3.0, None]
+
+
+def test_a_save_that_failed_does_not_hide_what_is_not_finite(bars):
+    class Failing:
+        folder = Path("nowhere")
+
+        def wait(self):
+            raise RunError("the disk is full")
+
+    with Monitor(Experiment(tiny_config()), 0, Rows(), Failing()) as monitor:
+        monitor.watch(4, 4, {"loss": np.array([1.0, 1.0, np.nan, 1.0]), "grad_norm": np.ones(4)})
+        with pytest.raises(RunError, match="the loss is not finite at step 3 "):
+            monitor.catch_up()
+
+
+def test_a_loop_of_unknown_length_has_no_mfu(bars, monkeypatch):
+    """Its operations cannot be counted; other errors are raised."""
+    monkeypatch.setattr("experiments.training.utilization.peak_flops", lambda dtype: 1.0)
+    asked = []
+
+    def unknown():
+        asked.append(1)
+        raise ValueError("a while loop")
+
+    with Monitor(Experiment(tiny_config()), 0, Rows(), None, unknown) as monitor:
+        for step in (4, 8):
+            monitor.watch(step, 4, {"loss": np.ones(4), "grad_norm": np.ones(4)})
+        monitor._flops_thread.join()
+        assert asked == [1] and monitor._flops is None and monitor._peak == 1.0
+    with Monitor(Experiment(tiny_config()), 0, Rows(), None) as monitor:
+        assert monitor._peak is None

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from experiments.errors import UserError
+from experiments.errors import RunError, UserError
 from experiments.learning import averaging, posthoc, state
 
 TIMES, STDS = np.repeat([256, 512, 1024, 1536], 2), np.tile([0.05, 0.1], 4)
@@ -193,3 +193,76 @@ def test_what_cannot_be_made_is_one_line(run, tmp_path):
     assert f"the snapshot {broken} cannot be read" in message(few)
     broken.write_bytes(b"")
     assert f"the snapshot {broken} cannot be read" in message(few)
+
+
+@pytest.mark.parametrize("error, made", [(0.0, True), (0.299, True), (0.3, True), (0.301, False), (2.0, False)])
+def test_an_average_may_be_off_by_three_tenths(tmp_path, monkeypatch, error, made):
+    """In the units of the profile's norm; the limit is that of the check before training too."""
+    posthoc.Snapshots(tmp_path).save(8, 0.1, {"params": {"w": np.ones(3)}}, updates=8)
+    monkeypatch.setattr(posthoc, "fit", lambda *given: posthoc.Fit(np.ones(1), error))
+    if made:
+        assert posthoc.reconstruct(tmp_path, SHAPES, 0.2).error == error
+        return
+    with pytest.raises(UserError, match=rf"the 1 snapshots up to step 8 .* off by {error:.0%}"):
+        posthoc.reconstruct(tmp_path, SHAPES, 0.2)
+
+
+def files_of(folder, *names):
+    folder.mkdir()
+    for name in names:
+        (folder / name).touch()
+    return posthoc.Snapshots(folder).files()
+
+
+def test_files_are_snapshots_by_their_names_in_the_order_of_their_steps(tmp_path):
+    names = ["00000016-0.05.npz", "123456789-0.1.npz", "00000008-0.288.npz", "00000008-.1.npz", "00000007-1.npz"]
+    others = ["00000016.npz", "a-0.1.npz", "8-0.1.tmp", "8--0.1.npz", "8-0.1-2.npz", "8-1e-3.npz"]
+    found = files_of(tmp_path / "a", *names, *others)
+    assert list(found) == [(7, 1.0), (8, 0.1), (8, 0.288), (16, 0.05), (123456789, 0.1)]
+    assert sorted(path.name for path in found.values()) == sorted(names)
+    assert posthoc.Snapshots(tmp_path / "nowhere").files() == {}
+
+
+@pytest.mark.parametrize("std", [0.05, 0.1, 0.075, 0.2886, 1e-5])
+def test_a_width_comes_back_from_the_name_of_its_file(tmp_path, std):
+    posthoc.Snapshots(tmp_path).save(8, std, {"params": {"w": np.ones(3)}}, updates=8)
+    assert list(posthoc.Snapshots(tmp_path).files()) == [(8, std)]
+    assert [path.suffix for path in tmp_path.iterdir()] == [".npz"]
+
+
+@pytest.mark.parametrize(
+    "steps, told",
+    [([8], "8"), ([1, 2, 3, 4, 5], "1, 2, 3, 4, 5"), ([1, 2, 3, 4, 5, 6], "1, 2, 3, ..., 6"), (range(9), "0, 1, 2, ..., 8")],
+)  # fmt: skip
+def test_up_to_five_steps_are_named(steps, told):
+    assert posthoc._ranges(list(steps)) == told
+
+
+def test_the_newest_snapshot_is_the_default_and_up_to_the_latest_step_that_is_asked_for(tmp_path, monkeypatch):
+    """A step itself counts as up to it; snapshots of other widths are left out where widths are given."""
+    monkeypatch.setattr(
+        posthoc, "fit", lambda times, stds, time, std: posthoc.Fit(np.ones(len(times)) / len(times), 0.0)
+    )
+    for step in (8, 16, 24):
+        for std in (0.05, 0.1):
+            posthoc.Snapshots(tmp_path).save(step, std, {"params": {"w": np.full(3, step + std)}}, updates=step)
+    options = [{}, {"latest": 16}, {"latest": 15}, {"latest": 99}, {"step": 8}, {"latest": 16, "stds": (0.1,)}]
+    made = [posthoc.reconstruct(tmp_path, SHAPES, 0.1, **given) for given in options]
+    assert [(found.step, found.count) for found in made] == [(24, 6), (16, 4), (8, 2), (24, 6), (8, 2), (16, 2)]
+    np.testing.assert_allclose(made[1].variables["params"]["w"], 12.075, rtol=1e-6)
+    np.testing.assert_allclose(made[5].variables["params"]["w"], 12.1, rtol=1e-6)
+    with pytest.raises(UserError, match="has no snapshot of an average yet"):
+        posthoc.reconstruct(tmp_path, SHAPES, 0.1, latest=7)
+    with pytest.raises(UserError, match=r"step 24: .* has snapshots of the steps 8, 16$"):
+        posthoc.reconstruct(tmp_path, SHAPES, 0.1, latest=16, step=24)
+
+
+def test_a_snapshot_that_is_not_written_leaves_nothing_and_says_so(tmp_path, monkeypatch):
+    def full(file, **arrays):
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full)
+    with pytest.raises(RunError, match=r"cannot be written to .*: No space left on device\. Checkpoints are intact"):
+        posthoc.Snapshots(tmp_path / "new").save(8, 0.1, {"params": {"w": np.ones(3)}}, updates=8)
+    assert list((tmp_path / "new").iterdir()) == []

@@ -171,6 +171,22 @@ def test_a_partial_folder_of_another_plan_is_emptied_and_of_the_same_is_kept(tmp
     assert "is of another source or other settings: beginning anew" in capsys.readouterr().out
 
 
+def test_the_plan_is_removed_after_all_that_it_is_of(tmp_path, monkeypatch):
+    """What is left by an end in between is still of a plan."""
+    partial, removed = tmp_path / "out.partial", []
+    with prepare._claimed(tmp_path / "out", "one"):
+        for name in ("a", "z"):
+            (partial / name).touch()
+    unlink = type(partial).unlink
+    monkeypatch.setattr(type(partial), "unlink", lambda path, **of: removed.append(path.name) or unlink(path, **of))
+    with prepare._claimed(tmp_path / "out", "two"):
+        assert sorted(removed[:2]) == ["a", "z"] and removed[2] == "plan.json"
+    (partial / "plan.json").unlink()
+    (partial / "plan.json.tmp").touch()
+    with prepare._claimed(tmp_path / "out", "three"):  # it was ended before there was anything but a plan
+        assert (partial / "plan.json").read_text() == "three"
+
+
 def dataset(labels, class_names=None, **more):
     labels = None if labels is None else np.array(labels, np.int32)
     count = 3 if labels is None else len(labels)

@@ -198,3 +198,46 @@ def test_no_key_is_used_twice():
     drawn = [state.draws(jax.random.key(0), s, np.arange(8), 8) for s in range(4)]
     keys = [jax.random.key_data(key).reshape(-1, 2) for d in drawn for key in (d.keys, d.shared)]
     assert len(np.unique(np.concatenate(keys), axis=0)) == 36
+
+
+@pytest.mark.parametrize("strategy", [None, Pmap, Fsdp])
+def test_metrics_are_of_the_gradient_before_clipping_and_of_the_weights_after_the_last_step(strategy):
+    """Means over the whole batch, of what the loss gives besides too; the norm of the weights is at every place."""
+    strategy = strategy and strategy(jax.devices()[:2])
+
+    def with_more(draws, params, batch):
+        return loss(draws, params, batch), {"place": draws.places[:, None] * jnp.array([1.0, 10.0])}
+
+    clipped = optax.chain(optax.clip_by_global_norm(1e-2), optax.sgd(0.1))
+    emas = (averaging.constant(0.5),)
+    one = make_step(strategy, with_more, clipped, emas=emas, seed=SEED, has_aux=True)
+    current = state.create({"w": jnp.array(WEIGHTS)}, clipped)
+    many = state.make_train_steps(one, 3)
+    if strategy is None:
+        current, metrics = jax.jit(many)(current, batches(3), 2)
+    else:
+        run = strategy.map_training(many)
+        current, metrics = run(strategy.place(current), strategy.shard(batches(3), axis=1), np.int32(2))
+        current = strategy.whole(current)
+    w, norms = WEIGHTS.astype(np.float64), []
+    for i, x in enumerate(batches(2)["image"]):
+        key = jax.random.fold_in(jax.random.key(SEED), i)
+        noise = np.array([jax.random.normal(jax.random.fold_in(key, place)) for place in range(16)])
+        spread = (jax.random.uniform(jax.random.fold_in(key, 16)) + np.arange(16) / 16) % 1
+        gradient = 2 * x.T @ (x @ w - noise - spread) / 16
+        norms.append(np.linalg.norm(gradient))
+        w = w - 0.1 * 1e-2 * gradient / norms[-1]
+    np.testing.assert_allclose(metrics["grad_norm"][:2], norms, rtol=1e-4)
+    np.testing.assert_allclose(current.params["w"], w, rtol=1e-5)
+    np.testing.assert_allclose(metrics["param_norm"], [np.linalg.norm(w)] * 3, rtol=1e-5)
+    np.testing.assert_allclose(metrics["place"][:2], [[7.5, 75]] * 2, rtol=1e-6)
+    assert np.isnan(metrics["place"][2:]).all() and metrics["place"].shape == (3, 2)
+    assert set(metrics) == {"loss", "grad_norm", "param_norm", "place"}
+
+
+@pytest.mark.parametrize("parts, first, last", [(1, 0, 11), (3, 1, 10), (12, 5.5, 5.5)])
+def test_a_part_has_every_so_manieth_example(parts, first, last):
+    """Part i of n begins with example i, so that devices that have examples in turn share each part evenly."""
+    function = state.mean_over_parts(lambda x: (x["a"][0], {"end": x["a"][-1], "whole": x["a"].sum()}), parts)
+    begin, rest = function({"a": jnp.arange(12.0)})
+    assert (begin, rest["end"], rest["whole"]) == (first, last, 66 / parts)

@@ -14,6 +14,7 @@ import pytest
 from configs.parts.sde import PROCESSES
 from experiments.__main__ import main
 from experiments.config import files as config
+from experiments.errors import UserError
 from experiments.runs.workdir import Workdir
 from experiments.training import sweep
 from tests.experiments.tiny import ROOT
@@ -196,3 +197,124 @@ def test_sigterm_is_handed_to_the_run_under_way_and_ends_the_sweep(launched, tmp
     out, _ = capfd.readouterr()
     assert "waiting\nsaved\nInterrupted by SIGTERM in lr=9. Run the same command to go on." in out
     assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+
+
+# ---- without processes ----
+
+
+def test_a_key_may_begin_with_config_and_stand_between_spaces():
+    assert sweep.parse(" config.optim.lr = 1 , 2 ;; sde=ve") == {"optim.lr": ["1", "2"], "sde": ["ve"]}
+
+
+def test_a_process_is_chosen_once():
+    with pytest.raises(UserError, match=r"sde and --config\.sde\.name both say which process"):
+        sweep.children(DIGITS, [("sde.name", "ve")], "sde=vp,ve")
+    assert len(sweep.children(DIGITS, [("sde.sigma_max", "9")], "sde=vp,ve")) == 2
+
+
+@pytest.mark.parametrize(
+    "text, name",
+    [
+        ("optim.lr=1e+2", "lr=1e+2"),
+        ("optim.lr=1e-2", "lr=1e-2"),
+        ("training.ema=power:0.05", "ema=power-0.05"),
+        ("data.source=folder:/a b/c_d", "source=folder-a-b-c_d"),
+        ("model.attention_resolutions=(4, 8)", "attention_resolutions=4-8"),
+        ("model.attention_resolutions=[4]", "attention_resolutions=4"),
+    ],
+)
+def test_a_folder_has_the_value_without_what_a_path_cannot_hold(text, name):
+    assert [child.name for child in sweep.children(DIGITS, [], text)] == [name]
+
+
+def test_two_runs_of_one_folder_are_refused():
+    with pytest.raises(UserError, match="two runs would have the folder attention_resolutions=4: their values"):
+        sweep.children(DIGITS, [], "model.attention_resolutions=(4),[4]")
+
+
+def test_the_runs_own_values_come_after_those_of_all(tmp_path):
+    """As on its command line, in which the later of two counts."""
+    shared = [("optim.lr", "7"), ("training.num_steps", "3")]
+    (child,) = sweep.children(DIGITS, shared, "optim.lr=1")
+    completed(tmp_path / "lr=1", DIGITS, ("optim.lr", "1"), ("training.num_steps", "3"))
+    assert sweep.is_complete(child, tmp_path, shared)
+    assert not sweep.is_complete(child, tmp_path, [])
+    assert not sweep.is_complete(child, tmp_path / "nowhere", shared)
+    passed = ["--config.optim.lr=7"]
+    assert sweep.arguments(child, tmp_path, passed)[-2:] == [*passed, "--config.optim.lr=1"]
+
+
+@pytest.fixture
+def codes(monkeypatch, tmp_path):
+    """(code and last error of each run, the run that a signal reaches) -> the code of their sweep."""
+
+    def sweep_of(ends, interrupted=None):
+        runs = [sweep.Child(name, DIGITS, ()) for name in ends]
+        made = sweep.Sweep(runs, tmp_path, [], [])
+
+        def run_one(child):
+            if child.name == interrupted:
+                made._hand_on(sent, None)
+            return ends[child.name]
+
+        sent = signal.SIGINT if interrupted == "a" else signal.SIGTERM
+        monkeypatch.setattr(made, "_run_one", run_one)
+        monkeypatch.setattr(made, "_compare", lambda: None)
+        return made.run()
+
+    return sweep_of
+
+
+def test_a_run_that_fails_without_a_word_has_its_code(codes, capsys):
+    assert codes({"a": (0, ""), "b": (3, ""), "c": (4, "said")}) == 1
+    out, error = capsys.readouterr()
+    assert error == "failed: b: exit code 3\nfailed: c: said\n" and "1 of 3 runs are complete." in out
+    assert "[2 of 3] b\n" in out
+    assert codes({"a": (0, "error of before")}) == 0
+
+
+@pytest.mark.parametrize("interrupted, code", [("a", 130), ("b", 7)])
+def test_ctrl_c_is_130_and_sigterm_the_code_of_the_run(codes, capsys, interrupted, code):
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert codes({"a": (0, "")} | {"b": (7, ""), "c": (0, "")}, interrupted) == code
+    out, _ = capsys.readouterr()
+    assert f"in {interrupted}. Run the same command to go on." in out and "[3 of 3]" not in out
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+@pytest.mark.parametrize(
+    "said, last",
+    [
+        (b"", ""),
+        (b"10%\rerror: first\nerror: second\nbye\n", "second"),
+        (b"an error: no\n", ""),
+        (b"12%\rerror: after a bar", "after a bar"),
+        (b"x" * 9000 + b"\nerror: " + b"y" * 3000, "y" * 3000),
+        (b"error: \xff\n", "\ufffd"),
+    ],
+)
+def test_the_last_error_of_a_run_is_kept_and_all_is_passed_on(capsys, said, last):
+    read, write = os.pipe()
+    echo, whole = sweep._Echo(read), said.decode(errors="replace")
+    while said:
+        said = said[os.write(write, said[:4096]) :]
+    os.close(write)
+    assert echo.last() == last
+    os.close(read)
+    assert capsys.readouterr().err == whole
+
+
+def test_runs_that_have_begun_are_compared(monkeypatch, tmp_path, capsys):
+    """One alone as well; a folder without a config is left out, and without any there is no page."""
+    written = []
+    monkeypatch.setattr(sweep.compare, "write", lambda *given: written.append(given))
+    made = sweep.Sweep([sweep.Child(name, DIGITS, ()) for name in "abc"], tmp_path, [], [])
+    for name in "ab":
+        (tmp_path / name).mkdir()
+    made._compare()
+    assert written == [] and capsys.readouterr().out == ""
+    for name, begun in (("b", [tmp_path / "b"]), ("a", [tmp_path / "a", tmp_path / "b"])):
+        Workdir(tmp_path / name).config.write_text("{}")
+        made._compare()
+        assert written.pop() == (begun, tmp_path / "compare.html")
+    assert capsys.readouterr().out.splitlines()[0] == f"All in one page: {tmp_path / 'compare.html'}"

@@ -5,10 +5,10 @@ import os
 import re
 
 import pytest
+from experiments.runs.workdir import Workdir
 
 from experiments.errors import UserError
 from experiments.files import replace_file, replace_text
-from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
 
@@ -142,3 +142,35 @@ def test_a_run_is_evaluated_at_its_step_alone(tmp_path, measured, evaluated):
     for shift, newer in ((0, True), (1, True), (-1, False)):
         os.utime(workdir.report, ns=(at + shift, at + shift))
         assert workdir.is_evaluated(8) == (evaluated and newer)
+
+
+def test_a_file_is_on_the_disk_before_it_gets_its_name(tmp_path, monkeypatch):
+    """A power failure sees all of the old content or all of the new."""
+    path, synced = tmp_path / "a.json", []
+    path.write_text("old")
+
+    def fsync(file):
+        (temporary,) = tmp_path.glob(".a.json.*.tmp")
+        synced.append((os.fstat(file).st_ino == temporary.stat().st_ino, temporary.read_text(), path.read_text()))
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    replace_text(path, "new ä")
+    assert synced == [(True, "new ä", "old")] and path.read_text(encoding="utf-8") == "new ä"
+
+
+def test_an_error_of_a_file_names_it(tmp_path):
+    """Also where the failing call knows no name; what was there stays."""
+    path = tmp_path / "a.json"
+    path.write_text("old")
+    with pytest.raises(OSError, match="full") as error, replace_file(path):
+        raise OSError(28, "full")
+    assert (error.value.errno, error.value.filename, path.read_text()) == (28, str(path), "old")
+    assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
+
+
+@pytest.mark.parametrize("text", ['{"optim": 3}', '{"optim": {"lr": "fast"}}', "[1]", "[" * 5000])
+def test_a_stored_text_that_is_no_config_is_named(tmp_path, text):
+    workdir = Workdir(tmp_path)
+    workdir.config.write_text(text)
+    with pytest.raises(UserError, match=f"^{re.escape(str(workdir.config))} is (no config|not valid JSON): "):
+        workdir.read_config()

@@ -13,7 +13,7 @@ from tensorboardX.proto.event_pb2 import Event, SessionLog
 from experiments.errors import UserError
 from experiments.logs import writers
 from experiments.logs.history import History
-from experiments.logs.writers import TensorBoard, tensorboard, tracking
+from experiments.logs.writers import TensorBoard, jsonl, tensorboard, tracking
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
@@ -228,3 +228,30 @@ def test_events_reach_the_disk_after_half_a_minute(tmp_path, monkeypatch):
         [], [], [1, 2, 3], [1, 2, 3], [1, 2, 3], [1, 2, 3, 4, 5, 6],
     ]  # fmt: skip
     board.close()
+
+
+def test_rows_are_read_up_to_the_first_that_is_no_json(tmp_path):
+    """What comes after a cut line is of a start that wrote over it."""
+    path = tmp_path / "metrics.jsonl"
+    assert jsonl.read(path) == []
+    for text, steps in (
+        ('{"step": 1}\n{"step": 2}\n', [1, 2]), ('{"step": 1}\n{"st\n{"step": 3}\n', [1]), ("", []), ("\ufffd", []),
+        ('{"step": 1}', [1]), ('{"step": 1}\n\n{"step": 2}', [1]),
+    ):  # fmt: skip
+        path.write_text(text)
+        assert [row["step"] for row in jsonl.read(path)] == steps
+    path.write_bytes(b'{"step": 1}\n{"step": \xff')
+    assert jsonl.read(path) == [{"step": 1}]
+
+
+def test_writers_are_opened_in_their_order_and_need_their_packages(monkeypatch):
+    made = []
+    for name in writers.WRITERS:
+        monkeypatch.setitem(writers.WRITERS, name, lambda *given, name=name: made.append((name, *given)) or name)
+    config = tiny_config(training__writers="trackio,jsonl,wandb")
+    assert writers.open_all("folder", config, 7) == ["trackio", "jsonl", "wandb"]
+    assert made == [(name, "folder", config, 7) for name in ("trackio", "jsonl", "wandb")]
+    asked = []
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: asked.append(name) or "there")
+    writers.check(["jsonl", "trackio", "tensorboard", "wandb"])
+    assert asked == ["trackio", "wandb"]

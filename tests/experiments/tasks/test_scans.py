@@ -293,3 +293,39 @@ def test_what_a_method_has_no_use_for_is_not_decomposed(name, served, monkeypatc
     monkeypatch.setitem(reconstruction.FASTER_BY_MATRICES, "ct", SIZE * SIZE - 1)
     solved, _ = reconstruction.for_methods(of, "many products")
     assert not hasattr(solved.measurement, "singular_values")
+
+
+@pytest.mark.parametrize("side", [7, 8])
+@pytest.mark.parametrize("row, column", [(0, 3), (2, 0), (4, 6)])
+def test_frequencies_whose_negatives_are_sampled_are_those_about_the_middle(side, row, column):
+    """Of any size: a real image with a frequency less than it has, whose negative then does not count either."""
+    image = np.random.default_rng(0).random((side, side))
+    mask = np.ones((side, side), bool)
+    mask[row, column] = False
+    values = mask * kspace_of(image)
+    assert scans.imaginary_share(scans.KSpace(values[None, None], mask, None)) < 1e-20
+    both = mask.copy()
+    negative = (2 * (side // 2) - row) % side, (2 * (side // 2) - column) % side
+    both[negative] = False
+    phase = np.exp(0.3j)
+    turned = scans.KSpace((mask * kspace_of(phase * image))[None, None], mask, None)
+    found = np.fft.ifft2(np.fft.ifftshift(both * kspace_of(phase * image)), norm="ortho")
+    share = np.square(found.imag).sum() / np.square(np.abs(found)).sum()
+    np.testing.assert_allclose(scans.imaginary_share(turned), share, rtol=1e-9)
+
+
+def test_the_imaginary_share_of_coils_is_that_of_their_sum():
+    """Of two coils that see halves of the image; what two slices have is added."""
+    half = np.stack([ROWS < 0, ROWS >= 0])
+    maps = half * np.array([1.0, 1j]).reshape(2, 1, 1)
+    images = np.stack([IMAGE, 2 * IMAGE * np.exp(0.4j)])
+    values = kspace_of(images[:, None] * maps)
+    whole = np.ones((SIZE, SIZE), bool)
+    share = 4 * np.sin(0.4) ** 2 / 5
+    np.testing.assert_allclose(scans.imaginary_share(scans.KSpace(values, whole, maps)), share, rtol=1e-9)
+    assert scans.imaginary_share(scans.KSpace(0 * values, whole, maps)) == 0.0
+
+
+def test_real_and_imaginary_parts_are_the_last_axis():
+    found = scans.channels(np.array([[1 + 2j], [3 - 4j]]))
+    assert found.tolist() == [[[1, 2]], [[3, -4]]] and found.dtype == np.float32

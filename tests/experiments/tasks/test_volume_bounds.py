@@ -6,6 +6,7 @@ import pytest
 
 from experiments.data.inputs import volumes
 from experiments.errors import UserError
+from experiments.inverse import modalities
 from tests.experiments.tasks.medical import write_dicom
 
 
@@ -102,3 +103,17 @@ def test_slices_are_evenly_apart_to_a_twentieth_of_their_smallest_gap(tmp_path, 
 def test_stored_values_are_rescaled(tmp_path):
     found = dicom(tmp_path, [0.0, 1.0], RescaleSlope=3.0, RescaleIntercept=2.0)
     np.testing.assert_allclose(found.slices[:, 0, 0], [0.2, 0.5])
+
+
+@pytest.mark.parametrize("flag, text", [("axis", "coronal"), ("window", "0,1"), ("slices", "1:2")])
+def test_flags_of_volumes_are_for_volumes(flag, text):
+    given = dict.fromkeys(("axis", "window", "slices")) | {flag: text}
+    expected = {"axis": "coronal" if flag == "axis" else "axial", "window": (0.0, 1.0) if flag == "window" else None,
+                "slices": slice(1, 2) if flag == "slices" else slice(None)}  # fmt: skip
+    assert modalities.of_volume("a.nii.gz", **given) == tuple(expected.values())
+    for truth in (None, "a.npz"):
+        with pytest.raises(UserError, match=rf"^--{flag}={text} does nothing: it is for a --truth that is a volume"):
+            modalities.of_volume(truth, **given)
+        assert modalities.of_volume(truth, None, None, None) == ("axial", None, slice(None))
+    with pytest.raises(UserError, match=r"^--axis='x' is unknown: choose from axial, coronal, sagittal"):
+        modalities.of_volume("a.dcm", "x", None, None)
