@@ -10,10 +10,10 @@ import threading
 import time
 
 import pytest
-from experiments.runs.lock import Lock
 
 from experiments.errors import UserError
 from experiments.loading.runs import lock
+from experiments.runs.lock import Lock
 from tests.experiments.tiny import ROOT
 
 HOLDER = """

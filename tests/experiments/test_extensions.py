@@ -1,0 +1,219 @@
+"""Components of a user by import path: each of one file, each through the commands, each refused with its missing part."""
+
+import json
+import textwrap
+
+import numpy as np
+import pytest
+
+from experiments.__main__ import main
+from experiments.config import components
+from experiments.config import files as config
+from experiments.errors import UserError
+from experiments.files import strict_json
+from experiments.inverse import problems
+from experiments.loading.runs import load_run
+from experiments.metrics import records
+from tests.experiments.tiny import ROOT, flags, tiny_config
+
+DIGITS = f"{ROOT}/configs/digits.py"
+EXTENDING = ROOT / "docs" / "extending"
+OWN = [
+    "--config.sde.name=my_process:Trigonometric", "--config.sde.power=0.9",
+    "--config.model.name=my_network:Convolutions", "--config.model.width=8", "--config.model.depth=1",
+    "--config.sampling.method=my_sampler:Midpoint", "--config.sampling.place=0.4",
+    "--config.data.source=my_source:squares", "--config.evaluation.metrics=my_metric:VENDI",
+]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def extended(tmp_path_factory):
+    """A run whose process, network, sampler, source and metric are the documented ones."""
+    workdir = tmp_path_factory.mktemp("extended") / "run"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(EXTENDING)
+        patch.syspath_prepend(EXTENDING)
+        general = [flag for flag in flags() if not flag.startswith("--config.model.")]
+        assert main(["train", f"--config={DIGITS}", f"--workdir={workdir}", *OWN, *general]) == 0
+        yield workdir
+
+
+def test_a_run_of_own_components_is_trained_and_judged(extended):
+    stored = json.loads((extended / "config.json").read_text())
+    assert stored["sde"] == {"name": "my_process:Trigonometric", "power": 0.9, "t_max": 0.99}
+    assert stored["model"] == {"name": "my_network:Convolutions", "width": 8, "depth": 1}
+    measured = strict_json.read(extended / "metrics.json", strict_json.METRICS)
+    assert measured["metrics"]["vendi"]["less"] is False
+    assert 1 <= measured["real"]["vendi"] <= measured["sampling"]["num_samples"]
+    page = (extended / "report.html").read_text()
+    assert "Vendi score (effective number of different samples)" in page and "my_source:squares" in page
+    run = load_run(extended)
+    sde = run.denoiser.sde
+    np.testing.assert_allclose(sde.alpha(0.5), np.cos(0.25 * np.pi) ** 0.9, rtol=1e-6)
+    assert (
+        run.experiment.sampler.place == 0.4 and run.experiment.evaluations == 2 * (stored["sampling"]["steps"] - 1) + 1
+    )
+
+
+def test_its_samples_are_those_of_the_sampler_with_its_options(extended, tmp_path, capsys):
+    for name, more in (("a", ["--config.sampling.place=0.4"]), ("b", []), ("c", ["--config.sampling.place=0.5"])):
+        out = tmp_path / f"{name}.npz"
+        assert main(["sample", f"--workdir={extended}", "--num_samples=4", f"--out={out}", *more]) == 0
+    drawn = [np.load(tmp_path / f"{name}.npz")["samples"] for name in "abc"]
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert (drawn[1] != drawn[2]).any()
+    assert "by my_sampler:Midpoint" in capsys.readouterr().out
+
+
+def test_an_image_is_restored_by_the_task_of_a_user(extended, tmp_path, capsys):
+    np.savez(tmp_path / "truth.npz", images=np.linspace(0, 255, 128).reshape(2, 8, 8, 1).astype(np.uint8))
+    command = ["restore", f"--workdir={extended}", "--task=my_task:levels", "--levels=3", "--answers=1", "--steps=3"]
+    assert main([*command, f"--truth={tmp_path}/truth.npz", f"--out={tmp_path}/out", "--noise=0"]) == 0
+    told = json.loads((tmp_path / "out" / "results.json").read_text())
+    assert (told["task"], told["options"]) == ("my_task:levels", {"levels": 3})
+    with np.load(tmp_path / "out" / "answers.npz") as file:
+        x, y = 2 * file["truth"] - 1, 2 * file["measured"] - 1
+    place = x + 1  # (x + 1) / 2 times 3 - 1 levels
+    np.testing.assert_allclose(y, place - np.sin(2 * np.pi * place) / (2 * np.pi) - 1, atol=1e-5)
+    with pytest.raises(SystemExit):
+        main([*command[:3], "--help"])
+    assert "number of grey levels (default 4)" in capsys.readouterr().out
+
+
+BROKEN = """
+import flax.linen as nn
+from experiments.inverse.problems import Task
+from experiments.metrics.records import Metric
+from sde_lib import SDE, Method
+
+class Half(SDE):
+    def alpha(self, t):
+        return 1 - t
+
+class Needy(SDE):
+    rate: float
+    def alpha(self, t):
+        return 1 - t
+    def sigma(self, t):
+        return t
+
+class Untimed(nn.Module):
+    @nn.compact
+    def __call__(self, x):
+        return x
+
+class Eager(nn.Module):
+    @nn.compact
+    def __call__(self, x, noise_level, condition=None, *, train=False):
+        return x
+
+class Still(Method):
+    pass
+
+class NoSampler:
+    pass
+
+def number(wanted):
+    return 3
+
+def raises(wanted):
+    raise OSError("the disk is gone")
+
+METRIC = "vendi"
+TAKEN = Metric("recall", "Recall", lambda samples, real: 1.0)
+task = Task("measures nothing")
+nothing = Task("measures nothing", make=lambda shape, options: object())
+"""
+
+
+@pytest.fixture
+def broken(tmp_path, monkeypatch):
+    (tmp_path / "broken.py").write_text(textwrap.dedent(BROKEN))
+    (tmp_path / "failing.py").write_text("x = 1\nraise ValueError('not today')\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.compiles
+@pytest.mark.parametrize(
+    "flag, said",
+    [
+        ("sde.name=broken:Half", "sde.name=broken:Half: Half must define sigma(t)"),
+        ("sde.name=broken:Hafl", "sde.name=broken:Hafl: the module broken has no 'Hafl'; did you mean 'Half'?"),
+        ("sde.name=brokn:Half", "sde.name=brokn:Half: there is no module 'brokn' in {folder} or installed"),
+        ("sde.name=failing:Half", "sde.name=failing:Half, line 2: ValueError: not today"),
+        ("sde.name=broken:Needy", "sde.name=broken:Needy: a process takes its options and t_min by name: "),
+        ("model.name=broken:Untimed", "model.name=broken:Untimed: TypeError: Untimed.__call__() takes 2 positional"),
+        ("model.name=broken:Eager", "unexpected keyword argument 'dropout_keys'; a network is called as (x, noise_level, "),
+        ("sampling.method=broken:Still", "Still must define step"),
+        ("sampling.method=broken:NoSampler", "sampling.method=broken:NoSampler: NoSampler has no init; a sampler derives"),
+        ("data.source=broken:number", "data.source=broken:number: returns int, which has no pixels: return a data.Images"),
+        ("data.source=broken:raises", "data.source=broken:raises: OSError: the disk is gone; a source is called as"),
+        ("evaluation.metrics=broken:METRIC", "evaluation.metrics=broken:METRIC: str has no key; a metric is an"),
+        ("evaluation.metrics=broken:TAKEN", "evaluation.metrics=broken:TAKEN: another metric has the key 'recall'"),
+        ("evaluation.metrics=vendi", "evaluation.metrics=vendi: 'vendi' is no import path, as my_metrics:VENDI"),
+    ],
+)  # fmt: skip
+def test_a_component_without_a_part_is_refused_by_name(fails, broken, flag, said):
+    message = fails("train", f"--config={DIGITS}", f"--workdir={broken}/run", f"--config.{flag}")
+    assert said.format(folder=broken) in message
+    assert not (broken / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "task, said",
+    [
+        (
+            "broken:task",
+            "its make is no function; a task is an experiments.inverse.problems.Task whose make(shape, options)",
+        ),
+        ("broken:METRIC", "--task=broken:METRIC: str has no summary; a task is an"),
+        ("broken:tsk", "--task=broken:tsk: the module broken has no 'tsk'; did you mean 'task'?"),
+    ],
+)
+def test_a_task_without_a_part_is_refused_by_name(broken, task, said):
+    with pytest.raises(UserError) as error:
+        problems.task(task, {})
+    assert said in str(error.value)
+
+
+def test_options_are_those_of_a_class_with_its_own_defaults(broken, monkeypatch):
+    """A class without a decorator, before and after its first object; a value that replaces an inherited default."""
+    monkeypatch.syspath_prepend(EXTENDING)
+    process = components.load("sde.name", "my_process:Trigonometric")
+    for _ in range(2):
+        assert components.options(process) == {"t_max": 0.99, "power": 1.0}
+        process(t_min=1e-3)
+    assert components.options(components.load("x", "broken:Needy")) == {"t_max": 1.0}
+    assert components.options(components.load("x", "my_sampler:Midpoint")) == {"place": 0.5}
+    found = components.options(lambda a, b=2, *, c=(1, 2), d=None, e=np.float64, t_min=1: None)
+    assert found == {"b": 2, "c": (1, 2), "d": None}
+
+
+def test_an_option_that_is_not_set_keeps_the_default_of_the_class(monkeypatch):
+    monkeypatch.syspath_prepend(EXTENDING)
+    made = tiny_config()
+    config.override(made, "sde.name", "my_process:Trigonometric")
+    assert made.sde.to_dict() == {"name": "my_process:Trigonometric", "t_max": 0.99, "power": 1.0}
+    config.override(made, "sde.power", "2")
+    assert made.sde.power == 2.0
+    with pytest.raises(UserError, match=r"sde.powr=2: unknown key; did you mean 'sde.power'\?"):
+        config.override(made, "sde.powr", "2")
+    assert config.from_json(config.to_json(made)).to_dict() == made.to_dict()
+
+
+@pytest.mark.parametrize("text, path", [("a:b", True), ("a.b:c", True), ("a", False), ("a:", False), (":b", False),
+                                        ("a:b.c", False), ("power:0.1", False), ("C:/x", False)])  # fmt: skip
+def test_import_paths_are_a_module_and_a_name(text, path):
+    assert components.is_path(text) == path
+
+
+def test_a_metric_has_a_value_and_perhaps_an_error():
+    rows = np.arange(12.0).reshape(6, 2)
+    metric = records.Metric("m", "M", lambda samples, real: samples.sum() - real.sum())
+    assert metric(rows, rows[:3]) == (66 - 15, None) and metric.described["meaning"] == "less is better"
+    metric = records.Metric("m", "M", lambda samples, real: (1, 2), less=False)
+    assert metric(rows, rows) == (1.0, 2.0) and metric.described["meaning"] == "more is better"
+    with pytest.raises(UserError, match=r"m: TypeError: .*compute\(samples, real\) takes features"):
+        records.Metric("m", "M", lambda samples: 1)(rows, rows)
