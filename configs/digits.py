@@ -1,15 +1,20 @@
 """scikit-learn's handwritten digits (1,797 images, 8x8, no download): the first thing to run.
 
 python -m experiments train --config=configs/digits.py --workdir=runs/digits          (VP; `:subvp`, `:ve`)
+python -m experiments train --config=configs/digits.py:conditional --workdir=runs/classes     (knows the ten classes)
+python -m experiments evaluate --workdir=runs/classes --sweep-guidance=1,1.5,2,3
 """
 
 from configs import base
 from configs.parts import sde
 
 
-def get_config(process: str = "vp"):
-    """The experiment; `process` is one of `configs/parts/sde.py`: vp, subvp, ve, edm, ..."""
+def get_config(argument: str = "vp"):
+    """The experiment: one of `configs/parts/sde.py` (vp, subvp, ve, edm, ...), `conditional`, or both as ve,conditional."""
     config = base.get_config()
+    words = argument.split(",")
+    conditional = "conditional" in words
+    process = ",".join(word for word in words if word != "conditional") or "vp"
 
     config.data.source = "digits"
     config.data.image_size = 8
@@ -45,4 +50,7 @@ def get_config(process: str = "vp"):
 
     config.sampling.batch_size = 64
     config.evaluation.num_samples = 898
+    if conditional:
+        config.model.num_classes = 10
+        config.training.class_dropout = 0.1
     return config

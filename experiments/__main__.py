@@ -74,6 +74,7 @@ def _parse(texts: list[str]) -> argparse.Namespace:
         overrides.append(("sampling.method", options.method))
     if getattr(options, "steps", None):
         overrides.append(("sampling.steps", str(options.steps)))
+    overrides += arguments.guidance_overrides(options)
     options.overrides = overrides
     options.texts = texts[1:]
     return options

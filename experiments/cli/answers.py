@@ -40,4 +40,6 @@ def given(options: argparse.Namespace, flags: Iterable[str]) -> dict[str, Any]:
 
 def shared(options: argparse.Namespace) -> dict[str, Any]:
     """Returns the fields of `inverse.request.Request` that both commands take from their flags, and the method."""
+    if options.label is not None:
+        options.overrides.append(("sampling.label", options.label))
     return {flag: getattr(options, flag) for flag in SHARED} | {"method": options.posterior}

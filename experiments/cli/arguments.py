@@ -144,6 +144,51 @@ def add_method(parser: Parser) -> None:
     parser.add_argument("--steps", type=positive, help="short for --config.sampling.steps")
 
 
+def add_guidance(parser: Parser) -> None:
+    """`--guidance`, `--guidance_interval` and `--guide`."""
+    parser.add_argument(
+        "--guidance",
+        dest="guidance_scale",
+        metavar="SCALE",
+        type=number,
+        help="guide samples: D_weak + SCALE (D - D_weak); 1 disables. Without --guide the weak model is the model itself "
+        "without its class, which needs training.class_dropout; short for --config.sampling.guidance.scale",
+    )
+    parser.add_argument(
+        "--guidance_interval",
+        metavar="LOW,HIGH",
+        help="guide where LOW < sigma / alpha <= HIGH alone; short for --config.sampling.guidance.low and .high",
+    )
+    parser.add_argument(
+        "--guide",
+        metavar="RUN[@STEP]",
+        help="folder of another run, the weak model (autoguidance); short for --config.sampling.guidance.guide",
+    )
+
+
+def guidance_overrides(options: argparse.Namespace) -> list[tuple[str, str]]:
+    """The (key, text) overrides of the flags of guidance.
+
+    Raises:
+        UserError: the interval is not two numbers.
+    """
+    found = []
+    if getattr(options, "guidance_scale", None) is not None:
+        found.append(("sampling.guidance.scale", str(options.guidance_scale)))
+    if getattr(options, "guidance_interval", None) is not None:
+        low, _, high = options.guidance_interval.partition(",")
+        try:
+            float(low), float(high)
+        except ValueError:
+            raise UserError(
+                f"--guidance_interval={options.guidance_interval}: must be two numbers, LOW,HIGH, such as 0.2,2"
+            ) from None
+        found += [("sampling.guidance.low", low), ("sampling.guidance.high", high)]
+    if getattr(options, "guide", None) is not None:
+        found.append(("sampling.guidance.guide", options.guide))
+    return found
+
+
 def add_label(parser: Parser, meaning: str, flag: str = "--label") -> None:
     """`--label`, or another flag that takes a class."""
     parser.add_argument(flag, metavar="CLASS", help=f"class-conditional models: {meaning}, by its name or number")

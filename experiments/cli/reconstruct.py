@@ -72,6 +72,8 @@ def add_arguments(parser: arguments.Parser) -> None:
     volume.add_argument("--axis", help="across which slices lie: axial (default), coronal, sagittal")
     volume.add_argument("--window", metavar="LOW,HIGH", help="intensities that are black and white (by the file)")
     volume.add_argument("--slices", metavar="FIRST:END[:STEP]", help="which slices (default: all)")
+    arguments.add_label(parser, "the class of all answers (default: each in turn); short for --config.sampling.label")
+    arguments.add_guidance(parser)
     arguments.add_distributed(parser)
 
 

@@ -82,6 +82,8 @@ def add_arguments(parser: arguments.Parser) -> None:
     tasks.add_argument(
         "--operator_seed", type=arguments.seed, help="random masks, shake and sensing: which one (default 0)"
     )
+    arguments.add_label(parser, "the class of all answers (default: each in turn); short for --config.sampling.label")
+    arguments.add_guidance(parser)
     arguments.add_distributed(parser)
 
 

@@ -23,6 +23,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     )
     arguments.add_label(parser, "the class of all samples (default: each in turn); short for --config.sampling.label")
     arguments.add_method(parser)
+    arguments.add_guidance(parser)
     arguments.add_distributed(parser)
 
 
@@ -32,6 +33,7 @@ def run(options: argparse.Namespace) -> int:
 
     from experiments.devices import distributed
     from experiments.generation.sampler import Sampler
+    from experiments.loading.runs import load_guide
     from experiments.plotting import pictures
 
     if options.out.suffix != ".npz":
@@ -41,7 +43,8 @@ def run(options: argparse.Namespace) -> int:
     trained = arguments.open_run(options, "sampling.", uses=("model", "average", "sampling"))
     if distributed.is_first():
         options.out.parent.mkdir(parents=True, exist_ok=True)
-    sampler = Sampler(trained.experiment, trained.experiment.strategy, options.num_samples)
+    guide = load_guide(trained.experiment)
+    sampler = Sampler(trained.experiment, trained.experiment.strategy, options.num_samples, guide=guide)
     images = sampler(trained.variables, options.num_samples, options.seed, progress=True)
     if not distributed.is_first():
         return 0

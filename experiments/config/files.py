@@ -349,8 +349,18 @@ def _require_kinds(defaults: dict[str, Any], stored: Any) -> None:
     for section, values in defaults.items():
         if not isinstance(stored.get(section, {}), dict):
             raise ValueError(f"{section} is no section")
-        for name, default in values.items():
-            value = stored.get(section, {}).get(name, default)
+        _require_kinds_of(section, values, stored.get(section, {}))
+
+
+def _require_kinds_of(section: str, defaults: dict[str, Any], stored: dict[str, Any]) -> None:
+    """`_require_kinds` of a section and those within it."""
+    for name, default in defaults.items():
+        value = stored.get(name, default)
+        if isinstance(default, dict):
+            if not isinstance(value, dict):
+                raise ValueError(f"{section}.{name} is no section")
+            _require_kinds_of(f"{section}.{name}", default, value)
+        else:
             number = isinstance(default, int | float) and not isinstance(default, bool)
             kind = "a number" if number else _KINDS[type(default)]
             given = isinstance(value, int | float) and not isinstance(value, bool)

@@ -218,6 +218,11 @@ KEYS: dict[str, Range] = {
     "sampling.t_min": POSITIVE,
     "sampling.batch_size": _whole("[1, 16777216]"),
     "sampling.label": _whole(f"[0, {INT32}]", "-1 takes the classes in turn", also=(-1,)),
+    "sampling.guidance.scale": _real("[0, 10000]", "1 disables guidance"),
+    "sampling.guidance.low": NOT_NEGATIVE,
+    "sampling.guidance.high": _real("(0, inf)", also=(math.inf,)),
+    "sampling.guidance.rescale": _real("[0, 1]", "0 disables"),
+    "sampling.guidance.threshold": _real("[0, 1]", "0 disables, 1 clips"),
     "sampling.eta": _real("[0, 1]", "0 is deterministic, 1 ancestral"),
     "sampling.order": _whole("[1, 3]"),
     "sampling.stochastic": _real("[0, inf)", "0 is the probability flow, 1 the reverse-time SDE"),
@@ -329,10 +334,12 @@ def of(key: str, network: str) -> Range | None:
     return KEYS.get(key)
 
 
-def _leaves(config: ConfigDict) -> Iterator[tuple[str, Any]]:
-    for section, values in config.items():
-        for name, value in values.items():
-            yield f"{section}.{name}", value
+def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in config.items():
+        if isinstance(value, ConfigDict):
+            yield from _leaves(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
 
 
 def check(config: ConfigDict, *prefixes: str) -> None:

@@ -7,8 +7,10 @@ Meanings are the comments of `configs/base.py` and the attributes in the docstri
 """
 
 import ast
+import functools
 import inspect
 import io
+import operator
 import re
 import tokenize
 from collections.abc import Iterator
@@ -41,8 +43,9 @@ def comments(source: str) -> dict[str, str]:
         for token in tokenize.generate_tokens(io.StringIO(source).readline)
         if token.type == tokenize.COMMENT
     }
-    lines, found = source.splitlines(), {}
-    for node in ast.walk(ast.parse(source)):
+    lines, found, tree = source.splitlines(), {}, ast.parse(source)
+    paths = _sections_of(tree)
+    for node in ast.walk(tree):
         target = node.targets[0] if isinstance(node, ast.Assign) else None
         if not (
             isinstance(target, ast.Attribute) and isinstance(target.value, ast.Name) and target.value.id != "config"
@@ -53,8 +56,19 @@ def comments(source: str) -> dict[str, str]:
         while not texts and lines[above - 1].lstrip().startswith("#"):
             above -= 1
         texts = texts or [by_line[line] for line in range(above + 1, node.lineno) if line in by_line]
-        found[f"{target.value.id}.{target.attr}"] = " ".join(texts)
+        if len(node.targets) == 1:  # not a section
+            found[f"{paths.get(target.value.id, target.value.id)}.{target.attr}"] = " ".join(texts)
     return found
+
+
+def _sections_of(tree: ast.AST) -> dict[str, str]:
+    """The dotted section that each variable stands for, by `config.sampling = sampling = ...` and the like."""
+    paths = {"config": ""}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Assign) and len(node.targets) == 2 and isinstance(node.targets[0], ast.Attribute):
+            parent, name = node.targets[0].value.id, node.targets[1].id
+            paths[name] = f"{paths.get(parent, parent)}.{node.targets[0].attr}".lstrip(".")
+    return paths
 
 
 def attributes(docstring: str) -> dict[str, str]:
@@ -89,7 +103,8 @@ def _sections() -> Iterator[str]:
         yield f"\n## {section}\n\n| key | default | allowed | meaning |\n|---|---|---|---|"
         for key, meaning in meanings.items():
             if key.startswith(f"{section}."):
-                yield _row(key, defaults.model.name, defaults[section][key.partition(".")[2]], meaning)
+                value = functools.reduce(operator.getitem, key.split("."), defaults)
+                yield _row(key, defaults.model.name, value, meaning)
 
 
 def _networks() -> Iterator[str]:

@@ -9,11 +9,13 @@ Of several processes all draw samples and compute features and bits per dimensio
 the first alone reads and writes what is kept, compares, and tells the others.
 """
 
+import copy
+import dataclasses
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 
@@ -82,29 +84,86 @@ def sweep_checkpoints(
     Raises:
         UserError: there is no such metric; or as `evaluate_run`.
     """
-    network = run.experiment.evaluation.features
-    described = {other.key: other.described for other in run.experiment.metrics}
-    known = names.meanings(network, described)
-    metric = next(iter(known)) if metric is None else metric
-    if metric not in known:
-        raise unknown_name("--metric", metric, known)
+    better = _Better(run, metric)
     judge = Judge(run, dataset, strategy)
     with Checkpoints(run.workdir.checkpoints, run.experiment.training.keep_checkpoints) as checkpoints:
         steps = distributed.first_tells(checkpoints.all_steps)
-    best, found = None, []
+    found = []
     for step in steps:
         candidate = runs.load_run(run.workdir.path, run.config, step=step)
         print(f"Checkpoint of step {step}:")
         measured = judge.measure_once(candidate)
-        if metric not in measured["samples"]:
-            raise unknown_name("--metric", metric, measured["samples"])
+        better.consider(measured, (candidate, judge))
         found.append({"step": step, **measured["samples"]})
-        if best is None or names.is_better(network, metric, found[-1][metric], best[1]["samples"][metric], described):
-            best = candidate, measured
-    candidate, measured = best
-    measured |= {"chosen_by": metric, "checkpoints": found}
-    _write(candidate, judge.sampler, measured)
-    publish(candidate.workdir, measured)
+    return _publish_best(better, publish, {"checkpoints": found})
+
+
+def sweep_guidance(
+    run: Run,
+    dataset: data.Dataset,
+    strategy: Strategy,
+    publish: Publish,
+    scales: Sequence[float],
+    metric: str | None = None,
+) -> dict[str, Any]:
+    """Measures a run at several scales of guidance; `metrics.json` and the strip are of the best one.
+
+    Args:
+        run: the checkpoint, with the config to measure by.
+        dataset, strategy, publish, metric: as of `sweep_checkpoints`.
+        scales: of guidance.
+
+    Returns:
+        what `metrics.json` holds; `guidance` has the figures of all, with the scale and the evaluations of networks.
+
+    Raises:
+        UserError: the model cannot be guided so; or as `sweep_checkpoints`.
+    """
+    better = _Better(run, metric)
+    candidates = [dataclasses.replace(run, experiment=run.experiment.with_guidance(scale)) for scale in scales]
+    judge, found = Judge(candidates[0], dataset, strategy), []
+    for scale, candidate in zip(scales, candidates, strict=True):
+        print(f"Guidance of scale {scale:g}:")
+        judge = judge.of(candidate)
+        measured = judge.measure_once(candidate)
+        better.consider(measured, (candidate, judge))
+        found.append({"scale": scale, "evaluations": judge.sampler.nfe, **measured["samples"]})
+    return _publish_best(better, publish, {"guidance": found})
+
+
+class _Better:
+    """The best of several measurements of a run by a metric, the Frechet distance by default.
+
+    Raises:
+        UserError: there is no such metric.
+    """
+
+    def __init__(self, run: Run, metric: str | None):
+        self._network = run.experiment.evaluation.features
+        self._described = {other.key: other.described for other in run.experiment.metrics}
+        known = names.meanings(self._network, self._described)
+        self.metric = next(iter(known)) if metric is None else metric
+        if self.metric not in known:
+            raise unknown_name("--metric", self.metric, known)
+        self.measured: dict[str, Any] = {}
+        self.of: Any = None
+
+    def consider(self, measured: dict[str, Any], of: Any) -> None:
+        """Keeps a measurement, and what it is of, if it is better than those before."""
+        if self.metric not in measured["samples"]:
+            raise unknown_name("--metric", self.metric, measured["samples"])
+        value = measured["samples"][self.metric]
+        if not self.measured or names.is_better(
+            self._network, self.metric, value, self.measured["samples"][self.metric], self._described
+        ):
+            self.measured, self.of = measured, of
+
+
+def _publish_best(better: _Better, publish: Publish, found: dict[str, Any]) -> dict[str, Any]:
+    run, judge = better.of
+    measured = better.measured | {"chosen_by": better.metric, **found}
+    _write(run, judge.sampler, measured)
+    publish(run.workdir, measured)
     judge.forget()
     return measured
 
@@ -127,7 +186,16 @@ class Judge:
         self._real = real_images(run, dataset, self._network)
         self._classes = class_mix(run.experiment, dataset)
         labels = self._classes.labels(max(limit, STRIP[0])) if self._classes else None
-        self.sampler = Sampler(run.experiment, strategy, limit, labels)
+        self._labels, self._guide = labels, runs.load_guide(run.experiment)
+        self.sampler = Sampler(run.experiment, strategy, limit, labels, self._guide)
+
+    def of(self, run: Run) -> Self:
+        """Returns the judge of a run that differs in how it is sampled; all but the sampler is shared."""
+        other = copy.copy(self)
+        other._guide = runs.load_guide(run.experiment)
+        limit = run.experiment.evaluation.num_samples
+        other.sampler = Sampler(run.experiment, self._strategy, limit, self._labels, other._guide)
+        return other
 
     def measure(self, run: Run) -> dict[str, Any]:
         """All that `metrics.json` holds.
@@ -137,7 +205,7 @@ class Judge:
         """
         experiment, limit = run.experiment, run.experiment.evaluation.num_samples
         method, steps = experiment.sampler_and_steps
-        journal = journal_of_samples(run, self._network, self._classes)
+        journal = journal_of_samples(run, self._network, self._classes, self._guide)
         samples = draw_features(run, self.sampler, self._network, limit, journal)
         measured = {
             "step": run.step,
@@ -150,7 +218,8 @@ class Judge:
                 "num_samples": limit,
                 "seed": experiment.evaluation.seed,
             }
-            | ({"classes": self._classes.description} if self._classes else {}),
+            | ({"classes": self._classes.description} if self._classes else {})
+            | experiment.guidance_record,
             "feature_network": self._network.name,
         }
         if self._metrics:
@@ -205,7 +274,7 @@ class Judge:
         """Removes the features of the run's samples, which were kept for the case of an interruption."""
         if not distributed.is_first():
             return
-        journal_of_samples(run, self._network, self._classes).remove()
+        journal_of_samples(run, self._network, self._classes, self._guide).remove()
         number = run.experiment.evaluation.likelihood_images
         if number:
             likelihood.journal_of_bits(run, _some(self._dataset.test, number)).remove()

@@ -85,7 +85,7 @@ class OnAllDevices:
         return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
 
 
-def journal_of_samples(run: Run, network: Any, classes: ClassMix | None = None) -> Journal:
+def journal_of_samples(run: Run, network: Any, classes: ClassMix | None = None, guide: Run | None = None) -> Journal:
     """The journal of the features of a run's samples, which other weights, classes, methods or networks do not share."""
     identity = run.experiment.record(*SECTIONS)
     identity["sampling"] = {k: v for k, v in identity["sampling"].items() if k not in IRRELEVANT}
@@ -98,6 +98,8 @@ def journal_of_samples(run: Run, network: Any, classes: ClassMix | None = None) 
     }
     if classes is not None and classes.counts is not None:
         identity["class_counts"] = list(classes.counts)
+    if guide is not None:
+        identity["guide"] = weights_hash(guide.variables)
     return Journal(run.workdir.evaluation, "samples", identity)
 
 

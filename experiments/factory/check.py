@@ -9,7 +9,7 @@ A command names the subjects that it uses, so that a trained run is not refused 
 | flow       | the smallest time, the number of steps and the batch of sampling                              |
 | times      | `flow`, and the time grid on the process                                                      |
 | method     | `times`, and the sampling method on the process                                               |
-| label      | the class that is sampled                                                                     |
+| label      | the class that is sampled, and guidance                                                       |
 | sampling   | `method` and `label`                                                                          |
 | data       | the source of images                                                                          |
 | training   | loss, optimizer, averages, augmentation, and the batch on the devices of this machine         |
@@ -96,6 +96,7 @@ class _AnyNetwork:
 def _check_label(config: ConfigDict) -> None:
     ranges.check(config, "sampling.label")
     factory.check_sampling_label(config)
+    factory.check_guidance(config)
 
 
 def _check_sampling(config: ConfigDict) -> None:

@@ -26,6 +26,7 @@ from experiments.factory import (
     classes,
     devices,
     evaluation,
+    guidance,
     images,
     losses,
     media,
@@ -256,6 +257,38 @@ class Experiment:
     def sampled_classes(self, names: Sequence[str] | None = None) -> str:
         """Returns the classes that samples are drawn of, in words; an empty text for a model without classes."""
         return classes.sampled_classes(self.config, names)
+
+    @property
+    def guide(self) -> str:
+        """The run of the weaker model that guides, RUN or RUN@STEP; empty for the model itself."""
+        return self.config.sampling.guidance.guide if guidance.is_guided(self.config) else ""
+
+    def guided(
+        self, denoiser: sde_lib.Denoiser, labels: jax.Array, weak: sde_lib.Denoiser | None = None
+    ) -> sde_lib.Denoiser:
+        """Returns the Denoiser that is sampled from, of classes (B,); see `guidance.guided`."""
+        return guidance.guided(self.config, denoiser, labels, weak)
+
+    @property
+    def network_evaluations(self) -> int | None:
+        """Evaluations of networks per sample, guidance included; None where the sampler chooses them."""
+        return None if self.evaluations is None else self.evaluations * guidance.cost(self.config)
+
+    @property
+    def guidance_record(self) -> dict[str, Any]:
+        """The settings of guidance for files that state how samples were drawn; empty without guidance."""
+        return guidance.record(self.config)
+
+    def with_guidance(self, scale: float) -> Self:
+        """Returns the experiment with another scale of guidance.
+
+        Raises:
+            UserError: the model cannot be guided so.
+        """
+        config = self.config.copy_and_resolve_references()
+        config.sampling.guidance.scale = float(scale)
+        guidance.check_guidance(config)
+        return type(self)(config)
 
     def check_class(
         self, flag: str, label: int | str | None, guidance: float | None = None, names: Sequence[str] | None = None

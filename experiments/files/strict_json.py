@@ -23,6 +23,7 @@ METRICS = (
     "held_out_loss",
     "training_loss",
     "checkpoints",
+    "guidance",
 )
 RESULTS = ("figures", "inputs")
 

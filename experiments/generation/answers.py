@@ -25,6 +25,7 @@ from experiments.devices.drawing import Drawing
 from experiments.devices.parallel import Strategy
 from experiments.errors import RunError
 from experiments.factory.experiment import Experiment
+from experiments.generation.guidance import Guide, guided
 
 MEASUREMENT = zlib.crc32(b"measurement")  # far from the numbers of inputs
 
@@ -36,16 +37,15 @@ def measurement_keys(seed: int, count: int) -> Array:
     )
 
 
-def prior(experiment: Experiment, variables: Any, numbers: Array) -> sde_lib.Denoiser:
-    """The run's Denoiser for answers of these numbers k (B,).
+def prior(experiment: Experiment, variables: Any, numbers: Array, guide: Guide | None = None) -> sde_lib.Denoiser:
+    """The run's Denoiser for answers of these numbers k (B,), guided as `sampling.guidance` says.
 
     Of a class-conditional model, `sampling.label` is the class of all; where it is -1, answer k is of class
-    k mod num_classes.
+    k mod num_classes. The weights are those of `guidance.with_guide`.
     """
     label = experiment.sampling.label
     labels = numbers % max(experiment.num_classes, 1) if label < 0 else jnp.full_like(numbers, label)
-    denoiser = experiment.denoiser(variables, experiment.sampling.t_min)
-    return denoiser.replace(condition=experiment.condition(labels))
+    return guided(experiment, variables, labels, guide)
 
 
 class Answers:

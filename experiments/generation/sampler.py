@@ -12,6 +12,7 @@ from experiments.devices.drawing import Drawing
 from experiments.devices.parallel import Strategy
 from experiments.errors import RunError
 from experiments.factory.experiment import Experiment
+from experiments.generation.guidance import Guide, guided, with_guide
 
 
 class Sampler:
@@ -22,6 +23,7 @@ class Sampler:
         strategy: the mapping over devices.
         max_samples: no more will be asked for at once, so that the batch need not be larger.
         labels: the class of each sample by its number, (N,); by default `sampling.label`, or each class in turn.
+        guide: the run of a weaker model that guides; None for no other model.
     """
 
     def __init__(
@@ -30,19 +32,24 @@ class Sampler:
         strategy: Strategy,
         max_samples: int | None = None,
         labels: np.ndarray | None = None,
+        guide: Guide | None = None,
     ):
-        self._experiment, self._labels = experiment, labels
+        self._experiment, self._labels, self._guide = experiment, labels, guide
         self._drawing = Drawing(self._draw_on_device, strategy, experiment.sampling.batch_size, max_samples)
 
     @property
     def nfe(self) -> int | None:
-        """Evaluations of the Denoiser for each sample; None where the method chooses them as it goes."""
-        return self._experiment.evaluations
+        """Evaluations of networks for each sample, guidance included; None where the sampler chooses them as it goes."""
+        return self._experiment.network_evaluations
 
     def denoiser(self, variables: Any, labels: jax.Array) -> sde_lib.Denoiser:
-        """What is sampled from: the network, conditioned on labels (B,) if it is a class-conditional one."""
-        denoiser = self._experiment.denoiser(variables, self._experiment.sampling.t_min)
-        return denoiser.replace(condition=self._experiment.condition(labels))
+        """What is sampled from: the network, conditioned on labels (B,) if it is a class-conditional one, and guided.
+
+        Args:
+            variables: of the model; with a guide, those of the model and of the guide.
+            labels: the classes.
+        """
+        return guided(self._experiment, variables, labels, self._guide)
 
     def labels(self, indices: np.ndarray) -> np.ndarray:
         """The classes of the samples with these numbers, int32 (B,)."""
@@ -82,7 +89,7 @@ class Sampler:
         def take(numbers):
             return numbers.astype(np.int32), self.labels(numbers)
 
-        drawn = self._drawing(indices, take, key_data, variables, progress=progress)
+        drawn = self._drawing(indices, take, key_data, with_guide(variables, self._guide), progress=progress)
         for asked, images in drawn:
             self._require_finite(images, asked)
             yield asked, self._experiment.medium.inverse(images)
@@ -104,7 +111,7 @@ class Sampler:
         """
         indices = np.arange(num_samples)
         keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(seed), indices)
-        denoiser = self.denoiser(variables, jnp.asarray(self.labels(indices)))
+        denoiser = self.denoiser(with_guide(variables, self._guide), jnp.asarray(self.labels(indices)))
         sde, times = denoiser.sde, self._experiment.times(denoiser.sde)
         method = self._experiment.sampler
         states = sde_lib.sample(

@@ -8,10 +8,12 @@ import numpy as np
 
 import sde_lib
 from experiments.generation.answers import draw_answers, prior
+from experiments.generation.guidance import with_guide
 from experiments.inverse.build import Problem, conditioned, with_sampling
 from experiments.inverse.problems import METHODS
 from experiments.inverse.request import Request
 from experiments.loading.models import Model, open_model
+from experiments.loading.runs import load_guide
 
 
 class Solved(NamedTuple):
@@ -47,14 +49,14 @@ def solve(model: Model, request: Request, of: Problem, names: Sequence[str], y: 
         RunError: an answer is not finite.
     """
     experiment, shape = model.experiment, model.shape
-    run = model.load()
+    run, guide = model.load(), load_guide(model.experiment)
 
     def conditioned_on(denoiser, measurement, y, noise):
         return conditioned(experiment, request.method, request.settings, denoiser, measurement, y, noise, shape)
 
     def draw(keys, numbers, y, same, variables):
         measurement, noise = same
-        denoiser, method = conditioned_on(prior(experiment, variables, numbers), measurement, y, noise)
+        denoiser, method = conditioned_on(prior(experiment, variables, numbers, guide), measurement, y, noise)
         return sde_lib.sample(keys, denoiser, method, experiment.times(denoiser.sde), shape)
 
     advice = (
@@ -62,7 +64,7 @@ def solve(model: Model, request: Request, of: Problem, names: Sequence[str], y: 
         "more --noise, or another method, such as diffpir or dps"
     )
     answers, seconds = draw_answers(
-        experiment, draw, run.variables, y, names, request.answers, request.seed,
+        experiment, draw, with_guide(run.variables, guide), y, names, request.answers, request.seed,
         same=(of.measurement, of.noise), advice=advice,
     )  # fmt: skip
     _, method = conditioned_on(run.denoiser, of.measurement, y, of.noise)

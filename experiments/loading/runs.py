@@ -147,3 +147,36 @@ def load_run(
     made = posthoc.reconstruct(workdir.ema_snapshots, shapes, std, latest=step)
     name = f"power:{std}, made of {made.count} snapshots (its profile is off by {made.error:.2g})"
     return Run(workdir, experiment, made.step, made.variables, name)
+
+
+def load_guide(experiment: Experiment) -> Run | None:
+    """Opens the run that `sampling.guidance.guide` names, RUN or RUN@STEP; None where none is named or nothing is guided.
+
+    Raises:
+        UserError: there is no such run or checkpoint, or its data or process differ from the experiment's.
+    """
+    text = experiment.guide
+    if not text:
+        return None
+    folder, _, step = text.partition("@")
+    if step and not step.isdecimal():
+        raise UserError(f"--guide={text}: the step after @ must be a whole number, as in --guide=RUN@1000")
+    flag = "--guide"
+    read_config(folder, flag)
+    steps = [int(path.name) for path in Workdir(Path(folder)).checkpoints.glob("*") if path.name.isdecimal()]
+    if step and int(step) not in steps:
+        raise UserError(
+            f"--guide={text}: the run has no checkpoint of step {step}; it has {', '.join(map(str, sorted(steps)))}"
+        )
+    guide = load_run(folder, step=int(step) if step else None)
+    if guide.event_shape != experiment.event_shape:
+        shapes = [other.medium.described for other in (guide, experiment)]
+        raise UserError(f"--guide={text}: it is a model of {shapes[0]}, not of {shapes[1]}")
+    if guide.experiment.num_classes not in (0, experiment.num_classes):
+        raise UserError(
+            f"--guide={text}: it has {guide.experiment.num_classes} classes, and the model {experiment.num_classes}"
+        )
+    own, other = (e.record("sde")["sde"] for e in (experiment, guide.experiment))
+    if differing := [f"sde.{key}" for key in own if own[key] != other.get(key)]:
+        raise UserError(f"--guide={text}: its process differs in {', '.join(differing)}; both must be of one process")
+    return guide

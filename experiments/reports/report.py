@@ -203,6 +203,8 @@ def publish(workdir: Workdir, measured: dict[str, Any]) -> None:
     print(f"Samples over training: {workdir.samples}\nReport: {workdir.report}")
     if "checkpoints" in measured:
         print(_choice(measured))
+    if "guidance" in measured:
+        print("\n".join(_aligned(_scales(measured))))
 
 
 def _choice(measured: dict[str, Any]) -> str:
@@ -211,6 +213,38 @@ def _choice(measured: dict[str, Any]) -> str:
     others = ", ".join(f"step {row['step']} has {row[metric]:.3f}" for row in found if row["step"] != measured["step"])
     best = f"step {measured['step']} with {measured['samples'][metric]:.3f}"
     return f"Best of {len(found)} checkpoints by {metric}: {best}" + (f" ({others})" if others else "")
+
+
+def _shown_over_scales(measured: dict[str, Any]) -> list[str]:
+    """The keys of the figures that are shown over the scale of guidance: the distance, precision and recall."""
+    main = next(iter(metric_names.meanings(measured.get("feature_network", "perceptron"))))
+    return [key for key in (main, "precision", "recall") if key in measured["samples"]]
+
+
+def _scales(measured: dict[str, Any]) -> list[list[str]]:
+    """The rows of the table of the scales of guidance, its head first."""
+    meanings = metric_names.meanings(measured.get("feature_network", "perceptron"))
+    shown = _shown_over_scales(measured)
+    rows = [["guidance", *(meanings[key][0] for key in shown), "evaluations"]]
+    for row in measured["guidance"]:
+        rows.append([f"{row['scale']:g}", *(f"{row[key]:.3f}" for key in shown), _number(row["evaluations"])])
+    return rows
+
+
+def _guidance(measured: dict[str, Any]) -> str:
+    """The table and the plots of the scales of guidance."""
+    if "guidance" not in measured:
+        return ""
+    head, *rows = _scales(measured)
+    scales, plots = np.array([row["scale"] for row in measured["guidance"]]), []
+    main, *shares = _shown_over_scales(measured)
+    for keys, unit in (([main], "distance"), (shares, "share of images")):
+        plot = curves.Curves("scale of guidance", unit)
+        for key, colour in zip(keys, curves.COLOURS, strict=False):
+            plot.add(scales, np.array([row[key] for row in measured["guidance"]]), colour, key)
+        plots.append(page.plot(f"{', '.join(keys)} by the scale of guidance", plot.svg()))
+    note = f"The figures above are of the best scale by {measured['chosen_by']}."
+    return page.table(head, rows) + f"<p>{html.escape(note)}</p>" + page.plots(plots)
 
 
 def summary(measured: dict[str, Any]) -> str:
@@ -243,7 +277,7 @@ def _figures(measured: dict[str, Any]) -> str:
     if "classes" in measured["sampling"]:
         note += f" Classes of the samples: {measured['sampling']['classes']}."
     table = page.table(["", "samples", "95 % interval", "of", "real images"], rows) + f"<p>{html.escape(note)}</p>"
-    return table + _memorisation(measured) + _bits_per_dim(measured) + _checkpoints(measured)
+    return table + _memorisation(measured) + _bits_per_dim(measured) + _checkpoints(measured) + _guidance(measured)
 
 
 def _memorisation(measured: dict[str, Any]) -> str:

@@ -30,7 +30,7 @@ from experiments.factory.experiment import Experiment
 from experiments.generation.sampler import Sampler
 from experiments.learning import posthoc, state
 from experiments.loading.dataset import announce, check_names, check_training, load_data, store
-from experiments.loading.runs import load_run
+from experiments.loading.runs import load_guide, load_run
 from experiments.logs.history import History
 from experiments.plotting import pictures
 from experiments.reports import report
@@ -325,7 +325,10 @@ def _run_to_end(
     train_steps = strategy.map_training(
         state.make_train_steps(make_step(experiment, strategy), training.steps_per_call)
     )
-    sampler, sampled_ema = Sampler(experiment, strategy, GRID_SIZE), experiment.sampling_ema
+    sampler, sampled_ema = (
+        Sampler(experiment, strategy, GRID_SIZE, guide=load_guide(experiment)),
+        experiment.sampling_ema,
+    )
     snapshots, widths = posthoc.Snapshots(workdir.ema_snapshots), experiment.power_emas
     taken = None
     count = (lambda: step_flops(experiment, taken)) if training.measure_peak else None
