@@ -289,7 +289,9 @@ def go_on(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(Workdir, "is_evaluated", lambda self, asked: asked == step and evaluated)
         monkeypatch.setattr(train, "_run_to_end", lambda config, *given: done.append("trained") or end)
         monkeypatch.setattr(train, "load_run", lambda path: ("run", path))
-        monkeypatch.setattr(train, "evaluate_run", lambda run, dataset, strategy, publish: done.append(("evaluated", run)))
+        monkeypatch.setattr(
+            train, "evaluate_run", lambda run, dataset, strategy, publish: done.append(("evaluated", run))
+        )
         workdir.samples.mkdir(exist_ok=True)
         workdir.grid(22).unlink(missing_ok=True)
         if grid:
