@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from experiments.runs.workdir import Workdir
 
 from experiments import factory
 from experiments.errors import RunError
 from experiments.factory.experiment import Experiment
 from experiments.logs.history import History
+from experiments.runs.workdir import Workdir
 from experiments.training import train, utilization
 from experiments.training.monitor import MEASURED, Monitor
 from experiments.training.timing import Completions

@@ -7,14 +7,14 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from experiments.runs.checkpoint import Checkpoints
-from experiments.runs.workdir import Workdir
 
 from experiments.__main__ import main
 from experiments.errors import RunError
 from experiments.factory.experiment import Experiment
 from experiments.logs import history as histories
 from experiments.logs.history import History
+from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.workdir import Workdir
 from experiments.training.monitor import Monitor
 from tests.experiments.tiny import ROOT, flags, history, restored, tiny_config
 

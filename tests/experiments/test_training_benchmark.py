@@ -6,7 +6,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from experiments.runs.checkpoint import Checkpoints
 
 from experiments.__main__ import main
 from experiments.benchmarks import training
@@ -14,6 +13,7 @@ from experiments.errors import RunError
 from experiments.factory import model
 from experiments.factory.experiment import Experiment
 from experiments.logs.history import History
+from experiments.runs.checkpoint import Checkpoints
 from tests.experiments.test_augmentation import Told
 from tests.experiments.tiny import ROOT, flags, tiny_config
 

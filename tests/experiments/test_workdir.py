@@ -5,10 +5,10 @@ import os
 import re
 
 import pytest
-from experiments.runs.workdir import Workdir
 
 from experiments.errors import UserError
 from experiments.files import replace_file, replace_text
+from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
 
