@@ -15,7 +15,7 @@ import sde_lib
 from experiments.benchmarks import inverse, inverse_peers, methods, peers, recommended, torch_networks
 from experiments.benchmarks.cases import CASES
 from experiments.benchmarks.inverse_methods import SETTINGS
-from experiments.config.files import files as config
+from experiments.config import files as config
 from sde_lib import inverse as inverse_lib
 from sde_lib.sampling.recommended import TABLE
 from tests.experiments.tiny import ROOT

@@ -62,22 +62,21 @@ def test_rates_of_the_pipeline_are_of_all_its_batches_and_seconds(monkeypatch):
         local_device_count=lambda: 2, local_devices=lambda: [SimpleNamespace(device_kind="kind")],
     )  # fmt: skip
 
-    def preparation(config):
-        def prepare(keys, images):
-            assert len(keys) == len(images) == 8
-            spend(0.25)
+    def prepare(keys, images):
+        assert len(keys) == len(images) == 8
+        spend(0.25)
 
-        return prepare
-
-    config = SimpleNamespace(training=SimpleNamespace(steps_per_call=4), data=SimpleNamespace(batch_size=16, workers=0))
+    experiment = SimpleNamespace(
+        training=SimpleNamespace(steps_per_call=4), data=SimpleNamespace(batch_size=16, workers=0),
+        strategy=strategy, preparation=prepare,
+    )  # fmt: skip
     for name, value in (
         ("jax", fake), ("seconds", seconds), ("batches_ahead", lambda workers: 10), ("make_step", lambda *a: None),
         ("initial_state", lambda *a: None),
-        ("build", SimpleNamespace(parallel=lambda config: strategy, preparation=preparation)),
         ("state", SimpleNamespace(make_train_steps=lambda step, k: None)),
     ):  # fmt: skip
         monkeypatch.setattr(data, name, value)
-    assert data._rows(config, Images(), Stream()) == [
+    assert data._rows(experiment, Images(), Stream()) == [
         ("devices", "2 x kind"),
         ("data", "1,234 images 8x8x1, batches of 16, read in a thread"),
         ("gather", "8 images/s"),

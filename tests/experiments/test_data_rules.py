@@ -14,6 +14,7 @@ from experiments.data.sources.base import Dataset, Images, Parts
 from experiments.errors import UserError
 from experiments.factory.experiment import Experiment
 from experiments.loading import dataset
+from experiments.metrics import prepared as prepared_statistics
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
@@ -38,7 +39,7 @@ def test_defaults_are_those_of_the_config():
     assert stream == {"host": 0, "hosts": 1, "workers": config.workers, "worker_timeout": config.worker_timeout}
     written = defaults(prepare.prepare)
     assert written == {key: config[key] for key in shared[:3]} | {
-        "image_size": None, "num_channels": None, "stream": False, "shard_mb": 256, "network": None,
+        "image_size": None, "num_channels": None, "stream": False, "shard_mb": 256, "statistics": None,
     }  # fmt: skip
     assert (config.test_fraction, config.validation_fraction, config.memory_gb) == (0.1, 0.0, 4.0)
 
@@ -332,9 +333,11 @@ def test_records_over_white_are_not_taken_for_others(prepared, tmp_path):
 def test_statistics_are_of_the_fractions_of_the_config(prepared, monkeypatch):
     folder, _ = prepared
     given, files = [], []
-    real = prepare.load
+    real = prepared_statistics.load
     monkeypatch.setattr(
-        prepare, "load", lambda source, **options: given.append((source, options)) or real(source, **options)
+        prepared_statistics,
+        "load",
+        lambda source, **options: given.append((source, options)) or real(source, **options),
     )
 
     class Statistics:
@@ -343,18 +346,18 @@ def test_statistics_are_of_the_fractions_of_the_config(prepared, monkeypatch):
 
     counts = []
     monkeypatch.setattr(
-        prepare,
+        prepared_statistics,
         "compute_statistics",
         lambda blocks, network, fingerprint: counts.append(list(map(len, blocks))) or Statistics(),
     )
-    monkeypatch.setattr(prepare, "BLOCK_BYTES", 2 * 16)
+    monkeypatch.setattr(prepared_statistics, "BLOCK_BYTES", 2 * 16)
     config = tiny_config(data__validation_fraction=0.25, data__test_fraction=0.4)
-    monkeypatch.setattr(prepare.base, "get_config", lambda: config)
+    monkeypatch.setattr(prepared_statistics.base, "get_config", lambda: config)
 
     class Network:
         name = "means"
 
-    paths = prepare.write_statistics(folder, Network())
+    paths = prepared_statistics.FeatureStatistics(Network())(folder)
     assert given == [(f"arrayrecord:{folder}", {"image_size": 4, "num_channels": 1, "test_fraction": 0.4,
                                                 "validation_fraction": 0.25, "memory_gb": 0})]  # fmt: skip
     assert files == [path.name for path in paths] == ["training_means.npz", "held_out_means.npz"]

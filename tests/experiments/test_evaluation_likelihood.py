@@ -180,7 +180,7 @@ def test_the_density_is_that_of_the_class_at_the_smallest_time_of_the_likelihood
     keys = {}
     for seed, places in ((7, [0, 5, 9]), (8, [0, 5, 9]), (7, [9, 0, 1])):
         data_of_key = jax.random.key_data(jax.random.key(seed))
-        found = likelihood._bits(config)(
+        found = likelihood._bits(Experiment(config))(
             np.array(places), np.zeros((3, 8, 8, 1)), np.array([3, 1, 2]), data_of_key, "w"
         )
         for name in ("noise", "probes"):

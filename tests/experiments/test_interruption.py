@@ -14,7 +14,7 @@ from tests.experiments.tiny import ROOT
 
 BEGIN = """
 import hashlib, time
-from experiments.interruption import Interruption
+from experiments.runs.interruption import Interruption
 
 def busy(seconds):  # one call
     rate = 200_000

@@ -11,11 +11,13 @@ from experiments.errors import RunError, UserError
 from experiments.evaluation import evaluate
 from experiments.evaluation.classes import ClassMix
 from experiments.evaluation.figures import Figure
+from experiments.factory.experiment import Experiment
 from experiments.files import strict_json
 from experiments.generation.sampler import Sampler
 from experiments.metrics.statistics import spread
+from experiments.reports import report
 from experiments.runs.workdir import Workdir
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import fake_run, tiny_config
 
 
 def images(count, first=0):
@@ -43,7 +45,7 @@ def judge(monkeypatch, tmp_path):
     monkeypatch.setattr("experiments.factory.evaluation.feature_network", lambda config, train: None)
     real = SimpleNamespace(reference=SimpleNamespace(images="hash"), train=())
     monkeypatch.setattr(evaluate, "real_images", lambda run, dataset, network: real)
-    monkeypatch.setattr(evaluate, "class_mix", lambda config, dataset: mixes[0])
+    monkeypatch.setattr(evaluate, "class_mix", lambda experiment, dataset: mixes[0])
     monkeypatch.setattr(evaluate, "journal_of_samples", lambda run, network, mix: Journal("samples", run.step, mix))
     monkeypatch.setattr(evaluate, "draw_features", lambda *given: given)
     monkeypatch.setattr(evaluate, "loss_per_noise_level", lambda run, some: [len(some), int(some.images.max())])
@@ -57,7 +59,7 @@ def judge(monkeypatch, tmp_path):
 
     def make(mix=None, step=40, variables=None, **changes):
         mixes[0] = mix
-        run = SimpleNamespace(
+        run = fake_run(
             config=tiny_config(**changes), step=step, average="warmup", workdir=Workdir(tmp_path),
             variables={"w": np.ones(2)} if variables is None else variables,
         )  # fmt: skip
@@ -142,13 +144,24 @@ def test_a_checkpoint_is_measured_once_until_it_is_forgotten(judge, monkeypatch)
     assert judge.removed == [("samples", 40, None)]
 
 
+class Events(list):
+    """Events in order."""
+
+    def publish(self, workdir, measured):
+        """Publishes, and notes what is published of which folder."""
+        self.append(("published", workdir.path, dict(measured)))
+        report.publish(workdir, measured)
+
+
 @pytest.fixture
 def published(monkeypatch):
-    """What is published and removed, in order; a strip has the levels of its states."""
-    events = []
+    """What is written, published and removed, in order; `published.publish` is the callback."""
+    events = Events()
     monkeypatch.setattr(
-        evaluate, "_publish", lambda run, sampler, measured: events.append(("published", dict(measured)))
+        evaluate, "_write", lambda run, sampler, measured: events.append(("written", run.step, dict(measured)))
     )
+    monkeypatch.setattr(report, "write", lambda workdir: None)
+    monkeypatch.setattr(report, "summary", lambda measured: f"the summary of step {measured['step']}")
     monkeypatch.setattr(evaluate.Judge, "clean_up", lambda self, run: events.append(("removed", run.step)))
     monkeypatch.setattr(evaluate.Judge, "forget", lambda self: events.append(("forgotten",)))
     return events
@@ -157,8 +170,9 @@ def published(monkeypatch):
 def test_features_are_removed_when_the_figures_are_written(judge, published, monkeypatch):
     monkeypatch.setattr(evaluate.Judge, "measure", lambda self, run: {"step": run.step})
     _, run = judge()
-    assert evaluate.evaluate_run(run, dataset(), "strategy") == {"step": 40}
-    assert published == [("published", {"step": 40}), ("removed", 40)]
+    assert evaluate.evaluate_run(run, dataset(), "strategy", published.publish) == {"step": 40}
+    folder = run.workdir.path
+    assert published == [("written", 40, {"step": 40}), ("published", folder, {"step": 40}), ("removed", 40)]
 
 
 @pytest.mark.parametrize(
@@ -197,18 +211,22 @@ def test_the_best_checkpoint_of_a_sweep_is_published(judge, published, monkeypat
     monkeypatch.setattr(
         evaluate.Judge, "measure_once", lambda self, run: {"step": run.step, "samples": {key: scores[run.step]}}
     )
-    measured = evaluate.sweep_checkpoints(run, dataset(), "strategy", metric)
+    measured = evaluate.sweep_checkpoints(run, dataset(), "strategy", published.publish, metric)
     rows = [{"step": step, key: score} for step, score in scores.items()]
     assert measured == {"step": best, "samples": {key: scores[best]}, "chosen_by": key, "checkpoints": rows}
-    assert published == [("published", measured), ("forgotten",)]
+    folder = run.workdir.path
+    assert published == [("written", best, measured), ("published", folder, measured), ("forgotten",)]
     others = ", ".join(f"step {step} has {score:.3f}" for step, score in scores.items() if step != best)
     assert capsys.readouterr().out.splitlines() == [
         *(f"Checkpoint of step {step}:" for step in scores),
+        f"the summary of step {best}",
+        f"Samples over training: {run.workdir.samples}",
+        f"Report: {run.workdir.report}",
         f"Best of {len(scores)} checkpoints by {key}: step {best} with {scores[best]:.3f}"
         + (f" ({others})" if others else ""),
     ]
     with pytest.raises(UserError, match="--metric='kernel_distance' is unknown: choose from " + key):
-        evaluate.sweep_checkpoints(run, dataset(), "strategy", "kernel_distance")
+        evaluate.sweep_checkpoints(run, dataset(), "strategy", published.publish, "kernel_distance")
 
 
 def test_figures_the_picture_and_the_page_are_written_and_told(monkeypatch, tmp_path, capsys):
@@ -217,10 +235,11 @@ def test_figures_the_picture_and_the_page_are_written_and_told(monkeypatch, tmp_
     monkeypatch.setattr(evaluate, "_strip", lambda run, sampler: "strip")
     monkeypatch.setattr(strict_json, "write", lambda path, measured: events.append((path.name, measured)))
     monkeypatch.setattr(evaluate.pictures, "save", lambda path, *more: events.append((path.name, *more)))
-    monkeypatch.setattr(evaluate.report, "write", lambda workdir: events.append(("report",)))
-    monkeypatch.setattr(evaluate.report, "summary", lambda measured: f"the summary of {measured}")
+    monkeypatch.setattr(report, "write", lambda workdir: events.append(("report",)))
+    monkeypatch.setattr(report, "summary", lambda measured: f"the summary of {measured}")
     workdir = Workdir(tmp_path)
-    evaluate._publish(SimpleNamespace(workdir=workdir, config=tiny_config()), None, "measured")
+    evaluate._write(SimpleNamespace(workdir=workdir, event_shape=(8, 8, 1)), None, "measured")
+    report.publish(workdir, "measured")
     assert events == [("metrics.json", "measured"), ("from_noise.png", "strip", 8), ("report",)]
     assert capsys.readouterr().out == (
         f"the summary of measured\nSamples over training: {workdir.samples}\nReport: {workdir.report}\n"
@@ -235,7 +254,7 @@ def test_one_pixel_that_is_not_finite_is_enough(bad, told, value):
     drawn = np.zeros((3, 2, 2, 1), np.float32)
     drawn[bad, 1, 0, 0] = value
     sampler = object.__new__(Sampler)
-    sampler._config = tiny_config()
+    sampler._experiment = Experiment(tiny_config())
     with pytest.raises(RunError) as error:
         sampler._require_finite(drawn, np.array([5, 9, 12]))
     assert str(error.value).startswith(f"{told}: the sampling method heun with 4 steps is unstable here")

@@ -12,14 +12,14 @@ import time
 import pytest
 
 from experiments.errors import UserError
-from experiments.loading.runs import lock
+from experiments.runs import lock
 from experiments.runs.lock import Lock
 from tests.experiments.tiny import ROOT
 
 HOLDER = """
 import sys, time
 from pathlib import Path
-from experiments.lock import Lock
+from experiments.runs.lock import Lock
 with Lock(Path(sys.argv[1]), "--workdir=runs/a"):
     print("held", flush=True)
     time.sleep(float(sys.argv[2]))

@@ -153,9 +153,10 @@ def loop(monkeypatch, tmp_path):
         "training_stream": lambda config, images: stream, "abstract_state": lambda config: "state",
         "make_step": lambda config, strategy: None,
         "report": SimpleNamespace(write=lambda workdir: events.append(("report",))),
-        "pictures": SimpleNamespace(grid=lambda drawn: "grid", save=lambda path, *more: events.append((path.name, *more))),
+        "pictures": SimpleNamespace(save=lambda path, *more: events.append((path.name, *more))),
     }.items():  # fmt: skip
         monkeypatch.setattr(train, name, value)
+    monkeypatch.setattr("experiments.media.ImageMedium.picture", lambda self, drawn: "grid")
     monkeypatch.setattr(train.state, "make_train_steps", lambda step, size: None)
     monkeypatch.setattr(train.posthoc.Snapshots, "save", keep)
     monkeypatch.setattr("experiments.factory.model.abstract_variables", lambda config: "weights")
@@ -288,7 +289,9 @@ def go_on(monkeypatch, tmp_path, capsys):
         monkeypatch.setattr(Workdir, "is_evaluated", lambda self, asked: asked == step and evaluated)
         monkeypatch.setattr(train, "_run_to_end", lambda config, *given: done.append("trained") or end)
         monkeypatch.setattr(train, "load_run", lambda path: ("run", path))
-        monkeypatch.setattr(train, "evaluate_run", lambda run, dataset, strategy: done.append(("evaluated", run)))
+        monkeypatch.setattr(
+            train, "evaluate_run", lambda run, dataset, strategy, publish: done.append(("evaluated", run))
+        )
         workdir.samples.mkdir(exist_ok=True)
         workdir.grid(22).unlink(missing_ok=True)
         if grid:

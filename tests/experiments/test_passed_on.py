@@ -18,7 +18,7 @@ from experiments.evaluation import features, losses, reference
 from experiments.evaluation.journal import Journal
 from experiments.factory.experiment import Experiment
 from experiments.runs.workdir import Workdir
-from tests.experiments.tiny import ROOT, tiny_config
+from tests.experiments.tiny import ROOT, fake_run, tiny_config
 
 
 def test_samples_are_drawn_by_the_weights_and_the_seed_of_the_evaluation(tmp_path, capsys):
@@ -36,7 +36,7 @@ def test_samples_are_drawn_by_the_weights_and_the_seed_of_the_evaluation(tmp_pat
         return {"pool": images.reshape(len(images), -1).astype(float)}
 
     config = tiny_config(evaluation__seed=7, training__seed=8)
-    run = SimpleNamespace(variables="weights", config=config)
+    run = fake_run(config, variables="weights")
     journal = Journal(tmp_path, "samples", {})
     for count in (1500, 1500, 1502):
         found = features.draw_features(run, Sampler(), network, count, journal)
@@ -51,7 +51,7 @@ def test_features_of_images_of_another_shape_are_another_journal(tmp_path):
     network = SimpleNamespace(name="n", preprocessing="p", sha256="0")
 
     def folder(shape=(8, 8, 1), **changes):
-        run = SimpleNamespace(config=tiny_config(), workdir=Workdir(tmp_path), step=1, variables={}, event_shape=shape)
+        run = fake_run(tiny_config(), workdir=Workdir(tmp_path), step=1, variables={}, event_shape=shape)
         return features.journal_of_samples(run, SimpleNamespace(**vars(network) | changes)).folder
 
     found = {
@@ -121,7 +121,7 @@ def test_so_many_images_are_compared_and_searched(monkeypatch, tmp_path, against
     monkeypatch.setattr(reference, "some", lambda features, limit: np.zeros((min(len(features), limit), 1)))
     (tmp_path / "evaluation").mkdir()
     network = SimpleNamespace(name="n", preprocessing="p", sha256="0")
-    found = reference.real_images(SimpleNamespace(config=config, workdir=Workdir(tmp_path)), dataset, network)
+    found = reference.real_images(fake_run(config, workdir=Workdir(tmp_path)), dataset, network)
     assert [(len(images), keep) for images, keep, _ in computed] == [(train, kept), (test, samples)]
     assert max(computed[0][0]) < 40 and min(computed[1][0]) >= 100
     assert len(found.train) == min(searched, kept) and len(found.real) == min(
@@ -324,14 +324,14 @@ def test_a_reference_in_a_file_saves_all_images_but_those_that_are_searched(
         checked.append((name, network.name))
 
     shared = SimpleNamespace(count=99, check=check)
-    monkeypatch.setattr(reference, "shared_statistics", lambda config, dataset: shared)
+    monkeypatch.setattr(reference, "shared_statistics", lambda experiment, dataset: shared)
     monkeypatch.setattr(reference, "some", lambda features, limit: np.zeros((min(len(features), limit), 1)))
     changes = {"num_samples": 4, "training_images": 10, "statistics": "s.npz", "reference": against}
     config = tiny_config(**{f"evaluation__{key}": value for key, value in changes.items()})
     dataset = data.Dataset("d", levels(40), levels(0), levels(30, 100), 0)
     (tmp_path / "evaluation").mkdir()
     network = SimpleNamespace(name="n", preprocessing="p", sha256="0")
-    found = reference.real_images(SimpleNamespace(config=config, workdir=Workdir(tmp_path)), dataset, network)
+    found = reference.real_images(fake_run(config, workdir=Workdir(tmp_path)), dataset, network)
     assert [len(images) for images, _, _ in computed] == [trained, tested]
     assert found.reference is shared and found.reference_name == f"{reference_of} images"
     assert checked == [("evaluation.statistics=s.npz", "n")]

@@ -37,12 +37,19 @@ def order(monkeypatch, tmp_path):
     def interruption(deadline, code, saved):
         return Context("interruption", deadline, code, saved())
 
+    class Made:
+        config = "config"
+        strategy = property(note("devices", "strategy"))
+
+    def from_config(config):
+        events.append(("checked", config))
+        return Made()
+
     for name, value in {
         "Interruption": interruption, "Lock": lambda path, what: Context("lock", path.name, what),
         "_load_data": note("data", "images"), "shared_statistics": note("statistics"),
         "_check_names": note("names"), "store": note("stored"), "_go_on": note("goes on", "end"),
-        "_require_fit": note("fits"), "build": SimpleNamespace(parallel=note("devices", "strategy")),
-        "check": SimpleNamespace(check=lambda config: events.append(("checked", config))),
+        "_require_fit": note("fits"), "Experiment": SimpleNamespace(from_config=from_config),
     }.items():  # fmt: skip
         monkeypatch.setattr(train, name, value)
     monkeypatch.setattr(Workdir, "claim", lambda self, config, **named: events.append(("claimed", *named.items())))

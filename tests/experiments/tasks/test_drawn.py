@@ -33,7 +33,7 @@ def opened(monkeypatch):
     monkeypatch.setattr(models.runs, "read_config", lambda *of: given.update(read=of) or "read")
     monkeypatch.setattr(models.runs, "by_number", lambda *of: given.update(by_number=of) or "numbered")
     monkeypatch.setattr(models.config, "apply", lambda *of, **options: given.update(apply=(of, options)) or changed)
-    monkeypatch.setattr(models.check, "check", lambda *of, **options: given.update(check=(of, options)))
+    monkeypatch.setattr("experiments.factory.check.check", lambda *of, **options: given.update(check=(of, options)))
     return given, stored, changed
 
 
@@ -42,7 +42,7 @@ def test_a_run_is_opened_with_overrides_above_what_the_command_changes(opened, t
     found = models.open_model(
         "--to", tmp_path, "overrides", "edit", ("sampling.eta",), uses=("model", "flow"), change=lambda of: (of, stored)
     )
-    assert found == Model("--to", tmp_path, Experiment(changed))
+    assert found == Model("--to", tmp_path, found.experiment) and found.experiment.config == changed
     assert given["read"] == (tmp_path, "--to") and given["by_number"] == (tmp_path, ("read", stored), "overrides")
     options = {"allowed": ("sampling.eta",), "command": "edit"}
     assert given["apply"] == ((("read", stored), "numbered"), options)
@@ -101,14 +101,14 @@ def task(monkeypatch):
 
     def open_model(flag, workdir, overrides, command, *allowed, uses):
         given.opened.append((flag, workdir, overrides, command, *allowed, uses))
-        return Stub(flag, workdir, config)
+        return Stub(flag, workdir, Experiment(config))
 
-    def draw_answers(config_, draw, variables, inputs, names, count, seed, *, same, advice):
+    def draw_answers(experiment, draw, variables, inputs, names, count, seed, *, same, advice):
         given.__dict__.update(draw=draw, variables=variables, inputs=inputs, names=names, count=count, seed=seed)
-        given.__dict__.update(same=same, advice=advice, config=config_)
+        given.__dict__.update(same=same, advice=advice, config=experiment.config)
         return Drawn(given.answers, 1.5)
 
-    def of_class(config_, denoiser, batch, label, guidance=None):
+    def of_class(config, denoiser, batch, label, guidance=None):
         return ("of class", denoiser, batch, label, guidance)
 
     def wrote(out, *of, **options):

@@ -18,7 +18,7 @@ from experiments.inverse import build as tasks_inverse
 from experiments.inverse import scanners as reconstruction
 from experiments.media import ImageMedium
 from sde_lib import inverse
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import fake_run, tiny_config
 
 RNG = np.random.default_rng(0)
 
@@ -145,7 +145,7 @@ def test_what_is_measured_of_a_truth_has_its_noise_and_given_measurements_its_wi
 
 @pytest.mark.parametrize("answers", [1, 3])
 def test_a_volume_is_written_in_its_intensities_beside_a_report(tmp_path, monkeypatch, answers):
-    monkeypatch.setattr(reconstruct.results, "write", lambda out, found, transform, told: kept.append(found) or "line")
+    monkeypatch.setattr(reconstruct.results, "write", lambda out, found, medium, told: kept.append(found) or "line")
     monkeypatch.setattr(reconstruct.strict_json, "read", lambda path, kind: TOLD)
     kept, drawn = [], RNG.uniform(-1, 1, (2, answers, 4, 4, 1))
     of = SimpleNamespace(view=lambda y: y, baseline=lambda y: {"plain": y}, misfit=lambda x, y: x.mean((1, 2, 3)))
@@ -215,7 +215,7 @@ def run(shape=(8, 8, 1), classes=10, **more):
     config = tiny_config(model__num_classes=classes, training__class_dropout=0.1 if classes else 0)
     names = ("zero", "one", "two") if classes else None
     plain = {"require_plain_states": lambda what: None, "class_names": names}
-    return SimpleNamespace(config=config, shape=shape, **plain | more)
+    return fake_run(config, shape=shape, **plain | more)
 
 
 def asked(**changes):

@@ -15,7 +15,7 @@ from experiments.inverse import build as inverse
 from experiments.inverse import problems, solving
 from sde_lib import exact, guidance
 from sde_lib import inverse as library
-from tests.experiments.tiny import tiny_config
+from tests.experiments.tiny import fake_run, tiny_config
 
 SHAPE = (4, 4, 1)
 A, Y, NOISE = library.Denoising(event_shape=SHAPE), np.full((1, *SHAPE), 0.25, np.float32), library.GaussianNoise(0.3)
@@ -137,9 +137,9 @@ def test_a_method_that_cannot_names_those_that_can_with_their_own_settings(monke
 
 
 def test_what_keeps_the_pixels_outside_of_a_mask_takes_them_as_exact():
-    config = tiny_config(sampling__method="ddim")
-    assert editing.posterior(config, "replacement", {}, SHAPE) is None
-    found = editing.posterior(config, "pigdm", {"data_std": 0.7}, SHAPE)(PRIOR, A, Y)
+    experiment = Experiment(tiny_config(sampling__method="ddim"))
+    assert editing.posterior(experiment, "replacement", {}, SHAPE) is None
+    found = editing.posterior(experiment, "pigdm", {"data_std": 0.7}, SHAPE)(PRIOR, A, Y)
     assert type(found) is library.PiGDM and found.data_std == 0.7 and found.denoiser is PRIOR and found.y is Y
     assert found.measurement is A and found.measurement_noise == library.GaussianNoise(0.0)
 
@@ -164,7 +164,7 @@ def test_a_run_is_opened_with_the_keys_of_the_method(monkeypatch, method, subjec
 def test_answers_are_drawn_from_the_run_and_told(monkeypatch, method, settings, evaluations):
     config, given = tiny_config(sampling__method="ddim", sampling__steps=5), {}
     run = SimpleNamespace(variables={"w": 1}, denoiser=PRIOR, step=70, average="power")
-    model = SimpleNamespace(config=config, shape=SHAPE, load=lambda: run)
+    model = fake_run(config, shape=SHAPE, load=lambda: run)
     of = inverse.problem("denoise", SHAPE, {}, NOISE)
 
     def draw_answers(*of, same, advice):
@@ -175,8 +175,8 @@ def test_answers_are_drawn_from_the_run_and_told(monkeypatch, method, settings, 
     settings = problems.METHODS[method].settings | settings
     found = solving.solve(model, request(method=method, settings=settings), of, ("a", "b"), "y")
     assert found.answers == "drawn"
-    config_, draw, *rest = given["of"]
-    assert config_ is config and rest == [run.variables, "y", ("a", "b"), 3, 11]
+    experiment, draw, *rest = given["of"]
+    assert experiment is model.experiment and rest == [run.variables, "y", ("a", "b"), 3, 11]
     assert given["same"] == (of.measurement, NOISE)
     assert given["advice"] == (
         f"--method={method} with 5 steps is unstable here; try more steps, more --noise, or another method, such as diffpir "
@@ -195,7 +195,7 @@ def test_answers_are_drawn_from_the_run_and_told(monkeypatch, method, settings, 
     monkeypatch.setattr(solving, "prior", lambda *of: seen.update(prior=of) or PRIOR)
     monkeypatch.setattr(solving.sde_lib, "sample", lambda *of: seen.update(sample=of) or "image")
     assert draw("keys", "numbers", Y, (A, NOISE), "weights") == "image"
-    assert seen["prior"] == (config, "weights", "numbers")
+    assert seen["prior"] == (model.experiment, "weights", "numbers")
     keys, denoiser, method_, times, shape = seen["sample"]
     assert (keys, shape) == ("keys", SHAPE) and type(method_) is type(steps)
     np.testing.assert_array_equal(times, factory.times(config, PRIOR.sde))

@@ -11,6 +11,7 @@ import pytest
 from experiments.data.inputs import volumes
 from experiments.data.inputs.images import RENDERING, Images
 from experiments.errors import UserError
+from experiments.factory.experiment import Experiment
 from experiments.generation.answers import measurement_keys
 from experiments.inverse import build as inverse
 from experiments.inverse import problems, reconstruct, restore
@@ -23,13 +24,13 @@ from tests.experiments.tiny import tiny_config
 SHAPE, RNG = (8, 8, 1), np.random.default_rng(0)
 TRUTH = Images(("a", "b"), RNG.uniform(-1, 1, (2, *SHAPE)).astype(np.float32))
 ANSWERS = RNG.uniform(-1, 1, (2, 3, *SHAPE)).astype(np.float32)
-TRANSFORM = ImageMedium((8, 8, 1))
+MEDIUM = ImageMedium((8, 8, 1))
 
 
 class Model:
     """Stands for a run."""
 
-    config, shape, rendering, transform = tiny_config(), SHAPE, RENDERING, TRANSFORM
+    experiment, shape, rendering, medium = Experiment(tiny_config()), SHAPE, RENDERING, MEDIUM
 
     def read(self, flag, text, limit=None):
         assert (flag, text) == ("--truth", "t")
@@ -45,7 +46,7 @@ def given(monkeypatch):
         found.__dict__.update(solved=of, names=names, y=np.asarray(y))
         return Solved(ANSWERS, {"evaluations": 7, "method": request.method})
 
-    def wrote(out, results, transform, told):
+    def wrote(out, results, medium, told):
         found.__dict__.update(out=out, results=results, told=told)
         return "sheet"
 
@@ -83,8 +84,9 @@ def test_a_restoration_compares_what_was_measured_the_answers_and_the_truth(give
     y = of.measure(measurement_keys(3, 2), jnp.asarray(TRUTH.values))
     np.testing.assert_allclose(given.y, y, atol=1e-5)
     assert given.solved.noise == noise and given.command == "restore" and given.names == ("a", "b")
-    ((config, method, settings, checked, shape),) = given.checked
-    assert (config, method, settings, shape) == (Model.config, "dps", {"zeta": 2.0}, SHAPE) and checked is given.solved
+    ((experiment, method, settings, checked, shape),) = given.checked
+    assert experiment is Model.experiment and checked is given.solved
+    assert (method, settings, shape) == ("dps", {"zeta": 2.0}, SHAPE)
     assert given.told == {
         "task": task, "options": options, "noise": 0.1 if peak is None else {"peak": peak}, "evaluations": 7,
         "method": "dps",
@@ -97,7 +99,7 @@ def test_a_restoration_compares_what_was_measured_the_answers_and_the_truth(give
     )
     assert results.answers is ANSWERS
     np.testing.assert_array_equal(results.truth, TRUTH.values)
-    np.testing.assert_array_equal(results.shown["measured"], TRANSFORM.inverse(of.view(given.y)))
+    np.testing.assert_array_equal(results.shown["measured"], MEDIUM.inverse(of.view(given.y)))
     expected = given.y if task == "phase" else (given.y + 1) / 2
     np.testing.assert_allclose(results.arrays["measured"], expected, rtol=1e-6)
     assert list(results.beside) == list(inverse.BASELINES[task])
