@@ -33,11 +33,11 @@ def _between(weak: Array, strong: Array, scale: ArrayLike) -> Array:
 
 @struct.dataclass
 class _Extrapolation(DerivedDenoiser):
-    """What follows from the two Denoisers' views: a subclass has `scale`, `rescale` and `_pair`."""
+    """Extrapolation from a weak to a strong Denoiser: a subclass has `scale`, `rescale` and `_strong_and_weak`."""
 
-    def _pair(self, name: str, x: Array, t: ArrayLike) -> tuple[Any, Any]:
-        """What the method `name` of the strong and of the weak Denoiser returns."""
-        raise NotImplementedError(f"{type(self).__name__} must define _pair")
+    def _strong_and_weak(self, x: Array, t: ArrayLike) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+        """Expected data and noise of the strong Denoiser, and of the weak one."""
+        raise NotImplementedError(f"{type(self).__name__} must define _strong_and_weak")
 
     def _rescaling(self, x0: Array, strong: Array) -> Array:
         """What rescaling adds to the guided x0."""
@@ -45,15 +45,9 @@ class _Extrapolation(DerivedDenoiser):
         ratio = strong.std(axes, keepdims=True) / x0.std(axes, keepdims=True)
         return expand(self.rescale, x0) * (ratio - 1) * x0
 
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The guided expectation, (B, *event)."""
-        strong, weak = self._pair("__call__", x, t)
-        x0 = _between(weak, strong, self.scale)
-        return x0 if self.rescale is None else x0 + self._rescaling(x0, strong)
-
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views from the same evaluations; the noise is extrapolated as x0 is, which keeps its digits."""
-        strong, weak = self._pair("x0_and_noise", x, t)
+        """Both views from one pair of evaluations; the noise is extrapolated as x0 is, which keeps its digits."""
+        strong, weak = self._strong_and_weak(x, t)
         x0, noise = (_between(*views, self.scale) for views in zip(weak, strong, strict=True))
         if self.rescale is None:
             return x0, noise
@@ -87,8 +81,8 @@ class Guided(_Extrapolation):
     scale: ArrayLike = 1.0
     rescale: ArrayLike | None = None
 
-    def _pair(self, name, x, t):
-        return getattr(self.denoiser, name)(x, t), getattr(self.weak, name)(x, t)
+    def _strong_and_weak(self, x, t):
+        return self.denoiser.x0_and_noise(x, t), self.weak.x0_and_noise(x, t)
 
 
 @struct.dataclass
@@ -111,7 +105,7 @@ class ClassifierFree(_Extrapolation):
     scale: ArrayLike = 1.0
     rescale: ArrayLike | None = None
 
-    def _pair(self, name, x, t):
+    def _strong_and_weak(self, x, t):
         def twins(value, other):
             value = jnp.asarray(value)
             both = jnp.stack([value, jnp.broadcast_to(jnp.asarray(other, value.dtype), value.shape)], 1)
@@ -119,8 +113,8 @@ class ClassifierFree(_Extrapolation):
 
         t = jnp.broadcast_to(t, x.shape[:1])
         denoiser = self.denoiser.replace(condition=jax.tree.map(twins, self.condition, self.no_condition))
-        views = getattr(denoiser, name)(twins(x, x), twins(t, t))
-        return jax.tree.map(lambda view: view[0::2], views), jax.tree.map(lambda view: view[1::2], views)
+        x0, noise = denoiser.x0_and_noise(twins(x, x), twins(t, t))
+        return (x0[0::2], noise[0::2]), (x0[1::2], noise[1::2])
 
 
 @struct.dataclass
@@ -147,18 +141,11 @@ class Interval(DerivedDenoiser):
     low: ArrayLike = 0.0
     high: ArrayLike = jnp.inf
 
-    def _view(self, name: str, x: Array, t: ArrayLike) -> Any:
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both views of the Denoiser that serves this noise level."""
         level = jnp.asarray(self.sde.noise_to_signal(t))
         inside = (self.low < level) & (level <= self.high)
-        within, beyond = (getattr(denoiser, name) for denoiser in (self.denoiser, self.outside))
+        within, beyond = self.denoiser.x0_and_noise, self.outside.x0_and_noise
         if not inside.ndim:
             return jax.lax.cond(inside, within, beyond, x, t)
         return jax.tree.map(lambda a, b: jnp.where(expand(inside, a), a, b), within(x, t), beyond(x, t))
-
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The expectation of the one that is asked, (B, *event)."""
-        return self._view("__call__", x, t)
-
-    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views of the one that is asked."""
-        return self._view("x0_and_noise", x, t)

@@ -40,11 +40,8 @@ class Thresholding(DerivedDenoiser):
         size = jnp.maximum(size, bound)
         return jnp.clip(x0, -size, size) * (bound / size)
 
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The thresholded expectation, (B, *event)."""
-        return self._threshold(self.denoiser(x, t))
-
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
         """Both views; the noise is the Denoiser's own, with its digits, wherever nothing was clipped or scaled."""
         x0, noise = self.denoiser.x0_and_noise(x, t)
-        return shifted(self.sde, x, x0, noise, self._threshold(x0) - x0, t)
+        within = self._threshold(x0)
+        return within, shifted(self.sde, x, x0, noise, within - x0, t)[1]

@@ -81,11 +81,6 @@ class Posterior(DerivedDenoiser):
         """The prior's x_0 (B, *event) and noise (as x) at x, of one evaluation, and what y adds to x_0 (B, *event)."""
         raise NotImplementedError(f"{type(self).__name__} must define correct(x, t)")
 
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The expected data given x and y, (B, *event)."""
-        x0, _, correction = self.correct(x, t)
-        return x0 + correction
-
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
         """Both from one evaluation: the noise moves with x_0, so the prior's digits are kept."""
         x0, noise, correction = self.correct(x, t)

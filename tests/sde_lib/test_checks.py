@@ -15,6 +15,7 @@ from sde_lib import (
     CriticallyDampedLangevin,
     Denoiser,
     Dequantizer,
+    DerivedDenoiser,
     DiscreteTime,
     DPMSolver,
     EDMWeighting,
@@ -121,7 +122,12 @@ def test_checks_name_the_owner_the_number_and_the_bound():
 UNDEFINED = [
     (lambda: SDE().alpha(0.5), r"SDE must define alpha\(t\)"),
     (lambda: SDE().sigma(0.5), r"SDE must define sigma\(t\)"),
-    (lambda: Denoiser(SDE())(jnp.ones((1, 2)), 0.5), r"Denoiser must define __call__\(x, t\)"),
+    (lambda: Denoiser(SDE())(jnp.ones((1, 2)), 0.5), r"Denoiser must define __call__\(x, t\) or x0_and_noise\(x, t\)"),
+    (lambda: Denoiser(SDE()).noise(jnp.ones((1, 2)), 0.5), "Denoiser must define __call__"),
+    (
+        lambda: DerivedDenoiser(Denoiser(SDE())).x0_and_noise(jnp.ones((1, 2)), 0.5),
+        "DerivedDenoiser must define __call__",
+    ),
     (lambda: Parameterization().x0_and_noise(None, SDE(), 0, 0), "Parameterization must define x0_and_noise"),
     (lambda: Parameterization().output(SDE(), 0, 0, 0), "Parameterization must define output"),
     (lambda: Method().step((), keys(1), 0, 0, 0, None), "Method must define step"),
