@@ -1,4 +1,4 @@
-"""The mathematics of score-based models on arrays: processes, Denoisers, losses, time grids and sampling methods.
+"""The mathematics of score-based models on arrays: processes, Denoisers, losses, time grids and samplers.
 
     import jax
     from sde_lib import VPSDE, Heun, exact, karras_times, sample
@@ -92,14 +92,14 @@ from sde_lib.sampling import (
     EulerMaruyama,
     Heun,
     Langevin,
-    Method,
     PredictorCorrector,
     ProbabilityFlow,
     ReverseDiffusion,
+    Sampler,
     SinglestepDPMSolver,
     UniPC,
     optimal_times,
-    recommended_method,
+    recommended_sampler,
     recommended_times,
     sample,
 )
@@ -158,7 +158,6 @@ __all__ = [
     "LogitNormalDequantizer",
     "LogitNormalTime",
     "LowDiscrepancyTimes",
-    "Method",
     "MinSNRWeighting",
     "Mixture",
     "ModelDequantizer",
@@ -174,6 +173,7 @@ __all__ = [
     "RectifiedFlow",
     "ReverseDiffusion",
     "ReverseSDE",
+    "Sampler",
     "ScorePrediction",
     "ScoreWeighting",
     "SigmoidWeighting",
@@ -210,7 +210,7 @@ __all__ = [
     "optimal_times",
     "product",
     "quadratic_times",
-    "recommended_method",
+    "recommended_sampler",
     "recommended_times",
     "reverse",
     "sample",

@@ -1,4 +1,4 @@
-"""Checks of what a weighting, a time distribution or a method is made with. Arrays and traced values pass."""
+"""Checks of what a weighting, a time distribution or a sampler is made with. Arrays and traced values pass."""
 
 from collections.abc import Collection
 from typing import Any

@@ -19,7 +19,7 @@ so what is written for (y, noise level) works unchanged: a network of EDM's prec
 shape; exact Denoisers, time grids, weightings and time distributions in log-SNR likewise. `noise` is that of the lower
 Cholesky factor, z = a x_0 + L noise, L L^T = S: its first number is the data's, its second the velocity's.
 
-Methods that need no scalar alpha and sigma sample it: `SSCS`, made for it, `EulerMaruyama`, and the probability flow.
+Samplers that need no scalar alpha and sigma sample it: `SSCS`, made for it, `EulerMaruyama`, and the probability flow.
 
 Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3 and appendix B.
 """
@@ -240,7 +240,7 @@ class CriticallyDampedLangevin(SDE):
         """There is none.
 
         Raises:
-            NotImplementedError: always; it names the methods that work.
+            NotImplementedError: always; it names the samplers that work.
         """
         raise NotImplementedError(
             f"{type(self).__name__} has no scalar alpha(t) and sigma(t), for its state has a velocity too: sample it with "

@@ -36,8 +36,8 @@ from sde_lib.inverse.pixels import Inpainting
 from sde_lib.inverse.projection import Replacement
 from sde_lib.processes import VPSDE
 from sde_lib.randomness import check_keys, split
-from sde_lib.sampling.method import Method
 from sde_lib.sampling.sample import sample
+from sde_lib.sampling.sampler import Sampler
 from sde_lib.sde import SDE
 from sde_lib.struct import Struct, as_pytree
 
@@ -61,7 +61,7 @@ def until(sde: SDE, strength: ArrayLike) -> SDE:
 def sdedit(
     keys: Array,
     denoiser: Denoiser,
-    method: Method,
+    sampler: Sampler,
     times: Array,
     guide: Array,
     mask: ArrayLike | None = None,
@@ -71,12 +71,12 @@ def sdedit(
 
     The guide is an image, with strokes of paint on it, perhaps. Little noise keeps it as it is, much noise makes it an image
     of the model's: for data N(m, s^2) and noise level n the answers' mean is g + (1 - c) (m - g), with c = s^2 / (s^2 + n^2)
-    by a stochastic method and its square root by the probability flow, which so keeps more of the guide.
+    by a stochastic sampler and its square root by the probability flow, which so keeps more of the guide.
 
     With a mask only what is inside changes; what is outside is the guide's at the end. Until then either it is replaced by
     the guide at the noise of the time after each step (`Replacement`), or, with a posterior, it is an `Inpainting`
     measurement without noise of which the Denoiser knows. Only the latter lets what is inside answer to what is outside as
-    the data have it: with the exact posterior a stochastic method draws what is inside given the guide's own pixels outside
+    the data have it: with the exact posterior a stochastic sampler draws what is inside given the guide's own pixels outside
     and its noisy ones inside, of which strength 1 leaves nothing.
 
         sdedit(keys, denoiser, Ancestral(), times, guide, mask, MMPS)
@@ -84,7 +84,7 @@ def sdedit(
     Args:
         keys: (B,), one per example.
         denoiser: the model, or what guidance makes of it.
-        method: any.
+        sampler: any.
         times: (n + 1,), decreasing, ending in 0: a grid of `until(denoiser.sde, strength)`.
         guide: (B, *event).
         mask: 1 or True where pixels may change and 0 elsewhere, of the event's shape or (H, W, 1).
@@ -104,14 +104,14 @@ def sdedit(
     noise = jax.vmap(lambda key: jax.random.normal(key, sde.state_shape(event_shape), guide.dtype))(key_noise)
     start = sde.perturb(guide, noise, times[0])
     if mask is None:
-        return sample(key_steps, denoiser, method, times, event_shape, x_init=start)
+        return sample(key_steps, denoiser, sampler, times, event_shape, x_init=start)
     changes = jnp.asarray(mask, bool)
     kept = Inpainting(event_shape=event_shape, mask=(~changes).astype(guide.dtype))
     if posterior is None:
-        method = Replacement(kept, kept.forward(guide), predictor=method)
+        sampler = Replacement(kept, kept.forward(guide), predictor=sampler)
     else:
         denoiser = posterior(denoiser, kept, kept.forward(guide))
-    return jnp.where(changes, sample(key_steps, denoiser, method, times, event_shape, x_init=start), guide)
+    return jnp.where(changes, sample(key_steps, denoiser, sampler, times, event_shape, x_init=start), guide)
 
 
 def shared_levels(source: SDE, target: SDE, n: int, strength: ArrayLike = 1.0, rho: float = 7.0) -> Array:

@@ -4,7 +4,7 @@ A process dx = f x dt + g dw has, for every lambda >= 0, the same marginals as
 
     dx = [f x - (1 + lambda^2) / 2 g^2 score(x, t)] dt + lambda g dw,      run from t_max down to t_min.
 
-lambda = 1 is the reverse-time SDE, lambda = 0 the probability-flow ODE. `sample` has methods made for these equations;
+lambda = 1 is the reverse-time SDE, lambda = 0 the probability-flow ODE. `sample` has samplers made for these equations;
 `reverse` is for solvers that want a drift and a diffusion:
 
     backward = reverse(sde, denoiser)

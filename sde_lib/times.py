@@ -4,7 +4,7 @@ The first n run from t_max to t_min, where the Denoiser is asked; the last is 0,
 reached by the denoising step x = D(x, t_min). So n counts every step, the last included, as in EDM: 18 steps of Heun are
 17 of two evaluations and one of one, 35 in all.
 
-With `denoise=False` the grid has no clean end: n + 1 times from t_max to t_min, n steps, all of them the method's, and
+With `denoise=False` the grid has no clean end: n + 1 times from t_max to t_min, n steps, all of them the sampler's, and
 the sample keeps the noise of t_min.
 """
 

@@ -71,7 +71,7 @@ def _check_names(sampling: ConfigDict) -> None:
         choose(f"sampling.{key}", sampling[key], dict.fromkeys(known))
 
 
-def method(config: ConfigDict) -> sde_lib.Method:
+def method(config: ConfigDict) -> sde_lib.Sampler:
     """The sampling method: the recommended one where `sampling.evaluations` is set.
 
     Raises:
@@ -80,7 +80,7 @@ def method(config: ConfigDict) -> sde_lib.Method:
     _check_names(config.sampling)
     try:
         if config.sampling.evaluations:
-            return sde_lib.recommended_method(config.sampling.evaluations)
+            return sde_lib.recommended_sampler(config.sampling.evaluations)
         return choose("sampling.method", config.sampling.method, METHODS)(config.sampling)
     except ValueError as error:
         raise UserError(f"sampling: {error}") from error

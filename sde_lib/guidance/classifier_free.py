@@ -124,7 +124,7 @@ class Interval(DerivedDenoiser):
         Interval(Guided(conditional, unconditional, 3.0), conditional, low=0.2, high=2.0)
 
     guides where it helps and nowhere else; experts for ranges of noise are others. With a scalar t, as in sampling, only
-    the one that is asked is evaluated, and the method's `nfe` counts evaluations of this Denoiser, whatever they cost.
+    the one that is asked is evaluated, and the sampler's `nfe` counts evaluations of this Denoiser, whatever they cost.
     With t (B,) both are. A network that is in both is compiled twice.
 
     Source: Kynkäänniemi et al. (2024), https://arxiv.org/abs/2404.07724, section 3: (0.28, 2.9] for EDM2-S on ImageNet 512.

@@ -17,7 +17,7 @@ from sde_lib.sde import expand
 class Thresholding(DerivedDenoiser):
     """clip(D, -s, s) bound / s, where s is a quantile of |D| over the values of a sample, and at least `bound`.
 
-    What is within the range stays as it is, and noise, score and velocity follow the new D (so DDIM and all other methods
+    What is within the range stays as it is, and noise, score and velocity follow the new D (so DDIM and all other samplers
     step with the noise that x holds beside it). One evaluation.
 
     Source: Saharia et al. (2022), https://arxiv.org/abs/2205.11487, section 2.3, for both; quantiles of 0.95 to 0.999 are

@@ -27,7 +27,7 @@ class DPS(Posterior):
 
         -2 zeta N (n^2 / g^2) grad_u |r|,      g^2 the process's squared diffusion and N the steps per unit of t.
 
-    So one zeta means the same for any number of steps and any method. zeta = None takes the likelihood's own gradient,
+    So one zeta means the same for any number of steps and any sampler. zeta = None takes the likelihood's own gradient,
     n^2 grad_u log p(y | D), without normalization: right where the noise of y is more than the doubt about A x_0, unstable
     where it is much less. Only then is `measurement_noise` asked for. Exact for no data but a point; for processes with
     scalar noise where zeta is a number.
@@ -74,7 +74,7 @@ class ManifoldConstraint(DPS):
 
     A^+ y + (I - A^+ A)(D + the correction of DPS): of the gradient only that is left which tells of what y does not see. For
     measurements without noise. Exact for independent pixels where A picks pixels, for any zeta. The published projection is
-    of x_s, onto y at the noise of time s, and not of x_0; that is the method `Replacement` on a `DPS`.
+    of x_s, onto y at the noise of time s, and not of x_0; that is the sampler `Replacement` on a `DPS`.
 
     Cost: that of `DPS`, and one `pseudo_inverse`.
 

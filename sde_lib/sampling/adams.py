@@ -26,7 +26,7 @@ from jax import Array
 from sde_lib.checks import one_of, positive
 from sde_lib.denoiser import Denoiser
 from sde_lib.sampling.exponential import combine, lagrange, quadrature
-from sde_lib.sampling.method import Method
+from sde_lib.sampling.sampler import Sampler
 from sde_lib.sde import SDE
 from sde_lib.struct import Struct
 
@@ -49,7 +49,7 @@ class AdamsHistory(Struct):
 
 
 @struct.dataclass
-class Adams(Method):
+class Adams(Sampler):
     """Adams-Bashforth-Moulton of F in the angle; see the module's text. Deterministic, one evaluation a step.
 
     Attributes:

@@ -16,11 +16,11 @@ from jax import Array
 
 from sde_lib.denoiser import Denoiser
 from sde_lib.randomness import split, standard_normal
-from sde_lib.sampling.method import Method
+from sde_lib.sampling.sampler import Sampler
 
 
 @struct.dataclass
-class SSCS(Method):
+class SSCS(Sampler):
     """Half of A, all of S with the time held at the middle of the step, half of A. For `CriticallyDampedLangevin` only.
 
     S is solved by an Euler step, as published: one evaluation, and the weak error falls as 1 / n; or by the midpoint rule:

@@ -40,7 +40,7 @@ def half_log_snr(sde: SDE, t: Array) -> Array:
     return 0.5 * sde.log_snr(t)
 
 
-# lambda -> the variable in which a method takes the Denoiser to be a polynomial.
+# lambda -> the variable in which a sampler takes the Denoiser to be a polynomial.
 VARIABLES: dict[str, Callable[[SDE, Array], Array]] = {
     "log_snr": lambda sde, half: half,
     "angle": lambda sde, half: jnp.arctan(jnp.exp(-half)),

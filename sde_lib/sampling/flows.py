@@ -1,4 +1,4 @@
-"""Methods of the probability-flow ODE, which carries p_t through time without noise: Euler, DDIM and Heun.
+"""Samplers of the probability-flow ODE, which carries p_t through time without noise: Euler, DDIM and Heun.
 
 On y = x / alpha, with s = sigma / alpha for the time, the flow of any process is the same simple equation,
 
@@ -22,12 +22,12 @@ from sde_lib.checks import at_least
 from sde_lib.denoiser import Denoiser
 from sde_lib.numerics import sqrt_or_zero
 from sde_lib.randomness import standard_normal
-from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import posterior_variance
+from sde_lib.sampling.sampler import Sampler
 
 
 @struct.dataclass
-class ProbabilityFlow(Method):
+class ProbabilityFlow(Sampler):
     """The Euler step of dx/dt = velocity(x, t), on any process; `DDIM` is more accurate for one evaluation too."""
 
     def step(self, carry, keys, x, t, s, denoiser):
@@ -36,7 +36,7 @@ class ProbabilityFlow(Method):
 
 
 @struct.dataclass
-class DDIM(Method):
+class DDIM(Sampler):
     """x_s = alpha_s x0 + sqrt(sigma_s^2 - eta^2 v) noise + eta sqrt(v) z, with v the variance of p(x_s | x_t, x_0).
 
     Attributes:
@@ -60,7 +60,7 @@ class DDIM(Method):
 
 
 @struct.dataclass
-class Heun(Method):
+class Heun(Sampler):
     """EDM's second-order method: an Euler step of dy/ds = noise, then the trapezoid with the noise found at its end.
 
     With churn, each step first adds noise to raise s by a factor 1 + gamma, gamma = min(churn / n, sqrt(2) - 1), where

@@ -1,6 +1,6 @@
 """Multistep methods: one evaluation a step, and a polynomial through those of the steps before.
 
-| method             | polynomial through                                                        | order           |
+| sampler            | polynomial through                                                        | order           |
 |--------------------|---------------------------------------------------------------------------|-----------------|
 | `DPMSolver(order)` | the Denoiser at the last `order` times                                    | order           |
 | `UniPC(order)`     | the same; and each step is done again when the Denoiser at its end is known | order + 1, at most 3 |
@@ -36,7 +36,7 @@ from sde_lib.sampling.exponential import (
     noise_kernel,
     quadrature,
 )
-from sde_lib.sampling.method import Method
+from sde_lib.sampling.sampler import Sampler
 from sde_lib.struct import Struct
 
 
@@ -46,7 +46,7 @@ class History(Struct):
 
     Attributes:
         count: (), how many steps were made.
-        nodes: (K,), where the evaluations were made, in the method's variable.
+        nodes: (K,), where the evaluations were made, in the sampler's variable.
         values: (K, B, *event), what was found.
         start, base: the newest step's lambda at its start (), and its result less what the values gave (B, *event).
         steps: (), how many steps there will be.
@@ -61,7 +61,7 @@ class History(Struct):
 
 
 @struct.dataclass
-class Multistep(Method):
+class Multistep(Sampler):
     """What the multistep methods share; see the module's text.
 
     Attributes:

@@ -1,6 +1,6 @@
 """Singlestep methods: a step asks the Denoiser at points of its own and remembers nothing.
 
-| method                          | points, as parts of the step in log-SNR | evaluations | order |
+| sampler                         | points, as parts of the step in log-SNR | evaluations | order |
 |---------------------------------|-----------------------------------------|-------------|-------|
 | `SinglestepDPMSolver(order=1)`  | 0                                       | 1           | 1     |
 | `SinglestepDPMSolver(order=2)`  | 0, 1/2                                  | 2           | 2     |
@@ -18,13 +18,13 @@ from jax import Array
 from sde_lib.checks import at_least, one_of
 from sde_lib.randomness import split
 from sde_lib.sampling.exponential import combine, data_kernel, half_log_snr, homogeneous, lagrange, quadrature
-from sde_lib.sampling.method import Method
+from sde_lib.sampling.sampler import Sampler
 
 STAGES = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}
 
 
 @struct.dataclass
-class SinglestepDPMSolver(Method):
+class SinglestepDPMSolver(Sampler):
     """DPM-Solver++ with its evaluations inside the step.
 
     The noise of a stochastic step is one path: that of a stage goes on to the step's end, so stages and step agree.

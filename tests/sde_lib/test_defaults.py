@@ -75,7 +75,7 @@ DEFAULTS = {
     "quadratic_times": {"power": 2.0, "denoise": True},
     "recommended_times": {"denoise": True},
     "optimal_times": {
-        "method": None, "x_init": None, "reference_steps": 200, "knots": 8, "iterations": 60, "denoise": True,
+        "sampler": None, "x_init": None, "reference_steps": 200, "knots": 8, "iterations": 60, "denoise": True,
     },
     "check_ends": {"t_min": None, "t_max": None},
     "check_times": {"denoise": True},

@@ -21,11 +21,11 @@ from sde_lib import (
     Hutchinson,
     Langevin,
     LogitNormalDequantizer,
-    Method,
     ModelDequantizer,
     PredictorCorrector,
     Quantization,
     ReverseDiffusion,
+    Sampler,
     SinglestepDPMSolver,
     TruncatedNormalDequantizer,
     UniformDequantizer,
@@ -85,7 +85,7 @@ def test_noise_has_the_dtype_of_what_it_is_added_to(dtype):
 
 
 @struct.dataclass
-class OwnDraws(Method):
+class OwnDraws(Sampler):
     """Each state is the step's own standard normal draw."""
 
     def step(self, carry, keys, x, t, s, denoiser):

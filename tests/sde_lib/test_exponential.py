@@ -200,7 +200,7 @@ def test_a_fitted_grid_is_better_on_starts_it_has_not_seen():
     sde, angles = VPSDE(t_min=1e-3), 2 * np.pi * np.arange(8) / 8
     denoiser = exact.GaussianMixture(sde, 4 * np.stack([np.cos(angles), np.sin(angles)], 1), stds=0.3)
     method = UniPC(2, "angle")
-    fitted = optimal_times(denoiser, 8, keys(32, seed=1), (2,), method=method, iterations=8, denoise=False)
+    fitted = optimal_times(denoiser, 8, keys(32, seed=1), (2,), sampler=method, iterations=8, denoise=False)
     assert fitted.shape == (9,) and fitted[0] == 1 and fitted[-1] == sde.t_min and (np.diff(fitted) < 0).all()
     start = jax.random.normal(jax.random.key(5), (300, 2))
     expected = run(denoiser, UniPC(3), quadratic_times(sde, 400, denoise=False), start)
@@ -272,7 +272,7 @@ def test_a_fit_of_a_grid_minimizes_the_distance_from_the_long_run(runs, monkeypa
     sde, start = VPSDE(t_min=0.1), jnp.ones((2, 3))
     denoiser = exact.Gaussian(sde)
     options = {"x_init": start, "reference_steps": 30, "knots": knots, "iterations": 7, "denoise": denoise}
-    times = optimal_times(denoiser, 5, keys(2), (3,), method=method, **options)
+    times = optimal_times(denoiser, 5, keys(2), (3,), sampler=method, **options)
     steps = 4 if denoise else 5
     lengths = np.exp(np.interp(np.linspace(0, 1, steps), np.linspace(0, 1, free), parameters))
     places = np.cumsum([0, *lengths / lengths.sum()])

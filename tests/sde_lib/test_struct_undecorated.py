@@ -113,7 +113,7 @@ class Scaled(sde_lib.Denoiser):
         return self.scale * sde_lib.exact.Gaussian(self.sde, std=0.7)(x, t)
 
 
-class Halving(sde_lib.Method):
+class Halving(sde_lib.Sampler):
     """Euler steps of the probability flow, of a length that an `__init__` sets."""
 
     def __init__(self, length):
