@@ -103,7 +103,7 @@ from sde_lib.sampling import (
     recommended_times,
     sample,
 )
-from sde_lib.sde import SDE
+from sde_lib.sde import SDE, Process, scalar
 from sde_lib.times import karras_times, log_snr_times, quadratic_times, uniform_times
 from sde_lib.variational_bound import Elbo, elbo
 
@@ -169,6 +169,7 @@ __all__ = [
     "PerLogSNR",
     "PredictorCorrector",
     "ProbabilityFlow",
+    "Process",
     "Quantization",
     "RectifiedFlow",
     "ReverseDiffusion",
@@ -214,6 +215,7 @@ __all__ = [
     "recommended_times",
     "reverse",
     "sample",
+    "scalar",
     "shifted",
     "sliced_score_matching",
     "uniform_times",

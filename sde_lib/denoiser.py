@@ -25,7 +25,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.parameterization import Parameterization
-from sde_lib.sde import SDE, expand
+from sde_lib.sde import Process, expand
 from sde_lib.struct import Struct
 
 
@@ -37,7 +37,7 @@ class Denoiser(Struct):
         sde: the forward process.
     """
 
-    sde: SDE
+    sde: Process
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
         """The expected data, (B, *event)."""
@@ -140,20 +140,20 @@ class DerivedDenoiser(Denoiser):
 
     denoiser: Denoiser
 
-    sde: ClassVar[SDE]  # not a field here: the property below
+    sde: ClassVar[Process]  # not a field here: the property below
 
     @property
-    def sde(self) -> SDE:
+    def sde(self) -> Process:
         """The process of `denoiser`."""
         return self.denoiser.sde
 
 
-def with_data_shifted(sde: SDE, x: Array, shift: Array, t: ArrayLike) -> Array:
+def with_data_shifted(sde: Process, x: Array, shift: Array, t: ArrayLike) -> Array:
     """The state x (B, *state) with its data moved by shift (B, *event): `to_data_scale` of it moves by as much."""
     return x + sde.marginal(shift, t)[0]
 
 
-def shifted(sde: SDE, x: Array, x0: Array, noise: Array, shift: Array, t: ArrayLike) -> tuple[Array, Array]:
+def shifted(sde: Process, x: Array, x0: Array, noise: Array, shift: Array, t: ArrayLike) -> tuple[Array, Array]:
     """The expected data and noise at x once the expected data is x0 + shift: `sde.perturb` of the two still is x.
 
     The noise moves by what the shift makes of it, and so keeps its digits where sigma is small and x - alpha x0 has none.

@@ -21,6 +21,7 @@ https://arxiv.org/abs/2010.02502, section 5.3, for interpolation.
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -38,8 +39,10 @@ from sde_lib.processes import VPSDE
 from sde_lib.randomness import check_keys, split
 from sde_lib.sampling.sample import sample
 from sde_lib.sampling.sampler import Sampler
-from sde_lib.sde import SDE
+from sde_lib.sde import Process, scalar
 from sde_lib.struct import Struct, as_pytree
+
+P = TypeVar("P", bound=Process)
 
 
 def level_of_strength(strength: ArrayLike) -> Array:
@@ -47,7 +50,7 @@ def level_of_strength(strength: ArrayLike) -> Array:
     return VPSDE().noise_to_signal(jnp.asarray(strength, jnp.result_type(float, strength)))
 
 
-def until(sde: SDE, strength: ArrayLike) -> SDE:
+def until(sde: P, strength: ArrayLike) -> P:
     """The process up to the time of a strength (): a time grid of it is SDEdit's.
 
         times = karras_times(until(denoiser.sde, 0.5), 18)
@@ -114,7 +117,7 @@ def sdedit(
     return jnp.where(changes, sample(key_steps, denoiser, sampler, times, event_shape, x_init=start), guide)
 
 
-def shared_levels(source: SDE, target: SDE, n: int, strength: ArrayLike = 1.0, rho: float = 7.0) -> Array:
+def shared_levels(source: Process, target: Process, n: int, strength: ArrayLike = 1.0, rho: float = 7.0) -> Array:
     """n steps (n + 1 levels, rising) between noise levels that both processes have, of equal length in level^(1 / rho).
 
     The highest is that of the strength, or the most that both have. rho as in `karras_times`.
@@ -124,7 +127,7 @@ def shared_levels(source: SDE, target: SDE, n: int, strength: ArrayLike = 1.0, r
     """
     at_least("shared_levels", 1, n=n)
     for sde in (source, target):
-        if sde.state_shape((1,)) != (1,):
+        if not sde.has_scalar_noise:
             raise ValueError(
                 f"{type(sde).__name__} has states that are not noisy data: no other process can decode them"
             )
@@ -148,7 +151,7 @@ def follow(denoiser: Denoiser, y: Array, levels: Array) -> Array:
     Returns:
         y at the last level.
     """
-    sde = denoiser.sde
+    sde = scalar(denoiser.sde)
     times = sde.time_at_log_snr(-2 * jnp.log(levels))
 
     def step(y, stop):

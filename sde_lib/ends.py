@@ -20,7 +20,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
-from sde_lib.sde import SDE
+from sde_lib.sde import Process
 
 PLACES = 33  # times, the ends included, at which the noise level is compared with its neighbours
 
@@ -44,11 +44,7 @@ def noise_level_limits() -> Ends:
 @jax.jit
 def _levels(sde, low, high):
     times = jnp.linspace(low, high, PLACES)
-    try:
-        scales = {"alpha": sde.alpha(times), "sigma": sde.sigma(times)}
-    except NotImplementedError:  # a state with a velocity has no scalar ones
-        scales = {}
-    return times, sde.noise_to_signal(times), sde.log_snr(times), scales
+    return times, sde.noise_to_signal(times), sde.log_snr(times), sde.scales(times)
 
 
 def _time(t: float) -> str:
@@ -70,7 +66,7 @@ def _require_scales(name: str, times: np.ndarray, levels: np.ndarray, scales: di
             )
 
 
-def _usual(sde: SDE, low: float, high: float) -> str:
+def _usual(sde: Process, low: float, high: float) -> str:
     """Where a process that rises too far has a usual noise level, for the message."""
     times = np.linspace(float(low), float(high), 1001)
     with jax.ensure_compile_time_eval():
@@ -78,7 +74,7 @@ def _usual(sde: SDE, low: float, high: float) -> str:
     return f"; it is {USUAL:g} near t={times[reached[-1]]:.3g}" if reached.size else ""
 
 
-def check_ends(sde: SDE, t_min: float | None = None, t_max: float | None = None) -> Ends | None:
+def check_ends(sde: Process, t_min: float | None = None, t_max: float | None = None) -> Ends | None:
     """Makes sure that a computation can run between two times of a process.
 
     Args:
@@ -126,7 +122,7 @@ def check_ends(sde: SDE, t_min: float | None = None, t_max: float | None = None)
     return ends
 
 
-def check_times(times: Array, sde: SDE, *, denoise: bool = True) -> None:
+def check_times(times: Array, sde: Process, *, denoise: bool = True) -> None:
     """Makes sure that a time grid is one of a process, as far as neither is traced.
 
     Args:

@@ -21,7 +21,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.denoiser import Denoiser
-from sde_lib.sde import SDE
+from sde_lib.sde import Process, scalar
 from sde_lib.struct import Struct
 
 
@@ -35,7 +35,7 @@ class ReverseSDE(Struct):
         stochasticity: lambda; 0 is the probability flow, 1 the reverse-time SDE.
     """
 
-    sde: SDE
+    sde: Process
     denoiser: Denoiser
     stochasticity: ArrayLike = 1.0
 
@@ -45,8 +45,8 @@ class ReverseSDE(Struct):
         return self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * pull
 
     def diffusion(self, t: ArrayLike) -> Array:
-        """lambda g(t), of t's shape; for processes with a matrix for g, use `apply_diffusion`."""
-        return self.stochasticity * self.sde.diffusion(t)
+        """lambda g(t), of t's shape, for an `SDE`; for any process see `apply_diffusion`."""
+        return self.stochasticity * scalar(self.sde).diffusion(t)
 
     def apply_diffusion(self, noise: Array, t: ArrayLike) -> Array:
         """lambda g(t) noise, of the noise's shape (the state's): what dw = noise adds, for any process."""
@@ -57,6 +57,6 @@ class ReverseSDE(Struct):
         return self.denoiser.velocity(x, t)
 
 
-def reverse(sde: SDE, denoiser: Denoiser, stochasticity: ArrayLike = 1.0) -> ReverseSDE:
+def reverse(sde: Process, denoiser: Denoiser, stochasticity: ArrayLike = 1.0) -> ReverseSDE:
     """The reverse-time SDE of `sde` whose score is the Denoiser's; see `ReverseSDE`."""
     return ReverseSDE(sde, denoiser, stochasticity)

@@ -37,6 +37,7 @@ from sde_lib.dequantization import Quantization, log_prob_of_levels
 from sde_lib.ends import check_ends
 from sde_lib.flow import check_batch
 from sde_lib.randomness import check_keys, fold_in, split, standard_normal
+from sde_lib.sde import scalar
 from sde_lib.struct import Struct
 
 
@@ -96,7 +97,7 @@ def elbo(
     at_least("elbo", 1, num_times=num_times, num_estimates=num_estimates)
     positive("elbo", data_std=data_std)
     check_keys(keys, len(check_batch(x0)))
-    check_ends(denoiser.sde)
+    check_ends(scalar(denoiser.sde))
     return _elbo(keys, denoiser, x0, quantization, data_std, num_times, num_estimates)
 
 
@@ -116,9 +117,10 @@ def _estimate(keys, denoiser, x0, quantization, data_std, num_times):
     """One draw of the three terms, each (B,)."""
     key_prior, key_diffusion, key_reconstruction = split(keys, 3)
     clean = x0 if quantization is None else quantization.centre(x0)
-    prior = _prior(key_prior, denoiser.sde, clean)
+    sde = scalar(denoiser.sde)
+    prior = _prior(key_prior, sde, clean)
     diffusion = _diffusion(key_diffusion, denoiser, clean, data_std, num_times)
-    return prior, diffusion, _reconstruction(key_reconstruction, denoiser.sde, x0, clean, quantization)
+    return prior, diffusion, _reconstruction(key_reconstruction, sde, x0, clean, quantization)
 
 
 def _event_sum(x):

@@ -95,7 +95,7 @@ def check_likelihood(config: ConfigDict) -> None:
     Raises:
         UserError: the data is not of 8 bits, or the process has no such likelihood.
     """
-    number, size = config.evaluation.likelihood_images, config.data.image_size
+    number = config.evaluation.likelihood_images
     if not number:
         return
     if config.evaluation.likelihood_t_min >= config.sde.t_max:
@@ -109,8 +109,7 @@ def check_likelihood(config: ConfigDict) -> None:
             f"data.source={config.data.source!r} has not; set 0"
         )
     check_ends(config, "evaluation.likelihood_t_min")
-    shape = (size, size, config.data.num_channels)
-    if sde(config, config.evaluation.likelihood_t_min).state_shape(shape) != shape:
+    if not sde(config, config.evaluation.likelihood_t_min).has_scalar_noise:
         raise UserError(
             f"evaluation.likelihood_images={number}: the states of sde.name={config.sde.name!r} are more than an image, and "
             "their density is not the image's; set 0"

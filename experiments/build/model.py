@@ -40,7 +40,7 @@ PARAMETERIZATIONS = {
 LOSS = "loss"  # the collection, beside the network's own, of what the loss learns; networks do not see it
 
 
-def sde(config: ConfigDict, t_min: float) -> sde_lib.SDE:
+def sde(config: ConfigDict, t_min: float) -> sde_lib.Process:
     """The forward process, from `t_min` (training's, sampling's or evaluation's) on."""
     process = choose("sde.name", config.sde.name, PROCESSES)
     try:

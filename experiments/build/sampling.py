@@ -86,7 +86,7 @@ def method(config: ConfigDict) -> sde_lib.Sampler:
         raise UserError(f"sampling: {error}") from error
 
 
-def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
+def times(config: ConfigDict, process: sde_lib.Process) -> jax.Array:
     """The sampling method's time grid, (steps + 1,) or (evaluations + 1,)."""
     if config.sampling.evaluations:
         return sde_lib.recommended_times(process, config.sampling.evaluations)

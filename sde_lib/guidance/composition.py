@@ -23,7 +23,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.denoiser import Denoiser, DerivedDenoiser
-from sde_lib.sde import SDE, expand
+from sde_lib.sde import Process, expand
 from sde_lib.struct import as_pytree
 
 
@@ -99,13 +99,13 @@ class Mixture(Denoiser):
     weights: ArrayLike | None = None
     log_densities: Callable[[Array, ArrayLike], Array] | None = None
 
-    sde: ClassVar[SDE]  # not a field here: the property below
+    sde: ClassVar[Process]  # not a field here: the property below
 
     def __post_init__(self):
         object.__setattr__(self, "log_densities", as_pytree(self.log_densities))
 
     @property
-    def sde(self) -> SDE:
+    def sde(self) -> Process:
         """The process of the parts."""
         return self.parts[0].sde
 

@@ -14,7 +14,7 @@ from sde_lib.inverse.posterior import variance
 from sde_lib.randomness import standard_normal
 from sde_lib.sampling.predictors import posterior_variance
 from sde_lib.sampling.sampler import Sampler
-from sde_lib.sde import expand
+from sde_lib.sde import expand, scalar
 
 
 @struct.dataclass
@@ -100,7 +100,7 @@ class ReSample(Sampler):
 
     def step(self, carry, keys, x, t, s, denoiser: Denoiser):
         """From t to s; one evaluation."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         x0, noise = denoiser.x0_and_noise(x, t)
         of_step, of_state = self.gamma * posterior_variance(sde, s, t), sde.sigma(s) ** 2
         share = of_step / (of_step + of_state)

@@ -24,7 +24,7 @@ from sde_lib.randomness import split, standard_normal
 from sde_lib.sampling.correctors import Langevin
 from sde_lib.sampling.predictors import Ancestral, ReverseDiffusion
 from sde_lib.sampling.sampler import Sampler
-from sde_lib.sde import SDE, expand
+from sde_lib.sde import SDE, expand, scalar
 
 
 @struct.dataclass
@@ -153,7 +153,7 @@ class Replacement(Sampler):
         """The predictor's step from t to s, then the replacement at s."""
         key_predictor, key_y = split(keys, 2)
         carry, x = self.predictor.step(carry, key_predictor, x, t, s, denoiser)
-        return carry, self.replace_measured(key_y, x, s, denoiser.sde)
+        return carry, self.replace_measured(key_y, x, s, scalar(denoiser.sde))
 
     def finish(self, carry, x, t, denoiser):
         """The predictor's last step."""
@@ -216,7 +216,8 @@ class Projection(Sampler):
     def step(self, carry, keys, x, t, s, denoiser):
         """Projects and corrects at t, projects again, then goes from t to s."""
         key_corrector, key_predictor, key_first, key_second = split(keys, 4)
+        sde = scalar(denoiser.sde)
         put = Replacement(self.measurement, self.y, relaxation=self.relaxation).replace_measured
         if self.corrector:
-            x = self.corrector.correct(key_corrector, put(key_first, x, t, denoiser.sde), t, denoiser)
-        return self.predictor.step(carry, key_predictor, put(key_second, x, t, denoiser.sde), t, s, denoiser)
+            x = self.corrector.correct(key_corrector, put(key_first, x, t, sde), t, denoiser)
+        return self.predictor.step(carry, key_predictor, put(key_second, x, t, sde), t, s, denoiser)

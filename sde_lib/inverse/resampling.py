@@ -67,8 +67,7 @@ class RePaint(Sampler):
 
         def resample(state, round_number):
             carry, x = state
-            mean, std = denoiser.sde.transition(x, s, t)
-            x = mean + std * standard_normal(fold_in(key_up, round_number), x)
+            x = denoiser.sde.diffuse(x, standard_normal(fold_in(key_up, round_number), x), s, t)
             return jump((carry, x), round_number), None
 
         return jax.lax.scan(resample, jump((carry, x), 0), jnp.arange(1, self.resamplings))[0]

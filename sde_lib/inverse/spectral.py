@@ -16,6 +16,7 @@ from sde_lib.numerics import sqrt_or_zero
 from sde_lib.randomness import standard_normal
 from sde_lib.sampling.predictors import posterior_variance
 from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import scalar
 
 
 @struct.dataclass
@@ -65,7 +66,7 @@ class DDNMPlus(SpectralSampler):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        sde, spectral = denoiser.sde, self.measurement
+        sde, spectral = scalar(denoiser.sde), self.measurement
         scale, variance = sde.transition_coefficients(s, t)
         of_x0 = sde.alpha(s) * variance / sde.sigma(t) ** 2
         of_x = scale * (sde.sigma(s) / sde.sigma(t)) ** 2
@@ -104,7 +105,7 @@ class DDRM(SpectralSampler):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        sde, spectral = denoiser.sde, self.measurement
+        sde, spectral = scalar(denoiser.sde), self.measurement
         n_t, n_s = sde.noise_to_signal(t), sde.noise_to_signal(s)
         sees, y, y_std = self._seen()
         x0 = spectral.to_spectrum(denoiser(x, t))

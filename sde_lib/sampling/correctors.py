@@ -20,7 +20,7 @@ from sde_lib.denoiser import Denoiser
 from sde_lib.randomness import fold_in, split, standard_normal
 from sde_lib.sampling.predictors import ReverseDiffusion
 from sde_lib.sampling.sampler import Sampler
-from sde_lib.sde import expand
+from sde_lib.sde import expand, scalar
 
 NORMS = ("process", "sample", "batch")
 
@@ -75,7 +75,7 @@ class Langevin(Sampler):
 
     def correct(self, keys: Array, x: Array, t: Array, denoiser: Denoiser) -> Array:
         """`steps` corrections of x (B, *event) at time t (); keys (B,)."""
-        sigma = denoiser.sde.sigma(t)
+        sigma = scalar(denoiser.sde).sigma(t)
 
         def body(x, index):
             noise, score = standard_normal(fold_in(keys, index), x), denoiser.score(x, t)

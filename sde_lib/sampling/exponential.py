@@ -30,18 +30,18 @@ from jax import Array
 
 from sde_lib.numerics import sqrt_or_zero
 from sde_lib.randomness import standard_normal
-from sde_lib.sde import SDE
+from sde_lib.sde import Process
 
 Variable = Literal["log_snr", "angle", "time"]
 
 
-def half_log_snr(sde: SDE, t: Array) -> Array:
+def half_log_snr(sde: Process, t: Array) -> Array:
     """lambda = log(alpha / sigma), of t's shape."""
     return 0.5 * sde.log_snr(t)
 
 
 # lambda -> the variable in which a sampler takes the Denoiser to be a polynomial.
-VARIABLES: dict[str, Callable[[SDE, Array], Array]] = {
+VARIABLES: dict[str, Callable[[Process, Array], Array]] = {
     "log_snr": lambda sde, half: half,
     "angle": lambda sde, half: jnp.arctan(jnp.exp(-half)),
     "time": lambda sde, half: sde.time_at_log_snr(2 * half),

@@ -24,6 +24,7 @@ from sde_lib.numerics import sqrt_or_zero
 from sde_lib.randomness import standard_normal
 from sde_lib.sampling.predictors import posterior_variance
 from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import scalar
 
 
 @struct.dataclass
@@ -50,7 +51,7 @@ class DDIM(Sampler):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         x0, noise = denoiser.x0_and_noise(x, t)
         variance = self.eta**2 * posterior_variance(sde, s, t)
         mean = sde.alpha(s) * x0 + jnp.sqrt(sde.sigma(s) ** 2 - variance) * noise
@@ -88,7 +89,7 @@ class Heun(Sampler):
 
     def _raise_noise(self, gamma: Array, keys: Array, x: Array, t: Array, denoiser: Denoiser) -> tuple[Array, Array]:
         """x and t with the noise level raised by 1 + gamma, or as they are outside [churn_min, churn_max]."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         now = sde.noise_to_signal(t)
         inside = (now >= self.churn_min) & (now <= self.churn_max)
         # At t_max there is no room: time_at_log_snr may clip, and the noise added is that of the time it gives.
@@ -99,7 +100,7 @@ class Heun(Sampler):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; two evaluations."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         if self.churn > 0:
             x, t = self._raise_noise(carry, keys, x, t, denoiser)
         y, length = x / sde.alpha(t), sde.noise_to_signal(s) - sde.noise_to_signal(t)

@@ -37,6 +37,7 @@ from sde_lib.sampling.exponential import (
     quadrature,
 )
 from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import scalar
 from sde_lib.struct import Struct
 
 
@@ -114,7 +115,7 @@ class Multistep(Sampler):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         now, end = half_log_snr(sde, t), half_log_snr(sde, s)
         y = x / sde.alpha(t)
         nodes = jnp.concatenate([VARIABLES[self.variable](sde, now)[None], carry.nodes])

@@ -23,7 +23,7 @@ from jax import Array
 
 from sde_lib.randomness import standard_normal
 from sde_lib.sampling.sampler import Sampler
-from sde_lib.sde import SDE
+from sde_lib.sde import SDE, scalar
 
 
 @struct.dataclass
@@ -43,7 +43,7 @@ class ReverseDiffusion(Sampler):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        scale, variance = denoiser.sde.transition_coefficients(s, t)
+        scale, variance = scalar(denoiser.sde).transition_coefficients(s, t)
         mean = (2 - scale) * x + variance * denoiser.score(x, t)
         return carry, mean + jnp.sqrt(variance) * standard_normal(keys, x)
 
@@ -59,7 +59,7 @@ class Ancestral(Sampler):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         scale, variance = sde.transition_coefficients(s, t)
         ratio = (sde.sigma(s) / sde.sigma(t)) ** 2
         x0 = denoiser(x, t)

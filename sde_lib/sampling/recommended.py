@@ -26,7 +26,7 @@ from jax import Array
 from sde_lib.sampling.adams import Adams
 from sde_lib.sampling.flows import DDIM
 from sde_lib.sampling.sampler import Sampler
-from sde_lib.sde import SDE
+from sde_lib.sde import Process
 from sde_lib.times import times_at
 
 TABLE = Path(__file__).with_name("recommended.json")
@@ -79,22 +79,22 @@ def recommended_sampler(evaluations: int) -> Sampler:
     return Adams(entry["order"], data_std=entry["data_std"], **weights)
 
 
-def recommended_times(sde: SDE, evaluations: int, *, denoise: bool = True) -> Array:
+def recommended_times(sde: Process, evaluations: int, *, denoise: bool = True) -> Array:
     """The time grid for `recommended_sampler(evaluations)`, (evaluations + 1,), from t_max to clean data.
 
     Unlike the grids of `times.py` it has no time at t_min before the clean end: the last evaluation is made further from the
     data, and the last step follows the sampler's polynomial. Use it with `recommended_sampler` alone.
 
     Args:
-        sde: the process; its state must be the data with noise of one standard deviation.
+        sde: the process, an `SDE`: the state must be the data with noise of one standard deviation.
         evaluations: of the Denoiser in the run, at least 1.
         denoise: False ends at t_min in place of clean data, as in the other grids.
 
     Raises:
-        ValueError: evaluations is less than 1, or the state of the process has another shape than the data.
+        ValueError: evaluations is less than 1, or the process has no scalar alpha and sigma.
     """
     _check(evaluations)
-    if sde.state_shape((1,)) != (1,):
+    if not sde.has_scalar_noise:
         raise ValueError(
             f"recommended_times: the state of {type(sde).__name__} is not the data with noise of one standard deviation; "
             "choose a sampler of its kind, such as SSCS"

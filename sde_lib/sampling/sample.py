@@ -42,7 +42,7 @@ def sample(
 
     Returns:
         (B, *event), or the trajectory. States have the data's shape, here and above, unless the process says otherwise
-        (`SDE.state_shape`); with denoise=False the sample is a state.
+        (`Process.state_shape`); with denoise=False the sample is a state.
 
     Raises:
         ValueError: a shape does not fit, or, where `times` is not traced, as `sde_lib.ends.check_times`: a time is not

@@ -19,6 +19,7 @@ from sde_lib.checks import at_least, one_of
 from sde_lib.randomness import split
 from sde_lib.sampling.exponential import combine, data_kernel, half_log_snr, homogeneous, lagrange, quadrature
 from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import scalar
 
 STAGES = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}
 
@@ -53,7 +54,7 @@ class SinglestepDPMSolver(Sampler):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; `order` evaluations."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         start, end = half_log_snr(sde, t), half_log_snr(sde, s)
         h, stages = end - start, STAGES[self.order]
         nodes, values = [jnp.zeros_like(h)], [denoiser(x, t)]

@@ -12,7 +12,6 @@ from sde_lib import (
     Adams,
     Adaptive,
     AnnealedLangevin,
-    CriticallyDampedLangevin,
     Denoiser,
     Dequantizer,
     DerivedDenoiser,
@@ -28,6 +27,7 @@ from sde_lib import (
     LowDiscrepancyTimes,
     MinSNRWeighting,
     Parameterization,
+    Process,
     Quantization,
     Sampler,
     SinglestepDPMSolver,
@@ -134,8 +134,8 @@ UNDEFINED = [
     (lambda: TimeDistribution().quantile(SDE(), 0.5), r"TimeDistribution must define quantile\(sde, u\)"),
     (lambda: Dequantizer().place(keys(1), 0), r"Dequantizer must define place\(keys, images\)"),
     (lambda: Multistep()._value(None, 0, 0), None),
-    (lambda: CriticallyDampedLangevin().alpha(0.5), r"CriticallyDampedLangevin has no scalar alpha\(t\)"),
-    (lambda: CriticallyDampedLangevin().sigma(0.5), "CriticallyDampedLangevin has no scalar"),
+    (lambda: Process().noise_to_signal(0.5), r"Process must define log_snr\(t\)"),
+    (lambda: Process().drift(0, 0.5), r"Process must define drift\(x, t\)"),
 ]
 
 

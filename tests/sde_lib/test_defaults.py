@@ -17,6 +17,7 @@ TABLE_OF_1000_STEPS = {"num_steps": 1000, "beta_first": None, "beta_last": None,
 DEFAULTS = {
     # Song et al. (2021), appendix C: beta from 0.1 to 20, sigma from 0.01 to 50, times from 1e-5 to 1.
     "SDE": {"t_min": 1e-5, "t_max": 1.0},
+    "Process": {"t_min": 1e-5, "t_max": 1.0},
     "LinearSDE": {"t_min": 1e-5, "t_max": 1.0},
     "VPSDE": {"beta_min": 0.1, "beta_max": 20.0, "t_min": 1e-5, "t_max": 1.0},
     "SubVPSDE": {"beta_min": 0.1, "beta_max": 20.0, "t_min": 1e-5, "t_max": 1.0},
