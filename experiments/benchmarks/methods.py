@@ -79,9 +79,9 @@ STOCHASTIC: dict[str, Sampler] = {
     "predictor_corrector": sde_lib.PredictorCorrector(),
     "heun churn 10": sde_lib.Heun(churn=10.0),
     "ddim eta 0.5": sde_lib.DDIM(eta=0.5),
-    "dpm_solver 2 stochastic 1": sde_lib.DPMSolver(2, stochastic=1.0),
-    "dpm_solver 2 angle stochastic 0.5": sde_lib.DPMSolver(2, "angle", stochastic=0.5),
-    "unipc 2 angle stochastic 0.5": sde_lib.UniPC(2, "angle", stochastic=0.5),
+    "dpm_solver 2 tau 1": sde_lib.DPMSolver(2, tau=1.0),
+    "dpm_solver 2 angle tau 0.5": sde_lib.DPMSolver(2, "angle", tau=0.5),
+    "unipc 2 angle tau 0.5": sde_lib.UniPC(2, "angle", tau=0.5),
 }
 
 

@@ -37,8 +37,8 @@ def _adaptive(c: ConfigDict) -> sde_lib.Adaptive:
 
 
 METHODS = PREDICTORS | {
-    "dpm_solver": lambda c: sde_lib.DPMSolver(c.order, c.variable, stochastic=c.stochastic),
-    "unipc": lambda c: sde_lib.UniPC(c.order, c.variable, stochastic=c.stochastic),
+    "dpm_solver": lambda c: sde_lib.DPMSolver(c.order, c.variable, tau=c.stochastic),
+    "unipc": lambda c: sde_lib.UniPC(c.order, c.variable, tau=c.stochastic),
     "deis": lambda c: sde_lib.DEIS(c.order, c.variable, corrected=c.corrected),
     "adaptive": _adaptive,
     "langevin": _langevin,

@@ -137,24 +137,24 @@ class DPMSolver(Multistep):
     """DPM-Solver++ as a multistep method: the polynomial is the Denoiser's.
 
     Attributes:
-        stochastic: tau >= 0. 0 follows the probability flow, 1 the reverse-time SDE (SDE-DPM-Solver++); whatever lies
-            between or beyond has the same marginals. At order 1 these are `DDIM` with eta = 0 and `Ancestral`.
+        tau: stochasticity, >= 0. 0 follows the probability flow, 1 the reverse-time SDE (SDE-DPM-Solver++); all values have
+            the same marginals. At order 1 tau = 0 is `DDIM` with eta = 0, and tau = 1 is `Ancestral`.
     """
 
-    stochastic: float = 0.0
+    tau: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
-        at_least(type(self).__name__, 0, stochastic=self.stochastic)
+        at_least(type(self).__name__, 0, tau=self.tau)
 
     def _value(self, denoiser, x, t):
         return denoiser(x, t)
 
     def _kernel(self, start, u, h):
-        return data_kernel(u, h, self.stochastic)
+        return data_kernel(u, h, self.tau)
 
     def _base(self, keys, y, start, h):
-        return homogeneous(keys, y, start, h, self.stochastic)
+        return homogeneous(keys, y, start, h, self.tau)
 
 
 @struct.dataclass

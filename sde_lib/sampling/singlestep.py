@@ -32,15 +32,15 @@ class SinglestepDPMSolver(Sampler):
 
     Attributes:
         order: 1, 2 or 3: evaluations a step.
-        stochastic: tau >= 0, as in `DPMSolver`.
+        tau: stochasticity, >= 0, as in `DPMSolver`.
     """
 
     order: int = struct.field(pytree_node=False, default=2)
-    stochastic: float = 0.0
+    tau: float = 0.0
 
     def __post_init__(self):
         one_of("SinglestepDPMSolver", STAGES, order=self.order)
-        at_least("SinglestepDPMSolver", 0, stochastic=self.stochastic)
+        at_least("SinglestepDPMSolver", 0, tau=self.tau)
 
     @property
     def evaluations_per_step(self) -> int:
@@ -50,7 +50,7 @@ class SinglestepDPMSolver(Sampler):
     def _integral(self, h: Array, nodes: list[Array], values: list[Array]) -> Array:
         u, weights = quadrature(h)
         polynomials = lagrange(u, jnp.stack(nodes), jnp.ones(len(nodes), bool))
-        return combine(polynomials @ (weights * data_kernel(u, h, self.stochastic)), jnp.stack(values))
+        return combine(polynomials @ (weights * data_kernel(u, h, self.tau)), jnp.stack(values))
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; `order` evaluations."""
@@ -60,7 +60,7 @@ class SinglestepDPMSolver(Sampler):
         nodes, values = [jnp.zeros_like(h)], [denoiser(x, t)]
         base, reached = x / sde.alpha(t), jnp.zeros_like(h)
         for key, part in zip(split(keys, self.order), (*stages, 1.0), strict=True):
-            base = homogeneous(key, base, start + reached, part * h - reached, self.stochastic)
+            base = homogeneous(key, base, start + reached, part * h - reached, self.tau)
             reached = part * h
             # The newest value with the first: a polynomial through all three would need stages of higher order.
             y = base + self._integral(reached, [nodes[0], *nodes[1:][-1:]], [values[0], *values[1:][-1:]])

@@ -221,7 +221,7 @@ KINDS = {
     "dpm_solver_singlestep": "SinglestepDPMSolver", "unipc": "UniPC", "deis": "DEIS", "euler_maruyama": "EulerMaruyama",
     "reverse_diffusion": "ReverseDiffusion", "ancestral": "Ancestral", "predictor_corrector": "PredictorCorrector",
 }  # fmt: skip
-WORDS = {"churn": float, "eta": float, "stochastic": float}
+WORDS = {"churn": float, "eta": float, "tau": float}
 
 
 @pytest.mark.parametrize(

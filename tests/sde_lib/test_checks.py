@@ -59,8 +59,8 @@ POSITIVE = [
     (LogNormalSigma, "std"), (LogitNormalTime, "std"), (style, "std"),
 ]  # fmt: skip
 AT_LEAST = [
-    (DDIM, "eta", 0), (Heun, "churn", 0), (DPMSolver, "stochastic", 0), (UniPC, "stochastic", 0),
-    (SinglestepDPMSolver, "stochastic", 0), (Langevin, "steps", 1), (AnnealedLangevin, "steps", 1),
+    (DDIM, "eta", 0), (Heun, "churn", 0), (DPMSolver, "tau", 0), (UniPC, "tau", 0),
+    (SinglestepDPMSolver, "tau", 0), (Langevin, "steps", 1), (AnnealedLangevin, "steps", 1),
     (GeometricSigma, "levels", 2), (DiscreteTime, "steps", 1), (evenly_spread, "size", 1),
     (LearnedLogVariance.init, "channels", 1), (Adaptive, "max_steps", 1),
     (lambda num_levels: Quantization.filling(0.0, 1.0, num_levels), "num_levels", 2),

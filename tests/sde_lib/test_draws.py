@@ -55,9 +55,9 @@ DENOISER = FunctionDenoiser(VP, lambda x, t: 0.5 * x)
         (Langevin(steps=3), 3),
         (AnnealedLangevin(steps=2), 2),
         (PredictorCorrector(corrector=Langevin(steps=2)), 3),
-        (PredictorCorrector(SinglestepDPMSolver(2, stochastic=1.0), Langevin(steps=2)), 4),
-        (DPMSolver(2, stochastic=1.0), 1),
-        (SinglestepDPMSolver(3, stochastic=1.0), 3),
+        (PredictorCorrector(SinglestepDPMSolver(2, tau=1.0), Langevin(steps=2)), 4),
+        (DPMSolver(2, tau=1.0), 1),
+        (SinglestepDPMSolver(3, tau=1.0), 3),
     ],
     ids=lambda value: type(value).__name__,
 )

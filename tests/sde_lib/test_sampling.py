@@ -50,10 +50,10 @@ EVERY_METHOD = [
     ProbabilityFlow(),
     AnnealedLangevin(),
     DPMSolver(3, lower_order_final=True),
-    UniPC(2, "angle", stochastic=0.5),
+    UniPC(2, "angle", tau=0.5),
     DEIS(3),
     Adams(3),
-    SinglestepDPMSolver(3, stochastic=1.0),
+    SinglestepDPMSolver(3, tau=1.0),
     Adaptive(),
 ]
 
