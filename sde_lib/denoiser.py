@@ -82,7 +82,7 @@ class FunctionDenoiser(Denoiser):
         function: pure; a new function object compiles anew.
     """
 
-    function: Callable[[Array, Array], Array] = struct.field(pytree_node=False)
+    function: Callable[[Array, Any], Array] = struct.field(pytree_node=False)
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
         """`function(x, t)`."""
@@ -124,7 +124,9 @@ class NetworkDenoiser(Denoiser):
         return self.replace(dropout_keys=keys)
 
     def _network(self, x: Array, noise_level: Array) -> Array:
-        mode = {"train": False} if self.dropout_keys is None else {"train": True, "dropout_keys": self.dropout_keys}
+        mode: dict[str, Any] = (
+            {"train": False} if self.dropout_keys is None else {"train": True, "dropout_keys": self.dropout_keys}
+        )
         if self.augmentation is not None:
             mode["augmentation"] = self.augmentation
         return self.network.apply(self.variables, x, noise_level, self.condition, **mode)
@@ -140,7 +142,7 @@ class DerivedDenoiser(Denoiser):
 
     denoiser: Denoiser
 
-    sde: ClassVar[Process]  # not a field here: the property below
+    sde: ClassVar[Process]  # no field: see below  # pyright: ignore[reportRedeclaration]
 
     @property
     def sde(self) -> Process:

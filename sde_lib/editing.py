@@ -21,7 +21,7 @@ https://arxiv.org/abs/2010.02502, section 5.3, for interpolation.
 
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -257,9 +257,8 @@ class Style(Struct):
         """The style of one image (*event)."""
         maps, tree = jax.tree.flatten(features(image[None]))
         means, covariances = zip(*map(moments, maps), strict=True)
-        return cls(
-            features, *(tree.unflatten([figure[0] for figure in figures]) for figures in (means, covariances)), std
-        )
+        mean, covariance = (tree.unflatten([figure[0] for figure in figures]) for figures in (means, covariances))
+        return cls(features, mean, covariance, std)
 
     def square_distance(self, x0: Array) -> Array:
         """|mean - mean'|^2 + |covariance - covariance'|^2, (B,), of images (B, *event); the mean of all maps."""
@@ -269,7 +268,7 @@ class Style(Struct):
             mean, covariance = moments(features)
             of_covariance = jnp.square(covariance - covariance_of_style).sum((1, 2))
             squares.append(jnp.square(mean - mean_of_style).sum(1) + of_covariance)
-        return sum(squares) / len(squares)
+        return cast(Array, sum(squares)) / len(squares)
 
     def __call__(self, x0: Array) -> Array:
         """log p, (B,), of images (B, *event)."""

@@ -44,7 +44,8 @@ class Gaussian(Denoiser):
     def __call__(self, x: Array, t: ArrayLike) -> Array:
         """The posterior mean, (B, *event)."""
         y, variance = self.sde.to_data_scale(x, t), jnp.square(self.std)
-        return self.mean + variance / (variance + expand(self.sde.noise_to_signal(t), y) ** 2) * (y - self.mean)
+        share = variance / (variance + expand(self.sde.noise_to_signal(t), y) ** 2)
+        return jnp.add(self.mean, share * jnp.subtract(y, self.mean))
 
     def marginal_std(self, t: ArrayLike) -> Array:
         """The standard deviation of x_t itself, for an `SDE`; t is ()."""
@@ -66,7 +67,7 @@ class Gaussian(Denoiser):
 
     def sample(self, key: Array, shape: tuple[int, ...]) -> Array:
         """Draws of the data, of the given shape (B, *event)."""
-        return self.mean + self.std * jax.random.normal(key, shape)
+        return jnp.add(self.mean, jnp.multiply(self.std, jax.random.normal(key, shape)))
 
 
 @struct.dataclass

@@ -16,6 +16,7 @@ https://arxiv.org/abs/2011.13456, eq. 6 and 13; for lambda, Huang, Lim and Courv
 https://arxiv.org/abs/2106.02808, and Karras et al. (2022), https://arxiv.org/abs/2206.00364, eq. 6.
 """
 
+import jax.numpy as jnp
 from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
@@ -46,11 +47,11 @@ class ReverseSDE(Struct):
 
     def diffusion(self, t: ArrayLike) -> Array:
         """lambda g(t), of t's shape, for an `SDE`; for any process see `apply_diffusion`."""
-        return self.stochasticity * scalar(self.sde).diffusion(t)
+        return jnp.multiply(self.stochasticity, scalar(self.sde).diffusion(t))
 
     def apply_diffusion(self, noise: Array, t: ArrayLike) -> Array:
         """lambda g(t) noise, of the noise's shape (the state's): what dw = noise adds, for any process."""
-        return self.stochasticity * self.sde.apply_diffusion(noise, t)
+        return jnp.multiply(self.stochasticity, self.sde.apply_diffusion(noise, t))
 
     def flow(self, x: Array, t: ArrayLike) -> Array:
         """dx/dt of the probability flow, whatever the stochasticity; of the shape of x."""

@@ -11,6 +11,7 @@ the sample keeps the noise of t_min.
 import math
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import Array
 

@@ -106,11 +106,11 @@ def _elbo(keys, denoiser, x0, quantization, data_std, num_times, num_estimates):
     def estimate(index):
         return _estimate(fold_in(keys, index), denoiser, x0, quantization, data_std, num_times)
 
-    terms = jax.lax.map(estimate, jnp.arange(num_estimates))
-    totals = -sum(terms)
+    prior, diffusion, reconstruction = jax.lax.map(estimate, jnp.arange(num_estimates))
+    totals = -(prior + diffusion + reconstruction)
     spread = totals.std(0, ddof=1) if num_estimates > 1 else jnp.full_like(totals[0], jnp.nan)
-    prior, diffusion, reconstruction = (term.mean(0) for term in terms)
-    return Elbo(totals.mean(0), spread / num_estimates**0.5, prior, diffusion, reconstruction)
+    means = (term.mean(0) for term in (prior, diffusion, reconstruction))
+    return Elbo(totals.mean(0), spread / num_estimates**0.5, *means)
 
 
 def _estimate(keys, denoiser, x0, quantization, data_std, num_times):

@@ -22,7 +22,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.denoiser import Denoiser, DerivedDenoiser, shifted
-from sde_lib.sde import expand
+from sde_lib.sde import Process, expand
 
 
 def _between(weak: Array, strong: Array, scale: ArrayLike) -> Array:
@@ -31,31 +31,26 @@ def _between(weak: Array, strong: Array, scale: ArrayLike) -> Array:
     return (1 - scale) * weak + scale * strong
 
 
-@struct.dataclass
-class _Extrapolation(DerivedDenoiser):
-    """Extrapolation from a weak to a strong Denoiser: a subclass has `scale`, `rescale` and `_strong_and_weak`."""
-
-    def _strong_and_weak(self, x: Array, t: ArrayLike) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
-        """Expected data and noise of the strong Denoiser, and of the weak one."""
-        raise NotImplementedError(f"{type(self).__name__} must define _strong_and_weak")
-
-    def _rescaling(self, x0: Array, strong: Array) -> Array:
-        """What rescaling adds to the guided x0."""
-        axes = tuple(range(1, x0.ndim))
-        ratio = strong.std(axes, keepdims=True) / x0.std(axes, keepdims=True)
-        return expand(self.rescale, x0) * (ratio - 1) * x0
-
-    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views from one pair of evaluations; the noise is extrapolated as x0 is, which keeps its digits."""
-        strong, weak = self._strong_and_weak(x, t)
-        x0, noise = (_between(*views, self.scale) for views in zip(weak, strong, strict=True))
-        if self.rescale is None:
-            return x0, noise
-        return shifted(self.sde, x, x0, noise, self._rescaling(x0, strong[0]), t)
+def _extrapolate(
+    sde: Process,
+    x: Array,
+    t: ArrayLike,
+    strong: tuple[Array, Array],
+    weak: tuple[Array, Array],
+    scale: ArrayLike,
+    rescale: ArrayLike | None,
+) -> tuple[Array, Array]:
+    """Expected data and noise, guided and rescaled; the noise is extrapolated as x0 is, which keeps its digits."""
+    x0, noise = (_between(*views, scale) for views in zip(weak, strong, strict=True))
+    if rescale is None:
+        return x0, noise
+    axes = tuple(range(1, x0.ndim))
+    ratio = strong[0].std(axes, keepdims=True) / x0.std(axes, keepdims=True)
+    return shifted(sde, x, x0, noise, expand(rescale, x0) * (ratio - 1) * x0, t)
 
 
 @struct.dataclass
-class Guided(_Extrapolation):
+class Guided(DerivedDenoiser):
     """D_weak + scale (D - D_weak): classifier-free guidance and autoguidance. Two evaluations.
 
         Guided(denoiser.replace(condition=labels), denoiser.replace(condition=no_labels), scale=2.0)
@@ -81,12 +76,14 @@ class Guided(_Extrapolation):
     scale: ArrayLike = 1.0
     rescale: ArrayLike | None = None
 
-    def _strong_and_weak(self, x, t):
-        return self.denoiser.x0_and_noise(x, t), self.weak.x0_and_noise(x, t)
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both views from one evaluation of each Denoiser."""
+        strong, weak = self.denoiser.x0_and_noise(x, t), self.weak.x0_and_noise(x, t)
+        return _extrapolate(self.sde, x, t, strong, weak, self.scale, self.rescale)
 
 
 @struct.dataclass
-class ClassifierFree(_Extrapolation):
+class ClassifierFree(DerivedDenoiser):
     """`Guided` for one network with and without its condition: one evaluation of twice the batch.
 
     Faster than two where the batch leaves the device idle; it needs up to twice the memory. Example i and its unconditional
@@ -105,16 +102,19 @@ class ClassifierFree(_Extrapolation):
     scale: ArrayLike = 1.0
     rescale: ArrayLike | None = None
 
-    def _strong_and_weak(self, x, t):
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both views from one evaluation of twice the batch."""
+
         def twins(value, other):
             value = jnp.asarray(value)
             both = jnp.stack([value, jnp.broadcast_to(jnp.asarray(other, value.dtype), value.shape)], 1)
             return both.reshape(-1, *value.shape[1:])
 
-        t = jnp.broadcast_to(t, x.shape[:1])
+        times = jnp.broadcast_to(t, x.shape[:1])
         denoiser = self.denoiser.replace(condition=jax.tree.map(twins, self.condition, self.no_condition))
-        x0, noise = denoiser.x0_and_noise(twins(x, x), twins(t, t))
-        return (x0[0::2], noise[0::2]), (x0[1::2], noise[1::2])
+        x0, noise = denoiser.x0_and_noise(twins(x, x), twins(times, times))
+        strong, weak = (x0[0::2], noise[0::2]), (x0[1::2], noise[1::2])
+        return _extrapolate(self.sde, x, t, strong, weak, self.scale, self.rescale)
 
 
 @struct.dataclass

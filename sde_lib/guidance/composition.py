@@ -14,7 +14,7 @@ https://arxiv.org/abs/2302.11552, section 3, for what products miss.
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -27,7 +27,7 @@ from sde_lib.sde import Process, expand
 from sde_lib.struct import as_pytree
 
 
-def _weighted(weights: Sequence[Array], views: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
+def _weighted(weights: Sequence[Array] | Array, views: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
     """sum_k w_k of each view, the weights () or (B,)."""
 
     def total(*parts):
@@ -99,7 +99,7 @@ class Mixture(Denoiser):
     weights: ArrayLike | None = None
     log_densities: Callable[[Array, ArrayLike], Array] | None = None
 
-    sde: ClassVar[Process]  # not a field here: the property below
+    sde: ClassVar[Process]  # no field: see below  # pyright: ignore[reportRedeclaration]
 
     def __post_init__(self):
         object.__setattr__(self, "log_densities", as_pytree(self.log_densities))
@@ -112,7 +112,8 @@ class Mixture(Denoiser):
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
         """Both views, each averaged, which keeps the noise's digits."""
         if self.log_densities is None:
-            logits = jnp.stack([part.log_prob(x, t) for part in self.parts])
+            parts: tuple[Any, ...] = self.parts  # with a `log_prob`
+            logits = jnp.stack([part.log_prob(x, t) for part in parts])
         else:
             logits = self.log_densities(x, t).T
         if self.weights is not None:

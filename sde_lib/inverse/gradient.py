@@ -13,6 +13,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.checks import positive
+from sde_lib.inverse.measurement import LinearMeasurement
 from sde_lib.inverse.posterior import Posterior, log_likelihood, require, require_noise
 from sde_lib.numerics import sqrt_or_zero
 from sde_lib.sde import scalar
@@ -60,7 +61,7 @@ class DPS(Posterior):
             require_noise("DPS with zeta=None", self.measurement_noise)
             return log_likelihood(self.measurement_noise, self.y, clean)
         norm = sqrt_or_zero(jnp.square(self.y - clean).sum(tuple(range(1, clean.ndim))))
-        return -2 * self.zeta * self.steps / scalar(self.sde).squared_diffusion(t) * norm
+        return jnp.multiply(-2 * self.zeta * self.steps / scalar(self.sde).squared_diffusion(t), norm)
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
         """n^2 grad_u of the log-likelihood."""
@@ -82,6 +83,7 @@ class ManifoldConstraint(DPS):
     Source: Chung et al. (2022), https://arxiv.org/abs/2206.00941, algorithm 1, with the step normalized as in `DPS`.
     """
 
+    measurement: LinearMeasurement
     zeta: ArrayLike = 0.5
 
     def __post_init__(self):

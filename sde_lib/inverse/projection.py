@@ -40,6 +40,8 @@ class DDNM(Posterior):
     Source: Wang et al. (2023), https://arxiv.org/abs/2212.00490, eq. 13.
     """
 
+    measurement: LinearMeasurement
+
     def __post_init__(self):
         require("DDNM", self.measurement, "pseudo_inverse", "linear")
 

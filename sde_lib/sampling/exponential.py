@@ -27,6 +27,7 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from sde_lib.numerics import sqrt_or_zero
 from sde_lib.randomness import standard_normal
@@ -62,7 +63,7 @@ def quadrature(h: Array) -> tuple[Array, Array]:
     return h * jnp.asarray(0.5 * points + 0.5, h.dtype), h * jnp.asarray(0.5 * weights, h.dtype)
 
 
-def data_kernel(u: Array, h: Array, tau: Array) -> Array:
+def data_kernel(u: Array, h: Array, tau: ArrayLike) -> Array:
     """What D(start + u) counts for in y(start + h), by length of u."""
     rate = 1 + jnp.square(tau)
     return rate * jnp.exp(-rate * (h - u))
@@ -73,7 +74,7 @@ def noise_kernel(start: Array, u: Array) -> Array:
     return -jnp.exp(-(start + u))
 
 
-def homogeneous(keys: Array, y: Array, start: Array, h: Array, tau: Array) -> Array:
+def homogeneous(keys: Array, y: Array, start: Array, h: Array, tau: ArrayLike) -> Array:
     """y(start + h) less its part in D: what is left of y (B, *event), and the noise that the step adds."""
     left = jnp.exp(-(1 + jnp.square(tau)) * h) * y
     std = sqrt_or_zero(-jnp.expm1(-2 * jnp.square(tau) * h))

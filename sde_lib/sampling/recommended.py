@@ -73,7 +73,7 @@ def recommended_sampler(evaluations: int) -> Sampler:
         return DDIM()
     known = sorted(_table())
     entry = _table()[max([n for n in known if n <= evaluations], default=known[0])]
-    weights = {}
+    weights: dict[str, Any] = {}
     if entry["evaluations"] == evaluations:
         weights = {name: np.asarray(entry[name]) for name in ("predictor", "corrector") if name in entry}
     return Adams(entry["order"], data_std=entry["data_std"], **weights)
