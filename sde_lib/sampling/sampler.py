@@ -6,6 +6,9 @@ on no network, guidance or class of process. A new sampler derives from `Sampler
     class Mine(Sampler):
         def step(self, carry, keys, x, t, s, denoiser):
             return carry, x + (s - t) * denoiser.velocity(x, t)
+
+A sampler that needs alpha and sigma takes `scalar(denoiser.sde)` for the process: the error for a process without them then
+names the samplers for any process.
 """
 
 from typing import Any, ClassVar
