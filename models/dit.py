@@ -12,10 +12,12 @@ Source: Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, https://github
 """
 
 import functools
+from typing import cast
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 
 from models import checks
@@ -194,7 +196,7 @@ class Embedding(nn.Module):
         if self.num_classes:
             rows = self.num_classes + self.null_class
             table = ClassEmbedding(rows, self.features, embedding_init=init, dtype=self.dtype, name="classes")
-            embedding = embedding + table(condition)
+            embedding = embedding + table(cast(jax.Array, condition))
         return embedding
 
 
@@ -220,7 +222,7 @@ class DiTBlock(nn.Module):
         self,
         tokens: jax.Array,
         embedding: jax.Array,
-        angles: jax.Array | None = None,
+        angles: jax.Array | np.ndarray | None = None,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
         """Maps (B, tokens, features) to the same shape.

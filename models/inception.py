@@ -58,7 +58,7 @@ class Branches(nn.Module):
         for chain in self.chains:
             h = x
             for layer in chain:
-                fork = layer if isinstance(layer[0], Layer) else (layer,)
+                fork = (layer,) if isinstance(layer, Layer) else layer
                 h = jnp.concatenate([_conv(each)(h) for each in fork], -1)
             branches.append(h)
         pooled = self.pool(x)
@@ -190,6 +190,6 @@ def layer_names() -> list[str]:
     names = [layer.name for layer in STEM_1 + STEM_2]
     for block, chains, _, pool_features in BLOCKS:
         for layer in (layer for chain in chains for layer in chain):
-            names += [f"{block}/{each.name}" for each in (layer if isinstance(layer[0], Layer) else (layer,))]
+            names += [f"{block}/{each.name}" for each in ((layer,) if isinstance(layer, Layer) else layer)]
         names += [f"{block}/branch_pool"] if pool_features else []
     return names

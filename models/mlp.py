@@ -8,6 +8,8 @@ where e is the embedding of the noise level and of the class. W2 and W_out start
 normalized, so inputs are best of order one.
 """
 
+from typing import cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -89,7 +91,7 @@ class MLP(nn.Module):
         if self.num_classes:
             init = nn.initializers.normal(1.0)
             table = ClassEmbedding(self.num_classes, self.width, embedding_init=init, dtype=dtype, name="classes")
-            embedding = embedding + table(condition)
+            embedding = embedding + table(cast(jax.Array, condition))
         embedding = nn.swish(embedding)
 
         block_type = nn.remat(MLPBlock) if self.remat else MLPBlock

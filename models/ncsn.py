@@ -21,6 +21,7 @@ https://arxiv.org/abs/2006.09011, appendix A; https://github.com/ermongroup/ncsn
 """
 
 import math
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -178,6 +179,8 @@ def _check(network, x, condition, train, dropout_keys):
 def _refine(network, x, index, norm_conditions, refine_conditions, dropout_keys):
     """The layers that NCSN and NCSNv2 share, made in the scope of the network that calls: (B, H, W, C) to float32."""
     dtype = jnp.dtype(network.dtype)
+    down_type: Any
+    refine_type: Any
     down_type, refine_type = (nn.remat(t) if network.remat else t for t in (DilatedBlock, RefineBlock))
     widths = [network.channels * multiplier for multiplier in network.channel_multipliers]
 
@@ -193,13 +196,14 @@ def _refine(network, x, index, norm_conditions, refine_conditions, dropout_keys)
             h = block(h, index, dropout_keys)
         stages.append(h)
 
-    inputs = ()
+    inputs: list[jax.Array] = []
     for stage in reversed(range(len(stages))):
         units = 1 if stage else 3
         # The coarsest block has nothing to join, and with that no convolution that could change the width.
         width = widths[max(stage - 1, 0)] if inputs else widths[stage]
         block = refine_type(width, units, refine_conditions, dtype, name=f"refine_{stage}")
-        inputs = (block(stages[stage], *inputs, condition=index),)
+        inputs = [block(stages[stage], *inputs, condition=index)]
 
-    h = InstanceNormPlus(norm_conditions, dtype=dtype, name="norm_out")(*inputs, index)
+    (h,) = inputs
+    h = InstanceNormPlus(norm_conditions, dtype=dtype, name="norm_out")(h, index)
     return conv(x.shape[-1], dtype=dtype, name="conv_out")(nn.elu(h)).astype(jnp.float32)

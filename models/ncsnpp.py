@@ -29,6 +29,7 @@ appendix F.1, and https://github.com/NVlabs/edm/blob/main/training/networks.py (
 
 import functools
 import math
+from typing import cast
 
 import flax.linen as nn
 import jax
@@ -167,7 +168,7 @@ class NCSNpp(nn.Module):
         h = residual(h, h.shape[-1], "middle_1")
         h, pyramid = self._up(residual, h, skips, out_channels)
         if self.progressive == "output_skip":
-            h = pyramid
+            h = cast(jax.Array, pyramid)
         else:
             h = self._normalized_conv(h, out_channels, "norm_out", "conv_out", self.init_scale)
         h = h.astype(jnp.float32)

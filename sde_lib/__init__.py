@@ -1,4 +1,4 @@
-"""The mathematics of score-based models on arrays: processes, Denoisers, losses, time grids and sampling methods.
+"""The mathematics of score-based models on arrays: processes, Denoisers, losses, time grids and samplers.
 
     import jax
     from sde_lib import VPSDE, Heun, exact, karras_times, sample
@@ -92,18 +92,18 @@ from sde_lib.sampling import (
     EulerMaruyama,
     Heun,
     Langevin,
-    Method,
     PredictorCorrector,
     ProbabilityFlow,
     ReverseDiffusion,
+    Sampler,
     SinglestepDPMSolver,
     UniPC,
     optimal_times,
-    recommended_method,
+    recommended_sampler,
     recommended_times,
     sample,
 )
-from sde_lib.sde import SDE
+from sde_lib.sde import SDE, Process, scalar
 from sde_lib.times import karras_times, log_snr_times, quadratic_times, uniform_times
 from sde_lib.variational_bound import Elbo, elbo
 
@@ -158,7 +158,6 @@ __all__ = [
     "LogitNormalDequantizer",
     "LogitNormalTime",
     "LowDiscrepancyTimes",
-    "Method",
     "MinSNRWeighting",
     "Mixture",
     "ModelDequantizer",
@@ -170,10 +169,12 @@ __all__ = [
     "PerLogSNR",
     "PredictorCorrector",
     "ProbabilityFlow",
+    "Process",
     "Quantization",
     "RectifiedFlow",
     "ReverseDiffusion",
     "ReverseSDE",
+    "Sampler",
     "ScorePrediction",
     "ScoreWeighting",
     "SigmoidWeighting",
@@ -210,10 +211,11 @@ __all__ = [
     "optimal_times",
     "product",
     "quadratic_times",
-    "recommended_method",
+    "recommended_sampler",
     "recommended_times",
     "reverse",
     "sample",
+    "scalar",
     "shifted",
     "sliced_score_matching",
     "uniform_times",

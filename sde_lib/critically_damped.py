@@ -10,8 +10,8 @@ stationary law is x ~ N(0, 1), v ~ N(0, M). With r = beta t / sqrt(M) and w = v 
 which gives z_t | x_0 ~ N(a x_0, S), a(t) of 2 numbers and S(t) of 2 x 2, in closed form. v_0 is within S, not conditioned
 on: that is hybrid score matching, whose kernel stays smooth as t falls to 0.
 
-How it fits the five nouns. The score of z is S^-1 (a E[x_0 | z] - z), so a Denoiser E[x_0 | z_t = z] gives everything,
-as ever. And E[x_0 | z] depends on z only through, for each number of the data,
+The process fits the library as follows. The score of z is S^-1 (a E[x_0 | z] - z), so a Denoiser E[x_0 | z_t = z] gives
+score and velocity. E[x_0 | z] depends on z only through, for each number of the data,
 
     y = a^T S^-1 z / (a^T S^-1 a),      which is x_0 + noise of variance 1 / SNR,      SNR = a^T S^-1 a,
 
@@ -19,10 +19,12 @@ so what is written for (y, noise level) works unchanged: a network of EDM's prec
 shape; exact Denoisers, time grids, weightings and time distributions in log-SNR likewise. `noise` is that of the lower
 Cholesky factor, z = a x_0 + L noise, L L^T = S: its first number is the data's, its second the velocity's.
 
-Methods that need no scalar alpha and sigma sample it: `SSCS`, made for it, `EulerMaruyama`, and the probability flow.
+Samplers that need no scalar alpha and sigma sample it: `SSCS`, made for it, `EulerMaruyama`, and the probability flow.
 
 Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3 and appendix B.
 """
+
+from typing import ClassVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +32,7 @@ from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
-from sde_lib.sde import SDE, expand
+from sde_lib.sde import Process, expand
 from sde_lib.struct import Struct
 
 
@@ -54,7 +56,7 @@ def _poisson_tail(mean: Array) -> Array:
 
 
 @struct.dataclass
-class CriticallyDampedLangevin(SDE):
+class CriticallyDampedLangevin(Process):
     """Critically damped Langevin diffusion, with beta constant in t; see the module's text.
 
     t_min is where the last denoising step is made; at 1e-3 float32 still holds the noise in x, of standard deviation 1e-3.
@@ -66,6 +68,8 @@ class CriticallyDampedLangevin(SDE):
         mass: M, the variance of the velocity at t_max; the friction Gamma is 2 sqrt(M).
         gamma: the velocity's variance at t = 0 is gamma M.
     """
+
+    has_velocity: ClassVar[bool] = True
 
     t_min: float = struct.field(default=1e-3, kw_only=True)
     beta: float = 4.0
@@ -232,29 +236,24 @@ class CriticallyDampedLangevin(SDE):
         (l_xx, zero), (l_vx, l_vv) = self.cholesky(t)
         return -_apply(((1 / l_xx, zero), (-l_vx / (l_xx * l_vv), 1 / l_vv)), noise, transpose=True)
 
-    def velocity_from_x0_and_noise(self, x: Array, x0: Array, noise: Array, t: ArrayLike) -> Array:
-        """dz/dt of the probability flow, F z - G G^T score / 2, (B, *event, 2)."""
-        return self.drift(x, t) - 0.5 * self.apply_squared_diffusion(self.score_from_noise(noise, t), t)
 
-    def alpha(self, t: ArrayLike) -> Array:
-        """There is none.
+def with_velocity(process: Process, owner: str, instead: str) -> CriticallyDampedLangevin:
+    """The process as one whose state has a velocity, for a computation that needs it.
 
-        Raises:
-            NotImplementedError: always; it names the methods that work.
-        """
-        raise NotImplementedError(
-            f"{type(self).__name__} has no scalar alpha(t) and sigma(t), for its state has a velocity too: sample it with "
-            "SSCS, EulerMaruyama, ProbabilityFlow or an adaptive ODE solver, and train it with HybridNoiseWeighting"
+    Args:
+        process: the process.
+        owner: name of the computation, for the message.
+        instead: names of alternatives for processes without a velocity, for the message.
+
+    Raises:
+        ValueError: the state of the process has no velocity.
+    """
+    if not process.has_velocity:
+        raise ValueError(
+            f"{owner} needs CriticallyDampedLangevin, whose state has a velocity, not {type(process).__name__}: choose "
+            f"{instead} for it"
         )
-
-    sigma = alpha
-
-
-def _in_velocity(sde: SDE, t: Array) -> Array:
-    """The second of `whitened_mean_coefficients`; ValueError where the process has no velocity."""
-    if not hasattr(sde, "whitened_mean_coefficients"):
-        raise ValueError(f"hybrid score matching is CriticallyDampedLangevin's: {type(sde).__name__} has no velocity")
-    return sde.whitened_mean_coefficients(t)[1]
+    return cast(CriticallyDampedLangevin, process)
 
 
 @struct.dataclass
@@ -268,9 +267,10 @@ class HybridNoiseWeighting(Struct):
     l_t = 1 / L_vv.
     """
 
-    def __call__(self, sde: CriticallyDampedLangevin, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape."""
-        return _in_velocity(sde, t) ** 2
+        sde = with_velocity(sde, "HybridNoiseWeighting", "NoiseWeighting")
+        return sde.whitened_mean_coefficients(t)[1] ** 2
 
 
 @struct.dataclass
@@ -281,6 +281,7 @@ class HybridWeighting(Struct):
     for maximum likelihood, less that constant.
     """
 
-    def __call__(self, sde: CriticallyDampedLangevin, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape."""
-        return (_in_velocity(sde, t) / sde.cholesky(t)[1][1]) ** 2
+        sde = with_velocity(sde, "HybridWeighting", "LikelihoodWeighting")
+        return (sde.whitened_mean_coefficients(t)[1] / sde.cholesky(t)[1][1]) ** 2

@@ -6,9 +6,10 @@ The posterior mean of the data holds all that sampling needs. With x_t = alpha x
     score(x, t)    = -noise / sigma                        = grad log p_t(x)              (Tweedie's formula)
     velocity(x, t) = alpha' D + sigma' noise               = dx/dt of the probability-flow ODE
 
-Methods ask a Denoiser for these views and know nothing of networks; guidance maps a Denoiser to a Denoiser.
-A new one defines `__call__(x, t)` alone. The formulas above are the process's (`sde.py`, "views"), so a process whose
-state is more than noisy data brings its own, and every Denoiser works on it.
+Samplers evaluate these views and know nothing of networks; guidance maps a Denoiser to a Denoiser. A new Denoiser defines
+either `__call__(x, t)`, from which the noise is derived, or `x0_and_noise(x, t)`, whose first value is D. The formulas above
+are methods of the process (`sde.py`, "views"): a process whose state is more than noisy data overrides them, and every
+Denoiser works on it.
 
 Sources: Robbins (1956) and Efron (2011) for Tweedie's formula; Song et al. (2021), https://arxiv.org/abs/2011.13456,
 eq. 13 for the probability flow; Karras et al. (2022), https://arxiv.org/abs/2206.00364, for the view of a model as a
@@ -24,7 +25,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.parameterization import Parameterization
-from sde_lib.sde import SDE, expand
+from sde_lib.sde import Process, expand
 from sde_lib.struct import Struct
 
 
@@ -36,14 +37,18 @@ class Denoiser(Struct):
         sde: the forward process.
     """
 
-    sde: SDE
+    sde: Process
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
         """The expected data, (B, *event)."""
-        raise NotImplementedError(f"{type(self).__name__} must define __call__(x, t)")
+        if type(self).x0_and_noise is Denoiser.x0_and_noise:
+            raise self._undefined()
+        return self.x0_and_noise(x, t)[0]
 
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
         """The expected data and the expected noise from one evaluation: `sde.perturb(x0, noise, t)` is x."""
+        if type(self).__call__ is Denoiser.__call__:
+            raise self._undefined()
         x0 = self(x, t)
         return x0, self.sde.noise_from_x0(x, x0, t)
 
@@ -61,8 +66,12 @@ class Denoiser(Struct):
         return self.sde.velocity_from_x0_and_noise(x, x0, noise, t)
 
     def training(self, keys: Array) -> "Denoiser":
-        """The Denoiser as it is during training: dropout on, for example i by `keys[i]`. Without dropout, itself."""
+        """The Denoiser in training mode, dropout on, example i by `keys[i]`; a Denoiser without dropout returns itself."""
         return self
+
+    def _undefined(self) -> NotImplementedError:
+        """The error of a class that defines neither of the two methods from which all others follow."""
+        return NotImplementedError(f"{type(self).__name__} must define __call__(x, t) or x0_and_noise(x, t)")
 
 
 @struct.dataclass
@@ -73,7 +82,7 @@ class FunctionDenoiser(Denoiser):
         function: pure; a new function object compiles anew.
     """
 
-    function: Callable[[Array, Array], Array] = struct.field(pytree_node=False)
+    function: Callable[[Array, Any], Array] = struct.field(pytree_node=False)
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
         """`function(x, t)`."""
@@ -110,16 +119,14 @@ class NetworkDenoiser(Denoiser):
         x0, noise = self.parameterization.x0_and_noise(self._network, self.sde, x, t)
         return x0, self.sde.noise_from_data_scale(x, noise, t)
 
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The expected data, (B, *event)."""
-        return self.x0_and_noise(x, t)[0]
-
     def training(self, keys: Array) -> "NetworkDenoiser":
         """The same with dropout on, for example i by `keys[i]`."""
         return self.replace(dropout_keys=keys)
 
     def _network(self, x: Array, noise_level: Array) -> Array:
-        mode = {"train": False} if self.dropout_keys is None else {"train": True, "dropout_keys": self.dropout_keys}
+        mode: dict[str, Any] = (
+            {"train": False} if self.dropout_keys is None else {"train": True, "dropout_keys": self.dropout_keys}
+        )
         if self.augmentation is not None:
             mode["augmentation"] = self.augmentation
         return self.network.apply(self.variables, x, noise_level, self.condition, **mode)
@@ -135,20 +142,20 @@ class DerivedDenoiser(Denoiser):
 
     denoiser: Denoiser
 
-    sde: ClassVar[SDE]  # not a field here: the property below
+    sde: ClassVar[Process]  # no field: see below  # pyright: ignore[reportRedeclaration]
 
     @property
-    def sde(self) -> SDE:
+    def sde(self) -> Process:
         """The process of `denoiser`."""
         return self.denoiser.sde
 
 
-def with_data_shifted(sde: SDE, x: Array, shift: Array, t: ArrayLike) -> Array:
+def with_data_shifted(sde: Process, x: Array, shift: Array, t: ArrayLike) -> Array:
     """The state x (B, *state) with its data moved by shift (B, *event): `to_data_scale` of it moves by as much."""
     return x + sde.marginal(shift, t)[0]
 
 
-def shifted(sde: SDE, x: Array, x0: Array, noise: Array, shift: Array, t: ArrayLike) -> tuple[Array, Array]:
+def shifted(sde: Process, x: Array, x0: Array, noise: Array, shift: Array, t: ArrayLike) -> tuple[Array, Array]:
     """The expected data and noise at x once the expected data is x0 + shift: `sde.perturb` of the two still is x.
 
     The noise moves by what the shift makes of it, and so keeps its digits where sigma is small and x - alpha x0 has none.

@@ -30,7 +30,10 @@ https://arxiv.org/abs/1902.00275, section 3.1, for (1); Zheng et al. (2023), htt
 for the truncated normal; Kingma et al. (2021), https://arxiv.org/abs/2107.00630, section 3.3, for P(q | x).
 """
 
+from typing import Any
+
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -117,12 +120,13 @@ def bits_per_dim(
     if x0.ndim < 2 or log_prob.shape != x0.shape[:1]:
         raise ValueError(f"log_prob must be (B,) and x0 (B, *event), not {log_prob.shape} and {x0.shape}")
     size = x0[0].size
-    if log_ratio is None:
+    ratio: Any = log_ratio
+    if quantization is not None:
         _check_dequantized(x0, quantization)
-        log_ratio = -size * jnp.log(quantization.width)
-    elif jnp.shape(log_ratio) != log_prob.shape:
-        raise ValueError(f"log_ratio has shape {jnp.shape(log_ratio)}, log_prob {log_prob.shape}: they must be equal")
-    return -(log_prob - log_ratio) / (size * LOG_2)
+        ratio = -size * jnp.log(quantization.width)
+    elif jnp.shape(ratio) != log_prob.shape:
+        raise ValueError(f"log_ratio has shape {jnp.shape(ratio)}, log_prob {log_prob.shape}: they must be equal")
+    return -(log_prob - ratio) / (size * LOG_2)
 
 
 def _check_dequantized(x0, quantization):

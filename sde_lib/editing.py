@@ -21,6 +21,7 @@ https://arxiv.org/abs/2010.02502, section 5.3, for interpolation.
 
 from collections.abc import Callable
 from functools import partial
+from typing import TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -36,10 +37,12 @@ from sde_lib.inverse.pixels import Inpainting
 from sde_lib.inverse.projection import Replacement
 from sde_lib.processes import VPSDE
 from sde_lib.randomness import check_keys, split
-from sde_lib.sampling.method import Method
 from sde_lib.sampling.sample import sample
-from sde_lib.sde import SDE
+from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import Process, scalar
 from sde_lib.struct import Struct, as_pytree
+
+P = TypeVar("P", bound=Process)
 
 
 def level_of_strength(strength: ArrayLike) -> Array:
@@ -47,7 +50,7 @@ def level_of_strength(strength: ArrayLike) -> Array:
     return VPSDE().noise_to_signal(jnp.asarray(strength, jnp.result_type(float, strength)))
 
 
-def until(sde: SDE, strength: ArrayLike) -> SDE:
+def until(sde: P, strength: ArrayLike) -> P:
     """The process up to the time of a strength (): a time grid of it is SDEdit's.
 
         times = karras_times(until(denoiser.sde, 0.5), 18)
@@ -61,7 +64,7 @@ def until(sde: SDE, strength: ArrayLike) -> SDE:
 def sdedit(
     keys: Array,
     denoiser: Denoiser,
-    method: Method,
+    sampler: Sampler,
     times: Array,
     guide: Array,
     mask: ArrayLike | None = None,
@@ -71,12 +74,12 @@ def sdedit(
 
     The guide is an image, with strokes of paint on it, perhaps. Little noise keeps it as it is, much noise makes it an image
     of the model's: for data N(m, s^2) and noise level n the answers' mean is g + (1 - c) (m - g), with c = s^2 / (s^2 + n^2)
-    by a stochastic method and its square root by the probability flow, which so keeps more of the guide.
+    by a stochastic sampler and its square root by the probability flow, which so keeps more of the guide.
 
     With a mask only what is inside changes; what is outside is the guide's at the end. Until then either it is replaced by
     the guide at the noise of the time after each step (`Replacement`), or, with a posterior, it is an `Inpainting`
     measurement without noise of which the Denoiser knows. Only the latter lets what is inside answer to what is outside as
-    the data have it: with the exact posterior a stochastic method draws what is inside given the guide's own pixels outside
+    the data have it: with the exact posterior a stochastic sampler draws what is inside given the guide's own pixels outside
     and its noisy ones inside, of which strength 1 leaves nothing.
 
         sdedit(keys, denoiser, Ancestral(), times, guide, mask, MMPS)
@@ -84,7 +87,7 @@ def sdedit(
     Args:
         keys: (B,), one per example.
         denoiser: the model, or what guidance makes of it.
-        method: any.
+        sampler: any.
         times: (n + 1,), decreasing, ending in 0: a grid of `until(denoiser.sde, strength)`.
         guide: (B, *event).
         mask: 1 or True where pixels may change and 0 elsewhere, of the event's shape or (H, W, 1).
@@ -104,17 +107,17 @@ def sdedit(
     noise = jax.vmap(lambda key: jax.random.normal(key, sde.state_shape(event_shape), guide.dtype))(key_noise)
     start = sde.perturb(guide, noise, times[0])
     if mask is None:
-        return sample(key_steps, denoiser, method, times, event_shape, x_init=start)
+        return sample(key_steps, denoiser, sampler, times, event_shape, x_init=start)
     changes = jnp.asarray(mask, bool)
     kept = Inpainting(event_shape=event_shape, mask=(~changes).astype(guide.dtype))
     if posterior is None:
-        method = Replacement(kept, kept.forward(guide), predictor=method)
+        sampler = Replacement(kept, kept.forward(guide), predictor=sampler)
     else:
         denoiser = posterior(denoiser, kept, kept.forward(guide))
-    return jnp.where(changes, sample(key_steps, denoiser, method, times, event_shape, x_init=start), guide)
+    return jnp.where(changes, sample(key_steps, denoiser, sampler, times, event_shape, x_init=start), guide)
 
 
-def shared_levels(source: SDE, target: SDE, n: int, strength: ArrayLike = 1.0, rho: float = 7.0) -> Array:
+def shared_levels(source: Process, target: Process, n: int, strength: ArrayLike = 1.0, rho: float = 7.0) -> Array:
     """n steps (n + 1 levels, rising) between noise levels that both processes have, of equal length in level^(1 / rho).
 
     The highest is that of the strength, or the most that both have. rho as in `karras_times`.
@@ -124,7 +127,7 @@ def shared_levels(source: SDE, target: SDE, n: int, strength: ArrayLike = 1.0, r
     """
     at_least("shared_levels", 1, n=n)
     for sde in (source, target):
-        if sde.state_shape((1,)) != (1,):
+        if not sde.has_scalar_noise:
             raise ValueError(
                 f"{type(sde).__name__} has states that are not noisy data: no other process can decode them"
             )
@@ -148,7 +151,7 @@ def follow(denoiser: Denoiser, y: Array, levels: Array) -> Array:
     Returns:
         y at the last level.
     """
-    sde = denoiser.sde
+    sde = scalar(denoiser.sde)
     times = sde.time_at_log_snr(-2 * jnp.log(levels))
 
     def step(y, stop):
@@ -254,9 +257,8 @@ class Style(Struct):
         """The style of one image (*event)."""
         maps, tree = jax.tree.flatten(features(image[None]))
         means, covariances = zip(*map(moments, maps), strict=True)
-        return cls(
-            features, *(tree.unflatten([figure[0] for figure in figures]) for figures in (means, covariances)), std
-        )
+        mean, covariance = (tree.unflatten([figure[0] for figure in figures]) for figures in (means, covariances))
+        return cls(features, mean, covariance, std)
 
     def square_distance(self, x0: Array) -> Array:
         """|mean - mean'|^2 + |covariance - covariance'|^2, (B,), of images (B, *event); the mean of all maps."""
@@ -266,7 +268,7 @@ class Style(Struct):
             mean, covariance = moments(features)
             of_covariance = jnp.square(covariance - covariance_of_style).sum((1, 2))
             squares.append(jnp.square(mean - mean_of_style).sum(1) + of_covariance)
-        return sum(squares) / len(squares)
+        return cast(Array, sum(squares)) / len(squares)
 
     def __call__(self, x0: Array) -> Array:
         """log p, (B,), of images (B, *event)."""

@@ -13,14 +13,16 @@ spends its steps where nothing of the data is left. So `check_ends` refuses
 with eps the distance from 1 to the next number. In float64 the limits are 5.6e14 and 2.2e-16.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
+import jax.core
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
-from sde_lib.sde import SDE
+from sde_lib.sde import Process
 
 PLACES = 33  # times, the ends included, at which the noise level is compared with its neighbours
 
@@ -44,14 +46,10 @@ def noise_level_limits() -> Ends:
 @jax.jit
 def _levels(sde, low, high):
     times = jnp.linspace(low, high, PLACES)
-    try:
-        scales = {"alpha": sde.alpha(times), "sigma": sde.sigma(times)}
-    except NotImplementedError:  # a state with a velocity has no scalar ones
-        scales = {}
-    return times, sde.noise_to_signal(times), sde.log_snr(times), scales
+    return times, sde.noise_to_signal(times), sde.log_snr(times), sde.scales(times)
 
 
-def _time(t: float) -> str:
+def _time(t: ArrayLike) -> str:
     """A time in the fewest digits that are enough to tell it from its neighbours, at least as many as `:g` has."""
     held, short = np.asarray(t), f"{t:g}"
     return short if held.dtype.type(short) == held or np.isnan(held) else str(held)
@@ -70,7 +68,7 @@ def _require_scales(name: str, times: np.ndarray, levels: np.ndarray, scales: di
             )
 
 
-def _usual(sde: SDE, low: float, high: float) -> str:
+def _usual(sde: Process, low: Any, high: Any) -> str:
     """Where a process that rises too far has a usual noise level, for the message."""
     times = np.linspace(float(low), float(high), 1001)
     with jax.ensure_compile_time_eval():
@@ -78,7 +76,7 @@ def _usual(sde: SDE, low: float, high: float) -> str:
     return f"; it is {USUAL:g} near t={times[reached[-1]]:.3g}" if reached.size else ""
 
 
-def check_ends(sde: SDE, t_min: float | None = None, t_max: float | None = None) -> Ends | None:
+def check_ends(sde: Process, t_min: ArrayLike | None = None, t_max: ArrayLike | None = None) -> Ends | None:
     """Makes sure that a computation can run between two times of a process.
 
     Args:
@@ -93,6 +91,8 @@ def check_ends(sde: SDE, t_min: float | None = None, t_max: float | None = None)
             what the float type carries or does not rise with the time.
     """
     whole = t_min is None and t_max is None
+    low: Any
+    high: Any
     low, high = (sde.t_min if t_min is None else t_min), (sde.t_max if t_max is None else t_max)
     if any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves((sde, low, high))):
         return None
@@ -126,7 +126,7 @@ def check_ends(sde: SDE, t_min: float | None = None, t_max: float | None = None)
     return ends
 
 
-def check_times(times: Array, sde: SDE, *, denoise: bool = True) -> None:
+def check_times(times: Array | np.ndarray, sde: Process, *, denoise: bool = True) -> None:
     """Makes sure that a time grid is one of a process, as far as neither is traced.
 
     Args:

@@ -18,7 +18,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.denoiser import Denoiser
-from sde_lib.sde import expand
+from sde_lib.sde import expand, scalar
 
 
 def isotropic_variance(noise_to_signal: ArrayLike, data_std: ArrayLike) -> Array:
@@ -44,16 +44,19 @@ class Gaussian(Denoiser):
     def __call__(self, x: Array, t: ArrayLike) -> Array:
         """The posterior mean, (B, *event)."""
         y, variance = self.sde.to_data_scale(x, t), jnp.square(self.std)
-        return self.mean + variance / (variance + expand(self.sde.noise_to_signal(t), y) ** 2) * (y - self.mean)
+        share = variance / (variance + expand(self.sde.noise_to_signal(t), y) ** 2)
+        return jnp.add(self.mean, share * jnp.subtract(y, self.mean))
 
     def marginal_std(self, t: ArrayLike) -> Array:
-        """The standard deviation of x_t itself; t is ()."""
-        return jnp.sqrt((self.sde.alpha(t) * jnp.asarray(self.std)) ** 2 + self.sde.sigma(t) ** 2)
+        """The standard deviation of x_t itself, for an `SDE`; t is ()."""
+        sde = scalar(self.sde)
+        return jnp.sqrt((sde.alpha(t) * jnp.asarray(self.std)) ** 2 + sde.sigma(t) ** 2)
 
     def flow(self, x: Array, t: ArrayLike, s: ArrayLike) -> Array:
         """The exact solution at time s of the probability-flow ODE that is at x at time t; t and s are ()."""
-        z = (x - self.sde.alpha(t) * self.mean) / self.marginal_std(t)
-        return self.sde.alpha(s) * self.mean + self.marginal_std(s) * z
+        sde = scalar(self.sde)
+        z = (x - sde.alpha(t) * self.mean) / self.marginal_std(t)
+        return sde.alpha(s) * self.mean + self.marginal_std(s) * z
 
     def log_prob(self, x: Array, t: ArrayLike) -> Array:
         """log p_t(x) in nats, (B,)."""
@@ -64,7 +67,7 @@ class Gaussian(Denoiser):
 
     def sample(self, key: Array, shape: tuple[int, ...]) -> Array:
         """Draws of the data, of the given shape (B, *event)."""
-        return self.mean + self.std * jax.random.normal(key, shape)
+        return jnp.add(self.mean, jnp.multiply(self.std, jax.random.normal(key, shape)))
 
 
 @struct.dataclass

@@ -15,6 +15,7 @@ https://doi.org/10.1016/j.camwa.2011.06.002, for the solver.
 
 import enum
 from functools import partial
+from typing import Any, cast
 
 import diffrax
 import jax
@@ -212,7 +213,7 @@ def integrate(denoiser, x, start, end, *, rtol, atol, max_steps, adjoint, diverg
 
         estimates = 0
         if divergence is not None:
-            estimates = jax.eval_shape(lambda x, probes: divergence(lambda u: u, x, probes), x, probes).size
+            estimates = jax.eval_shape(partial(divergence, lambda u: u), x, probes).size
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(slope),
             diffrax.Tsit5(),
@@ -225,7 +226,7 @@ def integrate(denoiser, x, start, end, *, rtol, atol, max_steps, adjoint, diverg
             max_steps=max_steps,
             throw=False,
         )
-        ended, integral = (values[0] for values in solution.ys)
+        ended, integral = (values[0] for values in cast(tuple, solution.ys))
         solved = (
             (solution.result == diffrax.RESULTS.successful) & jnp.isfinite(ended).all() & jnp.isfinite(integral).all()
         )
@@ -257,7 +258,7 @@ def _controller(rtol, atol, dtype):
 
     The smallest step is what `dtype` resolves of an interval of about 1.
     """
-    smallest = 16 * jnp.finfo(dtype).eps
+    smallest: Any = 16 * jnp.finfo(dtype).eps
     return diffrax.PIDController(
         rtol, atol, pcoeff=0.3, icoeff=0.4, norm=_largest_rms, dtmin=smallest, force_dtmin=False
     )

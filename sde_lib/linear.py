@@ -8,6 +8,7 @@ is in the batch. Their derivatives with respect to t are the right-hand sides ab
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import diffrax
 import jax
@@ -36,7 +37,7 @@ def _integrate(f: Rate, g2: Rate, t: Array) -> tuple[Array, Array]:
 
     def solve(t):
         start = (jnp.zeros_like(t), jnp.zeros_like(t))
-        end = diffrax.diffeqsolve(
+        end: Any = diffrax.diffeqsolve(
             diffrax.ODETerm(slope), diffrax.Dopri8(), 0.0, 1.0, 0.1, start, args=t, stepsize_controller=controller,
             adjoint=diffrax.ForwardMode(),
         ).ys  # fmt: skip

@@ -37,7 +37,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from sde_lib.sde import SDE, expand, time_derivative
+from sde_lib.sde import Process, expand, scalar, time_derivative
 from sde_lib.struct import Struct
 
 Network = Callable[[Array, Array], Array]
@@ -47,16 +47,18 @@ Network = Callable[[Array, Array], Array]
 class Parameterization(Struct):
     """Turns a network's output into (x0, noise), and back; x (B, *event), t (B,)."""
 
-    def x0_and_noise(self, network: Network, sde: SDE, x: Array, t: Array) -> tuple[Array, Array]:
+    def x0_and_noise(self, network: Network, sde: Process, x: Array, t: Array) -> tuple[Array, Array]:
         """Both views, of the shape of x, from one call of `network(x, noise_level)`."""
         raise NotImplementedError(f"{type(self).__name__} must define x0_and_noise")
 
-    def output(self, sde: SDE, x0: Array, noise: Array, t: Array) -> Array:
+    def output(self, sde: Process, x0: Array, noise: Array, t: Array) -> Array:
         """The output F that means (x0, noise) at x = alpha x0 + sigma noise: the network's target, of the shape of x0."""
         raise NotImplementedError(f"{type(self).__name__} must define output")
 
 
-def convert(output: Array, source: Parameterization, target: Parameterization, sde: SDE, x: Array, t: Array) -> Array:
+def convert(
+    output: Array, source: Parameterization, target: Parameterization, sde: Process, x: Array, t: Array
+) -> Array:
     """What a network of the parameterization `target` would say where one of `source` says `output`.
 
     Args:
@@ -70,11 +72,13 @@ def convert(output: Array, source: Parameterization, target: Parameterization, s
     return target.output(sde, x0, noise, t)
 
 
-def _x0_from_noise(sde: SDE, x: Array, noise: Array, t: Array) -> Array:
+def _x0_from_noise(sde: Process, x: Array, noise: Array, t: Array) -> Array:
+    sde = scalar(sde)
     return (x - expand(sde.sigma(t), x) * noise) / expand(sde.alpha(t), x)
 
 
-def _noise_from_x0(sde: SDE, x: Array, x0: Array, t: Array) -> Array:
+def _noise_from_x0(sde: Process, x: Array, x0: Array, t: Array) -> Array:
+    sde = scalar(sde)
     return (x - expand(sde.alpha(t), x) * x0) / expand(sde.sigma(t), x)
 
 
@@ -130,7 +134,7 @@ class ScorePrediction(Parameterization):
 
     def x0_and_noise(self, network, sde, x, t):
         """noise = -F."""
-        inputs = x
+        sde, inputs = scalar(sde), x
         if self.sigma_data is not None:
             inputs = x / expand(jnp.sqrt((sde.alpha(t) * self.sigma_data) ** 2 + sde.sigma(t) ** 2), x)
         if self.levels:
@@ -179,6 +183,7 @@ class VPrediction(_OfTime):
 
     @staticmethod
     def _rotation(sde, x, t):
+        sde = scalar(sde)
         alpha, sigma = expand(sde.alpha(t), x), expand(sde.sigma(t), x)
         r = jnp.hypot(alpha, sigma)
         return alpha / r, sigma / r, r
@@ -221,11 +226,13 @@ class VelocityPrediction(Parameterization):
 
     @staticmethod
     def _rates(sde, x, t):
+        sde = scalar(sde)
         return expand(time_derivative(sde.alpha, t), x), expand(time_derivative(sde.sigma, t), x)
 
     def x0_and_noise(self, network, sde, x, t):
         """The two equations for x and u, solved for x0 and noise."""
         u = -network(x, self.time_scale * (1 - t)) if self.data_last else network(x, self.time_scale * t)
+        sde = scalar(sde)
         alpha, sigma = expand(sde.alpha(t), x), expand(sde.sigma(t), x)
         d_alpha, d_sigma = self._rates(sde, x, t)
         w = alpha * d_sigma - d_alpha * sigma

@@ -273,8 +273,8 @@ class DiscreteVP(SDE):
         slopes: its derivatives with respect to t at the knots, (N,).
     """
 
-    log_snr_knots: Array
-    slopes: Array
+    log_snr_knots: Array | np.ndarray
+    slopes: Array | np.ndarray
 
     @classmethod
     def from_betas(cls, betas: ArrayLike, *, t_min: float | None = None, t_max: float = 1.0) -> "DiscreteVP":

@@ -4,7 +4,7 @@ A process dx = f x dt + g dw has, for every lambda >= 0, the same marginals as
 
     dx = [f x - (1 + lambda^2) / 2 g^2 score(x, t)] dt + lambda g dw,      run from t_max down to t_min.
 
-lambda = 1 is the reverse-time SDE, lambda = 0 the probability-flow ODE. `sample` has methods made for these equations;
+lambda = 1 is the reverse-time SDE, lambda = 0 the probability-flow ODE. `sample` has samplers made for these equations;
 `reverse` is for solvers that want a drift and a diffusion:
 
     backward = reverse(sde, denoiser)
@@ -16,12 +16,13 @@ https://arxiv.org/abs/2011.13456, eq. 6 and 13; for lambda, Huang, Lim and Courv
 https://arxiv.org/abs/2106.02808, and Karras et al. (2022), https://arxiv.org/abs/2206.00364, eq. 6.
 """
 
+import jax.numpy as jnp
 from flax import struct
 from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.denoiser import Denoiser
-from sde_lib.sde import SDE
+from sde_lib.sde import Process, scalar
 from sde_lib.struct import Struct
 
 
@@ -35,7 +36,7 @@ class ReverseSDE(Struct):
         stochasticity: lambda; 0 is the probability flow, 1 the reverse-time SDE.
     """
 
-    sde: SDE
+    sde: Process
     denoiser: Denoiser
     stochasticity: ArrayLike = 1.0
 
@@ -45,18 +46,18 @@ class ReverseSDE(Struct):
         return self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * pull
 
     def diffusion(self, t: ArrayLike) -> Array:
-        """lambda g(t), of t's shape; for processes with a matrix for g, use `apply_diffusion`."""
-        return self.stochasticity * self.sde.diffusion(t)
+        """lambda g(t), of t's shape, for an `SDE`; for any process see `apply_diffusion`."""
+        return jnp.multiply(self.stochasticity, scalar(self.sde).diffusion(t))
 
     def apply_diffusion(self, noise: Array, t: ArrayLike) -> Array:
         """lambda g(t) noise, of the noise's shape (the state's): what dw = noise adds, for any process."""
-        return self.stochasticity * self.sde.apply_diffusion(noise, t)
+        return jnp.multiply(self.stochasticity, self.sde.apply_diffusion(noise, t))
 
     def flow(self, x: Array, t: ArrayLike) -> Array:
         """dx/dt of the probability flow, whatever the stochasticity; of the shape of x."""
         return self.denoiser.velocity(x, t)
 
 
-def reverse(sde: SDE, denoiser: Denoiser, stochasticity: ArrayLike = 1.0) -> ReverseSDE:
+def reverse(sde: Process, denoiser: Denoiser, stochasticity: ArrayLike = 1.0) -> ReverseSDE:
     """The reverse-time SDE of `sde` whose score is the Denoiser's; see `ReverseSDE`."""
     return ReverseSDE(sde, denoiser, stochasticity)

@@ -16,8 +16,7 @@ used as well, with any arguments; with the former every field is a leaf that is 
 import copy
 import dataclasses
 import inspect
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import jax
 from flax import struct
@@ -48,6 +47,12 @@ class Struct:
         annotations = inspect.get_annotations(cls)
         cls.__annotations__ = {**_new_defaults(cls), **annotations, "_class": type}
         cls._class = struct.field(default=cls, pytree_node=False, repr=False, kw_only=True)
+
+    if TYPE_CHECKING:
+
+        def replace(self, **updates: Any) -> Self:
+            """A copy with other values of some fields; added when the class is registered."""
+            raise NotImplementedError
 
     def __new__(cls, *args, **kwargs):
         """An object whose class is a pytree."""
@@ -161,7 +166,7 @@ def _is_data(value: Any) -> bool:
     return type(value) in (int, float, complex) or hasattr(value, "dtype") or hasattr(value, "__jax_array__")
 
 
-def as_pytree(function: Callable) -> Callable:
+def as_pytree(function: Any) -> Any:
     """The function as a pytree, so that it can be a field of a `Struct` and an argument of `jit`.
 
     A pytree (a `Struct` with `__call__`, a `jax.tree_util.Partial`) is itself, and its arrays are leaves. Of a bound method

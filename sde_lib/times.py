@@ -4,25 +4,26 @@ The first n run from t_max to t_min, where the Denoiser is asked; the last is 0,
 reached by the denoising step x = D(x, t_min). So n counts every step, the last included, as in EDM: 18 steps of Heun are
 17 of two evaluations and one of one, 35 in all.
 
-With `denoise=False` the grid has no clean end: n + 1 times from t_max to t_min, n steps, all of them the method's, and
+With `denoise=False` the grid has no clean end: n + 1 times from t_max to t_min, n steps, all of them the sampler's, and
 the sample keeps the noise of t_min.
 """
 
 import math
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from jax import Array
 
 from sde_lib.checks import positive
 from sde_lib.ends import check_ends
 from sde_lib.processes import VPSDE
-from sde_lib.sde import SDE
+from sde_lib.sde import Process
 
 MOST_STEPS = 2**24
 
 
-def _grid(sde: SDE, points: Array, denoise: bool) -> Array:
+def _grid(sde: Process, points: Array, denoise: bool) -> Array:
     """The grid with exact ends, and with the clean end where `denoise` holds; ValueError as `check_ends`."""
     check_ends(sde)
     points = points.at[-1].set(sde.t_min).at[0].set(sde.t_max)
@@ -37,13 +38,13 @@ def _number_of_points(n: int, denoise: bool) -> int:
     return n if denoise else n + 1
 
 
-def uniform_times(sde: SDE, n: int, *, denoise: bool = True) -> Array:
+def uniform_times(sde: Process, n: int, *, denoise: bool = True) -> Array:
     """n steps of equal length in t, (n + 1,)."""
     points = jnp.linspace(sde.t_max, sde.t_min, _number_of_points(n, denoise))
     return _grid(sde, points, denoise)
 
 
-def karras_times(sde: SDE, n: int, rho: float = 7.0, *, denoise: bool = True) -> Array:
+def karras_times(sde: Process, n: int, rho: float = 7.0, *, denoise: bool = True) -> Array:
     """n steps of equal length in (sigma / alpha)^(1 / rho), (n + 1,): dense where the noise is low.
 
     rho = 1 is uniform in sigma / alpha; rho = infinity is its limit, `log_snr_times`.
@@ -65,13 +66,13 @@ def karras_times(sde: SDE, n: int, rho: float = 7.0, *, denoise: bool = True) ->
     return _grid(sde, sde.time_at_log_snr(log_snr), denoise)
 
 
-def log_snr_times(sde: SDE, n: int, *, denoise: bool = True) -> Array:
+def log_snr_times(sde: Process, n: int, *, denoise: bool = True) -> Array:
     """n steps of equal length in log-SNR, (n + 1,): the limit of `karras_times` for rho to infinity."""
     log_snr = jnp.linspace(sde.log_snr(sde.t_max), sde.log_snr(sde.t_min), _number_of_points(n, denoise))
     return _grid(sde, sde.time_at_log_snr(log_snr), denoise)
 
 
-def quadratic_times(sde: SDE, n: int, power: float = 2.0, *, denoise: bool = True) -> Array:
+def quadratic_times(sde: Process, n: int, power: float = 2.0, *, denoise: bool = True) -> Array:
     """n steps of equal length in tau^(1 / power), (n + 1,), where tau is the time at which `VPSDE()` has the same log-SNR.
 
     For `VPSDE()` itself that is the quadratic grid of DDIM; every other process gets the same noise levels. With the
@@ -82,7 +83,7 @@ def quadratic_times(sde: SDE, n: int, power: float = 2.0, *, denoise: bool = Tru
     return times_at(sde, jnp.linspace(0, 1, _number_of_points(n, denoise)), power, denoise=denoise)
 
 
-def times_at(sde: SDE, places: Array, power: float = 2.0, *, denoise: bool = True) -> Array:
+def times_at(sde: Process, places: Array, power: float = 2.0, *, denoise: bool = True) -> Array:
     """The times at the given places of `quadratic_times`, which rise from 0 (at t_max) to 1 (at t_min).
 
     Raises:

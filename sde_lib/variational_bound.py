@@ -37,6 +37,7 @@ from sde_lib.dequantization import Quantization, log_prob_of_levels
 from sde_lib.ends import check_ends
 from sde_lib.flow import check_batch
 from sde_lib.randomness import check_keys, fold_in, split, standard_normal
+from sde_lib.sde import scalar
 from sde_lib.struct import Struct
 
 
@@ -96,7 +97,7 @@ def elbo(
     at_least("elbo", 1, num_times=num_times, num_estimates=num_estimates)
     positive("elbo", data_std=data_std)
     check_keys(keys, len(check_batch(x0)))
-    check_ends(denoiser.sde)
+    check_ends(scalar(denoiser.sde))
     return _elbo(keys, denoiser, x0, quantization, data_std, num_times, num_estimates)
 
 
@@ -105,20 +106,21 @@ def _elbo(keys, denoiser, x0, quantization, data_std, num_times, num_estimates):
     def estimate(index):
         return _estimate(fold_in(keys, index), denoiser, x0, quantization, data_std, num_times)
 
-    terms = jax.lax.map(estimate, jnp.arange(num_estimates))
-    totals = -sum(terms)
+    prior, diffusion, reconstruction = jax.lax.map(estimate, jnp.arange(num_estimates))
+    totals = -(prior + diffusion + reconstruction)
     spread = totals.std(0, ddof=1) if num_estimates > 1 else jnp.full_like(totals[0], jnp.nan)
-    prior, diffusion, reconstruction = (term.mean(0) for term in terms)
-    return Elbo(totals.mean(0), spread / num_estimates**0.5, prior, diffusion, reconstruction)
+    means = (term.mean(0) for term in (prior, diffusion, reconstruction))
+    return Elbo(totals.mean(0), spread / num_estimates**0.5, *means)
 
 
 def _estimate(keys, denoiser, x0, quantization, data_std, num_times):
     """One draw of the three terms, each (B,)."""
     key_prior, key_diffusion, key_reconstruction = split(keys, 3)
     clean = x0 if quantization is None else quantization.centre(x0)
-    prior = _prior(key_prior, denoiser.sde, clean)
+    sde = scalar(denoiser.sde)
+    prior = _prior(key_prior, sde, clean)
     diffusion = _diffusion(key_diffusion, denoiser, clean, data_std, num_times)
-    return prior, diffusion, _reconstruction(key_reconstruction, denoiser.sde, x0, clean, quantization)
+    return prior, diffusion, _reconstruction(key_reconstruction, sde, x0, clean, quantization)
 
 
 def _event_sum(x):

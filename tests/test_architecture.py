@@ -112,3 +112,28 @@ def test_every_module_can_be_the_first_that_is_imported():
     paths = [path.relative_to(ROOT).with_suffix("") for path in FILES if path.stem != "__main__"]
     names = [".".join(path.parts).removesuffix(".__init__") for path in paths]
     subprocess.run([sys.executable, "-c", IMPORT_EACH_FIRST, *names], cwd=ROOT, check=True)
+
+
+GLOBAL_STATE_AFTER_IMPORT = """
+import importlib, logging, os, sys
+import flax, jax
+
+def state():
+    loggers = {name: logging.getLogger(name) for name in ("", "absl", "asyncio", "flax", "jax")}
+    logs = {name: (logger.level, list(logger.filters), list(logger.handlers)) for name, logger in loggers.items()}
+    return dict(os.environ), dict(jax.config.values), logs
+
+before = state()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
+assert state() == before
+"""
+
+
+def test_the_libraries_set_nothing_at_import():
+    """No environment variable, flag of JAX, level, filter or handler of a logger."""
+    paths = [
+        path.relative_to(ROOT).with_suffix("") for path in FILES if path.parts[len(ROOT.parts)] in ("sde_lib", "models")
+    ]
+    names = [".".join(path.parts).removesuffix(".__init__") for path in paths]
+    subprocess.run([sys.executable, "-c", GLOBAL_STATE_AFTER_IMPORT, *names], cwd=ROOT, check=True)

@@ -1,9 +1,9 @@
 """A sampler: `--method=my_sampler:Midpoint`."""
 
-from sde_lib import Method
+from sde_lib import Sampler
 
 
-class Midpoint(Method):
+class Midpoint(Sampler):
     """The explicit midpoint method on the probability flow, of order 2; two evaluations a step.
 
     Annotated attributes are options of the config: `--config.sampling.place=0.4`.

@@ -31,7 +31,7 @@ from tqdm import tqdm
 import sde_lib
 from experiments.benchmarks import inverse_peers, methods
 from experiments.benchmarks.inverse_methods import FAST, SETTINGS, Setting
-from sde_lib import Denoiser, Method
+from sde_lib import Denoiser, Sampler
 from sde_lib.exact import CorrelatedMixture
 from sde_lib.inverse import Inpainting, PeriodicBlur, SpectralMeasurement, gaussian_kernel, twisted_sample
 
@@ -197,7 +197,7 @@ def _row(case: Case, name: str, answers: list[np.ndarray], products: int, claims
     return Row(case.name, name, distances, case.misfit(answers[-1]), products, floor, ceiling, claims)
 
 
-def draw(case: Case, posterior: Denoiser, method: Method, grid: str, evaluations: int) -> np.ndarray:
+def draw(case: Case, posterior: Denoiser, method: Sampler, grid: str, evaluations: int) -> np.ndarray:
     """Answers (Y, N, 16) with at most so many evaluations, from the case's starts."""
     times = methods.GRIDS[grid](SDE, (evaluations - 1) // method.evaluations_per_step + 1)
     x = methods.run(method, times[:-1], case.start, posterior)

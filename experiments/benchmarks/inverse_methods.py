@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import sde_lib
-from sde_lib import Denoiser, Method, inverse
+from sde_lib import Denoiser, Sampler, inverse
 
-Made = tuple[Denoiser, Method]
+Made = tuple[Denoiser, Sampler]
 
 
 @dataclass(frozen=True)
@@ -36,7 +36,7 @@ class Setting:
     exact_for: tuple[str, ...] = ()
 
 
-def _guided(posterior: type, method: Method, **settings: Any) -> Callable[..., Made]:
+def _guided(posterior: type, method: Sampler, **settings: Any) -> Callable[..., Made]:
     """A posterior Denoiser, run by a method that knows nothing of y."""
 
     def make(prior, measurement, y, noise, evaluations):
@@ -45,7 +45,7 @@ def _guided(posterior: type, method: Method, **settings: Any) -> Callable[..., M
     return make
 
 
-def _stepwise(method: Callable[..., Method], **settings: Any) -> Callable[..., Made]:
+def _stepwise(method: Callable[..., Sampler], **settings: Any) -> Callable[..., Made]:
     """A method that knows y and its noise, run on the prior's Denoiser."""
 
     def make(prior, measurement, y, noise, evaluations):

@@ -30,7 +30,7 @@ from tqdm import tqdm
 
 import sde_lib
 from experiments.benchmarks import peers
-from sde_lib import SDE, Denoiser, Method
+from sde_lib import SDE, Denoiser, Sampler
 from sde_lib.randomness import fold_in
 
 EVALUATIONS = (5, 8, 10, 15, 20, 35, 50, 100)
@@ -50,7 +50,7 @@ GRIDS: dict[str, Callable[..., Array]] = {
     "quadratic": sde_lib.quadratic_times,
 }
 
-DETERMINISTIC: dict[str, Method] = {
+DETERMINISTIC: dict[str, Sampler] = {
     "probability_flow": sde_lib.ProbabilityFlow(),
     "ddim": sde_lib.DDIM(),
     "heun": sde_lib.Heun(),
@@ -70,18 +70,18 @@ DETERMINISTIC: dict[str, Method] = {
     "deis 3 angle corrected": sde_lib.DEIS(3, "angle", corrected=True),
 }
 
-FITTED: dict[str, Method] = {name: DETERMINISTIC[name] for name in ("unipc 2 angle", "deis 3 angle corrected")}
+FITTED: dict[str, Sampler] = {name: DETERMINISTIC[name] for name in ("unipc 2 angle", "deis 3 angle corrected")}
 
-STOCHASTIC: dict[str, Method] = {
+STOCHASTIC: dict[str, Sampler] = {
     "euler_maruyama": sde_lib.EulerMaruyama(),
     "reverse_diffusion": sde_lib.ReverseDiffusion(),
     "ancestral": sde_lib.Ancestral(),
     "predictor_corrector": sde_lib.PredictorCorrector(),
     "heun churn 10": sde_lib.Heun(churn=10.0),
     "ddim eta 0.5": sde_lib.DDIM(eta=0.5),
-    "dpm_solver 2 stochastic 1": sde_lib.DPMSolver(2, stochastic=1.0),
-    "dpm_solver 2 angle stochastic 0.5": sde_lib.DPMSolver(2, "angle", stochastic=0.5),
-    "unipc 2 angle stochastic 0.5": sde_lib.UniPC(2, "angle", stochastic=0.5),
+    "dpm_solver 2 tau 1": sde_lib.DPMSolver(2, tau=1.0),
+    "dpm_solver 2 angle tau 0.5": sde_lib.DPMSolver(2, "angle", tau=0.5),
+    "unipc 2 angle tau 0.5": sde_lib.UniPC(2, "angle", tau=0.5),
 }
 
 
@@ -174,7 +174,7 @@ def _step(method, carry, keys, x, t, s, denoiser):
     return method.step(carry, keys, x, t, s, denoiser)
 
 
-def run(method: Method, times: Array, x: Array, denoiser: Denoiser) -> Array:
+def run(method: Sampler, times: Array, x: Array, denoiser: Denoiser) -> Array:
     """`sample` from x (N, D) with its loop in Python: one program for all grids. Makes every step of the grid."""
     carry = method.init(x, denoiser, times)
     keys = jax.random.split(jax.random.key(0), len(x))
@@ -214,7 +214,7 @@ def _row(problem: Problem, name: str, grid: str, ends: list[Array], peer: bool =
     return Row(problem.name, name, grid, *(tuple(values) for values in zip(*found, strict=True)), peer)
 
 
-def deterministic(problem: Problem, name: str, method: Method, grid: str) -> Row:
+def deterministic(problem: Problem, name: str, method: Sampler, grid: str) -> Row:
     """The errors of a deterministic method."""
     ends = []
     for evaluations in EVALUATIONS:
@@ -235,14 +235,14 @@ def _compare(problem: Problem, x: Array) -> tuple[float, float, float]:
     return float(np.sqrt(squares.mean())), float(np.sqrt(np.median(squares))), float(flips)
 
 
-def fitted(problem: Problem, name: str, method: Method) -> Row:
+def fitted(problem: Problem, name: str, method: Sampler) -> Row:
     """The errors of a deterministic method on grids fitted to the Denoiser, with starts that are not the test's."""
     ends = []
     start = replace(problem, num_samples=problem.num_fitted, seed=2).start
     keys = jax.random.split(jax.random.key(4), len(start))
     for evaluations in EVALUATIONS:
         times = sde_lib.optimal_times(
-            problem.denoiser, evaluations, keys, start.shape[1:], method=method, x_init=start, denoise=False
+            problem.denoiser, evaluations, keys, start.shape[1:], sampler=method, x_init=start, denoise=False
         )
         ends.append(run(method, times, problem.start, problem.denoiser))
     return _row(problem, name, "fitted", ends)
@@ -254,11 +254,11 @@ def recommended(problem: Problem, seed: int) -> Row:
     ends = []
     for evaluations in EVALUATIONS:
         times = sde_lib.recommended_times(problem.sde, evaluations, denoise=False)
-        ends.append(run(sde_lib.recommended_method(evaluations), times, problem.start, problem.denoiser))
+        ends.append(run(sde_lib.recommended_sampler(evaluations), times, problem.start, problem.denoiser))
     return _row(problem, "recommended", f"starts {seed}", ends)
 
 
-def stochastic(problem: Problem, name: str, method: Method, grid: str) -> Row:
+def stochastic(problem: Problem, name: str, method: Sampler, grid: str) -> Row:
     """The distances of a stochastic method, from starts drawn from the prior's place: the data at t_max."""
     data, errors = problem.data(5), []
     for evaluations in EVALUATIONS:

@@ -151,7 +151,7 @@ def starts(rng: np.random.Generator, denoiser: sde_lib.exact.GaussianMixture, sh
     return jnp.asarray(means + std * noise)
 
 
-def _run(denoiser, start: Array, method: sde_lib.Method, places: Array) -> Array:
+def _run(denoiser, start: Array, method: sde_lib.Sampler, places: Array) -> Array:
     """Ends (P, B, d) of a deterministic method on the grid of these places."""
 
     def one(denoiser, start):
@@ -225,7 +225,7 @@ def chosen(problems: Problems, left_out: int = LEFT_OUT, sensitive: int = SENSIT
     return problems._replace(start=start, end=end, sensitivity=jnp.take_along_axis(problems.sensitivity, rows, 1))
 
 
-def _squares(problems: Problems, method: sde_lib.Method, places: Array) -> Array:
+def _squares(problems: Problems, method: sde_lib.Sampler, places: Array) -> Array:
     """Mean square errors per element at t_min, (P, B)."""
     ends = _run(problems.denoiser, problems.start, method, places)
     return ((ends - problems.end) ** 2 * problems.share[:, None]).sum(-1)
@@ -234,7 +234,7 @@ def _squares(problems: Problems, method: sde_lib.Method, places: Array) -> Array
 _squares_compiled = jax.jit(_squares)
 
 
-def _sampler(entry: dict[str, Any], n: int, order: int) -> tuple[sde_lib.Method, Array]:
+def _sampler(entry: dict[str, Any], n: int, order: int) -> tuple[sde_lib.Sampler, Array]:
     """The method and the places of an entry of numbers or of arrays."""
     weights = {name: jnp.asarray(entry[name]) for name in ("predictor", "corrector") if name in entry}
     method = sde_lib.Adams(order, data_std=jnp.asarray(entry["data_std"]), **weights)

@@ -110,8 +110,7 @@ def check_likelihood(config: ConfigDict) -> None:
             f"data.source={config.data.source!r} has not; set 0"
         )
     check_ends(config, "evaluation.likelihood_t_min")
-    shape = medium(config).event_shape
-    if sde(config, config.evaluation.likelihood_t_min).state_shape(shape) != shape:
+    if not sde(config, config.evaluation.likelihood_t_min).has_scalar_noise:
         raise UserError(
             f"evaluation.likelihood_images={number}: the states of sde.name={config.sde.name!r} are more than an image, and "
             "their density is not the image's; set 0"

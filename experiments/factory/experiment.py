@@ -143,7 +143,7 @@ class Experiment:
         """The dtype of the network's computation."""
         return model.compute_dtype(self.config)
 
-    def sde(self, t_min: float) -> sde_lib.SDE:
+    def sde(self, t_min: float) -> sde_lib.Process:
         """Returns the process from a smallest time on."""
         return model.sde(self.config, t_min)
 
@@ -236,11 +236,11 @@ class Experiment:
         return read(SamplingSettings, self.config.sampling)
 
     @cached_property
-    def sampler(self) -> sde_lib.Method:
+    def sampler(self) -> sde_lib.Sampler:
         """The discretization of the reverse process."""
         return sampling.method(self.config)
 
-    def times(self, sde: sde_lib.SDE) -> jax.Array:
+    def times(self, sde: sde_lib.Process) -> jax.Array:
         """Returns the time grid of the sampler on a process."""
         return sampling.times(self.config, sde)
 

@@ -149,7 +149,7 @@ def check_training_times(config: ConfigDict) -> None:
         )
 
 
-def _has_density(times: sde_lib.TimeDistribution, process: sde_lib.SDE) -> bool:
+def _has_density(times: sde_lib.TimeDistribution, process: sde_lib.Process) -> bool:
     """Returns False for a distribution of a few single times."""
     try:
         jax.eval_shape(lambda t: times.log_density(process, t), jnp.ones(1))

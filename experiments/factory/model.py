@@ -44,7 +44,7 @@ PARAMETERIZATIONS = {
 LOSS = "loss"  # the collection, beside the network's own, of what the loss learns; networks do not see it
 
 
-def sde(config: ConfigDict, t_min: float) -> sde_lib.SDE:
+def sde(config: ConfigDict, t_min: float) -> sde_lib.Process:
     """The forward process, from `t_min` (training's, sampling's or evaluation's) on.
 
     Raises:
@@ -61,7 +61,7 @@ def sde(config: ConfigDict, t_min: float) -> sde_lib.SDE:
         raise UserError(f"{_named('sde', config)}: a process takes its options and t_min by name: {error}") from error
 
 
-def _complete(process: sde_lib.SDE) -> sde_lib.SDE:
+def _complete(process: sde_lib.Process) -> sde_lib.Process:
     """Returns a process that defines what the library needs of it.
 
     Raises:

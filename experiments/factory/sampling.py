@@ -41,8 +41,8 @@ def _adaptive(c: ConfigDict) -> sde_lib.Adaptive:
 
 
 METHODS = PREDICTORS | {
-    "dpm_solver": lambda c: sde_lib.DPMSolver(c.order, c.variable, stochastic=c.stochastic),
-    "unipc": lambda c: sde_lib.UniPC(c.order, c.variable, stochastic=c.stochastic),
+    "dpm_solver": lambda c: sde_lib.DPMSolver(c.order, c.variable, tau=c.stochastic),
+    "unipc": lambda c: sde_lib.UniPC(c.order, c.variable, tau=c.stochastic),
     "deis": lambda c: sde_lib.DEIS(c.order, c.variable, corrected=c.corrected),
     "adaptive": _adaptive,
     "langevin": _langevin,
@@ -75,7 +75,7 @@ def _check_names(sampling: ConfigDict) -> None:
         component(f"sampling.{key}", sampling[key], dict.fromkeys(known))
 
 
-def method(config: ConfigDict) -> sde_lib.Method:
+def method(config: ConfigDict) -> sde_lib.Sampler:
     """The sampling method: the recommended one where `sampling.evaluations` is set.
 
     Raises:
@@ -84,7 +84,7 @@ def method(config: ConfigDict) -> sde_lib.Method:
     _check_names(config.sampling)
     try:
         if config.sampling.evaluations:
-            return sde_lib.recommended_method(config.sampling.evaluations)
+            return sde_lib.recommended_sampler(config.sampling.evaluations)
         if is_path(config.sampling.method):
             return _of_user(config.sampling)
         return choose("sampling.method", config.sampling.method, METHODS)(config.sampling)
@@ -92,7 +92,7 @@ def method(config: ConfigDict) -> sde_lib.Method:
         raise UserError(f"sampling: {error}") from error
 
 
-def _of_user(sampling: ConfigDict) -> sde_lib.Method:
+def _of_user(sampling: ConfigDict) -> sde_lib.Sampler:
     """The sampler at an import path: an object, or a class that takes its options from `sampling`.
 
     Raises:
@@ -108,13 +108,13 @@ def _of_user(sampling: ConfigDict) -> sde_lib.Method:
     missing = [name for name in ("init", "step", "finish", "nfe") if not callable(getattr(made, name, None))]
     if missing:
         raise UserError(
-            f"sampling.method={path}: {type(made).__name__} has no {missing[0]}; a sampler derives from sde_lib.Method and "
+            f"sampling.method={path}: {type(made).__name__} has no {missing[0]}; a sampler derives from sde_lib.Sampler and "
             "defines step(carry, keys, x, t, s, denoiser)"
         )
     return made
 
 
-def times(config: ConfigDict, process: sde_lib.SDE) -> jax.Array:
+def times(config: ConfigDict, process: sde_lib.Process) -> jax.Array:
     """The sampling method's time grid, (steps + 1,) or (evaluations + 1,)."""
     if config.sampling.evaluations:
         return sde_lib.recommended_times(process, config.sampling.evaluations)

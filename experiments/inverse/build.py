@@ -281,7 +281,7 @@ def conditioned(
     y: jax.Array,
     noise: inverse.Noise,
     shape: Shape,
-) -> tuple[sde_lib.Denoiser, sde_lib.Method]:
+) -> tuple[sde_lib.Denoiser, sde_lib.Sampler]:
     """What draws images behind y: the Denoiser and the method for `sde_lib.sample`.
 
     DPS and MCG make steps of one length, zeta, in the space of images; so that a pixel moves as far whatever the image's

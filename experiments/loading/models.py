@@ -47,7 +47,7 @@ class Model:
         return self.experiment.rendering
 
     @property
-    def sde(self) -> sde_lib.SDE:
+    def sde(self) -> sde_lib.Process:
         """The process, from sampling's smallest time on."""
         return self.experiment.sde(self.experiment.sampling.t_min)
 
@@ -58,7 +58,7 @@ class Model:
 
     def has_plain_states(self) -> bool:
         """Whether states are noisy images, and nothing beside."""
-        return self.sde.state_shape(self.shape) == self.shape
+        return self.sde.has_scalar_noise
 
     def require_plain_states(self, what: str) -> None:
         """UserError unless states are noisy images, and nothing beside, as `what` needs."""

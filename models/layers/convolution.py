@@ -21,7 +21,7 @@ Layouts: images (N, H, W, C) "NHWC", kernels (kernel height, kernel width, C_in,
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import flax.linen as nn
 import jax
@@ -151,16 +151,16 @@ class Conv(nn.Module):
         return y
 
 
-def scaled_init(scale: float, fan: str = "fan_avg") -> nn.initializers.Initializer:
+def scaled_init(scale: float, fan: Literal["fan_avg", "fan_in", "fan_out"] = "fan_avg") -> nn.initializers.Initializer:
     """DDPM's initializer: uniform, variance `scale / mean(fan_in, fan_out)`, or over `fan`; all zeros for `scale` 0."""
     return nn.initializers.variance_scaling(scale, fan, "uniform") if scale else nn.initializers.zeros
 
 
 def _pair(value: int | Sequence[int]) -> Pair:
-    return (value, value) if isinstance(value, int) else tuple(value)
+    return (value, value) if isinstance(value, int) else cast(Pair, tuple(value))
 
 
-def _geometry(input_size, kernel_size, stride, dilation, padding) -> Geometry:
+def _geometry(input_size, kernel_size, stride, dilation, padding: Any) -> Geometry:
     extents = [d * (k - 1) + 1 for d, k in zip(dilation, kernel_size, strict=True)]
     if isinstance(padding, str):
         padding = lax.padtype_to_pads(input_size, extents, stride, padding)
@@ -251,7 +251,7 @@ trilinear_p = Primitive("convolution")
 
 def _operands(open_leg: Leg) -> tuple[Leg, Leg]:
     first, second = (leg for leg in LEGS if leg != open_leg)
-    return first, second
+    return cast(tuple[Leg, Leg], (first, second))
 
 
 @functools.partial(jax.jit, static_argnums=(2, 3))

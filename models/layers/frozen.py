@@ -7,6 +7,7 @@ factors to 10 or 8 bits, and features that depend on the device cannot be compar
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -99,10 +100,10 @@ def depthwise_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding:
     def shifted(x, kernel):
         pads = padding
         if isinstance(pads, str):
-            pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), padding)
+            pads = lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], (stride, stride), pads)
         x = jnp.pad(x, ((0, 0), *pads, (0, 0)))
         height, width = ((size - k) // stride for size, k in zip(x.shape[1:3], kernel.shape[:2], strict=True))
-        total = 0
+        total: Any = 0
         for row in range(kernel.shape[0]):
             for column in range(kernel.shape[1]):
                 end = (len(x), row + height * stride + 1, column + width * stride + 1, x.shape[-1])

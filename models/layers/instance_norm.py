@@ -8,6 +8,8 @@ Source: Song and Ermon (2019), https://arxiv.org/abs/1907.05600, appendix A;
 https://github.com/ermongroup/ncsn/blob/master/models/cond_refinenet_dilated.py for the constants.
 """
 
+from typing import cast
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -38,6 +40,7 @@ class InstanceNormPlus(nn.Module):
         channels = x.shape[-1]
         if self.num_conditions:
             table = self.param("table", _table, (self.num_conditions, 3 * channels), jnp.float32)
+            condition = cast(jax.Array, condition)
             rows = table[condition]
             if condition.ndim == 2:
                 rows = rows[:, 0] + (rows - rows[:, :1]).mean(1)

@@ -5,6 +5,8 @@
 Source: Wu and He (2018), https://arxiv.org/abs/1803.08494.
 """
 
+from collections.abc import Sequence
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -34,7 +36,7 @@ class GroupNorm(nn.Module):
     dtype: jnp.dtype = jnp.float32
 
     @nn.compact
-    def __call__(self, x: jax.Array, modulation: tuple[jax.Array, jax.Array] | None = None) -> jax.Array:
+    def __call__(self, x: jax.Array, modulation: Sequence[jax.Array] | None = None) -> jax.Array:
         """Maps (B, H, W, C) to (B, H, W, C).
 
         Args:

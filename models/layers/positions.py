@@ -62,7 +62,7 @@ def rotary_angles(height: int, width: int, features: int, span: int = 0) -> np.n
     return np.concatenate(grid_angles(height, width, features // 4, 100.0, span), -1).astype(np.float32)
 
 
-def rotate(x: jax.Array, angles: jax.Array) -> jax.Array:
+def rotate(x: jax.Array, angles: jax.Array | np.ndarray) -> jax.Array:
     """Rotates feature k and feature k + F / 2 of x (B, tokens, heads, F) as a pair by angles (tokens, F / 2)."""
     first, second = jnp.split(x.astype(jnp.float32), 2, axis=-1)
     cos, sin = jnp.cos(angles)[:, None], jnp.sin(angles)[:, None]

@@ -137,13 +137,13 @@ class RefineBlock(nn.Module):
         def units(h, number, name):
             return ResidualUnits(number, self.norm_conditions, self.dtype, name=name)(h, condition)
 
-        size = inputs[0].shape[1:3]
+        height, width = inputs[0].shape[1:3]
         adapted = [units(h, 2, f"adapt_{i}") for i, h in enumerate(inputs)]
         if len(adapted) > 1:
             fused = []
             for i, h in enumerate(adapted):
                 h = conv(self.features, dtype=self.dtype, name=f"fuse_{i}")(norm(h, f"fuse_{i}_norm"))
-                fused.append(bilinear_resize(h, size))
+                fused.append(bilinear_resize(h, (height, width)))
             h = functools.reduce(jnp.add, fused)
         else:
             (h,) = adapted

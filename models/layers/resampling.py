@@ -15,8 +15,8 @@ Source: Karras et al. (2020), https://arxiv.org/abs/1912.04958; the padding is t
 https://github.com/NVlabs/stylegan2/blob/master/dnnlib/tflib/ops/upfirdn_2d.py.
 """
 
-from collections.abc import Sequence
-from typing import Literal
+from collections.abc import Iterable, Sequence
+from typing import Literal, cast
 
 import flax.linen as nn
 import jax
@@ -108,6 +108,10 @@ def _taps(fir_kernel: Sequence[float]) -> list[float]:
     return [tap / sum(fir_kernel) for tap in fir_kernel]
 
 
+def _sum(terms: Iterable[jax.Array]) -> jax.Array:
+    return cast(jax.Array, sum(terms))
+
+
 def _shifted(x, offset, axis):
     """y[i] = x[i + offset] along the axis, zero outside."""
     config = [(0, 0, 0)] * x.ndim
@@ -118,13 +122,13 @@ def _shifted(x, offset, axis):
 def _halved(x, axis, taps, low):
     phases = x.reshape(*x.shape[:axis], x.shape[axis] // 2, 2, *x.shape[axis + 1 :])
     phases = [lax.index_in_dim(phases, parity, axis + 1, keepdims=False) for parity in range(2)]
-    return sum(tap * _shifted(phases[(low - a) % 2], (low - a) // 2, axis) for a, tap in enumerate(taps))
+    return _sum(tap * _shifted(phases[(low - a) % 2], (low - a) // 2, axis) for a, tap in enumerate(taps))
 
 
 def _doubled(x, axis, taps, low):
     def phase(parity):  # the pixels i = 2 m + parity
         terms = [(tap, parity + low - a) for a, tap in enumerate(taps)]
-        return sum(tap * _shifted(x, twice // 2, axis) for tap, twice in terms if twice % 2 == 0)
+        return _sum(tap * _shifted(x, twice // 2, axis) for tap, twice in terms if twice % 2 == 0)
 
     y = jnp.stack([phase(0), phase(1)], axis + 1)
     return y.reshape(*x.shape[:axis], 2 * x.shape[axis], *x.shape[axis + 1 :])
@@ -138,5 +142,5 @@ def _filtered(x, taps, low, high):
         config[axis] = (low, high, 0)
         padded = lax.pad(y, jnp.zeros((), y.dtype), config)
         size = padded.shape[axis] - len(taps) + 1
-        y = sum(tap * lax.slice_in_dim(padded, a, a + size, axis=axis) for a, tap in enumerate(reversed(taps)))
+        y = _sum(tap * lax.slice_in_dim(padded, a, a + size, axis=axis) for a, tap in enumerate(reversed(taps)))
     return y.astype(x.dtype)

@@ -6,6 +6,9 @@ no read reaches beyond the file (`File`), and a budget (`Budget`) bounds what th
 values, since the hash of nested tuples, each of which holds the next one twice, visits every path.
 """
 
+# The stubs of the standard library lack the attributes of pickle._Unpickler.
+# pyright: reportAttributeAccessIssue=false
+
 import io
 import pickle
 import struct
@@ -127,7 +130,7 @@ class Unpickler(pickle._Unpickler):
     def _spend(self, *values):
         self.budget.spend(sum(map(_size, values)))
 
-    dispatch = dict(pickle._Unpickler.dispatch)  # by the number of the operation
+    dispatch: dict[int, Any] = dict(pickle._Unpickler.dispatch)  # by the number of the operation
 
     def load_bytearray8(self):
         """Reads bytes; without room for more than are left."""

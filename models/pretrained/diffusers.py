@@ -158,7 +158,7 @@ def from_config(config: Mapping[str, Any]) -> tuple[UNet, Facts]:
             raise ValueError(f"config.json: {key!r} is not a key of UNet2DModel")
     if (kind := config.get("_class_name", "UNet2DModel")) != "UNet2DModel":
         raise _inexpressible("_class_name", kind, "'UNet2DModel'")
-    c = DEFAULTS | {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
+    c: dict[str, Any] = DEFAULTS | {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
     widths, levels = c["block_out_channels"], len(c["block_out_channels"])
     scale_shift = c["resnet_time_scale_shift"] == "scale_shift"
     # With None, the middle attention has no norm at all where the embedding scales and shifts.
@@ -183,13 +183,14 @@ def from_config(config: Mapping[str, Any]) -> tuple[UNet, Facts]:
     image_size = _pair(c["sample_size"])
     if attending and image_size is None:
         raise _inexpressible("sample_size", None, "a number, since attention stands at the resolutions of some levels")
-    heads = {} if c["attention_head_dim"] is None else {"head_channels": c["attention_head_dim"]}
+    side = image_size[0] if image_size else 0
+    heads: dict[str, Any] = {} if c["attention_head_dim"] is None else {"head_channels": c["attention_head_dim"]}
     doubled = c["out_channels"] == 2 * c["in_channels"]
     network = UNet(
         channels=widths[0],
         channel_multipliers=tuple(_ratio(width, widths[0]) for width in widths),
         blocks_per_level=c["layers_per_block"],
-        attention_resolutions=tuple(image_size[0] // 2**level for level in attending),
+        attention_resolutions=tuple(side // 2**level for level in attending),
         middle_attention=c["add_attention"],
         dropout=c["dropout"],
         num_classes=c["num_class_embeds"] or 0,

@@ -48,7 +48,7 @@ def from_config(config: Mapping[str, Any]) -> tuple[NCSNpp, Facts]:
     Raises:
         ValueError: NCSN++ is not such a network; the key, its value and what is possible are named.
     """
-    c = DEFAULTS | {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
+    c: dict[str, Any] = DEFAULTS | {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
     widths, size = c["block_out_channels"], c["sample_size"]
     for key, allowed in (ONLY | {"time_embedding_dim": (None, 4 * widths[0])}).items():
         if c[key] not in allowed:

@@ -214,7 +214,7 @@ def _mapping(
             return Weight(f"{place}{separator}{name}", layout)
         of_part = layers[part_class]["".join(inner)]
         name, layout = leaves.get((of_part[0].split("_")[0], leaf), (leaf, SAME))
-        names = tuple(separator.join((place, layer, name)) for layer in of_part)
-        return Weight(names if len(names) > 1 else names[0], layout)
+        names = [separator.join((place, layer, name)) for layer in of_part]
+        return Weight(tuple(names) if len(names) > 1 else names[0], layout)
 
     return {path: weight(path) for path in flatten(shapes)}

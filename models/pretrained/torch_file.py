@@ -330,7 +330,7 @@ def _read_pickles(data: bytes, budget: Budget) -> Any:
     return _Unpickler(file, budget, storage).load()
 
 
-def _numbers(data: bytes, dtype: str, count: int) -> np.ndarray:
+def _numbers(data: bytes, dtype: Any, count: int) -> np.ndarray:
     if type(count) is not int or not 0 <= count * np.dtype(dtype).itemsize <= len(data):
         raise BrokenFileError(f"a storage of {shown(count)} numbers has {len(data)} bytes")
     return np.frombuffer(data, dtype, count)
@@ -341,7 +341,7 @@ def _plain(value: Any) -> Any:
     converted: dict[int, Any] = {}
     open_containers: set[int] = set()
 
-    def convert(value):
+    def convert(value) -> Any:
         if not isinstance(value, Mapping | list | tuple | Record | _Module):
             return leaf(value)
         key = id(value)

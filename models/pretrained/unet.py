@@ -7,6 +7,7 @@ within a residual block and within an attention are called.
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
+from models.classifier import UNetClassifier
 from models.pretrained.mapping import CONV, DENSE, SAME, Layout, Path, Weight, flatten
 from models.unet import UNet
 
@@ -56,7 +57,7 @@ def weights(shapes: Any, places: Mapping[str, Place], separator: str = ".") -> d
     return mapping
 
 
-def down(network: UNet) -> Iterator[tuple[int, int | str]]:
+def down(network: UNet | UNetClassifier) -> Iterator[tuple[int, int | str]]:
     """(level, number of the block) and (level, "resample") in the order of the way down."""
     levels = len(network.channel_multipliers)
     for level in range(levels):
@@ -65,7 +66,7 @@ def down(network: UNet) -> Iterator[tuple[int, int | str]]:
             yield level, "resample"
 
 
-def up(network: UNet) -> Iterator[tuple[int, int | str]]:
+def up(network: UNet | UNetClassifier) -> Iterator[tuple[int, int | str]]:
     """(level, number of the block) and (level, "resample") in the order of the way up."""
     for level in reversed(range(len(network.channel_multipliers))):
         yield from ((level, i) for i in range(network.blocks_per_level + 1))

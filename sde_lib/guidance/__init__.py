@@ -1,4 +1,4 @@
-"""Guidance: Denoisers made of Denoisers, which any method samples from.
+"""Guidance: maps from Denoisers to a Denoiser, for every sampler.
 
     guided = Guided(conditional, unconditional, scale=2.0)
     x = sample(keys, guided, Heun(), karras_times(sde, 18), event_shape)
@@ -20,7 +20,7 @@ meant at one t, and with ell for a log-likelihood:
 | `Thresholding`       | of no density: clips the expected data                      | thresholding.py    |
 
 But for `Mixture`, and `ClassifierGuidance` at scale 1, these scores are those of no one distribution under the process,
-so that where samples end depends on the method too; Langevin steps (`PredictorCorrector`) draw from the density at each t
+so that where samples end depends on the sampler too; Langevin steps (`PredictorCorrector`) draw from the density at each t
 (Du et al., 2023, https://arxiv.org/abs/2302.11552). A scale of 0 is the unconditional Denoiser to the last bit, and one of 1
 in `Guided` the conditional one.
 

@@ -22,7 +22,7 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.denoiser import Denoiser, DerivedDenoiser, shifted
-from sde_lib.sde import expand
+from sde_lib.sde import Process, expand
 
 
 def _between(weak: Array, strong: Array, scale: ArrayLike) -> Array:
@@ -31,37 +31,26 @@ def _between(weak: Array, strong: Array, scale: ArrayLike) -> Array:
     return (1 - scale) * weak + scale * strong
 
 
-@struct.dataclass
-class _Extrapolation(DerivedDenoiser):
-    """What follows from the two Denoisers' views: a subclass has `scale`, `rescale` and `_pair`."""
-
-    def _pair(self, name: str, x: Array, t: ArrayLike) -> tuple[Any, Any]:
-        """What the method `name` of the strong and of the weak Denoiser returns."""
-        raise NotImplementedError(f"{type(self).__name__} must define _pair")
-
-    def _rescaling(self, x0: Array, strong: Array) -> Array:
-        """What rescaling adds to the guided x0."""
-        axes = tuple(range(1, x0.ndim))
-        ratio = strong.std(axes, keepdims=True) / x0.std(axes, keepdims=True)
-        return expand(self.rescale, x0) * (ratio - 1) * x0
-
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The guided expectation, (B, *event)."""
-        strong, weak = self._pair("__call__", x, t)
-        x0 = _between(weak, strong, self.scale)
-        return x0 if self.rescale is None else x0 + self._rescaling(x0, strong)
-
-    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views from the same evaluations; the noise is extrapolated as x0 is, which keeps its digits."""
-        strong, weak = self._pair("x0_and_noise", x, t)
-        x0, noise = (_between(*views, self.scale) for views in zip(weak, strong, strict=True))
-        if self.rescale is None:
-            return x0, noise
-        return shifted(self.sde, x, x0, noise, self._rescaling(x0, strong[0]), t)
+def _extrapolate(
+    sde: Process,
+    x: Array,
+    t: ArrayLike,
+    strong: tuple[Array, Array],
+    weak: tuple[Array, Array],
+    scale: ArrayLike,
+    rescale: ArrayLike | None,
+) -> tuple[Array, Array]:
+    """Expected data and noise, guided and rescaled; the noise is extrapolated as x0 is, which keeps its digits."""
+    x0, noise = (_between(*views, scale) for views in zip(weak, strong, strict=True))
+    if rescale is None:
+        return x0, noise
+    axes = tuple(range(1, x0.ndim))
+    ratio = strong[0].std(axes, keepdims=True) / x0.std(axes, keepdims=True)
+    return shifted(sde, x, x0, noise, expand(rescale, x0) * (ratio - 1) * x0, t)
 
 
 @struct.dataclass
-class Guided(_Extrapolation):
+class Guided(DerivedDenoiser):
     """D_weak + scale (D - D_weak): classifier-free guidance and autoguidance. Two evaluations.
 
         Guided(denoiser.replace(condition=labels), denoiser.replace(condition=no_labels), scale=2.0)
@@ -87,12 +76,14 @@ class Guided(_Extrapolation):
     scale: ArrayLike = 1.0
     rescale: ArrayLike | None = None
 
-    def _pair(self, name, x, t):
-        return getattr(self.denoiser, name)(x, t), getattr(self.weak, name)(x, t)
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both views from one evaluation of each Denoiser."""
+        strong, weak = self.denoiser.x0_and_noise(x, t), self.weak.x0_and_noise(x, t)
+        return _extrapolate(self.sde, x, t, strong, weak, self.scale, self.rescale)
 
 
 @struct.dataclass
-class ClassifierFree(_Extrapolation):
+class ClassifierFree(DerivedDenoiser):
     """`Guided` for one network with and without its condition: one evaluation of twice the batch.
 
     Faster than two where the batch leaves the device idle; it needs up to twice the memory. Example i and its unconditional
@@ -111,16 +102,19 @@ class ClassifierFree(_Extrapolation):
     scale: ArrayLike = 1.0
     rescale: ArrayLike | None = None
 
-    def _pair(self, name, x, t):
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both views from one evaluation of twice the batch."""
+
         def twins(value, other):
             value = jnp.asarray(value)
             both = jnp.stack([value, jnp.broadcast_to(jnp.asarray(other, value.dtype), value.shape)], 1)
             return both.reshape(-1, *value.shape[1:])
 
-        t = jnp.broadcast_to(t, x.shape[:1])
+        times = jnp.broadcast_to(t, x.shape[:1])
         denoiser = self.denoiser.replace(condition=jax.tree.map(twins, self.condition, self.no_condition))
-        views = getattr(denoiser, name)(twins(x, x), twins(t, t))
-        return jax.tree.map(lambda view: view[0::2], views), jax.tree.map(lambda view: view[1::2], views)
+        x0, noise = denoiser.x0_and_noise(twins(x, x), twins(times, times))
+        strong, weak = (x0[0::2], noise[0::2]), (x0[1::2], noise[1::2])
+        return _extrapolate(self.sde, x, t, strong, weak, self.scale, self.rescale)
 
 
 @struct.dataclass
@@ -130,7 +124,7 @@ class Interval(DerivedDenoiser):
         Interval(Guided(conditional, unconditional, 3.0), conditional, low=0.2, high=2.0)
 
     guides where it helps and nowhere else; experts for ranges of noise are others. With a scalar t, as in sampling, only
-    the one that is asked is evaluated, and the method's `nfe` counts evaluations of this Denoiser, whatever they cost.
+    the one that is asked is evaluated, and the sampler's `nfe` counts evaluations of this Denoiser, whatever they cost.
     With t (B,) both are. A network that is in both is compiled twice.
 
     Source: Kynkäänniemi et al. (2024), https://arxiv.org/abs/2404.07724, section 3: (0.28, 2.9] for EDM2-S on ImageNet 512.
@@ -147,18 +141,11 @@ class Interval(DerivedDenoiser):
     low: ArrayLike = 0.0
     high: ArrayLike = jnp.inf
 
-    def _view(self, name: str, x: Array, t: ArrayLike) -> Any:
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both views of the Denoiser that serves this noise level."""
         level = jnp.asarray(self.sde.noise_to_signal(t))
         inside = (self.low < level) & (level <= self.high)
-        within, beyond = (getattr(denoiser, name) for denoiser in (self.denoiser, self.outside))
+        within, beyond = self.denoiser.x0_and_noise, self.outside.x0_and_noise
         if not inside.ndim:
             return jax.lax.cond(inside, within, beyond, x, t)
         return jax.tree.map(lambda a, b: jnp.where(expand(inside, a), a, b), within(x, t), beyond(x, t))
-
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The expectation of the one that is asked, (B, *event)."""
-        return self._view("__call__", x, t)
-
-    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views of the one that is asked."""
-        return self._view("x0_and_noise", x, t)

@@ -14,7 +14,7 @@ https://arxiv.org/abs/2302.11552, section 3, for what products miss.
 """
 
 from collections.abc import Callable, Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -23,11 +23,11 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.denoiser import Denoiser, DerivedDenoiser
-from sde_lib.sde import SDE, expand
+from sde_lib.sde import Process, expand
 from sde_lib.struct import as_pytree
 
 
-def _weighted(weights: Sequence[Array], views: Sequence[tuple[Array, ...]]) -> tuple[Array, ...]:
+def _weighted(weights: Sequence[Array] | Array, views: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
     """sum_k w_k of each view, the weights () or (B,)."""
 
     def total(*parts):
@@ -40,13 +40,9 @@ def _weighted(weights: Sequence[Array], views: Sequence[tuple[Array, ...]]) -> t
 class Flat(Denoiser):
     """The Denoiser of data spread evenly over all of space: D = y, score 0. It says nothing of the data."""
 
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """x / alpha, (B, *event)."""
-        return self.sde.to_data_scale(x, t)
-
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """x / alpha and no noise."""
-        x0 = self(x, t)
+        """x / alpha, and noise of score 0."""
+        x0 = self.sde.to_data_scale(x, t)
         return x0, self.sde.noise_from_data_scale(x, jnp.zeros_like(x0), t)
 
 
@@ -69,18 +65,11 @@ class Composition(DerivedDenoiser):
     parts: tuple[Denoiser, ...]
     weights: ArrayLike
 
-    def _view(self, name: str, x: Array, t: ArrayLike) -> Array | tuple[Array, Array]:
-        weights = jnp.asarray(self.weights)
-        views = [getattr(denoiser, name)(x, t) for denoiser in (self.denoiser, *self.parts)]
-        return _weighted([1 - weights.sum(0), *weights], views)
-
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The composed expectation, (B, *event)."""
-        return self._view("__call__", x, t)
-
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
         """Both views, each composed of its own kind, which keeps the noise's digits."""
-        return self._view("x0_and_noise", x, t)
+        weights = jnp.asarray(self.weights)
+        views = [denoiser.x0_and_noise(x, t) for denoiser in (self.denoiser, *self.parts)]
+        return _weighted([1 - weights.sum(0), *weights], views)
 
 
 def product(parts: Sequence[Denoiser], weights: ArrayLike | None = None) -> Composition:
@@ -110,33 +99,27 @@ class Mixture(Denoiser):
     weights: ArrayLike | None = None
     log_densities: Callable[[Array, ArrayLike], Array] | None = None
 
-    sde: ClassVar[SDE]  # not a field here: the property below
+    sde: ClassVar[Process]  # no field: see below  # pyright: ignore[reportRedeclaration]
 
     def __post_init__(self):
         object.__setattr__(self, "log_densities", as_pytree(self.log_densities))
 
     @property
-    def sde(self) -> SDE:
+    def sde(self) -> Process:
         """The process of the parts."""
         return self.parts[0].sde
 
-    def _view(self, name: str, x: Array, t: ArrayLike) -> Array | tuple[Array, Array]:
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both views, each averaged, which keeps the noise's digits."""
         if self.log_densities is None:
-            logits = jnp.stack([part.log_prob(x, t) for part in self.parts])
+            parts: tuple[Any, ...] = self.parts  # with a `log_prob`
+            logits = jnp.stack([part.log_prob(x, t) for part in parts])
         else:
             logits = self.log_densities(x, t).T
         if self.weights is not None:
             weights = jnp.asarray(self.weights)
             logits = logits + jnp.log(weights).reshape(len(self.parts), -1)
-        return _weighted(jax.nn.softmax(logits, axis=0), [getattr(part, name)(x, t) for part in self.parts])
-
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The mixture's posterior mean, (B, *event)."""
-        return self._view("__call__", x, t)
-
-    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views, each averaged, which keeps the noise's digits."""
-        return self._view("x0_and_noise", x, t)
+        return _weighted(jax.nn.softmax(logits, axis=0), [part.x0_and_noise(x, t) for part in self.parts])
 
 
 @struct.dataclass
@@ -162,16 +145,8 @@ class Temperature(DerivedDenoiser):
     temperature: ArrayLike = 1.0
     data_std: ArrayLike = 1.0
 
-    def _tempered(self, t: ArrayLike) -> Composition:
-        """The power of p_t that has the score above."""
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both views from one evaluation: those of the power of p_t that has the score above."""
         noise = (self.sde.noise_to_signal(t) / self.data_std) ** 2
         factor = (1 + noise) / (self.temperature + noise)
-        return product((self.denoiser,), jnp.asarray(factor)[None])
-
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The tempered expectation, (B, *event)."""
-        return self._tempered(t)(x, t)
-
-    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views from one evaluation."""
-        return self._tempered(t).x0_and_noise(x, t)
+        return product((self.denoiser,), jnp.asarray(factor)[None]).x0_and_noise(x, t)

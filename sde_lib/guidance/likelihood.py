@@ -75,23 +75,16 @@ class ClassifierGuidance(DerivedDenoiser):
     def __post_init__(self):
         object.__setattr__(self, "log_likelihood", as_pytree(self.log_likelihood))
 
-    def _shift(self, x: Array, t: ArrayLike) -> Array:
-        """What guidance adds to the expected data."""
+    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
+        """Both views from one evaluation; the noise is the Denoiser's less scale n grad."""
         y = self.sde.to_data_scale(x, t)
 
         def total(shift):
             return self.log_likelihood(with_data_shifted(self.sde, x, shift, t), t).sum()
 
         gradient = jax.grad(total)(jnp.zeros_like(y))
-        return expand(self.scale * self.sde.noise_to_signal(t) ** 2, y) * gradient
-
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The guided expectation, (B, *event)."""
-        return self.denoiser(x, t) + self._shift(x, t)
-
-    def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views from one evaluation; the noise is the Denoiser's less scale n grad."""
-        return shifted(self.sde, x, *self.denoiser.x0_and_noise(x, t), self._shift(x, t), t)
+        shift = expand(self.scale * self.sde.noise_to_signal(t) ** 2, y) * gradient
+        return shifted(self.sde, x, *self.denoiser.x0_and_noise(x, t), shift, t)
 
 
 @struct.dataclass
@@ -144,28 +137,20 @@ class EnergyGuidance(DerivedDenoiser):
         log_probs = jax.vmap(lambda draw: self.log_likelihood(x0 + std * draw))(self.draws)
         return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(self.draws))
 
-    def _guided(self, name: str, x: Array, t: ArrayLike) -> tuple[tuple[Array, ...], Array]:
-        """The views of the Denoiser and what guidance adds to the expected data."""
-        level, view = self.sde.noise_to_signal(t), getattr(self.denoiser, name)
-
-        def total(shift):
-            views = view(with_data_shifted(self.sde, x, shift, t), t)
-            return self._log_evidence(jax.tree.leaves(views)[0], level).sum(), views
-
-        y = self.sde.to_data_scale(x, t)
-        if self.through_denoiser:
-            gradient, views = jax.grad(total, has_aux=True)(jnp.zeros_like(y))
-            return views, expand(self.scale * level**2, y) * gradient
-        views = view(x, t)
-        gradient = jax.grad(lambda x0: self._log_evidence(x0, level).sum())(jax.tree.leaves(views)[0])
-        return views, expand(self.scale * isotropic_variance(level, self.data_std), y) * gradient
-
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The guided expectation, (B, *event)."""
-        x0, shift = self._guided("__call__", x, t)
-        return x0 + shift
-
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
         """Both views from one evaluation."""
-        views, shift = self._guided("x0_and_noise", x, t)
-        return shifted(self.sde, x, *views, shift, t)
+        level = self.sde.noise_to_signal(t)
+
+        def total(shift):
+            x0, noise = self.denoiser.x0_and_noise(with_data_shifted(self.sde, x, shift, t), t)
+            return self._log_evidence(x0, level).sum(), (x0, noise)
+
+        if self.through_denoiser:
+            none = jnp.zeros_like(self.sde.to_data_scale(x, t))
+            gradient, (x0, noise) = jax.grad(total, has_aux=True)(none)
+            variance = level**2
+        else:
+            x0, noise = self.denoiser.x0_and_noise(x, t)
+            gradient = jax.grad(lambda x0: self._log_evidence(x0, level).sum())(x0)
+            variance = isotropic_variance(level, self.data_std)
+        return shifted(self.sde, x, x0, noise, expand(self.scale * variance, x0) * gradient, t)

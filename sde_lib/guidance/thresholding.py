@@ -17,7 +17,7 @@ from sde_lib.sde import expand
 class Thresholding(DerivedDenoiser):
     """clip(D, -s, s) bound / s, where s is a quantile of |D| over the values of a sample, and at least `bound`.
 
-    What is within the range stays as it is, and noise, score and velocity follow the new D (so DDIM and all other methods
+    What is within the range stays as it is, and noise, score and velocity follow the new D (so DDIM and all other samplers
     step with the noise that x holds beside it). One evaluation.
 
     Source: Saharia et al. (2022), https://arxiv.org/abs/2205.11487, section 2.3, for both; quantiles of 0.95 to 0.999 are
@@ -40,11 +40,8 @@ class Thresholding(DerivedDenoiser):
         size = jnp.maximum(size, bound)
         return jnp.clip(x0, -size, size) * (bound / size)
 
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The thresholded expectation, (B, *event)."""
-        return self._threshold(self.denoiser(x, t))
-
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
         """Both views; the noise is the Denoiser's own, with its digits, wherever nothing was clipped or scaled."""
         x0, noise = self.denoiser.x0_and_noise(x, t)
-        return shifted(self.sde, x, x0, noise, self._threshold(x0) - x0, t)
+        within = self._threshold(x0)
+        return within, shifted(self.sde, x, x0, noise, within - x0, t)[1]

@@ -1,4 +1,4 @@
-"""Inverse problems: what is measured of an image, and the Denoisers and methods that draw the images behind it."""
+"""Inverse problems: what is measured of an image, and the Denoisers and samplers that draw the images behind it."""
 
 from sde_lib.inverse.blur import Blur, PeriodicBlur, SeparableBlur, gaussian_kernel, motion_kernel, shake_kernel
 from sde_lib.inverse.compose import Compose, LinearCompose, Scaled

@@ -18,6 +18,8 @@ Borders are those of `numpy.pad`: "reflect" (the default: the edge's pixels are 
 with 61 x 61 kernels, a standard deviation of 3 pixels and reflected borders.
 """
 
+from typing import Any, cast
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -167,12 +169,12 @@ def _filter(x: Array, transfer: Array) -> Array:
     return jnp.fft.ifft2(transfer.astype(frequencies.dtype) * frequencies, axes=(1, 2)).real
 
 
-def _convolution_matrix(n: int, kernel: np.ndarray, border: str) -> np.ndarray:
+def _convolution_matrix(n: int, kernel: np.ndarray, border: Any) -> np.ndarray:
     """(n, n): the convolution of n values, continued beyond the border, with a kernel of odd length."""
     _check_odd(kernel.shape)
     half = len(kernel) // 2
     continued = np.pad(np.eye(n), ((half, half), (0, 0)), border)
-    return sum(weight * continued[i : i + n] for i, weight in enumerate(kernel[::-1]))
+    return cast(np.ndarray, sum(weight * continued[i : i + n] for i, weight in enumerate(kernel[::-1])))
 
 
 def gaussian_kernel(size: int, std: float | tuple[float, float], angle: float = 0.0) -> np.ndarray:

@@ -74,11 +74,11 @@ class Scaled(LinearMeasurement):
 
     def forward(self, x: Array) -> Array:
         """factor A x."""
-        return self.factor * self.measurement.forward(x)
+        return jnp.multiply(self.factor, self.measurement.forward(x))
 
     def adjoint(self, y: Array) -> Array:
         """factor A^T y."""
-        return self.factor * self.measurement.adjoint(y)
+        return jnp.multiply(self.factor, self.measurement.adjoint(y))
 
     def normal_solve(self, y: Array, c: ArrayLike = 0.0) -> Array:
         """(factor^2 A A^T + c I)^-1 y."""

@@ -12,13 +12,13 @@ from sde_lib.inverse.conjugate_gradients import dot
 from sde_lib.inverse.measurement import Measurement, Noise
 from sde_lib.inverse.posterior import variance
 from sde_lib.randomness import standard_normal
-from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import posterior_variance
-from sde_lib.sde import expand
+from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import expand, scalar
 
 
 @struct.dataclass
-class ReSample(Method):
+class ReSample(Sampler):
     """Hard data consistency, then resampling: what fits y is given back the noise of time s.
 
     From the Denoiser's x_0 conjugate gradients go down |y - A(x_0)|^2, until it is what the noise of y makes it (or
@@ -100,7 +100,7 @@ class ReSample(Method):
 
     def step(self, carry, keys, x, t, s, denoiser: Denoiser):
         """From t to s; one evaluation."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         x0, noise = denoiser.x0_and_noise(x, t)
         of_step, of_state = self.gamma * posterior_variance(sde, s, t), sde.sigma(s) ** 2
         share = of_step / (of_step + of_state)

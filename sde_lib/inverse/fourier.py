@@ -23,6 +23,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
+from jax.typing import ArrayLike
 
 from sde_lib.inverse.measurement import LinearMeasurement, SpectralMeasurement
 
@@ -181,7 +182,7 @@ def _center_and_outer_lines(width: int, acceleration: float, center_lines: int) 
     return center, np.setdiff1d(np.arange(width), center), total - center_lines
 
 
-def _lines_mask(shape: tuple[int, int], *lines: Array) -> Array:
+def _lines_mask(shape: tuple[int, int], *lines: ArrayLike) -> Array:
     return jnp.zeros(shape, bool).at[:, jnp.concatenate([jnp.asarray(part, int) for part in lines])].set(True)
 
 

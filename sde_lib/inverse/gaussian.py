@@ -134,7 +134,7 @@ class PiGDM(Posterior):
     That is the variance of x_0 given x_t where data are N(mean, v I), for which the Denoiser is exact; r^2 is sigma^2 on a
     VP process and sigma^2 / (1 + sigma^2) on a VE one, for v = 1, as published. The published DDIM step adds
     alpha_t r^2 grad_x log p(y | x_t) to x_s; here the Denoiser holds the gradient with its own weight, n^2, so that every
-    method draws from one posterior.
+    sampler draws from one posterior.
 
     Cost: one evaluation, one product with its Jacobian, and one `normal_solve` of the measurement.
 

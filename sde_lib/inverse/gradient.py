@@ -13,8 +13,10 @@ from jax import Array
 from jax.typing import ArrayLike
 
 from sde_lib.checks import positive
+from sde_lib.inverse.measurement import LinearMeasurement
 from sde_lib.inverse.posterior import Posterior, log_likelihood, require, require_noise
 from sde_lib.numerics import sqrt_or_zero
+from sde_lib.sde import scalar
 
 
 @struct.dataclass
@@ -27,7 +29,7 @@ class DPS(Posterior):
 
         -2 zeta N (n^2 / g^2) grad_u |r|,      g^2 the process's squared diffusion and N the steps per unit of t.
 
-    So one zeta means the same for any number of steps and any method. zeta = None takes the likelihood's own gradient,
+    So one zeta means the same for any number of steps and any sampler. zeta = None takes the likelihood's own gradient,
     n^2 grad_u log p(y | D), without normalization: right where the noise of y is more than the doubt about A x_0, unstable
     where it is much less. Only then is `measurement_noise` asked for. Exact for no data but a point; for processes with
     scalar noise where zeta is a number.
@@ -59,7 +61,7 @@ class DPS(Posterior):
             require_noise("DPS with zeta=None", self.measurement_noise)
             return log_likelihood(self.measurement_noise, self.y, clean)
         norm = sqrt_or_zero(jnp.square(self.y - clean).sum(tuple(range(1, clean.ndim))))
-        return -2 * self.zeta * self.steps / self.sde.squared_diffusion(t) * norm
+        return jnp.multiply(-2 * self.zeta * self.steps / scalar(self.sde).squared_diffusion(t), norm)
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
         """n^2 grad_u of the log-likelihood."""
@@ -74,13 +76,14 @@ class ManifoldConstraint(DPS):
 
     A^+ y + (I - A^+ A)(D + the correction of DPS): of the gradient only that is left which tells of what y does not see. For
     measurements without noise. Exact for independent pixels where A picks pixels, for any zeta. The published projection is
-    of x_s, onto y at the noise of time s, and not of x_0; that is the method `Replacement` on a `DPS`.
+    of x_s, onto y at the noise of time s, and not of x_0; that is the sampler `Replacement` on a `DPS`.
 
     Cost: that of `DPS`, and one `pseudo_inverse`.
 
     Source: Chung et al. (2022), https://arxiv.org/abs/2206.00941, algorithm 1, with the step normalized as in `DPS`.
     """
 
+    measurement: LinearMeasurement
     zeta: ArrayLike = 0.5
 
     def __post_init__(self):

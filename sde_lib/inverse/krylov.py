@@ -123,7 +123,7 @@ def _solve(
     state = 0, vectors, images, measured, b, lengths, one, one, lengths > 0
     _, vectors, images, measured, *_ = jax.lax.while_loop(unfinished, iterate, state)
     sides = jax.vmap(dot, (0, None))(vectors, b).T
-    weights = _projected_solve(_inner(vectors, measured), _inner(vectors, noise * vectors), sides)
+    weights = _projected_solve(_inner(vectors, measured), _inner(vectors, jnp.multiply(noise, vectors)), sides)
     return jnp.einsum("mb...,bm->b...", vectors, weights), jnp.einsum("mb...,bm->b...", images, weights)
 
 

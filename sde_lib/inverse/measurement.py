@@ -1,18 +1,17 @@
-"""Measurements: y = A(x_0) + noise, of which x_0 is wanted.
+"""Forward operators of inverse problems, y = A(x_0) + noise.
 
-A measurement is a dataclass with `forward`. Of a linear one everything else follows:
+A measurement is a class with `forward`. From that of a linear one all other methods are derived:
 
     adjoint(y)           A^T y, by `jax.linear_transpose`, exact to rounding
     normal_solve(y, c)   (A A^T + c I)^-1 y, in closed form where there is one, by conjugate gradients otherwise
     pseudo_inverse(y)    A^+ y, the image of least norm among those that fit y best
 
-so that an operator of your own is
+so that a user's own operator is
 
-    @struct.dataclass
     class Mine(LinearMeasurement):
         def forward(self, x): return x[:, ::2]
 
-One that is not linear has a `derivative` at each image, which has all of that.
+A nonlinear measurement has a `derivative` at each image, a linear measurement with these methods.
 
 Arrays are real, with the batch first: x (B, *event), y (B, *measured). What is complex (k-space) has the real and the
 imaginary part as its last axis, so that transposes are adjoints. Sizes are those of the images that a model draws.

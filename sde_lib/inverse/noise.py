@@ -1,5 +1,7 @@
 """The noise of measurements, with its exact likelihood."""
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from flax import struct
@@ -64,7 +66,7 @@ class PoissonNoise(Noise):
     def sample(self, keys: Array, clean: Array) -> Array:
         """Measurements (B, *measured), example i by `keys[i]`."""
         counts = jax.vmap(jax.random.poisson)(keys, self._mean_count(clean))
-        return self.black + self._step * counts.astype(clean.dtype)
+        return jnp.add(self.black, jnp.multiply(self._step, counts.astype(clean.dtype)))
 
     def log_prob(self, y: Array, clean: Array) -> Array:
         """The logarithm of the probability of y's counts, (B,): a probability, not a density.
@@ -81,12 +83,13 @@ class PoissonNoise(Noise):
 
     def variance(self, clean: Array) -> Array:
         """(white - black)^2 / peak^2 times the mean count, of the shape of `clean`."""
-        return self._step**2 * self._mean_count(clean)
+        return jnp.multiply(self._step**2, self._mean_count(clean))
 
     @property
-    def _step(self) -> ArrayLike:
+    def _step(self) -> Any:
         """What one count adds to y."""
-        return (self.white - self.black) / self.peak
+        white: Any = self.white  # a number stays one, in full precision
+        return (white - self.black) / self.peak
 
     def _mean_count(self, clean: Array) -> Array:
         return jnp.maximum((clean - self.black) / self._step, 0)

@@ -8,6 +8,7 @@ https://openreview.net/forum?id=9_gsMA8MRKQ, for JPEG.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,7 +95,7 @@ _DCT = np.sqrt(2 / 8) * np.cos(np.pi * np.arange(8)[:, None] * (np.arange(8) + 0
 _DCT[0] = np.sqrt(1 / 8)
 
 
-def quantization_table(base: ArrayLike, quality: ArrayLike) -> Array:
+def quantization_table(base: ArrayLike, quality: Any) -> Array:
     """The steps (8, 8) at a quality in [1, 100], made of quality 50's as the Independent JPEG Group's encoder does."""
     percent = jnp.floor(jnp.where(quality < 50, 5000 / quality, 200 - 2 * quality))
     return jnp.clip(jnp.floor((base * percent + 50) / 100), 1, 255)

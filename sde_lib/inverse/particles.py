@@ -25,6 +25,7 @@ from sde_lib.inverse.gaussian import isotropic_weights
 from sde_lib.inverse.measurement import Measurement, Noise
 from sde_lib.inverse.posterior import Posterior, log_likelihood, require_noise, variance
 from sde_lib.sampling.predictors import posterior_variance
+from sde_lib.sde import scalar
 from sde_lib.struct import Struct
 
 
@@ -118,7 +119,7 @@ def twisted_sample(
 
 @partial(jax.jit, static_argnames=("event_shape", "n_particles"))
 def _twisted_sample(key, twist, times, event_shape, n_particles, threshold):
-    sde = twist.sde
+    sde = scalar(twist.sde)
     key_prior, key_steps = jax.random.split(key)
     x = sde.prior_sample(key_prior, (n_particles, *event_shape))
     evaluated = twist.evaluate(x, times[0])

@@ -51,7 +51,7 @@ class Inpainting(SpectralMeasurement):
         mask: 1 where measured and 0 elsewhere, of the event's shape or (H, W, 1).
     """
 
-    mask: Array
+    mask: Array | np.ndarray
 
     @classmethod
     def free(cls, event_shape: tuple[int, ...], mask: ArrayLike) -> "Inpainting":
@@ -85,13 +85,13 @@ class Inpainting(SpectralMeasurement):
         Raises:
             ValueError: the box is not inside the image.
         """
-        sides = (size, size) if np.ndim(size) == 0 else tuple(size)
+        sides = tuple(np.broadcast_to(size, 2).tolist())
         extent = event_shape[:2]
-        corner = tuple((n - side) // 2 for n, side in zip(extent, sides, strict=True)) if corner is None else corner
-        if any(first < 0 or side < 1 or first + side > n for first, side, n in zip(corner, sides, extent, strict=True)):
-            raise ValueError(f"Inpainting.box: a box of {sides} at {corner} is not inside an image of {tuple(extent)}")
+        start = tuple((n - side) // 2 for n, side in zip(extent, sides, strict=True)) if corner is None else corner
+        if any(first < 0 or side < 1 or first + side > n for first, side, n in zip(start, sides, extent, strict=True)):
+            raise ValueError(f"Inpainting.box: a box of {sides} at {start} is not inside an image of {tuple(extent)}")
         mask = np.ones(extent)
-        mask[corner[0] : corner[0] + sides[0], corner[1] : corner[1] + sides[1]] = 0
+        mask[start[0] : start[0] + sides[0], start[1] : start[1] + sides[1]] = 0
         return cls.free(event_shape, mask)
 
     @classmethod
@@ -158,7 +158,7 @@ class Colorization(SpectralMeasurement):
         weights: of the channels, (C,). The mean of three by default; (0.299, 0.587, 0.114) gives luma (ITU-R BT.601).
     """
 
-    weights: ArrayLike = (1 / 3, 1 / 3, 1 / 3)
+    weights: ArrayLike | tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)
 
     def singular_values(self) -> Array:
         """|w| for the first channel, 0 for the others."""

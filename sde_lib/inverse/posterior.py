@@ -16,8 +16,10 @@ Sources: Efron (2011), https://doi.org/10.1198/jasa.2011.tm11181, for the formul
 """
 
 from collections.abc import Callable
+from typing import cast
 
 import jax
+import jax.core
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -36,7 +38,9 @@ def require(owner: str, measurement: Measurement, method: str, what: str) -> Non
 
 def variance(noise: Noise | ArrayLike, clean: Array) -> Array:
     """The variance of the noise, that broadcasts against `clean` (B, *measured): of a standard deviation, or the Noise's."""
-    return noise.variance(clean) if hasattr(noise, "variance") else jnp.square(jnp.asarray(noise, clean.dtype))
+    if hasattr(noise, "variance"):
+        return cast(Noise, noise).variance(clean)
+    return jnp.square(jnp.asarray(cast(ArrayLike, noise), clean.dtype))
 
 
 def constant_variance(owner: str, noise: Noise | ArrayLike, clean: Array) -> Array:
@@ -58,8 +62,8 @@ def require_noise(owner: str, noise: Noise | ArrayLike) -> None:
 def log_likelihood(noise: Noise | ArrayLike, y: Array, clean: Array) -> Array:
     """log p(y | A(x_0) = clean), (B,), in nats; a standard deviation stands for Gaussian noise."""
     if hasattr(noise, "log_prob"):
-        return noise.log_prob(jnp.broadcast_to(y, clean.shape), clean)
-    return jax.scipy.stats.norm.logpdf(y, clean, noise).sum(tuple(range(1, clean.ndim)))
+        return cast(Noise, noise).log_prob(jnp.broadcast_to(y, clean.shape), clean)
+    return jax.scipy.stats.norm.logpdf(y, clean, cast(ArrayLike, noise)).sum(tuple(range(1, clean.ndim)))
 
 
 @struct.dataclass
@@ -80,11 +84,6 @@ class Posterior(DerivedDenoiser):
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
         """The prior's x_0 (B, *event) and noise (as x) at x, of one evaluation, and what y adds to x_0 (B, *event)."""
         raise NotImplementedError(f"{type(self).__name__} must define correct(x, t)")
-
-    def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The expected data given x and y, (B, *event)."""
-        x0, _, correction = self.correct(x, t)
-        return x0 + correction
 
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
         """Both from one evaluation: the noise moves with x_0, so the prior's digits are kept."""

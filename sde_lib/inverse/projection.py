@@ -22,9 +22,9 @@ from sde_lib.inverse.measurement import LinearMeasurement
 from sde_lib.inverse.posterior import Posterior, constant_variance, require
 from sde_lib.randomness import split, standard_normal
 from sde_lib.sampling.correctors import Langevin
-from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import Ancestral, ReverseDiffusion
-from sde_lib.sde import SDE, expand
+from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import SDE, expand, scalar
 
 
 @struct.dataclass
@@ -40,6 +40,8 @@ class DDNM(Posterior):
     Source: Wang et al. (2023), https://arxiv.org/abs/2212.00490, eq. 13.
     """
 
+    measurement: LinearMeasurement
+
     def __post_init__(self):
         require("DDNM", self.measurement, "pseudo_inverse", "linear")
 
@@ -54,7 +56,7 @@ class DiffPIR(Posterior):
     """The x_0 that minimizes |y - A x_0|^2 / s^2 + strength |x_0 - D|^2 / n^2: a proximal step on the likelihood.
 
     That is E[x_0 | y] where x_0 given x_t is N(D, n^2 / strength I): with strength 1, exact for data that are spread wide
-    and evenly. Without noise it is `DDNM`. The published sampler is this Denoiser with the method `Renoise`. A measurement
+    and evenly. Without noise it is `DDNM`. As published it is sampled from by `Renoise`. A measurement
     that is not linear is taken as its tangent at D: one step of Gauss and Newton.
 
     Cost: one evaluation and one `normal_solve`.
@@ -82,7 +84,7 @@ class DiffPIR(Posterior):
 
 
 @struct.dataclass
-class Renoise(Method):
+class Renoise(Sampler):
     """x_s = alpha_s x0 + sigma_s (sqrt(1 - zeta) noise + sqrt(zeta) z): DiffPIR's step, on any Denoiser.
 
     Source: Zhu et al. (2023), https://arxiv.org/abs/2305.08995, algorithm 1, line 6.
@@ -101,7 +103,7 @@ class Renoise(Method):
 
 
 @struct.dataclass
-class Replacement(Method):
+class Replacement(Sampler):
     """After each step of a predictor, what is measured of x_s is replaced by y as it would be at time s.
 
     With y_s = alpha_s y + sigma_s A z, z drawn anew for each step,
@@ -127,7 +129,7 @@ class Replacement(Method):
 
     measurement: LinearMeasurement
     y: Array
-    predictor: Method = Ancestral()
+    predictor: Sampler = Ancestral()
     relaxation: float = 1.0
 
     def __post_init__(self):
@@ -153,7 +155,7 @@ class Replacement(Method):
         """The predictor's step from t to s, then the replacement at s."""
         key_predictor, key_y = split(keys, 2)
         carry, x = self.predictor.step(carry, key_predictor, x, t, s, denoiser)
-        return carry, self.replace_measured(key_y, x, s, denoiser.sde)
+        return carry, self.replace_measured(key_y, x, s, scalar(denoiser.sde))
 
     def finish(self, carry, x, t, denoiser):
         """The predictor's last step."""
@@ -161,7 +163,7 @@ class Replacement(Method):
 
 
 @struct.dataclass
-class Projection(Method):
+class Projection(Sampler):
     """Before each step, x_t is moved towards y as it would be at time t: Song et al.'s method for MRI and CT.
 
     With y_t = alpha_t y + sigma_t A z, z drawn anew each time,
@@ -189,14 +191,14 @@ class Projection(Method):
     Attributes:
         measurement: linear.
         y: (B, *measured), or (1, *measured) for all of a batch.
-        predictor: a one-step method.
+        predictor: a one-step sampler.
         corrector: anything with `correct` and `evaluations_per_step`; None for none.
         relaxation: lambda there, in (0, 1]: 1 for y without noise.
     """
 
     measurement: LinearMeasurement
     y: Array
-    predictor: Method = ReverseDiffusion()
+    predictor: Sampler = ReverseDiffusion()
     corrector: Langevin | None = None
     relaxation: float = 1.0
 
@@ -216,7 +218,8 @@ class Projection(Method):
     def step(self, carry, keys, x, t, s, denoiser):
         """Projects and corrects at t, projects again, then goes from t to s."""
         key_corrector, key_predictor, key_first, key_second = split(keys, 4)
+        sde = scalar(denoiser.sde)
         put = Replacement(self.measurement, self.y, relaxation=self.relaxation).replace_measured
         if self.corrector:
-            x = self.corrector.correct(key_corrector, put(key_first, x, t, denoiser.sde), t, denoiser)
-        return self.predictor.step(carry, key_predictor, put(key_second, x, t, denoiser.sde), t, s, denoiser)
+            x = self.corrector.correct(key_corrector, put(key_first, x, t, sde), t, denoiser)
+        return self.predictor.step(carry, key_predictor, put(key_second, x, t, sde), t, s, denoiser)

@@ -99,9 +99,10 @@ class Radon(LinearMeasurement):
     def checked_mask(self) -> Array:
         """The mask, which must have the sinogram's size."""
         shape = (len(self.angles), self.num_detectors())
-        if jnp.shape(self.mask) != shape:
-            raise ValueError(f"Radon: mask of shape {jnp.shape(self.mask)} must have the sinogram's {shape}")
-        return jnp.asarray(self.mask)
+        mask = jnp.asarray(self.mask)
+        if mask.shape != shape:
+            raise ValueError(f"Radon: mask of shape {mask.shape} must have the sinogram's {shape}")
+        return mask
 
 
 def _centred(count: int, dtype: jnp.dtype) -> Array:

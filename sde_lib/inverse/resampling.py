@@ -1,4 +1,4 @@
-"""Methods that draw again: time and again the same step (RePaint), or at each step the data themselves (DAPS)."""
+"""Samplers that resample: RePaint repeats each step, DAPS draws the data anew at each step."""
 
 from typing import Any
 
@@ -14,29 +14,29 @@ from sde_lib.exact import isotropic_variance
 from sde_lib.inverse.measurement import Measurement, Noise
 from sde_lib.inverse.posterior import constant_variance, log_likelihood, require_noise
 from sde_lib.randomness import fold_in, split, standard_normal
-from sde_lib.sampling.method import Method
+from sde_lib.sampling.sampler import Sampler
 
 
 @struct.dataclass
-class RePaint(Method):
+class RePaint(Sampler):
     """Each step is made `resamplings` times, with noise added back to time t in between: x_s ~> x_t by the forward kernel.
 
-    So that what a method such as `Replacement` puts in and what the Denoiser draws around it come to agree. A step of the
-    grid is a jump: it is made of `substeps` steps of the inner method, even in t. The published schedule for 250 steps,
+    So that what a sampler such as `Replacement` puts in and what the Denoiser draws around it come to agree. A step of the
+    grid is a jump: it is made of `substeps` steps of the inner sampler, even in t. The published schedule for 250 steps,
     jump length 10 and 10 resamplings is a grid of 25 steps with substeps = 10. Around `DDNM` or `DDNMPlus` it is their
     time travel. It does not make `Replacement` exact: known pixels of x_s do not know of the others.
 
-    Cost: resamplings * substeps steps of the inner method.
+    Cost: resamplings * substeps steps of the inner sampler.
 
     Source: Lugmayr et al. (2022), https://arxiv.org/abs/2201.09865, algorithm 1 and appendix B.
 
     Attributes:
-        method: a one-step method, `Replacement(measurement, y)` as published.
-        resamplings: how often each jump is made; 1 is the inner method.
+        sampler: a one-step sampler, `Replacement(measurement, y)` as published.
+        resamplings: how often each jump is made; 1 is the inner sampler.
         substeps: of each jump.
     """
 
-    method: Method
+    sampler: Sampler
     resamplings: int = struct.field(pytree_node=False, default=10)
     substeps: int = struct.field(pytree_node=False, default=1)
 
@@ -46,11 +46,11 @@ class RePaint(Method):
     @property
     def evaluations_per_step(self) -> int:
         """All resamplings of all substeps."""
-        return self.resamplings * self.substeps * self.method.evaluations_per_step
+        return self.resamplings * self.substeps * self.sampler.evaluations_per_step
 
     def init(self, x: Array, denoiser: Denoiser, times: Array) -> Any:
-        """The inner method's carry."""
-        return self.method.init(x, denoiser, times)
+        """The inner sampler's carry."""
+        return self.sampler.init(x, denoiser, times)
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s, and back and again."""
@@ -61,21 +61,20 @@ class RePaint(Method):
             def substep(state, i):
                 carry, x = state
                 key = fold_in(key_down, round_number * self.substeps + i)
-                return self.method.step(carry, key, x, times[i], times[i + 1], denoiser), None
+                return self.sampler.step(carry, key, x, times[i], times[i + 1], denoiser), None
 
             return jax.lax.scan(substep, state, jnp.arange(self.substeps))[0]
 
         def resample(state, round_number):
             carry, x = state
-            mean, std = denoiser.sde.transition(x, s, t)
-            x = mean + std * standard_normal(fold_in(key_up, round_number), x)
+            x = denoiser.sde.diffuse(x, standard_normal(fold_in(key_up, round_number), x), s, t)
             return jump((carry, x), round_number), None
 
         return jax.lax.scan(resample, jump((carry, x), 0), jnp.arange(1, self.resamplings))[0]
 
 
 @struct.dataclass
-class DAPS(Method):
+class DAPS(Sampler):
     """Decoupled annealing posterior sampling: x_0 is drawn given x_t and y, and noise of time s is added to it.
 
     p(x_0 | x_t) is taken to be N(x0, r^2 I), with x0 where the probability flow from x_t ends after `ode_steps` steps of

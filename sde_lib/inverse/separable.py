@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax import struct
 from jax import Array
+from jax.typing import ArrayLike
 
 from sde_lib.inverse.measurement import SpectralMeasurement
 from sde_lib.struct import Struct
@@ -25,9 +26,9 @@ class AxisDecomposition(Struct):
         v: (n, n), orthogonal.
     """
 
-    u: Array
-    s: Array
-    v: Array
+    u: Array | np.ndarray
+    s: Array | np.ndarray
+    v: Array | np.ndarray
 
     @classmethod
     def of(cls, matrix: np.ndarray) -> "AxisDecomposition":
@@ -84,7 +85,7 @@ class SeparableMeasurement(SpectralMeasurement):
         return _along_axes(z, self.rows.u, self.columns.u)
 
 
-def _along_axes(x: Array, rows: Array, columns: Array) -> Array:
+def _along_axes(x: Array, rows: ArrayLike, columns: ArrayLike) -> Array:
     """rows X columns^T for each image and channel."""
     rows, columns = jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype)
     # In full precision: accelerators would by themselves round the factors to fewer digits.

@@ -1,8 +1,8 @@
-"""Methods that treat each singular direction of A = U diag(s) V^T on its own, by the noise that y has there.
+"""Samplers that treat each singular direction of A = U diag(s) V^T on its own, by the noise that y has there.
 
 In the spectrum, y says of V^T x_0 that it is U^T y / s with noise of standard deviation sigma_y / s; where s = 0 it says
 nothing. Each step gives a direction as much of y as its noise allows, and adds the rest of the noise that x_s must have.
-They are methods, to be run on the prior's Denoiser; they ask for a `SpectralMeasurement` and Gaussian noise.
+They run on the prior's Denoiser and need a `SpectralMeasurement` with Gaussian noise.
 """
 
 import jax.numpy as jnp
@@ -14,13 +14,14 @@ from sde_lib.inverse.measurement import SpectralMeasurement
 from sde_lib.inverse.posterior import constant_variance, require
 from sde_lib.numerics import sqrt_or_zero
 from sde_lib.randomness import standard_normal
-from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import posterior_variance
+from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import scalar
 
 
 @struct.dataclass
-class SpectralMethod(Method):
-    """A method in the spectrum of A.
+class SpectralSampler(Sampler):
+    """A sampler in the spectrum of A.
 
     Attributes:
         measurement: of known singular values.
@@ -46,7 +47,7 @@ class SpectralMethod(Method):
 
 
 @struct.dataclass
-class DDNMPlus(SpectralMethod):
+class DDNMPlus(SpectralSampler):
     """DDNM for measurements with noise: an ancestral step whose noise is in part that of y.
 
     The step is x_s = a D' + b x_t + std z, with the a, b and std of p(x_s | x_t, x_0). y's noise enters through D' with
@@ -60,12 +61,12 @@ class DDNMPlus(SpectralMethod):
     Cost: one evaluation, and one transform to the spectrum and one back.
 
     Source: Wang et al. (2023), https://arxiv.org/abs/2212.00490, section 3.3 and appendix I; without time travel, which is
-    `RePaint` around this method.
+    `RePaint` around this sampler.
     """
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        sde, spectral = denoiser.sde, self.measurement
+        sde, spectral = scalar(denoiser.sde), self.measurement
         scale, variance = sde.transition_coefficients(s, t)
         of_x0 = sde.alpha(s) * variance / sde.sigma(t) ** 2
         of_x = scale * (sde.sigma(s) / sde.sigma(t)) ** 2
@@ -80,7 +81,7 @@ class DDNMPlus(SpectralMethod):
 
 
 @struct.dataclass
-class DDRM(SpectralMethod):
+class DDRM(SpectralSampler):
     """Denoising diffusion restoration models: a variational posterior whose directions forget x_t where y sees them.
 
     On x / alpha, of noise n, with y_i what y sees along direction i and w_i its noise there, x_s is drawn around
@@ -104,7 +105,7 @@ class DDRM(SpectralMethod):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        sde, spectral = denoiser.sde, self.measurement
+        sde, spectral = scalar(denoiser.sde), self.measurement
         n_t, n_s = sde.noise_to_signal(t), sde.noise_to_signal(s)
         sees, y, y_std = self._seen()
         x0 = spectral.to_spectrum(denoiser(x, t))

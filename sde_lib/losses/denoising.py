@@ -21,7 +21,7 @@ from sde_lib.losses.time_distributions import TimeDistribution, UniformTime
 from sde_lib.losses.uncertainty import LogVariance
 from sde_lib.losses.weightings import NoiseWeighting, Weighting
 from sde_lib.randomness import split, standard_normal
-from sde_lib.sde import SDE
+from sde_lib.sde import Process
 
 
 def denoising_score_matching(
@@ -30,7 +30,7 @@ def denoising_score_matching(
     x0: Array,
     *,
     weighting: Weighting | None = None,
-    times: TimeDistribution | Callable[[Array, SDE], Array] | None = None,
+    times: TimeDistribution | Callable[[Array, Process], Array] | None = None,
     importance: bool = False,
     log_variance: LogVariance | None = None,
     train: bool = False,

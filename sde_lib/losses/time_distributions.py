@@ -30,7 +30,7 @@ from jax.scipy.special import logit, ndtr, ndtri
 from jax.scipy.stats import norm
 
 from sde_lib.checks import at_least, positive
-from sde_lib.sde import SDE, time_derivative
+from sde_lib.sde import Process, time_derivative
 from sde_lib.struct import Struct
 
 
@@ -38,11 +38,11 @@ from sde_lib.struct import Struct
 class TimeDistribution(Struct):
     """A distribution of times on a process's [t_min, t_max]; a new one defines `quantile`, and its `log_density` if any."""
 
-    def quantile(self, sde: SDE, u: Array) -> Array:
+    def quantile(self, sde: Process, u: Array) -> Array:
         """The time below which a share u in [0, 1] of the distribution lies, of the shape of u."""
         raise NotImplementedError(f"{type(self).__name__} must define quantile(sde, u)")
 
-    def log_density(self, sde: SDE, t: Array) -> Array:
+    def log_density(self, sde: Process, t: Array) -> Array:
         """The natural logarithm of the density with respect to dt, of the shape of t.
 
         Raises:
@@ -50,11 +50,11 @@ class TimeDistribution(Struct):
         """
         raise ValueError(f"{type(self).__name__} has no density in t, which importance weighting needs")
 
-    def coverage(self, sde: SDE) -> Array:
+    def coverage(self, sde: Process) -> Array:
         """The share in [0, 1] of the distribution, before it is cut at [t_min, t_max], that lies there; 1 if none is cut."""
         return jnp.ones(())
 
-    def __call__(self, keys: Array, sde: SDE) -> Array:
+    def __call__(self, keys: Array, sde: Process) -> Array:
         """One time per key, (B,); time i depends on `keys[i]` alone."""
         return self.quantile(sde, jax.vmap(jax.random.uniform)(keys))
 
@@ -250,7 +250,7 @@ class LowDiscrepancyTimes(TimeDistribution):
     def __post_init__(self):
         at_least("LowDiscrepancyTimes", 1, size=self.size)
 
-    def __call__(self, keys: Array, sde: SDE) -> Array:
+    def __call__(self, keys: Array, sde: Process) -> Array:
         """One time per place, (B,).
 
         Raises:

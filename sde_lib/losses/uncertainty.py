@@ -21,10 +21,10 @@ from jax import Array
 from jax.scipy.special import ndtri
 
 from sde_lib.checks import at_least
-from sde_lib.sde import SDE
+from sde_lib.sde import Process
 from sde_lib.struct import Struct
 
-LogVariance = Callable[[SDE, Array], Array]
+LogVariance = Callable[[Process, Array], Array]
 
 _GOLDEN_RATIO = 0.6180339887498949
 
@@ -50,7 +50,7 @@ class LearnedLogVariance(Struct):
         at_least("LearnedLogVariance", 1, channels=channels)
         return cls(jnp.zeros(channels))
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """u at t, of its shape."""
         k = self.weights.shape[0]
         index = jnp.arange(k, dtype=self.weights.dtype)

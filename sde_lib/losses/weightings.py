@@ -45,17 +45,17 @@ from flax import struct
 from jax import Array
 
 from sde_lib.checks import positive
-from sde_lib.sde import SDE, time_derivative
+from sde_lib.sde import Process, scalar, time_derivative
 from sde_lib.struct import Struct
 
-Weighting = Callable[[SDE, Array], Array]
+Weighting = Callable[[Process, Array], Array]
 
 
 @struct.dataclass
 class DataWeighting(Struct):
     """1: the squared error of x_0."""
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape."""
         return jnp.ones_like(t)
 
@@ -64,7 +64,7 @@ class DataWeighting(Struct):
 class NoiseWeighting(Struct):
     """alpha^2 / sigma^2: the squared error of the noise."""
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape."""
         return jnp.exp(sde.log_snr(t))
 
@@ -73,9 +73,9 @@ class NoiseWeighting(Struct):
 class ScoreWeighting(Struct):
     """alpha^2 / sigma^4: the squared error of the score."""
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape."""
-        return jnp.exp(sde.log_snr(t)) / sde.sigma(t) ** 2
+        return jnp.exp(sde.log_snr(t)) / scalar(sde).sigma(t) ** 2
 
 
 @struct.dataclass
@@ -87,8 +87,9 @@ class LikelihoodWeighting(Struct):
     Source: Song et al. (2021b), https://arxiv.org/abs/2101.09258, theorem 1.
     """
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape."""
+        sde = scalar(sde)
         return jnp.exp(sde.log_snr(t)) * sde.squared_diffusion(t) / sde.sigma(t) ** 2
 
 
@@ -99,7 +100,7 @@ class VWeighting(Struct):
     Source: Salimans and Ho (2022), https://arxiv.org/abs/2202.00512, section 4 ("SNR + 1 weighting").
     """
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape."""
         return 1 + jnp.exp(sde.log_snr(t))
 
@@ -112,8 +113,9 @@ class VelocityWeighting(Struct):
     https://arxiv.org/abs/2403.03206.
     """
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape."""
+        sde = scalar(sde)
         d_alpha, d_sigma = time_derivative(sde.alpha, t), time_derivative(sde.sigma, t)
         return jnp.square(d_alpha - sde.alpha(t) / sde.sigma(t) * d_sigma)
 
@@ -131,7 +133,7 @@ class EDMWeighting(Struct):
     def __post_init__(self):
         positive("EDMWeighting", sigma_data=self.sigma_data)
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape: 1 / sigma_data^2 + 1 / s^2."""
         return self.sigma_data**-2 + jnp.exp(sde.log_snr(t))
 
@@ -151,7 +153,7 @@ class MinSNRWeighting(Struct):
     def __post_init__(self):
         positive("MinSNRWeighting", gamma=self.gamma)
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape."""
         return jnp.minimum(jnp.exp(sde.log_snr(t)), self.gamma)
 
@@ -174,7 +176,7 @@ class SoftMinSNRWeighting(Struct):
     def __post_init__(self):
         positive("SoftMinSNRWeighting", gamma=self.gamma)
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape; finite at any SNR."""
         return 1 / (jnp.exp(-sde.log_snr(t)) + 1 / self.gamma)
 
@@ -196,7 +198,7 @@ class SigmoidWeighting(Struct):
 
     bias: float = 2.0
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape; finite at any SNR."""
         return jnp.exp(self.bias) * jax.nn.sigmoid(sde.log_snr(t) - self.bias)
 
@@ -213,6 +215,6 @@ class PerLogSNR(Struct):
 
     weighting: Weighting
 
-    def __call__(self, sde: SDE, t: Array) -> Array:
+    def __call__(self, sde: Process, t: Array) -> Array:
         """The weight at t, of its shape."""
         return -time_derivative(sde.log_snr, t) * self.weighting(sde, t)

@@ -1,6 +1,6 @@
-"""Sampling: `sample` and its methods. Every method works on every process and every Denoiser.
+"""Sampling: the loop `sample` and the samplers, which work with every Denoiser.
 
-Start at `sample.py` (the loop), then `method.py` (what a method is).
+Start at `sample.py`, the loop, then `sampler.py`, the base class.
 """
 
 from sde_lib.sampling.adams import Adams
@@ -8,12 +8,12 @@ from sde_lib.sampling.adaptive import Adaptive
 from sde_lib.sampling.correctors import AnnealedLangevin, Langevin, PredictorCorrector
 from sde_lib.sampling.critically_damped import SSCS
 from sde_lib.sampling.flows import DDIM, Heun, ProbabilityFlow
-from sde_lib.sampling.method import Method
 from sde_lib.sampling.multistep import DEIS, DPMSolver, UniPC
 from sde_lib.sampling.optimal_times import optimal_times
 from sde_lib.sampling.predictors import Ancestral, EulerMaruyama, ReverseDiffusion
-from sde_lib.sampling.recommended import recommended_method, recommended_times
+from sde_lib.sampling.recommended import recommended_sampler, recommended_times
 from sde_lib.sampling.sample import sample
+from sde_lib.sampling.sampler import Sampler
 from sde_lib.sampling.singlestep import SinglestepDPMSolver
 
 __all__ = [
@@ -28,14 +28,14 @@ __all__ = [
     "EulerMaruyama",
     "Heun",
     "Langevin",
-    "Method",
     "PredictorCorrector",
     "ProbabilityFlow",
     "ReverseDiffusion",
+    "Sampler",
     "SinglestepDPMSolver",
     "UniPC",
     "optimal_times",
-    "recommended_method",
+    "recommended_sampler",
     "recommended_times",
     "sample",
 ]

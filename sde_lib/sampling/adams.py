@@ -26,8 +26,8 @@ from jax import Array
 from sde_lib.checks import one_of, positive
 from sde_lib.denoiser import Denoiser
 from sde_lib.sampling.exponential import combine, lagrange, quadrature
-from sde_lib.sampling.method import Method
-from sde_lib.sde import SDE
+from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import SDE, scalar
 from sde_lib.struct import Struct
 
 
@@ -49,7 +49,7 @@ class AdamsHistory(Struct):
 
 
 @struct.dataclass
-class Adams(Method):
+class Adams(Sampler):
     """Adams-Bashforth-Moulton of F in the angle; see the module's text. Deterministic, one evaluation a step.
 
     Attributes:
@@ -98,7 +98,7 @@ class Adams(Method):
         self, carry: AdamsHistory, x: Array, t: Array, end: Array, denoiser: Denoiser
     ) -> tuple[AdamsHistory, Array]:
         """Evaluate F at t, correct the last step and predict z at the angle `end`."""
-        angle, norm = self._polar(denoiser.sde, t)
+        angle, norm = self._polar(scalar(denoiser.sde), t)
         x0, noise = denoiser.x0_and_noise(x, t)
         value = jnp.sin(angle) / self.data_std * x0 - jnp.cos(angle) * noise
         z = x / norm
@@ -116,7 +116,7 @@ class Adams(Method):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        end, norm = self._polar(denoiser.sde, s)
+        end, norm = self._polar(scalar(denoiser.sde), s)
         carry, z = self._step_to(carry, x, t, end, denoiser)
         return carry, norm * z
 

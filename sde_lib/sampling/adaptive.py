@@ -1,6 +1,6 @@
 """The probability flow solved to a tolerance: diffrax chooses the steps, for each example its own.
 
-`Adaptive` is `sde_lib.flow`'s solve as a method: between two times of the grid it takes as many steps as it needs. The
+`Adaptive` is `sde_lib.flow`'s solve as a sampler: between two times of the grid it takes as many steps as it needs. The
 grid of one solve has two steps, the solve and the denoising step: `uniform_times(sde, 2)`. `decode` is the same without
 the denoising step, and tells how many evaluations it took and which examples were not solved.
 """
@@ -10,11 +10,11 @@ from flax import struct
 
 from sde_lib.checks import positive
 from sde_lib.flow import integrate
-from sde_lib.sampling.method import Method
+from sde_lib.sampling.sampler import Sampler
 
 
 @struct.dataclass
-class Adaptive(Method):
+class Adaptive(Sampler):
     """Tsit5, of order 5, with the error of each step kept to `atol + rtol |x|`, root mean square over the event.
 
     An example that cannot be solved comes back as NaN and costs the others nothing.

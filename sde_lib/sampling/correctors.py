@@ -18,9 +18,9 @@ from jax import Array
 from sde_lib.checks import at_least, one_of, positive
 from sde_lib.denoiser import Denoiser
 from sde_lib.randomness import fold_in, split, standard_normal
-from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import ReverseDiffusion
-from sde_lib.sde import expand
+from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import expand, scalar
 
 NORMS = ("process", "sample", "batch")
 
@@ -30,7 +30,7 @@ def _norms(x: Array) -> Array:
 
 
 @struct.dataclass
-class Langevin(Method):
+class Langevin(Sampler):
     """Langevin dynamics with a step set by a signal-to-noise ratio: step = 2 (snr |z| / |score|)^2.
 
     The ratio of norms can be taken in three ways:
@@ -42,7 +42,7 @@ class Langevin(Method):
     - "batch": the means over the batch, as score_sde's code has it. Couples the samples of a batch (and of a device):
       to reproduce published figures only.
 
-    As a method of its own it takes x as it is to the smaller time and corrects it there: annealed Langevin dynamics. Each
+    As a sampler of its own it takes x as it is to the smaller time and corrects it there: annealed Langevin dynamics. Each
     correction shrinks surplus noise by a factor 1 - 2 snr^2 only, so it needs hundreds of them.
 
     Attributes:
@@ -75,7 +75,7 @@ class Langevin(Method):
 
     def correct(self, keys: Array, x: Array, t: Array, denoiser: Denoiser) -> Array:
         """`steps` corrections of x (B, *event) at time t (); keys (B,)."""
-        sigma = denoiser.sde.sigma(t)
+        sigma = scalar(denoiser.sde).sigma(t)
 
         def body(x, index):
             noise, score = standard_normal(fold_in(keys, index), x), denoiser.score(x, t)
@@ -106,15 +106,15 @@ class AnnealedLangevin(Langevin):
 
 
 @struct.dataclass
-class PredictorCorrector(Method):
+class PredictorCorrector(Sampler):
     """At each time first the corrector, then the predictor's step to the next (Song et al., 2021, appendix G).
 
     Attributes:
-        predictor: any one-step method (a multistep method does not know what a corrector moved).
+        predictor: any one-step sampler (a multistep sampler does not know what a corrector moved).
         corrector: anything with `correct` and `evaluations_per_step`.
     """
 
-    predictor: Method = ReverseDiffusion()
+    predictor: Sampler = ReverseDiffusion()
     corrector: Langevin = Langevin()
 
     @property

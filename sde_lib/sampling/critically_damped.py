@@ -14,13 +14,14 @@ Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, sec
 from flax import struct
 from jax import Array
 
+from sde_lib.critically_damped import CriticallyDampedLangevin, with_velocity
 from sde_lib.denoiser import Denoiser
 from sde_lib.randomness import split, standard_normal
-from sde_lib.sampling.method import Method
+from sde_lib.sampling.sampler import Sampler
 
 
 @struct.dataclass
-class SSCS(Method):
+class SSCS(Sampler):
     """Half of A, all of S with the time held at the middle of the step, half of A. For `CriticallyDampedLangevin` only.
 
     S is solved by an Euler step, as published: one evaluation, and the weak error falls as 1 / n; or by the midpoint rule:
@@ -46,21 +47,20 @@ class SSCS(Method):
         """
         if self.order not in (1, 2):
             raise ValueError(f"SSCS: order={self.order} is not implemented: choose 1 or 2")
-        if not hasattr(denoiser.sde, "reverse_velocity"):
-            raise ValueError(
-                f"SSCS samples CriticallyDampedLangevin, whose state has a velocity, not {type(denoiser.sde).__name__}: "
-                "choose DDIM, Heun or EulerMaruyama for it"
-            )
+        self._process(denoiser)
         return ()
+
+    def _process(self, denoiser: Denoiser) -> CriticallyDampedLangevin:
+        return with_velocity(denoiser.sde, "SSCS", "DDIM, Heun or EulerMaruyama")
 
     def _equilibrium(self, keys: Array, x: Array, t: Array, s: Array, denoiser: Denoiser) -> Array:
         """A from t to s < t."""
-        sde = denoiser.sde
+        sde = self._process(denoiser)
         return sde.reverse_velocity(sde.diffuse(sde.reverse_velocity(x), standard_normal(keys, x), s, t))
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; `order` evaluations."""
-        sde, middle, length = denoiser.sde, 0.5 * (t + s), t - s
+        sde, middle, length = self._process(denoiser), 0.5 * (t + s), t - s
 
         def slope(x):
             return sde.apply_squared_diffusion(denoiser.score(x, middle) + x / sde.mass, middle)

@@ -27,21 +27,22 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 from jax import Array
+from jax.typing import ArrayLike
 
 from sde_lib.numerics import sqrt_or_zero
 from sde_lib.randomness import standard_normal
-from sde_lib.sde import SDE
+from sde_lib.sde import Process
 
 Variable = Literal["log_snr", "angle", "time"]
 
 
-def half_log_snr(sde: SDE, t: Array) -> Array:
+def half_log_snr(sde: Process, t: Array) -> Array:
     """lambda = log(alpha / sigma), of t's shape."""
     return 0.5 * sde.log_snr(t)
 
 
-# lambda -> the variable in which a method takes the Denoiser to be a polynomial.
-VARIABLES: dict[str, Callable[[SDE, Array], Array]] = {
+# lambda -> the variable in which a sampler takes the Denoiser to be a polynomial.
+VARIABLES: dict[str, Callable[[Process, Array], Array]] = {
     "log_snr": lambda sde, half: half,
     "angle": lambda sde, half: jnp.arctan(jnp.exp(-half)),
     "time": lambda sde, half: sde.time_at_log_snr(2 * half),
@@ -62,7 +63,7 @@ def quadrature(h: Array) -> tuple[Array, Array]:
     return h * jnp.asarray(0.5 * points + 0.5, h.dtype), h * jnp.asarray(0.5 * weights, h.dtype)
 
 
-def data_kernel(u: Array, h: Array, tau: Array) -> Array:
+def data_kernel(u: Array, h: Array, tau: ArrayLike) -> Array:
     """What D(start + u) counts for in y(start + h), by length of u."""
     rate = 1 + jnp.square(tau)
     return rate * jnp.exp(-rate * (h - u))
@@ -73,7 +74,7 @@ def noise_kernel(start: Array, u: Array) -> Array:
     return -jnp.exp(-(start + u))
 
 
-def homogeneous(keys: Array, y: Array, start: Array, h: Array, tau: Array) -> Array:
+def homogeneous(keys: Array, y: Array, start: Array, h: Array, tau: ArrayLike) -> Array:
     """y(start + h) less its part in D: what is left of y (B, *event), and the noise that the step adds."""
     left = jnp.exp(-(1 + jnp.square(tau)) * h) * y
     std = sqrt_or_zero(-jnp.expm1(-2 * jnp.square(tau) * h))

@@ -1,4 +1,4 @@
-"""Methods of the probability-flow ODE, which carries p_t through time without noise: Euler, DDIM and Heun.
+"""Samplers of the probability-flow ODE, which carries p_t through time without noise: Euler, DDIM and Heun.
 
 On y = x / alpha, with s = sigma / alpha for the time, the flow of any process is the same simple equation,
 
@@ -22,12 +22,13 @@ from sde_lib.checks import at_least
 from sde_lib.denoiser import Denoiser
 from sde_lib.numerics import sqrt_or_zero
 from sde_lib.randomness import standard_normal
-from sde_lib.sampling.method import Method
 from sde_lib.sampling.predictors import posterior_variance
+from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import scalar
 
 
 @struct.dataclass
-class ProbabilityFlow(Method):
+class ProbabilityFlow(Sampler):
     """The Euler step of dx/dt = velocity(x, t), on any process; `DDIM` is more accurate for one evaluation too."""
 
     def step(self, carry, keys, x, t, s, denoiser):
@@ -36,7 +37,7 @@ class ProbabilityFlow(Method):
 
 
 @struct.dataclass
-class DDIM(Method):
+class DDIM(Sampler):
     """x_s = alpha_s x0 + sqrt(sigma_s^2 - eta^2 v) noise + eta sqrt(v) z, with v the variance of p(x_s | x_t, x_0).
 
     Attributes:
@@ -50,7 +51,7 @@ class DDIM(Method):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         x0, noise = denoiser.x0_and_noise(x, t)
         variance = self.eta**2 * posterior_variance(sde, s, t)
         mean = sde.alpha(s) * x0 + jnp.sqrt(sde.sigma(s) ** 2 - variance) * noise
@@ -60,7 +61,7 @@ class DDIM(Method):
 
 
 @struct.dataclass
-class Heun(Method):
+class Heun(Sampler):
     """EDM's second-order method: an Euler step of dy/ds = noise, then the trapezoid with the noise found at its end.
 
     With churn, each step first adds noise to raise s by a factor 1 + gamma, gamma = min(churn / n, sqrt(2) - 1), where
@@ -88,7 +89,7 @@ class Heun(Method):
 
     def _raise_noise(self, gamma: Array, keys: Array, x: Array, t: Array, denoiser: Denoiser) -> tuple[Array, Array]:
         """x and t with the noise level raised by 1 + gamma, or as they are outside [churn_min, churn_max]."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         now = sde.noise_to_signal(t)
         inside = (now >= self.churn_min) & (now <= self.churn_max)
         # At t_max there is no room: time_at_log_snr may clip, and the noise added is that of the time it gives.
@@ -99,7 +100,7 @@ class Heun(Method):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; two evaluations."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         if self.churn > 0:
             x, t = self._raise_noise(carry, keys, x, t, denoiser)
         y, length = x / sde.alpha(t), sde.noise_to_signal(s) - sde.noise_to_signal(t)

@@ -1,6 +1,6 @@
 """Multistep methods: one evaluation a step, and a polynomial through those of the steps before.
 
-| method             | polynomial through                                                        | order           |
+| sampler            | polynomial through                                                        | order           |
 |--------------------|---------------------------------------------------------------------------|-----------------|
 | `DPMSolver(order)` | the Denoiser at the last `order` times                                    | order           |
 | `UniPC(order)`     | the same; and each step is done again when the Denoiser at its end is known | order + 1, at most 3 |
@@ -36,7 +36,8 @@ from sde_lib.sampling.exponential import (
     noise_kernel,
     quadrature,
 )
-from sde_lib.sampling.method import Method
+from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import scalar
 from sde_lib.struct import Struct
 
 
@@ -46,7 +47,7 @@ class History(Struct):
 
     Attributes:
         count: (), how many steps were made.
-        nodes: (K,), where the evaluations were made, in the method's variable.
+        nodes: (K,), where the evaluations were made, in the sampler's variable.
         values: (K, B, *event), what was found.
         start, base: the newest step's lambda at its start (), and its result less what the values gave (B, *event).
         steps: (), how many steps there will be.
@@ -61,7 +62,7 @@ class History(Struct):
 
 
 @struct.dataclass
-class Multistep(Method):
+class Multistep(Sampler):
     """What the multistep methods share; see the module's text.
 
     Attributes:
@@ -114,7 +115,7 @@ class Multistep(Method):
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         now, end = half_log_snr(sde, t), half_log_snr(sde, s)
         y = x / sde.alpha(t)
         nodes = jnp.concatenate([VARIABLES[self.variable](sde, now)[None], carry.nodes])
@@ -136,24 +137,24 @@ class DPMSolver(Multistep):
     """DPM-Solver++ as a multistep method: the polynomial is the Denoiser's.
 
     Attributes:
-        stochastic: tau >= 0. 0 follows the probability flow, 1 the reverse-time SDE (SDE-DPM-Solver++); whatever lies
-            between or beyond has the same marginals. At order 1 these are `DDIM` with eta = 0 and `Ancestral`.
+        tau: stochasticity, >= 0. 0 follows the probability flow, 1 the reverse-time SDE (SDE-DPM-Solver++); all values have
+            the same marginals. At order 1 tau = 0 is `DDIM` with eta = 0, and tau = 1 is `Ancestral`.
     """
 
-    stochastic: float = 0.0
+    tau: float = 0.0
 
     def __post_init__(self):
         super().__post_init__()
-        at_least(type(self).__name__, 0, stochastic=self.stochastic)
+        at_least(type(self).__name__, 0, tau=self.tau)
 
     def _value(self, denoiser, x, t):
         return denoiser(x, t)
 
     def _kernel(self, start, u, h):
-        return data_kernel(u, h, self.stochastic)
+        return data_kernel(u, h, self.tau)
 
     def _base(self, keys, y, start, h):
-        return homogeneous(keys, y, start, h, self.stochastic)
+        return homogeneous(keys, y, start, h, self.tau)
 
 
 @struct.dataclass

@@ -4,7 +4,7 @@
 
 They differ in how a step from t to s is discretized. With a and v of the forward kernel p(x_t | x_s) = N(a x_s, v I):
 
-| method             | x_s                                                            |
+| sampler            | x_s                                                            |
 |--------------------|----------------------------------------------------------------|
 | `EulerMaruyama`    | x - (t - s) [f x - g^2 score] + g sqrt(t - s) z                |
 | `ReverseDiffusion` | (2 - a) x + v score + sqrt(v) z                                |
@@ -22,12 +22,12 @@ from flax import struct
 from jax import Array
 
 from sde_lib.randomness import standard_normal
-from sde_lib.sampling.method import Method
-from sde_lib.sde import SDE
+from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import SDE, scalar
 
 
 @struct.dataclass
-class EulerMaruyama(Method):
+class EulerMaruyama(Sampler):
     """The Euler-Maruyama step of the reverse-time SDE."""
 
     def step(self, carry, keys, x, t, s, denoiser):
@@ -38,12 +38,12 @@ class EulerMaruyama(Method):
 
 
 @struct.dataclass
-class ReverseDiffusion(Method):
+class ReverseDiffusion(Sampler):
     """The reversed discretization of the forward process (Song et al., 2021, appendix E)."""
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        scale, variance = denoiser.sde.transition_coefficients(s, t)
+        scale, variance = scalar(denoiser.sde).transition_coefficients(s, t)
         mean = (2 - scale) * x + variance * denoiser.score(x, t)
         return carry, mean + jnp.sqrt(variance) * standard_normal(keys, x)
 
@@ -54,12 +54,12 @@ def posterior_variance(sde: SDE, s: Array, t: Array) -> Array:
 
 
 @struct.dataclass
-class Ancestral(Method):
+class Ancestral(Sampler):
     """Draws from p(x_s | x_t, x_0) with the Denoiser's x_0: DDPM's sampler, for any process. It is DDIM with eta = 1."""
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         scale, variance = sde.transition_coefficients(s, t)
         ratio = (sde.sigma(s) / sde.sigma(t)) ** 2
         x0 = denoiser(x, t)

@@ -1,11 +1,11 @@
-"""The recommended sampler for a number of evaluations of the Denoiser: method and time grid, without a fit to the model.
+"""The recommended sampler and time grid for a number of evaluations of the Denoiser, without a fit to the model.
 
-    method, times = recommended_method(10), recommended_times(denoiser.sde, 10)
-    x = sample(keys, denoiser, method, times, event_shape)
+    sampler, times = recommended_sampler(10), recommended_times(denoiser.sde, 10)
+    x = sample(keys, denoiser, sampler, times, event_shape)
 
-The method is `Adams`. Its grid, and up to 20 evaluations small changes of its weights, are read from a table for each number
-of evaluations, `recommended.json`. The table was fitted once to a family of random Gaussian mixtures with exact Denoisers
-(2 to 10 modes, 1 to 128 dimensions, many spreads and ranges of noise) and is made again by
+The sampler is `Adams`. Its grid, and up to 20 evaluations small changes of its weights, are read from `recommended.json`, a
+table with an entry for each number of evaluations. The table was fitted once to a family of random Gaussian mixtures with
+exact Denoisers (2 to 10 modes, 1 to 128 dimensions, many spreads and ranges of noise) and is made again by
 
     python -m experiments.benchmarks.recommended --out=sde_lib/sampling/recommended.json
 
@@ -25,8 +25,8 @@ from jax import Array
 
 from sde_lib.sampling.adams import Adams
 from sde_lib.sampling.flows import DDIM
-from sde_lib.sampling.method import Method
-from sde_lib.sde import SDE
+from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import Process
 from sde_lib.times import times_at
 
 TABLE = Path(__file__).with_name("recommended.json")
@@ -60,10 +60,10 @@ def _places(evaluations: int) -> np.ndarray:
     return places / places[-1]
 
 
-def recommended_method(evaluations: int) -> Method:
-    """The deterministic method for this number of evaluations, for `recommended_times`.
+def recommended_sampler(evaluations: int) -> Sampler:
+    """The deterministic sampler for this number of evaluations, for `recommended_times`.
 
-    One evaluation is `DDIM`, whose run is the Denoiser at t_max; from two on the method is `Adams`.
+    One evaluation is `DDIM`, whose run is the Denoiser at t_max; from two on the sampler is `Adams`.
 
     Raises:
         ValueError: evaluations is less than 1.
@@ -73,31 +73,31 @@ def recommended_method(evaluations: int) -> Method:
         return DDIM()
     known = sorted(_table())
     entry = _table()[max([n for n in known if n <= evaluations], default=known[0])]
-    weights = {}
+    weights: dict[str, Any] = {}
     if entry["evaluations"] == evaluations:
         weights = {name: np.asarray(entry[name]) for name in ("predictor", "corrector") if name in entry}
     return Adams(entry["order"], data_std=entry["data_std"], **weights)
 
 
-def recommended_times(sde: SDE, evaluations: int, *, denoise: bool = True) -> Array:
-    """The time grid for `recommended_method(evaluations)`, (evaluations + 1,), from t_max to clean data.
+def recommended_times(sde: Process, evaluations: int, *, denoise: bool = True) -> Array:
+    """The time grid for `recommended_sampler(evaluations)`, (evaluations + 1,), from t_max to clean data.
 
     Unlike the grids of `times.py` it has no time at t_min before the clean end: the last evaluation is made further from the
-    data, and the last step follows the method's polynomial. Use it with `recommended_method` alone.
+    data, and the last step follows the sampler's polynomial. Use it with `recommended_sampler` alone.
 
     Args:
-        sde: the process; its state must be the data with noise of one standard deviation.
+        sde: the process, an `SDE`: the state must be the data with noise of one standard deviation.
         evaluations: of the Denoiser in the run, at least 1.
         denoise: False ends at t_min in place of clean data, as in the other grids.
 
     Raises:
-        ValueError: evaluations is less than 1, or the state of the process has another shape than the data.
+        ValueError: evaluations is less than 1, or the process has no scalar alpha and sigma.
     """
     _check(evaluations)
-    if sde.state_shape((1,)) != (1,):
+    if not sde.has_scalar_noise:
         raise ValueError(
             f"recommended_times: the state of {type(sde).__name__} is not the data with noise of one standard deviation; "
-            "choose a method of its kind, such as SSCS"
+            "choose a sampler of its kind, such as SSCS"
         )
     places = _places(evaluations)
     times = times_at(sde, jnp.asarray(places), denoise=False)

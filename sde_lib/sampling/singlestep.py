@@ -1,6 +1,6 @@
 """Singlestep methods: a step asks the Denoiser at points of its own and remembers nothing.
 
-| method                          | points, as parts of the step in log-SNR | evaluations | order |
+| sampler                         | points, as parts of the step in log-SNR | evaluations | order |
 |---------------------------------|-----------------------------------------|-------------|-------|
 | `SinglestepDPMSolver(order=1)`  | 0                                       | 1           | 1     |
 | `SinglestepDPMSolver(order=2)`  | 0, 1/2                                  | 2           | 2     |
@@ -18,28 +18,29 @@ from jax import Array
 from sde_lib.checks import at_least, one_of
 from sde_lib.randomness import split
 from sde_lib.sampling.exponential import combine, data_kernel, half_log_snr, homogeneous, lagrange, quadrature
-from sde_lib.sampling.method import Method
+from sde_lib.sampling.sampler import Sampler
+from sde_lib.sde import scalar
 
 STAGES = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}
 
 
 @struct.dataclass
-class SinglestepDPMSolver(Method):
+class SinglestepDPMSolver(Sampler):
     """DPM-Solver++ with its evaluations inside the step.
 
     The noise of a stochastic step is one path: that of a stage goes on to the step's end, so stages and step agree.
 
     Attributes:
         order: 1, 2 or 3: evaluations a step.
-        stochastic: tau >= 0, as in `DPMSolver`.
+        tau: stochasticity, >= 0, as in `DPMSolver`.
     """
 
     order: int = struct.field(pytree_node=False, default=2)
-    stochastic: float = 0.0
+    tau: float = 0.0
 
     def __post_init__(self):
         one_of("SinglestepDPMSolver", STAGES, order=self.order)
-        at_least("SinglestepDPMSolver", 0, stochastic=self.stochastic)
+        at_least("SinglestepDPMSolver", 0, tau=self.tau)
 
     @property
     def evaluations_per_step(self) -> int:
@@ -49,17 +50,17 @@ class SinglestepDPMSolver(Method):
     def _integral(self, h: Array, nodes: list[Array], values: list[Array]) -> Array:
         u, weights = quadrature(h)
         polynomials = lagrange(u, jnp.stack(nodes), jnp.ones(len(nodes), bool))
-        return combine(polynomials @ (weights * data_kernel(u, h, self.stochastic)), jnp.stack(values))
+        return combine(polynomials @ (weights * data_kernel(u, h, self.tau)), jnp.stack(values))
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; `order` evaluations."""
-        sde = denoiser.sde
+        sde = scalar(denoiser.sde)
         start, end = half_log_snr(sde, t), half_log_snr(sde, s)
         h, stages = end - start, STAGES[self.order]
         nodes, values = [jnp.zeros_like(h)], [denoiser(x, t)]
         base, reached = x / sde.alpha(t), jnp.zeros_like(h)
         for key, part in zip(split(keys, self.order), (*stages, 1.0), strict=True):
-            base = homogeneous(key, base, start + reached, part * h - reached, self.stochastic)
+            base = homogeneous(key, base, start + reached, part * h - reached, self.tau)
             reached = part * h
             # The newest value with the first: a polynomial through all three would need stages of higher order.
             y = base + self._integral(reached, [nodes[0], *nodes[1:][-1:]], [values[0], *values[1:][-1:]])

@@ -113,7 +113,7 @@ def nothing_is_compiled(monkeypatch, request):
         ),
         (
             "--config.loss.weighting=hybrid",
-            "loss: hybrid score matching is CriticallyDampedLangevin's: VPSDE has no velo",
+            "loss: HybridWeighting needs CriticallyDampedLangevin, whose state has a velo",
         ),
         (
             "--config.sde.name=critically_damped",
@@ -134,7 +134,7 @@ def nothing_is_compiled(monkeypatch, request):
         ),
         (
             "--config.sampling.method=sscs",
-            "SSCS samples CriticallyDampedLangevin, whose state has a velocity, not VPSDE",
+            "SSCS needs CriticallyDampedLangevin, whose state has a velocity, not VPSDE",
         ),
         (
             "--config.optim.name=adma",

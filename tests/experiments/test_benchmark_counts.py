@@ -67,7 +67,7 @@ def test_the_recommended_sampler_makes_every_evaluation_from_the_starts_of_its_s
         return np.linspace(1, 1e-3, evaluations + 2 - (not denoise))
 
     monkeypatch.setattr(methods.sde_lib, "recommended_times", recommended_times)
-    monkeypatch.setattr(methods.sde_lib, "recommended_method", lambda evaluations: ("method", evaluations))
+    monkeypatch.setattr(methods.sde_lib, "recommended_sampler", lambda evaluations: ("method", evaluations))
     row = methods.recommended(problem, 1010)
     assert (row.method, row.grid) == ("recommended", "starts 1010")
     assert [(method, len(times) - 1) for method, times, _ in runs] == [(("method", n), n) for n in methods.EVALUATIONS]
@@ -87,7 +87,7 @@ def test_grids_are_fitted_to_other_starts_than_those_of_the_test(runs, problem, 
     assert methods.fitted(problem, "name", method).grid == "fitted"
     assert [fit[:3] for fit in fits] == [(n, 3, (2,)) for n in methods.EVALUATIONS]
     for _, _, _, options in fits:
-        assert options["method"] is method and options["denoise"] is False and options["x_init"].shape == (3, 2)
+        assert options["sampler"] is method and options["denoise"] is False and options["x_init"].shape == (3, 2)
         gaps = np.abs(np.asarray(options["x_init"])[:, None] - np.asarray(problem.start)).sum(-1)
         assert gaps.min() > 1e-3
 

@@ -129,7 +129,7 @@ def test_an_inverse_method_is_made_as_its_setting_says(name, evaluations):
     if name == "replacement":
         assert posterior is prior and type(method) is inverse_lib.Replacement and method.y is y
         assert method.measurement is measurement
-        assert [f for f in vars(method).values() if isinstance(f, sde_lib.Method)] == [sde_lib.PredictorCorrector()]
+        assert [f for f in vars(method).values() if isinstance(f, sde_lib.Sampler)] == [sde_lib.PredictorCorrector()]
     elif name == "repaint":
         assert posterior is prior and type(method) is inverse_lib.RePaint and method.resamplings == 10
         inner = inverse_lib.Replacement(measurement, y)
@@ -214,7 +214,7 @@ KINDS = {
     "dpm_solver_singlestep": "SinglestepDPMSolver", "unipc": "UniPC", "deis": "DEIS", "euler_maruyama": "EulerMaruyama",
     "reverse_diffusion": "ReverseDiffusion", "ancestral": "Ancestral", "predictor_corrector": "PredictorCorrector",
 }  # fmt: skip
-WORDS = {"churn": float, "eta": float, "stochastic": float}
+WORDS = {"churn": float, "eta": float, "tau": float}
 
 
 @pytest.mark.parametrize(

@@ -256,7 +256,7 @@ def test_the_recommended_sampler_has_its_evaluations_and_not_the_steps():
     config = tiny_config()
     config.sampling.evaluations = 7
     process = factory.sde(config, 1e-3)
-    assert factory.method(config) == sde_lib.recommended_method(7) and factory.evaluations(config) == 7
+    assert factory.method(config) == sde_lib.recommended_sampler(7) and factory.evaluations(config) == 7
     assert factory.method_and_steps(config) == ("recommended", 7)
     np.testing.assert_array_equal(factory.times(config, process), sde_lib.recommended_times(process, 7))
     config.sampling.evaluations = 0

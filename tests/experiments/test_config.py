@@ -118,7 +118,7 @@ def test_a_stored_config_has_defaults_for_keys_that_came_later():
     "changes, method",
     [
         ({"method": "deis", "order": 3, "variable": "angle", "corrected": "true"}, DEIS(3, "angle", corrected=True)),
-        ({"method": "unipc", "order": 1, "variable": "time", "stochastic": 0.5}, UniPC(1, "time", stochastic=0.5)),
+        ({"method": "unipc", "order": 1, "variable": "time", "stochastic": 0.5}, UniPC(1, "time", tau=0.5)),
         ({"method": "sscs", "order": 1}, SSCS(1)),
     ],
     ids=lambda value: value["method"] if isinstance(value, dict) else "",

@@ -84,7 +84,7 @@ BROKEN = """
 import flax.linen as nn
 from experiments.inverse.problems import Task
 from experiments.metrics.records import Metric
-from sde_lib import SDE, Method
+from sde_lib import SDE, Sampler
 
 class Half(SDE):
     def alpha(self, t):
@@ -107,7 +107,7 @@ class Eager(nn.Module):
     def __call__(self, x, noise_level, condition=None, *, train=False):
         return x
 
-class Still(Method):
+class Still(Sampler):
     pass
 
 class NoSampler:

@@ -132,7 +132,7 @@ def test_evaluations_draw_by_the_recommended_sampler(run):
     """As a notebook draws it, counted by its number of evaluations; a method set by hand disables it."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), np.arange(6))
     times = sde_lib.recommended_times(run.denoiser.sde, 5)
-    x = sde_lib.sample(keys, run.denoiser, sde_lib.recommended_method(5), times, run.event_shape)
+    x = sde_lib.sample(keys, run.denoiser, sde_lib.recommended_sampler(5), times, run.event_shape)
     assert_same_pictures(run.medium.inverse(x), draw(run, 6, evaluations=5))
 
     chosen = config.apply(run.config.copy_and_resolve_references(), [("sampling.evaluations", "5")])

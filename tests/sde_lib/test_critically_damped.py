@@ -1,5 +1,6 @@
 """Critically damped Langevin diffusion against its published equations, and through losses and methods."""
 
+import inspect
 import itertools
 
 import jax
@@ -23,8 +24,10 @@ from sde_lib import (
     NetworkDenoiser,
     NoiseWeighting,
     ProbabilityFlow,
+    Process,
     decode,
     denoising_score_matching,
+    elbo,
     exact,
     karras_times,
     log_likelihood,
@@ -316,10 +319,11 @@ def test_trajectory_and_start_have_the_states_shape():
 
 def test_what_does_not_fit_is_named():
     gaussian = exact.Gaussian(DEFAULT)
-    with pytest.raises(NotImplementedError, match=r"no scalar alpha\(t\).*SSCS, EulerMaruyama, ProbabilityFlow"):
+    with pytest.raises(ValueError, match=r"no scalar alpha\(t\).*SSCS, EulerMaruyama, ProbabilityFlow"):
         sample(keys(1), gaussian, DDIM(), karras_times(DEFAULT, 4), (1,))
-    with pytest.raises(NotImplementedError, match="no scalar alpha"):
-        DEFAULT.squared_diffusion(0.5)
+    with pytest.raises(ValueError, match="no scalar alpha"):
+        elbo(keys(1), gaussian, jnp.ones((1, 1)))
+    assert not hasattr(DEFAULT, "squared_diffusion")
     with pytest.raises(ValueError, match="whose state has a velocity, not VPSDE"):
         sample(keys(1), exact.Gaussian(VPSDE()), SSCS(), karras_times(VPSDE(), 4), (1,))
     with pytest.raises(ValueError, match="order=3 is not implemented: choose 1 or 2"):
@@ -330,5 +334,25 @@ def test_what_does_not_fit_is_named():
 
 @pytest.mark.parametrize("weighting", [HybridNoiseWeighting(), HybridWeighting()], ids=lambda w: type(w).__name__)
 def test_hybrid_weightings_are_for_a_process_with_a_velocity(weighting):
-    with pytest.raises(ValueError, match="is CriticallyDampedLangevin's: VPSDE has no velocity"):
+    with pytest.raises(
+        ValueError, match="Weighting needs CriticallyDampedLangevin, whose state has a velocity, not VPSDE"
+    ):
         weighting(VPSDE(), jnp.array([0.5]))
+
+
+def test_every_method_of_a_process_is_defined():
+    """Nothing inherited raises NotImplementedError, and nothing of scalar processes is inherited."""
+    z, x, t = jnp.ones((3, 2, 2)), jnp.ones((3, 2)), 0.5
+    arguments = {
+        "time_at_log_snr": (0.3,), "drift": (z, t), "apply_diffusion": (z, t), "apply_squared_diffusion": (z, t),
+        "marginal": (x, t), "perturb": (x, z, t), "diffuse": (z, z, 0.2, t), "prior_sample": (keys(1)[0], (2,)),
+        "prior_log_prob": (z,), "state_shape": ((2,),), "clean_state": (x,), "clean_data": (z,), "to_data_scale": (z, t),
+        "log_prob_beyond_data_scale": (z, t), "noise_from_x0": (z, x, t), "noise_from_data_scale": (z, x, t),
+        "score_from_noise": (z, t), "velocity_from_x0_and_noise": (z, x, z, t),
+    }  # fmt: skip
+    names = [name for name, value in vars(Process).items() if inspect.isfunction(value) and not name.startswith("_")]
+    assert arguments.keys() < set(names)
+    for name in names:
+        if name != "replace":
+            getattr(DEFAULT, name)(*arguments.get(name, (t,)))
+    assert not any(hasattr(DEFAULT, name) for name in ("alpha", "sigma", "log_alpha", "drift_rate", "diffusion"))

@@ -8,6 +8,7 @@ import pytest
 from sde_lib import (
     CriticallyDampedLangevin,
     DataPrediction,
+    Denoiser,
     EDMPreconditioning,
     FunctionDenoiser,
     NetworkDenoiser,
@@ -215,3 +216,22 @@ def test_the_posterior_variance_of_normal_data_adds_precisions():
     """Of a level and a standard deviation: 1 / (1 / n^2 + 1 / s^2), with the limits of each."""
     for n, s, expected in [(3.0, 4.0, 5.76), (2.0, np.inf, 4.0), (np.inf, 2.0, 4.0), (0.5, 0.5, 0.125)]:
         np.testing.assert_allclose(exact.isotropic_variance(n, s), expected, rtol=1e-12)
+
+
+class _ByExpectation(Denoiser):
+    def __call__(self, x, t):
+        return exact.Gaussian(self.sde, 1.0, 0.5)(x, t)
+
+
+class _ByX0AndNoise(Denoiser):
+    def x0_and_noise(self, x, t):
+        return exact.Gaussian(self.sde, 1.0, 0.5).x0_and_noise(x, t)
+
+
+@some_sdes
+@pytest.mark.parametrize("view", ["__call__", "x0_and_noise", "noise", "score", "velocity"])
+def test_either_of_two_methods_defines_a_denoiser(sde, view):
+    x, t = np.random.default_rng(0).normal(size=(4, 3)), 0.4
+    expected = getattr(exact.Gaussian(sde, 1.0, 0.5), view)(x, t)
+    for made in (_ByExpectation(sde), _ByX0AndNoise(sde)):
+        jax.tree.map(np.testing.assert_array_equal, getattr(made, view)(x, t), expected)

@@ -21,11 +21,11 @@ from sde_lib import (
     Hutchinson,
     Langevin,
     LogitNormalDequantizer,
-    Method,
     ModelDequantizer,
     PredictorCorrector,
     Quantization,
     ReverseDiffusion,
+    Sampler,
     SinglestepDPMSolver,
     TruncatedNormalDequantizer,
     UniformDequantizer,
@@ -55,9 +55,9 @@ DENOISER = FunctionDenoiser(VP, lambda x, t: 0.5 * x)
         (Langevin(steps=3), 3),
         (AnnealedLangevin(steps=2), 2),
         (PredictorCorrector(corrector=Langevin(steps=2)), 3),
-        (PredictorCorrector(SinglestepDPMSolver(2, stochastic=1.0), Langevin(steps=2)), 4),
-        (DPMSolver(2, stochastic=1.0), 1),
-        (SinglestepDPMSolver(3, stochastic=1.0), 3),
+        (PredictorCorrector(SinglestepDPMSolver(2, tau=1.0), Langevin(steps=2)), 4),
+        (DPMSolver(2, tau=1.0), 1),
+        (SinglestepDPMSolver(3, tau=1.0), 3),
     ],
     ids=lambda value: type(value).__name__,
 )
@@ -85,7 +85,7 @@ def test_noise_has_the_dtype_of_what_it_is_added_to(dtype):
 
 
 @struct.dataclass
-class OwnDraws(Method):
+class OwnDraws(Sampler):
     """Each state is the step's own standard normal draw."""
 
     def step(self, carry, keys, x, t, s, denoiser):

@@ -92,7 +92,7 @@ def test_order_1_is_ddim(sde, method):
 def test_the_stochastic_step_of_order_1_is_ancestral(sde):
     """tau = 1 is the reverse-time SDE, whose exact step for a constant Denoiser draws from p(x_s | x_t, x_0)."""
     denoiser, start, _ = gaussian(sde)
-    t, s, method = jnp.float64(0.8), jnp.float64(0.35), DPMSolver(1, stochastic=1.0)
+    t, s, method = jnp.float64(0.8), jnp.float64(0.35), DPMSolver(1, tau=1.0)
     _, expected = Ancestral().step((), keys(7), start, t, s, denoiser)
     _, x = method.step(method.init(start, denoiser, jnp.array([t, s])), keys(7), start, t, s, denoiser)
     np.testing.assert_allclose(x, expected, rtol=1e-9)
@@ -127,7 +127,7 @@ def test_integrals_are_those_of_a_general_quadrature(tau, h):
     np.testing.assert_allclose(mine.sum(), -np.expm1(-rate * h), rtol=1e-10)
 
 
-STOCHASTIC = [DPMSolver(2, stochastic=1.0), UniPC(2, "angle", stochastic=0.7), SinglestepDPMSolver(3, stochastic=1.0)]
+STOCHASTIC = [DPMSolver(2, tau=1.0), UniPC(2, "angle", tau=0.7), SinglestepDPMSolver(3, tau=1.0)]
 
 
 @pytest.mark.parametrize("method", STOCHASTIC, ids=str)
@@ -156,8 +156,8 @@ def test_the_weak_error_of_stochastic_steps_falls_with_their_order():
         x = run(denoiser, method, quadratic_times(sde, n, denoise=False), start)
         return abs(float(x.std() / denoiser.marginal_std(sde.t_min)) - 1)
 
-    first = [error(DPMSolver(1, stochastic=1.0), n) for n in (32, 64)]
-    second = [error(DPMSolver(2, stochastic=1.0), n) for n in (32, 64)]
+    first = [error(DPMSolver(1, tau=1.0), n) for n in (32, 64)]
+    second = [error(DPMSolver(2, tau=1.0), n) for n in (32, 64)]
     assert 1.6 < first[0] / first[1] < 2.6
     assert second[1] < first[1] / 3 and second[0] / second[1] > 2.8
 
@@ -200,7 +200,7 @@ def test_a_fitted_grid_is_better_on_starts_it_has_not_seen():
     sde, angles = VPSDE(t_min=1e-3), 2 * np.pi * np.arange(8) / 8
     denoiser = exact.GaussianMixture(sde, 4 * np.stack([np.cos(angles), np.sin(angles)], 1), stds=0.3)
     method = UniPC(2, "angle")
-    fitted = optimal_times(denoiser, 8, keys(32, seed=1), (2,), method=method, iterations=8, denoise=False)
+    fitted = optimal_times(denoiser, 8, keys(32, seed=1), (2,), sampler=method, iterations=8, denoise=False)
     assert fitted.shape == (9,) and fitted[0] == 1 and fitted[-1] == sde.t_min and (np.diff(fitted) < 0).all()
     start = jax.random.normal(jax.random.key(5), (300, 2))
     expected = run(denoiser, UniPC(3), quadratic_times(sde, 400, denoise=False), start)
@@ -217,7 +217,7 @@ def test_a_fitted_grid_is_better_on_starts_it_has_not_seen():
     [
         (lambda: DPMSolver(order=4), "DPMSolver: order=4 must be one of 1, 2, 3"),
         (lambda: UniPC(variable="rho"), "UniPC: variable='rho' must be one of log_snr, angle, time"),
-        (lambda: DPMSolver(stochastic=-0.5), "DPMSolver: stochastic=-0.5 must be at least 0"),
+        (lambda: DPMSolver(tau=-0.5), "DPMSolver: tau=-0.5 must be at least 0"),
         (lambda: SinglestepDPMSolver(order=0), "order=0 must be one of 1, 2, 3"),
         (lambda: DDIM(eta=-1.0), "DDIM: eta=-1.0 must be at least 0"),
         (lambda: Heun(churn=-1.0), "Heun: churn=-1.0 must be at least 0"),
@@ -272,7 +272,7 @@ def test_a_fit_of_a_grid_minimizes_the_distance_from_the_long_run(runs, monkeypa
     sde, start = VPSDE(t_min=0.1), jnp.ones((2, 3))
     denoiser = exact.Gaussian(sde)
     options = {"x_init": start, "reference_steps": 30, "knots": knots, "iterations": 7, "denoise": denoise}
-    times = optimal_times(denoiser, 5, keys(2), (3,), method=method, **options)
+    times = optimal_times(denoiser, 5, keys(2), (3,), sampler=method, **options)
     steps = 4 if denoise else 5
     lengths = np.exp(np.interp(np.linspace(0, 1, steps), np.linspace(0, 1, free), parameters))
     places = np.cumsum([0, *lengths / lengths.sum()])

@@ -54,7 +54,7 @@ QUANTIZATION = Quantization.filling(-1.0, 1.0, 8)
 
 METHODS = [
     DDIM(eta=0.5), DEIS(2), Adams(2), Ancestral(), EulerMaruyama(), ReverseDiffusion(), Heun(churn=1.0), UniPC(2),
-    SinglestepDPMSolver(3, stochastic=0.5), PredictorCorrector(),
+    SinglestepDPMSolver(3, tau=0.5), PredictorCorrector(),
     *(Langevin(0.1, 2, norm) for norm in ("process", "sample", "batch")),
 ]  # fmt: skip
 

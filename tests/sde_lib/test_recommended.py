@@ -17,7 +17,7 @@ from sde_lib import (
     FunctionDenoiser,
     exact,
     quadratic_times,
-    recommended_method,
+    recommended_sampler,
     recommended_times,
     sample,
 )
@@ -31,7 +31,7 @@ def test_every_number_of_evaluations_has_a_grid_and_is_met_exactly():
     """The places rise by more than float32 can lose, up to a thousand evaluations."""
     for n in (*range(1, 121), 1000):
         places = _places(n)
-        assert len(places) == n + 1 and recommended_method(n).nfe(n) == n
+        assert len(places) == n + 1 and recommended_sampler(n).nfe(n) == n
         assert (places[0], places[-1]) == (0, 1) and np.diff(places).min() > 0.1 / n**1.2, n
 
 
@@ -56,7 +56,7 @@ def test_the_denoiser_is_evaluated_as_often_as_asked(evaluations):
         return 0.3 * x
 
     times = recommended_times(sde, evaluations)
-    x = sample(keys(1), FunctionDenoiser(sde, counted), recommended_method(evaluations), times, (1,))
+    x = sample(keys(1), FunctionDenoiser(sde, counted), recommended_sampler(evaluations), times, (1,))
     jax.block_until_ready(x)
     jax.effects_barrier()
     assert len(calls) == evaluations
@@ -65,9 +65,9 @@ def test_the_denoiser_is_evaluated_as_often_as_asked(evaluations):
 def test_one_evaluation_is_the_denoiser_at_the_largest_time():
     sde = VPSDE(t_min=1e-3)
     denoiser, start = exact.Gaussian(sde, mean=0.7, std=0.5), jnp.array([[0.3], [-1.2]])
-    x = sample(keys(2), denoiser, recommended_method(1), recommended_times(sde, 1), (1,), x_init=start)
+    x = sample(keys(2), denoiser, recommended_sampler(1), recommended_times(sde, 1), (1,), x_init=start)
     np.testing.assert_allclose(x, denoiser(start, sde.t_max))
-    assert isinstance(recommended_method(1), DDIM)
+    assert isinstance(recommended_sampler(1), DDIM)
 
 
 def test_the_grid_depends_on_a_process_by_its_noise_levels_alone():
@@ -95,7 +95,7 @@ def test_a_wide_gaussian_comes_out_with_its_standard_deviation(sde):
     """From the marginal at t_max to clean data, an affine map: a wrong last step would leave noise or lose variance."""
     denoiser, std = exact.Gaussian(sde, mean=0.2, std=0.9), exact.Gaussian(sde, std=0.9).marginal_std(sde.t_max)
     start = sde.alpha(sde.t_max) * 0.2 + std * jnp.array([[-1.0], [0.0], [1.0]])
-    x = sample(keys(3), denoiser, recommended_method(12), recommended_times(sde, 12), (1,), x_init=start)
+    x = sample(keys(3), denoiser, recommended_sampler(12), recommended_times(sde, 12), (1,), x_init=start)
     np.testing.assert_allclose(x[:, 0], [-0.7, 0.2, 1.1], atol=0.02)
 
 
@@ -117,13 +117,13 @@ def test_errors_on_eight_modes_on_a_circle_are_below_the_best_peers(process):
 
     end = run(Adams(5), quadratic_times(sde, 300, denoise=False))
     for n, peer in PEERS[process].items():
-        error = run(recommended_method(n), recommended_times(sde, n, denoise=False)) - end
+        error = run(recommended_sampler(n), recommended_times(sde, n, denoise=False)) - end
         assert np.sqrt(np.mean(error**2)) < peer, n
 
 
 def test_what_cannot_be_recommended_is_refused():
     with pytest.raises(ValueError, match="evaluations=0 must be at least 1"):
-        recommended_method(0)
+        recommended_sampler(0)
     with pytest.raises(ValueError, match="state of CriticallyDampedLangevin is not the data"):
         recommended_times(CriticallyDampedLangevin(), 10)
 
@@ -139,7 +139,7 @@ def even_lengths(entry, n):
 def test_an_entry_of_the_table_is_read_whole(entry):
     """Order, standard deviation, weights and lengths of steps at its own number of evaluations."""
     n = entry["evaluations"]
-    method = recommended_method(n)
+    method = recommended_sampler(n)
     assert (method.order, method.data_std, method.corrected) == (entry["order"], entry["data_std"], True)
     for name in ("predictor", "corrector"):
         assert (getattr(method, name) is None) == (name not in entry)
@@ -161,7 +161,7 @@ def test_between_entries_lengths_are_interpolated_by_the_logarithm_of_the_number
     expected = (first / first[0]) ** (1 - share) * (last / last[0]) ** share
     lengths = np.diff(_places(n))
     np.testing.assert_allclose(lengths / lengths[0], expected, rtol=1e-9)
-    method = recommended_method(n)
+    method = recommended_sampler(n)
     assert (method.order, method.data_std) == (ENTRIES[below]["order"], ENTRIES[below]["data_std"])
     assert method.predictor is None and method.corrector is None
 

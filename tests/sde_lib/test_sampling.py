@@ -21,10 +21,10 @@ from sde_lib import (
     FunctionDenoiser,
     Heun,
     Langevin,
-    Method,
     PredictorCorrector,
     ProbabilityFlow,
     ReverseDiffusion,
+    Sampler,
     SinglestepDPMSolver,
     UniPC,
     denoising_score_matching,
@@ -50,10 +50,10 @@ EVERY_METHOD = [
     ProbabilityFlow(),
     AnnealedLangevin(),
     DPMSolver(3, lower_order_final=True),
-    UniPC(2, "angle", stochastic=0.5),
+    UniPC(2, "angle", tau=0.5),
     DEIS(3),
     Adams(3),
-    SinglestepDPMSolver(3, stochastic=1.0),
+    SinglestepDPMSolver(3, tau=1.0),
     Adaptive(),
 ]
 
@@ -344,7 +344,7 @@ def test_nfe_is_the_number_of_calls(method):
 
 def test_a_method_written_in_a_notebook_samples():
     @struct.dataclass
-    class Mine(Method):
+    class Mine(Sampler):
         def step(self, carry, keys, x, t, s, denoiser):
             return carry, x + (s - t) * denoiser.velocity(x, t)
 

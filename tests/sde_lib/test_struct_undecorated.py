@@ -11,7 +11,9 @@ import pytest
 from flax import struct
 
 import sde_lib
+import sde_lib.inverse
 from sde_lib import SDE
+from tests.sde_lib.processes import Units
 
 
 def cosine(x):
@@ -113,7 +115,7 @@ class Scaled(sde_lib.Denoiser):
         return self.scale * sde_lib.exact.Gaussian(self.sde, std=0.7)(x, t)
 
 
-class Halving(sde_lib.Method):
+class Halving(sde_lib.Sampler):
     """Euler steps of the probability flow, of a length that an `__init__` sets."""
 
     def __init__(self, length):
@@ -121,6 +123,59 @@ class Halving(sde_lib.Method):
 
     def step(self, carry, keys, x, t, s, denoiser):
         return carry, x + self.length * (s - t) * denoiser.velocity(x, t)
+
+
+class Faded(sde_lib.inverse.LinearMeasurement):
+    factor: float = 0.5
+
+    def forward(self, x):
+        return self.factor * x
+
+
+class Squared(sde_lib.inverse.Measurement):
+    factor: float = 0.5
+
+    def forward(self, x):
+        return self.factor * x**2
+
+
+@pytest.mark.parametrize(
+    "made, name",
+    [
+        (Annotated(), "rate"), (Units(Plain(), np.ones(2)), "units"), (Scaled(Plain()), "scale"), (Halving(1.0), "length"),
+        (Faded(event_shape=(2,)), "factor"), (Squared(), "factor"),
+    ],
+    ids=lambda value: type(value).__name__,
+)  # fmt: skip
+def test_a_subclass_of_each_base_is_a_pytree_and_one_program_serves_its_numbers(made, name):
+    """SDE, Process, Denoiser, Sampler, LinearMeasurement and Measurement, none of them decorated."""
+    traced = []
+
+    @jax.jit
+    def double(made):
+        traced.append(type(made))
+        return 2 * getattr(made, name)
+
+    for value in (getattr(made, name), 3.0 * getattr(made, name)):
+        np.testing.assert_allclose(double(made.replace(**{name: value})), 2 * value)
+    assert traced == [type(made)]
+    assert type(jax.tree.map(lambda leaf: leaf, made)) is type(made)
+
+
+def test_undecorated_classes_of_all_kinds_work_together():
+    """A posterior of a user's Denoiser and measurement, sampled by a user's sampler on a user's process; traced alone."""
+    posterior = sde_lib.inverse.PiGDM(Scaled(Plain()), Faded(event_shape=(2,)), jnp.ones((1, 2)), 0.1)
+    drawn = jax.eval_shape(
+        lambda posterior: sde_lib.sample(
+            jax.random.split(jax.random.key(0), 3),
+            posterior,
+            Halving(1.0),
+            sde_lib.uniform_times(posterior.sde, 3),
+            (2,),
+        ),
+        posterior,
+    )
+    assert drawn.shape == (3, 2)
 
 
 def results(sde):

@@ -157,9 +157,6 @@ class Careful(Denoiser):
         away = (y - self.mean) / (self.std**2 + n**2)
         return y - n**2 * away, n * away
 
-    def __call__(self, x, t):
-        return self.x0_and_noise(x, t)[0]
-
     def log_prob(self, x, t):
         return exact.Gaussian(self.sde, self.mean, self.std).log_prob(x, t)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from flax import struct
 
-from sde_lib import VPSDE, Ancestral, FunctionDenoiser, Method, exact
+from sde_lib import VPSDE, Ancestral, FunctionDenoiser, Sampler, exact
 from sde_lib.inverse import (
     DAPS,
     DDRM,
@@ -127,7 +127,7 @@ def test_an_expectation_that_fits_y_is_left_as_it_is():
 
 
 @struct.dataclass
-class Told(Method):
+class Told(Sampler):
     """A method that keeps what it is told, to see what is passed on."""
 
     evaluations_per_step = 3

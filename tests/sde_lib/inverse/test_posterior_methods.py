@@ -7,7 +7,7 @@ import pytest
 import scipy.special
 from flax import struct
 
-from sde_lib import DDIM, VESDE, VPSDE, Ancestral, FunctionDenoiser, Method, exact, log_snr_times, sample
+from sde_lib import DDIM, VESDE, VPSDE, Ancestral, FunctionDenoiser, Sampler, exact, log_snr_times, sample
 from sde_lib.inverse import (
     DAPS,
     DDNM,
@@ -39,7 +39,7 @@ X0 = rng.normal(size=(1, D))
 
 
 @struct.dataclass
-class Scaled(Method):
+class Scaled(Sampler):
     """A step that multiplies x, to see what is done around it."""
 
     factor: float = 1.0
@@ -201,7 +201,7 @@ def test_repaint_goes_back_by_the_forward_kernel(sde):
 
 
 @struct.dataclass
-class Recorder(Method):
+class Recorder(Sampler):
     """A step that leaves x as it is and keeps, in its carry, x, what it draws, and its times."""
 
     calls: int = struct.field(pytree_node=False, default=1)

@@ -1,11 +1,14 @@
-"""What a sampling method is: one reverse step, from time t to a smaller time s.
+"""The base class of samplers: a sampler defines one reverse step, from time t to a smaller time s.
 
-A method is a pytree with `init` and `step`; it asks the Denoiser for its views and the process for its coefficients, and
-knows nothing of networks, guidance or classes of SDE. A new one derives from `Method` and defines `step`:
+A sampler is a pytree with `init` and `step`. It evaluates the Denoiser's views and the process's coefficients, and depends
+on no network, guidance or class of process. A new sampler derives from `Sampler` and defines `step`:
 
-    class Mine(Method):
+    class Mine(Sampler):
         def step(self, carry, keys, x, t, s, denoiser):
             return carry, x + (s - t) * denoiser.velocity(x, t)
+
+A sampler that needs alpha and sigma takes `scalar(denoiser.sde)` for the process: the error for a process without them then
+names the samplers for any process.
 """
 
 from typing import Any, ClassVar
@@ -18,13 +21,13 @@ from sde_lib.struct import Struct
 
 
 @struct.dataclass
-class Method(Struct):
-    """One reverse step, and the last one to clean data, which is the denoising step unless a method overrides `finish`."""
+class Sampler(Struct):
+    """One reverse step, and the last one to clean data, which is the denoising step unless a sampler overrides `finish`."""
 
     evaluations_per_step: ClassVar[int] = 1
 
     def init(self, x: Array, denoiser: Denoiser, times: Array) -> Any:
-        """What the method carries from step to step (a pytree); nothing by default."""
+        """The carry from step to step, a pytree; empty by default."""
         return ()
 
     def step(self, carry: Any, keys: Array, x: Array, t: Array, s: Array, denoiser: Denoiser) -> tuple[Any, Array]:
