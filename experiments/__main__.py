@@ -25,6 +25,7 @@ def _parsers() -> tuple[arguments.Parser, dict[str, arguments.Parser]]:
         epilog="Start with: python -m experiments train --config=configs/digits.py --workdir=runs/digits",
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"ornstein {metadata.version('ornstein')}")
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = parsers.add_parser(
@@ -138,5 +139,10 @@ def main(texts: list[str]) -> int:
         return 128 + signal.SIGINT
 
 
-if __name__ == "__main__":
+def run() -> None:
+    """The console script `ornstein`: runs the command line of the process and exits with its code."""
     sys.exit(main(sys.argv[1:]))
+
+
+if __name__ == "__main__":
+    run()

@@ -5,6 +5,7 @@ import errno
 import os
 import re
 import signal
+from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -408,3 +409,17 @@ def test_a_suite_of_accuracy_prints_its_conclusions_and_writes_its_rows(monkeypa
         told = [f"{conclusion} of ['a', 'b']" for conclusion in conclusions]
         assert capsys.readouterr().out.splitlines() == [*told, f"All 2 rows: {out}"]
         assert out.read_text() == "table of ['a', 'b']"
+
+
+def test_the_console_script_is_the_command_line(monkeypatch, capsys):
+    """`ornstein` as setup.cfg declares it: the arguments of the process, and the code of the command."""
+    (script,) = (point for point in metadata.entry_points(group="console_scripts") if point.name == "ornstein")
+    assert script.value == "experiments.__main__:run"
+    monkeypatch.setattr("sys.argv", ["ornstein", "smaple", "--workdir=run"])
+    with pytest.raises(SystemExit) as ended:
+        script.load()()
+    assert ended.value.code == 2 and "did you mean 'sample'?" in capsys.readouterr().err
+    monkeypatch.setattr("sys.argv", ["ornstein", "--version"])
+    with pytest.raises(SystemExit) as ended:
+        script.load()()
+    assert ended.value.code == 0 and capsys.readouterr().out == f"ornstein {metadata.version('ornstein')}\n"
