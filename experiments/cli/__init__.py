@@ -6,11 +6,13 @@ A command's module imports JAX only inside `run`, so that --help and errors of t
 from experiments.cli import (
     benchmark,
     compare,
+    describe,
     edit,
     evaluate,
     export,
     import_,
     interpolate,
+    list_,
     prepare,
     rank,
     reconstruct,
@@ -36,4 +38,6 @@ COMMANDS = {
     "import": import_,
     "export": export,
     "benchmark": benchmark,
+    "list": list_,
+    "describe": describe,
 }

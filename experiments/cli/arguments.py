@@ -137,9 +137,8 @@ def add_method(parser: Parser) -> None:
     )
     parser.add_argument(
         "--method",
-        help="heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama, "
-        "reverse_diffusion, langevin, predictor_corrector, adaptive, sscs "
-        "(the run's own by default); short for --config.sampling.method",
+        help="a sampler, as `list sampler` prints them, or module:name of your own (the run's own by default); short for "
+        "--config.sampling.method",
     )
     parser.add_argument("--steps", type=positive, help="short for --config.sampling.steps")
 

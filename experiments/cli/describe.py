@@ -1,0 +1,27 @@
+"""The command `describe`."""
+
+import argparse
+import textwrap
+
+from experiments.cli import arguments
+
+SUMMARY = "Describe a component that a config can name: its options with their defaults, what it is, its source."
+EXAMPLE = "python -m experiments describe sampler heun"
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Its arguments."""
+    parser.add_argument("kind", metavar="KIND", help="as `list` prints them: process, network, sampler, ...")
+    parser.add_argument("name", metavar="NAME", help="of the component, or the import path of your own")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Describes; the exit code."""
+    from experiments.factory import catalogue
+
+    kind, entry = catalogue.kind(options.kind), catalogue.entry(options.kind, options.name)
+    print(f"{options.kind} {entry.name}: --config.{kind.key}={entry.name}\n\n{textwrap.indent(entry.document, '  ')}\n")
+    print("Options" if entry.options else "No options")
+    for key, value in entry.options.items():
+        print(f"  --config.{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
+    return 0

@@ -1,0 +1,28 @@
+"""The command `list`."""
+
+import argparse
+
+from experiments.cli import arguments
+
+SUMMARY = "List the components that a config can name: of a kind, or the kinds."
+EXAMPLE = "python -m experiments list sampler"
+
+
+def add_arguments(parser: arguments.Parser) -> None:
+    """Its arguments."""
+    parser.add_argument("kind", metavar="KIND", nargs="?", help="process, network, sampler, ...; without it all kinds")
+
+
+def run(options: argparse.Namespace) -> int:
+    """Lists; the exit code."""
+    from experiments.factory import catalogue
+
+    kinds = catalogue.KINDS if options.kind is None else {options.kind: catalogue.kind(options.kind)}
+    for name, kind in kinds.items():
+        entries = list(kind.entries())
+        own = ", or module:name of your own" if kind.takes_paths else ""
+        print(f"{name} (--config.{kind.key}=NAME{own})")
+        width = max(len(entry.name) for entry in entries) + 2
+        for entry in entries:
+            print(f"  {entry.name:{width}}{entry.summary}")
+    return 0

@@ -1,0 +1,83 @@
+"""`list` and `describe`: every component that a config can name, with its options, made of the component itself."""
+
+import pytest
+
+import sde_lib
+from configs import base
+from experiments.__main__ import main
+from experiments.config import files as configs
+from experiments.config.ranges import KEYS
+from experiments.errors import UserError
+from experiments.factory import catalogue, losses, model, sampling
+from tests.experiments.tiny import ROOT
+
+TABLES = {
+    "process": model.PROCESSES, "parameterization": model.PARAMETERIZATIONS, "weighting": losses.WEIGHTINGS,
+    "times": losses.TIME_DISTRIBUTIONS, "sampler": sampling.METHODS,
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", catalogue.KINDS)
+def test_every_entry_has_a_summary_and_options_that_are_keys(kind):
+    known = dict(configs.leaves(base.get_config()))
+    for entry in catalogue.KINDS[kind].entries():
+        assert len(entry.summary) > 10 and entry.summary in entry.document, entry.name
+        for key, value in entry.options.items():
+            assert kind == "network" or known[key] == value or entry.name == "adaptive", (entry.name, key)
+    if kind in TABLES:
+        assert [entry.name for entry in catalogue.KINDS[kind].entries()] == list(TABLES[kind])
+
+
+@pytest.mark.parametrize(
+    "kind, name, made, options",
+    [
+        ("sampler", "dpm_solver", sde_lib.DPMSolver, ["sampling.order", "sampling.variable", "sampling.stochastic"]),
+        ("sampler", "heun", sde_lib.Heun, [f"sampling.churn{end}" for end in ("", "_min", "_max", "_noise")]),
+        ("sampler", "ancestral", sde_lib.Ancestral, []),
+        ("weighting", "min_snr", sde_lib.MinSNRWeighting, ["loss.snr_gamma"]),
+        ("weighting", "edm", sde_lib.EDMWeighting, ["parameterization.sigma_data"]),
+        ("times", "log_normal", sde_lib.LogNormalSigma, ["loss.log_sigma_mean", "loss.log_sigma_std"]),
+        ("process", "ve", sde_lib.VESDE, ["sde.t_max", "sde.sigma_min", "sde.sigma_max"]),
+    ],
+)
+def test_options_are_the_keys_that_an_entry_reads(kind, name, made, options):
+    entry = catalogue.entry(kind, name)
+    assert entry.made is made and set(entry.options) == set(options)
+    assert set(entry.options) - {"sampling.variable"} <= set(KEYS)  # which have a range each, where they are numbers
+
+
+def test_a_component_of_the_user_is_described_as_ours(monkeypatch):
+    monkeypatch.syspath_prepend(ROOT / "docs" / "extending")
+    entry = catalogue.entry("process", "my_process:Trigonometric")
+    assert entry.options == {"sde.t_max": 0.99, "sde.power": 1.0} and entry.summary.startswith("alpha = cos(pi t / 2)")
+    with pytest.raises(UserError, match=r"loss\.weighting='my_process:Trigonometric' is unknown"):
+        catalogue.entry("weighting", "my_process:Trigonometric")
+
+
+def test_an_entry_added_at_run_time_is_listed_described_and_named_in_messages(monkeypatch, capsys, fails):
+    class Straight(sde_lib.Heun):
+        """A sampler that was not there before."""
+
+    monkeypatch.setitem(sampling.METHODS, "straight", lambda c: Straight(churn=c.churn))
+    assert main(["list", "sampler"]) == 0
+    assert "  straight               A sampler that was not there before.\n" in capsys.readouterr().out
+    assert main(["describe", "sampler", "straight"]) == 0
+    said = capsys.readouterr().out
+    assert "sampler straight: --config.sampling.method=straight" in said and "  --config.sampling.churn=0.0\n" in said
+    assert fails("describe", "sampler", "straigt").endswith("did you mean 'straight'?")
+
+
+def test_kinds_and_names_that_are_unknown(fails):
+    assert fails("list", "samplr") == (
+        "KIND='samplr' is unknown: choose from network, optimizer, parameterization, process, sampler, times, weighting; "
+        "did you mean 'sampler'?"
+    )
+    assert "sde.name='vpp' is unknown: choose from " in fails("describe", "process", "vpp")
+
+
+def test_all_kinds_are_listed_with_their_keys(capsys):
+    assert main(["list"]) == 0
+    said = capsys.readouterr().out
+    for name, kind in catalogue.KINDS.items():
+        own = ", or module:name of your own" if name in ("process", "network", "sampler") else ""
+        assert f"{name} (--config.{kind.key}=NAME{own})\n" in said
