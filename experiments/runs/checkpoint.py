@@ -48,8 +48,10 @@ def _is_wanted(record: logging.LogRecord) -> bool:
     return not (of_a_save or of_reading or (ours and message.startswith("Metadata file does not exist")))
 
 
-for _name in ("absl", "asyncio"):
-    logging.getLogger(_name).addFilter(_is_wanted)
+def _quiet() -> None:
+    """Drops these records from now on; a second call changes nothing."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_wanted)
 
 
 @contextlib.contextmanager
@@ -99,6 +101,7 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, keep: int, *, read_only: bool = False):
+        _quiet()
         self.folder = folder
         self._keep = keep
         self._read_only = read_only

@@ -220,12 +220,14 @@ def test_a_position_is_that_of_orbax_or_else_of_grain(tmp_path, names, found):
         ("/orbax/a.py", "A metadata file does not exist", None, True),
     ],
 )
-def test_records_that_say_nothing_of_the_run_are_not_shown(place, message, error, wanted):
+def test_records_that_say_nothing_of_the_run_are_not_shown(tmp_path, place, message, error, wanted):
     info = None if error is None else (type(error), error, None)
     record = logging.LogRecord("absl", logging.ERROR, place, 1, message, None, info)
     assert bool(checkpoint._is_wanted(record)) == wanted
+    with checkpoint.Checkpoints(tmp_path / "checkpoints", 1):
+        pass
     for name in ("absl", "asyncio"):
-        assert checkpoint._is_wanted in logging.getLogger(name).filters
+        assert logging.getLogger(name).filters.count(checkpoint._is_wanted) == 1
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
