@@ -16,6 +16,7 @@ import models
 import sde_lib
 from experiments import factory
 from experiments.benchmarks.speed import minima
+from experiments.errors import UserError
 from sde_lib import guidance, inverse
 
 STEPS = 8
@@ -26,7 +27,10 @@ NO_STOP = 1e-30  # MMPS goes on to its last step, whatever it has found
 
 def benchmark(config: ConfigDict) -> str:
     """Measures and returns a table; takes some minutes, mostly compilation."""
-    size, shape = config.sampling.batch_size, factory.medium(config).event_shape
+    medium = factory.medium(config)
+    if not medium.has_pixels:
+        raise UserError(f"--suite=guidance: is of images, not of {medium.noun}")
+    size, shape = config.sampling.batch_size, medium.event_shape
     keys = jax.random.split(jax.random.key(0), size)
     cases = dict(_denoisers(config, size, shape))
     times = sde_lib.log_snr_times(cases[PLAIN].sde, STEPS)

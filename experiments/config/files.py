@@ -19,6 +19,7 @@ from ml_collections import ConfigDict
 
 import models
 from configs import base
+from experiments.config import sizes
 from experiments.errors import UserError, nearest
 
 
@@ -197,6 +198,10 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     parent = config
     for part in section.split(".") if section else ():
         parent = parent[part]
+    if key in sizes.KEYS:
+        with parent.ignore_type():  # a number or a text
+            parent[name] = sizes.written(sizes.parse(text, f"--config.{key}"))
+        return
     parent[name] = _parse(key, text, known[key])
 
 
@@ -325,6 +330,8 @@ def _require_kinds(defaults: dict[str, Any], stored: Any) -> None:
             raise ValueError(f"{section} is no section")
         for name, default in values.items():
             value = stored.get(section, {}).get(name, default)
+            if f"{section}.{name}" in sizes.KEYS and isinstance(value, str):
+                continue
             number = isinstance(default, int | float) and not isinstance(default, bool)
             kind = "a number" if number else _KINDS[type(default)]
             given = isinstance(value, int | float) and not isinstance(value, bool)

@@ -28,7 +28,7 @@ from experiments.factory.losses import (
     loss,
     loss_bin_edges,
 )
-from experiments.factory.medium import medium
+from experiments.factory.medium import complete, medium
 from experiments.factory.model import (
     LOSS,
     PROCESSES,
@@ -66,6 +66,7 @@ __all__ = [
     "check_training_times",
     "class_number",
     "class_record",
+    "complete",
     "compute_dtype",
     "condition",
     "denoiser",

@@ -38,7 +38,7 @@ def load_data(config: ConfigDict, workdir: Workdir | None = None) -> data.Datase
     Raises:
         UserError: something is wrong with the source, or the model has another number of classes.
     """
-    order = class_order(workdir)
+    order, medium = class_order(workdir), factory.medium(config)
     dataset = data.load(
         config.data.source,
         image_size=config.data.image_size,
@@ -50,6 +50,7 @@ def load_data(config: ConfigDict, workdir: Workdir | None = None) -> data.Datase
         background=config.data.background,
         white=config.data.white,
         class_order=order,
+        others=None if medium.has_pixels else data.Arrays(medium.event_shape, *medium.raw_range, order),
     )
     if config.model.num_classes and config.model.num_classes != dataset.num_classes:
         raise UserError(_wrong_number_of_classes(config, dataset))
@@ -184,8 +185,8 @@ def summary(config: ConfigDict, dataset: data.Dataset) -> str:
         if len(part):
             origin = f" (data.{name}_fraction={config.data[f'{name}_fraction']:g})" if name in dataset.by_hash else ""
             counts.append(f"{len(part):,} {SPLITS[name]}{origin}")
-    height, width, channels = dataset.train.image_shape
-    parts = [f"{', '.join(counts)} images of {height}x{width}x{channels}"]
+    noun, shape = factory.medium(config).noun, "x".join(map(str, dataset.train.image_shape))
+    parts = [f"{', '.join(counts)} {noun} of {shape}"]
     if dataset.num_classes:
         per_class = dataset.class_counts("train").values()
         fewest, most = min(per_class), max(per_class)

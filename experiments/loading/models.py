@@ -108,5 +108,5 @@ def open_model(
     check.check(changed, *uses, overrides=overrides)
     model = Model(flag, workdir, changed)
     if not model.medium.has_pixels:
-        raise UserError(f"{flag}={workdir}: this model makes latents; no decoder is here to make images of them")
+        raise UserError(f"{flag}={workdir}: this model makes {model.medium.noun}; {command} needs one of images")
     return model

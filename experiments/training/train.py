@@ -121,7 +121,7 @@ def training_stream(config: ConfigDict, images: data.Source) -> Any:
         images,
         batch_size=config.data.batch_size,
         seed=config.training.seed,
-        flip=config.data.random_flip,
+        flip=config.data.random_flip and factory.medium(config).has_pixels,
         host=jax.process_index(),
         hosts=jax.process_count(),
         workers=config.data.workers,
@@ -176,7 +176,7 @@ def train(
         UserError: the config, the data or the folder cannot work, or another process trains in it; nothing is changed.
         RunError: the loss is not finite, the data stopped, or a file cannot be written; the last checkpoint is intact.
     """
-    workdir = Workdir(path)
+    workdir, config = Workdir(path), factory.complete(config)
     with Interruption(deadline, interrupted_code, lambda: last_good(workdir.checkpoints)) as interruption:
         with interruption.nothing_to_save(_at(workdir, "it was starting")):
             check.check(config)
@@ -252,7 +252,7 @@ def _go_on(
         if step >= num_steps and distributed.first_tells(lambda: workdir.is_evaluated(step)):
             print(f"Training is complete (step {step}); nothing to do. Report: {workdir.report}")
             return None
-        if step < num_steps or not distributed.first_tells(workdir.grid(step).exists):
+        if step < num_steps or _lacks_grid(config, workdir, step):
             step = _run_to_end(config, workdir, dataset.train, strategy, checkpoints, interruption)
     if distributed.any_process(bool(interruption)):
         number = interruption.signal or signal.SIGTERM  # another process's
@@ -295,6 +295,11 @@ def steps_of_next_call(config: ConfigDict, step: int) -> int:
 def _is_drawn(config: ConfigDict, step: int) -> bool:
     """Whether a grid of samples is made after so many steps."""
     return step % config.training.sample_every == 0 or step == config.training.num_steps
+
+
+def _lacks_grid(config: ConfigDict, workdir: Workdir, step: int) -> bool:
+    """Whether the grid of samples after so many steps is still to be drawn; data without pictures have none."""
+    return factory.medium(config).has_pixels and not distributed.first_tells(workdir.grid(step).exists)
 
 
 def _run_to_end(
@@ -341,14 +346,16 @@ def _run_to_end(
 
         def draw() -> None:
             with monitor.sampling():
-                drawn = sampler(current.emas[sampled_ema], GRID_SIZE, GRID_SEED)
-                if distributed.is_first():
+                drawn = sampler(current.emas[sampled_ema], GRID_SIZE, GRID_SEED) if medium.has_pixels else None
+                if not distributed.is_first():
+                    return
+                if drawn is not None:
                     grid = medium.picture(drawn)
-                    pictures.save(workdir.grid(step), grid, medium.event_shape[0])
+                    pictures.save(workdir.grid(step), grid, medium.tile)
                     history.picture(step, "samples", grid)
-                    report.write(workdir)
+                report.write(workdir)
 
-        if step and _is_drawn(config, step) and not distributed.first_tells(workdir.grid(step).exists):
+        if step and _is_drawn(config, step) and _lacks_grid(config, workdir, step):
             draw()  # killed before it was drawn
         while step < training.num_steps and not distributed.any_process(bool(interruption)):
             n = steps_of_next_call(config, step)
