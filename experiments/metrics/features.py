@@ -114,8 +114,9 @@ def fit_features(train: Source, seed: int = 0, raw_range: tuple[float, float] = 
         weights, biases = layers[-1]
         layers[-1] = (np.hstack([0 * weights, weights]), np.hstack([0 * biases, biases]))
     target = f"the {len(classifier.classes_)} {'classes' if has_classes else 'k-means clusters'}"
+    values = "pixels" if train.images.dtype == np.uint8 else "values"
     name = (
-        f"{HIDDEN_UNITS[-1]} features: the last hidden layer of a perceptron ({pixels.shape[1]} pixels, "
+        f"{HIDDEN_UNITS[-1]} features: the last hidden layer of a perceptron ({pixels.shape[1]} {values}, "
         f"{', '.join(map(str, HIDDEN_UNITS))} units, ReLU) trained {epochs} epochs on {target} of {len(train)} "
         f"training images (scikit-learn {sklearn.__version__}, seed {seed}); not comparable with Inception features"
     )
@@ -145,7 +146,7 @@ class Perceptron:
         """Of the raw data, in words."""
         low, high = self.space.raw_range
         if self.space.dtype != "uint8":
-            return f"(x - {low:g}) / {high - low:g}"
+            return f"[{low:g}, {high:g}] to [0, 1], linearly"
         return f"box average to at most {MAX_SIZE} x {MAX_SIZE} (antialiased), x / 255"
 
     @cached_property
