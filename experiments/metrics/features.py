@@ -173,7 +173,7 @@ def _clusters(pixels: np.ndarray, seed: int) -> np.ndarray:
     return KMeans(min(NUM_CLUSTERS, len(pixels)), n_init=1, random_state=seed).fit_predict(pixels)
 
 
-def _pixels(images: np.ndarray, raw_range: tuple[float, float]) -> Iterator[np.ndarray]:
+def _pixels(images: np.ndarray, raw_range: tuple[float, float] = (0.0, 255.0)) -> Iterator[np.ndarray]:
     """Yields blocks (B, d) of values that are 0 and 1 at the ends of the range.
 
     Images uint8 (N, H, W, C) are at most 32 pixels high and wide in them; arrays of floats (N, *event) keep all values.
