@@ -73,10 +73,21 @@ def load(
     check_fractions(test_fraction, validation_fraction)
     if memory_gb < 0:
         raise UserError(f"data.memory_gb={memory_gb} is not allowed: choose 0 (nothing is kept in memory) or more")
-    wanted = Wanted(
-        image_size, num_channels, resize, test_fraction, class_order=class_order, background=background, white=white
-    )
-    parts = read(source, wanted) if others is None else _read_arrays(source, others)
+    if others is None:
+        parts = read(
+            source,
+            Wanted(
+                image_size,
+                num_channels,
+                resize,
+                test_fraction,
+                class_order=class_order,
+                background=background,
+                white=white,
+            ),
+        )
+    else:
+        parts = _read_arrays(source, others)
     dataset = split(source, parts, test_fraction=test_fraction, validation_fraction=validation_fraction)
     splits = dataset.splits
     if sum(len(part) * math.prod(part.image_shape) for part in splits.values()) <= memory_gb * 1e9:
