@@ -3,7 +3,7 @@
 Any key can be changed on the command line: `--config.data.batch_size=64`. A key that is not here is an error.
 """
 
-from ml_collections import ConfigDict
+from ml_collections import ConfigDict, FieldReference
 
 
 def get_config() -> ConfigDict:
@@ -87,16 +87,22 @@ def get_config() -> ConfigDict:
     loss.learned_uncertainty = False  # learn how much each noise level counts (EDM2); the loss may fall below 0
     loss.uncertainty_channels = 128  # learned_uncertainty: features of the noise level
 
-    # The images. They are uint8 at the source, and [-1, 1] for the model.
+    # The data. Images are uint8 at the source, and [-1, 1] for the model.
     config.data = data = ConfigDict()
+    # image; latent (of data.source=latents); array: float arrays of any shape, whose data.event_shape and data.range count
+    # instead of the keys of images (sizes, channels, resizing, flips)
+    data.medium = "image"
     data.source = "digits"  # digits, npz:PATH, folder:PATH, hf:NAME, arrayrecord:PATTERN
     data.resize = "none"  # images of another size: none (refused), center_crop (cropped and resized to image_size)
     data.background = "white"  # colour behind transparent pixels of image files: a name of CSS, or #rrggbb
     data.white = (
         0.0  # level that is white in images that are not of 8 bits, as 65535, or 4095 for 12 bits; 0 refuses these
     )
-    data.image_size = 32  # height and width, in pixels
-    data.num_channels = 3  # of an image: 1 grey, 3 RGB
+    # Height and width in pixels: a number for squares, or a text HEIGHTxWIDTH, as "48x64"
+    data.image_size = FieldReference(32, field_type=object)
+    data.num_channels = 3  # of an image: 1 grey, 3 RGB, 4 RGB multiplied by alpha, and alpha
+    data.event_shape = ()  # array: shape of one array, as 12 or 16,16,16,1; none: found in the file
+    data.range = (0.0, 0.0)  # array: the values that are -1 and 1 for the model, as -3,3; must be stated
     data.batch_size = 128  # of all devices together
     data.test_fraction = 0.1  # held out, where the source has no test images of its own; a hash of each image decides
     data.validation_fraction = 0.0  # set apart from training and test in the same way; 0 is none

@@ -12,7 +12,9 @@ def choices(network: Any, allowed: Mapping[str, Iterable[str]]) -> None:
 
 
 def divisible(network: Any, shape: tuple[int, ...], divisor: int, why: str) -> None:
-    """Height and width of images of the shape (B, H, W, C) are multiples of the divisor."""
+    """x is a batch of images (B, H, W, C), whose height and width are multiples of the divisor."""
+    if len(shape) != 4:
+        raise ValueError(f"{_name(network)}: x has shape {shape}, but a batch of images has shape (B, H, W, C)")
     for axis, size in zip(("height", "width"), shape[1:3], strict=True):
         if size % divisor:
             raise ValueError(f"{_name(network)}: {axis} {size} is not divisible by {divisor}, as {why}")

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import models
 import sde_lib
 from experiments.benchmarks.speed import minima
+from experiments.errors import UserError
 from experiments.factory.experiment import Experiment
 from sde_lib import guidance, inverse
 
@@ -25,7 +26,10 @@ NO_STOP = 1e-30  # MMPS goes on to its last step, whatever it has found
 
 def benchmark(experiment: Experiment) -> str:
     """Measures and returns a table; takes some minutes, mostly compilation."""
-    size, shape = experiment.sampling.batch_size, experiment.medium.event_shape
+    medium = experiment.medium
+    if not medium.has_pixels:
+        raise UserError(f"--suite=guidance: is of images, not of {medium.noun}")
+    size, shape = experiment.sampling.batch_size, medium.event_shape
     keys = jax.random.split(jax.random.key(0), size)
     cases = dict(_denoisers(experiment, size, shape))
     times = sde_lib.log_snr_times(cases[PLAIN].sde, STEPS)

@@ -96,6 +96,7 @@ def _accuracy(options: argparse.Namespace) -> int:
 
 
 def _of_experiment(options: argparse.Namespace) -> int:
+    from experiments import factory
     from experiments.benchmarks import data, guidance, speed, training
     from experiments.config import files as config
     from experiments.factory import check
@@ -108,7 +109,7 @@ def _of_experiment(options: argparse.Namespace) -> int:
         )
     if options.out is not None:
         raise UserError(f"--out={options.out}: is for --suite=methods, inverse and networks")
-    loaded = config.load(options.config, options.overrides)
+    loaded = factory.complete(config.load(options.config, options.overrides))
     if options.suite == "training":
         training.use_virtual_devices()
     the_same = arguments.without(options.texts, ["--suite"])

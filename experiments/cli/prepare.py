@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from experiments.cli import arguments
+from experiments.config import sizes
 from experiments.errors import UserError
 
 SUMMARY = "Write a data set as sharded records, which are read from the disk at random: for data that outgrows memory."
@@ -12,14 +13,23 @@ EXAMPLE = (
 )
 
 
+def image_size(text: str) -> sizes.Size:
+    """(height, width) of `--image_size`."""
+    return sizes.parse(text, "--image_size")
+
+
 def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
     parser.add_argument("--source", required=True, help="the images, as data.source in configs/base.py")
     parser.add_argument(
         "--out", type=Path, required=True, help="folder to make; train with data.source=arrayrecord:OUT"
     )
-    parser.add_argument("--image_size", type=arguments.positive, help="height and width (default: the first image's)")
-    parser.add_argument("--num_channels", type=int, choices=(1, 3), help="1 grey, 3 RGB (default: as the first image)")
+    parser.add_argument(
+        "--image_size", type=image_size, help="side in pixels, or HEIGHTxWIDTH (default: the first image's)"
+    )
+    parser.add_argument(
+        "--num_channels", type=int, choices=(1, 3, 4), help="1 grey, 3 RGB, 4 with alpha (default: as the first image)"
+    )
     parser.add_argument(
         "--resize", default="none", help="images of another size: none (refused), center_crop (default none)"
     )
@@ -75,7 +85,7 @@ def run(options: argparse.Namespace) -> int:
     what = ", ".join(f"{count:,} ({name})" for name, count in counts.items())
     print(
         f"{what} images of {height}x{width}x{channels} in {options.out}. Next: python -m experiments train ... "
-        f"--config.data.source=arrayrecord:{options.out} --config.data.image_size={height} "
+        f"--config.data.source=arrayrecord:{options.out} --config.data.image_size={sizes.written((height, width))} "
         f"--config.data.num_channels={channels}"
     )
     return 0

@@ -19,7 +19,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--out",
         type=Path,
         default=Path("samples.npz"),
-        help="file for `samples`, uint8 (N, H, W, C), or float32 of a model of latents (samples.npz)",
+        help="file for `samples`, uint8 (N, H, W, C), or float32 of a model of latents or arrays (samples.npz)",
     )
     arguments.add_label(parser, "the class of all samples (default: each in turn); short for --config.sampling.label")
     arguments.add_method(parser)
@@ -49,11 +49,11 @@ def run(options: argparse.Namespace) -> int:
     if not distributed.is_first():
         return 0
     np.savez_compressed(options.out, samples=images)
-    shown = "float32 latents, which the decoder of the model's publisher makes images of"
+    shown = trained.medium.without_picture
     picture = trained.medium.picture(images[:100])
     if picture is not None:
         shown = options.out.with_name("grid.png")
-        pictures.save(shown, picture, trained.event_shape[0])
+        pictures.save(shown, picture, trained.medium.tile)
     method, steps = trained.experiment.sampler_and_steps
     classes = trained.experiment.sampled_classes(trained.class_names)
     print(

@@ -85,6 +85,7 @@ def _sweep(options: argparse.Namespace) -> int:
         raise UserError("--sweep needs --config, as configs/digits.py, of which its runs are made")
     jax.config.update("jax_platforms", "cpu")  # the runs, which are processes of their own, have the accelerators
 
+    from experiments import factory
     from experiments.config import files as config
     from experiments.factory import check
     from experiments.training import sweep
@@ -92,7 +93,7 @@ def _sweep(options: argparse.Namespace) -> int:
     runs = sweep.children(options.config, options.overrides, options.sweep)
     for child in runs:
         try:
-            check.check(config.load(child.spec, [*options.overrides, *child.overrides]))
+            check.check(factory.complete(config.load(child.spec, [*options.overrides, *child.overrides])))
         except UserError as error:
             raise UserError(f"--sweep, {child.name}: {error}") from error
     passed = arguments.without(options.texts, ("--sweep", "--sweep_print", "--config", "--workdir"))

@@ -19,7 +19,7 @@ from ml_collections import ConfigDict
 
 import models
 from configs import base
-from experiments.config import components
+from experiments.config import components, sizes
 from experiments.errors import UserError, nearest
 
 
@@ -221,6 +221,10 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     parent = config
     for part in section.split(".") if section else ():
         parent = parent[part]
+    if key in sizes.KEYS:
+        with parent.ignore_type():  # a number or a text
+            parent[name] = sizes.written(sizes.parse(text, f"--config.{key}"))
+        return
     parent[name] = _parse(key, text, known[key])
 
 
@@ -356,6 +360,8 @@ def _require_kinds_of(section: str, defaults: dict[str, Any], stored: dict[str, 
     """`_require_kinds` of a section and those within it."""
     for name, default in defaults.items():
         value = stored.get(name, default)
+        if f"{section}.{name}" in sizes.KEYS and isinstance(value, str):
+            continue
         if isinstance(default, dict):
             if not isinstance(value, dict):
                 raise ValueError(f"{section}.{name} is no section")

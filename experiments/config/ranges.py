@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from ml_collections import ConfigDict
 
+from experiments.config import sizes
 from experiments.errors import UserError
 
 INT32 = 2**31 - 1  # the largest index, step and shape that programs count with
@@ -119,6 +120,23 @@ class Range:
         return f"be a {'whole ' * self.whole}number, and {str(self).removeprefix('be ')}"
 
 
+@dataclass(frozen=True)
+class SizeRange(Range):
+    """Allowed sizes of images: numbers of pixels, and HEIGHTxWIDTH of two such numbers."""
+
+    def allows(self, value: Any) -> bool:
+        """Returns True for a size."""
+        try:
+            self.require("size", value)
+        except UserError:
+            return False
+        return True
+
+    def require(self, key: str, value: Any) -> None:
+        """Makes sure that a key's value is a size; see `sizes.parse`."""
+        sizes.parse(value, key)
+
+
 MOST_ENTRIES = 64  # levels of a network; all of them are traced
 
 
@@ -175,8 +193,10 @@ KEYS: dict[str, Range] = {
     "loss.logit_std": POSITIVE,
     "loss.discrete_levels": COUNT,
     "loss.uncertainty_channels": _whole("[1, 65536]"),
-    "data.image_size": _whole("[1, 16384]"),
+    "data.image_size": SizeRange.of(f"[1, {sizes.MOST}]", whole=True),
     "data.num_channels": _whole("[1, 4096]"),
+    "data.event_shape": _whole("[1, 16777216]", entries=0),
+    "data.range": _real("(-inf, inf)", entries=2),
     "data.batch_size": _whole("[1, 16777216]"),
     "data.test_fraction": _real("(0, 1)"),
     "data.validation_fraction": _real("[0, 1)", "0 sets no images apart"),

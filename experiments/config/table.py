@@ -18,7 +18,7 @@ from typing import Any
 
 import models
 from configs import base
-from experiments.config import ranges
+from experiments.config import ranges, sizes
 
 HEAD = """\
 # Config keys
@@ -85,6 +85,8 @@ def _allowed(key: str, network: str, value: Any) -> str:
     found = ranges.of(key, network)
     if found is None:
         return "true, false" if isinstance(value, bool) else "text"
+    if key in sizes.KEYS:
+        return f"whole {found.interval}, or HEIGHTxWIDTH of two such numbers"
     kind = "whole " if found.whole else ""
     also = "".join(f", or {'infinity' if value == float('inf') else value}" for value in found.also)
     several = "" if found.entries is None else f"; {found.entries} to {ranges.MOST_ENTRIES} entries"

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from experiments.data.pipeline import training_batches
-    from experiments.data.sources import Dataset, Images, Source, load
+    from experiments.data.sources import Arrays, Dataset, Images, Source, load
 
-__all__ = ["Dataset", "Images", "Source", "load", "training_batches"]
+__all__ = ["Arrays", "Dataset", "Images", "Source", "load", "training_batches"]
 
 FILES = {
     "pipeline": ("training_batches",),
-    "sources": ("Dataset", "Images", "Source", "load"),
+    "sources": ("Arrays", "Dataset", "Images", "Source", "load"),
 }
 
 

@@ -17,6 +17,7 @@ from typing import Protocol
 import numpy as np
 from tqdm import tqdm
 
+from experiments.config import sizes
 from experiments.data import records
 from experiments.data.digests import digest, stack_digests
 from experiments.data.records import INDEX, Description, Shard, ShardWriter
@@ -47,7 +48,7 @@ def prepare(
     source: str,
     out: Path,
     *,
-    image_size: int | None = None,
+    image_size: int | str | sizes.Size | None = None,
     num_channels: int | None = None,
     resize: str = "none",
     background: str = "white",
@@ -61,8 +62,9 @@ def prepare(
     Args:
         source: as `data.source` names it.
         out: the folder to make; must not exist, or be empty.
-        image_size: height and width in pixels; None: those of the first image.
-        num_channels: 1 for grey levels, 3 for RGB; None: as the first image has.
+        image_size: height and width in pixels, see `sizes.parse`; None: those of the first image, or with "center_crop"
+            the square of its shorter side.
+        num_channels: 1 for grey levels, 3 for RGB, 4 with alpha; None: as the first image has.
         resize: what becomes of images of another size; see `data.resize`.
         background: colour behind transparent pixels; see `data.background`.
         white: level that is white in images that are not of 8 bits; see `data.white`.

@@ -40,7 +40,7 @@ def write(
     """
     out.mkdir(parents=True, exist_ok=True)
     pictures = {kind: medium.inverse(images) for kind, images in kinds.items()}
-    columns = [sheet.Column(kind, shown, (notes or {}).get(kind, ())) for kind, shown in pictures.items()]
+    columns = [sheet.Column(kind, medium.shown(shown), (notes or {}).get(kind, ())) for kind, shown in pictures.items()]
     sheet.save(out / "sheet.png", columns, names)
     for kind, shown in pictures.items():
         for name, picture in zip(names, shown, strict=True):

@@ -323,10 +323,11 @@ def _both(view: Callable, **sets: dict[str, figures.Figure]) -> dict[str, Any]:
 
 def _write(run: Run, sampler: Sampler, measured: dict[str, Any]) -> None:
     """Writes `metrics.json` and the strip."""
-    strip = _strip(run, sampler)
+    strip = _strip(run, sampler) if run.medium.has_pixels else None
     if distributed.is_first():
         strict_json.write(run.workdir.metrics, measured)
-        pictures.save(run.workdir.strip, strip, run.event_shape[0])
+        if strip is not None:
+            pictures.save(run.workdir.strip, strip, run.medium.tile)
 
 
 def _strip(run: Run, sampler: Sampler) -> np.ndarray:
@@ -335,4 +336,4 @@ def _strip(run: Run, sampler: Sampler) -> np.ndarray:
     states = sampler.trajectory(run.variables, num_images, seed=0)
     shown = np.unique(np.linspace(0, len(states) - 1, num_times).round().astype(int))
     tiles = run.medium.inverse(states[shown]).swapaxes(0, 1)
-    return pictures.grid(tiles.reshape(-1, *tiles.shape[2:]), columns=len(shown))
+    return run.medium.picture(tiles.reshape(-1, *tiles.shape[2:]), columns=len(shown))

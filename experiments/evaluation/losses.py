@@ -17,7 +17,7 @@ BATCH = 256  # images at once, on all devices together
 
 
 def loss_per_noise_level(run: Run, images: data.Images) -> list[dict[str, float]]:
-    """The mean squared error of the predicted noise (per pixel; 1 is no better than guessing 0) at even log-SNRs.
+    """The mean squared error of the predicted noise (per value; 1 is no better than guessing 0) at even log-SNRs.
 
     It is the noise of y = x_0 + noise_to_signal noise, which is all that any process's state says of the data, so the
     figures of processes can be compared.
@@ -69,4 +69,4 @@ def _errors(denoiser, x0, t, places, key):
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
     noise = jax.vmap(lambda key: jax.random.normal(key, denoiser.sde.state_shape(x0.shape[1:])))(keys)
     error = denoiser(denoiser.sde.perturb(x0, noise, t), t) - x0
-    return jnp.square(error / denoiser.sde.noise_to_signal(t)).mean((1, 2, 3))
+    return jnp.square(error / denoiser.sde.noise_to_signal(t)).mean(range(1, x0.ndim))

@@ -29,7 +29,7 @@ from experiments.factory.losses import (
     loss,
     loss_bin_edges,
 )
-from experiments.factory.media import medium
+from experiments.factory.media import complete, medium
 from experiments.factory.model import (
     LOSS,
     PROCESSES,
@@ -69,6 +69,7 @@ __all__ = [
     "check_training_times",
     "class_number",
     "class_record",
+    "complete",
     "compute_dtype",
     "condition",
     "denoiser",

@@ -61,7 +61,9 @@ def _check_smallest_time(config: ConfigDict, section: str) -> None:
 
 
 def _check_model(config: ConfigDict) -> None:
-    ranges.check(config, "sde.", "model.", "parameterization.", "data.image_size", "data.num_channels")
+    ranges.check(
+        config, "sde.", "model.", "parameterization.", "data.image_size", "data.num_channels", "data.event_shape"
+    )
     ranges.check(config, "loss.uncertainty_channels")
     factory.check_network(config)
 

@@ -17,7 +17,7 @@ from experiments.metrics.statistics import Statistics
 
 
 def _perceptron(config: ConfigDict, train: data.Source) -> metrics.Perceptron:
-    return metrics.Perceptron(metrics.fit_features(train))
+    return metrics.Perceptron(metrics.fit_features(train, raw_range=medium(config).raw_range))
 
 
 def _published(config: ConfigDict, train: data.Source | None) -> feature_networks.FeatureNetwork:
@@ -70,7 +70,9 @@ def check_files(config: ConfigDict) -> None:
 def check_features(config: ConfigDict) -> None:
     """Raises `UserError` where `feature_network` or `reference` cannot work; reads no weights."""
     name, weights = config.evaluation.features, config.evaluation.feature_weights
-    published = _is_published(config)
+    published, data = _is_published(config), medium(config)
+    if published and not data.has_pixels:
+        raise UserError(f"evaluation.features={name!r} takes images, not {data.noun}; perceptron takes any")
     if published and config.data.num_channels not in feature_networks.CHANNELS:
         raise UserError(
             f"evaluation.features={name!r} takes images of 1 or 3 channels, not "

@@ -62,6 +62,7 @@ class Experiment:
         Raises:
             UserError: a setting that a subject reads cannot work; the message names its key.
         """
+        config = media.complete(config)
         check.check(config, *subjects, overrides=overrides)
         return cls(config)
 

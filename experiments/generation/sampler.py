@@ -66,7 +66,7 @@ class Sampler:
         return sde_lib.sample(keys, denoiser, self._experiment.sampler, grid, self._experiment.medium.event_shape)
 
     def __call__(self, variables: Any, num_samples: int, seed: int, *, progress: bool = False) -> np.ndarray:
-        """Samples 0 to num_samples - 1 as uint8 (N, H, W, C), latents as float32, in every process.
+        """Samples 0 to num_samples - 1 as raw data (N, *event) of the medium, in every process.
 
         Raises:
             RunError: a sample is not finite.

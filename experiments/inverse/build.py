@@ -67,7 +67,7 @@ def noise(std: float, peak: float | None = None) -> inverse.Noise:
 def _inpaint(shape: Shape, o: Mapping[str, Any]) -> inverse.Measurement:
     mask = o["mask"]
     if mask == "box":
-        return inverse.Inpainting.box(shape, o["box"] or shape[0] // 2)
+        return inverse.Inpainting.box(shape, o["box"] or min(shape[:2]) // 2)
     if mask == "random":
         return inverse.Inpainting.random(jax.random.key(o["operator_seed"]), shape, o["share"])
     if mask in problems.HALVES:
@@ -91,7 +91,7 @@ def _odd(width: float) -> int:
 
 def _kernel(shape: Shape, o: Mapping[str, Any]) -> np.ndarray:
     """The kernel (h, w). Widths are those of the papers for 256 pixels, less for smaller images, but a blur still."""
-    relative = shape[0] / 256
+    relative = min(shape[:2]) / 256
     name, width = o["kernel"], o.get("kernel_width")
     side = max(shape[:2])
     if width is not None:
@@ -285,13 +285,14 @@ def conditioned(
     """What draws images behind y: the Denoiser and the method for `sde_lib.sample`.
 
     DPS and MCG make steps of one length, zeta, in the space of images; so that a pixel moves as far whatever the image's
-    size, the published zeta, for 256 x 256 pixels, is taken in proportion to the side.
+    size, the published zeta, for 256 x 256 pixels, is taken in proportion to the side (of a rectangle, of the
+    square of as many pixels).
 
     Raises:
         ValueError: the method cannot work with this measurement; of its noise it says so when it is used.
     """
     if "zeta" in settings:
-        settings = {**settings, "zeta": settings["zeta"] * shape[0] / PUBLISHED_SIDE}
+        settings = {**settings, "zeta": settings["zeta"] * math.sqrt(shape[0] * shape[1]) / PUBLISHED_SIDE}
     posterior = POSTERIORS.get(name, lambda prior, *_: prior)(prior, measurement, y, noise, settings)
     if name in STEPS:
         return posterior, STEPS[name](measurement, y, noise, settings)

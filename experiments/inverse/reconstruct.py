@@ -112,7 +112,7 @@ def _truth(request: Reconstruction, model: Model) -> Slices:
         found = model.read("--truth", request.truth, request.limit)
         return Slices(found.names, None, found.values, 0.0, 1.0, "the images' own", None)
     volume = volumes.read("--truth", request.truth, request.axis, request.window, request.chosen, request.limit)
-    volume = volume.fitted(model.shape[0])
+    volume = volume.fitted(model.shape[:2])
     values = np.asarray(model.medium.forward(volume.slices[..., None] * GREY_LEVELS), np.float32)
     return Slices(volume.names, None, values, volume.low, volume.high, volume.window, volume.affine)
 

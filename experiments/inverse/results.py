@@ -39,7 +39,7 @@ class Results:
     Attributes:
         names: of the N inputs.
         answers: (N, K, H, W, C).
-        shown: what was given, by caption: pictures uint8 (N, h, w, 1 or 3).
+        shown: what was given, by caption: images uint8 (N, h, w, C).
         truth: (N, H, W, C), or None.
         beside: answers of other methods (N, H, W, C), by name.
         misfit: (N, K), or None where nothing was measured.
@@ -89,15 +89,15 @@ def write(out: Path, results: Results, medium: Medium, settings: Mapping[str, An
     pictures = {name: medium.inverse(images) for name, images in singles.items()}
     answers, spread = medium.inverse(results.answers), sheet.spread(deviation, white)
 
-    columns = [Column(caption, images) for caption, images in results.shown.items()]
+    columns = [Column(caption, medium.shown(images)) for caption, images in results.shown.items()]
     for k in range(min(answers.shape[1], SHOWN)):
-        columns.append(Column(f"answer {k}", answers[:, k], _notes(figures, "answers", k)))
+        columns.append(Column(f"answer {k}", medium.shown(answers[:, k]), _notes(figures, "answers", k)))
     if several:
-        columns.append(Column("mean", pictures["mean"], _notes(figures, "mean")))
+        columns.append(Column("mean", medium.shown(pictures["mean"]), _notes(figures, "mean")))
         columns.append(Column(f"deviation, white {white:.2g}", spread))
-    columns += [Column(name, pictures[name], _notes(figures, name)) for name in results.beside]
+    columns += [Column(name, medium.shown(pictures[name]), _notes(figures, name)) for name in results.beside]
     if results.truth is not None:
-        columns.append(Column("truth", medium.inverse(results.truth)))
+        columns.append(Column("truth", medium.shown(medium.inverse(results.truth))))
     out.mkdir(parents=True, exist_ok=True)
     sheet.save(out / "sheet.png", columns, results.names)
 

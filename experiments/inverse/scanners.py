@@ -23,26 +23,30 @@ FASTER_BY_MATRICES = {"mri": 0, "ct": 32 * 32}
 PERCENTILE = 99.5  # of a plain reconstruction, which is white where no intensity is given
 
 
-def _lines(make: Callable[..., jax.Array]) -> Callable[[int, Mapping[str, Any]], jax.Array]:
-    def mask(size, o):
-        total = round(size / o["acceleration"])
+def _lines(make: Callable[..., jax.Array]) -> Callable[[tuple[int, int], Mapping[str, Any]], jax.Array]:
+    """As many lines, columns of k-space, as sample 1 / acceleration of the points."""
+
+    def mask(shape, o):
+        total = round(shape[1] / o["acceleration"])
         if not total:
-            raise ValueError(f"acceleration={o['acceleration']} samples none of the {size} lines")
+            raise ValueError(f"acceleration={o['acceleration']} samples none of the {shape[1]} lines")
         center = min(max(round(CENTER * total), 1), total)
-        return make(o, (size, size), o["acceleration"], center)
+        return make(o, shape, o["acceleration"], center)
 
     return mask
 
 
-def _turned(make: Callable[[tuple[int, int], int], jax.Array]) -> Callable[[int, Mapping[str, Any]], jax.Array]:
+def _turned(
+    make: Callable[[tuple[int, int], int], jax.Array],
+) -> Callable[[tuple[int, int], Mapping[str, Any]], jax.Array]:
     """As few spokes or turns as sample 1 / acceleration of the points."""
 
-    def mask(size, o):
-        for count in range(1, 4 * size):
-            found = make((size, size), count)
+    def mask(shape, o):
+        for count in range(1, 4 * max(shape)):
+            found = make(shape, count)
             if found.mean() >= 1 / o["acceleration"]:
                 return found
-        return jnp.ones((size, size), bool)
+        return jnp.ones(shape, bool)
 
     return mask
 
@@ -70,7 +74,7 @@ def _radon(shape, angles, detectors=None, mask=None) -> inverse.Radon:
 
 def _simulated_mri(shape, o):
     maps = inverse.birdcage_maps(shape[:2], o["coils"]) if o["coils"] > 1 else None
-    return _kspace(shape, MASKS[o["mask"]](shape[0], o), maps)
+    return _kspace(shape, MASKS[o["mask"]](shape[:2], o), maps)
 
 
 def _sees(radon: inverse.Radon) -> bool:
@@ -97,14 +101,14 @@ SIMULATED = {"mri": _simulated_mri, "ct": _simulated_ct}
 
 
 def _read_mri(flag, text, shape, limit):
-    scan = scans.read_kspace(flag, text, shape[0], limit)
+    scan = scans.read_kspace(flag, text, shape[:2], limit)
     maps = None if scan.maps is None else scans.channels(scan.maps)
     y = scans.channels(scan.values)
     return _kspace(shape, scan.mask, maps), y[:, 0] if maps is None else y
 
 
 def _read_ct(flag, text, shape, limit):
-    scan = scans.read_projections(flag, text, shape[0], _radon(shape, np.zeros(1)).num_detectors(), limit)
+    scan = scans.read_projections(flag, text, shape[:2], _radon(shape, np.zeros(1)).num_detectors(), limit)
     radon = _radon(shape, scan.angles, scan.values.shape[2], scan.mask)
     if not _sees(radon):
         raise UserError(f"{flag}: {text}: none of the rays that 'mask' leaves goes through the image")

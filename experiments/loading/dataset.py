@@ -38,10 +38,10 @@ def load_data(experiment: Experiment, workdir: Workdir | None = None) -> data.Da
     Raises:
         UserError: something is wrong with the source, or the model has another number of classes.
     """
-    order = class_order(workdir)
+    order, medium = class_order(workdir), experiment.medium
     dataset = data.load(
         experiment.data.source,
-        image_size=experiment.event_shape[0],
+        image_size=experiment.event_shape[:2],
         num_channels=experiment.event_shape[-1],
         test_fraction=experiment.data.test_fraction,
         validation_fraction=experiment.data.validation_fraction,
@@ -50,6 +50,7 @@ def load_data(experiment: Experiment, workdir: Workdir | None = None) -> data.Da
         background=experiment.data.background,
         white=experiment.data.white,
         class_order=order,
+        others=None if medium.has_pixels else data.Arrays(medium.event_shape, *medium.raw_range, order),
     )
     if experiment.num_classes and experiment.num_classes != dataset.num_classes:
         raise UserError(_wrong_number_of_classes(experiment, dataset))
@@ -185,8 +186,8 @@ def summary(experiment: Experiment, dataset: data.Dataset) -> str:
             fraction = getattr(experiment.data, f"{name}_fraction", None)
             origin = f" (data.{name}_fraction={fraction:g})" if name in dataset.by_hash else ""
             counts.append(f"{len(part):,} {SPLITS[name]}{origin}")
-    height, width, channels = dataset.train.image_shape
-    parts = [f"{', '.join(counts)} images of {height}x{width}x{channels}"]
+    noun, shape = experiment.medium.noun, "x".join(map(str, dataset.train.image_shape))
+    parts = [f"{', '.join(counts)} {noun} of {shape}"]
     if dataset.num_classes:
         per_class = dataset.class_counts("train").values()
         fewest, most = min(per_class), max(per_class)

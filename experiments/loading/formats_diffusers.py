@@ -15,6 +15,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from experiments import factory
+from experiments.config import sizes
 from experiments.errors import nearest
 from experiments.files import strict_json
 from experiments.loading.model_config import Model, chain, model_config, smallest_time
@@ -100,11 +101,11 @@ def _unet(described: Mapping[str, Any]):
         network, facts = diffusers_ncsnpp.from_config(described)
         return "ncsnpp", network, facts.image_size[0], facts.in_channels
     network, facts = diffusers.from_config(described)
-    if facts.image_size is None or facts.image_size[0] != facts.image_size[1]:
-        raise ValueError(f"config.json: sample_size={facts.image_size} is not the side of square images")
+    if facts.image_size is None:
+        raise ValueError("config.json: sample_size=None is no size of images")
     if network.out_channels:
         raise ValueError("config.json: images to condition on are joined to its input, which no config can say yet")
-    return "unet", network, facts.image_size[0], facts.in_channels
+    return "unet", network, facts.image_size, facts.in_channels
 
 
 def _dit(described: Mapping[str, Any]):
@@ -132,12 +133,15 @@ def _dit_layout(network, shapes, channels, names):
 
 
 def _described_unet(network, config):
-    size = config.data.image_size
-    return diffusers.to_config(network, diffusers.Facts((size, size), config.data.num_channels))
+    size = sizes.parse(config.data.image_size)
+    return diffusers.to_config(network, diffusers.Facts(size, config.data.num_channels))
 
 
 def _described_dit(network, config):
-    return dit.to_diffusers_config(network, config.data.num_channels, config.data.image_size)
+    height, width = sizes.parse(config.data.image_size)
+    if height != width:
+        raise ValueError(f"DiTTransformer2DModel has no network of images of {height}x{width}, only of square ones")
+    return dit.to_diffusers_config(network, config.data.num_channels, height)
 
 
 # By model.name: where the weights are, as a function of (network, shapes, channels of x, the file's names), and config.json.

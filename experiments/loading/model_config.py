@@ -11,6 +11,7 @@ from ml_collections import ConfigDict
 
 import models
 from configs import base
+from experiments.config import sizes
 from experiments.media import LATENTS
 
 Model = tuple[ConfigDict, Any]  # a config, and the network's variables
@@ -18,14 +19,20 @@ PICTURES = (1, 3)  # channels of what can be looked at; published models of othe
 
 
 def model_config(
-    network: Any, name: str, image_size: int, num_channels: int, *, latents: bool = False, **sections: Mapping[str, Any]
+    network: Any,
+    name: str,
+    image_size: int | sizes.Size,
+    num_channels: int,
+    *,
+    latents: bool = False,
+    **sections: Mapping[str, Any],
 ) -> ConfigDict:
     """A config for the network.
 
     Args:
         network: the Flax module.
         name: by which `models.create` knows it.
-        image_size: height and width of the images, in pixels.
+        image_size: height and width of the images, in pixels; see `sizes.parse`.
         num_channels: of the images; other than 1 and 3 are latents.
         latents: whether the images are latents whatever their channels.
         sections: changes to other sections, by name.
@@ -34,7 +41,8 @@ def model_config(
     config.model = ConfigDict({"name": name} | {option: getattr(network, option) for option in models.options(name)})
     # `train` and `evaluate` want a source of images.
     source = LATENTS if latents or num_channels not in PICTURES else "npz:images.npz"
-    changes = {"data": {"source": source, "image_size": image_size, "num_channels": num_channels}} | sections
+    size = sizes.written(sizes.parse(image_size))
+    changes = {"data": {"source": source, "image_size": size, "num_channels": num_channels}} | sections
     for section, values in changes.items():
         config[section].update(values)
     return config

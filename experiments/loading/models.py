@@ -106,5 +106,5 @@ def open_model(
     changed = config.apply(stored, overrides, allowed=allowed, command=command)
     model = Model(flag, workdir, Experiment.from_config(changed, *uses, overrides=overrides))
     if not model.medium.has_pixels:
-        raise UserError(f"{flag}={workdir}: this model makes latents; no decoder is here to make images of them")
+        raise UserError(f"{flag}={workdir}: this model makes {model.medium.noun}; {command} needs one of images")
     return model

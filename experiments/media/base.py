@@ -17,12 +17,18 @@ class Medium(abc.ABC):
 
     Attributes:
         event_shape: of one datum as the model sees it.
-        has_pixels: whether raw data are grey levels of pixels: files of pictures can be read, pictures are shown, and
-            levels have bits per dimension.
+        has_pixels: whether raw data are grey levels of pixels, rows and columns: files of pictures can be read, pictures
+            are shown, data can be mirrored, and levels have bits per dimension.
+        noun: for messages, in the plural.
+        without_picture: description of samples without a picture, for messages.
+        raw_range: the raw values that are -1 and 1 for the model.
     """
 
     event_shape: tuple[int, ...]
+    raw_range: tuple[float, float]
     has_pixels: ClassVar[bool]
+    noun: ClassVar[str]
+    without_picture: ClassVar[str] = ""
 
     @property
     def dimensions(self) -> int:
@@ -45,6 +51,15 @@ class Medium(abc.ABC):
         Raises:
             RunError: an element is NaN and raw data cannot hold it.
         """
+
+    @property
+    def tile(self) -> int:
+        """The pixels of the smaller side of one datum in a picture."""
+        return min(self.event_shape[:2])
+
+    @abc.abstractmethod
+    def shown(self, raw: np.ndarray) -> np.ndarray | None:
+        """Returns pictures uint8 (..., h, w, 1 or 3) of raw data (..., *event), one of each; None for no pictures."""
 
     @abc.abstractmethod
     def picture(self, raw: np.ndarray, columns: int | None = None) -> np.ndarray | None:

@@ -1,4 +1,7 @@
-"""Images of 8-bit grey levels, of any number of channels."""
+"""Images of 8-bit grey levels: grey, RGB, RGB with alpha, or any other number of channels.
+
+Of 4 channels the last is alpha, the opacity, and the first three are red, green and blue multiplied by alpha.
+"""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -19,13 +22,21 @@ class ImageMedium(Medium):
 
     Attributes:
         event_shape: (H, W, C).
+        background: red, green and blue that images with alpha are shown over.
         levels_per_unit: grey levels per unit of x; a density over x has log2(levels_per_unit) fewer bits per dimension
             than the same density over grey levels.
     """
 
     event_shape: tuple[int, int, int]
+    background: tuple[int, int, int] = (255, 255, 255)
     levels_per_unit: float = 127.5
     has_pixels: ClassVar[bool] = True
+    noun: ClassVar[str] = "images"
+
+    @property
+    def raw_range(self) -> tuple[float, float]:
+        """(0, 255)."""
+        return 0.0, 2 * self.levels_per_unit
 
     def forward(self, images: "jax.typing.ArrayLike") -> "jax.Array":
         """Returns grey levels in [0, 255], uint8 or (dequantized) floats, of any shape, as float32 in [-1, 1]."""
@@ -46,6 +57,10 @@ class ImageMedium(Medium):
             )
         return np.clip(np.rint((x + 1) * self.levels_per_unit), 0, 255).astype(np.uint8)
 
+    def shown(self, raw: np.ndarray) -> np.ndarray:
+        """Returns images uint8 (..., h, w, C) with alpha over the background; see `pictures.visible` for others."""
+        return pictures.over(raw, self.background) if raw.shape[-1] == pictures.WITH_ALPHA else pictures.visible(raw)
+
     def picture(self, raw: np.ndarray, columns: int | None = None) -> np.ndarray:
-        """Returns a grid of images uint8 (N, H, W, C); see `pictures.grid`."""
-        return pictures.grid(raw, columns)
+        """Returns a grid of images uint8 (N, H, W, C); see `shown` and `pictures.grid`."""
+        return pictures.grid(self.shown(raw), columns)

@@ -22,7 +22,10 @@ class LatentMedium(Medium):
     """
 
     event_shape: tuple[int, ...]
+    raw_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     has_pixels: ClassVar[bool] = False
+    noun: ClassVar[str] = "latents"
+    without_picture: ClassVar[str] = "float32 latents, which the decoder of the model's publisher makes images of"
 
     def forward(self, raw: "jax.typing.ArrayLike") -> "jax.Array":
         """Returns the latents, float32."""
@@ -33,6 +36,10 @@ class LatentMedium(Medium):
     def inverse(self, x: "jax.typing.ArrayLike") -> np.ndarray:
         """Returns the same numbers, float32."""
         return np.asarray(x, np.float32)
+
+    def shown(self, raw: np.ndarray) -> None:
+        """Returns None."""
+        return None
 
     def picture(self, raw: np.ndarray, columns: int | None = None) -> None:
         """Returns None."""

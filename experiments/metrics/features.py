@@ -31,30 +31,34 @@ BLOCK = 1000  # images turned into features at a time
 
 @dataclass(frozen=True)
 class FeatureSpace:
-    """A fitted feature space: `space(images)` maps uint8 (N, H, W, C) to float64 (N, d).
+    """A fitted feature space: `space(images)` maps uint8 (N, H, W, C), or float32 (N, *event), to float64 (N, d).
 
     Attributes:
         name: a sentence for reports that says what the features are.
-        image_shape: (H, W, C) of the images it was fitted on, the only ones it takes.
+        image_shape: (H, W, C) of the images, or event shape of the arrays, that it was fitted on, the only ones it takes.
         layers: weights (n_in, n_out) and biases (n_out,) of the perceptron, its output layer last.
         classes: int32, the label that each output stands for; None where the outputs are clusters.
+        dtype: of what it was fitted on, uint8 or float32, the only one that it takes.
+        raw_range: values that are 0 and 1 for the perceptron.
     """
 
     name: str
     image_shape: tuple[int, int, int]
     layers: tuple[tuple[np.ndarray, np.ndarray], ...]
     classes: np.ndarray | None
+    dtype: str = "uint8"
+    raw_range: tuple[float, float] = (0.0, 255.0)
 
     def __call__(self, images: np.ndarray) -> np.ndarray:
         """Returns the activations (N, d), d = 64, of the last hidden layer (after its ReLU).
 
         Raises:
-            UserError: the images are not uint8, or not of the shape that the space was fitted on.
+            UserError: the images are not of the dtype, or not of the shape, that the space was fitted on.
         """
-        if images.dtype != np.uint8 or images.shape[1:] != self.image_shape:
+        if images.dtype != self.dtype or images.shape[1:] != self.image_shape:
             needed = ", ".join(map(str, self.image_shape))
-            raise UserError(f"features need images uint8 (N, {needed}); these are {images.dtype} {images.shape}")
-        return np.concatenate([self._features(x) for x in _pixels(images)])
+            raise UserError(f"features need images {self.dtype} (N, {needed}); these are {images.dtype} {images.shape}")
+        return np.concatenate([self._features(x) for x in _pixels(images, self.raw_range)])
 
     def accuracy(self, images: Images) -> float | None:
         """Returns the fraction of `images` whose label the classifier finds; None without classes."""
@@ -70,7 +74,7 @@ class FeatureSpace:
         return x
 
 
-def fit_features(train: Source, seed: int = 0) -> FeatureSpace:
+def fit_features(train: Source, seed: int = 0, raw_range: tuple[float, float] = (0.0, 255.0)) -> FeatureSpace:
     """Fits a feature space to training images; the same images and seed give the same space on the same machine.
 
     (On another machine, matrix products round differently and training amplifies it: figures then differ a little.)
@@ -78,6 +82,7 @@ def fit_features(train: Source, seed: int = 0) -> FeatureSpace:
     Args:
         train: the training images; at most 10,000 of them, drawn at random, are used.
         seed: of that draw, of the initial weights and of the order of training.
+        raw_range: values that are 0 and 1 for the perceptron.
     """
     import sklearn
     from sklearn.exceptions import ConvergenceWarning
@@ -87,7 +92,7 @@ def fit_features(train: Source, seed: int = 0) -> FeatureSpace:
     if len(train) > MAX_IMAGES:
         train = train.take(np.random.default_rng(seed).permutation(len(train))[:MAX_IMAGES])
     train = train.in_memory()
-    pixels = np.concatenate(list(_pixels(train.images))).astype(np.float32)
+    pixels = np.concatenate(list(_pixels(train.images, raw_range))).astype(np.float32)
     has_classes = train.labels is not None and len(np.unique(train.labels)) > 1
     epochs = max(MIN_EPOCHS, math.ceil(MIN_EXAMPLES / len(train)))
     classifier = MLPClassifier(
@@ -109,12 +114,20 @@ def fit_features(train: Source, seed: int = 0) -> FeatureSpace:
         weights, biases = layers[-1]
         layers[-1] = (np.hstack([0 * weights, weights]), np.hstack([0 * biases, biases]))
     target = f"the {len(classifier.classes_)} {'classes' if has_classes else 'k-means clusters'}"
+    values = "pixels" if train.images.dtype == np.uint8 else "values"
     name = (
-        f"{HIDDEN_UNITS[-1]} features: the last hidden layer of a perceptron ({pixels.shape[1]} pixels, "
+        f"{HIDDEN_UNITS[-1]} features: the last hidden layer of a perceptron ({pixels.shape[1]} {values}, "
         f"{', '.join(map(str, HIDDEN_UNITS))} units, ReLU) trained {epochs} epochs on {target} of {len(train)} "
         f"training images (scikit-learn {sklearn.__version__}, seed {seed}); not comparable with Inception features"
     )
-    return FeatureSpace(name, train.images.shape[1:], tuple(layers), classifier.classes_ if has_classes else None)
+    return FeatureSpace(
+        name,
+        train.images.shape[1:],
+        tuple(layers),
+        classifier.classes_ if has_classes else None,
+        str(train.images.dtype),
+        raw_range,
+    )
 
 
 @dataclass(frozen=True)
@@ -127,7 +140,14 @@ class Perceptron:
 
     space: FeatureSpace
     name: ClassVar[str] = "perceptron"
-    preprocessing: ClassVar[str] = f"box average to at most {MAX_SIZE} x {MAX_SIZE} (antialiased), x / 255"
+
+    @property
+    def preprocessing(self) -> str:
+        """Of the raw data, in words."""
+        low, high = self.space.raw_range
+        if self.space.dtype != "uint8":
+            return f"[{low:g}, {high:g}] to [0, 1], linearly"
+        return f"box average to at most {MAX_SIZE} x {MAX_SIZE} (antialiased), x / 255"
 
     @cached_property
     def sha256(self) -> str:
@@ -143,7 +163,7 @@ class Perceptron:
         return self.space.name
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns `pool`, float64 (N, 64), of images uint8 (N, H, W, C); raises as the space does."""
+        """Returns `pool`, float64 (N, 64), of images (N, H, W, C) or arrays; raises as the space does."""
         return {"pool": self.space(images)}
 
 
@@ -153,8 +173,17 @@ def _clusters(pixels: np.ndarray, seed: int) -> np.ndarray:
     return KMeans(min(NUM_CLUSTERS, len(pixels)), n_init=1, random_state=seed).fit_predict(pixels)
 
 
-def _pixels(images: np.ndarray) -> Iterator[np.ndarray]:
-    """Yields blocks (B, h w C) of pixels in [0, 1] of images uint8 (N, H, W, C), at most 32 pixels high and wide."""
+def _pixels(images: np.ndarray, raw_range: tuple[float, float] = (0.0, 255.0)) -> Iterator[np.ndarray]:
+    """Yields blocks (B, d) of values that are 0 and 1 at the ends of the range.
+
+    Images uint8 (N, H, W, C) are at most 32 pixels high and wide in them; arrays of floats (N, *event) keep all values.
+    """
+    low, high = raw_range
+    if images.dtype != np.uint8:
+        for start in range(0, len(images), BLOCK):
+            block = (images[start : start + BLOCK].astype(np.float64) - low) / (high - low)
+            yield block.reshape(len(block), -1)
+        return
     rows, columns = (_box_average(size, min(size, MAX_SIZE)) for size in images.shape[1:3])
     for start in range(0, len(images), BLOCK):
         block = images[start : start + BLOCK] / 255

@@ -39,7 +39,7 @@ class FeatureStatistics:
         defaults, shape = base.get_config().data, Description.read(folder).image_shape
         dataset = load(
             f"arrayrecord:{folder}",
-            image_size=shape[0],
+            image_size=shape[:2],
             num_channels=shape[2],
             test_fraction=defaults.test_fraction,
             validation_fraction=defaults.validation_fraction,

@@ -10,6 +10,7 @@ from PIL import Image
 
 from experiments.files import replace_bytes
 
+WITH_ALPHA = 4  # channels of colours multiplied by alpha, and alpha
 MIN_TILE = 48  # pixels on the page of the smaller side of one image
 
 
@@ -22,6 +23,30 @@ def visible(images: np.ndarray) -> np.ndarray:
     if images.shape[-1] == 2:
         return np.concatenate([images[..., :1], images[..., 1:]], -2)
     return images[..., :3]
+
+
+def over(images: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
+    """Composites images uint8 (..., 4), colours multiplied by alpha and alpha, over an opaque colour: uint8 (..., 3)."""
+    seen = images[..., :3] + (1 - images[..., 3:] / 255) * np.array(background)
+    return np.rint(np.minimum(seen, 255)).astype(np.uint8)
+
+
+def straight(images: np.ndarray) -> np.ndarray:
+    """Divides the colours of images uint8 (..., 4) by alpha, as PNG files hold them.
+
+    Where colours are at most alpha, multiplying the result by alpha gives the same levels. Transparent pixels are black.
+    """
+    colours, alpha = images[..., :3].astype(np.float64), images[..., 3:]
+    divided = np.rint(np.minimum(255 * colours / np.maximum(alpha, 1), 255))
+    return np.concatenate([np.where(alpha > 0, divided, 0).astype(np.uint8), alpha], -1)
+
+
+def png(picture: np.ndarray) -> Image.Image:
+    """A picture uint8 (h, w, C) as an image to save; see `visible` for C other than 1, 3 and 4."""
+    if picture.shape[-1] == WITH_ALPHA:
+        return Image.fromarray(straight(picture))
+    picture = visible(picture)
+    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
 
 
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
@@ -45,7 +70,7 @@ def save(path: Path, picture: np.ndarray, tile: int) -> None:
     Args:
         path: the file.
         picture: from `grid`, of 1 or 3 channels.
-        tile: the height in pixels of one image in it.
+        tile: the pixels of the smaller side of one image in it.
 
     Raises:
         OSError: the file cannot be written; what was there is as it was.

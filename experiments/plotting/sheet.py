@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from experiments.files import replace_bytes
-from experiments.plotting.pictures import visible
+from experiments.plotting.pictures import png, visible
 
 TILE = 96  # pixels on the sheet of the longer side of a picture, at least
 MARGIN, LINE, FONT_SIZE = 6, 16, 12
@@ -73,13 +73,13 @@ def save(path: Path, columns: Sequence[Column], names: Sequence[str]) -> None:
 
 
 def save_picture(path: Path, picture: np.ndarray) -> None:
-    """Writes one picture uint8 (h, w, C) as PNG, pixel for pixel; see `pictures.visible` for C other than 1 and 3.
+    """Writes one picture uint8 (h, w, C) as PNG, pixel for pixel; see `pictures.png`.
 
     Raises:
         OSError: the file cannot be written; what was there is as it was.
     """
     buffer = io.BytesIO()
-    _pillow(visible(picture)).save(buffer, format="png")
+    png(picture).save(buffer, format="png")
     replace_bytes(path, buffer.getvalue())
 
 
@@ -96,15 +96,11 @@ def _widest(font: ImageFont.ImageFont, column: Column, rows: int) -> float:
     return max(font.getlength(text) for text in (column.caption, *column.notes[:rows]))
 
 
-def _pillow(picture: np.ndarray) -> Image.Image:
-    return Image.fromarray(picture[..., 0] if picture.shape[-1] == 1 else picture)
-
-
 def _enlarged(picture: np.ndarray, side: int) -> Image.Image:
     """The picture with its longer side so long; pixels stay pixels."""
     scale = side / max(picture.shape[:2])
     size = (max(1, round(picture.shape[1] * scale)), max(1, round(picture.shape[0] * scale)))
-    return _pillow(picture).resize(size, Image.Resampling.NEAREST)
+    return png(picture).resize(size, Image.Resampling.NEAREST)
 
 
 def _shortened(text: str, font: ImageFont.ImageFont, width: int) -> str:

@@ -119,7 +119,7 @@ def training_stream(experiment: Experiment, images: data.Source) -> Any:
         images,
         batch_size=experiment.data.batch_size,
         seed=experiment.training.seed,
-        flip=experiment.data.random_flip,
+        flip=experiment.data.random_flip and experiment.medium.has_pixels,
         host=jax.process_index(),
         hosts=jax.process_count(),
         workers=experiment.data.workers,
@@ -252,7 +252,7 @@ def _go_on(
         if step >= num_steps and distributed.first_tells(lambda: workdir.is_evaluated(step)):
             print(f"Training is complete (step {step}); nothing to do. Report: {workdir.report}")
             return None
-        if step < num_steps or not distributed.first_tells(workdir.grid(step).exists):
+        if step < num_steps or _lacks_grid(experiment, workdir, step):
             step = _run_to_end(experiment, workdir, dataset.train, strategy, checkpoints, interruption)
     if distributed.any_process(bool(interruption)):
         number = interruption.signal or signal.SIGTERM  # another process's
@@ -295,6 +295,11 @@ def steps_of_next_call(experiment: Experiment, step: int) -> int:
 def _is_drawn(experiment: Experiment, step: int) -> bool:
     """Whether a grid of samples is made after so many steps."""
     return step % experiment.training.sample_every == 0 or step == experiment.training.num_steps
+
+
+def _lacks_grid(experiment: Experiment, workdir: Workdir, step: int) -> bool:
+    """Whether the grid of samples after so many steps is still to be drawn; data without pictures have none."""
+    return experiment.medium.has_pixels and not distributed.first_tells(workdir.grid(step).exists)
 
 
 def _run_to_end(
@@ -345,14 +350,18 @@ def _run_to_end(
 
         def draw() -> None:
             with monitor.sampling():
-                drawn = sampler(current.emas[sampled_ema], GRID_SIZE, GRID_SEED)
-                if distributed.is_first():
+                drawn = None
+                if experiment.medium.has_pixels:
+                    drawn = sampler(current.emas[sampled_ema], GRID_SIZE, GRID_SEED)
+                if not distributed.is_first():
+                    return
+                if drawn is not None:
                     grid = experiment.medium.picture(drawn)
-                    pictures.save(workdir.grid(step), grid, experiment.event_shape[0])
+                    pictures.save(workdir.grid(step), grid, experiment.medium.tile)
                     history.picture(step, "samples", grid)
-                    report.write(workdir)
+                report.write(workdir)
 
-        if step and _is_drawn(experiment, step) and not distributed.first_tells(workdir.grid(step).exists):
+        if step and _is_drawn(experiment, step) and _lacks_grid(experiment, workdir, step):
             draw()  # killed before it was drawn
         while step < training.num_steps and not distributed.any_process(bool(interruption)):
             n = steps_of_next_call(experiment, step)

@@ -14,7 +14,8 @@ DATA = ("image_size", "num_channels", "test_fraction", "validation_fraction", "m
 FLOW = ("t_min", "steps", "rho", "batch_size")
 # Subject -> beginnings of the keys whose numbers it validates.
 SUBJECTS = {
-    "model": ("sde.", "model.", "parameterization.", "data.image_size", "data.num_channels", "loss.uncertainty_channels"),
+    "model": ("sde.", "model.", "parameterization.", "data.image_size", "data.num_channels",
+              "data.event_shape", "loss.uncertainty_channels"),
     "average": ("sampling.ema_std",),
     "flow": ("sde.", *(f"sampling.{key}" for key in FLOW)),
     "times": ("sde.", *(f"sampling.{key}" for key in FLOW)),

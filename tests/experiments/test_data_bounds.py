@@ -25,15 +25,15 @@ GREY = RNG.integers(0, 256, (4, 6), dtype=np.uint8)
                        ("CMYK", 3)],
 )  # fmt: skip
 def test_what_is_left_open_is_that_of_the_first_picture(mode, channels):
-    """Grey modes have one channel; the size is the height, or the shorter side where pictures are cropped."""
+    """Grey modes have one channel; the size is the picture's, or if cropped the square of its shorter side."""
     image = Image.fromarray(GREY.astype(np.float32)) if mode == "F" else Image.fromarray(GREY).convert(mode)
     content = file_of(image, "TIFF")
     for height, crop in ((4, 4), (6, 4)):
         content = file_of(image if height == 4 else image.transpose(Image.Transpose.ROTATE_90), "TIFF")
         found = Wanted(None, None).of_first(content, "a")
-        assert (found.image_size, found.num_channels) == (height, channels)
+        assert (found.image_size, found.num_channels) == ((height, 10 - height), channels)
         found = Wanted(None, None, "center_crop").of_first(content, "a")
-        assert (found.image_size, found.num_channels) == (crop, channels)
+        assert (found.image_size, found.num_channels) == ((crop, crop), channels)
     found = Wanted(9, 2, white=3.0, test_fraction=0.2).of_first(content, "a")
     assert found == Wanted(9, 2, white=3.0, test_fraction=0.2)
 
@@ -67,8 +67,9 @@ def test_shapes_that_look_channels_first(shape, first):
 
 
 @pytest.mark.parametrize(
-    "shape, one", [((32, 32, 3), True), ((5, 5, 4), True), ((5, 5, 5), False), ((4, 4, 4), False), ((32, 31, 3), False),
-                   ((31, 32, 3), False), ((3, 3, 2), False)],
+    "shape, one", [((32, 32, 3), True), ((5, 5, 4), True), ((5, 5, 5), False), ((4, 4, 4), False), ((32, 31, 3), True),
+                   ((31, 32, 3), True), ((3, 3, 2), False), ((5, 8, 4), True), ((5, 7, 4), False), ((5, 8, 5), False),
+                   ((4, 8, 4), False)],
 )  # fmt: skip
 def test_shapes_that_look_like_one_image(shape, one):
     with pytest.raises(UserError, match="looks like one image") if one else contextlib.nullcontext():
@@ -215,9 +216,13 @@ def test_channels_are_repeated_or_weighed_by_luma_or_left():
     np.testing.assert_allclose(with_channels(colours, 1)[..., 0], colours @ [0.299, 0.587, 0.114], rtol=1e-6)
     np.testing.assert_array_equal(with_channels(colours[..., :1], 3), np.repeat(colours[..., :1], 3, -1))
     assert with_channels(colours, 3) is colours
-    assert [with_channels(colours[..., :given], wanted) for given, wanted in ((2, 1), (2, 3), (1, 2), (3, 4))] == [
+    assert [with_channels(colours[..., :given], wanted) for given, wanted in ((2, 1), (2, 3), (1, 2), (2, 4))] == [
         None
     ] * 4
+    for given in (1, 3):
+        opaque = with_channels(colours[..., :given], 4)
+        np.testing.assert_array_equal(opaque[..., :3], with_channels(colours[..., :given], 3))
+        assert (opaque[..., 3] == 255).all() and opaque.dtype == np.float32
 
 
 @pytest.mark.parametrize(
@@ -310,11 +315,13 @@ def test_prints_of_crops_differ_by_size_and_content_and_tell_bands_from_colours(
         images = np.random.default_rng(seed).integers(0, 256, (2, 8, 8, channels), dtype=np.uint8)
         return reading.CenterCropped(Images(images), size).fingerprint()
 
-    assert len({printed(3, 4), printed(3, 5), printed(3, 4, 1), printed(1, 4), printed(2, 4)}) == 5
-    assert printed(3, 4) == printed(3, 4) and printed(3, 4).startswith("sha256:")
+    four = (4, 4)
+    sizes = (four, (5, 5), (4, 5), (5, 4))
+    assert len({*(printed(3, size) for size in sizes), printed(3, four, 1), printed(1, four), printed(2, four)}) == 7
+    assert printed(3, four) == printed(3, four) and printed(3, four).startswith("sha256:")
     inner = Images(np.random.default_rng(0).integers(0, 256, (2, 8, 8, 2), dtype=np.uint8)).fingerprint()
     expected = hashlib.sha256(f"center_crop of bands 4 {inner.partition(':')[2]}".encode()).hexdigest()
-    assert printed(2, 4) == f"sha256:{expected}"
+    assert printed(2, four) == f"sha256:{expected}"
 
 
 def keeps(identities, labels, test, validation):

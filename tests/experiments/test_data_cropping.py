@@ -25,6 +25,52 @@ def uncropped(image, size):
     return np.asarray(image)[top : top + size, left : left + size]
 
 
+def sampled(image, size):
+    """The largest centred region of an image (h, w), resampled to `size` as the filters' definitions say, in float64.
+
+    While both sides are at least twice those wanted, rows and columns are averaged by Pillow's box filter: those whose
+    centres lie within the new one. Then each pixel is the average of the source around its centre by Keys's cubic kernel
+    (a = -0.5), as wide as the wanted pixels where these are larger.
+    """
+    (rows, columns), x = size, np.asarray(image, np.float64)
+    while x.shape[0] >= 2 * rows and x.shape[1] >= 2 * columns:
+        for axis in (0, 1):
+            length = x.shape[axis]
+            half = length // 2
+            t = (np.arange(length) + 0.5) * (half / length) - (np.arange(half) + 0.5)[:, None]
+            within = ((t > -0.5) & (t <= 0.5)).astype(np.float64)
+            x = np.moveaxis(np.tensordot(within / within.sum(1, keepdims=True), x, (1, axis)), 0, axis)
+    scale = max(rows / x.shape[0], columns / x.shape[1])
+    for axis, wanted in ((0, rows), (1, columns)):
+        length = x.shape[axis]
+        full = round(length * scale)
+        unit = length / full  # of a wanted pixel, in those of the source
+        centres = ((full - wanted) // 2 + np.arange(wanted) + 0.5)[:, None] * unit
+        t = np.abs(np.arange(length) + 0.5 - centres) / max(unit, 1)
+        kernel = np.where(t < 1, 1.5 * t**3 - 2.5 * t**2 + 1, np.where(t < 2, -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2, 0))
+        x = np.moveaxis(np.tensordot(kernel / kernel.sum(1, keepdims=True), x, (1, axis)), 0, axis)
+    return x
+
+
+@pytest.mark.parametrize(
+    "sides, size",
+    [((48, 64), (48, 64)), ((48, 64), (24, 32)), ((50, 70), (24, 32)), ((61, 40), (7, 9)), ((9, 40), (16, 8)),
+     ((40, 9), (8, 16)), ((5, 6), (30, 11)), ((100, 31), (10, 30)), ((16, 16), (3, 15)), ((1, 9), (2, 3))],
+)  # fmt: skip
+def test_a_rectangle_is_the_largest_centred_region_of_its_aspect_ratio(sides, size):
+    image = np.random.default_rng(0).random(sides, np.float32) * 255
+    found = center_crop(Image.fromarray(image), size)
+    assert found.shape == size
+    np.testing.assert_allclose(found, sampled(image, size), rtol=0, atol=2e-3)
+
+
+def test_a_rectangle_keeps_what_lies_in_the_middle_of_a_picture():
+    """Rows of 100 x 30 pixels are cut and columns all stay, and the other way round."""
+    rows, columns = np.mgrid[:100, :30].astype(np.float32)
+    np.testing.assert_allclose(center_crop(Image.fromarray(rows), (20, 30)), rows[40:60], atol=1e-4)
+    np.testing.assert_allclose(center_crop(Image.fromarray(columns.T.copy()), (30, 20)), columns.T[:, 40:60], atol=1e-4)
+
+
 def picture(rng, width, height, mode):
     if mode == "F":
         return Image.fromarray(rng.random((height, width), np.float32) * 255)
@@ -44,10 +90,30 @@ def test_cropping_first_changes_no_pixel(mode, always, monkeypatch):
         image = picture(rng, *(map(int, rng.permutation(sides))), mode)
         long = max(image.size) * size / min(image.size)
         first += size > min(image.size) and long > cropping.LONG * size
-        found, expected = center_crop(image, size), uncropped(image, size)
+        found, expected = center_crop(image, (size, size)), uncropped(image, size)
         assert found.dtype == expected.dtype
         np.testing.assert_allclose(found, expected, rtol=0, atol=1e-4 if mode == "F" else 0)
     assert first > 50
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "F"])
+def test_cropping_rectangles_first_changes_no_pixel(mode, monkeypatch):
+    """Thin pictures against the same with the whole picture resized."""
+    rng, first, enlarged = np.random.default_rng(0), [0], cropping._enlarged_middle
+
+    def counted(*arguments):
+        first[0] += 1
+        return enlarged(*arguments)
+
+    monkeypatch.setattr(cropping, "_enlarged_middle", counted)
+    for _ in range(100):
+        size, sides = tuple(map(int, rng.integers(1, 40, 2))), rng.integers(1, (20, 200))
+        image = picture(rng, *(map(int, rng.permutation(sides))), mode)
+        monkeypatch.setattr(cropping, "LONG", 0)
+        found = center_crop(image, size)
+        monkeypatch.setattr(cropping, "LONG", np.inf)
+        np.testing.assert_allclose(found, center_crop(image, size), rtol=0, atol=1e-4 if mode == "F" else 0)
+    assert first[0] > 30
 
 
 @pytest.mark.parametrize("size", [(8000, 2), (2, 8000), (20000, 1), (1, 65000), (400000, 1)])

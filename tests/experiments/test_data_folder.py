@@ -65,7 +65,7 @@ def sizes(tmp_path):
 @pytest.mark.parametrize("case", PEER)
 def test_crops_are_adms(case):
     width, height, channels, size = case
-    cropped = center_crop(pillow(picture(width, height, channels)), size)
+    cropped = center_crop(pillow(picture(width, height, channels)), (size, size))
     assert cropped.ravel().tolist() == PEER[case]
 
 
@@ -73,12 +73,12 @@ def test_crops_are_adms(case):
 def test_an_odd_margin_is_larger_at_the_right_and_below(height, width, top, left):
     pixels = picture(width, height)
     expected = pixels[top : top + 4, left : left + 4, 0]
-    np.testing.assert_array_equal(center_crop(pillow(pixels), 4), expected)
+    np.testing.assert_array_equal(center_crop(pillow(pixels), (4, 4)), expected)
 
 
 def test_a_folder_of_all_sizes_is_cropped(sizes):
     data = load4(sizes)
-    expected = {center_crop(pillow(picture(3 + i, 30 - i // 2)), 4).tobytes(): i % 2 for i in range(40)}
+    expected = {center_crop(pillow(picture(3 + i, 30 - i // 2)), (4, 4)).tobytes(): i % 2 for i in range(40)}
     assert len(data.train) + len(data.test) == 40
     for part in (data.train, data.test):
         assert part.images.shape[1:] == (4, 4, 1)
@@ -99,7 +99,7 @@ def test_arrays_are_cropped_too(tmp_path):
     images = np.stack([picture(9, 6, 3) + i for i in range(20)])
     np.savez(tmp_path / "a.npz", images=images)
     data = load(f"npz:{tmp_path}/a.npz", image_size=4, num_channels=3, test_fraction=0.3, resize="center_crop")
-    expected = {center_crop(pillow(image), 4).tobytes() for image in images}
+    expected = {center_crop(pillow(image), (4, 4)).tobytes() for image in images}
     assert {image.tobytes() for part in (data.train, data.test) for image in part.images} == expected
     # The split is by the uncropped image, so that it is one for all sizes.
     other = load(f"npz:{tmp_path}/a.npz", image_size=3, num_channels=3, test_fraction=0.3, resize="center_crop")

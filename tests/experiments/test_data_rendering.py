@@ -149,7 +149,7 @@ def test_pictures_are_upright_before_they_are_cropped(value, kind):
     y, x = np.mgrid[:4, :6]
     pixels = np.repeat((20 * y + 13 * x + (x > y) * 40)[..., None], 3, -1).astype(np.uint8)
     turned = UPRIGHT[value](pixels)
-    expected = center_crop(Image.fromarray(np.ascontiguousarray(turned)), 4)
+    expected = center_crop(Image.fromarray(np.ascontiguousarray(turned)), (4, 4))
     found = decoded(with_orientation(pixels, value, kind), resize="center_crop")
     assert np.abs(found - expected).max() <= (4 if kind == "JPEG" else 0)
 
@@ -157,10 +157,10 @@ def test_pictures_are_upright_before_they_are_cropped(value, kind):
 def test_sizes_are_those_of_the_upright_picture(tmp_path):
     pixels = np.zeros((4, 6), np.uint8)
     for kind in ("PNG", "TIFF"):
-        with pytest.raises(UserError, match="holds 6x4 pixel images"):
+        with pytest.raises(UserError, match="holds 6x4x1 images"):
             decoded(with_orientation(pixels, 6, kind), 1)
         wanted = Wanted(None, None, "center_crop").of_first(with_orientation(pixels, 6, kind), "a")
-        assert (wanted.image_size, wanted.num_channels) == (4, 1)
+        assert (wanted.image_size, wanted.num_channels) == ((4, 4), 1)
 
 
 @pytest.mark.parametrize("value", [*UPRIGHT, 0, 9])
@@ -172,7 +172,7 @@ def test_the_upright_size_is_known_before_the_pixels_are_decoded(value, kind):
     image = Image.open(io.BytesIO(content))
     assert upright_size(image) == expected
     assert upright(image).size == expected[::-1]
-    with pytest.raises(UserError, match=f"holds {expected[0]}x{expected[1]} pixel images"):
+    with pytest.raises(UserError, match=f"holds {expected[0]}x{expected[1]}x3 images"):
         decoded(content)
     assert upright_size(Image.open(io.BytesIO(with_orientation(np.zeros((5, 5, 3), np.uint8), value, kind)))) == (5, 5)
 
@@ -380,3 +380,74 @@ def test_a_large_picture_is_opened_without_a_warning_and_one_too_large_is_named(
         assert opened(b"P5 10000 10000 255\n", "a.pgm").size == (10000, 10000)
     with pytest.raises(UserError, match=r"a\.png cannot be read as an image \(Image size \(361000000 pix"):
         decoded(b"P5 19000 19000 255\n", 1, resize="center_crop")
+
+
+WITH_ALPHA = {"png": (png, {}), "tiff": (tiff, {"extra": (2,)})}
+
+
+@pytest.mark.parametrize("kind", WITH_ALPHA)
+def test_the_fourth_channel_is_alpha_and_colours_are_multiplied_by_it(kind):
+    """Of 8 bits: rounded to the nearest level; an opaque picture has an alpha of 255."""
+    pixels = RNG.integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    pixels[0, :, 3] = 0, 1, 128, 255
+    make, options = WITH_ALPHA[kind]
+    content = make(pixels, **options) if kind == "tiff" else make(pixels, 8)
+    expected = np.rint(pixels[..., :3].astype(float) * pixels[..., 3:] / 255)
+    found = decoded(content, 4)
+    np.testing.assert_array_equal(found[..., 3], pixels[..., 3])
+    np.testing.assert_array_equal(found[..., :3], expected)
+    for mode in ("RGB", "L", "CMYK", "1"):
+        image = Image.fromarray(pixels[..., :3]).convert(mode)
+        opaque = decoded(file_of(image, "TIFF"), 4)
+        np.testing.assert_array_equal(opaque[..., :3], np.asarray(image.convert("RGB")))
+        assert (opaque[..., 3] == 255).all()
+
+
+def test_pictures_that_look_alike_are_equal():
+    """Whatever colour is stored where nothing is seen, in every way that PNG stores transparency."""
+    pixels = RNG.integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    pixels[..., 3] = 255
+    pixels[:2, :, 3] = 0
+    other = pixels.copy()
+    other[:2, :, :3] = RNG.integers(0, 256, (2, 4, 3))
+    found = decoded(png(pixels, 8), 4)
+    assert not found[:2].any() and (found[2:, :, 3] == 255).all()
+    np.testing.assert_array_equal(decoded(png(other, 8), 4), found)
+    by_colour = np.where(pixels[..., 3:] > 0, pixels[..., :3], [1, 2, 3]).astype(np.uint8)
+    np.testing.assert_array_equal(decoded(png(by_colour, 8, transparent=(1, 2, 3)), 4), found)
+    palette = Image.fromarray(np.arange(16, dtype=np.uint8).reshape(4, 4), "P")
+    palette.putpalette(bytes(pixels[..., :3].reshape(-1).tolist()))
+    alphas = bytes(pixels[..., 3].reshape(-1).tolist())
+    np.testing.assert_array_equal(decoded(file_of(palette, transparency=alphas), 4), found)
+
+
+def test_alpha_of_16_bits_is_kept_at_full_depth_until_it_is_rounded():
+    deep = DEEP.astype(float)
+    alpha = deep[..., 3:] / 65535
+    expected = np.concatenate([alpha * np.minimum(deep[..., :3] * (255 / 4095), 255), 255 * alpha], -1)
+    np.testing.assert_array_equal(decoded(png(DEEP), 4, white=4095.0), np.rint(expected))
+    grey = decoded(png(DEEP[..., [0, 3]]), 4, white=65535.0)
+    np.testing.assert_array_equal(grey[..., :3], np.rint(alpha * deep[..., :1] / 257).repeat(3, -1))
+    np.testing.assert_array_equal(grey[..., 3:], np.rint(255 * alpha))
+
+
+def test_crops_with_alpha_are_averages_of_what_is_seen():
+    """The colour of transparent pixels does not leak: over any background, the crop is the crop of what is seen."""
+    pixels = RNG.integers(0, 256, (16, 24, 4), dtype=np.uint8)
+    pixels[:, ::3, 3] = 0
+    found = Wanted((4, 6), 4, "center_crop").decode(png(pixels, 8), "a.png").astype(float)
+    for background in ("black", "white", "#4080c0"):
+        colour = Wanted((4, 6), 3, background=background).rendering.colour
+        seen = Wanted((4, 6), 3, "center_crop", background=background).decode(png(pixels, 8), "a.png")
+        composed = found[..., :3] + (1 - found[..., 3:] / 255) * np.array(colour)
+        np.testing.assert_allclose(composed, seen, rtol=0, atol=3)  # each is rounded three times
+
+
+def test_strokes_and_other_pictures_of_four_channels_are_opaque_paint():
+    pixels = RNG.integers(0, 256, (4, 4, 4), dtype=np.uint8)
+    content = png(pixels, 8)
+    rendering = Wanted(4, 4).rendering
+    with opened(content, "a") as image:
+        levels, alpha = rendering.layer(image, content, 4, "a", "--strokes")
+    np.testing.assert_array_equal(levels, np.concatenate([pixels[..., :3], np.full((4, 4, 1), 255)], -1))
+    np.testing.assert_allclose(alpha, pixels[..., 3:] / 255, rtol=1e-6)

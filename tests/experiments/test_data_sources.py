@@ -229,7 +229,10 @@ BAD_INPUTS = {
     ),
     "channels": (npz_case(images=random_images(8, 4, 4, 3)), ["data.npz", "--config.data.num_channels=3"]),
     "size of the test images": (npz_case(x_train=IMAGES, x_test=random_images(8, 5, 5)), ["'x_test'", "5x5x1"]),
-    "not square": (npz_case(images=random_images(8, 4, 5)), ["4x5", "square", "--config.data.resize=center_crop"]),
+    "not square": (
+        npz_case(images=random_images(8, 4, 5)),
+        ["holds 4x5x1 images", "pass --config.data.image_size=4x5;", "--config.data.resize=center_crop"],
+    ),
     "too few": (npz_case(images=IMAGES[:1]), ["1 images", "too few", "data.test_fraction=0.25"]),
     "empty split": (npz_case(x_train=IMAGES, x_test=IMAGES[:0]), ["no test images"]),
     "not an npz": (text_file, ["data.npz is not an .npz file"]),
@@ -272,7 +275,7 @@ def test_wholesome_neighbours_of_the_damaged_images_are_read(tmp_path):
         ("digits", {"resize": "centre_crop"}, ["data.resize='centre_crop'", "did you mean 'center_crop'"]),
         ("digits", {"memory_gb": -1}, ["data.memory_gb=-1", "0 (nothing"]),
         ("digits:8", {}, ["write 'digits'"]),
-        ("folder:.", {"num_channels": 2}, ["data.num_channels=2", "1 or 3"]),
+        ("folder:.", {"num_channels": 2}, ["data.num_channels=2", "1, 3 or 4"]),
     ],
 )
 def test_bad_expectations(source, expected, phrases):

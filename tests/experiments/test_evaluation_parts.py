@@ -99,7 +99,9 @@ def test_the_strip_is_of_eight_samples_from_noise_to_image(steps, shown):
             assert (variables, number, seed) == ("weights", 8, 0)
             return states
 
-    run = SimpleNamespace(variables="weights", medium=SimpleNamespace(inverse=lambda x: np.asarray(x, np.uint8)))
+    run = SimpleNamespace(
+        variables="weights", medium=SimpleNamespace(inverse=lambda x: np.asarray(x, np.uint8), picture=pictures.grid)
+    )
     strip = evaluate._strip(run, Sampler())
     tiles = [states[t, i].astype(np.uint8) for i in range(8) for t in shown]
     np.testing.assert_array_equal(strip, pictures.grid(np.stack(tiles), len(shown)))

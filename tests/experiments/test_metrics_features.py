@@ -6,7 +6,7 @@ import pytest
 from experiments.data import Images, load
 from experiments.errors import UserError
 from experiments.metrics import compare, fit_features, scaled_frechet_distance
-from experiments.metrics.features import _pixels
+from experiments.metrics.features import Perceptron, _pixels
 
 
 @pytest.fixture(scope="module")
@@ -99,14 +99,32 @@ def test_features_of_many_images_are_those_of_each(digits, classes):
 
 def test_large_images_are_averaged_in_boxes():
     images = np.random.default_rng(0).integers(0, 256, (3, 64, 64, 3), dtype=np.uint8)
-    (pixels,) = _pixels(images)
+    (pixels,) = _pixels(images, (0.0, 255.0))
     expected = images.reshape(3, 32, 2, 32, 2, 3).mean(axis=(2, 4)) / 255
     np.testing.assert_allclose(pixels, expected.reshape(3, -1), rtol=1e-12)
     # 48 pixels over 32 boxes, each 1.5 wide: the first holds pixel 0 and half of pixel 1.
     images = np.zeros((1, 48, 48, 1), np.uint8)
     images[0, :, 1] = 255
-    pixels = next(_pixels(images)).reshape(32, 32)
+    pixels = next(_pixels(images, (0.0, 255.0))).reshape(32, 32)
     np.testing.assert_allclose(pixels[:, :3], np.tile([1 / 3, 1 / 3, 0], (32, 1)), atol=1e-12)
+
+
+def test_features_of_arrays_are_of_their_values_in_units_of_the_range():
+    """Arrays of any shape, stretched and shifted together with their range, have the same features."""
+    rng = np.random.default_rng(0)
+    values = rng.normal(size=(120, 3, 2)).astype(np.float32)
+    values[::2] += 2
+    labels = np.arange(120, dtype=np.int32) % 2
+    space = fit_features(Images(values, labels), raw_range=(-2.0, 4.0))
+    assert space.accuracy(Images(values, labels)) > 0.9 and "6 pixels" not in space.name and "6 values" in space.name
+    other = fit_features(Images(256 * values, labels), raw_range=(-512.0, 1024.0))
+    np.testing.assert_array_equal(other(256 * values), space(values))
+    assert (
+        Perceptron(space).preprocessing == "[-2, 4] to [0, 1], linearly"
+        and Perceptron(space).sha256 == Perceptron(other).sha256
+    )
+    with pytest.raises(UserError, match=r"float32 \(N, 3, 2\); these are uint8"):
+        space(values.astype(np.uint8))
 
 
 def test_images_of_another_kind_are_refused(digits, classes):

@@ -228,7 +228,7 @@ def test_images_in_memory_are_those_of_where_they_were_read_from():
     assert taken.fingerprint() == origin.take(np.array([2, 0])).fingerprint() != taken.images.tobytes()
     assert taken.labels.tolist() == [2, 0] and taken.images[:, 0, 0, 0].tolist() == [6, 4]
     assert Images(kept.images).fingerprint() != origin.fingerprint() and kept.in_memory() is kept
-    read = reading.CenterCropped(origin, 1).in_memory()
+    read = reading.CenterCropped(origin, (1, 1)).in_memory()
     assert read.origin.fingerprint() == read.fingerprint() != origin.fingerprint()
     assert read.images.shape == (3, 1, 1, 1) and read.labels.tolist() == [0, 1, 2]
 
@@ -239,7 +239,7 @@ def test_images_of_training_that_are_held_out_too_are_counted_in_each_split():
     said = [" ".join(text.split()[:7]) for text in sources.shared_images(parts)]
     assert said == ["1 of 2 validation images are training", "3 of 4 test images are training"]
     assert sources.shared_images(parts | {"train": Images(pixels_of(7))}) == []
-    unread = reading.CenterCropped(parts["test"], 1)  # its pixels would have to be made
+    unread = reading.CenterCropped(parts["test"], (1, 1))  # its pixels would have to be made
     assert unread.digests() is None and sources.shared_images(parts | {"test": unread}) == []
 
 

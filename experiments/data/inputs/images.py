@@ -2,8 +2,8 @@
 
 IMAGES is an image file, a folder of them, or `FILE.npz[:ARRAY]` with uint8 or with floats in [0, 1], (N, H, W[, C]).
 
-Clean images of another size are made to fit as training's are with `data.resize=center_crop`: the shorter side becomes the
-model's, antialiased, and the middle is cut out. What was measured keeps its pixels, so its size must be right. Colours
+Clean images of another size are made to fit as training's are with `data.resize=center_crop`: the largest centred region of
+the model's aspect ratio is resized, antialiased. What was measured keeps its pixels, so its size must be right. Colours
 become grey levels and the other way round. Transparency, orientation and depth are resolved as in training
 (`data.background`, `data.white`), for masks and kernels too.
 """
@@ -22,7 +22,7 @@ from experiments.data.sources.cropping import center_crop
 from experiments.data.sources.decoding import IMAGE_SUFFIXES, require_channels_last, require_several
 from experiments.data.sources.folder import image_files
 from experiments.data.sources.paths import existing
-from experiments.data.sources.rendering import Rendering, opened, with_channels
+from experiments.data.sources.rendering import CHANNELS, Rendering, opened, with_channels
 from experiments.errors import UserError, nearest
 
 USUAL_ARRAYS = ("images", "samples")  # of data sets, and of what `sample` writes
@@ -215,18 +215,18 @@ def _shortened(name: str) -> str:
 
 
 def _decoded(flag: str, path: Path, shape: tuple[int, int, int], measured: bool, rendering: Rendering) -> np.ndarray:
-    if shape[2] not in (1, 3):
+    if shape[2] not in CHANNELS:
         raise UserError(f"{flag}: {path} is an image file, but {shape[2]} channels are needed: give an .npz file")
     pixels = _rendered(flag, path, shape[2], rendering)
     if measured and pixels.shape[:2] != tuple(shape[:2]):
         raise _wrong_size(flag, path, pixels.shape[:2], shape, "a measurement must have exactly the measured size")
     if not measured and pixels.shape[:2] != tuple(shape[:2]):
-        pixels = np.clip(center_crop(pixels, shape[0]), 0, 255)  # the bicubic filter overshoots at edges
+        pixels = np.clip(center_crop(pixels, shape[:2]), 0, 255)  # the bicubic filter overshoots at edges
     return pixels.astype(np.float32)
 
 
 def _rendered(flag: str, path: Path, channels: int, rendering: Rendering) -> np.ndarray:
-    """The grey levels of an image file, upright and over the background, (h, w, channels), uint8 or float32 in [0, 255]."""
+    """The levels of an image file, (h, w, channels), uint8 or float32 in [0, 255]; see `Rendering.picture`."""
     data = content(flag, path)
     with opened(data, path, flag) as image:
         picture = np.asarray(rendering.picture(image, data, channels, path, flag))
@@ -266,7 +266,7 @@ def _from_array(flag, path, array, shape, measured, limit, rendering) -> tuple[t
     if images.shape[1:3] != tuple(shape[:2]):
         if measured:
             raise _wrong_size(flag, path, images.shape[1:3], shape, "a measurement must have exactly the measured size")
-        images = np.clip(np.stack([center_crop(image, shape[0]) for image in images]), 0, 255)
+        images = np.clip(np.stack([center_crop(image, shape[:2]) for image in images]), 0, 255)
     return _numbers(flag, path, len(images)), images.astype(np.float32)
 
 

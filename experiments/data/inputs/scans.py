@@ -59,8 +59,8 @@ class Projections:
     mask: np.ndarray | None
 
 
-def read_kspace(flag: str, text: str, size: int, limit: int | None) -> KSpace:
-    """k-space of images of size x size pixels.
+def read_kspace(flag: str, text: str, size: tuple[int, int], limit: int | None) -> KSpace:
+    """k-space of images of size (height, width).
 
     Raises:
         UserError: arrays are missing or do not fit, the zero frequency is not in the middle, or images have a phase.
@@ -73,20 +73,21 @@ def read_kspace(flag: str, text: str, size: int, limit: int | None) -> KSpace:
     coils = values.shape[1] if values.ndim == 4 else 1
     with np.errstate(over="ignore"):  # infinite then, and refused below
         values = values.reshape(len(values), coils, *values.shape[-2:]).astype(np.complex64)
-    if values.shape[2:] != (size, size):
+    height, width = size
+    if values.shape[2:] != size:
         raise UserError(
-            f"{flag}: {path}: 'kspace' is {_what(arrays['kspace'])}; the model's images are {size} x {size}"
+            f"{flag}: {path}: 'kspace' is {_what(arrays['kspace'])}; the model's images are {height} x {width}"
         )
-    mask = _mask(flag, path, mask, (size, size), "kspace")
+    mask = _mask(flag, path, mask, size, "kspace")
     if maps is not None:
-        if not np.iscomplexobj(maps) or maps.shape != (coils, size, size):
+        if not np.iscomplexobj(maps) or maps.shape != (coils, *size):
             raise UserError(
-                f"{flag}: {path}: 'maps' is {_what(maps)}; complex ({coils}, {size}, {size}) is needed, as 'kspace' is"
+                f"{flag}: {path}: 'maps' is {_what(maps)}; complex ({coils}, {height}, {width}) is needed, as 'kspace' is"
             )
         maps = maps.astype(np.complex64)
         _require_finite(flag, path, "maps", maps)
     elif coils > 1:
-        raise UserError(f"{flag}: {path}: 'kspace' of {coils} coils needs 'maps', complex ({coils}, {size}, {size})")
+        raise UserError(f"{flag}: {path}: 'kspace' of {coils} coils needs 'maps', complex ({coils}, {height}, {width})")
     found = KSpace(values * mask, mask, maps)
     _require_values(flag, path, "kspace", found.values)
     _require_centred(flag, path, found.values)
@@ -94,8 +95,8 @@ def read_kspace(flag: str, text: str, size: int, limit: int | None) -> KSpace:
     return found
 
 
-def read_projections(flag: str, text: str, size: int, most_bins: int, limit: int | None) -> Projections:
-    """Projections of images of size x size pixels, of which `most_bins` see the corners too.
+def read_projections(flag: str, text: str, size: tuple[int, int], most_bins: int, limit: int | None) -> Projections:
+    """Projections of images of size (height, width), of which `most_bins` see the corners too.
 
     Raises:
         UserError: arrays are missing or do not fit.
@@ -109,10 +110,11 @@ def read_projections(flag: str, text: str, size: int, most_bins: int, limit: int
         raise UserError(
             f"{flag}: {path}: 'angles' is {_what(angles)}; {values.shape[1]} are needed, as in 'projections'"
         )
-    if not size <= values.shape[2] <= most_bins:
+    height, width = size
+    if not max(size) <= values.shape[2] <= most_bins:
         raise UserError(
-            f"{flag}: {path}: 'projections' has {values.shape[2]} bins, one pixel apart: images of {size} x {size} are seen "
-            f"by {size} to {most_bins}"
+            f"{flag}: {path}: 'projections' has {values.shape[2]} bins, one pixel apart: images of {height} x {width} are "
+            f"seen by {max(size)} to {most_bins}"
         )
     mask = arrays.get("mask")
     if mask is not None:

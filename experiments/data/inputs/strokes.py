@@ -31,10 +31,10 @@ def read_strokes(
         raise UserError(f"{flag}: {path} has no transparency (mode {mode}): all of the input would be covered")
     levels, alpha = layer
     # Colours count as much as they cover, so that those of transparent pixels do not leak into edges.
-    opacity = np.clip(center_crop(alpha, shape[0]), 0, 1)
+    opacity = np.clip(center_crop(alpha, shape[:2]), 0, 1)
     if not opacity.any():
         raise UserError(f"{flag}: {path} is transparent everywhere: nothing is painted")
-    covering = center_crop(alpha * levels, shape[0])
+    covering = center_crop(alpha * levels, shape[:2])
     return np.clip(covering / np.maximum(opacity, 1e-6), 0, 255), opacity
 
 
@@ -49,6 +49,6 @@ def read_mask(flag: str, text: str, shape: tuple[int, int, int], rendering: Rend
     Raises:
         UserError: it cannot be read, or is all white or all black.
     """
-    levels = center_crop(images.read_grey(flag, text, rendering=rendering)[..., None], shape[0])
+    levels = center_crop(images.read_grey(flag, text, rendering=rendering)[..., None], shape[:2])
     white, black = ", so that all may change: leave it out", ", so that nothing may change"
     return images.checked_mask(flag, text, levels, white=white, black=black)

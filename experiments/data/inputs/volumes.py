@@ -54,20 +54,21 @@ class Volume:
         """Of values on the scale of `slices`."""
         return self.low + (self.high - self.low) * unit
 
-    def fitted(self, size: int) -> "Volume":
-        """Slices of size x size pixels: made square with black at the sides, then resized with antialiasing."""
-        height, width = self.slices.shape[1:]
-        side = max(height, width)
-        above, left = (side - height) // 2, (side - width) // 2
-        margins = ((0, 0), (above, side - height - above), (left, side - width - left))
-        square = np.pad(self.slices, margins)
-        if side != size:
+    def fitted(self, size: tuple[int, int]) -> "Volume":
+        """Slices of size (height, width): padded with black to its aspect ratio, then resized with antialiasing."""
+        (height, width), (rows, columns) = self.slices.shape[1:], size
+        tall = max(height, round(width * rows / columns))
+        wide = max(width, round(height * columns / rows))
+        above, left = (tall - height) // 2, (wide - width) // 2
+        margins = ((0, 0), (above, tall - height - above), (left, wide - width - left))
+        slices = np.pad(self.slices, margins)
+        if (tall, wide) != size:
             bicubic = Image.Resampling.BICUBIC
-            square = np.stack([np.asarray(Image.fromarray(image).resize((size, size), bicubic)) for image in square])
-        scale = side / size
-        change = np.diag([scale, scale, 1.0, 1.0])
+            slices = np.stack([np.asarray(Image.fromarray(image).resize((columns, rows), bicubic)) for image in slices])
+        scale = np.array([wide / columns, tall / rows])
+        change = np.diag([*scale, 1.0, 1.0])
         change[:2, 3] = (scale - 1) / 2 - np.array([left, above])  # centres of pixels, where indices point to
-        return dataclasses.replace(self, slices=square.clip(0, 1), affine=self.affine @ change)
+        return dataclasses.replace(self, slices=slices.clip(0, 1), affine=self.affine @ change)
 
 
 def is_volume(text: str) -> bool:

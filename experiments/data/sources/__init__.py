@@ -1,7 +1,7 @@
 """Where images come from. Each kind of source has a file here; `load` finds it and gives the splits.
 
     digits              scikit-learn's handwritten digits               digits.py
-    npz:PATH            arrays in a file                                npz.py
+    npz:PATH            arrays in a file                                npz.py, and arrays.py for those that are no images
     folder:PATH         image files, classes by sub-folder or table     folder.py
     hf:NAME, hf:PATH    Hugging Face's data sets                        huggingface.py
     arrayrecord:PATTERN what `prepare` wrote, read from the disk        arrayrecord.py
@@ -13,10 +13,13 @@ All are read through the interface of `base.Source`. What it lacks of splits is 
 import dataclasses
 import math
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
-from experiments.config import components
+from experiments.config import components, sizes
 from experiments.config.components import has_module, is_path
-from experiments.data.sources import arrayrecord, digits, folder, huggingface, npz
+from experiments.data.sources import arrayrecord, arrays, digits, folder, huggingface, npz
+from experiments.data.sources.arrays import Arrays
 from experiments.data.sources.base import Dataset, Images, Parts, Source
 from experiments.data.sources.decoding import Wanted
 from experiments.data.sources.reading import cropped
@@ -24,7 +27,7 @@ from experiments.data.sources.splits import check_fractions, split
 from experiments.errors import UserError, nearest
 from experiments.media import LATENTS
 
-__all__ = ["Dataset", "Images", "Parts", "Source", "Wanted", "load", "read"]
+__all__ = ["Arrays", "Dataset", "Images", "Parts", "Source", "Wanted", "load", "read"]
 
 # name: (what loads it, how it is written)
 KINDS: dict[str, tuple[Callable[[str, Wanted], Parts], str]] = {
@@ -35,11 +38,13 @@ KINDS: dict[str, tuple[Callable[[str, Wanted], Parts], str]] = {
     "arrayrecord": (arrayrecord.load, "arrayrecord:PATTERN"),
 }
 
+ARRAYS: dict[str, tuple[Callable[[str, Arrays], Parts], str]] = {"npz": (arrays.load, "npz:PATH")}
+
 
 def load(
     source: str,
     *,
-    image_size: int,
+    image_size: int | str | sizes.Size,
     num_channels: int,
     test_fraction: float,
     validation_fraction: float = 0.0,
@@ -48,13 +53,14 @@ def load(
     class_order: str = "natural",
     background: str = "white",
     white: float = 0.0,
+    others: Arrays | None = None,
 ) -> Dataset:
     """Loads the data set that config key `data.source` names.
 
     Args:
         source: `digits`, or KIND:PATH; see the files of this package.
-        image_size: height and width that every image must have, or gets (`data.image_size`).
-        num_channels: 1 for grey levels, 3 for RGB (`data.num_channels`). Image files are converted to it.
+        image_size: height and width that every image must have, or gets (`data.image_size`); see `sizes.parse`.
+        num_channels: 1 for grey levels, 3 for RGB, 4 with alpha (`data.num_channels`). Image files are converted to it.
         test_fraction: fraction of the images held out, in (0, 1), where the source has no test images of its own.
         validation_fraction: fraction set apart, in [0, 1), where the source has no validation images of its own.
         resize: what becomes of images of another size (`data.resize`): "none" refuses them, "center_crop" makes them fit.
@@ -63,6 +69,7 @@ def load(
         class_order: of class names that the source does not number itself, one of `names.ORDERS`.
         background: colour behind transparent pixels of image files (`data.background`).
         white: level that is white in images that are not of 8 bits (`data.white`); 0 refuses these.
+        others: the arrays to load, which are no images; the arguments of images are then not read.
 
     Raises:
         UserError: anything wrong with the source, named with its file and, where it exists, the setting that fits.
@@ -70,10 +77,21 @@ def load(
     check_fractions(test_fraction, validation_fraction)
     if memory_gb < 0:
         raise UserError(f"data.memory_gb={memory_gb} is not allowed: choose 0 (nothing is kept in memory) or more")
-    wanted = Wanted(
-        image_size, num_channels, resize, test_fraction, class_order=class_order, background=background, white=white
-    )
-    parts = read(source, wanted)
+    if others is None:
+        parts = read(
+            source,
+            Wanted(
+                image_size,
+                num_channels,
+                resize,
+                test_fraction,
+                class_order=class_order,
+                background=background,
+                white=white,
+            ),
+        )
+    else:
+        parts = _read_arrays(source, others)
     dataset = split(source, parts, test_fraction=test_fraction, validation_fraction=validation_fraction)
     splits = dataset.splits
     if sum(len(part) * math.prod(part.image_shape) for part in splits.values()) <= memory_gb * 1e9:
@@ -104,29 +122,41 @@ def read(source: str, wanted: Wanted) -> Parts:
     Raises:
         UserError: as `load`, of what concerns the source alone.
     """
+    load, path = _loader(source, KINDS)
+    parts = load(path, wanted)
+    return dataclasses.replace(parts, sources={name: cropped(part, wanted) for name, part in parts.sources.items()})
+
+
+def _read_arrays(source: str, wanted: Arrays) -> Parts:
+    """As `read`, of arrays that are no images."""
+    load, path = _loader(source, ARRAYS)
+    return load(path, wanted)
+
+
+def _loader(source: str, kinds: dict[str, tuple[Callable, str]]) -> tuple[Callable, str]:
+    """The function of the source's kind, and what follows the colon."""
     kind, _, path = source.partition(":")
     if source == LATENTS:
         raise UserError(
             f"data.source={source!r}: the model is of an autoencoder's latents, and no encoder is here that makes them of "
             "images: it can be sampled from, not trained or evaluated"
         )
-    if kind in KINDS and ":" in KINDS[kind][1] and not path:
-        needed = "name" if KINDS[kind][1].endswith("NAME") else "path"
-        raise UserError(f"data.source={source!r}: a {needed} is needed after the colon, as in {KINDS[kind][1]}")
-    if kind not in KINDS and is_path(source) and has_module(kind):
-        parts = _of_user(source, wanted)
-    elif kind not in KINDS:
+    if kind in kinds and ":" in kinds[kind][1] and not path:
+        needed = "name" if kinds[kind][1].endswith("NAME") else "path"
+        raise UserError(f"data.source={source!r}: a {needed} is needed after the colon, as in {kinds[kind][1]}")
+    if kind not in kinds and is_path(source) and has_module(kind):
+        return partial(_of_user, source), path
+    if kind not in kinds:
         hint = f"; did you mean 'npz:{source}'?" if source.endswith(".npz") and kind == source else ""
-        hint = hint or nearest(kind, KINDS)
-        forms = ", ".join(form for _, form in KINDS.values())
-        raise UserError(f"data.source={source!r} is unknown: choose from {forms}, or module:function{hint}")
-    else:
-        parts = KINDS[kind][0](path, wanted)
-    return dataclasses.replace(parts, sources={name: cropped(part, wanted) for name, part in parts.sources.items()})
+        hint = hint or nearest(kind, kinds)
+        forms = ", ".join(form for _, form in kinds.values())
+        wrong = "has no arrays that are no images" if kind in KINDS else "is unknown"
+        raise UserError(f"data.source={source!r} {wrong}: choose from {forms}, or module:function{hint}")
+    return kinds[kind][0], path
 
 
-def _of_user(source: str, wanted: Wanted) -> Parts:
-    """What the function at an import path returns for the wanted images.
+def _of_user(source: str, path: str, wanted: Any) -> Parts:
+    """What the function at an import path returns for what is wanted of the data.
 
     Raises:
         UserError: it cannot be imported or called, or returns something else than a `Source` or `Parts`.

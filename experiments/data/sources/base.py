@@ -21,7 +21,8 @@ class Source(abc.ABC):
     """N images of one shape and, perhaps, their classes, to be had by index.
 
     Attributes:
-        image_shape: (H, W, C) of every image; C is 1 for grey levels and 3 for RGB.
+        image_shape: (H, W, C) of every image, C being 1 for grey levels, 3 for RGB and 4 for RGB multiplied by alpha, and
+            alpha; of arrays that are no images, their event shape.
         labels: int32 (N,), classes numbered from 0; or None. They lie in memory in every source: 4 bytes each.
     """
 
@@ -86,7 +87,7 @@ class Images(Source):
     """Images that lie in memory.
 
     Attributes:
-        images: uint8 (N, H, W, C), grey levels or RGB in 0..255.
+        images: uint8 (N, H, W, C), grey levels or RGB in 0..255; or float32 (N, *event), arrays that are no images.
         labels: int32 (N,), classes numbered from 0; or None.
         origin: the source they were read from, which gives the identities and the fingerprint; None: their content does.
     """

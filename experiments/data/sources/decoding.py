@@ -6,12 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
+from experiments.config import sizes
 from experiments.data.sources.cropping import center_crop
 from experiments.data.sources.orientation import turn, upright_size
-from experiments.data.sources.rendering import PILLOW_MODES, Rendering, has_transparency, opened, unreadable
+from experiments.data.sources.rendering import CHANNELS, PILLOW_MODES, Rendering, has_transparency, opened, unreadable
 from experiments.errors import UserError, unknown_name
 
-__all__ = ["IMAGE_SUFFIXES", "PILLOW_MODES", "RESIZES", "Rendering", "Wanted", "center_crop", "opened"]
+__all__ = ["CHANNELS", "IMAGE_SUFFIXES", "PILLOW_MODES", "RESIZES", "Rendering", "Wanted", "center_crop", "opened"]
 
 IMAGE_SUFFIXES = (".bmp", ".gif", ".jfif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp")
 GREY_MODES = ("1", "L", "LA", "La", "I", "F")  # and I;16
@@ -24,8 +25,9 @@ class Wanted:
     """What the config says of the images of a source.
 
     Attributes:
-        image_size: height and width in pixels, of every image; None: those that the first image has.
-        num_channels: 1 for grey levels, 3 for RGB; None: those that the first image has.
+        image_size: (height, width) in pixels, of every image, also given as `sizes.parse` takes it; None: that of the first
+            image, or with "center_crop" the square of its shorter side.
+        num_channels: 1 for grey levels, 3 for RGB, 4 with alpha; None: those that the first image has.
         resize: "none" (images that do not fit are refused) or "center_crop" (see `center_crop`).
         test_fraction: for the source whose split is by it alone (`digits`); None: undivided.
         class_order: of class names that the source does not number itself, one of `names.ORDERS`.
@@ -33,7 +35,7 @@ class Wanted:
         background, white: see `Rendering`.
     """
 
-    image_size: int | None
+    image_size: sizes.Size | None
     num_channels: int | None
     resize: str = "none"
     test_fraction: float | None = None
@@ -45,7 +47,13 @@ class Wanted:
     def __post_init__(self):
         if self.resize not in RESIZES:
             raise unknown_name("data.resize", self.resize, RESIZES)
+        if self.image_size is not None:
+            object.__setattr__(self, "image_size", sizes.parse(self.image_size, f"{self._key}image_size"))
         _ = self.rendering  # refuses unknown colours
+
+    @property
+    def _key(self) -> str:
+        return self.flags.removeprefix("--config.")
 
     @property
     def rendering(self) -> Rendering:
@@ -59,21 +67,16 @@ class Wanted:
 
     def check(self, file: str | Path, height: int, width: int, channels: int) -> None:
         """Raises a UserError that names the overrides which would fit, unless images of `file` fit as they are."""
-        image_size, num_channels = self.image_size or height, self.num_channels or channels
-        if height != width and not self.crops:
-            raise UserError(
-                f"{file} holds {height}x{width} pixel images: only square ones are supported; crop them: "
-                f"{self.flags}resize=center_crop"
-            )
-        overrides = []
-        if height != image_size and not self.crops:
-            overrides.append(f"{self.flags}image_size={height}")
+        size, num_channels = (height, width), self.num_channels or channels
+        image_size, overrides = self.image_size or size, []
+        if size != image_size and not self.crops:
+            overrides.append(f"{self.flags}image_size={sizes.written(size)}")
         if channels != num_channels:
             overrides.append(f"{self.flags}num_channels={channels}")
         if overrides:
-            crop = f"; or, to crop and resize them, {self.flags}resize=center_crop" if height != image_size else ""
+            crop = f"; or, to crop and resize them, {self.flags}resize=center_crop" if size != image_size else ""
             raise UserError(
-                f"{file} holds {height}x{width}x{channels} images but data.image_size={image_size} and "
+                f"{file} holds {height}x{width}x{channels} images but data.image_size={sizes.written(image_size)} and "
                 f"data.num_channels={num_channels}: to train on them as they are, pass {' '.join(overrides)}{crop}"
             )
 
@@ -98,12 +101,13 @@ class Wanted:
         """
         with opened(content, name) as image:
             channels = 1 if image.mode in GREY_MODES or image.mode.startswith("I;16") else 3
-            height, width = upright_size(image)
-            size = self.image_size or (min(height, width) if self.crops else height)
+            size = self.image_size or upright_size(image)
+            if self.crops and self.image_size is None:
+                size = min(size), min(size)
         return dataclasses.replace(self, image_size=size, num_channels=self.num_channels or channels)
 
     def decode(self, content: bytes, name: str | Path) -> np.ndarray:
-        """The pixels uint8 (image_size, image_size, num_channels) of an image file, upright, over the background.
+        """The pixels uint8 (*image_size, num_channels) of an image file, upright; see `Rendering.picture`.
 
         Args:
             content: of the file.
@@ -121,7 +125,7 @@ class Wanted:
             pixels = as_bytes(center_crop(picture, self.image_size) if self.crops else np.asarray(picture))
         except MemoryError as error:
             raise unreadable(name, "data.source", error) from error
-        return pixels.reshape(self.image_size, self.image_size, self.num_channels)
+        return pixels.reshape(*self.image_size, self.num_channels)
 
     def is_rendered(self, content: bytes, name: str | Path) -> bool:
         """Returns True if pixels of an image file differ from those stored: turned upright, or over the background.
@@ -155,8 +159,14 @@ def require_channels_last(name: str, shape: tuple[int, ...]) -> None:
 
 
 def require_several(name: str, shape: tuple[int, ...]) -> None:
-    """Raises a UserError if an array of this shape, to be read as (N, H, W), seems to be one image (H, W, C)."""
+    """Raises a UserError if an array of this shape, to be read as (N, H, W), seems to be one image (H, W, C).
+
+    That is so for few columns, as of channels, if the images would be as many as they are high, or of usual height.
+    """
     _require_pixels(name, shape)
     count, height, width = shape
-    if count == height and width <= MOST_FIRST < count:
-        raise UserError(f"{name} has the shape {shape}, which looks like one image (H, W, C): reshape to (1, H, W, C)")
+    if width <= MOST_FIRST < count and (count == height or height >= LEAST_SIDE):
+        raise UserError(
+            f"{name} has the shape {shape}, which looks like one image (H, W, C): reshape to (1, H, W, C), or grey images "
+            "to (N, H, W, 1)"
+        )

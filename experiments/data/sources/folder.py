@@ -19,7 +19,7 @@ from experiments.data.digests import digest, identities_of, stack_digests
 from experiments.data.sources import layout as layouts
 from experiments.data.sources import metadata, tables
 from experiments.data.sources.base import Parts
-from experiments.data.sources.decoding import IMAGE_SUFFIXES, PILLOW_MODES, Wanted
+from experiments.data.sources.decoding import CHANNELS, IMAGE_SUFFIXES, Wanted
 from experiments.data.sources.names import listed
 from experiments.data.sources.paths import existing
 from experiments.data.sources.reading import Encoded
@@ -81,8 +81,8 @@ def load(text: str, wanted: Wanted) -> Parts:
         elif suffix in IMAGE_SUFFIXES:
             hint = f"name the folder that holds it: 'folder:{folder.parent}'"
         raise UserError(f"data.source: {folder} is a file, not a folder; {hint}")
-    if wanted.num_channels not in (*PILLOW_MODES, None):
-        raise UserError(f"data.num_channels={wanted.num_channels} is not allowed for image files: choose 1 or 3")
+    if wanted.num_channels not in (*CHANNELS, None):
+        raise UserError(f"data.num_channels={wanted.num_channels} is not allowed for image files: choose 1, 3 or 4")
     tree = walk(folder)
     if table := tables.find(folder):
         layout = metadata.read(table, tree, wanted.class_order)

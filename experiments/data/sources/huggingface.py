@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from experiments.data.digests import digest, identities_of, stack_digests
 from experiments.data.sources.base import Parts
-from experiments.data.sources.decoding import PILLOW_MODES, Wanted
+from experiments.data.sources.decoding import CHANNELS, Wanted
 from experiments.data.sources.layout import SPLITS, looks_like_split
 from experiments.data.sources.names import class_numbers, listed
 from experiments.data.sources.paths import existing
@@ -95,8 +95,8 @@ def load(text: str, wanted: Wanted) -> Parts:
     Raises:
         UserError: the extra is not installed; or there is no such data set, or it has no images or labels that can be used.
     """
-    if wanted.num_channels not in (*PILLOW_MODES, None):
-        raise UserError(f"data.num_channels={wanted.num_channels} is not allowed for image files: choose 1 or 3")
+    if wanted.num_channels not in (*CHANNELS, None):
+        raise UserError(f"data.num_channels={wanted.num_channels} is not allowed for image files: choose 1, 3 or 4")
     opened = _open(text, streaming=False)
     found = _splits(text, opened)
     image, label = _columns(text, found)
@@ -136,7 +136,7 @@ class Stream:
     """
 
     def __init__(self, rows: Any, image: str, label: str | None, wanted: Wanted, title: str):
-        self.image_shape = (wanted.image_size, wanted.image_size, wanted.num_channels)
+        self.image_shape = (*wanted.image_size, wanted.num_channels)
         self._rows = rows
         self._image, self._label = image, label
         self._wanted = wanted

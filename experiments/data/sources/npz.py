@@ -6,9 +6,11 @@ Or with its own split: `x_train`, `x_test` and perhaps `x_validation`, of the sa
 images are in one split. Nothing is ever unpickled.
 """
 
+import functools
 import re
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,40 +22,64 @@ from experiments.data.sources.names import class_numbers, listed
 from experiments.data.sources.paths import existing
 from experiments.errors import UserError, nearest
 
+# (path, file, key, shapes of the arrays of other splits) -> values (N, ...), and warnings
+Take = Callable[[Path, np.lib.npyio.NpzFile, str, dict[str, tuple[int, ...]]], tuple[np.ndarray, list[str]]]
+
 
 def load(text: str, wanted: Wanted) -> Parts:
-    """Reads the images of an .npz file.
+    """Reads the images of an .npz file; of 4 channels, colours are multiplied by alpha already (`rendering`).
 
     Raises:
         UserError: it is no such file, is damaged, or holds something else.
+    """
+    return read(text, ("images",), functools.partial(_images, wanted), wanted.class_order)
+
+
+def read(text: str, names: tuple[str, ...], take: Take, class_order: str) -> Parts:
+    """Reads the examples and labels of an .npz file.
+
+    Args:
+        text: the path.
+        names: of the array of undivided examples; the first that the file has.
+        take: reads an array of examples.
+        class_order: of class names.
+
+    Raises:
+        UserError: as `load`.
     """
     path = existing(text)
     if path.is_dir():
         raise UserError(f"data.source: {path} is a folder, not an .npz file; did you mean 'folder:{path}'?")
     with opened(path) as file:
-        keys, labels = _keys(path, file)
+        arrays, labels = keys(path, file, names)
         images, doubts = {}, []
-        for part, key in keys.items():
-            images[part], found = _images(path, file, key, wanted, {keys[part]: x.shape for part, x in images.items()})
+        for part, key in arrays.items():
+            images[part], found = take(path, file, key, {arrays[part]: x.shape for part, x in images.items()})
             doubts += found
-        numbers, names = _labels(path, file, labels, images, wanted.class_order)
-        left_out, warnings = _unused(path, file, {*keys.values(), *labels.values(), NAMES})
-    sources = {part: Images(images[part], numbers.get(part)) for part in keys}
-    return Parts(sources, names, left_out, (*doubts, *warnings))
+        counts = {part: (arrays[part], len(values)) for part, values in images.items()}
+        numbers, class_names = _labels(path, file, labels, counts, class_order)
+        left_out, warnings = _unused(path, file, {*arrays.values(), *labels.values(), NAMES})
+    sources = {part: Images(images[part], numbers.get(part)) for part in arrays}
+    return Parts(sources, class_names, left_out, (*doubts, *warnings))
 
 
-def _keys(path: Path, file: np.lib.npyio.NpzFile) -> tuple[dict[str, str], dict[str, str]]:
-    """The keys of images, and of labels, by split.
+def keys(path: Path, file: np.lib.npyio.NpzFile, names: tuple[str, ...]) -> tuple[dict[str, str], dict[str, str]]:
+    """The keys of examples, and of labels, by split.
+
+    Args:
+        path, file: opened.
+        names: as of `read`.
 
     Raises:
         UserError: keys are missing.
     """
-    if "images" in file.files:
-        return {"all": "images"}, {"all": "labels"} if "labels" in file.files else {}
+    for name in names:
+        if name in file.files:
+            return {"all": name}, {"all": "labels"} if "labels" in file.files else {}
     if not {"x_train", "x_test"} <= set(file.files):
-        near = nearest("images", file.files) or nearest("x_train", file.files)
+        near = nearest(names[0], file.files) or nearest("x_train", file.files)
         raise UserError(
-            f"data.source: {path} has the keys {listed(file.files) or '(none)'}; needed are 'images' (and perhaps "
+            f"data.source: {path} has the keys {listed(file.files) or '(none)'}; needed are {names[0]!r} (and perhaps "
             f"'labels'), or 'x_train' and 'x_test' (and perhaps 'y_train' and 'y_test'){near}"
         )
     parts = [part for part in ("train", "test", "validation") if f"x_{part}" in file.files]
@@ -104,14 +130,14 @@ def array(path: Path, file: np.lib.npyio.NpzFile, name: str, key: str = "data.so
 
 
 def _images(
-    path: Path, file: np.lib.npyio.NpzFile, key: str, wanted: Wanted, others: dict[str, tuple[int, ...]]
+    wanted: Wanted, path: Path, file: np.lib.npyio.NpzFile, key: str, others: dict[str, tuple[int, ...]]
 ) -> tuple[np.ndarray, list[str]]:
     """The images uint8 (N, H, W, C) of an array, and warnings about its levels.
 
     Args:
+        wanted: see `Wanted`.
         path, file: of the array.
         key: of the array.
-        wanted: see `Wanted`.
         others: shapes (N, H, W, C) of the arrays of other splits, which are read already.
 
     Raises:
@@ -135,9 +161,9 @@ def _images(
 
 
 def _labels(
-    path: Path, file: np.lib.npyio.NpzFile, keys: dict[str, str], images: dict[str, np.ndarray], order: str
+    path: Path, file: np.lib.npyio.NpzFile, keys: dict[str, str], examples: dict[str, tuple[str, int]], order: str
 ) -> tuple[dict[str, np.ndarray], tuple[str, ...] | None]:
-    """Class numbers int32 (N,) by split, and the names of the classes.
+    """Class numbers int32 (N,) by split, and the names of the classes; `examples` has the key and the number by split.
 
     Raises:
         UserError: they are not labels of these images, or the names do not fit them.
@@ -154,13 +180,13 @@ def _labels(
             raise UserError(f"data.source: {path}: {NAMES!r} has a name twice: {listed(names)}")
     values = {}
     for part, key in keys.items():
-        labels, count = array(path, file, key), len(images[part])
+        labels, (of, count) = array(path, file, key), examples[part]
         if labels.shape != (count,):
             advice = ""
             if labels.ndim == 2 and len(labels) == count:
                 advice = f": store {key}[:, 0]" if labels.shape[1] == 1 else f": of one-hot rows, store {key}.argmax(1)"
             raise UserError(
-                f"data.source: {path}: {key!r} has shape {labels.shape} but {_IMAGES[part]!r} has {count} images; "
+                f"data.source: {path}: {key!r} has shape {labels.shape} but {of!r} has {count} images; "
                 f"({count},) is needed{advice}"
             )
         values[f"data.source: {path}: {key!r}"] = labels
@@ -195,5 +221,4 @@ def _unused(path: Path, file: np.lib.npyio.NpzFile, used: set[str]) -> tuple[tup
 
 
 NAMES = "label_names"
-_IMAGES = {"all": "images"} | {part: f"x_{part}" for part in ("train", "test", "validation")}
 _LIKE_LABELS = re.compile(r"label|class|target|categor|names|^y$|^y_|^ys$|attr|cond", re.IGNORECASE)

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from tqdm import tqdm
 
+from experiments.config import sizes
 from experiments.data.sources.base import Images, Source
 from experiments.data.sources.cropping import center_crop
 from experiments.data.sources.decoding import PILLOW_MODES, Wanted
@@ -35,7 +36,7 @@ class Encoded(Source):
     def __init__(self, wanted: Wanted, labels: np.ndarray | None):
         self.wanted = wanted
         self.labels = labels
-        self.image_shape = (wanted.image_size, wanted.image_size, wanted.num_channels)
+        self.image_shape = (*wanted.image_size, wanted.num_channels)
 
     @abc.abstractmethod
     def name(self, index: int) -> str:
@@ -94,13 +95,13 @@ class Encoded(Source):
 
 
 class CenterCropped(Source):
-    """Another source's images, cropped and resized to `size` x `size` pixels (`center_crop`) at each `gather`."""
+    """Another source's images, cropped and resized to `size` (height, width) by `center_crop` at each `gather`."""
 
-    def __init__(self, source: Source, size: int):
+    def __init__(self, source: Source, size: sizes.Size):
         self.source = source
         self.size = size
         self.labels = source.labels
-        self.image_shape = (size, size, source.image_shape[2])
+        self.image_shape = (*size, source.image_shape[2])
 
     def __len__(self) -> int:
         return len(self.source)
@@ -125,13 +126,10 @@ class CenterCropped(Source):
         method, _, inner = self.source.fingerprint().partition(":")
         # Earlier versions cropped images of other than 1 or 3 channels, if at all, as colours with alpha.
         crop = "center_crop" if self.image_shape[2] in PILLOW_MODES else "center_crop of bands"
-        return f"{method}:{hashlib.sha256(f'{crop} {self.size} {inner}'.encode()).hexdigest()}"
+        return f"{method}:{hashlib.sha256(f'{crop} {sizes.written(self.size)} {inner}'.encode()).hexdigest()}"
 
 
 def cropped(source: Source, wanted: Wanted) -> Source:
     """The source, or where its images have another size than wanted, and may be cropped, their crops."""
-    if not wanted.crops or (
-        wanted.image_size in (None, source.image_shape[0]) and len(set(source.image_shape[:2])) == 1
-    ):
-        return source
-    return CenterCropped(source, wanted.image_size or min(source.image_shape[:2]))
+    size = wanted.image_size or (min(source.image_shape[:2]),) * 2
+    return CenterCropped(source, size) if wanted.crops and size != source.image_shape[:2] else source

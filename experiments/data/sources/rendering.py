@@ -1,8 +1,11 @@
 """From a picture file to grey levels from 0, black, to 255, white: the one place where transparency and depth are resolved.
 
-Transparent pixels are composited over the background (`data.background`); pictures are turned upright as their EXIF data
-say. Levels of more than 8 bits per channel, and arrays that are not uint8, are divided by the level that is white
-(`data.white`), which the file does not say: a 16-bit file may hold 12-bit data. Without it they are refused.
+Of 1 or 3 channels, transparent pixels are composited over the background (`data.background`). Of 4 channels, alpha (the
+opacity) is the last, and colours are multiplied by alpha: two pictures have equal levels exactly if they look alike over
+every background, up to rounding, whatever colour a file stores where it is transparent; and averages of levels (crops,
+denoised images) are averages of what is seen. Pictures are turned upright as their EXIF data say. Levels of more than 8 bits
+per channel, and arrays that are not uint8, are divided by the level that is white (`data.white`), which the file does not
+say: a 16-bit file may hold 12-bit data. Without it they are refused.
 """
 
 import io
@@ -18,6 +21,8 @@ from experiments.data.sources.orientation import upright, without_warnings
 from experiments.errors import UserError, nearest
 
 PILLOW_MODES = {1: "L", 3: "RGB"}  # by number of channels
+WITH_ALPHA = 4
+CHANNELS = (*PILLOW_MODES, WITH_ALPHA)  # that image files are read as
 LUMA = np.array([0.299, 0.587, 0.114], np.float32)  # ITU-R BT.601, as Pillow's conversion
 USUAL_WHITES = (1, 255, 1023, 4095, 16383, 65535)
 CLIPPED, DARK = 0.01, 16  # fraction of levels above white, and ratio of white to the largest level, that are doubtful
@@ -70,28 +75,35 @@ class Rendering:
     def picture(
         self, image: Image.Image, content: bytes, num_channels: int, name: str | Path, key: str = "data.source"
     ) -> Image.Image | np.ndarray:
-        """The grey levels of a picture, upright, over the background.
+        """The levels of a picture, upright: over the background, or with alpha.
 
         Args:
             image: of `opened`, not yet decoded.
             content: of its file.
-            num_channels: 1 for grey levels, 3 for RGB.
+            num_channels: 1 for grey levels, 3 for RGB, 4 for RGB multiplied by alpha and alpha.
             name: of the file, for messages.
             key: that named the file, for messages.
 
         Returns:
-            an image of 8 bits, in mode L or RGB; of more than 8 bits per channel, float32 (H, W, num_channels) in [0, 255].
+            an image of 8 bits, in mode L or RGB, or uint8 (H, W, 4); of more than 8 bits per channel, float32
+            (H, W, num_channels) in [0, 255].
 
         Raises:
             UserError: the file is damaged, or has more than 8 bits per channel and the white level is not set.
         """
         if deep.is_deep(image, content):
             levels, alpha = self._deep(image, content, name, key)
+            if num_channels == WITH_ALPHA:
+                levels = with_channels(levels, num_channels)
+                return levels if alpha is None else alpha * levels
             if alpha is not None:
                 levels = alpha * levels + (1 - alpha) * np.array(self.colour, np.float32)
             return with_channels(levels, num_channels)
         try:
             image = upright(image)
+            if num_channels == WITH_ALPHA:
+                transparent = has_transparency(image)
+                return premultiplied(np.asarray((image if transparent else image.convert("RGB")).convert("RGBA")))
             if has_transparency(image):
                 layer = image.convert("RGBA")
                 image = Image.new("RGB", layer.size, self.colour)
@@ -104,7 +116,9 @@ class Rendering:
     def layer(
         self, image: Image.Image, content: bytes, num_channels: int, name: str | Path, key: str
     ) -> tuple[np.ndarray, np.ndarray] | None:
-        """Grey levels (H, W, num_channels) in [0, 255] and opacity (H, W, 1) in [0, 1], float32; None of an opaque picture.
+        """Levels (H, W, num_channels) in [0, 255] of opaque paint and its opacity (H, W, 1) in [0, 1], float32.
+
+        None of an opaque picture.
 
         The arguments and errors are those of `picture`.
         """
@@ -116,11 +130,12 @@ class Rendering:
             if not has_transparency(image):
                 return None
             image = image.convert("RGBA")
-            colours = image.convert("RGB").convert(PILLOW_MODES[num_channels])
+            colours = image.convert("RGB").convert(PILLOW_MODES[min(num_channels, 3)])
         except Exception as error:
             raise unreadable(name, key, error) from error
         alpha = np.asarray(image.getchannel("A"), np.float32)[..., None] / 255
-        return np.asarray(colours, np.float32).reshape(*alpha.shape[:2], num_channels), alpha
+        colours = np.asarray(colours, np.float32).reshape(*alpha.shape[:2], -1)
+        return with_channels(colours, num_channels), alpha
 
     def array(
         self, values: np.ndarray, name: str, key: str = "data.source", dtype: type[np.generic] = np.uint8
@@ -212,12 +227,23 @@ def has_transparency(image: Image.Image) -> bool:
 
 
 def with_channels(levels: np.ndarray, num_channels: int) -> np.ndarray | None:
-    """Levels (..., C) with so many channels: grey levels of colours, colours of grey levels; None for other numbers."""
+    """Levels (..., C) in [0, 255] with so many channels: grey levels of colours, colours of grey levels, either as opaque.
+
+    None for other numbers.
+    """
     if levels.shape[-1] == num_channels:
         return levels
+    if num_channels == WITH_ALPHA and levels.shape[-1] in PILLOW_MODES:
+        return np.concatenate([with_channels(levels, 3), np.full_like(levels[..., :1], 255)], -1)
     if (levels.shape[-1], num_channels) == (1, 3):
         return np.repeat(levels, 3, -1)
     return (levels @ LUMA)[..., None] if (levels.shape[-1], num_channels) == (3, 1) else None
+
+
+def premultiplied(pixels: np.ndarray) -> np.ndarray:
+    """Red, green, blue and alpha uint8 (..., 4) with the colours multiplied by alpha, rounded to the nearest level."""
+    product = pixels[..., :3].astype(np.uint16) * pixels[..., 3:]
+    return np.concatenate([((product + 127) // 255).astype(np.uint8), pixels[..., 3:]], -1)
 
 
 def opened(content: bytes, name: str | Path, key: str = "data.source") -> Image.Image:

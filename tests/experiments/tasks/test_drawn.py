@@ -42,7 +42,7 @@ def test_a_run_is_opened_with_overrides_above_what_the_command_changes(opened, t
     found = models.open_model(
         "--to", tmp_path, "overrides", "edit", ("sampling.eta",), uses=("model", "flow"), change=lambda of: (of, stored)
     )
-    assert found == Model("--to", tmp_path, found.experiment) and found.experiment.config == changed
+    assert found == Model("--to", tmp_path, Experiment(found.experiment)) and found.experiment.config == changed
     assert given["read"] == (tmp_path, "--to") and given["by_number"] == (tmp_path, ("read", stored), "overrides")
     options = {"allowed": ("sampling.eta",), "command": "edit"}
     assert given["apply"] == ((("read", stored), "numbered"), options)

@@ -19,7 +19,7 @@ from experiments.inverse import build as inverse
 from experiments.inverse import problems, results
 from experiments.media import ImageMedium
 from experiments.metrics import quality
-from experiments.plotting import sheet
+from experiments.plotting import pictures, sheet
 from tests.experiments.pictures_of_files import file_of, png, with_orientation
 
 ROOT = Path(__file__).parents[3]
@@ -258,10 +258,11 @@ def test_nothing_that_is_measured_is_written_by_another_writer():
 
 def test_sheets_and_pictures_show_any_number_of_channels(tmp_path):
     bands = RNG.integers(0, 256, (1, 8, 8, 5), dtype=np.uint8)
-    for channels, mode, size in ((1, "L", (8, 8)), (2, "L", (16, 8)), (4, "RGB", (8, 8)), (5, "RGB", (8, 8))):
+    for channels, mode, size in ((1, "L", (8, 8)), (2, "L", (16, 8)), (4, "RGBA", (8, 8)), (5, "RGB", (8, 8))):
         sheet.save(tmp_path / "sheet.png", [sheet.Column("bands", bands[..., :channels])], ["a"])
         sheet.save_picture(tmp_path / "one.png", bands[0, ..., :channels])
         picture = Image.open(tmp_path / "one.png")
         assert (picture.mode, picture.size) == (mode, size)
         shown = np.asarray(picture).reshape(8, size[0], -1)
-        np.testing.assert_array_equal(shown[:, :8], bands[0, ..., : shown.shape[2]])
+        expected = pictures.straight(bands[0, ..., :4]) if channels == 4 else bands[0]
+        np.testing.assert_array_equal(shown[:, :8], expected[..., : shown.shape[2]])

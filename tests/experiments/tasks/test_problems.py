@@ -324,7 +324,9 @@ def test_a_model_of_latents_has_no_images_to_restore(fails, untrained, tmp_path)
     made = tiny_config(data__source="latents")
     (untrained / "config.json").write_text(config.to_json(made))
     arguments = ["--task=denoise", f"--truth={tmp_path}/a.npz", f"--out={tmp_path}/out"]
-    assert "this model makes latents; no decoder is here" in fails("restore", f"--workdir={untrained}", *arguments)
+    assert "this model makes latents; restore needs one of images" in fails(
+        "restore", f"--workdir={untrained}", *arguments
+    )
 
 
 def test_help_and_wrong_flags_wait_for_nothing_slow():

@@ -28,8 +28,8 @@ def test_lines_are_a_share_of_all_and_about_a_third_of_them_in_the_middle(
     monkeypatch.setattr(inverse, "equispaced_mask", lambda *of: given.append(of) or np.ones(of[0]))
     monkeypatch.setattr(inverse, "random_lines_mask", lambda key, *of: given.append((key, *of)) or np.ones(of[0]))
     options = {"acceleration": acceleration, "operator_seed": 7}
-    reconstruction.MASKS["equispaced"](size, options)
-    reconstruction.MASKS["random_lines"](size, options)
+    reconstruction.MASKS["equispaced"]((size, size), options)
+    reconstruction.MASKS["random_lines"]((size, size), options)
     plain, (key, *random) = given
     assert plain == tuple(random) == ((size, size), acceleration, center)
     assert (jax.random.key_data(key) == jax.random.key_data(jax.random.key(7))).all()
@@ -38,8 +38,8 @@ def test_lines_are_a_share_of_all_and_about_a_third_of_them_in_the_middle(
 def test_no_line_at_all_is_refused():
     for name in ("equispaced", "random_lines"):
         with pytest.raises(ValueError, match=r"acceleration=33\.0 samples none of the 16 lines"):
-            reconstruction.MASKS[name](16, {"acceleration": 33.0, "operator_seed": 0})
-        assert np.asarray(reconstruction.MASKS[name](16, {"acceleration": 31.0, "operator_seed": 0})).any()
+            reconstruction.MASKS[name]((16, 16), {"acceleration": 33.0, "operator_seed": 0})
+        assert np.asarray(reconstruction.MASKS[name]((16, 16), {"acceleration": 31.0, "operator_seed": 0})).any()
     with pytest.raises(UserError, match=r"^--modality=mri: acceleration=33\.0 samples none of the 16 lines$"):
         reconstruction.simulated("mri", (16, 16, 1), MRI | {"acceleration": 33.0})
 
@@ -50,8 +50,8 @@ def test_spokes_are_as_few_as_sample_the_share(monkeypatch):
     for name, attribute in (("radial", "radial_mask"), ("spiral", "spiral_mask")):
         made = reconstruction._turned(lambda shape, count: np.arange(16) < 16 * shares[min(count, 3)])
         for acceleration, share in ((8.0, 0.125), (7.9, 0.25), (4.0, 0.25), (2.0, 0.5)):
-            assert made(4, {"acceleration": acceleration}).mean() == share
-        everything = np.asarray(made(4, {"acceleration": 1.9}))
+            assert made((4, 4), {"acceleration": acceleration}).mean() == share
+        everything = np.asarray(made((4, 4), {"acceleration": 1.9}))
         assert everything.shape == (4, 4) and everything.dtype == bool and everything.all()
         assert hasattr(inverse, attribute) and name in reconstruction.MASKS
     assert set(reconstruction.MASKS) == set(modalities.MASKS)
@@ -143,12 +143,12 @@ def test_slices_and_windows_in_text(slices, window, expected):
 def kspace(tmp_path, values, mask=None, **more):
     mask = np.ones(values.shape[-2:]) if mask is None else mask
     np.savez(tmp_path / "scan.npz", kspace=values, mask=mask, **more)
-    return scans.read_kspace("--input", str(tmp_path / "scan.npz"), values.shape[-1], None)
+    return scans.read_kspace("--input", str(tmp_path / "scan.npz"), values.shape[-2:], None)
 
 
 def projections(tmp_path, values, angles, most=12, size=8, limit=None, **more):
     np.savez(tmp_path / "scan.npz", projections=values, angles=angles, **more)
-    return scans.read_projections("--input", str(tmp_path / "scan.npz"), size, most, limit)
+    return scans.read_projections("--input", str(tmp_path / "scan.npz"), (size, size), most, limit)
 
 
 def spectrum(image):
@@ -187,7 +187,7 @@ def test_kspace_of_coils_is_kept_by_coil_and_of_a_limit_the_first(tmp_path):
     images = np.concatenate([BRIGHT, 2 * BRIGHT, 3 * BRIGHT])
     values = spectrum(images[:, None] * maps)
     np.savez(tmp_path / "scan.npz", kspace=values, mask=np.ones((8, 8)), maps=maps)
-    found = scans.read_kspace("--input", str(tmp_path / "scan.npz"), 8, 2)
+    found = scans.read_kspace("--input", str(tmp_path / "scan.npz"), (8, 8), 2)
     assert found.values.shape == (2, 2, 8, 8) and found.values.dtype == found.maps.dtype == np.complex64
     np.testing.assert_allclose(found.values, values[:2], rtol=1e-5)
     measurement, y = reconstruction.read_scan("mri", "--input", str(tmp_path / "scan.npz"), (8, 8, 1), 2)

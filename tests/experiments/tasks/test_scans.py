@@ -33,7 +33,7 @@ def stored(tmp_path, arrays):
 
 
 def test_only_what_is_sampled_is_read(tmp_path):
-    found = scans.read_kspace("--input", stored(tmp_path, scan()), SIZE, None)
+    found = scans.read_kspace("--input", stored(tmp_path, scan()), (SIZE, SIZE), None)
     np.testing.assert_allclose(found.values[0, 0], MASK * kspace_of(IMAGE), atol=1e-6)
     assert found.maps is None and (found.mask == MASK).all()
 
@@ -80,7 +80,7 @@ COILS = np.ones((2, SIZE, SIZE), np.complex64)
 )  # fmt: skip
 def test_kspace_that_does_not_fit_is_named(tmp_path, arrays, message):
     with pytest.raises(UserError) as error:
-        scans.read_kspace("--input", stored(tmp_path, arrays), SIZE, None)
+        scans.read_kspace("--input", stored(tmp_path, arrays), (SIZE, SIZE), None)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -109,7 +109,7 @@ def test_kspace_that_does_not_fit_is_named(tmp_path, arrays, message):
 def test_projections_that_do_not_fit_are_named(tmp_path, projections, angles, message):
     path = stored(tmp_path, {"projections": projections, "angles": angles})
     with pytest.raises(UserError) as error:
-        scans.read_projections("--input", path, SIZE, 12, None)
+        scans.read_projections("--input", path, (SIZE, SIZE), 12, None)
     assert message in str(error.value) and "\n" not in str(error.value)
 
 
@@ -118,7 +118,7 @@ def test_lost_rays_may_hold_anything(tmp_path):
     there[1, 2:4] = 0
     values = np.arange(48.0).reshape(2, 3, 8)
     arrays = {"projections": np.where(there, values, np.nan), "angles": np.arange(3), "mask": there}
-    found = scans.read_projections("--input", stored(tmp_path, arrays), SIZE, 12, None)
+    found = scans.read_projections("--input", stored(tmp_path, arrays), (SIZE, SIZE), 12, None)
     np.testing.assert_array_equal(found.values, there * values)
     np.testing.assert_array_equal(found.mask, there == 1)
 
@@ -134,7 +134,7 @@ def test_lost_rays_may_hold_anything(tmp_path):
 def test_a_mask_of_rays_that_does_not_fit_is_named(tmp_path, mask, fault):
     path = stored(tmp_path, {"projections": np.ones((2, 3, 8)), "angles": np.arange(3), "mask": mask})
     with pytest.raises(UserError) as error:
-        scans.read_projections("--input", path, SIZE, 12, None)
+        scans.read_projections("--input", path, (SIZE, SIZE), 12, None)
     sides = "({}, {})".format(*mask.shape)
     expected = f"'mask' is float64{sides}; (3, 8) of 0 and 1 is needed, as 'projections' is{fault}"
     assert str(error.value).endswith(expected)
@@ -168,7 +168,7 @@ def test_rays_that_all_miss_the_image_are_no_scan(tmp_path):
 def test_other_files_are_not_read(tmp_path):
     (tmp_path / "scan.h5").write_bytes(b"")
     with pytest.raises(UserError, match=r"scan\.h5: unknown file type \.h5: measurements are read from \.npz files"):
-        scans.read_kspace("--input", str(tmp_path / "scan.h5"), SIZE, None)
+        scans.read_kspace("--input", str(tmp_path / "scan.h5"), (SIZE, SIZE), None)
 
 
 SHAPE = (SIZE, SIZE, 1)
@@ -214,14 +214,14 @@ def test_the_view_of_kspace_is_black_four_powers_of_ten_below_the_largest():
 @pytest.mark.parametrize("acceleration", [2.0, 4.0])
 def test_masks_sample_the_share_that_the_acceleration_says(name, acceleration):
     options = {"acceleration": acceleration, "operator_seed": 0}
-    mask = np.asarray(reconstruction.MASKS[name](32, options))
+    mask = np.asarray(reconstruction.MASKS[name]((32, 32), options))
     line = 1 / 32 if name in ("random_lines", "equispaced") else 0.1
     assert 1 / acceleration <= mask.mean() <= 1 / acceleration + line
     assert mask[16, 16]
     if name in ("random_lines", "equispaced"):
         assert mask[:, 15:17].all()
     if name == "random_lines":
-        other = np.asarray(reconstruction.MASKS[name](32, options | {"operator_seed": 1}))
+        other = np.asarray(reconstruction.MASKS[name]((32, 32), options | {"operator_seed": 1}))
         assert (mask == mask[0]).all() and (mask != other).any()
 
 

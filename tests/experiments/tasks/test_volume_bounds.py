@@ -46,7 +46,9 @@ def test_intensities_beyond_the_window_are_black_and_white(tmp_path):
 def test_slices_are_made_square_with_black_at_the_sides(shape, above, left):
     """An odd margin is larger below and at the right; nothing is resized."""
     height, width = shape
-    found = volumes.Volume(("a",), np.ones((1, height, width), np.float32), 0, 1, "", np.eye(4)).fitted(max(shape))
+    found = volumes.Volume(("a",), np.ones((1, height, width), np.float32), 0, 1, "", np.eye(4)).fitted(
+        (max(shape), max(shape))
+    )
     expected = np.zeros((max(shape),) * 2)
     expected[above : above + height, left : left + width] = 1
     np.testing.assert_array_equal(found.slices[0], expected)
@@ -56,10 +58,10 @@ def test_slices_are_made_square_with_black_at_the_sides(shape, above, left):
 def test_resized_slices_keep_their_centre_and_their_range():
     values = np.zeros((1, 8, 8), np.float32)
     values[0, ::2] = 1
-    found = volumes.Volume(("a",), values, 0, 1, "", np.diag([2.0, 3.0, 5.0, 1])).fitted(4)
+    found = volumes.Volume(("a",), values, 0, 1, "", np.diag([2.0, 3.0, 5.0, 1])).fitted((4, 4))
     assert found.slices.min() >= 0 and found.slices.max() <= 1 and found.slices.shape == (1, 4, 4)
     np.testing.assert_allclose(found.affine, [[4, 0, 0, 1], [0, 6, 0, 1.5], [0, 0, 5, 0], [0, 0, 0, 1]])
-    larger = volumes.Volume(("a",), values, 0, 1, "", np.eye(4)).fitted(16)
+    larger = volumes.Volume(("a",), values, 0, 1, "", np.eye(4)).fitted((16, 16))
     assert larger.slices.min() >= 0 and larger.slices.max() <= 1  # the bicubic filter overshoots
     np.testing.assert_allclose(larger.affine[:2, 3], [-0.25, -0.25])
 

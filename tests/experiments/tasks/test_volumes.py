@@ -62,7 +62,7 @@ def test_fitted_slices_stay_in_place(tmp_path, shape, size, inner):
     """The bicubic filter reproduces linear functions away from the sides."""
     path, affine = tmp_path / "volume.nii", np.diag([1.0, 2.0, 3.0, 1.0])
     nibabel.save(nibabel.Nifti1Image(linear_volume(shape, affine).astype(np.float32), affine), path)
-    volume = volumes.read("--truth", str(path), "axial", WIDE).fitted(size)
+    volume = volumes.read("--truth", str(path), "axial", WIDE).fitted((size, size))
     assert volume.slices.shape == (3, size, size)
     assert_in_place(volume, inner)
 
