@@ -256,6 +256,7 @@ class Judge:
         real = self._real.reference
         identity = [run.experiment.to_json(), run.step, weights_hash(run.variables), real.images]
         identity += [self._classes.counts] if self._classes else []
+        identity += [weights_hash(self._guide.variables)] if self._guide else []
         return hashlib.sha256(json.dumps([*identity, self._network.sha256]).encode()).hexdigest()[:16]
 
     def _bits_per_dim(self, run: Run) -> dict[str, Any]:

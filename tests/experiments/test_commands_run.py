@@ -42,7 +42,7 @@ class Sampler:
 
     nfe = 7
 
-    def __init__(self, experiment, strategy, most):
+    def __init__(self, experiment, strategy, most, guide=None):
         self.size, self.most = experiment.event_shape[0], most
 
     def __call__(self, variables, number, seed, *, progress):

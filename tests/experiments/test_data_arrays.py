@@ -63,7 +63,7 @@ def test_batches_of_arrays_are_never_mirrored(tmp_path, shape):
     with training_batches(dataset.train, batch_size=8, seed=0, flip=False) as plain:
         assert {row.tobytes() for row in next(plain)["image"]} == {row.tobytes() for row in values}
     sides = "x".join(map(str, shape))
-    assert f"8 training, 8 test arrays of {sides}; no classes" in summary(settings, dataset)
+    assert f"8 training, 8 test arrays of {sides}; no classes" in summary(Experiment(settings), dataset)
 
 
 BAD = {

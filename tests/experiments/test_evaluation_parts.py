@@ -77,6 +77,7 @@ def test_copies_are_looked_for_among_two_training_images_or_more(monkeypatch, tr
     monkeypatch.setattr(evaluate, "_compare", lambda *given: {"compared": given[3]})
     monkeypatch.setattr(evaluate, "_memorisation", lambda *given: given)
     judge = object.__new__(evaluate.Judge)
+    judge._metrics = ()
     judge._real, judge._network = SimpleNamespace(train=np.zeros((train, 3))), NETWORK
     found = judge._figures(FeatureSet(POINTS["samples"], None, None), 7)
     assert found["compared"] == 7 and ("memorisation" in found) == told
@@ -109,6 +110,7 @@ def test_the_strip_is_of_eight_samples_from_noise_to_image(steps, shown):
 
 def test_bits_per_dimension_are_of_so_many_test_images(monkeypatch):
     judge = object.__new__(evaluate.Judge)
+    judge._metrics = ()
     judge._dataset = SimpleNamespace(
         test=data.Images(np.arange(40, dtype=np.uint8)[:, None, None, None] * np.ones((1, 2, 2, 1), np.uint8))
     )

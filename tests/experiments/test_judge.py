@@ -14,6 +14,7 @@ from experiments.evaluation.figures import Figure
 from experiments.factory.experiment import Experiment
 from experiments.files import strict_json
 from experiments.generation.sampler import Sampler
+from experiments.media import ImageMedium
 from experiments.metrics.statistics import spread
 from experiments.reports import report
 from experiments.runs.workdir import Workdir
@@ -46,7 +47,9 @@ def judge(monkeypatch, tmp_path):
     real = SimpleNamespace(reference=SimpleNamespace(images="hash"), train=())
     monkeypatch.setattr(evaluate, "real_images", lambda run, dataset, network: real)
     monkeypatch.setattr(evaluate, "class_mix", lambda experiment, dataset: mixes[0])
-    monkeypatch.setattr(evaluate, "journal_of_samples", lambda run, network, mix: Journal("samples", run.step, mix))
+    monkeypatch.setattr(
+        evaluate, "journal_of_samples", lambda run, network, mix, guide: Journal("samples", run.step, mix)
+    )
     monkeypatch.setattr(evaluate, "draw_features", lambda *given: given)
     monkeypatch.setattr(evaluate, "loss_per_noise_level", lambda run, some: [len(some), int(some.images.max())])
     monkeypatch.setattr(evaluate.likelihood, "journal_of_bits", lambda run, some: Journal("bits", len(some)))
@@ -97,8 +100,8 @@ def test_what_is_measured_is_told_with_how_it_was(judge, monkeypatch):
 def test_the_picture_of_noise_has_classes_too(judge, number, dealt):
     """Its eight samples are more than the fewest that are measured."""
     judge(ClassMix("in proportions", (1, 2)), evaluation__num_samples=number)
-    _, strategy, most, labels = judge.samplers[-1]
-    assert strategy == "strategy" and most == number and len(labels) == dealt
+    _, strategy, most, labels, guide = judge.samplers[-1]
+    assert strategy == "strategy" and most == number and len(labels) == dealt and guide is None
     assert Sampler.labels(SimpleNamespace(_labels=labels), np.arange(8)).shape == (8,)
     judge(ClassMix("class 1 alone"), evaluation__num_samples=number)
     judge(None, evaluation__num_samples=number)
@@ -238,7 +241,7 @@ def test_figures_the_picture_and_the_page_are_written_and_told(monkeypatch, tmp_
     monkeypatch.setattr(report, "write", lambda workdir: events.append(("report",)))
     monkeypatch.setattr(report, "summary", lambda measured: f"the summary of {measured}")
     workdir = Workdir(tmp_path)
-    evaluate._write(SimpleNamespace(workdir=workdir, event_shape=(8, 8, 1)), None, "measured")
+    evaluate._write(SimpleNamespace(workdir=workdir, medium=ImageMedium((8, 8, 1))), None, "measured")
     report.publish(workdir, "measured")
     assert events == [("metrics.json", "measured"), ("from_noise.png", "strip", 8), ("report",)]
     assert capsys.readouterr().out == (

@@ -125,8 +125,8 @@ def loop(monkeypatch, tmp_path):
         def picture(self, step, name, grid):
             events.append(("picture", step, name))
 
-    def sampler(config, strategy, size):
-        assert size == 64
+    def sampler(experiment, strategy, size, guide):
+        assert size == 64 and guide is None
         return lambda weights, number, seed: events.append(("draw", weights, number, seed)) or "drawn"
 
     def map_training(function):
