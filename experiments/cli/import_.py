@@ -39,6 +39,6 @@ def run(options: argparse.Namespace) -> int:
     model, process = imported.config.model.name, imported.config.sde.name
     print(
         f"Imported {options.source} to {options.workdir}: model {model}, process {process}, "
-        f"{imported.config.data.image_size} px. Next: python -m experiments sample --workdir={options.workdir}"
+        f"{imported.medium.noun} of {imported.medium.described}. Next: python -m experiments sample --workdir={options.workdir}"
     )
     return 0
