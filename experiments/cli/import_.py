@@ -37,8 +37,9 @@ def run(options: argparse.Namespace) -> int:
         ranges.check_keys(loaded, [key for key, _ in options.overrides])
     imported = import_run(options.source, options.format, options.workdir, loaded)
     model, process = imported.experiment.model_name, imported.experiment.sde_name
+    medium = imported.medium
     print(
         f"Imported {options.source} to {options.workdir}: model {model}, process {process}, "
-        f"{imported.event_shape[0]} px. Next: python -m experiments sample --workdir={options.workdir}"
+        f"{medium.noun} of {medium.described}. Next: python -m experiments sample --workdir={options.workdir}"
     )
     return 0

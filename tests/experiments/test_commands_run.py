@@ -159,7 +159,7 @@ def test_import_says_what_has_come(monkeypatch, tmp_path, capsys, fails, given):
 
     def import_run(*said):
         imported.append(said)
-        return fake_run(config=tiny_config("ve"), event_shape=(8, 8, 1))
+        return fake_run(config=tiny_config("ve"), medium=IMAGES)
 
     monkeypatch.setattr("experiments.loading.pretrained.import_run", import_run)
     flags = [f"--config={ROOT}/configs/digits.py:edm", "--config.model.channels=16"] if given else []
@@ -168,7 +168,7 @@ def test_import_says_what_has_come(monkeypatch, tmp_path, capsys, fails, given):
     assert (source, kind, workdir) == (Path("a.pth"), "edm", Path("run"))
     assert (loaded.sde.name, loaded.model.channels) == ("edm", 16) if given else loaded is None
     assert capsys.readouterr().out == (
-        "Imported a.pth to run: model unet, process ve, 8 px. Next: python -m experiments sample --workdir=run\n"
+        "Imported a.pth to run: model unet, process ve, images of 8x8x1. Next: python -m experiments sample --workdir=run\n"
     )
     message = fails("import", "--from=a.pth", "--format=edm", "--workdir=run", "--config.model.channels=0")
     assert message == "--config.model.channels=0: overrides need --config=FILE, which they change"
