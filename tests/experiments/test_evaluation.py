@@ -215,6 +215,14 @@ def test_figures_are_the_metrics():
     )
 
 
+def test_the_error_of_a_distance_has_the_scale_of_the_distance():
+    rng = np.random.default_rng(0)
+    features, reference = rng.normal(size=(40, 3)), metrics.Moments.of(rng.normal(size=(50, 3)))
+    distance, error = metrics.frechet_distance_and_error(features, reference)
+    found = figures._frechet(features, reference, 7.0)
+    assert (found.value, found.standard_error) == (7 * distance, 7 * error) and found.count == 40
+
+
 def test_perceptrons_distances_are_scaled():
     samples, real = feature_set(60, 1), statistics(50, 2, Network("perceptron"))
     found = figures.values(figures.compare(samples, real, Network("perceptron"), 1000))

@@ -205,6 +205,24 @@ def test_what_a_reader_raises_is_one_line(monkeypatch, tmp_path, error, message)
         pretrained.read(tmp_path / "none", "edm")
 
 
+@pytest.mark.parametrize(
+    "changes, said",
+    [
+        ({"sampling__method": "heum"}, "sampling.method='heum' is unknown"),
+        ({"sampling__ema": "power:0.3"}, "sampling.ema='power:0.3' is unknown"),
+        ({"model__head_channels": 3}, "head_channels"),
+    ],
+)
+def test_a_config_that_came_with_a_model_can_be_sampled_from(monkeypatch, tmp_path, changes, said):
+    (tmp_path / "model").touch()
+    monkeypatch.setitem(
+        formats.FORMATS, "edm", formats.Format(lambda path, config: (tiny_config(**changes), {"w": np.ones(2)}))
+    )
+    with pytest.raises(UserError) as told:
+        pretrained.read(tmp_path / "model", "edm")
+    assert said in str(told.value)
+
+
 def test_what_is_exported_chooses_no_average(monkeypatch, tmp_path):
     written = []
     monkeypatch.setitem(

@@ -291,6 +291,7 @@ def test_ctrl_c_is_130_and_sigterm_the_code_of_the_run(codes, capsys, interrupte
         (b"12%\rerror: after a bar", "after a bar"),
         (b"x" * 9000 + b"\nerror: " + b"y" * 3000, "y" * 3000),
         (b"error: \xff\n", "\ufffd"),
+        (b"x" * 4090 + b"\nerror: " + b"y" * 100, "y" * 100),  # a line over two reads of the pipe
     ],
 )
 def test_the_last_error_of_a_run_is_kept_and_all_is_passed_on(capsys, said, last):

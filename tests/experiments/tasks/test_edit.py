@@ -18,6 +18,7 @@ from experiments.__main__ import main
 from experiments.data.inputs import strokes
 from experiments.devices.parallel import Pmap
 from experiments.editing.edits import STYLE_STD
+from experiments.errors import UserError
 from sde_lib import ClassifierFree, Heun, karras_times
 from sde_lib.editing import Style, bridge, interpolate_through, level_of_strength, patches, sdedit, shared_levels, until
 from sde_lib.inverse import PiGDM
@@ -257,6 +258,14 @@ def test_strokes_on_a_large_photograph_fall_where_they_were_painted(tmp_path):
     np.testing.assert_allclose(opacity, expected, atol=1e-6)
     np.testing.assert_allclose(levels[2, 2], 200, atol=0.01)
     np.testing.assert_allclose(strokes.painted(np.ones((1, *SHAPE)), levels, opacity)[0, 2, 2], 100.5, atol=0.01)
+
+
+def test_strokes_outside_of_the_crop_paint_nothing(tmp_path):
+    """The picture is wider than the input, and its left side is cut off."""
+    paint = np.zeros((16, 32, 4))
+    paint[:, :2] = 200, 200, 200, 255
+    with pytest.raises(UserError, match="is transparent everywhere: nothing is painted"):
+        strokes.read_strokes("--strokes", str(picture(tmp_path / "s.png", paint)), SHAPE)
 
 
 def test_a_large_mask_is_made_to_fit(tmp_path):

@@ -114,6 +114,8 @@ def test_a_dicom_series_is_sorted_and_in_place(series, axis, shape):
 def test_a_dicom_files_own_window_is_taken(series):
     volume = volumes.read("--truth", str(series / "a.dcm"), "sagittal")
     assert (volume.low, volume.high, volume.window) == (-170, 230, "the file's window")
+    chosen = volumes.read("--truth", str(series / "a.dcm"), "sagittal", (0.0, 10.0))
+    assert (chosen.low, chosen.high, chosen.window) == (0, 10, "--window")
     assert volume.slices.shape == (1, 5, 6)
     np.testing.assert_allclose(np.linalg.norm(volume.affine[:3, :3], axis=0), [1.5, 3.0, 2.0])
 
