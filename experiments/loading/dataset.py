@@ -50,7 +50,7 @@ def load_data(config: ConfigDict, workdir: Workdir | None = None) -> data.Datase
         background=config.data.background,
         white=config.data.white,
         class_order=order,
-        others=None if medium.has_pixels else data.Arrays(medium.event_shape, *medium.raw_range, order),
+        arrays=None if medium.has_pixels else data.Arrays(medium.event_shape, *medium.raw_range, order),
     )
     if config.model.num_classes and config.model.num_classes != dataset.num_classes:
         raise UserError(_wrong_number_of_classes(config, dataset))
