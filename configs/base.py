@@ -89,8 +89,8 @@ def get_config() -> ConfigDict:
 
     # The data. Images are uint8 at the source, and [-1, 1] for the model.
     config.data = data = ConfigDict()
-    # image; latent (of data.source=latents); array: float arrays of any shape, whose data.event_shape and data.range count
-    # instead of the keys of images (sizes, channels, resizing, flips)
+    # image; latent (of data.source=latents); array: float arrays of any shape, which reads data.event_shape and
+    # data.range instead of the keys of images (sizes, channels, resizing, flips)
     data.medium = "image"
     data.source = "digits"  # digits, npz:PATH, folder:PATH, hf:NAME, arrayrecord:PATTERN
     data.resize = "none"  # images of another size: none (refused), center_crop (cropped and resized to image_size)

@@ -50,7 +50,7 @@ def load_data(experiment: Experiment, workdir: Workdir | None = None) -> data.Da
         background=experiment.data.background,
         white=experiment.data.white,
         class_order=order,
-        others=None if medium.has_pixels else data.Arrays(medium.event_shape, *medium.raw_range, order),
+        arrays=None if medium.has_pixels else data.Arrays(medium.event_shape, *medium.raw_range, order),
     )
     if experiment.num_classes and experiment.num_classes != dataset.num_classes:
         raise UserError(_wrong_number_of_classes(experiment, dataset))

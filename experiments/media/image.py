@@ -58,7 +58,7 @@ class ImageMedium(Medium):
         return np.clip(np.rint((x + 1) * self.levels_per_unit), 0, 255).astype(np.uint8)
 
     def shown(self, raw: np.ndarray) -> np.ndarray:
-        """Returns images uint8 (..., h, w, C) with alpha over the background; see `pictures.visible` for others."""
+        """Returns images uint8 (..., h, w, C) with alpha over the background; without alpha as by `pictures.visible`."""
         return pictures.over(raw, self.background) if raw.shape[-1] == pictures.WITH_ALPHA else pictures.visible(raw)
 
     def picture(self, raw: np.ndarray, columns: int | None = None) -> np.ndarray:

@@ -38,7 +38,7 @@ class FeatureSpace:
         image_shape: (H, W, C) of the images, or event shape of the arrays, that it was fitted on, the only ones it takes.
         layers: weights (n_in, n_out) and biases (n_out,) of the perceptron, its output layer last.
         classes: int32, the label that each output stands for; None where the outputs are clusters.
-        dtype: of what it was fitted on, uint8 or float32, the only one that it takes.
+        dtype: of the data that it was fitted on, uint8 or float32, the only one that it takes.
         raw_range: values that are 0 and 1 for the perceptron.
     """
 

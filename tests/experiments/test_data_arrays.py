@@ -1,4 +1,4 @@
-"""Arrays of numbers of any shape: what a file may hold, and what is said of one that does not fit."""
+"""Arrays of numbers of any shape: allowed contents of files, and errors of files that do not fit."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def stored(folder, **values):
 def load32(source, **changes):
     shape, low, high = ((3, 2), -3.0, 5.0)
     wanted = Arrays(changes.pop("shape", shape), changes.pop("low", low), changes.pop("high", high))
-    return load(source, image_size=8, num_channels=1, test_fraction=0.25, others=wanted, **changes)
+    return load(source, image_size=8, num_channels=1, test_fraction=0.25, arrays=wanted, **changes)
 
 
 @pytest.mark.parametrize("key", ["data", "images"])
@@ -88,7 +88,7 @@ def test_files_that_hold_something_else_are_one_line(tmp_path, name):
 
 def test_other_sources_have_no_arrays(tmp_path):
     for source, phrase in (
-        ("digits", "has no arrays that are no images: choose from npz:PATH"),
+        ("digits", "has no arrays of numbers: choose from npz:PATH"),
         ("npz", "a path is needed"),
     ):
         with pytest.raises(UserError, match=phrase):
@@ -97,7 +97,7 @@ def test_other_sources_have_no_arrays(tmp_path):
             arrays.event_shape(source, (0.0, 0.0))
 
 
-def test_a_range_that_is_not_stated_is_asked_for_with_that_of_the_file(tmp_path):
+def test_a_range_that_is_not_stated_is_refused_with_the_range_of_the_file(tmp_path):
     source = stored(tmp_path, data=np.linspace(-3, 4.5, 80).reshape(10, 4, 2))
     settings = array_config(data__source=source, data__event_shape="()", data__range="0,0")
     with pytest.raises(UserError, match=r"^data\.range=0,0: .* from -3 to 4\.5: pass --config\.data\.range=-3,4\.5$"):

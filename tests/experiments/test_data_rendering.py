@@ -404,7 +404,7 @@ def test_the_fourth_channel_is_alpha_and_colours_are_multiplied_by_it(kind):
 
 
 def test_pictures_that_look_alike_are_equal():
-    """Whatever colour is stored where nothing is seen, in every way that PNG stores transparency."""
+    """Colours of transparent pixels do not count, in every way that PNG stores transparency."""
     pixels = RNG.integers(0, 256, (4, 4, 4), dtype=np.uint8)
     pixels[..., 3] = 255
     pixels[:2, :, 3] = 0

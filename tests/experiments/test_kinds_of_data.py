@@ -25,7 +25,7 @@ SHORT |= {"optim__warmup_steps": "0", "evaluation__neighbours": "16", "training_
 
 
 def blobs(number, channels):
-    """Levels in [0, 1]: each image has a bright spot in a place of its own; the last of 4 channels is 0 beside it."""
+    """Levels in [0, 1]: each image has a bright spot in another place; the last of 4 channels is 0 around it."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:HEIGHT, :WIDTH]
     rows, columns = rng.uniform(0, HEIGHT, number), rng.uniform(0, WIDTH, number)
@@ -183,7 +183,7 @@ def test_rectangles_of_16_bits_are_trained_on_sampled_and_measured(deep):
     assert samples.shape == (8, HEIGHT, WIDTH, 1) and samples.dtype == np.uint8
     figures(deep / "run")
     assert load_run(deep / "run").config.data.image_size == f"{HEIGHT}x{WIDTH}"
-    # What `prepare` writes is what was trained on.
+    # Records of `prepare` equal the images of training.
     given = [
         f"--source=folder:{deep}/pictures",
         f"--image_size={HEIGHT}x{WIDTH}",

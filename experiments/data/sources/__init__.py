@@ -1,7 +1,7 @@
 """Where images come from. Each kind of source has a file here; `load` finds it and gives the splits.
 
     digits              scikit-learn's handwritten digits               digits.py
-    npz:PATH            arrays in a file                                npz.py, and arrays.py for those that are no images
+    npz:PATH            arrays in a file                                npz.py, and arrays.py for data other than images
     folder:PATH         image files, classes by sub-folder or table     folder.py
     hf:NAME, hf:PATH    Hugging Face's data sets                        huggingface.py
     arrayrecord:PATTERN what `prepare` wrote, read from the disk        arrayrecord.py
@@ -18,7 +18,8 @@ from typing import Any
 
 from experiments.config import components, sizes
 from experiments.config.components import has_module, is_path
-from experiments.data.sources import arrayrecord, arrays, digits, folder, huggingface, npz
+from experiments.data.sources import arrayrecord, digits, folder, huggingface, npz
+from experiments.data.sources import arrays as numbers
 from experiments.data.sources.arrays import Arrays
 from experiments.data.sources.base import Dataset, Images, Parts, Source
 from experiments.data.sources.decoding import Wanted
@@ -38,7 +39,7 @@ KINDS: dict[str, tuple[Callable[[str, Wanted], Parts], str]] = {
     "arrayrecord": (arrayrecord.load, "arrayrecord:PATTERN"),
 }
 
-ARRAYS: dict[str, tuple[Callable[[str, Arrays], Parts], str]] = {"npz": (arrays.load, "npz:PATH")}
+ARRAYS: dict[str, tuple[Callable[[str, Arrays], Parts], str]] = {"npz": (numbers.load, "npz:PATH")}
 
 
 def load(
@@ -53,7 +54,7 @@ def load(
     class_order: str = "natural",
     background: str = "white",
     white: float = 0.0,
-    others: Arrays | None = None,
+    arrays: Arrays | None = None,
 ) -> Dataset:
     """Loads the data set that config key `data.source` names.
 
@@ -69,7 +70,7 @@ def load(
         class_order: of class names that the source does not number itself, one of `names.ORDERS`.
         background: colour behind transparent pixels of image files (`data.background`).
         white: level that is white in images that are not of 8 bits (`data.white`); 0 refuses these.
-        others: the arrays to load, which are no images; the arguments of images are then not read.
+        arrays: the arrays of numbers to load instead of images; the arguments of images are then not read.
 
     Raises:
         UserError: anything wrong with the source, named with its file and, where it exists, the setting that fits.
@@ -77,7 +78,7 @@ def load(
     check_fractions(test_fraction, validation_fraction)
     if memory_gb < 0:
         raise UserError(f"data.memory_gb={memory_gb} is not allowed: choose 0 (nothing is kept in memory) or more")
-    if others is None:
+    if arrays is None:
         parts = read(
             source,
             Wanted(
@@ -91,7 +92,7 @@ def load(
             ),
         )
     else:
-        parts = _read_arrays(source, others)
+        parts = _read_arrays(source, arrays)
     dataset = split(source, parts, test_fraction=test_fraction, validation_fraction=validation_fraction)
     splits = dataset.splits
     if sum(len(part) * math.prod(part.image_shape) for part in splits.values()) <= memory_gb * 1e9:
@@ -128,13 +129,13 @@ def read(source: str, wanted: Wanted) -> Parts:
 
 
 def _read_arrays(source: str, wanted: Arrays) -> Parts:
-    """As `read`, of arrays that are no images."""
+    """As `read`, of arrays of numbers."""
     load, path = _loader(source, ARRAYS)
     return load(path, wanted)
 
 
 def _loader(source: str, kinds: dict[str, tuple[Callable, str]]) -> tuple[Callable, str]:
-    """The function of the source's kind, and what follows the colon."""
+    """The function of the source's kind, and the path after the colon."""
     kind, _, path = source.partition(":")
     if source == LATENTS:
         raise UserError(
@@ -150,7 +151,7 @@ def _loader(source: str, kinds: dict[str, tuple[Callable, str]]) -> tuple[Callab
         hint = f"; did you mean 'npz:{source}'?" if source.endswith(".npz") and kind == source else ""
         hint = hint or nearest(kind, kinds)
         forms = ", ".join(form for _, form in kinds.values())
-        wrong = "has no arrays that are no images" if kind in KINDS else "is unknown"
+        wrong = "has no arrays of numbers" if kind in KINDS else "is unknown"
         raise UserError(f"data.source={source!r} {wrong}: choose from {forms}, or module:function{hint}")
     return kinds[kind][0], path
 

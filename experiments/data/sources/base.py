@@ -22,7 +22,7 @@ class Source(abc.ABC):
 
     Attributes:
         image_shape: (H, W, C) of every image, C being 1 for grey levels, 3 for RGB and 4 for RGB multiplied by alpha, and
-            alpha; of arrays that are no images, their event shape.
+            alpha; of arrays of numbers, their event shape.
         labels: int32 (N,), classes numbered from 0; or None. They lie in memory in every source: 4 bytes each.
     """
 
@@ -87,7 +87,7 @@ class Images(Source):
     """Images that lie in memory.
 
     Attributes:
-        images: uint8 (N, H, W, C), grey levels or RGB in 0..255; or float32 (N, *event), arrays that are no images.
+        images: uint8 (N, H, W, C), grey levels or RGB in 0..255; or float32 (N, *event), arrays of numbers.
         labels: int32 (N,), classes numbered from 0; or None.
         origin: the source they were read from, which gives the identities and the fingerprint; None: their content does.
     """

@@ -2,8 +2,8 @@
 
 Of 1 or 3 channels, transparent pixels are composited over the background (`data.background`). Of 4 channels, alpha (the
 opacity) is the last, and colours are multiplied by alpha: two pictures have equal levels exactly if they look alike over
-every background, up to rounding, whatever colour a file stores where it is transparent; and averages of levels (crops,
-denoised images) are averages of what is seen. Pictures are turned upright as their EXIF data say. Levels of more than 8 bits
+every background, up to rounding; colours of fully transparent pixels do not count; and averages of levels (crops, denoised
+images) are averages of visible colours. Pictures are turned upright as their EXIF data say. Levels of more than 8 bits
 per channel, and arrays that are not uint8, are divided by the level that is white (`data.white`), which the file does not
 say: a 16-bit file may hold 12-bit data. Without it they are refused.
 """
