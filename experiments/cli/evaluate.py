@@ -29,6 +29,10 @@ def run(options: argparse.Namespace) -> int:
     scales = _scales(options.sweep_guidance)
     if options.sweep_checkpoints and scales:
         raise UserError("--sweep-guidance and --sweep-checkpoints: choose one of them")
+    if scales and any(key == "sampling.guidance.scale" for key, _ in options.overrides):
+        raise UserError("--sweep-guidance and --guidance: choose one of them")
+    if scales:
+        options.overrides.append(("sampling.guidance.scale", str(next((s for s in scales if s != 1), 1))))
     if options.metric and not (options.sweep_checkpoints or scales):
         raise UserError(
             f"--metric={options.metric}: chooses among checkpoints or scales, so it needs --sweep-checkpoints or "

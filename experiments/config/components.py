@@ -95,6 +95,8 @@ def options(made: Any) -> dict[str, Any]:
     default, or with one that a config cannot hold (other than None, booleans, numbers, texts and sequences of these), are
     left out.
     """
+    if not callable(made):
+        return {}
     if inspect.isclass(made):
         annotations = [inspect.get_annotations(base).items() for base in reversed(made.__mro__)]
         names = [name for items in annotations for name, kind in items if _is_field(kind)]

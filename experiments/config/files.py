@@ -86,7 +86,8 @@ def apply(
     Raises:
         UserError: as `override`; or a key begins with none of those allowed.
     """
-    overrides = list(overrides)
+    # A sampler first, so that its options are keys whatever the order on the command line.
+    overrides = sorted(overrides, key=lambda pair: pair[0] != "sampling.method")
     for key, text in overrides:
         override(config, key, text)
         if not key.startswith(allowed):

@@ -12,6 +12,7 @@ from experiments.devices import distributed
 from experiments.editing.build import posterior, style
 from experiments.editing.edits import Edit
 from experiments.factory.classes import class_record
+from experiments.factory.guidance import require_no_keys
 from experiments.generation.answers import draw_answers
 from experiments.inverse import results
 from experiments.loading.models import Model, open_model
@@ -28,6 +29,7 @@ def edit(asked: Edit) -> str:
         UserError: what is asked for does not fit the model or the images.
         RunError: an answer is not finite.
     """
+    require_no_keys(asked.overrides, "edit")
     model = open_model("--workdir", asked.workdir, asked.overrides, "edit", uses=("model", "average", "method"))
     experiment = model.experiment
     names = model.class_names

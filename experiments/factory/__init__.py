@@ -44,6 +44,7 @@ from experiments.factory.model import (
     process_options,
     projection,
     sde,
+    t_max,
 )
 from experiments.factory.optimization import learning_rate, optimizer, skips_nonfinite
 from experiments.factory.sampling import METHODS, evaluations, method, method_and_steps, times
@@ -100,5 +101,6 @@ __all__ = [
     "sampling_ema",
     "sde",
     "skips_nonfinite",
+    "t_max",
     "times",
 ]

@@ -28,6 +28,7 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments import factory
 from experiments.config import ranges
+from experiments.config.components import is_path
 from experiments.data import augmentation
 from experiments.errors import UserError, counted
 from experiments.learning import posthoc
@@ -54,8 +55,9 @@ def check(config: ConfigDict, *subjects: str, overrides: Iterable[tuple[str, str
 
 def _check_smallest_time(config: ConfigDict, section: str) -> None:
     """Raises `UserError` if the process cannot be computed with from a section's smallest time to that of the prior."""
-    if config[section].t_min >= config.sde.t_max:
-        raise UserError(f"{section}.t_min={config[section].t_min}: must be less than sde.t_max={config.sde.t_max}")
+    largest = factory.t_max(config)
+    if config[section].t_min >= largest:
+        raise UserError(f"{section}.t_min={config[section].t_min}: must be less than sde.t_max={largest}")
     for warning in factory.check_ends(config, f"{section}.t_min"):
         print(f"warning: {warning}", file=sys.stderr)
 
@@ -117,13 +119,15 @@ def _check_method(config: ConfigDict) -> None:
 
     try:
         jax.eval_shape(run, jax.random.key(0), model)
-    except (ValueError, NotImplementedError) as error:
+    except Exception as error:
+        if not isinstance(error, ValueError | NotImplementedError) and not is_path(config.sampling.method):
+            raise
         chosen = f"method={config.sampling.method!r}"
         if config.sampling.evaluations:
             chosen = f"evaluations={config.sampling.evaluations}"
         raise UserError(
             f"sampling.{chosen} on sde.name={config.sde.name!r} with "
-            f"parameterization.name={config.parameterization.name!r}: {error}"
+            f"parameterization.name={config.parameterization.name!r}: {' '.join(str(error).split())[:400]}"
         ) from error
 
 

@@ -17,6 +17,8 @@ TRAINED_RATIO = 2.0
 
 def _number(value: float) -> str:
     """A number of the config, without digits left out that count."""
+    if isinstance(value, str | bool | tuple):
+        return repr(value)
     return f"{value:g}" if float(f"{value:g}") == value else repr(value)
 
 
@@ -60,7 +62,7 @@ def check_ends(config: ConfigDict, key: str) -> list[str]:
             f"denoising step averages over the details that this noise hides; at most {CLEAN_LEVEL:g} is advised"
         )
     trained = config.training.t_min
-    if not 0 < trained < config.sde.t_max:
+    if not 0 < trained < process.t_max:
         return warnings  # training alone refuses it
     least = float(process.noise_to_signal(trained))
     if least > TRAINED_RATIO * ends.smallest:

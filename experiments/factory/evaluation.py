@@ -10,7 +10,7 @@ from experiments.config.choices import choose
 from experiments.errors import UserError
 from experiments.factory.ends import check_ends
 from experiments.factory.media import medium
-from experiments.factory.model import sde
+from experiments.factory.model import sde, t_max
 from experiments.metrics import feature_networks, names, records
 from experiments.metrics.records import Metric
 from experiments.metrics.statistics import Statistics
@@ -101,10 +101,10 @@ def check_likelihood(config: ConfigDict) -> None:
     number = config.evaluation.likelihood_images
     if not number:
         return
-    if config.evaluation.likelihood_t_min >= config.sde.t_max:
+    if config.evaluation.likelihood_t_min >= t_max(config):
         raise UserError(
             f"evaluation.likelihood_t_min={config.evaluation.likelihood_t_min}: must be less than "
-            f"sde.t_max={config.sde.t_max}"
+            f"sde.t_max={t_max(config)}"
         )
     if not medium(config).has_pixels:
         raise UserError(

@@ -288,7 +288,8 @@ class Experiment:
         """
         config = self.config.copy_and_resolve_references()
         config.sampling.guidance.scale = float(scale)
-        guidance.check_guidance(config)
+        if guidance.is_guided(config):  # else the other settings have no effect, and serve the other scales
+            guidance.check_guidance(config)
         return type(self)(config)
 
     def check_class(

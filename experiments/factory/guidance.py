@@ -1,6 +1,7 @@
 """Guidance of what is sampled: the Denoiser guided away from a weaker one, as `sampling.guidance` says."""
 
 import math
+from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -78,6 +79,17 @@ def check_guidance(config: ConfigDict) -> None:
             f"{scale}: this model was trained without class dropout (training.class_dropout=0), so that classifier-free "
             "guidance is unavailable; name a weaker run with --guide=RUN, or leave guidance out"
         )
+
+
+def require_no_keys(overrides: Iterable[tuple[str, str]], command: str) -> None:
+    """Makes sure that no (key, text) override sets guidance, for commands with a scale of their own.
+
+    Raises:
+        UserError: one does.
+    """
+    for key, text in overrides:
+        if key.startswith("sampling.guidance."):
+            raise UserError(f"--config.{key}={text} has no effect: {command} takes the scale of guidance by --guidance")
 
 
 def record(config: ConfigDict) -> dict[str, Any]:

@@ -145,7 +145,7 @@ def check_training_times(config: ConfigDict) -> None:
         raise UserError(
             f"loss.times={config.loss.times!r}{keys and ', '}{keys}: {fault}, where log(sigma / alpha) is "
             f"{-ends[0] / 2:.3g} at training.t_min={config.training.t_min} and "
-            f"{-ends[1] / 2:.3g} at sde.t_max={config.sde.t_max}"
+            f"{-ends[1] / 2:.3g} at sde.t_max={process.t_max}"
         )
 
 

@@ -52,22 +52,46 @@ def sde(config: ConfigDict, t_min: float) -> sde_lib.Process:
     """
     process = component("sde.name", config.sde.name, PROCESSES)
     try:
-        return _complete(process(**process_options(config), t_min=t_min))
+        made = process(**process_options(config), t_min=t_min)
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"{_named('sde', config)}: {error}") from error
     except TypeError as error:
         if not is_path(config.sde.name):
             raise
-        raise UserError(f"{_named('sde', config)}: a process takes its options and t_min by name: {error}") from error
+        raise UserError(
+            f"{_named('sde', config)}: a process takes its options and t_min by name: {_one_line(error)}"
+        ) from error
+    return _complete(made, config) if is_path(config.sde.name) else made
 
 
-def _complete(process: sde_lib.Process) -> sde_lib.Process:
-    """Returns a process that defines what the library needs of it.
+def t_max(config: ConfigDict) -> float:
+    """The largest time of the process: the config's, or the own default of a user's class that it does not set."""
+    return config.sde.t_max if "t_max" in config.sde else sde(config, config.training.t_min).t_max
+
+
+def _complete(process: Any, config: ConfigDict) -> sde_lib.Process:
+    """Returns the process of a user that defines what the library needs of it.
 
     Raises:
-        NotImplementedError: it lacks a method, which the message names.
+        UserError: it is no process, lacks a method, or a method gives another shape or dtype than t's.
     """
-    jax.eval_shape(process.noise_to_signal, 1.0)
+    name = _named("sde", config)
+    missing = [part for part in ("t_max", "noise_to_signal", "prior_sample") if not hasattr(process, part)]
+    if missing:
+        raise UserError(f"{name}: {type(process).__name__} has no {missing[0]}; a process derives from sde_lib.SDE")
+    t = jax.ShapeDtypeStruct((3,), jnp.float32)
+    for method in ("alpha", "sigma", "noise_to_signal"):
+        if not hasattr(process, method):
+            continue  # of a process whose state is more than the data
+        try:
+            found = jax.eval_shape(getattr(process, method), t)
+        except NotImplementedError as error:
+            raise UserError(f"{name}: {error}") from error
+        except Exception as error:
+            raise UserError(f"{name}: {method}(t): {type(error).__name__}: {_one_line(error)}") from error
+        if getattr(found, "shape", None) != t.shape or not jnp.issubdtype(found.dtype, jnp.floating):
+            what = f"{found.dtype} {found.shape}" if hasattr(found, "shape") else type(found).__name__
+            raise UserError(f"{name}: {method}(t) is {what} for t float32 (3,); it acts element by element")
     return process
 
 
@@ -180,6 +204,11 @@ def check_network(config: ConfigDict) -> None:
     module, inputs = network(config), _inputs(config)
     with _errors_of_network(config):
         output, variables = jax.eval_shape(lambda key: module.init_with_output(key, *inputs), jax.random.key(0))
+    if is_path(config.model.name) and not jnp.issubdtype(getattr(output, "dtype", None), jnp.floating):
+        raise UserError(
+            f"{_named('model', config)}: the output is {getattr(output, 'dtype', type(output).__name__)}, "
+            "not floating-point numbers"
+        )
     data = medium(config)
     if getattr(output, "shape", None) != (1, *data.event_shape):
         made = "x".join(map(str, getattr(output, "shape", ())[1:])) or type(output).__name__
@@ -197,6 +226,8 @@ def check_network(config: ConfigDict) -> None:
                 variables,
                 jax.random.split(jax.random.key(0), 1),
             )
+    if is_path(config.model.name) and not jax.tree.leaves(variables):
+        raise UserError(f"{_named('model', config)}: the network has no parameters")
 
 
 def init_variables(config: ConfigDict, strategy: Strategy | None = None) -> Any:

@@ -111,6 +111,14 @@ def _of_user(sampling: ConfigDict) -> sde_lib.Sampler:
             f"sampling.method={path}: {type(made).__name__} has no {missing[0]}; a sampler derives from sde_lib.Sampler and "
             "defines step(carry, keys, x, t, s, denoiser)"
         )
+    try:
+        count = made.nfe(5)
+    except Exception as error:
+        raise UserError(f"sampling.method={path}: nfe(n_steps): {type(error).__name__}: {error}") from error
+    if count is not None and (type(count) is not int or count < 1):
+        raise UserError(
+            f"sampling.method={path}: nfe(5) is {count!r}; a whole number of evaluations, or None, is needed"
+        )
     return made
 
 

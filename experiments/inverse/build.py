@@ -23,6 +23,8 @@ from sde_lib import exact, guidance, inverse
 
 Shape = tuple[int, int, int]
 
+CONTRACT = "make(shape, options) returns a Measurement whose forward maps images (B, *shape) to floats (B, ...)"
+
 
 @dataclass(frozen=True)
 class Problem:
@@ -215,16 +217,20 @@ def problem(
     make = task.make or MEASUREMENTS[name]
     try:
         measurement = make(shape, {**options, "rendering": rendering})
-        jax.eval_shape(measurement.forward, jax.ShapeDtypeStruct((1, *shape), jnp.float32))
+        y = jax.eval_shape(measurement.forward, jax.ShapeDtypeStruct((2, *shape), jnp.float32))
     except (ValueError, NotImplementedError) as error:
-        raise UserError(f"--task={name}: {error}") from error
-    except (TypeError, AttributeError, LookupError) as error:
+        raise UserError(f"--task={name}: {' '.join(str(error).split())}") from error
+    except UserError:
+        raise
+    except Exception as error:
         if task.make is None:
             raise
         raise UserError(
-            f"--task={name}: {type(error).__name__}: {error}; make(shape, options) returns a Measurement whose forward "
-            "takes images (B, *shape)"
+            f"--task={name}: {type(error).__name__}: {' '.join(str(error).split())[:400]}; {CONTRACT}"
         ) from error
+    if task.make is not None and (getattr(y, "shape", ())[:1] != (2,) or not jnp.issubdtype(y.dtype, jnp.inexact)):
+        found = f"{y.dtype} {y.shape}" if hasattr(y, "shape") else type(y).__name__
+        raise UserError(f"--task={name}: forward gives {found} for images {(2, *shape)}; {CONTRACT}")
     measured = np.broadcast_to(measurement.mask, shape) if name == "inpaint" else None
     if measured is not None and not measured.any():
         flags = " ".join(
@@ -235,9 +241,31 @@ def problem(
     std = math.sqrt(float(jnp.mean(noise.variance(jnp.zeros(())))))  # of Poisson noise, that of middle grey
 
     def baseline(y):
-        return {caption: of(measurement, y, std) for caption, of in (BASELINES.get(name) or task.baselines).items()}
+        found = {caption: of(measurement, y, std) for caption, of in BASELINES.get(name, {}).items()}
+        return found | {
+            caption: _of_user(name, caption, of, measurement, y, std) for caption, of in task.baselines.items()
+        }
 
     return Problem(name, measurement, noise, measured, views.get(name, np.asarray), baseline)
+
+
+def _of_user(name: str, caption: str, of: Callable, measurement: inverse.Measurement, y: Any, std: float) -> np.ndarray:
+    """What a baseline of the task of a user gives.
+
+    Raises:
+        UserError: it cannot be called, or gives something else than finite images.
+    """
+    baseline = f"--task={name}: the baseline {caption!r}"
+    try:
+        found = np.asarray(of(measurement, y, std), np.float32)
+    except Exception as error:
+        reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+        raise UserError(f"{baseline}: {reason}; it is called as f(measurement, y, std)") from error
+    if found.ndim != 4 or len(found) != len(y) or not np.isfinite(found).all():
+        raise UserError(
+            f"{baseline} gives {found.shape}, or values that are not finite; images (N, H, W, C) are needed"
+        )
+    return found
 
 
 PUBLISHED_SIDE = 256  # pixels of the images for which the papers set what depends on the size

@@ -207,6 +207,9 @@ def task_of(name: str) -> Task:
     """
     found = component("--task", name, TASKS)
     missing = [part for part in ("summary", "flags", "choices", "noise", "image", "make") if not hasattr(found, part)]
+    std = getattr(found, "noise", None)
+    if not missing and (not isinstance(std, int | float) or not 0 <= std <= MOST_NOISE):
+        raise UserError(f"--task={name}: its noise is {std!r}; a standard deviation of at least 0 is needed")
     if missing or (is_path(name) and not callable(found.make)):
         what = f"{type(found).__name__} has no {missing[0]}" if missing else "its make is no function"
         raise UserError(

@@ -25,6 +25,7 @@ def restore(request: problems.Restoration) -> str:
     of = problem(request.task, shape, request.options, noise(request.noise, request.peak), model.rendering)
     check_method(model.experiment, request.method, request.settings, of, shape)
     names, y, truth = _inputs(request, of, model)
+    plain = of.baseline(y)  # before what is slow, as a task of the user may fail here
     answers, how = solve(model, request, of, names, y)
     if not distributed.is_first():
         return ""
@@ -43,7 +44,7 @@ def restore(request: problems.Restoration) -> str:
             answers=answers,
             shown={"measured": medium.inverse(of.view(measured))},
             truth=truth,
-            beside=of.baseline(y),
+            beside=plain,
             misfit=np.stack([np.asarray(of.misfit(answers[:, k], y)) for k in range(request.answers)], 1),
             arrays={"measured": results.unit(measured) if image else measured},
         ),

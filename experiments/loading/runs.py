@@ -158,8 +158,8 @@ def load_guide(experiment: Experiment) -> Run | None:
     text = experiment.guide
     if not text:
         return None
-    folder, _, step = text.partition("@")
-    if step and not step.isdecimal():
+    folder, at, step = text.partition("@")
+    if at and not step.isdecimal():
         raise UserError(f"--guide={text}: the step after @ must be a whole number, as in --guide=RUN@1000")
     flag = "--guide"
     read_config(folder, flag)

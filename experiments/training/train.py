@@ -179,6 +179,7 @@ def train(
         with interruption.nothing_to_save(_at(workdir, "it was starting")):
             experiment = Experiment.from_config(config)
             strategy = experiment.strategy
+            load_guide(experiment)  # refused before anything slow
             dataset = distributed.together(lambda: _load_data(experiment, workdir))
             distributed.first_process_does(lambda: shared_statistics(experiment, dataset))
         with contextlib.ExitStack() as held, _told_of_the_disk(workdir):

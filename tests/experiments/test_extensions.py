@@ -11,7 +11,7 @@ from experiments.config import components
 from experiments.config import files as config
 from experiments.errors import UserError
 from experiments.files import strict_json
-from experiments.inverse import problems
+from experiments.inverse import build, problems
 from experiments.loading.runs import load_run
 from experiments.metrics import records
 from tests.experiments.tiny import ROOT, flags, tiny_config
@@ -82,9 +82,13 @@ def test_an_image_is_restored_by_the_task_of_a_user(extended, tmp_path, capsys):
 
 BROKEN = """
 import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from experiments.data import Images
 from experiments.inverse.problems import Task
 from experiments.metrics.records import Metric
 from sde_lib import SDE, Sampler
+from sde_lib.inverse import Measurement
 
 class Half(SDE):
     def alpha(self, t):
@@ -113,16 +117,75 @@ class Still(Sampler):
 class NoSampler:
     pass
 
-def number(wanted):
+def three(wanted):
     return 3
 
 def raises(wanted):
     raise OSError("the disk is gone")
 
+class Matrix(SDE):
+    def alpha(self, t):
+        return 1 - t
+    def sigma(self, t):
+        return t[..., None] * jnp.ones(2)
+
+class Whole(nn.Module):
+    @nn.compact
+    def __call__(self, x, noise_level, condition=None, *, train=False, dropout_keys=None):
+        return nn.Dense(x.shape[-1])(x).astype(int)
+
+class Empty(nn.Module):
+    @nn.compact
+    def __call__(self, x, noise_level, condition=None, *, train=False, dropout_keys=None):
+        return x
+
+class Few(Sampler):
+    def step(self, carry, keys, x, t, s, denoiser):
+        return x[..., 0]
+
+class Uncounted(Sampler):
+    def step(self, carry, keys, x, t, s, denoiser):
+        return carry, x
+    def nfe(self, n_steps):
+        return 4.5
+
+class Unnumbered(Uncounted):
+    def nfe(self):
+        return 4
+
+def floats(wanted):
+    return Images(np.zeros((40, 8, 8, 1)))
+
+def large(wanted):
+    return Images(np.zeros((40, 12, 12, 1), np.uint8))
+
+def short(wanted):
+    return Images(np.zeros((40, 8, 8, 1), np.uint8), np.zeros(10, np.int32))
+
+def negative(wanted):
+    return Images(np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) - 1)
+
+def flat(wanted):
+    return Images(np.zeros((40, 8, 8), np.uint8))
+
+def lists(wanted):
+    return Images([[1]])
+
+number = 3
 METRIC = "vendi"
+ONE = Metric("one", "One", lambda samples: 1.0)
 TAKEN = Metric("recall", "Recall", lambda samples, real: 1.0)
 task = Task("measures nothing")
-nothing = Task("measures nothing", make=lambda shape, options: object())
+loud = Task("measures", noise="loud", make=lambda shape, options: object())
+nothing = Task("measures", make=lambda shape, options: object())
+total = Task("measures", make=lambda shape, options: Of(lambda x: x.sum()))
+whole = Task("measures", make=lambda shape, options: Of(lambda x: x.astype(int)))
+plain = Task("measures", make=lambda shape, options: Of(lambda x: x), baselines={"none": lambda a, y: y})
+unfinished = Task("measures", make=lambda shape, options: Of(lambda x: x), baselines={"nan": lambda a, y, std: y / 0})
+
+class Of(Measurement):
+    def __init__(self, function):
+        self.forward = function
 """
 
 
@@ -148,10 +211,25 @@ def broken(tmp_path, monkeypatch):
         ("model.name=broken:Eager", "unexpected keyword argument 'dropout_keys'; a network is called as (x, noise_level, "),
         ("sampling.method=broken:Still", "Still must define step"),
         ("sampling.method=broken:NoSampler", "sampling.method=broken:NoSampler: NoSampler has no init; a sampler derives"),
-        ("data.source=broken:number", "data.source=broken:number: returns int, which has no pixels: return a data.Images"),
+        ("data.source=broken:three", "data.source=broken:three: returns int, which has no pixels: return a data.Images"),
         ("data.source=broken:raises", "data.source=broken:raises: OSError: the disk is gone; a source is called as"),
         ("evaluation.metrics=broken:METRIC", "evaluation.metrics=broken:METRIC: str has no key; a metric is an"),
         ("evaluation.metrics=broken:TAKEN", "evaluation.metrics=broken:TAKEN: another metric has the key 'recall'"),
+        ("sde.name=broken:Matrix", "sde.name=broken:Matrix: sigma(t) is float32 (3, 2) for t float32 (3,); it acts element"),
+        ("sde.name=broken:number", "sde.name=broken:number: a process takes its options and t_min by name: 'int' object is"),
+        ("sde.name=broken:three", "sde.name=broken:three: a process takes its options and t_min by name: three() got an"),
+        ("model.name=broken:Whole", "model.name=broken:Whole: the output is int32, not floating-point numbers"),
+        ("model.name=broken:Empty", "model.name=broken:Empty: the network has no parameters"),
+        ("sampling.method=broken:Few", "sampling.method='broken:Few' on sde.name='vp' with parameterization.name='edm': "),
+        ("sampling.method=broken:Uncounted", "nfe(5) is 4.5; a whole number of evaluations, or None, is needed"),
+        ("sampling.method=broken:Unnumbered", "sampling.method=broken:Unnumbered: nfe(n_steps): TypeError: "),
+        ("data.source=broken:floats", "broken:floats: its images are float64 (1, 8, 8, 1), not uint8 (N, H, W, C)"),
+        ("data.source=broken:large", "broken:large holds 12x12x1 images but data.image_size=8"),
+        ("data.source=broken:short", "its labels are int32 (10,) from 0; whole numbers from 0 are needed, one for each of"),
+        ("data.source=broken:negative", "its labels are int64 (40,) from -1; whole numbers from 0 are needed"),
+        ("data.source=broken:flat", "data.source=broken:flat: its images are uint8 (1, 8, 8), not uint8 (N, H, W, C)"),
+        ("data.source=broken:lists", "data.source=broken:lists: "),
+        ("evaluation.metrics=broken:ONE", "evaluation.metrics: one: TypeError: "),
         ("evaluation.metrics=vendi", "evaluation.metrics=vendi: 'vendi' is no import path, as my_metrics:VENDI"),
     ],
 )  # fmt: skip
@@ -169,12 +247,39 @@ def test_a_component_without_a_part_is_refused_by_name(fails, broken, flag, said
             "its make is no function; a task is an experiments.inverse.problems.Task whose make(shape, options)",
         ),
         ("broken:METRIC", "--task=broken:METRIC: str has no summary; a task is an"),
+        ("broken:loud", "--task=broken:loud: its noise is 'loud'; a standard deviation of at least 0 is needed"),
         ("broken:tsk", "--task=broken:tsk: the module broken has no 'tsk'; did you mean 'task'?"),
     ],
 )
 def test_a_task_without_a_part_is_refused_by_name(broken, task, said):
     with pytest.raises(UserError) as error:
         problems.task(task, {})
+    assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "task, said",
+    [
+        (
+            "nothing",
+            "--task=broken:nothing: AttributeError: 'object' object has no attribute 'forward'; make(shape, options)",
+        ),
+        (
+            "total",
+            "--task=broken:total: forward gives float32 () for images (2, 4, 4, 1); make(shape, options) returns a",
+        ),
+        ("whole", "--task=broken:whole: forward gives int32 (2, 4, 4, 1) for images"),
+        ("plain", "--task=broken:plain: the baseline 'none': TypeError: "),
+        (
+            "unfinished",
+            "--task=broken:unfinished: the baseline 'nan' gives (3, 4, 4, 1), or values that are not finite",
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:divide by zero", "ignore:invalid value")
+def test_a_measurement_of_a_user_maps_images_to_floats(broken, task, said):
+    with pytest.raises(UserError) as error:
+        build.problem(f"broken:{task}", (4, 4, 1), {}, build.noise(0.1)).baseline(np.ones((3, 4, 4, 1), np.float32))
     assert said in str(error.value)
 
 

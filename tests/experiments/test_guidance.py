@@ -177,6 +177,18 @@ def test_flags_are_short_for_keys():
         arguments.guidance_overrides(SimpleNamespace(guidance_interval="2"))
 
 
+def test_a_sweep_with_a_scale_of_1_may_have_a_guide_and_an_interval():
+    experiment = Experiment(made(scale=2.0, guide="x", low=0.5))
+    assert experiment.with_guidance(1.0).network_evaluations == experiment.evaluations
+    with pytest.raises(UserError, match="has no effect"):
+        Experiment.from_config(made(guide="x"), "sampling")
+
+
+def test_an_edit_takes_its_scale_by_its_flag(fails):
+    message = fails("edit", "--workdir=r", "--input=a.png", "--out=o", "--config.sampling.guidance.scale=2")
+    assert message == "--config.sampling.guidance.scale=2 has no effect: edit takes the scale of guidance by --guidance"
+
+
 def test_a_run_from_before_guidance_has_none():
     stored = tiny_config().to_dict()
     del stored["sampling"]["guidance"]
@@ -223,6 +235,7 @@ def test_a_guide_is_the_newest_checkpoint_or_the_one_named(stored_runs):
     [
         ("weak@9", {}, "--guide=weak@9: the run has no checkpoint of step 9; it has 8, 16"),
         ("weak@last", {}, "--guide=weak@last: the step after @ must be a whole number, as in --guide=RUN@1000"),
+        ("weak@", {}, "--guide=weak@: the step after @ must be a whole number"),
         ("week", {}, "--guide=week holds no run (no config.json)"),
         ("weak", {"data__image_size": 16}, "--guide=weak: it is a model of 16x16x1, not of 8x8x1"),
         ("weak", {"model__num_classes": 4}, "--guide=weak: it has 4 classes, and the model 10"),
@@ -271,6 +284,7 @@ def test_scales_are_different_numbers(text):
 def test_flags_of_sweeps_exclude_each_other(fails):
     run = "--workdir=run"
     assert "choose one of them" in fails("evaluate", run, "--sweep-guidance=1,2", "--sweep-checkpoints")
+    assert "choose one of them" in fails("evaluate", run, "--sweep-guidance=1,2", "--guidance=3")
     assert "so it needs --sweep-checkpoints or --sweep-guidance" in fails("evaluate", run, "--metric=recall")
 
 
@@ -301,7 +315,9 @@ def test_the_best_scale_is_published_with_all(monkeypatch, tmp_path, metric, bes
     published = []
     monkeypatch.setattr(evaluate, "Judge", Judge)
     monkeypatch.setattr(
-        evaluate, "_write", lambda run, sampler, measured: published.append(("written", measured["scale"]))
+        evaluate,
+        "_write",
+        lambda run, sampler, measured: published.append(("written", run.experiment.config.sampling.guidance.scale)),
     )
     run = runs.Run(Workdir(tmp_path), Experiment(made()), 8, "weights")
     measured = evaluate.sweep_guidance(

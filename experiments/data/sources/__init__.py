@@ -16,6 +16,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
+import numpy as np
+
 from experiments.config import components, sizes
 from experiments.config.components import has_module, is_path
 from experiments.data.sources import arrayrecord, digits, folder, huggingface, npz
@@ -183,4 +185,30 @@ def _of_user(source: str, path: str, wanted: Any) -> Parts:
                 f"data.source={source}: returns {type(part).__name__}, which has no {missing[0]}: return a data.Images, "
                 "another data.Source, or data.sources.Parts of them"
             )
+        try:
+            _check_part(source, part, wanted)
+        except UserError:
+            raise
+        except Exception as error:
+            reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
+            raise UserError(f"data.source={source}: its images cannot be read: {reason}") from error
     return parts
+
+
+def _check_part(source: str, part: Source, wanted: Any) -> None:
+    """Raises a UserError unless a source of the user has images of the wanted shape, and a class for each or none."""
+    if hasattr(wanted, "check_arrays"):
+        pixels = part.pixels(np.arange(min(len(part), 1)))
+        if pixels.dtype != np.uint8 or pixels.ndim != 4:
+            raise UserError(
+                f"data.source={source}: its images are {pixels.dtype} {pixels.shape}, not uint8 (N, H, W, C)"
+            )
+        wanted.check_arrays(source, (len(part), *pixels.shape[1:]))
+    labels = part.labels
+    if labels is not None:
+        labels = np.asarray(labels)
+        if labels.shape != (len(part),) or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
+            raise UserError(
+                f"data.source={source}: its labels are {labels.dtype} {labels.shape} from {labels.min(initial=0)}; whole "
+                f"numbers from 0 are needed, one for each of the {len(part)} images"
+            )
