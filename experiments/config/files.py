@@ -87,8 +87,8 @@ def apply(
         UserError: as `override`; or a key begins with none of those allowed.
     """
     # A sampler first, so that its options are keys whatever the order on the command line.
-    overrides = sorted(overrides, key=lambda pair: pair[0] != "sampling.method")
-    for key, text in overrides:
+    overrides = list(overrides)
+    for key, text in sorted(overrides, key=lambda pair: pair[0] != "sampling.method"):
         override(config, key, text)
         if not key.startswith(allowed):
             raise UserError(

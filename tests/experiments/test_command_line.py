@@ -96,6 +96,8 @@ NEEDED = {
     "import": ["--from=a", "--format=edm", "--workdir=run"],
     "export": ["--workdir=run", "--out=a"],
     "benchmark": [],
+    "list": [],
+    "describe": ["sampler", "heun"],
 }
 # What is taken where nothing is said; all other flags are None or False then.
 DEFAULTS = {
@@ -118,7 +120,15 @@ def test_every_command_takes_its_defaults():
     assert list(NEEDED) == list(COMMANDS)
     for command, needed in NEEDED.items():
         options = vars(command_line._parse([command, *needed]))
-        given = {text[2:].partition("=")[0] for text in needed} | {"runs", "command", "overrides", "texts", "source"}
+        given = {text[2:].partition("=")[0] for text in needed} | {
+            "runs",
+            "command",
+            "overrides",
+            "texts",
+            "source",
+            "kind",
+            "name",
+        }
         expected = DEFAULTS.get(command, {})
         said = {name: value for name, value in options.items() if name not in given and value not in (None, False)}
         assert said | {name: options[name] for name in expected} == expected, command

@@ -34,7 +34,7 @@ def test_defaults_are_those_of_the_config():
     config = base.get_config().data
     shared = ("resize", "background", "white", "validation_fraction", "memory_gb")
     found = defaults(sources.load)
-    assert found == {key: config[key] for key in shared} | {"class_order": "natural"}
+    assert found == {key: config[key] for key in shared} | {"class_order": "natural", "arrays": None}
     stream = defaults(data.training_batches)
     assert stream == {"host": 0, "hosts": 1, "workers": config.workers, "worker_timeout": config.worker_timeout}
     written = defaults(prepare.prepare)
@@ -53,7 +53,7 @@ def test_a_source_is_loaded_by_every_key_of_the_config(monkeypatch):
     }  # fmt: skip
     config = tiny_config(data__source="npz:a", **{f"data__{key}": value for key, value in keys.items()})
     assert dataset.load_data(Experiment(config)) is made
-    assert given == keys | {"source": "npz:a", "class_order": "natural"}
+    assert given == keys | {"image_size": (5, 5), "source": "npz:a", "class_order": "natural", "arrays": None}
 
 
 @pytest.mark.parametrize("class_names, differs", [(("10", "2"), True), (("1", "2"), False), (None, False)])
@@ -358,7 +358,7 @@ def test_statistics_are_of_the_fractions_of_the_config(prepared, monkeypatch):
         name = "means"
 
     paths = prepared_statistics.FeatureStatistics(Network())(folder)
-    assert given == [(f"arrayrecord:{folder}", {"image_size": 4, "num_channels": 1, "test_fraction": 0.4,
+    assert given == [(f"arrayrecord:{folder}", {"image_size": (4, 4), "num_channels": 1, "test_fraction": 0.4,
                                                 "validation_fraction": 0.25, "memory_gb": 0})]  # fmt: skip
     assert files == [path.name for path in paths] == ["training_means.npz", "held_out_means.npz"]
     assert counts[1] == [2, 1] and all(count == 2 for count in counts[0][:-1])

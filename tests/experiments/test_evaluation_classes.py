@@ -142,7 +142,9 @@ def test_evaluation_deals_the_classes_and_says_so(monkeypatch, tmp_path):
     monkeypatch.setattr("experiments.evaluation.evaluate.real_images", lambda *arguments: None)
     monkeypatch.setattr("experiments.evaluation.evaluate.OnAllDevices", lambda *arguments: SimpleNamespace(name="n"))
     monkeypatch.setattr("experiments.factory.evaluation.feature_network", lambda *arguments: None)
-    monkeypatch.setattr("experiments.evaluation.evaluate.journal_of_samples", lambda run, network, classes: classes)
+    monkeypatch.setattr(
+        "experiments.evaluation.evaluate.journal_of_samples", lambda run, network, classes, guide: classes
+    )
     monkeypatch.setattr(
         "experiments.evaluation.evaluate.draw_features", lambda run, sampler, network, limit, journal: journal
     )

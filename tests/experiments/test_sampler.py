@@ -108,7 +108,7 @@ def test_sample_writes_images_and_grid(tiny_run, run, tmp_path, capsys):
 
 def test_a_sample_that_is_not_finite_is_named(run):
     broken = jax.tree.map(lambda w: w * np.nan, run.variables)
-    sampler = Sampler(Experiment(run.experiment), Pmap(), 5)
+    sampler = Sampler(run.experiment, Pmap(), 5)
     with pytest.raises(RunError, match=r"sample 0 is not finite \(of 5 from number 0 on, 5 are not\)"):
         sampler(broken, 5, 0)
 
@@ -116,12 +116,12 @@ def test_a_sample_that_is_not_finite_is_named(run):
 def test_samples_follow_the_ema_weights(run):
     """Another EMA gives other samples: it is these weights that are drawn from."""
     changed = jax.tree.map(lambda w: w * 1.1, run.variables)
-    sampler = Sampler(Experiment(run.experiment), Pmap(), 5)
+    sampler = Sampler(run.experiment, Pmap(), 5)
     assert (sampler(run.variables, 5, 0) != sampler(changed, 5, 0)).any((1, 2, 3)).all()
 
 
 def test_trajectory_runs_from_the_prior_to_the_samples(run):
-    sampler = Sampler(Experiment(run.experiment), Pmap(), 3)
+    sampler = Sampler(run.experiment, Pmap(), 3)
     states = sampler.trajectory(run.variables, 3, 0)
     assert_same_pictures(run.medium.inverse(states[-1]), draw(run, 3))
     assert len(states) == run.config.sampling.steps + 1

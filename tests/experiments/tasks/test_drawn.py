@@ -42,7 +42,7 @@ def test_a_run_is_opened_with_overrides_above_what_the_command_changes(opened, t
     found = models.open_model(
         "--to", tmp_path, "overrides", "edit", ("sampling.eta",), uses=("model", "flow"), change=lambda of: (of, stored)
     )
-    assert found == Model("--to", tmp_path, Experiment(found.experiment)) and found.experiment.config == changed
+    assert found == Model("--to", tmp_path, found.experiment) and found.experiment.config == changed
     assert given["read"] == (tmp_path, "--to") and given["by_number"] == (tmp_path, ("read", stored), "overrides")
     options = {"allowed": ("sampling.eta",), "command": "edit"}
     assert given["apply"] == ((("read", stored), "numbered"), options)
@@ -51,7 +51,7 @@ def test_a_run_is_opened_with_overrides_above_what_the_command_changes(opened, t
     assert given["apply"][1]["allowed"] == ("sampling.", "data.background", "data.white")
     assert given["by_number"][1] == "read"
     changed.data.source = "latents"
-    with pytest.raises(UserError, match=rf"^--to={tmp_path}: this model makes latents; no decoder"):
+    with pytest.raises(UserError, match=rf"^--to={tmp_path}: this model makes latents; edit needs one of images"):
         models.open_model("--to", tmp_path, [], "edit", uses=())
 
 
@@ -67,7 +67,7 @@ def test_images_of_a_run_are_read_for_its_config(monkeypatch, tmp_path):
         assert (*first, options) == (*expected[:2], (4, 4, 3), {"limit": expected[2], "rendering": model.rendering})
         assert forward.__func__ is type(model.medium).forward and forward.__self__ == model.medium
     monkeypatch.setattr(models.runs, "load_run", lambda *of: of)
-    assert model.load() == (tmp_path, config) and model.class_names is None
+    assert model.load() == (tmp_path, model.experiment.config) and model.class_names is None
 
 
 class Run:

@@ -68,7 +68,7 @@ def test_a_method_has_its_settings_its_measurement_and_its_noise(name):
         assert (posterior is PRIOR) == (name != "projection")
     assert type(found) is kind
     assert {key: getattr(found, key) for key in fields} == fields
-    inner = found.method if name == "repaint" else found
+    inner = found.sampler if name == "repaint" else found
     assert inner.measurement is A and inner.y is Y
     assert name != "repaint" or (type(inner) is library.Replacement and inner.relaxation == 1.0)
     if name in NOISY:
@@ -195,7 +195,7 @@ def test_answers_are_drawn_from_the_run_and_told(monkeypatch, method, settings, 
     monkeypatch.setattr(solving, "prior", lambda *of: seen.update(prior=of) or PRIOR)
     monkeypatch.setattr(solving.sde_lib, "sample", lambda *of: seen.update(sample=of) or "image")
     assert draw("keys", "numbers", Y, (A, NOISE), "weights") == "image"
-    assert seen["prior"] == (model.experiment, "weights", "numbers")
+    assert seen["prior"] == (model.experiment, "weights", "numbers", None)
     keys, denoiser, method_, times, shape = seen["sample"]
     assert (keys, shape) == ("keys", SHAPE) and type(method_) is type(steps)
     np.testing.assert_array_equal(times, factory.times(config, PRIOR.sde))

@@ -146,7 +146,7 @@ def test_slices_of_a_truth_are_fitted_to_the_model_in_its_window(tmp_path):
     text = str(tmp_path / "v.nii")
     asked = request(truth=text, axis="coronal", window=(20.0, 80.0), chosen=slice(1, None), limit=1)
     found = reconstruct._truth(asked, Model())
-    volume = volumes.read("--truth", text, "coronal", (20.0, 80.0), slice(1, None), 1).fitted(8)
+    volume = volumes.read("--truth", text, "coronal", (20.0, 80.0), slice(1, None), 1).fitted((8, 8))
     assert (found.names, found.y, found.low, found.high, found.window) == (
         ("coronal_0001",),
         None,
