@@ -64,6 +64,11 @@ def get_config() -> ConfigDict:
     parameterization.time_scale = 999.0  # noise, data, v, velocity: noise_level = time_scale * t + time_offset
     parameterization.time_offset = 0.0  # noise, data, v: -1, with a scale of 1000, for networks of the indices 0 to 999
 
+    # What the network is conditioned on, beside the noise level.
+    config.condition = condition = ConfigDict()
+    condition.label = label = ConfigDict()
+    label.dropout = 0.0  # class-conditional models: probability of "no class", for classifier-free guidance
+
     # Denoising score matching.
     config.loss = loss = ConfigDict()
     # edm, noise, score, likelihood, data, v, velocity: 1 on the error of that name; min_snr, soft_min_snr, sigmoid;
@@ -143,7 +148,6 @@ def get_config() -> ConfigDict:
     training.ema_snapshot_dtype = "float32"  # of those files: float32, float16 (half the space; EDM2)
     training.on_nonfinite = "stop"  # a step whose loss or gradient is not finite: stop, or skip (changes no weight)
     training.max_skips = 100  # skip: so many steps in the whole run, then it stops
-    training.class_dropout = 0.0  # class-conditional models: probability of "no class", for classifier-free guidance
     training.t_min = 1e-5  # smallest time of the loss
     training.seed = 0  # of the initial parameters, the order of the data, times, noise and dropout
 
@@ -172,7 +176,7 @@ def get_config() -> ConfigDict:
     sampling.evaluations = 0
     # heun, ddim, dpm_solver, dpm_solver_singlestep, unipc, deis, probability_flow, ancestral, euler_maruyama,
     # reverse_diffusion, langevin, predictor_corrector, adaptive, sscs (critically_damped)
-    sampling.method = "heun"
+    sampling.sampler = "heun"
     sampling.steps = 18  # the denoising step included
     sampling.times = "karras"  # karras, uniform, log_snr, quadratic
     sampling.rho = 7.0  # karras: 1 is uniform in sigma / alpha, infinity in its logarithm

@@ -85,7 +85,7 @@ def _score_sde(config, words, network, process):
     score_sde.recipe(config, process, discrete=discrete, sigma_max=50.0)
     config.sampling.snr = 0.16
     if (process, network, discrete) == ("vp", "ncsnpp", True):
-        config.sampling.method = "reverse_diffusion"
+        config.sampling.sampler = "reverse_diffusion"
     if network != "ddpm" and words.flag("deep"):
         score_sde.deep(config)
 

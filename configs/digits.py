@@ -52,5 +52,5 @@ def get_config(argument: str = "vp"):
     config.evaluation.num_samples = 898
     if conditional:
         config.model.num_classes = 10
-        config.training.class_dropout = 0.1
+        config.condition.label.dropout = 0.1
     return config

@@ -71,8 +71,8 @@ def _parse(texts: list[str]) -> argparse.Namespace:
         raise arguments.unknown_argument(commands[options.command], unknown[0])
     if getattr(options, "evaluations", None):
         overrides.append(("sampling.evaluations", str(options.evaluations)))
-    if getattr(options, "method", None):
-        overrides.append(("sampling.method", options.method))
+    if getattr(options, "sampler", None):
+        overrides.append(("sampling.sampler", options.sampler))
     if getattr(options, "steps", None):
         overrides.append(("sampling.steps", str(options.steps)))
     overrides += arguments.guidance_overrides(options)

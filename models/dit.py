@@ -58,7 +58,7 @@ class DiT(nn.Module):
         num_classes: 0 for an unconditional network; else `condition` holds labels below it.
         null_class: whether the label `num_classes`, which stands for no class, has an embedding of its own, as in the
             published networks; else it has none, and zeros take its place. Classifier-free guidance wants it; in training
-            `training.class_dropout` of the config puts it in place of some labels.
+            `condition.label.dropout` of the config puts it in place of some labels.
         positions: of the patches; "sincos" adds the paper's fixed encoding, "rotary" rotates queries and keys, so that
             attention sees only how far apart two patches are.
         position_span: 0 counts patches as positions; else positions run over [0, position_span) whatever the size of the

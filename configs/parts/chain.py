@@ -22,5 +22,5 @@ def noise_prediction(config: ConfigDict, process: str, *, steps: int = 1000, las
     config.loss.weighting = "noise"
     config.loss.times = "discrete"
     config.loss.discrete_levels = last
-    config.sampling.method = "ancestral"
+    config.sampling.sampler = "ancestral"
     config.sampling.times = "uniform"

@@ -22,7 +22,7 @@ def dit(config: ConfigDict, size: str, patch_size: int) -> None:
     config.training.num_steps = 7_000_000 if (size, patch_size) == ("xl", 2) else 400_000
     config.training.ema = "constant"
     config.training.ema_decay = 0.9999
-    config.training.class_dropout = 0.1
+    config.condition.label.dropout = 0.1
     config.optim.lr = 1e-4
     config.optim.warmup_steps = 0
     config.optim.grad_clip = 0.0

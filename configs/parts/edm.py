@@ -47,7 +47,7 @@ def _process(config: ConfigDict) -> None:
     config.parameterization.sigma_data = 0.5
     config.loss.weighting = "edm"
     config.loss.times = "log_normal"
-    config.sampling.method = "heun"
+    config.sampling.sampler = "heun"
     config.sampling.times = "karras"
     config.sampling.rho = 7.0
     config.evaluation.num_samples = 50_000

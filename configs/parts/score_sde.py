@@ -80,7 +80,7 @@ def _ve(config: ConfigDict, discrete: bool, sigma_max: float, steps: int) -> Non
     if config.model.name == "ddpm":
         config.parameterization.levels = steps
     config.sampling.t_min = 1e-5
-    config.sampling.method = "predictor_corrector"
+    config.sampling.sampler = "predictor_corrector"
     config.sampling.predictor = "reverse_diffusion"
     config.sampling.corrector_steps = 1
     config.sampling.langevin_norm = "sample"
@@ -96,7 +96,7 @@ def _vp(config: ConfigDict, process: str) -> None:
     config.loss.weighting = "noise"
     config.loss.times = "uniform"
     config.sampling.t_min = 1e-3
-    config.sampling.method = "euler_maruyama"
+    config.sampling.sampler = "euler_maruyama"
 
 
 def _ddpm(config: ConfigDict, steps: int) -> None:
@@ -140,7 +140,7 @@ def annealed(config: ConfigDict, *, levels: int, sigma_max: float, corrections: 
     config.optim.lr = lr
     config.optim.warmup_steps = 0
     config.optim.grad_clip = 0.0
-    config.sampling.method = "langevin"
+    config.sampling.sampler = "langevin"
     config.sampling.langevin_norm = "process"
     config.sampling.corrector_steps = corrections
     config.sampling.snr = snr

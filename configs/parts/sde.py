@@ -67,7 +67,7 @@ def critically_damped(config: ConfigDict) -> None:
     config.sde.name = "critically_damped"
     config.training.t_min = 1e-3
     config.sampling.t_min = config.evaluation.t_min = 7.5e-3
-    config.sampling.method = "sscs"
+    config.sampling.sampler = "sscs"
 
 
 PROCESSES = {

@@ -1,4 +1,4 @@
-"""A sampler: `--method=my_sampler:Midpoint`."""
+"""A sampler: `--sampler=my_sampler:Midpoint`."""
 
 from sde_lib import Sampler
 

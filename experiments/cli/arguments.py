@@ -128,17 +128,17 @@ def join_processes(options: argparse.Namespace) -> bool:
 
 
 def add_method(parser: Parser) -> None:
-    """`--evaluations`, `--method` and `--steps`."""
+    """`--evaluations`, `--sampler` and `--steps`."""
     parser.add_argument(
         "--evaluations",
         type=positive,
-        help="of the network for each sample, by the recommended method and times for that number, in place of --method "
+        help="of the network for each sample, by the recommended sampler and times for that number, in place of --sampler "
         "and --steps; short for --config.sampling.evaluations",
     )
     parser.add_argument(
-        "--method",
+        "--sampler",
         help="a sampler, as `list sampler` prints them, or module:name of your own (the run's own by default); short for "
-        "--config.sampling.method",
+        "--config.sampling.sampler",
     )
     parser.add_argument("--steps", type=positive, help="short for --config.sampling.steps")
 
@@ -151,7 +151,7 @@ def add_guidance(parser: Parser) -> None:
         metavar="SCALE",
         type=number,
         help="guide samples: D_weak + SCALE (D - D_weak); 1 disables. Without --guide the weak model is the model itself "
-        "without its class, which needs training.class_dropout; short for --config.sampling.guidance.scale",
+        "without its class, which needs condition.label.dropout; short for --config.sampling.guidance.scale",
     )
     parser.add_argument(
         "--guidance_interval",

@@ -6,7 +6,7 @@ from experiments.cli import arguments
 from experiments.errors import UserError
 
 SUMMARY = "Measure a trained run against held-out images; writes metrics.json and report.html in its folder."
-EXAMPLE = "python -m experiments evaluate --workdir=runs/digits --method=ddim --steps=50"
+EXAMPLE = "python -m experiments evaluate --workdir=runs/digits --sampler=ddim --steps=50"
 
 
 def add_arguments(parser: arguments.Parser) -> None:

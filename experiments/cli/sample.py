@@ -7,7 +7,7 @@ from experiments.cli import arguments
 from experiments.errors import UserError
 
 SUMMARY = "Draw samples from a trained run into an .npz file, with a grid.png beside it."
-EXAMPLE = "python -m experiments sample --workdir=runs/digits --num_samples=1000 --method=ddim --steps=50"
+EXAMPLE = "python -m experiments sample --workdir=runs/digits --num_samples=1000 --sampler=ddim --steps=50"
 
 
 def add_arguments(parser: arguments.Parser) -> None:

@@ -58,9 +58,9 @@ def _require_keys(path: str, config: ConfigDict) -> None:
         known |= {key for key in found if key.startswith("model.")}  # the unknown name is refused by itself
     if components.is_path(config.sde.get("name", "")):
         known |= {f"sde.{name}" for name in components.options(components.load("sde.name", config.sde.name))}
-    if components.is_path(config.sampling.get("method", "")):
-        method = components.load("sampling.method", config.sampling.method)
-        known |= {f"sampling.{name}" for name in components.options(method)}
+    if components.is_path(config.sampling.get("sampler", "")):
+        sampler = components.load("sampling.sampler", config.sampling.sampler)
+        known |= {f"sampling.{name}" for name in components.options(sampler)}
     for key in found:
         if key not in known and key.startswith("model."):
             option = key.removeprefix("model.")
@@ -88,7 +88,7 @@ def apply(
     """
     # A sampler first, so that its options are keys whatever the order on the command line.
     overrides = list(overrides)
-    for key, text in sorted(overrides, key=lambda pair: pair[0] != "sampling.method"):
+    for key, text in sorted(overrides, key=lambda pair: pair[0] != "sampling.sampler"):
         override(config, key, text)
         if not key.startswith(allowed):
             raise UserError(
@@ -104,7 +104,7 @@ def _choose_sampler(config: ConfigDict, chosen: Mapping[str, str]) -> None:
     Raises:
         UserError: both were set by hand.
     """
-    others = [key for key in chosen if key in ("sampling.method", "sampling.steps", "sampling.times")]
+    others = [key for key in chosen if key in ("sampling.sampler", "sampling.steps", "sampling.times")]
     if not others or not config.get("sampling", {}).get("evaluations", 0):
         return
     if "sampling.evaluations" in chosen:
@@ -210,12 +210,14 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     if key == "sde.name" and components.is_path(text):
         config.sde = ConfigDict({"name": text} | components.options(components.load(key, text)))
         return
-    if key == "sampling.method" and components.is_path(text):
+    if key == "sampling.sampler" and components.is_path(text):
         config.sampling = ConfigDict(
-            config.sampling.to_dict() | components.options(components.load(key, text)) | {"method": text}
+            config.sampling.to_dict() | components.options(components.load(key, text)) | {"sampler": text}
         )
         return
     known = dict(leaves(config))
+    if key in RENAMED:
+        raise UserError(f"--config.{key}={text}: this key is {RENAMED[key]} now")
     if key not in known:
         raise UserError(f"--config.{key}={text}: unknown key{_nearest_key(key, known)}")
     section, _, name = key.rpartition(".")
@@ -318,6 +320,27 @@ def to_json(config: ConfigDict) -> str:
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
+# Old name -> name of keys in configs that were stored under the old one.
+RENAMED = {"sampling.method": "sampling.sampler", "training.class_dropout": "condition.label.dropout"}
+
+
+def _rename(stored: Any) -> None:
+    """Moves the values of renamed keys in a stored config, a nested dict, to their names of today."""
+    for old, new in RENAMED.items():
+        *sections, key = old.split(".")
+        parent = stored
+        for name in sections:
+            parent = parent.get(name) if isinstance(parent, dict) else None
+        if not isinstance(parent, dict) or key not in parent:
+            continue
+        value = parent.pop(key)
+        *sections, key = new.split(".")
+        target = stored
+        for name in sections:
+            target = target.setdefault(name, {})
+        target.setdefault(key, value)
+
+
 def from_json(text: str) -> ConfigDict:
     """The config of `to_json`'s text; lists become tuples again. Keys younger than the text have the defaults of base.py.
 
@@ -335,6 +358,7 @@ def from_json(text: str) -> ConfigDict:
         return {**defaults, **stored, **nested}
 
     defaults, stored = base.get_config().to_dict(), restore(json.loads(text))
+    _rename(stored)
     _require_kinds(defaults, stored)
     if stored.get("model", {}).get("name", defaults["model"]["name"]) != defaults["model"]["name"]:
         defaults["model"] = {}

@@ -218,7 +218,7 @@ KEYS: dict[str, Range] = {
     "training.ema_std": Range.of(f"(0, {LARGEST_STD}]"),
     "training.ema_snapshot_every": _whole(f"[0, {INT32}]", "0 keeps no snapshots"),
     "training.max_skips": _whole(f"[0, {INT32}]"),
-    "training.class_dropout": _real("[0, 1]", "a probability; 0 disables the dropout of classes"),
+    "condition.label.dropout": _real("[0, 1]", "a probability; 0 disables the dropout of classes"),
     "training.t_min": POSITIVE,
     "training.seed": SEED,
     "optim.lr": POSITIVE,

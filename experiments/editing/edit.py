@@ -30,7 +30,7 @@ def edit(asked: Edit) -> str:
         RunError: an answer is not finite.
     """
     require_no_keys(asked.overrides, "edit")
-    model = open_model("--workdir", asked.workdir, asked.overrides, "edit", uses=("model", "average", "method"))
+    model = open_model("--workdir", asked.workdir, asked.overrides, "edit", uses=("model", "average", "sampler"))
     experiment = model.experiment
     names = model.class_names
     label = experiment.check_class("--label", asked.label, asked.guidance, names)
@@ -130,4 +130,4 @@ def _psnr(answers: np.ndarray, inputs: np.ndarray) -> np.ndarray:
 
 def _advice(asked: Edit) -> str:
     pulled = " or a larger --style_std" if asked.style is not None else ""
-    return f"try more --steps, another --method{pulled}"
+    return f"try more --steps, another --sampler{pulled}"

@@ -204,7 +204,7 @@ class Judge:
             RunError: a sample is not finite.
         """
         experiment, limit = run.experiment, run.experiment.evaluation.num_samples
-        method, steps = experiment.sampler_and_steps
+        sampler, steps = experiment.sampler_and_steps
         journal = journal_of_samples(run, self._network, self._classes, self._guide)
         samples = draw_features(run, self.sampler, self._network, limit, journal)
         measured = {
@@ -212,7 +212,7 @@ class Judge:
             "sampling": {
                 "sde": experiment.sde_name,
                 "average": run.average,
-                "method": method,
+                "sampler": sampler,
                 "steps": steps,
                 "evaluations": self.sampler.nfe,
                 "num_samples": limit,

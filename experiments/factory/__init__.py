@@ -47,15 +47,15 @@ from experiments.factory.model import (
     t_max,
 )
 from experiments.factory.optimization import learning_rate, optimizer, skips_nonfinite
-from experiments.factory.sampling import METHODS, evaluations, method, method_and_steps, times
+from experiments.factory.sampling import SAMPLERS, evaluations, sampler, sampler_and_steps, times
 
 __all__ = [
     "BINNED_LOSS",
     "BIN_SHARE",
     "CLASS_DROPOUT",
     "LOSS",
-    "METHODS",
     "PROCESSES",
+    "SAMPLERS",
     "abstract_variables",
     "binned_loss",
     "check_class",
@@ -83,8 +83,6 @@ __all__ = [
     "loss",
     "loss_bin_edges",
     "medium",
-    "method",
-    "method_and_steps",
     "network",
     "num_classes",
     "of_class",
@@ -98,6 +96,8 @@ __all__ = [
     "rendering",
     "require_shares",
     "sampled_classes",
+    "sampler",
+    "sampler_and_steps",
     "sampling_ema",
     "sde",
     "skips_nonfinite",

@@ -109,7 +109,7 @@ KINDS = {
     "parameterization": Kind("parameterization.name", lambda: _built(model.PARAMETERIZATIONS, "parameterization")),
     "weighting": Kind("loss.weighting", lambda: _built(losses.WEIGHTINGS)),
     "times": Kind("loss.times", lambda: _built(losses.TIME_DISTRIBUTIONS, "loss")),
-    "sampler": Kind("sampling.method", lambda: _built(sampling.METHODS, "sampling"), takes_paths=True),
+    "sampler": Kind("sampling.sampler", lambda: _built(sampling.SAMPLERS, "sampling"), takes_paths=True),
     "optimizer": Kind("optim.name", _optimizers),
 }
 

@@ -104,15 +104,15 @@ def _check_label(config: ConfigDict) -> None:
 
 
 def _check_sampling(config: ConfigDict) -> None:
-    _check_method(config)
+    _check_sampler(config)
     _check_label(config)
 
 
-def _check_method(config: ConfigDict) -> None:
+def _check_sampler(config: ConfigDict) -> None:
     ranges.check(config, "sampling.")
     _check_times(config)
     model = factory.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
-    stepper, shape = factory.method(config), factory.medium(config).event_shape
+    stepper, shape = factory.sampler(config), factory.medium(config).event_shape
 
     def run(key, model):
         return sde_lib.sample(key[None], model, stepper, factory.times(config, model.sde), shape)
@@ -120,9 +120,9 @@ def _check_method(config: ConfigDict) -> None:
     try:
         jax.eval_shape(run, jax.random.key(0), model)
     except Exception as error:
-        if not isinstance(error, ValueError | NotImplementedError) and not is_path(config.sampling.method):
+        if not isinstance(error, ValueError | NotImplementedError) and not is_path(config.sampling.sampler):
             raise
-        chosen = f"method={config.sampling.method!r}"
+        chosen = f"sampler={config.sampling.sampler!r}"
         if config.sampling.evaluations:
             chosen = f"evaluations={config.sampling.evaluations}"
         raise UserError(
@@ -138,11 +138,11 @@ def _check_data(config: ConfigDict) -> None:
 
 
 def _check_training(config: ConfigDict) -> None:
-    ranges.check(config, "training.", "optim.", "loss.", "data.")
+    ranges.check(config, "training.", "optim.", "loss.", "data.", "condition.")
     _check_smallest_time(config, "training")
-    training = config.training
-    if training.class_dropout and not factory.num_classes(config):
-        raise UserError(f"training.class_dropout={training.class_dropout}: model.num_classes=0 leaves no class to drop")
+    dropout = config.condition.label.dropout
+    if dropout and not factory.num_classes(config):
+        raise UserError(f"condition.label.dropout={dropout}: model.num_classes=0 leaves no class to drop")
     factory.loss(config), factory.optimizer(config), factory.skips_nonfinite(config)
     factory.check_training_times(config)
     _check_augmentation(config)
@@ -225,7 +225,7 @@ SUBJECTS = {
     "average": _check_average,
     "flow": _check_flow,
     "times": _check_times,
-    "method": _check_method,
+    "sampler": _check_sampler,
     "label": _check_label,
     "sampling": _check_sampling,
     "data": _check_data,

@@ -55,16 +55,16 @@ def check_class(
     Raises:
         UserError: the model has no such class, or was trained without "no class" where the request needs it.
     """
-    classes, dropout = num_classes(config), config.training.class_dropout
+    classes, dropout = num_classes(config), config.condition.label.dropout
     number = None if label is None else class_number(config, flag, label, names)
     if guidance is not None and not dropout:
         raise UserError(
-            f"--guidance={guidance:g}: this run was trained with training.class_dropout=0, so that its model knows no "
+            f"--guidance={guidance:g}: this run was trained with condition.label.dropout=0, so that its model knows no "
             '"no class" to guide away from; leave --guidance out'
         )
     if number is None and classes and not dropout:
         raise UserError(
-            f"{flag} is needed: this run's model was always told the class (training.class_dropout=0); "
+            f"{flag} is needed: this run's model was always told the class (condition.label.dropout=0); "
             f"the classes are {_classes(classes, names)}"
         )
     return classes if number is None else number

@@ -239,7 +239,7 @@ class Experiment:
     @cached_property
     def sampler(self) -> sde_lib.Sampler:
         """The discretization of the reverse process."""
-        return sampling.method(self.config)
+        return sampling.sampler(self.config)
 
     def times(self, sde: sde_lib.Process) -> jax.Array:
         """Returns the time grid of the sampler on a process."""
@@ -248,7 +248,7 @@ class Experiment:
     @property
     def sampler_and_steps(self) -> tuple[str, int]:
         """The name of the sampler and its number of steps, the last to clean data included."""
-        return sampling.method_and_steps(self.config)
+        return sampling.sampler_and_steps(self.config)
 
     @property
     def evaluations(self) -> int | None:

@@ -74,9 +74,9 @@ def check_guidance(config: ConfigDict) -> None:
         raise UserError(
             f"{scale}: this model has no classes (model.num_classes=0) to guide to; name a weaker run with --guide=RUN"
         )
-    if not config.training.class_dropout:
+    if not config.condition.label.dropout:
         raise UserError(
-            f"{scale}: this model was trained without class dropout (training.class_dropout=0), so that classifier-free "
+            f"{scale}: this model was trained without class dropout (condition.label.dropout=0), so that classifier-free "
             "guidance is unavailable; name a weaker run with --guide=RUN, or leave guidance out"
         )
 

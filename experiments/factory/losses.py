@@ -58,10 +58,10 @@ BINNED_LOSS, BIN_SHARE = "binned_loss", "bin_share"  # metrics of the training s
 
 def _drop_classes(config: ConfigDict, keys: jax.Array, labels: jax.Array | None) -> jax.Array | None:
     """The labels with some, each by its own key, replaced by `num_classes`, which stands for no class."""
-    if not config.training.class_dropout:
+    if not config.condition.label.dropout:
         return labels
     drawn = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, CLASS_DROPOUT)))(keys)
-    return jnp.where(drawn < config.training.class_dropout, num_classes(config), labels)
+    return jnp.where(drawn < config.condition.label.dropout, num_classes(config), labels)
 
 
 def loss(config: ConfigDict) -> Callable:

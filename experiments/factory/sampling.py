@@ -1,4 +1,4 @@
-"""The sampling method and its times."""
+"""The sampler and its times."""
 
 import inspect
 
@@ -13,7 +13,7 @@ from experiments.errors import UserError
 from sde_lib.sampling.correctors import NORMS
 from sde_lib.sampling.exponential import VARIABLES
 
-# One-step methods: what a corrector may move x between.
+# One-step samplers: what a corrector may move x between.
 PREDICTORS = {
     "euler_maruyama": lambda c: sde_lib.EulerMaruyama(),
     "reverse_diffusion": lambda c: sde_lib.ReverseDiffusion(),
@@ -40,7 +40,7 @@ def _adaptive(c: ConfigDict) -> sde_lib.Adaptive:
     return sde_lib.Adaptive(rtol=c.tolerance, atol=c.tolerance)
 
 
-METHODS = PREDICTORS | {
+SAMPLERS = PREDICTORS | {
     "dpm_solver": lambda c: sde_lib.DPMSolver(c.order, c.variable, tau=c.stochastic),
     "unipc": lambda c: sde_lib.UniPC(c.order, c.variable, tau=c.stochastic),
     "deis": lambda c: sde_lib.DEIS(c.order, c.variable, corrected=c.corrected),
@@ -61,7 +61,7 @@ TIME_GRIDS = {
 
 # Names that `sampling` may choose, by key.
 NAMES = {
-    "method": METHODS,
+    "sampler": SAMPLERS,
     "times": TIME_GRIDS,
     "predictor": PREDICTORS,
     "variable": VARIABLES,
@@ -70,13 +70,13 @@ NAMES = {
 
 
 def _check_names(sampling: ConfigDict) -> None:
-    """Raises `UserError` for an unknown name, of a method that does not read it too."""
+    """Raises `UserError` for an unknown name, of a sampler that does not read it too."""
     for key, known in NAMES.items():
         component(f"sampling.{key}", sampling[key], dict.fromkeys(known))
 
 
-def method(config: ConfigDict) -> sde_lib.Sampler:
-    """The sampling method: the recommended one where `sampling.evaluations` is set.
+def sampler(config: ConfigDict) -> sde_lib.Sampler:
+    """The sampler: the recommended one where `sampling.evaluations` is set.
 
     Raises:
         UserError: a name or a number of `sampling` is not allowed.
@@ -85,9 +85,9 @@ def method(config: ConfigDict) -> sde_lib.Sampler:
     try:
         if config.sampling.evaluations:
             return sde_lib.recommended_sampler(config.sampling.evaluations)
-        if is_path(config.sampling.method):
+        if is_path(config.sampling.sampler):
             return _of_user(config.sampling)
-        return choose("sampling.method", config.sampling.method, METHODS)(config.sampling)
+        return choose("sampling.sampler", config.sampling.sampler, SAMPLERS)(config.sampling)
     except ValueError as error:
         raise UserError(f"sampling: {error}") from error
 
@@ -98,43 +98,43 @@ def _of_user(sampling: ConfigDict) -> sde_lib.Sampler:
     Raises:
         UserError: it has no `step`, or does not take its options.
     """
-    path = sampling.method
-    made = components.load("sampling.method", path)
+    path = sampling.sampler
+    made = components.load("sampling.sampler", path)
     try:
         if inspect.isclass(made):
             made = made(**{name: sampling[name] for name in components.options(made) if name in sampling})
     except TypeError as error:
-        raise UserError(f"sampling.method={path}: a sampler takes its options by name: {error}") from error
+        raise UserError(f"sampling.sampler={path}: a sampler takes its options by name: {error}") from error
     missing = [name for name in ("init", "step", "finish", "nfe") if not callable(getattr(made, name, None))]
     if missing:
         raise UserError(
-            f"sampling.method={path}: {type(made).__name__} has no {missing[0]}; a sampler derives from sde_lib.Sampler and "
-            "defines step(carry, keys, x, t, s, denoiser)"
+            f"sampling.sampler={path}: {type(made).__name__} has no {missing[0]}; a sampler derives from sde_lib.Sampler "
+            "and defines step(carry, keys, x, t, s, denoiser)"
         )
     try:
         count = made.nfe(5)
     except Exception as error:
-        raise UserError(f"sampling.method={path}: nfe(n_steps): {type(error).__name__}: {error}") from error
+        raise UserError(f"sampling.sampler={path}: nfe(n_steps): {type(error).__name__}: {error}") from error
     if count is not None and (type(count) is not int or count < 1):
         raise UserError(
-            f"sampling.method={path}: nfe(5) is {count!r}; a whole number of evaluations, or None, is needed"
+            f"sampling.sampler={path}: nfe(5) is {count!r}; a whole number of evaluations, or None, is needed"
         )
     return made
 
 
 def times(config: ConfigDict, process: sde_lib.Process) -> jax.Array:
-    """The sampling method's time grid, (steps + 1,) or (evaluations + 1,)."""
+    """The sampler's time grid, (steps + 1,) or (evaluations + 1,)."""
     if config.sampling.evaluations:
         return sde_lib.recommended_times(process, config.sampling.evaluations)
     return choose("sampling.times", config.sampling.times, TIME_GRIDS)(process, config.sampling)
 
 
-def method_and_steps(config: ConfigDict) -> tuple[str, int]:
-    """The name of the sampling method and its number of steps, the last to clean data included."""
+def sampler_and_steps(config: ConfigDict) -> tuple[str, int]:
+    """The name of the sampler and its number of steps, the last to clean data included."""
     sampling = config.sampling
-    return ("recommended", sampling.evaluations) if sampling.evaluations else (sampling.method, sampling.steps)
+    return ("recommended", sampling.evaluations) if sampling.evaluations else (sampling.sampler, sampling.steps)
 
 
 def evaluations(config: ConfigDict) -> int | None:
-    """Evaluations of the Denoiser for each sample; None where the method chooses them as it goes."""
-    return method(config).nfe(method_and_steps(config)[1])
+    """Evaluations of the Denoiser for each sample; None where the sampler chooses them as it goes."""
+    return sampler(config).nfe(sampler_and_steps(config)[1])

@@ -93,7 +93,7 @@ class Method:
         summary: for --help.
         sampling: the keys of config.sampling that it has of its own, which --steps and --config.sampling override.
         settings: what can be set after its name, with the defaults.
-        own_steps: whether it brings a step of its own, so that `sampling.method` says nothing.
+        own_steps: whether it brings a step of its own, so that `sampling.sampler` says nothing.
         noise: what it makes of the measurement's noise: "known", "not asked", "none" (what is measured is taken as
             exact, so that the noise of measurements that are made is 0 unless it is given).
         asks: the most that a step asks of a linear measurement: "products" with A and A^T, "many products", a hundred or
@@ -109,8 +109,8 @@ class Method:
 
 
 # The best of what `benchmark --suite=inverse` tried.
-ANCESTRAL = {"method": "ancestral", "times": "quadratic", "steps": 100}
-PUBLISHED = {"method": "ddim", "eta": 1.0, "steps": 250}
+ANCESTRAL = {"sampler": "ancestral", "times": "quadratic", "steps": 100}
+PUBLISHED = {"sampler": "ddim", "eta": 1.0, "steps": 250}
 
 
 METHODS = {
@@ -132,7 +132,7 @@ METHODS = {
     ),
     "ddnm": Method(
         "what is measured put in place; linear, no noise",
-        {"method": "ddim", "eta": 0.85, "steps": 100},
+        {"sampler": "ddim", "eta": 0.85, "steps": 100},
         noise="none",
         asks="pseudo_inverse",
     ),
@@ -295,7 +295,7 @@ def check_overrides(name: str, overrides: list[tuple[str, str]]) -> None:
         UserError: one does.
     """
     for key, text in overrides:
-        if key in ("sampling.method", "sampling.evaluations") and METHODS[name].own_steps:
+        if key in ("sampling.sampler", "sampling.evaluations") and METHODS[name].own_steps:
             raise UserError(f"--config.{key}={text} does nothing: --method={name} brings its own steps")
 
 

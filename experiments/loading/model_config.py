@@ -73,5 +73,5 @@ def chain(name: str, num_steps: int, prediction: str = "noise", **process: float
         "parameterization": {"name": prediction, "time_scale": float(num_steps), "time_offset": -1.0},
         "loss": {"weighting": prediction, "times": "discrete", "discrete_levels": last},
     }
-    sections["sampling"] |= {"method": "ddim", "times": "uniform", "steps": 50}
+    sections["sampling"] |= {"sampler": "ddim", "times": "uniform", "steps": 50}
     return sections

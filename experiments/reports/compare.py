@@ -165,12 +165,10 @@ def _figures(runs: dict[str, Compared]) -> str:
     found = {name: numbers(of.get("samples", {})) for name, of in measured.items()}
     keys = list(dict.fromkeys(key for of in found.values() for key in of))
     rows = [[key.replace("_", " "), *(_number(found[name].get(key)) for name in found)] for key in keys]
-    for title, section, key in (
-        ("samples", "sampling", "num_samples"),
-        ("method", "sampling", "method"),
-        ("evaluations of the network", "sampling", "evaluations"),
-    ):
-        rows.append([title, *(_number(of.get(section, {}).get(key)) for of in measured.values())])
+    drawn = [of.get("sampling", {}) for of in measured.values()]
+    rows.append(["samples", *(_number(of.get("num_samples")) for of in drawn)])
+    rows.append(["sampler", *map(report.sampler_of, drawn)])
+    rows.append(["evaluations of the network", *(_number(of.get("evaluations")) for of in drawn)])
     rows.append(["of step", *(_number(of.get("step")) for of in measured.values())])
     note = "; ".join(dict.fromkeys(str(of.get("features", "")) for of in measured.values()))
     against = "; ".join(dict.fromkeys(str(of.get("reference", "")) for of in measured.values()))

@@ -66,7 +66,7 @@ def _heading(
         sampling = measured["sampling"]
         evaluations = sampling["evaluations"] or "its own number of"
         lines.append(
-            f"<p>Samples by {sampling['method']}, {sampling['steps']} steps, {evaluations} evaluations of the network.</p>"
+            f"<p>Samples by {sampler_of(sampling)}, {sampling['steps']} steps, {evaluations} evaluations of the network.</p>"
         )
     lines.append(page.progress(min(step / total, 1)))
     shown = [
@@ -111,6 +111,11 @@ def _data(stored: dict[str, Any]) -> str:
         for number in range(stored["num_classes"])
     ]
     return found + page.table(["class", *(SPLITS[split] for split in counts)], rows)
+
+
+def sampler_of(sampling: dict[str, Any]) -> str:
+    """Returns the sampler of the `sampling` of a metrics.json; files of before a renaming have it as `method`."""
+    return sampling["sampler"] if "sampler" in sampling else sampling.get("method", "")
 
 
 def step_of(grid: Path) -> int:

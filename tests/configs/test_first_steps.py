@@ -113,7 +113,7 @@ def sample_a_step(loaded, variables):
     """A step of the method and the denoising step: sample i depends on `keys[i]`, and on it alone."""
     denoiser = factory.denoiser(loaded, variables, loaded.sampling.t_min)
     denoiser = denoiser.replace(condition=factory.condition(loaded, jnp.zeros(2, int)))
-    times, method = factory.times(loaded, denoiser.sde), factory.method(loaded)
+    times, method = factory.times(loaded, denoiser.sde), factory.sampler(loaded)
     shape = (8, 8, loaded.data.num_channels)
 
     def draw(keys):

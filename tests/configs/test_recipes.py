@@ -17,7 +17,7 @@ DIT = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 
 CHAIN = {
     "sde.name": "ddpm", "training.t_min": 1e-3, "sampling.t_min": 1e-3, "evaluation.t_min": 1e-3,
     "parameterization.name": "noise", "parameterization.time_scale": 1000.0, "parameterization.time_offset": -1.0,
-    "loss.weighting": "noise", "loss.times": "discrete", "sampling.method": "ancestral", "sampling.times": "uniform",
+    "loss.weighting": "noise", "loss.times": "discrete", "sampling.sampler": "ancestral", "sampling.times": "uniform",
     "sampling.steps": 250, "evaluation.num_samples": 50_000,
 }  # fmt: skip
 PUBLISHED_BETAS = {"sde.beta_first": 1e-4, "sde.beta_last": 0.02}
@@ -33,13 +33,13 @@ SCORE_SDE = {
 VE = SCORE_SDE | {
     "sde.name": "ve", "sde.sigma_min": 0.02, "sde.sigma_max": 100.0, "training.ema_decay": 0.999,
     "parameterization.name": "score", "parameterization.scale_input": False, "parameterization.sigma_scale": 0.5,
-    "loss.reduction": "half_sum", "sampling.t_min": 1e-5, "sampling.method": "predictor_corrector",
+    "loss.reduction": "half_sum", "sampling.t_min": 1e-5, "sampling.sampler": "predictor_corrector",
     "sampling.langevin_norm": "sample",
 }  # fmt: skip
-VP = SCORE_SDE | {"parameterization.name": "noise", "sampling.method": "euler_maruyama"}
+VP = SCORE_SDE | {"parameterization.name": "noise", "sampling.sampler": "euler_maruyama"}
 LANGEVIN = {
     "loss.times": "geometric_sigma", "optim.lr": 1e-4, "optim.warmup_steps": 0, "optim.grad_clip": 0.0,
-    "sampling.method": "langevin", "sampling.langevin_norm": "process",
+    "sampling.sampler": "langevin", "sampling.langevin_norm": "process",
 }  # fmt: skip
 # Data set -> size, channels, source.
 IMAGES = {
@@ -57,7 +57,7 @@ def of_dit(name, words, size):
     steps = 3_000_000 if name == "imagenet512" else 7_000_000 if words[1:] == ["xl", "2"] else 400_000
     keys = CHAIN | PUBLISHED_BETAS | {
         "data.batch_size": 256, "optim.lr": 1e-4, "optim.warmup_steps": 0, "optim.grad_clip": 0.0,
-        "training.num_steps": steps, "training.ema": "constant", "training.class_dropout": 0.1,
+        "training.num_steps": steps, "training.ema": "constant", "condition.label.dropout": 0.1,
     }  # fmt: skip
     options = {"width": width, "depth": depth, "num_heads": heads, "patch_size": int(words[2])}
     return keys, "dit", options | {"num_classes": 1000, "learned_variance": True}
@@ -140,7 +140,7 @@ def of_score_sde(name, words, size):
         keys |= {"parameterization.levels": 1000} if network == "ddpm" else {}
     elif discrete:
         keys = SCORE_SDE | CHAIN | PUBLISHED_BETAS | {"sampling.steps": 1000}
-        keys |= {"sampling.method": "reverse_diffusion"} if words[:2] == ["vp", "ncsnpp"] else {}
+        keys |= {"sampling.sampler": "reverse_diffusion"} if words[:2] == ["vp", "ncsnpp"] else {}
     else:
         keys = VP | {"sde.name": words[0]}
     keys |= {"training.num_steps": 950_000} if "deep" in words else {}
@@ -262,7 +262,7 @@ def test_an_experiment_of_ours_differs_from_the_defaults_as_it_was_measured(name
         "sde.name": process, "sde.t_max": t_max, "training.t_min": trained, "sampling.t_min": sampled,
         "evaluation.t_min": sampled,
     }  # fmt: skip
-    keys |= {"sampling.method": "sscs"} if process == "critically_damped" else {}
+    keys |= {"sampling.sampler": "sscs"} if process == "critically_damped" else {}
     found = dict(config.leaves(config.load(f"{ROOT}/configs/{name}.py:{process}")))
     assert {key: value for key, value in found.items() if value != DEFAULTS[key]} == {
         key: value for key, value in keys.items() if value != DEFAULTS[key]

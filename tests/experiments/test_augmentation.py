@@ -151,7 +151,7 @@ class Dropping:
 def test_no_two_draws_of_a_step_share_a_key(monkeypatch, low_discrepancy):
     """Augmentation takes three; dequantization, the class, the time, the noise and dropout one each; of 5 examples."""
     options = {"data__augmentation": 0.5, "data__dequantization": "uniform", **TOLD}
-    options |= {"model__num_classes": 3, "training__class_dropout": 0.5, "loss__low_discrepancy": low_discrepancy}
+    options |= {"model__num_classes": 3, "condition__label__dropout": 0.5, "loss__low_discrepancy": low_discrepancy}
     monkeypatch.setattr("experiments.factory.model.network", lambda config: Dropping())
     settings = tiny_config(**options)
     prepare, loss = factory.preparation(settings), factory.loss(settings)

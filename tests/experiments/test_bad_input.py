@@ -41,7 +41,7 @@ def nothing_is_compiled(monkeypatch, request):
             "--config.optim.quux=1",
             "unknown key; optim has accumulate, beta1, beta2, decay_steps, eps, grad_clip, lr, momentum, name",
         ),
-        ("--config.quux=1", "--config.quux=1: unknown key; the sections are data, evaluation, loss, model"),
+        ("--config.quux=1", "--config.quux=1: unknown key; the sections are condition, data, evaluation, loss, model"),
         ("--config.data.batch_size=many", "--config.data.batch_size=many: expected a whole number, such as 64"),
         ("--config.data.batch_size=1.5", "--config.data.batch_size=1.5: expected a whole number, such as 64"),
         ("--config.data.random_flip=maybe", "--config.data.random_flip=maybe: expected true or false, such as False"),
@@ -67,8 +67,8 @@ def nothing_is_compiled(monkeypatch, request):
         ),
         ("--config.model.dtype=float12", "float12"),
         ("--config.model.channel_multipliers=1,2,2,2,2", "height 8 is not divisible by 16"),
-        ("--config.sampling.method=huen", "sampling.method='huen' is unknown: choose from adaptive, ancestral,"),
-        ("--config.sampling.method=huen", "did you mean 'heun'?"),
+        ("--config.sampling.sampler=huen", "sampling.sampler='huen' is unknown: choose from adaptive, ancestral,"),
+        ("--config.sampling.sampler=huen", "did you mean 'heun'?"),
         ("--config.evaluation.features=inceptoin", "did you mean 'inception'?"),
         (
             "--config.evaluation.features=inception",
@@ -87,7 +87,7 @@ def nothing_is_compiled(monkeypatch, request):
             "sampling.times='linear' is unknown: choose from karras, log_snr, quadratic",
         ),
         (
-            "--config.sampling.langevin_norm=x --config.sampling.method=langevin",
+            "--config.sampling.langevin_norm=x --config.sampling.sampler=langevin",
             "sampling.langevin_norm='x' is unknown",
         ),
         (
@@ -117,7 +117,7 @@ def nothing_is_compiled(monkeypatch, request):
         ),
         (
             "--config.sde.name=critically_damped",
-            "sampling.method='heun' on sde.name='critically_damped' with parameterization.name='edm': "
+            "sampling.sampler='heun' on sde.name='critically_damped' with parameterization.name='edm': "
             "CriticallyDampedLangevin has no scalar alpha(t) and sigma(t)",
         ),
         (
@@ -129,11 +129,11 @@ def nothing_is_compiled(monkeypatch, request):
             "must be more than 0 and at most 1000000, or 0; 0 disables the recommended",
         ),
         (
-            "--config.sampling.evaluations=10 --config.sampling.steps=20 --config.sampling.method=ddim",
-            "sampling.evaluations=10 chooses the sampler by itself: leave out either it or sampling.steps, sampling.method",
+            "--config.sampling.evaluations=10 --config.sampling.steps=20 --config.sampling.sampler=ddim",
+            "sampling.evaluations=10 chooses the sampler by itself: leave out either it or sampling.steps, sampling.sampler",
         ),
         (
-            "--config.sampling.method=sscs",
+            "--config.sampling.sampler=sscs",
             "SSCS needs CriticallyDampedLangevin, whose state has a velocity, not VPSDE",
         ),
         (
@@ -197,10 +197,13 @@ def nothing_is_compiled(monkeypatch, request):
         ("--config.optim.accumulate=0", "optim.accumulate=0: must be more than 0"),
         ("--config.optim.accumulate=3", "optim.accumulate=3: data.batch_size=64 on 8 devices has 8 examples on each"),
         (
-            "--config.training.class_dropout=1.1 --config.model.num_classes=10",
-            "training.class_dropout=1.1: must lie in [0, 1]",
+            "--config.condition.label.dropout=1.1 --config.model.num_classes=10",
+            "condition.label.dropout=1.1: must lie in [0, 1]",
         ),
-        ("--config.training.class_dropout=0.1", "class_dropout=0.1: model.num_classes=0 leaves no class to drop"),
+        (
+            "--config.condition.label.dropout=0.1",
+            "condition.label.dropout=0.1: model.num_classes=0 leaves no class to drop",
+        ),
         ("--config.optim.decay_steps=0", "optim.decay_steps=0: must be more than 0"),
         ("--config.optim.grad_clip=-1", "optim.grad_clip=-1.0: must be at least 0; 0 disables clipping"),
         ("--config.training.num_steps=1e400", "--config.training.num_steps=1e400: expected a whole number, such as"),
@@ -340,7 +343,7 @@ def test_train_without_a_config_wants_a_run_to_go_on_with(fails, tmp_path):
 
 def test_evaluations_and_a_method_exclude_each_other(fails, tiny_run, tmp_path):
     out = f"--out={tmp_path}/s.npz"
-    for other in ("--method=ddim", "--steps=5"):
+    for other in ("--sampler=ddim", "--steps=5"):
         message = fails("sample", f"--workdir={tiny_run}", "--evaluations=5", other, out)
         assert message.startswith(
             "sampling.evaluations=5 chooses the sampler by itself: leave out either it or sampling."
@@ -351,7 +354,7 @@ def test_evaluations_and_a_method_exclude_each_other(fails, tiny_run, tmp_path):
 
 def test_every_sampler_is_listed(capsys):
     main(["list", "sampler"])
-    assert {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()} >= set(factory.METHODS)
+    assert {line.split()[0] for line in capsys.readouterr().out.splitlines() if line.strip()} >= set(factory.SAMPLERS)
 
 
 def image(path, size=8):
@@ -409,8 +412,8 @@ def test_another_experiment_in_the_workdir_is_named_with_its_keys(fails, tiny_ru
 def test_sample_names_what_cannot_be_changed_after_training(fails, tiny_run, tmp_path):
     message = fails("sample", f"--workdir={tiny_run}", "--config.model.channels=4", f"--out={tmp_path}/s.npz")
     assert "--config.model.channels=4: cannot be changed after training; sample takes keys of sampling." in message
-    message = fails("sample", f"--workdir={tiny_run}", "--method=dimm", f"--out={tmp_path}/s.npz")
-    assert "sampling.method='dimm' is unknown" in message and "did you mean 'ddim'?" in message
+    message = fails("sample", f"--workdir={tiny_run}", "--sampler=dimm", f"--out={tmp_path}/s.npz")
+    assert "sampling.sampler='dimm' is unknown" in message and "did you mean 'ddim'?" in message
     assert "must end in .npz" in fails("sample", f"--workdir={tiny_run}", f"--out={tmp_path}/s.png")
     assert "must be at least 1" in fails("sample", f"--workdir={tiny_run}", "--num_samples=0")
     assert list(tmp_path.iterdir()) == []

@@ -52,15 +52,15 @@ def test_sampled_classes_in_words():
         (10, 0.1, 0, 2.0, 0),
         (10, 0.0, "9", None, 9),
         (0, 0.0, None, None, 0),
-        (10, 0.0, None, None, r"--label is needed: .* \(training.class_dropout=0\); the classes are 0 to 9"),
-        (10, 0.0, "3", 2.0, r"--guidance=2: this run was trained with training.class_dropout=0"),
+        (10, 0.0, None, None, r"--label is needed: .* \(condition.label.dropout=0\); the classes are 0 to 9"),
+        (10, 0.0, "3", 2.0, r"--guidance=2: this run was trained with condition.label.dropout=0"),
         (10, 0.1, "10", None, r"--label=10: the classes are 0 to 9"),
         (10, 0.1, "nine", None, r"--label=nine: the classes are 0 to 9; their names are not stored with this run"),
         (0, 0.0, "3", None, r"--label=3: this run has no classes \(model.num_classes=0\)"),
     ],
 )  # fmt: skip
 def test_the_class_of_a_request(classes, dropout, label, guidance, expected):
-    config = tiny_config(model__num_classes=classes, training__class_dropout=dropout)
+    config = tiny_config(model__num_classes=classes, condition__label__dropout=dropout)
     if isinstance(expected, int):
         assert factory.check_class(config, "--label", label, guidance) == expected
         return
@@ -246,30 +246,30 @@ def test_bits_per_dimension_are_of_images_and_of_states_that_are_images(process,
 
 
 def test_the_adaptive_method_takes_two_steps_and_no_other_number():
-    assert factory.method(tiny_config(sampling__method="adaptive", sampling__steps=2)) == sde_lib.Adaptive(1e-3, 1e-3)
+    assert factory.sampler(tiny_config(sampling__sampler="adaptive", sampling__steps=2)) == sde_lib.Adaptive(1e-3, 1e-3)
     for steps in (1, 3):
         with pytest.raises(UserError, match=rf"^sampling\.steps={steps}: adaptive chooses its own steps; set 2"):
-            factory.method(tiny_config(sampling__method="adaptive", sampling__steps=steps))
+            factory.sampler(tiny_config(sampling__sampler="adaptive", sampling__steps=steps))
 
 
 def test_the_recommended_sampler_has_its_evaluations_and_not_the_steps():
     config = tiny_config()
     config.sampling.evaluations = 7
     process = factory.sde(config, 1e-3)
-    assert factory.method(config) == sde_lib.recommended_sampler(7) and factory.evaluations(config) == 7
-    assert factory.method_and_steps(config) == ("recommended", 7)
+    assert factory.sampler(config) == sde_lib.recommended_sampler(7) and factory.evaluations(config) == 7
+    assert factory.sampler_and_steps(config) == ("recommended", 7)
     np.testing.assert_array_equal(factory.times(config, process), sde_lib.recommended_times(process, 7))
     config.sampling.evaluations = 0
-    assert factory.method_and_steps(config) == ("heun", 4) and factory.evaluations(config) == 2 * 4 - 1
-    assert factory.evaluations(tiny_config(sampling__method="adaptive", sampling__steps=2)) is None
+    assert factory.sampler_and_steps(config) == ("heun", 4) and factory.evaluations(config) == 2 * 4 - 1
+    assert factory.evaluations(tiny_config(sampling__sampler="adaptive", sampling__steps=2)) is None
 
 
-@pytest.mark.parametrize("key", ["method", "times", "predictor", "variable", "langevin_norm"])
+@pytest.mark.parametrize("key", ["sampler", "times", "predictor", "variable", "langevin_norm"])
 def test_names_of_sampling_are_checked_whether_they_are_read_or_not(key):
-    config = tiny_config(sampling__method="ddim")
+    config = tiny_config(sampling__sampler="ddim")
     config.sampling[key] = "unknown"
     with pytest.raises(UserError, match=rf"^sampling\.{key}='unknown' is unknown: choose from"):
-        factory.method(config)
+        factory.sampler(config)
 
 
 def test_nonfinite_steps_end_the_run_or_are_skipped():

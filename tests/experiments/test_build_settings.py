@@ -35,15 +35,15 @@ METHODS = {
 }
 
 
-@pytest.mark.parametrize("name", sorted(factory.METHODS))
+@pytest.mark.parametrize("name", sorted(factory.SAMPLERS))
 def test_a_sampling_method_has_its_settings(name):
-    assert factory.method(tiny_config(sampling__method=name, **SAMPLING)) == METHODS[name]
+    assert factory.sampler(tiny_config(sampling__sampler=name, **SAMPLING)) == METHODS[name]
 
 
 @pytest.mark.parametrize("name", sorted(PREDICTORS))
 def test_a_predictor_has_its_settings(name):
-    config = tiny_config(sampling__method="predictor_corrector", **SAMPLING | {"sampling__predictor": name})
-    assert factory.method(config) == sde_lib.PredictorCorrector(METHODS[name], LANGEVIN)
+    config = tiny_config(sampling__sampler="predictor_corrector", **SAMPLING | {"sampling__predictor": name})
+    assert factory.sampler(config) == sde_lib.PredictorCorrector(METHODS[name], LANGEVIN)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from tests.experiments.tiny import ROOT
 
 TABLES = {
     "process": model.PROCESSES, "parameterization": model.PARAMETERIZATIONS, "weighting": losses.WEIGHTINGS,
-    "times": losses.TIME_DISTRIBUTIONS, "sampler": sampling.METHODS,
+    "times": losses.TIME_DISTRIBUTIONS, "sampler": sampling.SAMPLERS,
 }  # fmt: skip
 
 
@@ -58,12 +58,12 @@ def test_an_entry_added_at_run_time_is_listed_described_and_named_in_messages(mo
     class Straight(sde_lib.Heun):
         """A sampler that was not there before."""
 
-    monkeypatch.setitem(sampling.METHODS, "straight", lambda c: Straight(churn=c.churn))
+    monkeypatch.setitem(sampling.SAMPLERS, "straight", lambda c: Straight(churn=c.churn))
     assert main(["list", "sampler"]) == 0
     assert "  straight               A sampler that was not there before.\n" in capsys.readouterr().out
     assert main(["describe", "sampler", "straight"]) == 0
     said = capsys.readouterr().out
-    assert "sampler straight: --config.sampling.method=straight" in said and "  --config.sampling.churn=0.0\n" in said
+    assert "sampler straight: --config.sampling.sampler=straight" in said and "  --config.sampling.churn=0.0\n" in said
     assert fails("describe", "sampler", "straigt").endswith("did you mean 'straight'?")
 
 

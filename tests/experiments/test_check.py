@@ -15,8 +15,8 @@ from tests.experiments.tiny import ROOT, tiny_config
     [
         ({"sampling__label": 2}, {"sampling__label": 3}),
         ({"sampling__label": -1}, {"sampling__label": 7}),
-        ({"training__class_dropout": 1.0}, {"training__class_dropout": 1.01}),
-        ({"training__class_dropout": 0.0}, {"training__class_dropout": -0.01}),
+        ({"condition__label__dropout": 1.0}, {"condition__label__dropout": 1.01}),
+        ({"condition__label__dropout": 0.0}, {"condition__label__dropout": -0.01}),
         ({"training__ema_decay": 0.0}, {"training__ema_decay": 1.0}),
         ({"training__max_skips": 0}, {"training__max_skips": -1}),
         ({"training__loss_bins": 0}, {"training__loss_bins": -1}),

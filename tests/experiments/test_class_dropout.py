@@ -24,7 +24,7 @@ def variables():
 
 
 def config(probability):
-    return tiny_config(model__num_classes=CLASSES, model__dropout=0, training__class_dropout=probability)
+    return tiny_config(model__num_classes=CLASSES, model__dropout=0, condition__label__dropout=probability)
 
 
 @functools.cache

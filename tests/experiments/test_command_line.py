@@ -160,7 +160,7 @@ def test_the_example_of_a_command_can_be_parsed(command):
 
 def test_short_flags_of_the_sampler_are_keys():
     flags = {"--evaluations=9": ("sampling.evaluations", "9"), "--steps=7": ("sampling.steps", "7")}
-    flags |= {"--method=ddim": ("sampling.method", "ddim")}
+    flags |= {"--sampler=ddim": ("sampling.sampler", "ddim")}
     for flag, override in flags.items():
         options = command_line._parse(["sample", "--workdir=run", "--config.sampling.rho=5", flag])
         assert options.overrides == [("sampling.rho", "5"), override]

@@ -138,5 +138,5 @@ def test_training_on_three_devices_still_refuses_the_batch(three_devices):
 
 
 def test_every_subject_has_a_name_and_training_reads_all_but_the_parts_of_others():
-    assert set(check.SUBJECTS) - set(check.EVERYTHING) == {"flow", "times", "method", "label"}
+    assert set(check.SUBJECTS) - set(check.EVERYTHING) == {"flow", "times", "sampler", "label"}
     check.check(config.load(f"{ROOT}/configs/digits.py"))

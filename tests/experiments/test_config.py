@@ -108,23 +108,35 @@ def test_a_stored_config_has_defaults_for_keys_that_came_later():
     """A run of an older version goes on, and is sampled, as if the keys had been there with their defaults."""
     stored = tiny_config("ve", optim__lr=3e-3).to_dict()
     del stored["sampling"]["tolerance"], stored["parallel"], stored["optim"]["decay_steps"]
-    for key in ("ema", "ema_half_life", "ema_ramp", "ema_std", "class_dropout"):
+    for key in ("ema", "ema_half_life", "ema_ramp", "ema_std"):
         del stored["training"][key]
+    del stored["condition"]
     read = config.from_json(json.dumps(stored))
     assert config.differences(read, tiny_config("ve", optim__lr=3e-3)) == []
+
+
+def test_a_config_that_was_stored_under_old_names_is_read_under_those_of_today():
+    changes = {"model__num_classes": 3, "condition__label__dropout": 0.25, "sampling__sampler": "ddim"}
+    stored = tiny_config(**changes).to_dict()
+    del stored["condition"]
+    stored["training"]["class_dropout"] = 0.25
+    stored["sampling"]["method"] = stored["sampling"].pop("sampler")
+    assert config.differences(config.from_json(json.dumps(stored)), tiny_config(**changes)) == []
+    with pytest.raises(UserError, match=r"--config.sampling.method=ddim: this key is sampling.sampler now"):
+        config.override(tiny_config(), "sampling.method", "ddim")
 
 
 @pytest.mark.parametrize(
     "changes, method",
     [
-        ({"method": "deis", "order": 3, "variable": "angle", "corrected": "true"}, DEIS(3, "angle", corrected=True)),
-        ({"method": "unipc", "order": 1, "variable": "time", "stochastic": 0.5}, UniPC(1, "time", tau=0.5)),
-        ({"method": "sscs", "order": 1}, SSCS(1)),
+        ({"sampler": "deis", "order": 3, "variable": "angle", "corrected": "true"}, DEIS(3, "angle", corrected=True)),
+        ({"sampler": "unipc", "order": 1, "variable": "time", "stochastic": 0.5}, UniPC(1, "time", tau=0.5)),
+        ({"sampler": "sscs", "order": 1}, SSCS(1)),
     ],
-    ids=lambda value: value["method"] if isinstance(value, dict) else "",
+    ids=lambda value: value["sampler"] if isinstance(value, dict) else "",
 )
 def test_the_settings_of_a_method_reach_it(changes, method):
-    assert factory.method(tiny_config(**{f"sampling__{key}": value for key, value in changes.items()})) == method
+    assert factory.sampler(tiny_config(**{f"sampling__{key}": value for key, value in changes.items()})) == method
 
 
 @pytest.mark.parametrize(
@@ -227,7 +239,7 @@ def test_another_network_begins_with_its_own_defaults_and_the_same_one_stays():
 
 
 @pytest.mark.parametrize(
-    "key, value", [("sampling.method", "ddim"), ("sampling.steps", "7"), ("sampling.times", "uniform")]
+    "key, value", [("sampling.sampler", "ddim"), ("sampling.steps", "7"), ("sampling.times", "uniform")]
 )
 def test_a_sampler_set_by_hand_takes_the_place_of_the_recommended_one(key, value):
     loaded = config.apply(tiny_config(), [("sampling.evaluations", "10")])

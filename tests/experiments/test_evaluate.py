@@ -35,11 +35,11 @@ def test_evaluate_measures_against_held_out_images_with_the_floor_beside(tiny_ru
 
     workdir = tmp_path / "run"
     shutil.copytree(tiny_run, workdir)
-    assert main(["evaluate", f"--workdir={workdir}", "--method=ddim", "--steps=6"]) == 0
+    assert main(["evaluate", f"--workdir={workdir}", "--sampler=ddim", "--steps=6"]) == 0
     printed = capsys.readouterr().out
     measured = json.loads((workdir / "metrics.json").read_text())
     assert measured["sampling"] | {"seed": 0} == {
-        "sde": "vp", "average": "warmup", "method": "ddim", "steps": 6, "evaluations": 6, "num_samples": 64, "seed": 0,
+        "sde": "vp", "average": "warmup", "sampler": "ddim", "steps": 6, "evaluations": 6, "num_samples": 64, "seed": 0,
     }  # fmt: skip
     assert measured["reference"] == "64 held-out images"
     assert measured["real"]["frechet_distance"] < measured["samples"]["frechet_distance"]

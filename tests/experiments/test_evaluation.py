@@ -116,7 +116,7 @@ def test_what_decides_a_sample_decides_the_journal(tmp_path):
             folder(network=other),
             folder(evaluation__seed=1),
             folder(sampling__steps=5),
-            folder(sampling__method="ddim"),
+            folder(sampling__sampler="ddim"),
             folder(sde__beta_max=19),
             folder(parameterization__sigma_data=1),
         }

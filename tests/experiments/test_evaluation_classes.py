@@ -120,7 +120,7 @@ NETWORK, WEIGHTS = Label(), {"weight": np.float32(0)}
 
 
 def test_the_sampler_conditions_sample_i_on_label_i(drawn_class):
-    config = conditional(parameterization__name="data", sampling__method="ddim", sampling__steps=2)
+    config = conditional(parameterization__name="data", sampling__sampler="ddim", sampling__steps=2)
     labels = deal([5, 0, 1, 9, 0, 0, 0, 0, 0, 2], 40)
     strategy = Pmap(jax.devices()[:2])
     np.testing.assert_array_equal(drawn_class(Sampler(Experiment(config), strategy, 40, labels), 40), labels)

@@ -21,7 +21,7 @@ EXTENDING = ROOT / "docs" / "extending"
 OWN = [
     "--config.sde.name=my_process:Trigonometric", "--config.sde.power=0.9",
     "--config.model.name=my_network:Convolutions", "--config.model.width=8", "--config.model.depth=1",
-    "--config.sampling.method=my_sampler:Midpoint", "--config.sampling.place=0.4",
+    "--config.sampling.sampler=my_sampler:Midpoint", "--config.sampling.place=0.4",
     "--config.data.source=my_source:squares", "--config.evaluation.metrics=my_metric:VENDI",
 ]  # fmt: skip
 
@@ -209,8 +209,8 @@ def broken(tmp_path, monkeypatch):
         ("sde.name=broken:Needy", "sde.name=broken:Needy: a process takes its options and t_min by name: "),
         ("model.name=broken:Untimed", "model.name=broken:Untimed: TypeError: Untimed.__call__() takes 2 positional"),
         ("model.name=broken:Eager", "unexpected keyword argument 'dropout_keys'; a network is called as (x, noise_level, "),
-        ("sampling.method=broken:Still", "Still must define step"),
-        ("sampling.method=broken:NoSampler", "sampling.method=broken:NoSampler: NoSampler has no init; a sampler derives"),
+        ("sampling.sampler=broken:Still", "Still must define step"),
+        ("sampling.sampler=broken:NoSampler", "sampling.sampler=broken:NoSampler: NoSampler has no init; a sampler derives"),
         ("data.source=broken:three", "data.source=broken:three: returns int, which has no pixels: return a data.Images"),
         ("data.source=broken:raises", "data.source=broken:raises: OSError: the disk is gone; a source is called as"),
         ("evaluation.metrics=broken:METRIC", "evaluation.metrics=broken:METRIC: str has no key; a metric is an"),
@@ -220,9 +220,9 @@ def broken(tmp_path, monkeypatch):
         ("sde.name=broken:three", "sde.name=broken:three: a process takes its options and t_min by name: three() got an"),
         ("model.name=broken:Whole", "model.name=broken:Whole: the output is int32, not floating-point numbers"),
         ("model.name=broken:Empty", "model.name=broken:Empty: the network has no parameters"),
-        ("sampling.method=broken:Few", "sampling.method='broken:Few' on sde.name='vp' with parameterization.name='edm': "),
-        ("sampling.method=broken:Uncounted", "nfe(5) is 4.5; a whole number of evaluations, or None, is needed"),
-        ("sampling.method=broken:Unnumbered", "sampling.method=broken:Unnumbered: nfe(n_steps): TypeError: "),
+        ("sampling.sampler=broken:Few", "sampling.sampler='broken:Few' on sde.name='vp' with parameterization.name='edm': "),
+        ("sampling.sampler=broken:Uncounted", "nfe(5) is 4.5; a whole number of evaluations, or None, is needed"),
+        ("sampling.sampler=broken:Unnumbered", "sampling.sampler=broken:Unnumbered: nfe(n_steps): TypeError: "),
         ("data.source=broken:floats", "broken:floats: its images are float64 (1, 8, 8, 1), not uint8 (N, H, W, C)"),
         ("data.source=broken:large", "broken:large holds 12x12x1 images but data.image_size=8"),
         ("data.source=broken:short", "its labels are int32 (10,) from 0; whole numbers from 0 are needed, one for each of"),

@@ -22,7 +22,7 @@ def test_a_scheduler_that_says_nothing_is_ddpms():
     assert found["sde"] == {"name": "ddpm", "num_steps": 1000, "t_max": 1.0, "beta_first": 1e-4, "beta_last": 0.02}
     assert found["parameterization"] == {"name": "noise", "time_scale": 1000.0, "time_offset": -1.0}
     assert found["loss"] == {"weighting": "noise", "times": "discrete", "discrete_levels": 1000}
-    assert found["sampling"] == {"t_min": 1e-3, "method": "ddim", "times": "uniform", "steps": 50}
+    assert found["sampling"] == {"t_min": 1e-3, "sampler": "ddim", "times": "uniform", "steps": 50}
     assert found["training"] == found["evaluation"] == {"t_min": 1e-3}
 
 
@@ -208,7 +208,7 @@ def test_what_a_reader_raises_is_one_line(monkeypatch, tmp_path, error, message)
 @pytest.mark.parametrize(
     "changes, said",
     [
-        ({"sampling__method": "heum"}, "sampling.method='heum' is unknown"),
+        ({"sampling__sampler": "heum"}, "sampling.sampler='heum' is unknown"),
         ({"sampling__ema": "power:0.3"}, "sampling.ema='power:0.3' is unknown"),
         ({"model__head_channels": 3}, "head_channels"),
     ],

@@ -24,8 +24,8 @@ from experiments.reports import report
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import ROOT, fake_run, tiny_config
 
-CLASSES = {"model__num_classes": 10, "training__class_dropout": 0.1}
-DRAWN = {"parameterization__name": "data", "sampling__method": "ddim", "sampling__steps": 2}
+CLASSES = {"model__num_classes": 10, "condition__label__dropout": 0.1}
+DRAWN = {"parameterization__name": "data", "sampling__sampler": "ddim", "sampling__steps": 2}
 
 
 def made(**changes):
@@ -69,7 +69,7 @@ def test_samples_are_guided_away_from_no_class(monkeypatch, scale):
 
 def test_another_run_guides_with_its_own_network_and_weights(monkeypatch):
     """The weak model gives 3 c / 20 with gain 3: guided, w + scale (c / 10 - w)."""
-    config = made(scale=1.5, guide="x", training__class_dropout=0.0, **DRAWN)
+    config = made(scale=1.5, guide="x", condition__label__dropout=0.0, **DRAWN)
     guide = SimpleNamespace(experiment=Experiment(made(model__channels=16, **DRAWN)), variables={"gain": np.float32(3)})
     c = np.arange(4) / 10
     np.testing.assert_allclose(drawn(monkeypatch, config, guide), 1.5 * c + 1.5 * (c - 1.5 * c), atol=1e-6)
@@ -123,7 +123,7 @@ def test_evaluations_count_both_models():
         experiment = Experiment(made(scale=scale, sampling__steps=5))
         assert (experiment.evaluations, experiment.network_evaluations) == (9, 9 * factor)
         assert Sampler(experiment, Pmap(jax.devices()[:1])).nfe == 9 * factor
-    assert Experiment(made(scale=2.0, sampling__method="adaptive", sampling__steps=2)).network_evaluations is None
+    assert Experiment(made(scale=2.0, sampling__sampler="adaptive", sampling__steps=2)).network_evaluations is None
 
 
 @pytest.mark.parametrize(
@@ -134,7 +134,7 @@ def test_evaluations_count_both_models():
             "scale=2: this model has no classes (model.num_classes=0) to guide to",
         ),
         (
-            {"scale": 2.0, "training__class_dropout": 0.0},
+            {"scale": 2.0, "condition__label__dropout": 0.0},
             "classifier-free guidance is unavailable; name a weaker run with",
         ),
         (
@@ -157,7 +157,7 @@ def test_what_cannot_be_guided_is_refused(changes, said):
         Experiment.from_config(made(**changes), "sampling")
     assert said in str(error.value)
     Experiment.from_config(made(scale=2.0, low=0.5, high=1.0, rescale=0.5), "sampling")
-    Experiment.from_config(made(scale=2.0, guide="x", training__class_dropout=0.0, model__num_classes=0), "sampling")
+    Experiment.from_config(made(scale=2.0, guide="x", condition__label__dropout=0.0, model__num_classes=0), "sampling")
 
 
 def test_flags_are_short_for_keys():
@@ -343,7 +343,7 @@ def test_the_best_scale_is_published_with_all(monkeypatch, tmp_path, metric, bes
     assert page.count("image/svg+xml") == 2 and "precision, recall by the scale of guidance" in page
     with pytest.raises(UserError, match=r"--metric='recal' is unknown: .*did you mean 'recall'"):
         evaluate.sweep_guidance(run, None, None, None, [1.0], "recal")
-    unguided = runs.Run(Workdir(tmp_path), Experiment(made(training__class_dropout=0.0)), 8, "weights")
+    unguided = runs.Run(Workdir(tmp_path), Experiment(made(condition__label__dropout=0.0)), 8, "weights")
     with pytest.raises(UserError, match=r"sampling\.guidance\.scale=2: this model was trained without class dropout"):
         evaluate.sweep_guidance(unguided, None, None, None, [1.0, 2.0])
 
@@ -351,7 +351,7 @@ def test_the_best_scale_is_published_with_all(monkeypatch, tmp_path, metric, bes
 def test_digits_with_classes():
     plain, classes = (configs.load(f"{ROOT}/configs/digits.py:{word}") for word in ("vp", "conditional"))
     differing = configs.differences(plain, classes)
-    assert differing == ["model.num_classes: 0 -> 10", "training.class_dropout: 0.0 -> 0.1"]
+    assert differing == ["condition.label.dropout: 0.0 -> 0.1", "model.num_classes: 0 -> 10"]
     both = configs.load(f"{ROOT}/configs/digits.py:ve,conditional")
     assert (both.sde.name, both.model.num_classes) == ("ve", 10)
     with pytest.raises(UserError, match="the SDE 'vpp' is unknown"):

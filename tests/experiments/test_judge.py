@@ -84,7 +84,7 @@ def test_what_is_measured_is_told_with_how_it_was(judge, monkeypatch):
     assert made.measure(run) == {
         "step": 40,
         "sampling": {
-            "sde": "vp", "average": "warmup", "method": "heun", "steps": 4, "evaluations": 9, "num_samples": 6, "seed": 11,
+            "sde": "vp", "average": "warmup", "sampler": "heun", "steps": 4, "evaluations": 9, "num_samples": 6, "seed": 11,
         },
         "feature_network": "n", "of": 6, "among": 5,
         "held_out_loss": [6, 100 + int(spread(50, 6)[-1])],

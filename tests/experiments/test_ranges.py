@@ -95,7 +95,7 @@ EDGES = [
     ("training.ema_std", ["0", "0.3"], ["0.288"]),
     ("training.seed", ["-1", "4294967296", "4294967297"], ["0", "4294967295"]),
     ("evaluation.seed", ["-1", "4294967297"], ["0", "4294967295"]),
-    ("training.class_dropout", ["-0.1", "1.1"], ["0"]),
+    ("condition.label.dropout", ["-0.1", "1.1"], ["0"]),
     ("sampling.rho", ["0", "-7", "nan"], ["inf", "0.5"]),
     ("sampling.churn_max", ["-1", "nan"], ["inf", "0"]),
     ("sampling.label", ["-2", "0.5"], ["-1", "0"]),

@@ -95,7 +95,7 @@ def test_long_curves_are_thinned_by_averages_and_rows_without_the_figure_left_ou
 def test_compare_has_the_keys_that_differ_alone_and_figures_side_by_side(tmp_path, capsys):
     make_run(tmp_path / "runs/a", rows(40), grids=(20, 40))
     b = make_run(tmp_path / "runs/b", rows(20, loss=3.0), process="ve", optim__lr=1e-4)
-    measured = {"step": 20, "sampling": {"method": "ddim"}, "samples": {"frechet_distance": 1.25, "note": "x"}}
+    measured = {"step": 20, "sampling": {"sampler": "ddim"}, "samples": {"frechet_distance": 1.25, "note": "x"}}
     b.metrics.write_text(json.dumps(measured))
     out = tmp_path / "pages" / "both.html"
     assert main(["compare", f"{tmp_path}/runs/a", f"{tmp_path}/runs/b", f"--out={out}"]) == 0

@@ -58,7 +58,7 @@ def measured(**changes):
     levels = [(80.0, -8.75, 0.011, 0.012), (1.0, 0.0, 0.021, 0.022), (0.002, 12.5, 0.0312, 0.0323)]
     found = {
         "step": 40,
-        "sampling": {"method": "heun", "steps": 18, "evaluations": 35, "num_samples": 5000, "seed": 3},
+        "sampling": {"sampler": "heun", "steps": 18, "evaluations": 35, "num_samples": 5000, "seed": 3},
         "feature_network": "perceptron",
         "features": "64 features <of a perceptron>",
         "reference": "898 held-out images",
@@ -135,7 +135,7 @@ def test_every_figure_of_the_evaluation_is_in_its_cell(tmp_path):
 
 
 def test_a_method_that_chooses_its_evaluations_has_its_own_number(tmp_path):
-    sampling = measured()["sampling"] | {"evaluations": None, "method": "adaptive"}
+    sampling = measured()["sampling"] | {"evaluations": None, "sampler": "adaptive"}
     said = text_of(written(tmp_path / "run", measured(sampling=sampling)))
     assert "Samples by adaptive, 18 steps, its own number of evaluations of the network." in said
 
@@ -324,7 +324,7 @@ def test_figures_of_two_runs_stand_side_by_side(tmp_path):
     a, b, c = (make_run(tmp_path / name, rows(40)) for name in "abc")
     strict_json.write(a.metrics, measured())
     other = measured(samples={"recall": 0.25, "fid": 7}, step=12_345, reference="other & more")
-    strict_json.write(b.metrics, other | {"sampling": {"num_samples": 10_000, "method": "ddim", "evaluations": None}})
+    strict_json.write(b.metrics, other | {"sampling": {"num_samples": 10_000, "sampler": "ddim", "evaluations": None}})
     compare.write([a.path, b.path, c.path], tmp_path / "out.html")
     text = (tmp_path / "out.html").read_text()
     (figures,) = [table for table in tables(text) if table[0][0] == "samples"]
@@ -335,7 +335,7 @@ def test_figures_of_two_runs_stand_side_by_side(tmp_path):
         ["recall", "0.500", "0.250"],
         ["fid", "", "7"],
         ["samples", "5,000", "10,000"],
-        ["method", "heun", "ddim"],
+        ["sampler", "heun", "ddim"],
         ["evaluations of the network", "35", ""],
         ["of step", "40", "12,345"],
     ]

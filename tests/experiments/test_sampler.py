@@ -82,7 +82,7 @@ def test_each_frame_of_a_trajectory_is_scaled_by_its_own_time(monkeypatch, proce
         return sde_lib.exact.Gaussian(factory.sde(config, t_min), mean=0.0, std=1.0)
 
     monkeypatch.setattr("experiments.factory.model.denoiser", exactly)
-    config = tiny_config(process, sampling__method="dpm_solver", sampling__steps=300, sampling__times="log_snr")
+    config = tiny_config(process, sampling__sampler="dpm_solver", sampling__steps=300, sampling__times="log_snr")
     monkeypatch.setattr(sde_lib.exact.Gaussian, "condition", None, raising=False)
     monkeypatch.setattr(sde_lib.exact.Gaussian, "replace", lambda self, **_: self)
     frames = Sampler(Experiment(config), Pmap(jax.devices()[:1]), 2).trajectory(None, 2, 0)
@@ -94,7 +94,7 @@ def test_each_frame_of_a_trajectory_is_scaled_by_its_own_time(monkeypatch, proce
 
 def test_sample_writes_images_and_grid(tiny_run, run, tmp_path, capsys):
     out = tmp_path / "deep" / "samples.npz"
-    arguments = ["--num_samples=10", "--method=predictor_corrector", "--steps=6", "--seed=3", f"--out={out}"]
+    arguments = ["--num_samples=10", "--sampler=predictor_corrector", "--steps=6", "--seed=3", f"--out={out}"]
     assert main(["sample", f"--workdir={tiny_run}", *arguments, "--config.sampling.snr=0.1"]) == 0
     assert "10 samples by predictor_corrector, 6 steps, 11 evaluations each, from step 40" in capsys.readouterr().out
     with np.load(out, allow_pickle=False) as file:
@@ -137,6 +137,6 @@ def test_evaluations_draw_by_the_recommended_sampler(run):
 
     chosen = config.apply(run.config.copy_and_resolve_references(), [("sampling.evaluations", "5")])
     assert Sampler(Experiment(chosen), Pmap(jax.devices()[:1])).nfe == 5
-    assert factory.method_and_steps(chosen) == ("recommended", 5)
+    assert factory.sampler_and_steps(chosen) == ("recommended", 5)
     by_hand = config.apply(chosen, [("sampling.steps", "4")])
     assert by_hand.sampling.evaluations == 0 and Sampler(Experiment(by_hand), Pmap(jax.devices()[:1])).nfe == 7

@@ -87,7 +87,7 @@ def test_short_names_are_the_sections_names(tmp_path):
         ("optim.lr=1,2,1", "--sweep=optim.lr=1,2,1: a value is there twice"),
         (";", "--sweep is empty"),
         ("optim.lr=1e-3,-1", "--sweep, lr=-1: optim.lr=-1.0: must be more than 0"),
-        ("sampling.method=ddim,huen", "--sweep, method=huen: sampling.method='huen' is unknown"),
+        ("sampling.sampler=ddim,huen", "--sweep, sampler=huen: sampling.sampler='huen' is unknown"),
     ],
 )
 def test_what_cannot_be_is_named_before_anything_starts(fails, tmp_path, text, message, monkeypatch):

@@ -22,7 +22,7 @@ from tests.experiments.tiny import tiny_config
 SHAPE, RNG = (8, 8, 1), np.random.default_rng(0)
 FOUND = images.Images(("a", "b"), RNG.uniform(-1, 1, (2, *SHAPE)).astype(np.float32))
 PRIOR = exact.Gaussian(sde_lib.VPSDE(t_min=1e-3))
-CLASSES = {"model__num_classes": 3, "training__class_dropout": 0.1}
+CLASSES = {"model__num_classes": 3, "condition__label__dropout": 0.1}
 
 
 @pytest.fixture
@@ -97,7 +97,7 @@ class Stub(Model):
 def task(monkeypatch):
     """Runs a task on answers that are given; what it opened, drew with, shared and wrote."""
     given = SimpleNamespace(opened=[])
-    config = tiny_config(sampling__method="ddim", sampling__steps=6, sampling__rho=3.0, **CLASSES)
+    config = tiny_config(sampling__sampler="ddim", sampling__steps=6, sampling__rho=3.0, **CLASSES)
 
     def open_model(flag, workdir, overrides, command, *allowed, uses):
         given.opened.append((flag, workdir, overrides, command, *allowed, uses))
@@ -137,7 +137,7 @@ def test_an_edit_is_drawn_by_the_method_of_the_run_up_to_its_strength(task, monk
         "style_std": 0.5,
     }  # fmt: skip
     line = edit.edit(edits.Edit(**fields))
-    assert task.opened == [("--workdir", "run", [("k", "v")], "edit", ("model", "average", "method"))]
+    assert task.opened == [("--workdir", "run", [("k", "v")], "edit", ("model", "average", "sampler"))]
     assert (task.variables, task.names, task.count, task.seed) == ("weights of run", ("i0", "i1"), 3, 8)
     np.testing.assert_array_equal(task.inputs, FOUND.values)
     found, _, told = task.wrote
@@ -165,7 +165,7 @@ def test_an_edit_is_drawn_by_the_method_of_the_run_up_to_its_strength(task, monk
         assert drawn["of"] == ("denoiser of w", 5, 2, 3.0)
         keys, denoiser, method, times, guides, mask, knows = drawn["sdedit"]
         assert (keys, guides, mask, knows) == (["k"] * 5, "guides", same.get("mask"), None) and denoiser is PRIOR
-        assert times == ("times", task.expected, ("until", PRIOR.sde, 0.4)) and method == factory.method(task.expected)
+        assert times == ("times", task.expected, ("until", PRIOR.sde, 0.4)) and method == factory.sampler(task.expected)
         assert ("style" in drawn) == ("style" in same)
     assert drawn["style"] == ((PRIOR, "style"), {"data_std": 0.5, "through_denoiser": False})
 

@@ -49,7 +49,7 @@ def trained(folder, process, **changes):
 def vp(tmp_path_factory):
     """A run with classes, and class dropout."""
     folder = tmp_path_factory.mktemp("runs") / "vp"
-    return trained(folder, "vp", model__num_classes=10, training__class_dropout=0.2)
+    return trained(folder, "vp", model__num_classes=10, condition__label__dropout=0.2)
 
 
 @pytest.fixture(scope="module")
@@ -184,7 +184,7 @@ def test_a_perceptual_style_draws_the_answers_nearer_than_the_input(ve, made, tm
     distances = []
     for pull in (("--style_std=1e4",), ()):
         _, told = made(
-            "edit", ve, "--strength=0.4", "--answers=1", "--limit=1", "--method=ddim", "--steps=4",
+            "edit", ve, "--strength=0.4", "--answers=1", "--limit=1", "--sampler=ddim", "--steps=4",
             f"--style={picture(tmp_path / 'checks.png', checks)}", "--style_features=perceptual", *pull,
         )  # fmt: skip
         distances.append(told["distance_to_style"][0][0])
@@ -320,7 +320,7 @@ def test_what_makes_no_sense_is_refused_before_any_file_is_read(fails, arguments
         ),
         ("edit {ve} --strokes={tmp}/empty.png", "empty.png is transparent everywhere: nothing is painted"),
         ("edit {ve} --strokes={tmp}/digits.npz", "unknown file type: strokes are a PNG with transparency"),
-        ("edit {ve} --method=huen", "did you mean 'heun'?"),
+        ("edit {ve} --sampler=huen", "did you mean 'heun'?"),
         ("edit {ve} --config.sde.name=vp", "cannot be changed after training; edit takes keys of sampling."),
         ("translate {ve} --to={tmp}", "--to={tmp} holds no run (no config.json)"),
         ("translate {ve} --to={vp} --from_label=2", "--from_label=2: this run has no classes"),
@@ -348,7 +348,7 @@ def test_what_does_not_fit_the_run_is_refused_before_weights_are_read(
 def test_a_model_that_never_went_without_a_class_wants_one(fails, vp, tmp_path):
     """The run's config, as if it had been trained without class dropout."""
     stored = json.loads((vp / "config.json").read_text())
-    stored["training"]["class_dropout"] = 0.0
+    stored["condition"]["label"]["dropout"] = 0.0
     (tmp_path / "checkpoints" / "40").mkdir(parents=True)
     (tmp_path / "config.json").write_text(json.dumps(stored))
     given = [f"--workdir={tmp_path}", f"--input={tmp_path}", f"--out={tmp_path}/out"]

@@ -57,14 +57,14 @@ def test_defaults_of_modalities_are_those_that_the_help_states():
 
 
 # Steps and settings by method: those that docs/restoring.md ranks, and of the papers.
-ANCESTRAL = {"method": "ancestral", "times": "quadratic", "steps": 100}
+ANCESTRAL = {"sampler": "ancestral", "times": "quadratic", "steps": 100}
 SAMPLING = {
     "pigdm": (ANCESTRAL, {"data_std": 0.5}),
     "mmps": (ANCESTRAL, {"max_steps": 1, "rtol": 1e-3}),
     "tmpd": (ANCESTRAL, {}),
-    "dps": ({"method": "ddim", "eta": 1.0, "steps": 250}, {"zeta": 1.0}),
-    "mcg": ({"method": "ddim", "eta": 1.0, "steps": 250}, {"zeta": 1.0}),
-    "ddnm": ({"method": "ddim", "eta": 0.85, "steps": 100}, {}),
+    "dps": ({"sampler": "ddim", "eta": 1.0, "steps": 250}, {"zeta": 1.0}),
+    "mcg": ({"sampler": "ddim", "eta": 1.0, "steps": 250}, {"zeta": 1.0}),
+    "ddnm": ({"sampler": "ddim", "eta": 0.85, "steps": 100}, {}),
     "ddnm+": ({"steps": 100}, {}),
     "ddrm": ({"times": "quadratic", "steps": 50}, {"eta": 0.85, "eta_b": 1.0}),
     "diffpir": (ANCESTRAL, {"strength": 3.0}),
@@ -98,7 +98,7 @@ def test_evaluations_are_those_of_the_ranked_restorations():
         y = np.zeros((1, *GREY), np.float32)
         settings = problems.METHODS[name].settings
         _, method = inverse.conditioned(Experiment(made), name, settings, None, a.measurement, y, a.noise, GREY)
-        assert method.nfe(factory.method_and_steps(made)[1]) == evaluations, name
+        assert method.nfe(factory.sampler_and_steps(made)[1]) == evaluations, name
 
 
 def test_noise_is_by_default_that_of_the_task_and_none_for_methods_that_take_y_as_exact():

@@ -212,7 +212,7 @@ def opened(**runs):
 
 
 def run(shape=(8, 8, 1), classes=10, **more):
-    config = tiny_config(model__num_classes=classes, training__class_dropout=0.1 if classes else 0)
+    config = tiny_config(model__num_classes=classes, condition__label__dropout=0.1 if classes else 0)
     names = ("zero", "one", "two") if classes else None
     plain = {"require_plain_states": lambda what: None, "class_names": names}
     return fake_run(config, shape=shape, **plain | more)

@@ -292,8 +292,8 @@ def untrained(tmp_path):
             "--method=pigdm: PiGDM needs noise of one variance for all values",
         ),
         (
-            "--task=denoise --method=ddrm --config.sampling.method=heun",
-            "--config.sampling.method=heun does nothing: --method=ddrm brings its own steps",
+            "--task=denoise --method=ddrm --config.sampling.sampler=heun",
+            "--config.sampling.sampler=heun does nothing: --method=ddrm brings its own steps",
         ),
         ("--task=denoise --config.optim.lr=1", "cannot be changed after training; restore takes keys of sampling."),
         (
@@ -338,8 +338,8 @@ def test_help_and_wrong_flags_wait_for_nothing_slow():
 def test_the_methods_own_sampling_stands_unless_it_is_overridden():
     stored = tiny_config()
     made = inverse.with_sampling(stored, "ddnm")
-    assert (made.sampling.method, made.sampling.eta, made.sampling.steps) == ("ddim", 0.85, 100)
-    assert stored.sampling.steps == 4 and factory.method(made).eta == 0.85
+    assert (made.sampling.sampler, made.sampling.eta, made.sampling.steps) == ("ddim", 0.85, 100)
+    assert stored.sampling.steps == 4 and factory.sampler(made).eta == 0.85
 
 
 def test_dps_moves_a_pixel_as_far_at_any_size():

@@ -186,8 +186,8 @@ def test_what_is_written_is_what_was_drawn_and_can_be_given_back(restored, digit
         "method": "pigdm", "settings": {"data_std": 0.5}, "evaluations": 8, "seed": 3, "step": 1500, "average": "warmup",
     }  # fmt: skip
     assert {key: told[key] for key in expected} == expected
-    assert {key: told["sampling"][key] for key in ("method", "times", "steps")} == {
-        "method": "ancestral", "times": "quadratic", "steps": 8,
+    assert {key: told["sampling"][key] for key in ("sampler", "times", "steps")} == {
+        "sampler": "ancestral", "times": "quadratic", "steps": 8,
     }  # fmt: skip
     kept = arrays["measured"] != 0.5
     assert (kept.mean((1, 2, 3)) == 0.5).all() and (kept == kept[0]).all()

@@ -297,7 +297,7 @@ def test_keys_of_the_sampler_do_nothing_for_methods_with_steps_of_their_own():
     assert {name for name, spec in problems.METHODS.items() if spec.own_steps} == own
     for name in problems.METHODS:
         problems.check_overrides(name, [("sampling.steps", "3"), ("sampling.times", "karras")])
-        for key in ("sampling.method", "sampling.evaluations"):
+        for key in ("sampling.sampler", "sampling.evaluations"):
             given = [("sampling.steps", "3"), (key, "9")]
             if name in own:
                 with pytest.raises(UserError) as error:

@@ -51,7 +51,7 @@ NOISY = {"pigdm", "mmps", "tmpd", "dps", "diffpir", "ddnm+", "ddrm", "resample",
 
 
 def conditioned(name, settings, config=None):
-    config = tiny_config(sampling__method="ddim") if config is None else config
+    config = tiny_config(sampling__sampler="ddim") if config is None else config
     return inverse.conditioned(Experiment(config), name, settings, PRIOR, A, Y, NOISE, SHAPE)
 
 
@@ -62,7 +62,7 @@ def test_a_method_has_its_settings_its_measurement_and_its_noise(name):
     posterior, method = conditioned(name, settings)
     if name in POSTERIORS:
         found = posterior
-        assert method == factory.method(tiny_config(sampling__method="ddim")) and found.denoiser is PRIOR
+        assert method == factory.sampler(tiny_config(sampling__sampler="ddim")) and found.denoiser is PRIOR
     else:
         found = method
         assert (posterior is PRIOR) == (name != "projection")
@@ -137,7 +137,7 @@ def test_a_method_that_cannot_names_those_that_can_with_their_own_settings(monke
 
 
 def test_what_keeps_the_pixels_outside_of_a_mask_takes_them_as_exact():
-    experiment = Experiment(tiny_config(sampling__method="ddim"))
+    experiment = Experiment(tiny_config(sampling__sampler="ddim"))
     assert editing.posterior(experiment, "replacement", {}, SHAPE) is None
     found = editing.posterior(experiment, "pigdm", {"data_std": 0.7}, SHAPE)(PRIOR, A, Y)
     assert type(found) is library.PiGDM and found.data_std == 0.7 and found.denoiser is PRIOR and found.y is Y
@@ -162,7 +162,7 @@ def test_a_run_is_opened_with_the_keys_of_the_method(monkeypatch, method, subjec
 
 @pytest.mark.parametrize("method, settings, evaluations", [("dps", {"zeta": 2.0}, 5), ("daps", {}, 5 * 5)])
 def test_answers_are_drawn_from_the_run_and_told(monkeypatch, method, settings, evaluations):
-    config, given = tiny_config(sampling__method="ddim", sampling__steps=5), {}
+    config, given = tiny_config(sampling__sampler="ddim", sampling__steps=5), {}
     run = SimpleNamespace(variables={"w": 1}, denoiser=PRIOR, step=70, average="power")
     model = fake_run(config, shape=SHAPE, load=lambda: run)
     of = inverse.problem("denoise", SHAPE, {}, NOISE)

@@ -286,8 +286,8 @@ def test_figures_of_an_edit():
     images_ = np.zeros((1, 4, 4, 1), np.float32)
     told = edit._distances_to_style(style, images_ + 0.5, np.stack([images_, images_ + 2.0], 1))
     assert told == {"distance_to_style": [[0.0, 2.0]], "distance_of_input_to_style": [0.5]}
-    assert edit._advice(asked()) == "try more --steps, another --method"
-    assert edit._advice(asked(style="x")) == "try more --steps, another --method or a larger --style_std"
+    assert edit._advice(asked()) == "try more --steps, another --sampler"
+    assert edit._advice(asked(style="x")) == "try more --steps, another --sampler or a larger --style_std"
 
 
 class Measured:
