@@ -29,7 +29,8 @@ def get_config() -> ConfigDict:
 
     # The score network: the options of the U-Net. Those of the others are explained in their files in models/.
     config.model = model = ConfigDict()
-    model.name = "unet"  # unet, adm, ddpm, ncsnpp, edm2, dit, ncsn, ncsnv2, mlp (of vectors)
+    # unet, adm, ddpm, ncsnpp, edm2, dit, ncsn, ncsnv2, mlp (of vectors); classifiers: unet_classifier, wideresnet_classifier
+    model.name = "unet"
     model.channels = 128  # at full resolution; of the first convolution
     model.channel_multipliers = (1, 2, 2, 2)  # one resolution each, halved from one to the next
     model.blocks_per_level = 2  # residual blocks at each resolution
@@ -63,6 +64,10 @@ def get_config() -> ConfigDict:
     parameterization.levels = 0  # score: of a network that is told the number of its noise level; 0 tells it log(sigma)
     parameterization.time_scale = 999.0  # noise, data, v, velocity: noise_level = time_scale * t + time_offset
     parameterization.time_offset = 0.0  # noise, data, v: -1, with a scale of 1000, for networks of the indices 0 to 999
+
+    # What is trained.
+    config.objective = objective = ConfigDict()
+    objective.name = "denoising"  # denoising, classification (a classifier of noisy data, for guidance)
 
     # What the network is conditioned on, beside the noise level.
     config.condition = condition = ConfigDict()

@@ -67,6 +67,7 @@ from sde_lib.losses import (
     VWeighting,
     denoising_score_matching,
     implicit_score_matching,
+    noisy_classification,
     sliced_score_matching,
 )
 from sde_lib.parameterization import (
@@ -208,6 +209,7 @@ __all__ = [
     "karras_times",
     "log_likelihood",
     "log_snr_times",
+    "noisy_classification",
     "optimal_times",
     "product",
     "quadratic_times",

@@ -51,6 +51,17 @@ class Parameterization(Struct):
         """Both views, of the shape of x, from one call of `network(x, noise_level)`."""
         raise NotImplementedError(f"{type(self).__name__} must define x0_and_noise")
 
+    def inputs(self, sde: Process, x: Array, t: Array) -> tuple[Array, Array]:
+        """(x, noise_level): what a network of this parameterization sees at (x, t)."""
+        seen = []
+
+        def network(x, noise_level):
+            seen.append((x, noise_level))
+            return jnp.zeros_like(x)
+
+        self.x0_and_noise(network, sde, x, t)
+        return seen[0]
+
     def output(self, sde: Process, x0: Array, noise: Array, t: Array) -> Array:
         """The output F that means (x0, noise) at x = alpha x0 + sigma noise: the network's target, of the shape of x0."""
         raise NotImplementedError(f"{type(self).__name__} must define output")

@@ -38,13 +38,22 @@ def run(options: argparse.Namespace) -> int:
             f"--metric={options.metric}: chooses among checkpoints or scales, so it needs --sweep-checkpoints or "
             "--sweep-guidance"
         )
+    from experiments import factory
     from experiments.evaluation.evaluate import evaluate_run, sweep_checkpoints, sweep_guidance
     from experiments.loading.dataset import announce, check_evaluation, check_names, load_data
+    from experiments.loading.runs import read_config
     from experiments.reports import report
 
     uses = ("model", "average", "sampling", "data", "evaluation")
-    reading = ("data.source", "data.background", "data.white")
-    trained = arguments.open_run(options, "sampling.", "evaluation.", *reading, uses=uses)
+    reading = ("evaluation.", "data.source", "data.background", "data.white")
+    if factory.draws_samples(read_config(options.workdir)):
+        trained = arguments.open_run(options, "sampling.", *reading, uses=uses)
+    elif options.sweep_checkpoints or scales:
+        raise UserError(
+            f"--workdir={options.workdir}: no samples are drawn from this run, and a sweep compares samples"
+        )
+    else:
+        trained = arguments.open_run(options, *reading, uses=tuple(use for use in uses if use != "sampling"))
     dataset, strategy = load_data(trained.experiment, trained.workdir), trained.experiment.strategy
     check_names(trained.experiment, dataset, trained.workdir)
     announce(trained.experiment, dataset)

@@ -50,7 +50,7 @@ def _require_keys(path: str, config: ConfigDict) -> None:
     found = dict(leaves(config))
     for key in sorted(known - found.keys()):
         raise UserError(f"--config={path}: {key} is missing; start from configs.base.get_config()")
-    if name in models.names():
+    if name in models.KNOWN:
         known |= {f"model.{option}" for option in models.options(name)}
     elif components.is_path(name):
         known |= {f"model.{option}" for option in components.options(components.load("model.name", name))}
@@ -172,7 +172,7 @@ def complete(config: ConfigDict) -> ConfigDict:
 
     base.py says those of the U-Net; the options of another network are explained in its file in `models/`.
     """
-    if config.model.name in models.names() or components.is_path(config.model.name):
+    if config.model.name in models.KNOWN or components.is_path(config.model.name):
         config.model = ConfigDict(
             {"name": config.model.name} | _network_options(config.model.name) | config.model.to_dict()
         )
@@ -181,7 +181,7 @@ def complete(config: ConfigDict) -> ConfigDict:
 
 def _network_options(name: str) -> dict[str, Any]:
     """Returns the options of a network with their defaults."""
-    if name in models.names():
+    if name in models.KNOWN:
         return models.options(name)
     return components.options(components.load("model.name", name))
 
@@ -204,7 +204,7 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     Raises:
         UserError: the key does not exist, or the text is not of its type.
     """
-    if key == "model.name" and text != config.model.name and (text in models.names() or components.is_path(text)):
+    if key == "model.name" and text != config.model.name and (text in models.KNOWN or components.is_path(text)):
         config.model = ConfigDict({"name": text} | _network_options(text))
         return
     if key == "sde.name" and components.is_path(text):

@@ -110,8 +110,8 @@ def _sections() -> Iterator[str]:
 
 
 def _networks() -> Iterator[str]:
-    for name in models.names():
-        network = models.NETWORKS[name]
+    for name in sorted(models.KNOWN):
+        network = models.KNOWN[name]
         documented = [attributes(kind.__doc__ or "") for kind in reversed(network.__mro__)]
         meanings = {key: text for found in documented for key, text in found.items()}
         yield f"\n## model, of `model.name={name}`\n\n| key | default | allowed | meaning |\n|---|---|---|---|"

@@ -120,7 +120,7 @@ class Pmap(Strategy):
         return self.place(jax.jit(function, **options)(*arguments))
 
     def mean_gradient(self, function: Callable) -> Callable:
-        """Averages over devices what (params, batch, step) -> (value, gradient) gives on each."""
+        """Averages over devices what (params, batch, step, frozen) -> (value, gradient) gives on each."""
         return lambda *arguments: lax.pmean(function(*arguments), AXIS)
 
     def map(
@@ -214,7 +214,10 @@ class Fsdp(Strategy):
         return jax.tree.map(lambda x: self.spec(x.shape), tree)
 
     def mean_gradient(self, function: Callable) -> Callable:
-        """Averages what (params, batch, step) -> (value, gradient) gives on each device; gradients are split as params."""
+        """Averages what (params, batch, step, frozen) -> (value, gradient) gives on each device.
+
+        Gradients are split as params; the frozen weights are gathered as the others.
+        """
 
         def scatter(g):
             axis = self._split_axis(g.shape)
@@ -222,14 +225,15 @@ class Fsdp(Strategy):
                 return lax.pmean(g, AXIS)
             return lax.psum_scatter(g, AXIS, scatter_dimension=axis, tiled=True) / self.num_devices
 
-        def averaged(params, batch, step):
-            def on_device(shares, batch, step):
-                value, gradient = function(self._gathered(shares, params), batch, step)
+        def averaged(params, batch, step, frozen=None):
+            def on_device(shares, batch, step, frozen_shares):
+                whole = self._gathered(shares, params), self._gathered(frozen_shares, frozen)
+                value, gradient = function(whole[0], batch, step, whole[1])
                 return lax.pmean(value, AXIS), jax.tree.map(scatter, gradient)
 
             specs = self._specs(params)
-            inputs = (specs, PartitionSpec(AXIS), PartitionSpec())
-            return self._on_devices(on_device, inputs, (PartitionSpec(), specs))(params, batch, step)
+            inputs = (specs, PartitionSpec(AXIS), PartitionSpec(), self._specs(frozen))
+            return self._on_devices(on_device, inputs, (PartitionSpec(), specs))(params, batch, step, frozen)
 
         return averaged
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from experiments import data
 from experiments.factory.experiment import Experiment
+from experiments.generation.guidance import Guide, num_classes
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,9 @@ def deal(counts: Sequence[int], number: int) -> np.ndarray:
     return dealt
 
 
-def class_mix(experiment: Experiment, dataset: data.Dataset) -> ClassMix | None:
-    """The classes of an evaluation's samples; None for a model without classes."""
-    classes, label = experiment.num_classes, experiment.sampling.label
+def class_mix(experiment: Experiment, dataset: data.Dataset, guide: Guide | None = None) -> ClassMix | None:
+    """The classes of an evaluation's samples; None for a model without classes that no classifier guides."""
+    classes, label = num_classes(experiment, guide), experiment.sampling.label
     if not classes:
         return None
     if label >= 0:

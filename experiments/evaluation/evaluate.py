@@ -60,11 +60,25 @@ def evaluate_run(run: Run, dataset: data.Dataset, strategy: Strategy, publish: P
         UserError: the feature network or the statistics of the reference cannot be had, or are of other images.
         RunError: a sample is not finite.
     """
+    if not run.experiment.draws_samples:
+        return _evaluate_objective(run, dataset, publish)
     judge = Judge(run, dataset, strategy)
     measured = judge.measure(run)
     _write(run, judge.sampler, measured)
     publish(run.workdir, measured)
     judge.clean_up(run)
+    return measured
+
+
+def _evaluate_objective(run: Run, dataset: data.Dataset, publish: Publish) -> dict[str, Any]:
+    """Writes the figures of an objective without samples to `metrics.json`; they are of held-out examples."""
+    experiment = run.experiment
+    examples = _some(dataset.test, experiment.evaluation.num_samples)
+    found = experiment.objective.evaluate(run.variables, examples.images, examples.labels)
+    measured = {"step": run.step, "average": run.average, "objective": experiment.objective_name, **found}
+    if distributed.is_first():
+        strict_json.write(run.workdir.metrics, measured)
+    publish(run.workdir, measured)
     return measured
 
 
@@ -184,9 +198,9 @@ class Judge:
         self._test, self._train = _some(dataset.test, limit), _some(dataset.train, limit)
         self._network = OnAllDevices(run.experiment.feature_network(dataset.train), strategy)
         self._real = real_images(run, dataset, self._network)
-        self._classes = class_mix(run.experiment, dataset)
-        labels = self._classes.labels(max(limit, STRIP[0])) if self._classes else None
-        self._labels, self._guide = labels, runs.load_guide(run.experiment)
+        self._guide = runs.load_guide(run.experiment)
+        self._classes = class_mix(run.experiment, dataset, self._guide)
+        labels = self._labels = self._classes.labels(max(limit, STRIP[0])) if self._classes else None
         self.sampler = Sampler(run.experiment, strategy, limit, labels, self._guide)
 
     def of(self, run: Run) -> Self:

@@ -46,6 +46,7 @@ from experiments.factory.model import (
     sde,
     t_max,
 )
+from experiments.factory.objective import draws_samples, require_samples
 from experiments.factory.optimization import learning_rate, optimizer, skips_nonfinite
 from experiments.factory.sampling import SAMPLERS, evaluations, sampler, sampler_and_steps, times
 
@@ -74,6 +75,7 @@ __all__ = [
     "compute_dtype",
     "condition",
     "denoiser",
+    "draws_samples",
     "ema_names",
     "emas",
     "evaluations",
@@ -94,6 +96,7 @@ __all__ = [
     "projection",
     "reference",
     "rendering",
+    "require_samples",
     "require_shares",
     "sampled_classes",
     "sampler",

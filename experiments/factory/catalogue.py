@@ -16,6 +16,7 @@ from experiments.config.choices import choose
 from experiments.errors import unknown_name
 from experiments.factory import losses, model, optimization, sampling
 from experiments.learning import optimizers
+from experiments.objectives import OBJECTIVES
 
 
 @dataclass(frozen=True)
@@ -91,8 +92,13 @@ def _processes() -> Iterator[Entry]:
 
 
 def _networks() -> Iterator[Entry]:
-    for name in models.names():
-        yield Entry(name, {f"model.{key}": value for key, value in models.options(name).items()}, models.NETWORKS[name])
+    for name in sorted(models.KNOWN):
+        yield Entry(name, {f"model.{key}": value for key, value in models.options(name).items()}, models.KNOWN[name])
+
+
+def _objectives() -> Iterator[Entry]:
+    for name, made in OBJECTIVES.items():
+        yield Entry(name, {f"objective.{key}": value for key, value in components.options(made).items()}, made)
 
 
 def _optimizers() -> Iterator[Entry]:
@@ -109,6 +115,7 @@ KINDS = {
     "parameterization": Kind("parameterization.name", lambda: _built(model.PARAMETERIZATIONS, "parameterization")),
     "weighting": Kind("loss.weighting", lambda: _built(losses.WEIGHTINGS)),
     "times": Kind("loss.times", lambda: _built(losses.TIME_DISTRIBUTIONS, "loss")),
+    "objective": Kind("objective.name", _objectives, takes_paths=True),
     "sampler": Kind("sampling.sampler", lambda: _built(sampling.SAMPLERS, "sampling"), takes_paths=True),
     "optimizer": Kind("optim.name", _optimizers),
 }

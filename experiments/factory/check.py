@@ -49,7 +49,7 @@ def check(config: ConfigDict, *subjects: str, overrides: Iterable[tuple[str, str
         UserError: a setting that a subject reads cannot work; the message names its key.
     """
     ranges.check_keys(config, [key for key, _ in overrides])
-    for subject in subjects or EVERYTHING:
+    for subject in subjects or everything(config):
         SUBJECTS[subject](config)
 
 
@@ -79,6 +79,7 @@ def _check_average(config: ConfigDict) -> None:
 
 
 def _check_flow(config: ConfigDict) -> None:
+    factory.require_samples(config)
     ranges.check(config, "sde.", *(f"sampling.{name}" for name in ("t_min", "steps", "rho", "batch_size")))
     _check_smallest_time(config, "sampling")
     factory.sde(config, config.sampling.t_min)
@@ -141,6 +142,8 @@ def _check_training(config: ConfigDict) -> None:
     ranges.check(config, "training.", "optim.", "loss.", "data.", "condition.")
     _check_smallest_time(config, "training")
     dropout = config.condition.label.dropout
+    if dropout and not factory.draws_samples(config):
+        raise UserError(f"condition.label.dropout={dropout}: objective.name={config.objective.name!r} has no condition")
     if dropout and not factory.num_classes(config):
         raise UserError(f"condition.label.dropout={dropout}: model.num_classes=0 leaves no class to drop")
     factory.loss(config), factory.optimizer(config), factory.skips_nonfinite(config)
@@ -216,6 +219,8 @@ def _check_batch(config: ConfigDict) -> None:
 def _check_evaluation(config: ConfigDict) -> None:
     ranges.check(config, "evaluation.")
     _check_smallest_time(config, "evaluation")
+    if not factory.draws_samples(config):
+        return
     factory.check_features(config)
     factory.check_likelihood(config)
 
@@ -235,4 +240,11 @@ SUBJECTS = {
     "files": factory.check_files,
 }
 # What `train` reads, from the start to the evaluation at its end.
+# Of what no samples are drawn from, all but "sampling" and "files", which are of the judging of samples.
 EVERYTHING = ("model", "average", "sampling", "data", "training", "writers", "evaluation", "files")
+
+
+def everything(config: ConfigDict) -> tuple[str, ...]:
+    """Returns the subjects that `train` reads for the objective of a config."""
+    left_out = () if factory.draws_samples(config) else ("sampling", "files")
+    return tuple(subject for subject in EVERYTHING if subject not in left_out)

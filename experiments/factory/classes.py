@@ -85,6 +85,8 @@ def check_sampling_label(config: ConfigDict) -> None:
     label, classes = config.sampling.label, num_classes(config)
     if label == -1 or 0 <= label < classes:
         return
+    if not classes and label >= 0 and config.sampling.guidance.guide:
+        return  # a class of the guide, which is checked when that is opened
     if not classes:
         raise UserError(
             f"sampling.label={label}: this model has no classes (model.num_classes=0); leave the label at -1"

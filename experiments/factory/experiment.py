@@ -31,13 +31,17 @@ from experiments.factory import (
     losses,
     media,
     model,
+    objective,
     optimization,
     sampling,
 )
 from experiments.factory.settings import DataSettings, EvaluationSettings, SamplingSettings, TrainingSettings, read
-from experiments.learning import averaging
+from experiments.learning import averaging, players
+from experiments.learning.state import Draws
 from experiments.media import Medium
 from experiments.metrics.records import Metric
+from experiments.objectives import Objective
+from experiments.objectives.objective import abstract
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -64,7 +68,10 @@ class Experiment:
         """
         config = media.complete(config)
         check.check(config, *subjects, overrides=overrides)
-        return cls(config)
+        experiment = cls(config)
+        if not subjects or "model" in subjects:
+            experiment.objective.check()
+        return experiment
 
     def record(self, *sections: str) -> dict[str, dict[str, Any]]:
         """Returns sections of the config as plain values, for files that state how they were made."""
@@ -156,13 +163,17 @@ class Experiment:
         """Returns what the network is conditioned on: the labels of a class-conditional model, else None."""
         return model.condition(self.config, labels)
 
+    def init_network(self, key: jax.Array) -> Any:
+        """Returns the weights of the network before training, by a key."""
+        return model.initialization(self.config)(key)
+
     def init_variables(self, strategy: Strategy | None = None) -> Any:
-        """Returns the weights before training, laid out by a strategy if there is one."""
+        """Returns the weights of the network before training, laid out by a strategy if there is one."""
         return model.init_variables(self.config, strategy)
 
     @cached_property
     def abstract_variables(self) -> Any:
-        """The shapes and dtypes of the weights; compiles nothing."""
+        """The shapes and dtypes of the weights of the network; compiles nothing."""
         return model.abstract_variables(self.config)
 
     @property
@@ -170,7 +181,64 @@ class Experiment:
         """variables -> variables: where the network wants its weights after every update."""
         return model.projection(self.config)
 
+    def classifier(self, variables: Any) -> sde_lib.NetworkClassifier:
+        """Returns log p(class | x_t, t) of a classifier with these weights."""
+        return model.classifier(self.config, variables, self._classifier_inputs)
+
+    @cached_property
+    def _classifier_inputs(self) -> Callable:
+        with jax.ensure_compile_time_eval():
+            return model.classifier_inputs(self.config)
+
     # Training
+
+    @cached_property
+    def objective(self) -> Objective:
+        """What is trained."""
+        return objective.objective(self.config, self)
+
+    def init_params(self, strategy: Strategy | None = None) -> Any:
+        """Returns the weights of all players before training, laid out by a strategy if there is one."""
+        return model.initialized(self.config, self.objective.init, strategy)
+
+    @cached_property
+    def abstract_params(self) -> Any:
+        """The shapes and dtypes of the weights of all players; compiles nothing."""
+        with model.errors_of_network(self.config):
+            return abstract(self.objective)
+
+    def abstract_average(self, place: int) -> Any:
+        """Returns the shapes and dtypes of a moving average of the weights."""
+        names, shapes = players.averaged(self.objective.players), self.abstract_params
+        return shapes if isinstance(names, int) else {name: shapes[name] for name in names[place]}
+
+    @property
+    def objective_name(self) -> str:
+        """The name of the objective."""
+        return self.config.objective.name
+
+    @property
+    def draws_samples(self) -> bool:
+        """Whether samples are drawn from what is trained."""
+        return objective.draws_samples(self.config)
+
+    def training_times(self, draws: Draws) -> sde_lib.TimeDistribution:
+        """Returns the distribution of the times of a training step."""
+        return self._training_times(draws)
+
+    @cached_property
+    def _training_times(self) -> Callable[[Draws], sde_lib.TimeDistribution]:
+        with jax.ensure_compile_time_eval():  # its first use may be within a program
+            return losses.training_times(self.config)
+
+    def binned(self, values: jax.Array, times: jax.Array) -> dict[str, jax.Array]:
+        """Returns losses (B,) by the bin of their noise level; see `losses.binned_loss`."""
+        return self._binned(values, times)
+
+    @cached_property
+    def _binned(self) -> Callable[[jax.Array, jax.Array], dict[str, jax.Array]]:
+        with jax.ensure_compile_time_eval():
+            return losses.binned(self.config)
 
     @cached_property
     def training(self) -> TrainingSettings:
@@ -180,7 +248,8 @@ class Experiment:
     @cached_property
     def loss(self) -> Callable:
         """The loss with its noise levels; see `losses.binned_loss`."""
-        return losses.binned_loss(self.config)
+        with jax.ensure_compile_time_eval():  # its first use may be within a program
+            return losses.binned_loss(self.config)
 
     @cached_property
     def loss_bin_edges(self) -> np.ndarray:
@@ -261,19 +330,33 @@ class Experiment:
 
     @property
     def guide(self) -> str:
-        """The run of the weaker model that guides, RUN or RUN@STEP; empty for the model itself."""
+        """The run of the weaker model or the classifier that guides, RUN or RUN@STEP; empty for the model itself."""
         return self.config.sampling.guidance.guide if guidance.is_guided(self.config) else ""
 
     def guided(
-        self, denoiser: sde_lib.Denoiser, labels: jax.Array, weak: sde_lib.Denoiser | None = None
+        self,
+        denoiser: sde_lib.Denoiser,
+        labels: jax.Array,
+        weak: sde_lib.Denoiser | None = None,
+        classifier: sde_lib.NetworkClassifier | None = None,
     ) -> sde_lib.Denoiser:
         """Returns the Denoiser that is sampled from, of classes (B,); see `guidance.guided`."""
-        return guidance.guided(self.config, denoiser, labels, weak)
+        return guidance.guided(self.config, denoiser, labels, weak, classifier)
 
     @property
     def network_evaluations(self) -> int | None:
         """Evaluations of networks per sample, guidance included; None where the sampler chooses them."""
         return None if self.evaluations is None else self.evaluations * guidance.cost(self.config)
+
+    @property
+    def guidance_scale(self) -> float:
+        """The scale of guidance; 1 draws from the distribution of the class."""
+        return self.config.sampling.guidance.scale
+
+    @property
+    def guidance_rescale(self) -> float:
+        """The share by which the contrast of guided samples is brought back."""
+        return self.config.sampling.guidance.rescale
 
     @property
     def guidance_record(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Guidance of what is sampled: the Denoiser guided away from a weaker one, as `sampling.guidance` says."""
+"""Guidance of what is sampled: away from a weaker Denoiser or by a classifier, as `sampling.guidance` says."""
 
 import math
 from collections.abc import Iterable
@@ -13,26 +13,38 @@ from experiments.factory.model import condition, num_classes
 
 
 def is_guided(config: ConfigDict) -> bool:
-    """Returns True if samples are guided, at a scale other than 1."""
-    return config.sampling.guidance.scale != 1
+    """Returns True if samples are guided: at a scale other than 1, or by a guide to which class of a model without any."""
+    settings = config.sampling.guidance
+    return settings.scale != 1 or bool(settings.guide and not num_classes(config))
 
 
 def guided(
-    config: ConfigDict, denoiser: sde_lib.Denoiser, labels: jax.Array, weak: sde_lib.Denoiser | None = None
+    config: ConfigDict,
+    denoiser: sde_lib.Denoiser,
+    labels: jax.Array,
+    weak: sde_lib.Denoiser | None = None,
+    classifier: sde_lib.NetworkClassifier | None = None,
 ) -> sde_lib.Denoiser:
     """Returns the Denoiser that is sampled from.
+
+    The scale means the same for each kind of guidance: 1 draws from the distribution of the class, as far as the models are
+    right, and a larger scale sharpens it. A classifier of a class-conditional model thus adds scale - 1 times its gradient.
 
     Args:
         config: of the experiment.
         denoiser: of the model, unconditioned.
         labels: classes (B,); not used by a model without classes.
         weak: the weaker Denoiser, conditioned; None takes the model itself without its class.
+        classifier: log p(class | x_t) of the labels, which guides instead of a weaker Denoiser.
     """
     settings = config.sampling.guidance
     conditional = found = denoiser.replace(condition=condition(config, labels))
     if is_guided(config):
         rescale = settings.rescale or None
-        if weak is not None:
+        if classifier is not None:
+            share = settings.scale - (1 if num_classes(config) else 0)
+            found = sde_lib.ClassifierGuidance(conditional, classifier, share)
+        elif weak is not None:
             found = sde_lib.Guided(conditional, weak, settings.scale, rescale)
         else:
             found = sde_lib.ClassifierFree(denoiser, labels, num_classes(config), settings.scale, rescale)
@@ -44,7 +56,10 @@ def guided(
 
 
 def cost(config: ConfigDict) -> int:
-    """Evaluations of networks for one of the guided Denoiser; within an interval of noise levels, where it is guided."""
+    """Evaluations of networks for one of the guided Denoiser; within an interval of noise levels, where it is guided.
+
+    A classifier with its gradient counts as one.
+    """
     return 2 if is_guided(config) else 1
 
 
@@ -72,7 +87,8 @@ def check_guidance(config: ConfigDict) -> None:
         return
     if not num_classes(config):
         raise UserError(
-            f"{scale}: this model has no classes (model.num_classes=0) to guide to; name a weaker run with --guide=RUN"
+            f"{scale}: this model has no classes (model.num_classes=0) to guide to; name a classifier or a weaker run with "
+            "--guide=RUN"
         )
     if not config.condition.label.dropout:
         raise UserError(

@@ -2,6 +2,7 @@
 
 import zlib
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -77,7 +78,7 @@ def loss(config: ConfigDict) -> Callable:
     make_weighting = choose("loss.weighting", config.loss.weighting, WEIGHTINGS)
     make_times = choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)
     process = sde(config, config.training.t_min)
-    importance = config.loss.importance
+    importance, drawn = config.loss.importance, training_times(config)
     scale = choose("loss.reduction", config.loss.reduction, REDUCTIONS)(medium(config).dimensions)
     try:
         weighting, times = make_weighting(config), make_times(config.loss)
@@ -91,9 +92,7 @@ def loss(config: ConfigDict) -> Callable:
         condition = _drop_classes(config, draws.keys, condition)
         model = denoiser(config, variables, config.training.t_min)
         model = model.replace(condition=condition, augmentation=augmentation)
-        drawn_times, log_variance = times, None
-        if config.loss.low_discrepancy:
-            drawn_times = sde_lib.LowDiscrepancyTimes(draws.shared, draws.places, draws.size, times)
+        drawn_times, log_variance = drawn(draws), None
         if config.loss.learned_uncertainty:
             log_variance = sde_lib.LearnedLogVariance(variables[LOSS]["log_variance"])
         losses, t = sde_lib.denoising_score_matching(
@@ -110,6 +109,18 @@ def loss(config: ConfigDict) -> Callable:
         return (scale * losses, t) if return_times else scale * losses
 
     return compute
+
+
+def training_times(config: ConfigDict) -> Callable[[Any], sde_lib.TimeDistribution]:
+    """draws -> the distribution of the times of a step."""
+    times = choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)(config.loss)
+
+    def of(draws):
+        if config.loss.low_discrepancy:
+            return sde_lib.LowDiscrepancyTimes(draws.shared, draws.places, draws.size, times)
+        return times
+
+    return of
 
 
 def check_training_times(config: ConfigDict) -> None:
@@ -174,15 +185,25 @@ def binned_loss(config: ConfigDict) -> Callable:
     The first is the example's loss in its own bin and 0 in the others, the second 1 and 0: the quotient of their means over
     any examples is the mean loss in a bin. Without bins it is an empty dict.
     """
-    compute, edges = loss(config), loss_bin_edges(config)
-    process, bins = sde(config, config.training.t_min), config.training.loss_bins
+    compute, bins = loss(config), binned(config)
 
-    def binned(draws, variables, x0, condition, augmentation=None):
+    def with_bins(draws, variables, x0, condition, augmentation=None):
         losses, t = compute(draws, variables, x0, condition, augmentation, return_times=True)
+        return losses, bins(losses, t)
+
+    return with_bins
+
+
+def binned(config: ConfigDict) -> Callable[[jax.Array, jax.Array], dict[str, jax.Array]]:
+    """(losses, times), both (B,), -> the losses by the bin of their noise level; see `binned_loss`."""
+    edges, bins = loss_bin_edges(config), config.training.loss_bins
+    process = sde(config, config.training.t_min)
+
+    def of(losses, t):
         if not bins:
-            return losses, {}
+            return {}
         share = (process.log_snr(t) - edges[0]) / (edges[-1] - edges[0])
         hit = jnp.clip(jnp.floor(share * bins), 0, bins - 1)[:, None] == jnp.arange(bins)
-        return losses, {BINNED_LOSS: jnp.where(hit, losses[:, None], 0), BIN_SHARE: hit.astype(losses.dtype)}
+        return {BINNED_LOSS: jnp.where(hit, losses[:, None], 0), BIN_SHARE: hit.astype(losses.dtype)}
 
-    return binned
+    return of

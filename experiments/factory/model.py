@@ -17,6 +17,7 @@ from experiments.config.components import component, is_path
 from experiments.devices.parallel import Strategy
 from experiments.errors import UserError, unknown_name
 from experiments.factory.media import medium
+from experiments.factory.objective import draws_samples
 from experiments.learning import state
 
 PROCESSES = {
@@ -119,13 +120,13 @@ def network(config: ConfigDict) -> Any:
     options = config.model.to_dict()
     name = options.pop("name")
     try:
-        if name in models.names():
+        if name in models.KNOWN:
             return models.create(name, **options)
         if is_path(name):
             return components.load("model.name", name)(**options)
     except (ValueError, TypeError) as error:
         raise UserError(f"{_named('model', config)}: {error}") from error
-    raise unknown_name("model.name", name, models.names())
+    raise unknown_name("model.name", name, models.KNOWN)
 
 
 def num_classes(config: ConfigDict) -> int:
@@ -140,7 +141,7 @@ def compute_dtype(config: ConfigDict) -> str:
 
 def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
     """What the network is conditioned on: the labels of a class-conditional model, else nothing."""
-    return labels if num_classes(config) else None
+    return labels if num_classes(config) and draws_samples(config) else None
 
 
 def _inputs(config: ConfigDict) -> tuple[jax.Array, jax.Array, jax.Array | None]:
@@ -148,12 +149,12 @@ def _inputs(config: ConfigDict) -> tuple[jax.Array, jax.Array, jax.Array | None]
     return jnp.zeros((1, *medium(config).event_shape)), jnp.zeros((1,)), condition(config, jnp.zeros((1,), jnp.int32))
 
 
-def _init(config: ConfigDict) -> Callable[[jax.Array], Any]:
+def initialization(config: ConfigDict) -> Callable[[jax.Array], Any]:
     """key -> the weights before training: the network's collections, and that of the loss if it learns anything."""
 
     def init(key):
         variables = network(config).init(key, *_inputs(config))
-        if not config.loss.learned_uncertainty:
+        if not (config.loss.learned_uncertainty and draws_samples(config)):
             return variables
         log_variance = sde_lib.LearnedLogVariance.init(config.loss.uncertainty_channels)
         return variables | {LOSS: {"log_variance": log_variance.weights}}
@@ -167,15 +168,15 @@ def abstract_variables(config: ConfigDict) -> Any:
     Raises:
         UserError: the network's options do not fit each other or the images.
     """
-    with _errors_of_network(config):
-        return jax.eval_shape(_init(config), jax.random.key(0))
+    with errors_of_network(config):
+        return jax.eval_shape(initialization(config), jax.random.key(0))
 
 
 CALL = "a network is called as (x, noise_level, condition, train=False), and in training with train=True, dropout_keys=keys"
 
 
 @contextlib.contextmanager
-def _errors_of_network(config: ConfigDict) -> Iterator[None]:
+def errors_of_network(config: ConfigDict) -> Iterator[None]:
     """Turns what a network raises when it is traced into one line.
 
     Raises:
@@ -202,7 +203,9 @@ def check_network(config: ConfigDict) -> None:
         UserError: the network's options do not fit each other or the images, or the network of a user cannot be called.
     """
     module, inputs = network(config), _inputs(config)
-    with _errors_of_network(config):
+    if not draws_samples(config):
+        return  # the objective checks what its network returns
+    with errors_of_network(config):
         output, variables = jax.eval_shape(lambda key: module.init_with_output(key, *inputs), jax.random.key(0))
     if is_path(config.model.name) and not jnp.issubdtype(getattr(output, "dtype", None), jnp.floating):
         raise UserError(
@@ -217,7 +220,7 @@ def check_network(config: ConfigDict) -> None:
             + ("; model.out_channels=0 takes the number of the images" if "out_channels" in config.model else "")
         )
     if is_path(config.model.name):
-        with _errors_of_network(config):
+        with errors_of_network(config):
             jax.eval_shape(
                 lambda variables, keys: [
                     module.apply(variables, *inputs, train=False),
@@ -231,22 +234,41 @@ def check_network(config: ConfigDict) -> None:
 
 
 def init_variables(config: ConfigDict, strategy: Strategy | None = None) -> Any:
-    """The weights before training, from `training.seed`, laid out by a strategy if there is one.
+    """The weights of the network before training; see `initialized`."""
+    return initialized(config, initialization(config), strategy)
+
+
+def initialized(config: ConfigDict, init: Callable[[jax.Array], Any], strategy: Strategy | None = None) -> Any:
+    """The weights before training by `init`, from `training.seed`, laid out by a strategy if there is one.
 
     The program runs once, so it is compiled without optimization: that takes a third of the time.
     """
     options = {"compiler_options": {"xla_backend_optimization_level": "0"}}
-    init, key = _init(config), jax.random.key(config.training.seed)
+    key = jax.random.key(config.training.seed)
     return jax.jit(init, **options)(key) if strategy is None else strategy.create(init, key, **options)
+
+
+def classifier(config: ConfigDict, variables: Any, inputs: Callable) -> sde_lib.NetworkClassifier:
+    """log p(class | x_t, t) with these weights, of no class as yet; `inputs` as of `classifier_inputs`."""
+    return sde_lib.NetworkClassifier(network=network(config), variables=variables, labels=None, inputs=inputs)
+
+
+def classifier_inputs(config: ConfigDict) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:
+    """(x, t) -> (x, noise_level): what a classifier sees, as a network of the parameterization does."""
+    process = sde(config, config.training.t_min)
+    of = _parameterization(config)
+    return lambda x, t: of.inputs(process, x, t)
+
+
+def _parameterization(config: ConfigDict) -> sde_lib.Parameterization:
+    return choose("parameterization.name", config.parameterization.name, PARAMETERIZATIONS)(config.parameterization)
 
 
 def denoiser(config: ConfigDict, variables: Any, t_min: float) -> sde_lib.NetworkDenoiser:
     """The Denoiser of the network with these weights, unconditioned as yet."""
     return sde_lib.NetworkDenoiser(
         sde=sde(config, t_min),
-        parameterization=choose("parameterization.name", config.parameterization.name, PARAMETERIZATIONS)(
-            config.parameterization
-        ),
+        parameterization=_parameterization(config),
         network=network(config),
         variables=variables,
     )

@@ -46,6 +46,7 @@ class TrainingSettings:
     ema_snapshot_every: int
     ema_snapshot_dtype: str
     max_skips: int
+    t_min: float
     seed: int
     accumulate: int
     batch_size: int

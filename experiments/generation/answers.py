@@ -16,7 +16,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
@@ -25,7 +24,7 @@ from experiments.devices.drawing import Drawing
 from experiments.devices.parallel import Strategy
 from experiments.errors import RunError
 from experiments.factory.experiment import Experiment
-from experiments.generation.guidance import Guide, guided
+from experiments.generation.guidance import Guide, guided, labels
 
 MEASUREMENT = zlib.crc32(b"measurement")  # far from the numbers of inputs
 
@@ -41,11 +40,10 @@ def prior(experiment: Experiment, variables: Any, numbers: Array, guide: Guide |
     """The run's Denoiser for answers of these numbers k (B,), guided as `sampling.guidance` says.
 
     Of a class-conditional model, `sampling.label` is the class of all; where it is -1, answer k is of class
-    k mod num_classes. The weights are those of `guidance.with_guide`.
+    k mod num_classes. The classes of an unconditional model are those of the classifier that guides it. The weights are
+    those of `guidance.with_guide`.
     """
-    label = experiment.sampling.label
-    labels = numbers % max(experiment.num_classes, 1) if label < 0 else jnp.full_like(numbers, label)
-    return guided(experiment, variables, labels, guide)
+    return guided(experiment, variables, labels(experiment, numbers, guide), guide)
 
 
 class Answers:

@@ -3,13 +3,14 @@
 from typing import Any, Protocol
 
 import jax
+import jax.numpy as jnp
 
 import sde_lib
 from experiments.factory.experiment import Experiment
 
 
 class Guide(Protocol):
-    """A weaker model: a run (`loading.runs.Run`) of the same process and shape."""
+    """A weaker model or a classifier: a run (`loading.runs.Run`) of the same process and shape."""
 
     experiment: Experiment
     variables: Any
@@ -20,6 +21,19 @@ def with_guide(variables: Any, guide: Guide | None) -> Any:
     return variables if guide is None else (variables, guide.variables)
 
 
+def num_classes(experiment: Experiment, guide: Guide | None) -> int:
+    """Returns the number of classes that samples are drawn of: those of the model, or of the classifier that guides it."""
+    if experiment.num_classes or guide is None or guide.experiment.draws_samples:
+        return experiment.num_classes
+    return guide.experiment.num_classes
+
+
+def labels(experiment: Experiment, numbers: jax.Array, guide: Guide | None) -> jax.Array:
+    """Returns the classes of samples with these numbers (B,): `sampling.label`, or each class in turn where it is -1."""
+    label = experiment.sampling.label
+    return numbers % max(num_classes(experiment, guide), 1) if label < 0 else jnp.full_like(numbers, label)
+
+
 def guided(experiment: Experiment, variables: Any, labels: jax.Array, guide: Guide | None = None) -> sde_lib.Denoiser:
     """Returns what is sampled from.
 
@@ -27,11 +41,14 @@ def guided(experiment: Experiment, variables: Any, labels: jax.Array, guide: Gui
         experiment: of the model.
         variables: weights as of `with_guide`.
         labels: classes (B,), of both models.
-        guide: the weaker model; None for no other model.
+        guide: the weaker model or the classifier; None for no other model.
     """
     if guide is None:
         return experiment.guided(experiment.denoiser(variables), labels)
     own, others = variables
+    if not guide.experiment.draws_samples:
+        classifier = guide.experiment.classifier(others).replace(labels=labels)
+        return experiment.guided(experiment.denoiser(own), labels, classifier=classifier)
     weak = guide.experiment.denoiser(others, experiment.sampling.t_min)
     weak = weak.replace(condition=guide.experiment.condition(labels))
     return experiment.guided(experiment.denoiser(own), labels, weak)

@@ -12,6 +12,7 @@ from experiments.devices.drawing import Drawing
 from experiments.devices.parallel import Strategy
 from experiments.errors import RunError
 from experiments.factory.experiment import Experiment
+from experiments.generation import guidance
 from experiments.generation.guidance import Guide, guided, with_guide
 
 
@@ -23,7 +24,7 @@ class Sampler:
         strategy: the mapping over devices.
         max_samples: no more will be asked for at once, so that the batch need not be larger.
         labels: the class of each sample by its number, (N,); by default `sampling.label`, or each class in turn.
-        guide: the run of a weaker model that guides; None for no other model.
+        guide: the run of a weaker model or a classifier that guides; None for no other model.
     """
 
     def __init__(
@@ -55,8 +56,7 @@ class Sampler:
         """The classes of the samples with these numbers, int32 (B,)."""
         if self._labels is not None:
             return self._labels[indices].astype(np.int32)
-        label, classes = self._experiment.sampling.label, max(self._experiment.num_classes, 1)
-        return np.asarray(indices % classes if label < 0 else np.full_like(indices, label), np.int32)
+        return np.asarray(guidance.labels(self._experiment, indices, self._guide), np.int32)
 
     def _draw_on_device(self, numbers_and_labels, key_data, variables):
         indices, labels = numbers_and_labels

@@ -4,7 +4,7 @@ The step is written for one device; `axis_name=None` means alone. All randomness
 example's place in the global batch, so one device and eight draw the same times, noise and dropout.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -24,11 +24,13 @@ class TrainState:
 
     Attributes:
         step: steps made, int32.
-        params: the network's weights.
+        params: the network's weights; of several players a dict by name, see `players.py`.
         opt_state: the optimizer's.
         emas: moving averages of `params`, in the order of their rules.
         skipped: how many of the steps left the weights alone, since the loss or its gradient was not finite, int32; None in
             a run that does not skip such steps.
+        frozen: weights that the loss reads and training leaves alone, such as a teacher's; None without any. They are in no
+            checkpoint.
     """
 
     step: Array
@@ -36,6 +38,7 @@ class TrainState:
     opt_state: Any
     emas: tuple[Params, ...]
     skipped: Array | None = None
+    frozen: Any = None
 
     @property
     def ema(self) -> Params:
@@ -49,15 +52,30 @@ class TrainState:
 
 
 def create(
-    params: Params, optimizer: optax.GradientTransformation, *, emas: int = 1, skip_nonfinite: bool = False
+    params: Params,
+    optimizer: optax.GradientTransformation,
+    *,
+    emas: int | Sequence[Sequence[str]] = 1,
+    skip_nonfinite: bool = False,
+    frozen: Any = None,
 ) -> TrainState:
-    """The state before the first step, with so many moving averages."""
+    """Returns the state before the first step.
+
+    Args:
+        params: the weights.
+        optimizer: of the weights.
+        emas: the number of moving averages; of several players, the names of those that have each.
+        skip_nonfinite: whether steps that are not finite are counted and change no weight.
+        frozen: weights that the loss reads.
+    """
+    averaged = [params] * emas if isinstance(emas, int) else [{name: params[name] for name in names} for names in emas]
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         params=params,
         opt_state=optimizer.init(params),
-        emas=tuple(jax.tree.map(jnp.copy, params) for _ in range(emas)),
+        emas=tuple(jax.tree.map(jnp.copy, tree) for tree in averaged),
         skipped=jnp.zeros((), jnp.int32) if skip_nonfinite else None,
+        frozen=frozen,
     )
 
 
@@ -70,19 +88,23 @@ class Draws:
         shared: (), one for the step, the same on all devices.
         places: (B,), where in the global batch the examples are.
         size: of the global batch.
+        progress: (), the share of the training's steps that were made before this one, from 0 to 1; None where their number
+            is not known.
     """
 
     keys: Array
     shared: Array
     places: Array
     size: int = struct.field(pytree_node=False)
+    progress: Array | None = None
 
 
-def draws(seed: Array, step: Array, places: Array, size: int) -> Draws:
+def draws(seed: Array, step: Array, places: Array, size: int, num_steps: int | None = None) -> Draws:
     """Those of the examples at `places` (B,) in a global batch of the given size, from the seed's key and the step."""
     key = jax.random.fold_in(seed, step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
-    return Draws(keys, jax.random.fold_in(key, size), places, size)  # no example is at the place `size`
+    progress = None if num_steps is None else jnp.asarray(step, jnp.float32) / num_steps
+    return Draws(keys, jax.random.fold_in(key, size), places, size, progress)  # no example is at the place `size`
 
 
 def unchanged(params: Params) -> Params:
@@ -91,11 +113,12 @@ def unchanged(params: Params) -> Params:
 
 
 def make_train_step(
-    loss: Callable[[Draws, Params, dict[str, Array]], Array],
+    loss: Callable[[Draws, Params, dict[str, Array], Any], Any],
     optimizer: optax.GradientTransformation,
     *,
-    emas: Sequence[Callable[[Array], Array]],
+    emas: Sequence[Callable[[Array], Any]],
     seed: int,
+    num_steps: int | None = None,
     project: Callable[[Params], Params] = unchanged,
     accumulate: int = 1,
     has_aux: bool = False,
@@ -105,36 +128,40 @@ def make_train_step(
     """Returns (state, batch) -> (state, metrics): one update on this device's share of the batch.
 
     Args:
-        loss: (draws, params, batch) -> (B,), the loss of each example in training.
+        loss: (draws, params, batch, frozen) -> (B,), the loss of each example in training. Of several players, whose
+            weights are a dict by name, it may be a dict by name too: each player then descends its own loss alone.
         optimizer: of the parameters.
         emas: for each average of the state, n -> the share of the new weights in it, after n updates before; see
-            `experiments.learning.averaging`.
+            `experiments.learning.averaging`. Of several players, a dict of shares by name.
         seed: of all randomness.
+        num_steps: of the training, for `Draws.progress`.
         project: where the weights must lie: what the optimizer makes of them enters the averages, and is then replaced by
             its projection. EDM2's forced weight normalization is one.
         accumulate: into how many parts this device's share is split, one gradient after the other; the update is of their
             mean. Memory is that of one part and one more gradient; the numbers are those of the whole, to rounding.
         has_aux: `loss` also gives a dict of what else is to be known of the examples, arrays (B, ...) by name.
         axis_name: of the devices, to average over.
-        mean_gradient: makes of (params, batch, step) -> (value, gradient) of one device's examples the mean over devices;
+        mean_gradient: makes of (params, batch, step, frozen) -> (value, gradient) of one device's examples the mean over
+            devices;
             `lax.pmean` by default. See `experiments.devices.parallel`.
 
     Where the state counts `skipped` steps, one whose loss or gradient is not finite changes nothing but `step` and that
     count; loss and gradient are those of the whole global batch, so that all devices decide alike.
 
     The metrics are the means over the global batch of `loss` and of what else it gives; the gradient's norm before
-    clipping, `grad_norm`; and where the state counts them, the steps `skipped` so far.
+    clipping, `grad_norm`; and where the state counts them, the steps `skipped` so far. Of losses by player `loss` is the
+    sum, and each is there as `loss_NAME`.
     """
 
-    def of_this_device(params, batch, step):
-        examples = batch["image"].shape[0]
+    def of_this_device(params, batch, step, frozen):
+        examples = jax.tree.leaves(batch)[0].shape[0]
         device, devices = (0, 1) if axis_name is None else (jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name))
 
         def gradient_of(places, batch):
-            drawn = draws(jax.random.key(seed), step, places, devices * examples)
+            drawn = draws(jax.random.key(seed), step, places, devices * examples, num_steps)
 
             def mean_loss(params):
-                losses, aux = loss(drawn, params, batch) if has_aux else (loss(drawn, params, batch), {})
+                losses, aux = _losses(loss, has_aux, drawn, params, batch, frozen)
                 return losses.mean(), jax.tree.map(lambda x: x.mean(0), aux)
 
             return jax.value_and_grad(mean_loss, has_aux=True)(params)
@@ -148,15 +175,13 @@ def make_train_step(
     gradient_of = (mean_gradient or pmean)(of_this_device)
 
     def train_step(state, batch):
-        (value, aux), gradient = gradient_of(state.params, batch, state.step)
+        (value, aux), gradient = gradient_of(state.params, batch, state.step, state.frozen)
         grad_norm = optax.tree.norm(gradient)
         updates, opt_state = optimizer.update(gradient, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         shares = [ema(state.updates) for ema in emas]
-        moved = [
-            jax.tree.map(lambda e, p, s=s: e + s * (p - e), e, params) for e, s in zip(state.emas, shares, strict=True)
-        ]
-        new = TrainState(state.step + 1, project(params), opt_state, tuple(moved), state.skipped)
+        moved = [_moved(e, params, s) for e, s in zip(state.emas, shares, strict=True)]
+        new = TrainState(state.step + 1, project(params), opt_state, tuple(moved), state.skipped, state.frozen)
         metrics = {"loss": value, **aux, "grad_norm": grad_norm}
         if state.skipped is not None:
             finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
@@ -166,6 +191,35 @@ def make_train_step(
         return new, metrics
 
     return train_step
+
+
+def _moved(average: Params, params: Params, share: Any) -> Params:
+    """An average moved towards the weights by a share; of several players, each by its own."""
+    if isinstance(share, Mapping):
+        return {name: _moved(average[name], params[name], own) for name, own in share.items()}
+    return jax.tree.map(lambda e, p: e + share * (p - e), average, params)
+
+
+def _losses(
+    loss: Callable, has_aux: bool, drawn: Draws, params: Params, batch: dict[str, Array], frozen: Any
+) -> tuple[Array, dict[str, Array]]:
+    """The losses (B,) and what else is to be known of the examples.
+
+    Where a loss gives one for each player, the sum is such that its gradient with respect to a player's weights is that of
+    the player's own loss: the function is written out once per player, with all other players constant.
+    """
+
+    def given(params):
+        return loss(drawn, params, batch, frozen) if has_aux else (loss(drawn, params, batch, frozen), {})
+
+    losses, aux = given(params)
+    if not isinstance(losses, Mapping):
+        return losses, aux
+    own = {
+        name: given({n: p if n == name else jax.lax.stop_gradient(p) for n, p in params.items()})[0][name]
+        for name in losses
+    }
+    return sum(own.values()), aux | {f"loss_{name}": value for name, value in own.items()}
 
 
 def mean_over_parts(function: Callable, parts: int) -> Callable:

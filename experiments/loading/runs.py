@@ -93,11 +93,15 @@ def by_number(path: str | Path, config: ConfigDict, overrides: Iterable[tuple[st
     Raises:
         UserError: the model has no such class.
     """
-    names = Workdir(Path(path)).class_names()
+    names, overrides = Workdir(Path(path)).class_names(), list(overrides)
+    guide = dict(overrides).get("sampling.guidance.guide", config.sampling.guidance.guide).partition("@")[0]
 
     def number(key: str, text: str) -> str:
         if key != "sampling.label" or text == "-1":
             return text
+        if guide and not factory.num_classes(config):  # of a classifier's classes
+            other = read_config(guide, "--guide")
+            return str(factory.class_number(other, key, text, Workdir(Path(guide)).class_names()))
         return str(factory.class_number(config, key, text, names))
 
     return [(key, number(key, text)) for key, text in overrides]
@@ -138,15 +142,42 @@ def load_run(
         config.sampling.update(ema=ema or "", ema_std=ema_std or 0.0)
     experiment = Experiment.from_config(config, "average")
     with Checkpoints(workdir.checkpoints, experiment.training.keep_checkpoints, read_only=True) as checkpoints:
-        shapes, std = experiment.abstract_variables, experiment.sampling.ema_std
+        place, std = experiment.sampling_ema, experiment.sampling.ema_std
         if not std:
-            place = experiment.sampling_ema
-            step, variables = checkpoints.restore_ema(shapes, step, place=place)
+            step, weights = checkpoints.restore_ema(experiment.abstract_average(place), step, place=place)
+            variables = experiment.objective.network_variables(weights)
             return Run(workdir, experiment, step, variables, experiment.ema_names[place])
         step = checkpoints.latest_step() if step is None else step
+    shapes = experiment.abstract_average(next(iter(experiment.power_emas), place))
     made = posthoc.reconstruct(workdir.ema_snapshots, shapes, std, latest=step)
+    variables = experiment.objective.network_variables(made.variables)
     name = f"power:{std}, made of {made.count} snapshots (its profile is off by {made.error:.2g})"
-    return Run(workdir, experiment, made.step, made.variables, name)
+    return Run(workdir, experiment, made.step, variables, name)
+
+
+def _require_effect(experiment: Experiment, guide: Run, text: str) -> None:
+    """Makes sure that the settings of guidance and the label have an effect with this guide.
+
+    Raises:
+        UserError: one has none, or the classifier has no such class.
+    """
+    label, classes = experiment.sampling.label, guide.experiment.num_classes
+    if not guide.experiment.draws_samples:
+        if experiment.guidance_rescale:
+            raise UserError(
+                f"sampling.guidance.rescale={experiment.guidance_rescale:g} has no effect with --guide={text}, a classifier"
+            )
+        if not experiment.num_classes and label >= classes:
+            raise UserError(f"sampling.label={label}: the classes of --guide={text} are 0 to {classes - 1}")
+        return
+    if experiment.guidance_scale == 1:
+        raise UserError(
+            f"--guide={text}: a weaker model has no effect at sampling.guidance.scale=1; set --guidance=SCALE"
+        )
+    if not experiment.num_classes and label >= 0:
+        raise UserError(
+            f"sampling.label={label}: this model has no classes (model.num_classes=0), and --guide={text} is no classifier"
+        )
 
 
 def load_guide(experiment: Experiment) -> Run | None:
@@ -169,10 +200,11 @@ def load_guide(experiment: Experiment) -> Run | None:
             f"--guide={text}: the run has no checkpoint of step {step}; it has {', '.join(map(str, sorted(steps)))}"
         )
     guide = load_run(folder, step=int(step) if step else None)
+    _require_effect(experiment, guide, text)
     if guide.event_shape != experiment.event_shape:
         shapes = [other.medium.described for other in (guide, experiment)]
         raise UserError(f"--guide={text}: it is a model of {shapes[0]}, not of {shapes[1]}")
-    if guide.experiment.num_classes not in (0, experiment.num_classes):
+    if experiment.num_classes and guide.experiment.num_classes not in (0, experiment.num_classes):
         raise UserError(
             f"--guide={text}: it has {guide.experiment.num_classes} classes, and the model {experiment.num_classes}"
         )

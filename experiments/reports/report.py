@@ -29,11 +29,14 @@ def write(workdir: Workdir) -> None:
     step = int(rows[-1]["step"]) if rows else 0
     measured = strict_json.read(workdir.metrics, strict_json.METRICS) if workdir.metrics.exists() else None
     stored = workdir.read_data()
+    drawn_of = experiment.sampled_classes(workdir.class_names()) if experiment.draws_samples else ""
     sections = [
         *_heading(workdir, experiment, rows, measured),
-        page.section("Samples over training", _grids(workdir, experiment.sampled_classes(workdir.class_names()))),
+        page.section(f"{_pictures(experiment)} over training", _grids(workdir, drawn_of)),
     ]
-    if measured is not None:
+    if measured is not None and not experiment.draws_samples:
+        sections.append(page.section("Figures of held-out examples", _of_objective(measured)))
+    elif measured is not None:
         strip = ""
         if workdir.strip.exists():
             strip = page.picture(workdir.strip, "Each row is one sample, from the prior to the data.")
@@ -43,12 +46,33 @@ def write(workdir: Workdir) -> None:
             page.section(f"How good they are{when}", _figures(measured)),
         ]
     sections.append(page.section("Training", _curves(experiment, rows) if rows else ""))
-    if measured is not None:
+    if measured is not None and experiment.draws_samples:
         sections.append(page.section("Error at each noise level", _levels(measured)))
     sections.append(page.section("Data", _data(stored) if "summary" in stored else ""))
     keys = f"<details><summary>All keys</summary><pre>{html.escape(workdir.config.read_text())}</pre></details>"
     sections.append(page.section("Config", keys))
     page.write(workdir.report, experiment.title, sections)
+
+
+def _pictures(experiment: Experiment) -> str:
+    return "Samples" if experiment.draws_samples else "Pictures"
+
+
+def _of_objective(measured: dict[str, Any]) -> str:
+    """The figures of an objective without samples, and those at each noise level, where they are."""
+    rows = [[name.replace("_", " "), _number(value)] for name, value in measured["figures"].items()]
+    shown = page.table(["figure", "value"], rows)
+    levels = measured.get("levels")
+    if not levels:
+        return shown
+    head, x = list(levels[0]), np.array([row["log_snr"] for row in levels])
+    plots = []
+    for name, colour in zip(head[1:], curves.COLOURS, strict=False):
+        plot = curves.Curves("log-SNR", name.replace("_", " "))
+        plot.add(x, np.array([row[name] for row in levels]), colour, name)
+        plots.append(page.plot(f"{name.replace('_', ' ')} by noise level", plot.svg()))
+    table = [[_number(row[name]) for name in head] for row in levels]
+    return shown + page.table([name.replace("_", " ") for name in head], table) + page.plots(plots)
 
 
 def _heading(
@@ -62,7 +86,7 @@ def _heading(
     else:
         state = f"Trained, {step:,} steps" + ("" if measured else "; the evaluation is to come")
     lines = [f"<h1>{html.escape(experiment.title)}</h1>", f"<p>{state}; batch {experiment.data.batch_size}.</p>"]
-    if measured is not None:
+    if measured is not None and experiment.draws_samples:
         sampling = measured["sampling"]
         evaluations = sampling["evaluations"] or "its own number of"
         lines.append(
@@ -204,6 +228,10 @@ def publish(workdir: Workdir, measured: dict[str, Any]) -> None:
     """Writes the page on the first process, and prints the figures of an evaluation and where everything is."""
     if distributed.is_first():
         write(workdir)
+    if "figures" in measured:
+        print("\n".join(_aligned([[name.replace("_", " "), _number(x)] for name, x in measured["figures"].items()])))
+        print(f"Pictures over training: {workdir.samples}\nReport: {workdir.report}")
+        return
     print(summary(measured))
     print(f"Samples over training: {workdir.samples}\nReport: {workdir.report}")
     if "checkpoints" in measured:

@@ -11,7 +11,7 @@ import errno
 import functools
 import signal
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +28,7 @@ from experiments.evaluation.evaluate import evaluate_run
 from experiments.evaluation.reference import shared_statistics
 from experiments.factory.experiment import Experiment
 from experiments.generation.sampler import Sampler
-from experiments.learning import posthoc, state
+from experiments.learning import players, posthoc, state
 from experiments.loading.dataset import announce, check_names, check_training, load_data, store
 from experiments.loading.runs import load_guide, load_run
 from experiments.logs.history import History
@@ -49,18 +49,21 @@ DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBI
 
 def make_step(experiment: Experiment, strategy: Strategy | None) -> Any:
     """The pure training step of an experiment, (state, batch) -> (state, metrics), for a strategy to map; None is alone."""
-    loss, prepare = experiment.loss, experiment.preparation
+    objective, prepare = experiment.objective, experiment.preparation
+    trained = objective.players
 
-    def example_losses(draws, params, batch):
+    def example_losses(draws, params, batch, frozen):
         x0, augmentation = prepare(draws.keys, batch["image"])
-        return loss(draws, params, x0, experiment.condition(batch.get("label")), augmentation)
+        example = batch | {"data": x0, "augmentation": augmentation}
+        return objective.loss(draws, params, example, frozen)
 
     return state.make_train_step(
         example_losses,
-        experiment.optimizer,
-        emas=tuple(experiment.emas.values()),
+        players.optimizer(trained),
+        emas=players.averages(trained),
         seed=experiment.training.seed,
-        project=experiment.projection,
+        num_steps=experiment.training.num_steps,
+        project=players.project(trained),
         accumulate=experiment.training.accumulate,
         has_aux=True,
         axis_name=strategy and strategy.axis_name,
@@ -86,26 +89,29 @@ def step_flops(experiment: Experiment, batches: dict[str, np.ndarray]) -> int:
 
 def initial_state(experiment: Experiment, weights: Any = None, strategy: Strategy | None = None) -> state.TrainState:
     """The state before the first step, with random weights unless some are given; laid out by a strategy if there is one."""
-    project = experiment.projection
+    project, frozen = players.project(experiment.objective.players), experiment.objective.frozen()
     if strategy is None:
-        weights = experiment.init_variables() if weights is None else weights
-        return _create(experiment, jax.jit(project)(weights))
-    weights = experiment.init_variables(strategy) if weights is None else strategy.place(weights)
-    return strategy.create(lambda weights: _create(experiment, project(weights)), weights)
+        weights = experiment.init_params() if weights is None else weights
+        return _create(experiment, jax.jit(project)(weights), frozen)
+    weights = experiment.init_params(strategy) if weights is None else strategy.place(weights)
+    create = strategy.create(lambda weights: _create(experiment, project(weights)), weights)
+    return create if frozen is None else create.replace(frozen=strategy.place(frozen))
 
 
-def _create(experiment: Experiment, params: Any) -> state.TrainState:
+def _create(experiment: Experiment, params: Any, frozen: Any = None) -> state.TrainState:
+    trained = experiment.objective.players
     return state.create(
         params,
-        experiment.optimizer,
-        emas=len(experiment.emas),
+        players.optimizer(trained),
+        emas=players.averaged(trained),
         skip_nonfinite=experiment.skips_nonfinite,
+        frozen=frozen,
     )
 
 
 def abstract_state(experiment: Experiment) -> state.TrainState:
     """The shapes and dtypes of the state; compiles nothing."""
-    return jax.eval_shape(functools.partial(_create, experiment), experiment.abstract_variables)
+    return jax.eval_shape(functools.partial(_create, experiment), experiment.abstract_params)
 
 
 def training_stream(experiment: Experiment, images: data.Source) -> Any:
@@ -323,18 +329,17 @@ def _run_to_end(
     if checkpoints.latest_step() is None:
         current = initial_state(experiment, None, strategy)
     elif checkpoints.holds_weights_alone():
-        weights = checkpoints.restore_ema(strategy.layout(experiment.abstract_variables))[1]
+        weights = checkpoints.restore_ema(strategy.layout(experiment.abstract_params))[1]
         current = initial_state(experiment, weights, strategy)
     else:
         current = checkpoints.restore(strategy.layout(abstract_state(experiment)), iterator)
+        if (frozen := experiment.objective.frozen()) is not None:
+            current = current.replace(frozen=strategy.place(frozen))
     step = int(current.step)
     train_steps = strategy.map_training(
         state.make_train_steps(make_step(experiment, strategy), training.steps_per_call)
     )
-    sampler, sampled_ema = (
-        Sampler(experiment, strategy, GRID_SIZE, guide=load_guide(experiment)),
-        experiment.sampling_ema,
-    )
+    picture = _picture(experiment, strategy, images)
     snapshots, widths = posthoc.Snapshots(workdir.ema_snapshots), experiment.power_emas
     taken = None
     count = (lambda: step_flops(experiment, taken)) if training.measure_peak else None
@@ -351,13 +356,10 @@ def _run_to_end(
 
         def draw() -> None:
             with monitor.sampling():
-                drawn = None
-                if experiment.medium.has_pixels:
-                    drawn = sampler(current.emas[sampled_ema], GRID_SIZE, GRID_SEED)
+                grid = picture(current)
                 if not distributed.is_first():
                     return
-                if drawn is not None:
-                    grid = experiment.medium.picture(drawn)
+                if grid is not None:
                     pictures.save(workdir.grid(step), grid, experiment.medium.tile)
                     history.picture(step, "samples", grid)
                 report.write(workdir)
@@ -386,6 +388,33 @@ def _run_to_end(
         if step < training.num_steps:  # interrupted
             checkpoints.save(strategy.whole(current), iterator)
     return step
+
+
+def _picture(experiment: Experiment, strategy: Strategy, images: data.Source) -> Callable[[Any], np.ndarray | None]:
+    """state -> what its averaged weights do, (h, w, 3) uint8 or grey: samples, or the objective's picture; None for none.
+
+    All processes call it; the picture of an objective without samples is of the first process alone.
+    """
+    objective, place = experiment.objective, experiment.sampling_ema
+    if not experiment.medium.has_pixels:
+        return lambda current: None
+    if objective.samples:
+        sampler = Sampler(experiment, strategy, GRID_SIZE, guide=load_guide(experiment))
+
+        def samples(current):
+            variables = objective.network_variables(current.emas[place])
+            return experiment.medium.picture(sampler(variables, GRID_SIZE, GRID_SEED))
+
+        return samples
+    shown = images.take(np.arange(min(len(images), GRID_SIZE)))
+
+    def own(current):
+        variables = strategy.to_host(current.emas[place])
+        if not distributed.is_first():
+            return None
+        return objective.picture(objective.network_variables(variables), shown.images, shown.labels)
+
+    return own
 
 
 def _keep_averages(

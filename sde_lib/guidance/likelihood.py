@@ -33,21 +33,34 @@ class NetworkClassifier(Struct):
         network: anything with `apply(variables, x, noise_level, None, train=False)` -> logits (B, classes), such as the
             classifiers of `models`; static.
         variables: its weights.
-        labels: (B,), the classes that are wanted.
+        labels: (B,), the classes that are wanted; None where the logits alone are.
         inputs: (x, t) -> (x, noise_level), what the network sees, t (B,); None for x and t. Static: a new function object
             compiles anew.
+        dropout_keys: None, or one key per example: then the network runs with `train=True`.
     """
 
     network: Any = struct.field(pytree_node=False)
     variables: Any
-    labels: Array
+    labels: Array | None
     inputs: Callable[[Array, Array], tuple[Array, Array]] | None = struct.field(pytree_node=False, default=None)
+    dropout_keys: Array | None = None
+
+    def logits(self, x: Array, t: ArrayLike) -> Array:
+        """The logits of all classes, (B, classes)."""
+        t = jnp.broadcast_to(t, x.shape[:1])
+        x, noise_level = (x, t) if self.inputs is None else self.inputs(x, t)
+        mode: dict[str, Any] = (
+            {"train": False} if self.dropout_keys is None else {"train": True, "dropout_keys": self.dropout_keys}
+        )
+        return self.network.apply(self.variables, x, noise_level, None, **mode)
+
+    def training(self, keys: Array) -> "NetworkClassifier":
+        """The classifier in training mode, dropout on, example i by `keys[i]`."""
+        return self.replace(dropout_keys=keys)
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
         """log p(label | x_t), (B,), in nats."""
-        t = jnp.broadcast_to(t, x.shape[:1])
-        x, noise_level = (x, t) if self.inputs is None else self.inputs(x, t)
-        logits = self.network.apply(self.variables, x, noise_level, None, train=False)
+        logits = self.logits(x, t)
         labels = jnp.broadcast_to(self.labels, logits.shape[:1])
         return jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
 

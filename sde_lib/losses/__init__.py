@@ -1,4 +1,4 @@
-"""Losses: how a Denoiser, or a score, is learned.
+"""Losses: how a Denoiser, a score or a noise-conditional classifier is learned.
 
 `denoising.py` is denoising score matching, the loss of nearly every published model: the squared error of x_0 under a
 weighting (`weightings.py`, a table of them) at times of a distribution (`time_distributions.py`, another). So a published
@@ -30,8 +30,10 @@ squares differ by the factor `dimensions`, those that take half of the sum (scor
 by half of it; the minimum is the same, and Adam does not see the factor.
 
 `uncertainty.py` evens out the noise levels by a learned u(t); `implicit.py` learns scores where no kernel is known.
+`classification.py` trains classifiers of noisy data, for guidance.
 """
 
+from sde_lib.losses.classification import noisy_classification
 from sde_lib.losses.denoising import denoising_score_matching
 from sde_lib.losses.implicit import implicit_score_matching, rademacher, sliced_score_matching
 from sde_lib.losses.time_distributions import (
@@ -85,6 +87,7 @@ __all__ = [
     "Weighting",
     "denoising_score_matching",
     "implicit_score_matching",
+    "noisy_classification",
     "rademacher",
     "sliced_score_matching",
 ]

@@ -59,7 +59,7 @@ def experiment():
     return config, mapping, initial_state(Experiment(config), weights)
 
 
-def loss(draws, variables, batch):
+def loss(draws, variables, batch, frozen):
     """EDM's, without learned uncertainty, at given noise."""
     denoiser = factory.denoiser(experiment()[0], variables, 1e-3).replace(
         sde=sde_lib.EDMSDE(), parameterization=sde_lib.EDMPreconditioning(0.5), condition=batch["label"]

@@ -279,7 +279,7 @@ def test_what_a_loss_says_of_examples_is_averaged_over_all_devices(devices):
     from experiments.devices.parallel import AXIS, Pmap
     from experiments.learning import averaging, state
 
-    def loss(draws, params, batch):
+    def loss(draws, params, batch, frozen):
         losses = batch["image"] @ params["w"]
         return losses, {"places": jnp.stack([losses, draws.places * 1.0], 1)}
 

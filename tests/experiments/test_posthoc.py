@@ -44,7 +44,7 @@ def test_the_error_is_that_of_the_profile():
     np.testing.assert_allclose(fitted.error, np.linalg.norm(made - wanted) / np.linalg.norm(wanted), rtol=1e-3)
 
 
-def loss(draws, params, batch):
+def loss(draws, params, batch, frozen):
     """A linear model whose noisy target drifts, so that averages of different widths are far apart."""
     noise = jax.vmap(jax.random.normal)(draws.keys)
     return jnp.square(batch["image"] @ params["params"]["w"] - 3 * noise - batch["drift"])

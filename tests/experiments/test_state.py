@@ -13,7 +13,7 @@ SEED, DECAY = 3, 0.9
 WEIGHTS = np.linspace(-0.4, 0.5, 8, dtype=np.float32)
 
 
-def loss(draws, params, batch):
+def loss(draws, params, batch, frozen):
     """A linear model with a noisy target, so that keys, places, weights and data all matter."""
     noise = jax.vmap(jax.random.normal)(draws.keys)
     spread = (jax.random.uniform(draws.shared) + draws.places / draws.size) % 1
@@ -137,10 +137,10 @@ def test_several_averages_are_tracked_each_by_its_own_rule():
     np.testing.assert_allclose(current.emas[2]["w"], np.mean(passed, 0), rtol=1e-5)
 
 
-def breaking_loss(draws, params, batch):
+def breaking_loss(draws, params, batch, frozen):
     """The loss, plus what the batch says: a NaN, or a slope at which the loss stays as it is."""
     zero = (params["w"] - jax.lax.stop_gradient(params["w"])).sum()
-    return loss(draws, params, batch) + batch["bad"] + batch["steep"] * zero
+    return loss(draws, params, batch, frozen) + batch["bad"] + batch["steep"] * zero
 
 
 def broken(n, nan_at=(), steep_at=()):
@@ -205,8 +205,8 @@ def test_metrics_are_of_the_gradient_before_clipping_and_of_the_weights_after_th
     """Means over the whole batch, of what the loss gives besides too; the norm of the weights is at every place."""
     strategy = strategy and strategy(jax.devices()[:2])
 
-    def with_more(draws, params, batch):
-        return loss(draws, params, batch), {"place": draws.places[:, None] * jnp.array([1.0, 10.0])}
+    def with_more(draws, params, batch, frozen):
+        return loss(draws, params, batch, frozen), {"place": draws.places[:, None] * jnp.array([1.0, 10.0])}
 
     clipped = optax.chain(optax.clip_by_global_norm(1e-2), optax.sgd(0.1))
     emas = (averaging.constant(0.5),)

@@ -25,7 +25,7 @@ HALF, BATCH_SIZE = 3, 16
 FEATURES = 16  # pixels of an image
 
 
-def loss(draws, params, batch):
+def loss(draws, params, batch, frozen):
     """A small network with noise of its own for each example: data, keys, places and weights all matter."""
     x = batch["image"].reshape(-1, FEATURES) / 255.0 + jax.vmap(lambda key: jax.random.normal(key, (FEATURES,)))(
         draws.keys

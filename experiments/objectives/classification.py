@@ -1,0 +1,144 @@
+"""Noise-conditional classification: a network that tells the class of noisy data, for classifier guidance.
+
+    python -m experiments train --config=configs/digits.py:classifier --workdir=runs/classifier
+    python -m experiments sample --workdir=runs/digits --guide=runs/classifier --guidance=1 --label=7
+
+Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix I.1; Dhariwal and Nichol (2021),
+https://arxiv.org/abs/2105.05233, section 4.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import Array
+
+import sde_lib
+from experiments.errors import UserError
+from experiments.learning.state import Draws
+from experiments.objectives.objective import Objective, abstract
+
+SHOWN = 10  # examples in a picture
+RIGHT, WRONG = (40, 150, 60), (200, 40, 40)  # red, green, blue of the frame of an image
+BATCH = 256  # images at once in an evaluation
+
+
+class Classification(Objective):
+    """The cross-entropy of the class of noisy data, at the times of the section `loss`."""
+
+    samples: ClassVar[bool] = False
+
+    def loss(
+        self, draws: Draws, params: Any, example: Mapping[str, Any], frozen: Any
+    ) -> tuple[Array, dict[str, Array]]:
+        """Returns the cross-entropies (B,) in nats, in the bins of their noise levels, and the accuracy."""
+        experiment = self.experiment
+        losses, logits, t = sde_lib.noisy_classification(
+            draws.keys,
+            experiment.classifier(params),
+            experiment.sde(experiment.training.t_min),
+            example["data"],
+            example["label"],
+            times=experiment.training_times(draws),
+            train=True,
+        )
+        right = (logits.argmax(-1) == example["label"]).astype(losses.dtype)
+        return losses, {"accuracy": right} | experiment.binned(losses, t)
+
+    def check(self) -> None:
+        """Makes sure that the network gives one logit for each class.
+
+        Raises:
+            UserError: it does not, or the config names no number of classes.
+        """
+        experiment = self.experiment
+        classes = experiment.num_classes
+        if not classes:
+            raise UserError("model.num_classes=0: objective.name='classification' needs the number of classes")
+        shape = jax.eval_shape(
+            lambda variables, x, t: experiment.classifier(variables).logits(x, t),
+            abstract(self),
+            jnp.zeros((1, *experiment.event_shape)),
+            jnp.ones(1),
+        ).shape
+        if shape != (1, classes):
+            raise UserError(
+                f"objective.name='classification' with model.name={experiment.model_name!r}: the output of the network is "
+                f"{'x'.join(map(str, shape[1:]))}, not a logit for each of {classes} classes; choose a classifier, such as "
+                "unet_classifier"
+            )
+
+    def picture(self, variables: Any, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray | None:
+        """Returns noisy images with a frame that tells whether their class is found: noise rises from row to row."""
+        if labels is None or not self.experiment.medium.has_pixels:
+            return None
+        images, labels = images[:SHOWN], labels[:SHOWN]
+        x0, rows = self.experiment.medium.forward(images), []
+        for _, t in self._levels(SHOWN):
+            keys = jax.random.split(jax.random.key(0), len(images))
+            y, found = _noisy_and_found(self._held(variables), jnp.asarray(x0), t, keys)
+            shown = self.experiment.medium.shown(self.experiment.medium.inverse(np.asarray(y)))
+            frames = np.where((np.asarray(found) == labels)[:, None], RIGHT, WRONG).astype(np.uint8)
+            rows.append([_framed(image, frame) for image, frame in zip(shown, frames, strict=True)])
+        return np.concatenate([np.concatenate(row, axis=1) for row in rows])
+
+    def evaluate(self, variables: Any, images: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
+        """Returns the accuracy and the cross-entropy of the class at even log-SNRs, and their means over these."""
+        if labels is None:
+            raise UserError("objective.name='classification' needs held-out examples with classes")
+        evaluation, rows = self.experiment.evaluation, []
+        x0, held = np.asarray(self.experiment.medium.forward(images)), self._held(variables)
+        key = jax.random.key(evaluation.seed)
+        for log_snr, t in self._levels(evaluation.noise_levels):
+            found = []
+            for start in range(0, len(x0), BATCH):
+                places = np.arange(start, start + BATCH) % len(x0)  # the last batch is filled up, and cut again
+                keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
+                judged = _judged(held, jnp.asarray(x0[places]), jnp.asarray(labels[places]), t, keys)
+                found.append(np.asarray(judged)[:, : len(x0) - start])
+            entropy, right = np.concatenate(found, axis=1).astype(np.float64)
+            rows.append({"log_snr": log_snr, "accuracy": right.mean(), "cross_entropy": entropy.mean()})
+        figures = {name: float(np.mean([row[name] for row in rows])) for name in ("accuracy", "cross_entropy")}
+        return {"figures": figures, "levels": rows, "examples": len(images)}
+
+    def _held(self, variables: Any) -> tuple[sde_lib.Process, sde_lib.NetworkClassifier]:
+        return self.experiment.sde(self.experiment.evaluation.t_min), self.experiment.classifier(variables)
+
+    def _levels(self, count: int) -> list[tuple[float, Array]]:
+        """Even log-SNRs of the process, from clean to noisy, with their times."""
+        sde = self.experiment.sde(self.experiment.evaluation.t_min)
+        ends = (float(sde.log_snr(sde.t_min)), float(sde.log_snr(sde.t_max)))
+        return [(float(level), sde.time_at_log_snr(jnp.float32(level))) for level in np.linspace(*ends, count)]
+
+
+def _perturbed(sde, x0, t, keys):
+    noise = jax.vmap(lambda key: jax.random.normal(key, sde.state_shape(x0.shape[1:])))(keys)
+    return sde.perturb(x0, noise, t)
+
+
+@jax.jit
+def _judged(held, x0, labels, t, keys):
+    """The cross-entropies and whether the class is right, (2, B)."""
+    sde, classifier = held
+    logits = classifier.logits(_perturbed(sde, x0, t, keys), t)
+    entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
+    return jnp.stack([entropy, (logits.argmax(-1) == labels).astype(entropy.dtype)])
+
+
+@jax.jit
+def _noisy_and_found(held, x0, t, keys):
+    """The noisy data, at the scale of data of unit variance, and the classes found in it."""
+    sde, classifier = held
+    x = _perturbed(sde, x0, t, keys)
+    return sde.to_data_scale(x, t) / jnp.sqrt(1 + sde.noise_to_signal(t) ** 2), classifier.logits(x, t).argmax(-1)
+
+
+def _framed(image, colour):
+    """An image (h, w, C) as RGB in a frame of one pixel, with one of white around it."""
+    rgb = np.broadcast_to(image, (*image.shape[:2], 3)) if image.shape[-1] == 1 else image[..., :3]
+    framed = np.full((rgb.shape[0] + 4, rgb.shape[1] + 4, 3), 255, np.uint8)
+    framed[1:-1, 1:-1] = colour
+    framed[2:-2, 2:-2] = rgb
+    return framed

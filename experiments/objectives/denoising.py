@@ -1,0 +1,20 @@
+"""Denoising score matching: one network, whose Denoiser learns the posterior mean of the data."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from jax import Array
+
+from experiments.learning.state import Draws
+from experiments.objectives.objective import Objective
+
+
+class Denoising(Objective):
+    """Denoising score matching, with the weighting and the times of the section `loss`."""
+
+    def loss(
+        self, draws: Draws, params: Any, example: Mapping[str, Any], frozen: Any
+    ) -> tuple[Array, dict[str, Array]]:
+        """Returns the losses (B,), and each in the bin of its noise level."""
+        condition = self.experiment.condition(example.get("label"))
+        return self.experiment.loss(draws, params, example["data"], condition, example.get("augmentation"))
