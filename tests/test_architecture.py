@@ -15,7 +15,7 @@ FLOORS = (
     ("config", "devices", "learning", "plotting"),
     ("media",),
     ("data", "runs"),
-    ("logs", "metrics"),
+    ("logs", "metrics", "objectives"),
     ("factory",),
     ("generation", "loading", "reports"),
     ("evaluation", "inverse"),

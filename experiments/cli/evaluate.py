@@ -38,15 +38,14 @@ def run(options: argparse.Namespace) -> int:
             f"--metric={options.metric}: chooses among checkpoints or scales, so it needs --sweep-checkpoints or "
             "--sweep-guidance"
         )
-    from experiments import factory
     from experiments.evaluation.evaluate import evaluate_run, sweep_checkpoints, sweep_guidance
     from experiments.loading.dataset import announce, check_evaluation, check_names, load_data
-    from experiments.loading.runs import read_config
+    from experiments.loading.runs import draws_samples
     from experiments.reports import report
 
     uses = ("model", "average", "sampling", "data", "evaluation")
     reading = ("evaluation.", "data.source", "data.background", "data.white")
-    if factory.draws_samples(read_config(options.workdir)):
+    if draws_samples(options.workdir):
         trained = arguments.open_run(options, "sampling.", *reading, uses=uses)
     elif options.sweep_checkpoints or scales:
         raise UserError(

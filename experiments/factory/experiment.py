@@ -209,7 +209,10 @@ class Experiment:
 
     def abstract_average(self, place: int) -> Any:
         """Returns the shapes and dtypes of a moving average of the weights."""
-        names, shapes = players.averaged(self.objective.players), self.abstract_params
+        shapes = self.abstract_params
+        if not self.objective.has_own_players:
+            return shapes
+        names = players.averaged(self.objective.players)
         return shapes if isinstance(names, int) else {name: shapes[name] for name in names[place]}
 
     @property

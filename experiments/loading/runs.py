@@ -82,6 +82,15 @@ def read_config(path: str | Path, flag: str = "--workdir") -> ConfigDict:
     return config
 
 
+def draws_samples(path: str | Path) -> bool:
+    """Returns True if samples can be drawn from the run in a folder.
+
+    Raises:
+        UserError: as `read_config`.
+    """
+    return factory.draws_samples(read_config(path))
+
+
 def by_number(path: str | Path, config: ConfigDict, overrides: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
     """The (key, text) overrides of a run with the class of `sampling.label` by number, where it is given by name.
 

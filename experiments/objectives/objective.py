@@ -38,6 +38,11 @@ class Objective:
         rules = tuple(experiment.emas.values())
         return {"network": Player(experiment.optimizer, rules, experiment.projection)}
 
+    @property
+    def has_own_players(self) -> bool:
+        """Whether the players are others than the one network."""
+        return type(self).players is not Objective.players
+
     def init(self, key: Array) -> Any:
         """Returns the weights before training: of one player its own, of several a dict by name."""
         return self.experiment.init_network(key)

@@ -69,7 +69,7 @@ def test_an_entry_added_at_run_time_is_listed_described_and_named_in_messages(mo
 
 def test_kinds_and_names_that_are_unknown(fails):
     assert fails("list", "samplr") == (
-        "KIND='samplr' is unknown: choose from network, optimizer, parameterization, process, sampler, times, weighting; "
+        "KIND='samplr' is unknown: choose from network, objective, optimizer, parameterization, process, sampler, times, weighting; "
         "did you mean 'sampler'?"
     )
     assert "sde.name='vpp' is unknown: choose from " in fails("describe", "process", "vpp")
@@ -79,5 +79,5 @@ def test_all_kinds_are_listed_with_their_keys(capsys):
     assert main(["list"]) == 0
     said = capsys.readouterr().out
     for name, kind in catalogue.KINDS.items():
-        own = ", or module:name of your own" if name in ("process", "network", "sampler") else ""
+        own = ", or module:name of your own" if name in ("process", "network", "objective", "sampler") else ""
         assert f"{name} (--config.{kind.key}=NAME{own})\n" in said

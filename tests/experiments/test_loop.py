@@ -159,7 +159,7 @@ def loop(monkeypatch, tmp_path):
     monkeypatch.setattr("experiments.media.ImageMedium.picture", lambda self, drawn: "grid")
     monkeypatch.setattr(train.state, "make_train_steps", lambda step, size: None)
     monkeypatch.setattr(train.posthoc.Snapshots, "save", keep)
-    monkeypatch.setattr("experiments.factory.model.abstract_variables", lambda config: "weights")
+    monkeypatch.setattr("experiments.factory.experiment.abstract", lambda objective: "weights")
 
     def run(latest=None, alone=False, interruption=None, grids=(), **changes):
         workdir = Workdir(tmp_path)
@@ -392,9 +392,9 @@ def test_a_state_on_devices_begins_as_one_alone_and_has_its_shapes(monkeypatch):
         "experiments.factory.model.projection", lambda config: lambda tree: jax.tree.map(lambda x: x / 2, tree)
     )
     weights = {"params": {"w": np.full(3, 8.0, np.float32)}}
-    monkeypatch.setattr("experiments.factory.model.init_variables", lambda config, strategy=None: weights)
+    monkeypatch.setattr("experiments.factory.model.initialized", lambda config, init, strategy=None: weights)
     shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), weights)
-    monkeypatch.setattr("experiments.factory.model.abstract_variables", lambda config: shapes)
+    monkeypatch.setattr("experiments.factory.experiment.abstract", lambda objective: shapes)
     placed = []
     strategy = SimpleNamespace(
         place=lambda tree: placed.append(tree) or tree, create=lambda function, *given: function(*given)

@@ -50,7 +50,7 @@ def test_values_and_gradients_are_means_over_devices(kind):
     strategy = kind(jax.devices()[:4])
     weights = {"split": np.arange(16, dtype=np.float32).reshape(2, 8), "odd": np.arange(3, dtype=np.float32)}
 
-    def of_device(params, batch, step):
+    def of_device(params, batch, step, frozen=None):
         gradient = {"split": params["split"] * batch.sum(), "odd": params["odd"].sum() + params["odd"] * batch[0]}
         return batch.sum() * step, gradient
 

@@ -108,7 +108,7 @@ def test_compare_has_the_keys_that_differ_alone_and_figures_side_by_side(tmp_pat
     assert "data.batch_size" not in text
     assert "a digits, vp, unet 40 steps 1 min 20 s 0.0250" in text
     assert "b digits, ve, unet step 20 of 40 0 min 40 s 0.1500" in text
-    assert "frechet distance 1.250" in text and "method ddim" in text and "note" not in text
+    assert "frechet distance 1.250" in text and "sampler ddim" in text and "note" not in text
     assert "a, step 40" in text and "a, step 20" not in text
     by_step, by_time, *_ = drawings(page)
     for colour in curves.COLOURS[:2]:

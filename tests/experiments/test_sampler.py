@@ -35,8 +35,8 @@ def assert_same_pictures(a, b):
 
 @pytest.mark.parametrize("method", ["heun", "predictor_corrector"])
 def test_image_i_is_the_same_for_any_batch_size_and_number_of_devices(run, method):
-    eight = draw(run, 21, method=method)
-    one = draw(run, 21, method=method, devices=1, batch_size=5)
+    eight = draw(run, 21, sampler=method)
+    one = draw(run, 21, sampler=method, devices=1, batch_size=5)
     assert_same_pictures(eight, one)
     assert len(np.unique(eight.reshape(21, -1), axis=0)) == 21
 
@@ -99,7 +99,7 @@ def test_sample_writes_images_and_grid(tiny_run, run, tmp_path, capsys):
     assert "10 samples by predictor_corrector, 6 steps, 11 evaluations each, from step 40" in capsys.readouterr().out
     with np.load(out, allow_pickle=False) as file:
         samples = file["samples"]
-    expected = draw(run, 10, seed=3, method="predictor_corrector", steps=6, snr=0.1)
+    expected = draw(run, 10, seed=3, sampler="predictor_corrector", steps=6, snr=0.1)
     assert samples.dtype == np.uint8
     assert_same_pictures(samples, expected)
     picture = np.asarray(Image.open(tmp_path / "deep" / "grid.png"))
