@@ -22,6 +22,9 @@ from configs import base
 from experiments.config import components, sizes
 from experiments.errors import UserError, nearest
 
+# Keys whose component, given by import path, adds its options to the section beside those of base.py.
+EXTENDED = ("sampling.sampler", "objective.name")
+
 
 def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
     """The config of `FILE` or `FILE:ARGUMENT`, with (dotted key, text) overrides applied in order.
@@ -58,9 +61,11 @@ def _require_keys(path: str, config: ConfigDict) -> None:
         known |= {key for key in found if key.startswith("model.")}  # the unknown name is refused by itself
     if components.is_path(config.sde.get("name", "")):
         known |= {f"sde.{name}" for name in components.options(components.load("sde.name", config.sde.name))}
-    if components.is_path(config.sampling.get("sampler", "")):
-        sampler = components.load("sampling.sampler", config.sampling.sampler)
-        known |= {f"sampling.{name}" for name in components.options(sampler)}
+    for key in EXTENDED:
+        section, _, option = key.partition(".")
+        if components.is_path(config[section].get(option, "")):
+            made = components.load(key, config[section][option])
+            known |= {f"{section}.{name}" for name in components.options(made)}
     for key in found:
         if key not in known and key.startswith("model."):
             option = key.removeprefix("model.")
@@ -86,9 +91,9 @@ def apply(
     Raises:
         UserError: as `override`; or a key begins with none of those allowed.
     """
-    # A sampler first, so that its options are keys whatever the order on the command line.
+    # A component that adds keys first, so that these are known whatever the order on the command line.
     overrides = list(overrides)
-    for key, text in sorted(overrides, key=lambda pair: pair[0] != "sampling.sampler"):
+    for key, text in sorted(overrides, key=lambda pair: pair[0] not in EXTENDED):
         override(config, key, text)
         if not key.startswith(allowed):
             raise UserError(
@@ -198,8 +203,8 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def override(config: ConfigDict, key: str, text: str) -> None:
     """Sets a dotted key from text, in the type that its value has.
 
-    Another network (`model.name`), and a process given by import path, begin with their own defaults. A sampler given by
-    import path adds its options to `sampling`.
+    Another network (`model.name`), and a process given by import path, begin with their own defaults. A component given by
+    import path to a key of `EXTENDED` adds its options to the section.
 
     Raises:
         UserError: the key does not exist, or the text is not of its type.
@@ -210,9 +215,10 @@ def override(config: ConfigDict, key: str, text: str) -> None:
     if key == "sde.name" and components.is_path(text):
         config.sde = ConfigDict({"name": text} | components.options(components.load(key, text)))
         return
-    if key == "sampling.sampler" and components.is_path(text):
-        config.sampling = ConfigDict(
-            config.sampling.to_dict() | components.options(components.load(key, text)) | {"sampler": text}
+    if key in EXTENDED and components.is_path(text):
+        section, _, option = key.partition(".")
+        config[section] = ConfigDict(
+            config[section].to_dict() | components.options(components.load(key, text)) | {option: text}
         )
         return
     known = dict(leaves(config))

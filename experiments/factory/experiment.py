@@ -20,6 +20,7 @@ import sde_lib
 from experiments.data import Source
 from experiments.data.sources.rendering import Rendering
 from experiments.devices.parallel import Strategy
+from experiments.errors import UserError
 from experiments.factory import (
     averages,
     check,
@@ -70,8 +71,14 @@ class Experiment:
         check.check(config, *subjects, overrides=overrides)
         experiment = cls(config)
         if not subjects or "model" in subjects:
-            experiment.objective.check()
+            experiment._check_objective()
         return experiment
+
+    def _check_objective(self) -> None:
+        try:
+            self.objective.check()
+        except ValueError as error:
+            raise UserError(" ".join(str(error).split())) from error
 
     def record(self, *sections: str) -> dict[str, dict[str, Any]]:
         """Returns sections of the config as plain values, for files that state how they were made."""

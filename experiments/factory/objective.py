@@ -1,6 +1,6 @@
 """The objective: what is trained, by which loss, and the options of the section `objective`."""
 
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ml_collections import ConfigDict
 
@@ -8,9 +8,6 @@ from experiments.config import components
 from experiments.config.components import component, is_path
 from experiments.errors import UserError
 from experiments.objectives import OBJECTIVES, Objective
-
-if TYPE_CHECKING:
-    from experiments.factory.experiment import Experiment
 
 
 def kind(config: ConfigDict) -> type[Objective]:
@@ -29,7 +26,7 @@ def kind(config: ConfigDict) -> type[Objective]:
     return found
 
 
-def objective(config: ConfigDict, experiment: "Experiment") -> Objective:
+def objective(config: ConfigDict, experiment: Any) -> Objective:
     """Returns the objective of an experiment.
 
     Raises:

@@ -16,7 +16,6 @@ import numpy as np
 from jax import Array
 
 import sde_lib
-from experiments.errors import UserError
 from experiments.learning.state import Draws
 from experiments.objectives.objective import Objective, abstract
 
@@ -51,24 +50,26 @@ class Classification(Objective):
         """Makes sure that the network gives one logit for each class.
 
         Raises:
-            UserError: it does not, or the config names no number of classes.
+            ValueError: it does not, or the config names no number of classes.
         """
         experiment = self.experiment
         classes = experiment.num_classes
         if not classes:
-            raise UserError("model.num_classes=0: objective.name='classification' needs the number of classes")
-        shape = jax.eval_shape(
-            lambda variables, x, t: experiment.classifier(variables).logits(x, t),
-            abstract(self),
-            jnp.zeros((1, *experiment.event_shape)),
-            jnp.ones(1),
-        ).shape
-        if shape != (1, classes):
-            raise UserError(
-                f"objective.name='classification' with model.name={experiment.model_name!r}: the output of the network is "
-                f"{'x'.join(map(str, shape[1:]))}, not a logit for each of {classes} classes; choose a classifier, such as "
-                "unet_classifier"
+            raise ValueError("model.num_classes=0: objective.name='classification' needs the number of classes")
+        chosen = f"objective.name='classification' with model.name={experiment.model_name!r}"
+        advice = "choose a classifier, such as unet_classifier"
+        try:
+            logits = jax.eval_shape(
+                lambda variables, x, t: experiment.classifier(variables).logits(x, t),
+                abstract(self),
+                jnp.zeros((1, *experiment.event_shape)),
+                jnp.ones(1),
             )
+        except ValueError as error:
+            raise ValueError(f"{chosen}: {error}; {advice}") from error
+        if logits.shape != (1, classes):
+            made = "x".join(map(str, logits.shape[1:]))
+            raise ValueError(f"{chosen}: the output is {made}, not a logit for each of {classes} classes; {advice}")
 
     def picture(self, variables: Any, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray | None:
         """Returns noisy images with a frame that tells whether their class is found: noise rises from row to row."""
@@ -87,7 +88,7 @@ class Classification(Objective):
     def evaluate(self, variables: Any, images: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
         """Returns the accuracy and the cross-entropy of the class at even log-SNRs, and their means over these."""
         if labels is None:
-            raise UserError("objective.name='classification' needs held-out examples with classes")
+            raise ValueError("objective.name='classification' needs held-out examples with classes")
         evaluation, rows = self.experiment.evaluation, []
         x0, held = np.asarray(self.experiment.medium.forward(images)), self._held(variables)
         key = jax.random.key(evaluation.seed)

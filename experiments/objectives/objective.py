@@ -93,7 +93,7 @@ class Objective:
         """Makes sure that the objective can be trained; compiles nothing.
 
         Raises:
-            UserError: a setting does not fit.
+            ValueError: a setting does not fit; the message names its key.
         """
 
 

@@ -68,10 +68,9 @@ def test_an_entry_added_at_run_time_is_listed_described_and_named_in_messages(mo
 
 
 def test_kinds_and_names_that_are_unknown(fails):
-    assert fails("list", "samplr") == (
-        "KIND='samplr' is unknown: choose from network, objective, optimizer, parameterization, process, sampler, times, weighting; "
-        "did you mean 'sampler'?"
-    )
+    said = fails("list", "samplr")
+    assert said.startswith("KIND='samplr' is unknown: choose from ") and said.endswith("; did you mean 'sampler'?")
+    assert all(kind in said for kind in catalogue.KINDS)
     assert "sde.name='vpp' is unknown: choose from " in fails("describe", "process", "vpp")
 
 

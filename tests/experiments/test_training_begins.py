@@ -40,6 +40,7 @@ def order(monkeypatch, tmp_path):
     class Made:
         config = "config"
         strategy = property(note("devices", "strategy"))
+        guide = property(note("guide", ""))
 
     def from_config(config):
         events.append(("checked", config))
@@ -70,7 +71,8 @@ def test_a_folder_is_claimed_within_its_lock_once_config_and_data_are_known_to_w
     what = f"--workdir={tmp_path / 'run'}"
     assert events == [
         ("interruption", 0.0, 0, "There is no checkpoint yet"),
-        ("idle", "at step 0: nothing to save yet (it was starting)"), ("checked", "config"), ("devices",), ("data",),
+        ("idle", "at step 0: nothing to save yet (it was starting)"), ("checked", "config"), ("devices",), ("guide",),
+        ("data",),
         ("statistics",), ("busy",), ("lock", "train.lock", what), ("claimed", ("resume_with_changes", False)), ("same",),
         ("names", ("warn", False)), ("stored",), ("goes on",), ("leaves", "lock"), ("leaves", "interruption"),
     ]  # fmt: skip

@@ -15,6 +15,7 @@ from experiments import data
 from experiments.config import files as config
 from experiments.factory.experiment import Experiment
 from experiments.runs.checkpoint import Checkpoints
+from experiments.runs.workdir import Workdir
 from experiments.training.monitor import MEASURED
 from experiments.training.train import abstract_state
 
@@ -61,12 +62,21 @@ def command(*arguments: str, devices: int = 1) -> subprocess.Popen:
 
 def restored(workdir: Path):
     """Everything in the newest checkpoint: step, weights, optimizer, EMA, and the next batch of data."""
-    config = tiny_config()
+    state, batch = _newest(workdir, tiny_config())
+    return [*jax.tree.leaves(state), batch["image"]]
+
+
+def newest_state(workdir: Path):
+    """The state in the newest checkpoint of a run of any config."""
+    return _newest(workdir, Workdir(workdir).read_config())[0]
+
+
+def _newest(workdir, config):
     dataset = data.load("digits", image_size=8, num_channels=1, test_fraction=0.5)
     iterator = data.training_batches(dataset.train, batch_size=16, seed=0, flip=False)
     with Checkpoints(workdir / "checkpoints", keep=2) as checkpoints:
         state = checkpoints.restore(abstract_state(Experiment(config)), iterator)
-    return [*jax.tree.leaves(state), next(iterator)["image"]]
+    return state, next(iterator)
 
 
 def history(workdir: Path):
