@@ -59,7 +59,9 @@ class NetworkClassifier(Struct):
         return self.replace(dropout_keys=keys)
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """log p(label | x_t), (B,), in nats."""
+        """log p(label | x_t), (B,), in nats; ValueError without labels."""
+        if self.labels is None:
+            raise ValueError("NetworkClassifier: log p(label | x_t) needs labels")
         logits = self.logits(x, t)
         labels = jnp.broadcast_to(self.labels, logits.shape[:1])
         return jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]

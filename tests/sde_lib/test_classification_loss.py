@@ -9,10 +9,13 @@ import sde_lib
 from sde_lib.randomness import split, standard_normal
 
 SDE = sde_lib.VPSDE(t_min=1e-3)
-KEYS = jax.random.split(jax.random.key(3), 5)
 X0 = np.random.default_rng(0).normal(size=(5, 4)).astype(np.float32)
 LABELS = np.array([0, 2, 1, 1, 0])
 TIMES = sde_lib.UniformLogSNR()
+
+
+def keys():
+    return jax.random.split(jax.random.key(3), 5)
 
 
 class Linear:
@@ -28,7 +31,7 @@ class Linear:
 
 def expected(train=False):
     """The cross-entropy in numpy, at the times and noise that denoising score matching draws of the keys."""
-    key_time, key_noise, key_network = split(KEYS, 3)
+    key_time, key_noise, key_network = split(keys(), 3)
     t = TIMES(key_time, SDE)
     x = np.asarray(SDE.perturb(X0, standard_normal(key_noise, X0), t), np.float64)
     logits = x @ (2 * Linear.weights) + np.asarray(t)[:, None] * np.arange(3)
@@ -41,17 +44,16 @@ def expected(train=False):
 @pytest.mark.parametrize("train", [False, True])
 def test_cross_entropy_of_the_class_of_noisy_data(train):
     classifier = sde_lib.NetworkClassifier(Linear(), jnp.float32(2), None)
-    found = sde_lib.noisy_classification(KEYS, classifier, SDE, X0, jnp.asarray(LABELS), times=TIMES, train=train)
+    found = sde_lib.noisy_classification(keys(), classifier, SDE, X0, jnp.asarray(LABELS), times=TIMES, train=train)
     for array, known in zip(found, expected(train), strict=True):
         np.testing.assert_allclose(array, known, rtol=2e-5, atol=1e-5)
-    one = sde_lib.noisy_classification(KEYS[2:3], classifier, SDE, X0[2:3], jnp.array([1]), times=TIMES, train=train)
+    one = sde_lib.noisy_classification(keys()[2:3], classifier, SDE, X0[2:3], jnp.array([1]), times=TIMES, train=train)
     np.testing.assert_allclose(one[0], found[0][2:3], rtol=1e-6)
 
 
 def test_its_minimum_is_the_posterior_of_the_class():
     """Of two Gaussians at +-1 the log-odds of the classes are 2 alpha x / (sigma^2 + alpha^2 s^2)."""
     std, n = 0.5, 20_000
-    keys = jax.random.split(jax.random.key(0), n)
     labels = np.arange(n) % 2
     x0 = (2 * labels - 1 + std * np.random.default_rng(0).normal(size=n))[:, None].astype(np.float32)
 
@@ -62,8 +64,11 @@ def test_its_minimum_is_the_posterior_of_the_class():
             return jnp.stack([jnp.zeros_like(odds), odds], 1)
 
     def mean(scale):
+        many = jax.random.key(0)
         classifier = sde_lib.NetworkClassifier(Bayes(), scale, None)
-        return sde_lib.noisy_classification(keys, classifier, SDE, x0, jnp.asarray(labels), times=TIMES)[0].mean()
+        return sde_lib.noisy_classification(
+            jax.random.split(many, n), classifier, SDE, x0, jnp.asarray(labels), times=TIMES
+        )[0].mean()
 
     slope, curvature = jax.grad(mean)(1.0), jax.grad(jax.grad(mean))(1.0)
     assert abs(slope / curvature) < 0.08 and curvature > 0
