@@ -14,7 +14,7 @@ FLOORS = (
     ("errors", "files"),
     ("config", "devices", "learning", "plotting"),
     ("media",),
-    ("data", "runs"),
+    ("conditions", "data", "runs"),
     ("logs", "metrics"),
     ("factory",),
     ("generation", "loading", "reports"),

@@ -1,6 +1,5 @@
-"""The loss of training: its weighting and times, the classes that are dropped, and the bins in which it is watched."""
+"""The loss of training: its weighting and times, and the bins in which it is watched."""
 
-import zlib
 from collections.abc import Callable
 
 import jax
@@ -11,8 +10,9 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments.config.choices import choose
 from experiments.errors import UserError
+from experiments.factory.conditions import dropped
 from experiments.factory.media import medium
-from experiments.factory.model import LOSS, denoiser, num_classes, sde
+from experiments.factory.model import LOSS, denoiser, sde
 
 WEIGHTINGS = {
     "edm": lambda c: sde_lib.EDMWeighting(sigma_data=c.parameterization.sigma_data),
@@ -51,23 +51,13 @@ TIME_KEYS = {
 LEAST_COVERAGE = 1e-4  # float32 leaves about a thousand different times in the middle of so wide a distribution
 ONE_LEVEL = 1e-3  # of the process's range of log-SNR: times as near as that are one noise level
 
-CLASS_DROPOUT = zlib.crc32(b"class dropout")  # folded into an example's key, apart from the loss's own numbers
-
 BINNED_LOSS, BIN_SHARE = "binned_loss", "bin_share"  # metrics of the training step: see `binned_loss`
 
 
-def _drop_classes(config: ConfigDict, keys: jax.Array, labels: jax.Array | None) -> jax.Array | None:
-    """The labels with some, each by its own key, replaced by `num_classes`, which stands for no class."""
-    if not config.condition.label.dropout:
-        return labels
-    drawn = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, CLASS_DROPOUT)))(keys)
-    return jnp.where(drawn < config.condition.label.dropout, num_classes(config), labels)
-
-
 def loss(config: ConfigDict) -> Callable:
-    """(draws, variables, x0, condition, augmentation) -> (B,), the experiment's denoising score-matching loss in training.
+    """(draws, variables, x0, condition) -> (B,), the experiment's denoising score-matching loss in training.
 
-    The augmentation may be left out.
+    The condition is a dict of leaves by name, or None; some leaves are replaced by their nulls (`conditions.dropped`).
 
     With `return_times=True` the function also gives the examples' times, (B,).
 
@@ -87,10 +77,9 @@ def loss(config: ConfigDict) -> Callable:
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"loss: {error}") from error
 
-    def compute(draws, variables, x0, condition, augmentation=None, *, return_times=False):
-        condition = _drop_classes(config, draws.keys, condition)
-        model = denoiser(config, variables, config.training.t_min)
-        model = model.replace(condition=condition, augmentation=augmentation)
+    def compute(draws, variables, x0, condition, *, return_times=False):
+        condition = dropped(config, draws.keys, condition)
+        model = denoiser(config, variables, config.training.t_min).replace(condition=condition)
         drawn_times, log_variance = times, None
         if config.loss.low_discrepancy:
             drawn_times = sde_lib.LowDiscrepancyTimes(draws.shared, draws.places, draws.size, times)
@@ -177,8 +166,8 @@ def binned_loss(config: ConfigDict) -> Callable:
     compute, edges = loss(config), loss_bin_edges(config)
     process, bins = sde(config, config.training.t_min), config.training.loss_bins
 
-    def binned(draws, variables, x0, condition, augmentation=None):
-        losses, t = compute(draws, variables, x0, condition, augmentation, return_times=True)
+    def binned(draws, variables, x0, condition):
+        losses, t = compute(draws, variables, x0, condition, return_times=True)
         if not bins:
             return losses, {}
         share = (process.log_snr(t) - edges[0]) / (edges[-1] - edges[0])

@@ -52,8 +52,8 @@ def make_step(experiment: Experiment, strategy: Strategy | None) -> Any:
     loss, prepare = experiment.loss, experiment.preparation
 
     def example_losses(draws, params, batch):
-        x0, augmentation = prepare(draws.keys, batch["image"])
-        return loss(draws, params, x0, experiment.condition(batch.get("label")), augmentation)
+        examples = prepare(draws.keys, batch)
+        return loss(draws, params, examples["data"], experiment.condition_of_batch(draws.keys, examples))
 
     return state.make_train_step(
         example_losses,
