@@ -52,7 +52,7 @@ def case(name):
     network = models.create("edm2", **options)
     arguments = (named_normal("x", *shape).transpose(0, 2, 3, 1), NOISE_LEVEL)
     if network.num_classes:
-        arguments += (jnp.array([7, 0, 10]),)
+        arguments += ({"label": jnp.array([7, 0, 10])},)
     mapping = edm2.mapping(network, shape[-1])
     shapes = jax.eval_shape(network.init, jax.random.key(0), *arguments)
     tensors = named_weights({n: t.shape for n, t in to_tensors(zeros(shapes), mapping).items()})
