@@ -69,7 +69,7 @@ class NCSNpp(nn.Module):
         dropout: rate of the dropout in each residual block, in training.
         num_classes: 0 for an unconditional network; else the condition's `label` is below it, which enter with the noise
             level as in EDM.
-        augment_features: EDM's augmentation labels: their number, 0 for none.
+        augment_features: EDM's augmentation labels, the condition's `augmentation`: their number, 0 for none.
         out_channels: channels of the output; 0 for those of the input.
         fir: whether resolutions change through a filter; else by means and repeats of 2x2 pixels.
         fir_kernel: taps of the filter, in any scale.

@@ -51,7 +51,7 @@ class UNet(nn.Module):
         head_channels: channels of each head; their number then grows with the channels.
         dropout: rate of the dropout in each residual block, in training.
         num_classes: 0 for an unconditional network; else the condition's `label` is below it.
-        augment_features: EDM's augmentation labels: their number, 0 for none.
+        augment_features: EDM's augmentation labels, the condition's `augmentation`: their number, 0 for none.
         embedding: of the noise level; "positional" (DDPM) or "positional_adm" (ADM: cosines first, and without the endpoint
             of `positional_embedding`) for levels that span hundreds (`999 t`), "fourier" for levels of order one
             (`log(sigma) / 4`).

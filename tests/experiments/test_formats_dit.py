@@ -28,8 +28,8 @@ DIT = {"width": 384, "num_heads": 6, "depth": 1, "patch_size": 4, "num_classes":
 def dit_tensors(**options):
     """The file of a DiT for latents of 8 x 8 x 4; and its variables."""
     network = models.create("dit", **DIT | options)
-    label = jnp.zeros(1, int)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 4)), jnp.zeros(1), label)
+    condition = {"label": jnp.zeros(1, int)}
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 4)), jnp.zeros(1), condition)
     variables = jax.tree.map(np.asarray, randomized(shapes))
     tensors = to_tensors(variables, dit.facebook_mapping(network, 4))
     return tensors | dit.facebook_positions(network, 8 // network.patch_size), variables

@@ -164,7 +164,7 @@ def test_sizes_of_imagenet_512():
     @functools.cache
     def leaves(channels):
         network = models.create("edm2", channels=channels, num_classes=1000)
-        arguments = (jnp.zeros((1, 64, 64, 4)), jnp.zeros(1), jnp.zeros(1, int))
+        arguments = (jnp.zeros((1, 64, 64, 4)), jnp.zeros(1), {"label": jnp.zeros(1, int)})
         return jax.tree.leaves(jax.eval_shape(network.init, jax.random.key(0), *arguments))
 
     def count(channels):
