@@ -176,8 +176,16 @@ def _call(config: ConfigDict) -> str:
     specs = {name: made.spec(medium(config)) for name, made in conditions.conditions(config).items()}
     if not specs:
         return f"{text}; condition is None"
-    shapes = {name: f"{spec.dtype} ({', '.join(['B', *map(str, spec.shape)])})" for name, spec in specs.items()}
-    return f"{text}; condition is a dict of " + " and ".join(f"{name!r}: {shape}" for name, shape in shapes.items())
+    sampled = conditions.condition(config, jnp.zeros(1)) or {}
+
+    def described(spec):
+        return f"{spec.dtype} ({', '.join(['B', *map(str, spec.shape)])}{',' * (not spec.shape)})"
+
+    leaves = [
+        f"{name!r}: {jax.tree.map(described, spec)}" + ("" if name in sampled else ", which sampling leaves out")
+        for name, spec in specs.items()
+    ]
+    return f"{text}; condition is a dict of {' and '.join(leaves)}"
 
 
 @contextlib.contextmanager
@@ -189,14 +197,13 @@ def _errors_of_network(config: ConfigDict) -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
-        raise UserError(f"{_named('model', config)}: {_one_line(error)}") from error
     except Exception as error:
-        if not is_path(config.model.name):
+        if is_path(config.model.name):
+            kind = type(error).__name__
+            raise UserError(f"{_named('model', config)}: {kind}: {_one_line(error)}; {_call(config)}") from error
+        if not isinstance(error, ValueError):
             raise
-        raise UserError(
-            f"{_named('model', config)}: {type(error).__name__}: {_one_line(error)}; {_call(config)}"
-        ) from error
+        raise UserError(f"{_named('model', config)}: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:
