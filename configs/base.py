@@ -39,8 +39,8 @@ def get_config() -> ConfigDict:
     model.head_channels = 64  # channels of one attention head; 0 leaves the choice to num_heads
     model.num_heads = 1  # attention heads, where head_channels is 0
     model.dropout = 0.1  # probability, in the residual blocks
-    model.augment_features = 0  # labels of the augmentation: 9 with data.augmentation; 0 is none
-    model.num_classes = 0  # class condition: the number of classes; 0 is unconditional
+    model.augment_features = 0  # condition `augmentation`: its number of labels, 9 with data.augmentation; 0 disables
+    model.num_classes = 0  # condition `label`: the number of classes; 0 is unconditional
     model.embedding = "positional"  # of the noise level: positional, positional_adm, fourier
     model.up_attention = "block"  # on the way up: after every block, or after the last of its level (level)
     model.norm_groups = 0  # groups of every norm; 0 is 32, or fewer where they would have less than 4 channels
@@ -69,7 +69,7 @@ def get_config() -> ConfigDict:
     config.objective = objective = ConfigDict()
     objective.name = "denoising"  # denoising, classification (a classifier of noisy data, for guidance)
 
-    # What the network is conditioned on, beside the noise level.
+    # Conditions of the network, beside the noise level: one section each.
     config.condition = condition = ConfigDict()
     condition.label = label = ConfigDict()
     label.dropout = 0.0  # class-conditional models: probability of "no class", for classifier-free guidance
@@ -120,7 +120,7 @@ def get_config() -> ConfigDict:
         4.0  # 1e9 bytes: images that take no more, decoded, are kept in memory; others are read when needed
     )
     data.random_flip = True  # mirror images left to right at random, in training
-    data.augmentation = 0.0  # EDM's, which the network is told of: probability of each of its motions; 0 is none
+    data.augmentation = 0.0  # EDM's, a condition of the network: probability of each of its motions; 0 disables
     data.dequantization = "none"  # of training images: none, uniform (noise as wide as a grey level; for likelihoods)
     data.workers = (
         0  # processes that read batches ahead, for sources that decode; 0 reads in a thread. The same batches

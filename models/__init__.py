@@ -1,9 +1,13 @@
 """Networks: arrays in, array out. `create("unet", channels=64)` makes one; its file says what its options mean.
 
 Every network is a Flax linen module called as `network.apply(variables, x, noise_level, condition, train=...)`,
-with x (B, H, W, C), noise_level (B,) and condition (B,) labels or None. The label `num_classes`, one more than the last
-class, stands for no class in every network: where it has no weights for that, the class's embedding is zero (the
-parameters of NCSN's norms, where zero would mean nothing, are the mean over the classes).
+with x (B, H, W, C), noise_level (B,) and condition a dict of leaves by name, or None for no leaf:
+
+- `label` (B,), for networks with `num_classes`. The null is `num_classes`, one more than the last class, and stands for no
+  class in every network: where it has no weights for that, the class's embedding is zero (the parameters of NCSN's norms,
+  where zero would mean nothing, are the mean over the classes).
+- `augmentation` (B, augment_features), for networks with `augment_features`: how each image was augmented in training. The
+  null is zeros, and may be left out.
 
 A network may have a static method `project(variables)`: training replaces the weights by it at the start and after every
 update.

@@ -3,6 +3,10 @@
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+import numpy as np
+
+OPTIONS = {"label": "num_classes", "augmentation": "augment_features"}  # 0 in a network that does not take the leaf
+
 
 def choices(network: Any, allowed: Mapping[str, Iterable[str]]) -> None:
     """The options named in `allowed` have one of their allowed values."""
@@ -20,19 +24,49 @@ def divisible(network: Any, shape: tuple[int, ...], divisor: int, why: str) -> N
             raise ValueError(f"{_name(network)}: {axis} {size} is not divisible by {divisor}, as {why}")
 
 
-def condition(network: Any, condition: Any) -> None:
-    """There is a condition where, and only where, `num_classes` is not 0."""
-    if network.num_classes and condition is None:
-        raise ValueError(f"{_name(network)}: num_classes={network.num_classes} needs condition, a label for each image")
-    if not network.num_classes and condition is not None:
-        raise ValueError(f"{_name(network)}: condition is given, but num_classes=0 makes the network unconditional")
+def condition(network: Any, batch: int, condition: Any, options: Mapping[str, str] = OPTIONS) -> dict[str, Any]:
+    """Returns the leaves of the condition, with zeros, the null, for an `augmentation` that is left out.
+
+    Args:
+        network: the network. It takes `label` (B,) where `num_classes` is not 0 and `augmentation` (B, augment_features)
+            where `augment_features` is not 0.
+        batch: B, the number of examples.
+        condition: the leaves by name, or None for no leaf.
+        options: the option of the network that states each leaf; none for a network without conditions.
+
+    Raises:
+        ValueError: the condition is no mapping, or has a leaf that the network does not take or of another shape, or lacks
+            the label.
+    """
+    shapes = {"label": (batch,), "augmentation": (batch, getattr(network, "augment_features", 0))}
+    taken = {leaf: shapes[leaf] for leaf, option in options.items() if getattr(network, option, 0)}
+    if not isinstance(condition, Mapping | None):
+        raise ValueError(
+            f"{_name(network)}: condition is of type {type(condition).__name__}, but must be a mapping of leaves by name; "
+            f"the network takes {_described(taken)}"
+        )
+    leaves = dict(condition or {})
+    for leaf, value in leaves.items():
+        if leaf not in taken:
+            reason = f", as {options[leaf]}=0" if leaf in options else ""
+            raise ValueError(
+                f"{_name(network)}: condition[{leaf!r}] is given, but the network takes {_described(taken)}{reason}"
+            )
+        if np.shape(value) != taken[leaf]:
+            raise ValueError(f"{_name(network)}: condition[{leaf!r}] has shape {np.shape(value)}, not {taken[leaf]}")
+    if "label" in taken and "label" not in leaves:
+        raise ValueError(
+            f"{_name(network)}: num_classes={network.num_classes} needs condition['label'], a label for each example"
+        )
+    if "augmentation" in taken and "augmentation" not in leaves:
+        leaves["augmentation"] = np.zeros(taken["augmentation"], np.float32)
+    return leaves
 
 
-def augmentation(network: Any, images: int, augmentation: Any) -> None:
-    """The labels of the augmentation, where there are any, are as many as the network takes, for each of the images."""
-    expected = (images, network.augment_features)
-    if augmentation is not None and augmentation.shape != expected:
-        raise ValueError(f"{_name(network)}: augmentation has shape {augmentation.shape}, not {expected}")
+def _described(taken: Mapping[str, tuple[int, ...]]) -> str:
+    """The leaves that a network takes, with their shapes, for messages."""
+    shapes = {leaf: ", ".join(["B", *map(str, shape[1:])]) for leaf, shape in taken.items()}
+    return " and ".join(f"{leaf} ({text}{',' * (text == 'B')})" for leaf, text in shapes.items()) or "no condition"
 
 
 def dropout(network: Any, train: bool, dropout_keys: Any) -> Any:

@@ -7,6 +7,8 @@
 Both are called as the other networks are, and return (B, num_classes) float32; no sample sees another.
 """
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -57,7 +59,7 @@ class WideResNetClassifier(nn.Module):
         self,
         x: jax.Array,
         noise_level: jax.Array,
-        condition: None = None,
+        condition: Mapping[str, jax.Array] | None = None,
         *,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
@@ -67,7 +69,7 @@ class WideResNetClassifier(nn.Module):
         Args:
             x: (B, H, W, C); H and W divisible by 4.
             noise_level: (B,), log(sigma) of the published network.
-            condition: None; a classifier has no condition.
+            condition: None or no leaf; a classifier has no condition.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -79,7 +81,7 @@ class WideResNetClassifier(nn.Module):
         """
         checks.choices(self, CHOICES)
         checks.divisible(self, x.shape, 4, "three groups need")
-        _no_condition(self, condition)
+        checks.condition(self, len(x), condition, options={})
         dropout_keys = checks.dropout(self, train, dropout_keys)
         dtype = jnp.dtype(self.dtype)
 
@@ -173,7 +175,7 @@ class UNetClassifier(nn.Module):
         self,
         x: jax.Array,
         noise_level: jax.Array,
-        condition: None = None,
+        condition: Mapping[str, jax.Array] | None = None,
         *,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
@@ -183,7 +185,7 @@ class UNetClassifier(nn.Module):
         Args:
             x: (B, H, W, C); H and W divisible by 2 ** (levels - 1).
             noise_level: (B,), the published networks' step from 0 to 999.
-            condition: None; a classifier has no condition.
+            condition: None or no leaf; a classifier has no condition.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -198,7 +200,7 @@ class UNetClassifier(nn.Module):
         widths = [round(self.channels * multiplier) for multiplier in self.channel_multipliers]
         checks.choices(self, CHOICES)
         checks.divisible(self, x.shape, 2 ** (levels - 1), f"{levels} levels need")
-        _no_condition(self, condition)
+        checks.condition(self, len(x), condition, options={})
         dropout_keys = checks.dropout(self, train, dropout_keys)
         dtype = jnp.dtype(self.dtype)
         shared = {"dtype": dtype, "norm_groups": self.norm_groups, "norm_epsilon": 1e-5}
@@ -283,8 +285,3 @@ def _embed(embedding, features, dtype):
 
 def _dense(features, dtype, name):
     return nn.Dense(features, kernel_init=scaled_init(1.0), dtype=dtype, name=name)
-
-
-def _no_condition(network, condition):
-    if condition is not None:
-        raise ValueError(f"{type(network).__name__}: condition is given, but a classifier has none")

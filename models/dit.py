@@ -12,6 +12,7 @@ Source: Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, https://github
 """
 
 import functools
+from collections.abc import Mapping
 from typing import cast
 
 import flax.linen as nn
@@ -55,7 +56,7 @@ class DiT(nn.Module):
             input's channels, those of x alone.
         learned_variance: whether the last layer also predicts a variance for each value (iDDPM, and the published DiT).
             The call returns the mean alone, so that a Denoiser can be made of the network; `mean_and_variance` returns both.
-        num_classes: 0 for an unconditional network; else `condition` holds labels below it.
+        num_classes: 0 for an unconditional network; else the condition's `label` is below it.
         null_class: whether the label `num_classes`, which stands for no class, has an embedding of its own, as in the
             published networks; else it has none, and zeros take its place. Classifier-free guidance wants it; in training
             `condition.label.dropout` of the config puts it in place of some labels.
@@ -95,7 +96,7 @@ class DiT(nn.Module):
         self,
         x: jax.Array,
         noise_level: jax.Array,
-        condition: jax.Array | None = None,
+        condition: Mapping[str, jax.Array] | None = None,
         *,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
@@ -106,8 +107,8 @@ class DiT(nn.Module):
             x: (B, H, W, C); H and W divisible by `patch_size`. Images to condition on are joined to its channels, behind
                 those of the noisy images; `out_channels` then says how many the latter are.
             noise_level: (B,), the published networks' step from 0 to 999; it may lie between steps.
-            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class; None where
-                `num_classes` is 0.
+            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, where
+                `num_classes` is not 0.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -116,7 +117,7 @@ class DiT(nn.Module):
 
         Raises:
             ValueError: for a size that patches do not fill, a width that the heads do not divide, an unknown choice,
-                and for a condition or keys missing or in excess.
+                and for leaves of the condition or keys missing or in excess.
         """
         output = self.mean_and_variance(x, noise_level, condition, train=train, dropout_keys=dropout_keys)
         return output[..., : self.out_channels or x.shape[-1]]
@@ -126,7 +127,7 @@ class DiT(nn.Module):
         self,
         x: jax.Array,
         noise_level: jax.Array,
-        condition: jax.Array | None = None,
+        condition: Mapping[str, jax.Array] | None = None,
         *,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
@@ -138,7 +139,7 @@ class DiT(nn.Module):
         """
         checks.choices(self, CHOICES)
         checks.divisible(self, x.shape, self.patch_size, f"patches of {self.patch_size} pixels need")
-        checks.condition(self, condition)
+        leaves = checks.condition(self, len(x), condition)
         dropout_keys = checks.dropout(self, train, dropout_keys)
         if self.width % self.num_heads:
             raise ValueError(f"DiT: num_heads={self.num_heads} does not divide width={self.width}")
@@ -158,7 +159,7 @@ class DiT(nn.Module):
 
         def embed(name):
             embedding = Embedding(self.width, self.num_classes, self.null_class, self.frequencies, dtype, name=name)
-            return nn.swish(embedding(noise_level, condition))
+            return nn.swish(embedding(noise_level, leaves.get("label")))
 
         first = embedding = embed("embedding_0" if self.block_embeddings else "embedding")
         block_type = nn.remat(DiTBlock) if self.remat else DiTBlock
@@ -187,7 +188,7 @@ class Embedding(nn.Module):
     dtype: jnp.dtype
 
     @nn.compact
-    def __call__(self, noise_level: jax.Array, condition: jax.Array | None) -> jax.Array:
+    def __call__(self, noise_level: jax.Array, labels: jax.Array | None) -> jax.Array:
         """Maps (B,) and (B,) to (B, features)."""
         init = nn.initializers.normal(0.02)
         waves = positional_embedding(noise_level, 256, endpoint=self.frequencies == "ddpm", cosine_first=True)
@@ -196,7 +197,7 @@ class Embedding(nn.Module):
         if self.num_classes:
             rows = self.num_classes + self.null_class
             table = ClassEmbedding(rows, self.features, embedding_init=init, dtype=self.dtype, name="classes")
-            embedding = embedding + table(cast(jax.Array, condition))
+            embedding = embedding + table(cast(jax.Array, labels))
         return embedding
 
 

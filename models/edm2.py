@@ -15,6 +15,7 @@ Source: Karras et al. (2024), https://arxiv.org/abs/2312.02696, figure 21 and ap
 https://github.com/NVlabs/edm2/blob/main/training/networks_edm2.py.
 """
 
+from collections.abc import Mapping
 from typing import Any, Literal
 
 import flax.linen as nn
@@ -116,7 +117,7 @@ class EDM2(nn.Module):
             the way up has it at any).
         head_channels: channels of each head; they divide the channels of every level with attention.
         dropout: rate of the dropout in each residual block, in training.
-        num_classes: 0 for an unconditional network; else `condition` holds labels below it.
+        num_classes: 0 for an unconditional network; else the condition's `label` is below it.
         out_channels: of the output; 0 for as many as x has. Fewer where x carries further channels as a condition.
         fourier_channels: features of the noise level; 0 for as many as the finest level has channels.
         embedding_channels: of the embedding; 0 for as many as the widest level has channels.
@@ -156,7 +157,7 @@ class EDM2(nn.Module):
         self,
         x: jax.Array,
         noise_level: jax.Array,
-        condition: jax.Array | None = None,
+        condition: Mapping[str, jax.Array] | None = None,
         *,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
@@ -166,8 +167,8 @@ class EDM2(nn.Module):
         Args:
             x: (B, H, W, C) of unit variance at every noise level; H and W divisible by 2 ** (levels - 1).
             noise_level: (B,), log(sigma) / 4.
-            condition: (B,) integer labels in [0, num_classes), or None where `num_classes` is 0. The label `num_classes`
-                stands for no class: the published networks then see a vector of zeros.
+            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, for
+                which the published networks see a vector of zeros, where `num_classes` is not 0.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -176,16 +177,16 @@ class EDM2(nn.Module):
 
         Raises:
             ValueError: for a size that cannot be halved often enough, heads that do not divide the channels, an unknown
-                choice, and for a condition or keys missing or in excess.
+                choice, and for leaves of the condition or keys missing or in excess.
         """
         levels = len(self.channel_multipliers)
         checks.choices(self, CHOICES)
         checks.divisible(self, x.shape, 2 ** (levels - 1), f"{levels} levels need")
-        checks.condition(self, condition)
+        leaves = checks.condition(self, len(x), condition)
         dropout_keys = checks.dropout(self, train, dropout_keys)
         out_channels = self.out_channels or x.shape[-1]
         widths = [self.channels * multiplier for multiplier in self.channel_multipliers]
-        embedding = self._embed(noise_level, condition, widths)
+        embedding = self._embed(noise_level, leaves.get("label"), widths)
         block_type = nn.remat(EDM2Block) if self.remat else EDM2Block
 
         def block(h, level, flavor, name, resampling=None, attention=False):
@@ -233,12 +234,12 @@ class EDM2(nn.Module):
             raise ValueError(f"EDM2: head_channels={self.head_channels} does not divide {width} channels")
         return width // self.head_channels
 
-    def _embed(self, noise_level, condition, widths):
+    def _embed(self, noise_level, labels, widths):
         """(B,) noise levels and (B,) labels to (B, embedding channels) float32."""
         width = self.embedding_channels or max(widths)
         embedding = MPFourier(self.fourier_channels or widths[0], name="fourier")(noise_level)
         embedding = MPDense(width, name="noise_level")(embedding)
         if self.num_classes:
-            one_hot = jax.nn.one_hot(condition, self.num_classes) * self.num_classes**0.5
+            one_hot = jax.nn.one_hot(labels, self.num_classes) * self.num_classes**0.5
             embedding = mp_sum(embedding, MPDense(width, name="classes")(one_hot), self.class_balance)
         return mp_silu(embedding)

@@ -8,7 +8,7 @@ where e is the embedding of the noise level and of the class. W2 and W_out start
 normalized, so inputs are best of order one.
 """
 
-from typing import cast
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -29,7 +29,7 @@ class MLP(nn.Module):
         width: features of the hidden layers; even, and at least 4.
         depth: number of residual blocks, two layers each.
         out_features: features of the output; 0 for as many as the input has.
-        num_classes: 0 for an unconditional network; else `condition` holds labels below it.
+        num_classes: 0 for an unconditional network; else the condition's `label` is below it.
         embedding: of the noise level; "positional" for levels that span hundreds (`999 t`), "fourier" for levels of
             order one (`log(sigma) / 4`).
         fourier_scale: standard deviation of the Fourier frequencies: levels closer than 1 / (2 pi scale) look alike.
@@ -53,7 +53,7 @@ class MLP(nn.Module):
         self,
         x: jax.Array,
         noise_level: jax.Array,
-        condition: jax.Array | None = None,
+        condition: Mapping[str, jax.Array] | None = None,
         *,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
@@ -63,8 +63,8 @@ class MLP(nn.Module):
         Args:
             x: (B, D).
             noise_level: (B,), in whatever unit the network is trained with.
-            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class, whose embedding is zero;
-                None where `num_classes` is 0.
+            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, whose
+                embedding is zero, where `num_classes` is not 0.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -72,14 +72,14 @@ class MLP(nn.Module):
             (B, out_features or D) float32.
 
         Raises:
-            ValueError: for an x that is no batch of vectors, an unknown choice, and for a condition or keys missing or in
-                excess.
+            ValueError: for an x that is no batch of vectors, an unknown choice, and for leaves of the condition or keys
+                missing or in excess.
         """
         if x.ndim != 2:
             raise ValueError(f"MLP: x has shape {x.shape}, but a batch of vectors has shape (B, D)")
         checks.choices(self, CHOICES)
         checks.embedding(self, "width")
-        checks.condition(self, condition)
+        leaves = checks.condition(self, len(x), condition)
         dropout_keys = checks.dropout(self, train, dropout_keys)
         dtype = jnp.dtype(self.dtype)
 
@@ -91,7 +91,7 @@ class MLP(nn.Module):
         if self.num_classes:
             init = nn.initializers.normal(1.0)
             table = ClassEmbedding(self.num_classes, self.width, embedding_init=init, dtype=dtype, name="classes")
-            embedding = embedding + table(cast(jax.Array, condition))
+            embedding = embedding + table(leaves["label"])
         embedding = nn.swish(embedding)
 
         block_type = nn.remat(MLPBlock) if self.remat else MLPBlock

@@ -21,6 +21,7 @@ https://arxiv.org/abs/2006.09011, appendix A; https://github.com/ermongroup/ncsn
 """
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -52,7 +53,7 @@ class NCSN(nn.Module):
         sigma_min, sigma_max: its ends, in the unit of `noise_level`.
         centered: whether x is data in [-1, 1]; else in [0, 1].
         dropout: rate of the dropout in each residual block, in training; published networks have none.
-        num_classes: 0 for an unconditional network; else `condition` holds labels below it, and the norms have parameters
+        num_classes: 0 for an unconditional network; else the condition's `label` is below it, and the norms have parameters
             for each class at each noise level; published networks have none.
         dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
         remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
@@ -75,7 +76,7 @@ class NCSN(nn.Module):
         self,
         x: jax.Array,
         noise_level: jax.Array,
-        condition: jax.Array | None = None,
+        condition: Mapping[str, jax.Array] | None = None,
         *,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
@@ -85,8 +86,8 @@ class NCSN(nn.Module):
         Args:
             x: (B, H, W, C); H and W divisible by 2 for each stage that halves them.
             noise_level: (B,), log(sigma); the nearest of the levels is taken.
-            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class, for which the norms take
-                the mean of all classes' parameters; None where `num_classes` is 0.
+            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, for
+                which the norms take the mean of all classes' parameters, where `num_classes` is not 0.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -95,13 +96,13 @@ class NCSN(nn.Module):
 
         Raises:
             ValueError: for a size that cannot be halved often enough, stages without dilation or width, an unknown choice,
-                and for a condition or keys missing or in excess.
+                and for leaves of the condition or keys missing or in excess.
         """
-        dropout_keys = _check(self, x, condition, train, dropout_keys)
+        labels, dropout_keys = _check(self, x, condition, train, dropout_keys)
         checks.rising(self)
         index = self.nearest(noise_level)
         if self.num_classes:
-            index = index[:, None] * self.num_classes + _classes(condition, self.num_classes)
+            index = index[:, None] * self.num_classes + _classes(labels, self.num_classes)
         rows = self.num_scales * max(self.num_classes, 1)
         score = _refine(self, x, index, rows, rows, dropout_keys)
         return jnp.exp(noise_level.astype(jnp.float32))[:, None, None, None] * score
@@ -122,7 +123,7 @@ class NCSNv2(nn.Module):
         dilations: of the convolutions of each stage. A stage after the first halves the resolution where this is 1.
         centered: whether x is data in [-1, 1]; else in [0, 1].
         dropout: rate of the dropout in each residual block, in training; published networks have none.
-        num_classes: 0 for an unconditional network; else `condition` holds labels below it, and the norms have parameters
+        num_classes: 0 for an unconditional network; else the condition's `label` is below it, and the norms have parameters
             for each class; published networks have none.
         dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
         remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
@@ -142,7 +143,7 @@ class NCSNv2(nn.Module):
         self,
         x: jax.Array,
         noise_level: jax.Array,
-        condition: jax.Array | None = None,
+        condition: Mapping[str, jax.Array] | None = None,
         *,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
@@ -151,19 +152,19 @@ class NCSNv2(nn.Module):
 
         The network does not read `noise_level`, which is log(sigma).
         """
-        dropout_keys = _check(self, x, condition, train, dropout_keys)
-        index = _classes(condition, self.num_classes) if self.num_classes else None
+        labels, dropout_keys = _check(self, x, condition, train, dropout_keys)
+        index = _classes(labels, self.num_classes) if self.num_classes else None
         return _refine(self, x, index, self.num_classes, 0, dropout_keys)
 
 
-def _classes(condition, num_classes):
+def _classes(labels, num_classes):
     """The classes (B, num_classes) whose parameters a norm averages: the label's alone, or each for no class."""
-    labels = condition[:, None]
+    labels = labels[:, None]
     return jnp.where(labels < num_classes, labels, jnp.arange(num_classes))
 
 
 def _check(network, x, condition, train, dropout_keys):
-    """Checks options and arguments; the dropout keys to use."""
+    """Checks options and arguments; returns the labels and the dropout keys to use, each None where there are none."""
     name, stages, dilations = type(network).__name__, network.channel_multipliers, network.dilations
     if len(stages) != len(dilations) or dilations[0] != 1:
         raise ValueError(
@@ -172,8 +173,8 @@ def _check(network, x, condition, train, dropout_keys):
     checks.choices(network, CHOICES)
     halvings = dilations.count(1) - 1
     checks.divisible(network, x.shape, 2**halvings, f"{halvings} stages that halve it need")
-    checks.condition(network, condition)
-    return checks.dropout(network, train, dropout_keys)
+    leaves = checks.condition(network, len(x), condition)
+    return leaves.get("label"), checks.dropout(network, train, dropout_keys)
 
 
 def _refine(network, x, index, norm_conditions, refine_conditions, dropout_keys):

@@ -29,6 +29,7 @@ appendix F.1, and https://github.com/NVlabs/edm/blob/main/training/networks.py (
 
 import functools
 import math
+from collections.abc import Mapping
 from typing import cast
 
 import flax.linen as nn
@@ -66,9 +67,9 @@ class NCSNpp(nn.Module):
         attention_resolutions: heights in pixels at which there is attention (`attn_resolutions`); between the two blocks
             in the middle there always is.
         dropout: rate of the dropout in each residual block, in training.
-        num_classes: 0 for an unconditional network; else `condition` holds labels below it, which enter with the noise
+        num_classes: 0 for an unconditional network; else the condition's `label` is below it, which enter with the noise
             level as in EDM.
-        augment_features: EDM's augmentation labels: their number, 0 for none.
+        augment_features: EDM's augmentation labels, the condition's `augmentation`: their number, 0 for none.
         out_channels: channels of the output; 0 for those of the input.
         fir: whether resolutions change through a filter; else by means and repeats of 2x2 pixels.
         fir_kernel: taps of the filter, in any scale.
@@ -128,9 +129,8 @@ class NCSNpp(nn.Module):
         self,
         x: jax.Array,
         noise_level: jax.Array,
-        condition: jax.Array | None = None,
+        condition: Mapping[str, jax.Array] | None = None,
         *,
-        augmentation: jax.Array | None = None,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
@@ -139,9 +139,10 @@ class NCSNpp(nn.Module):
         Args:
             x: (B, H, W, C); H and W divisible by 2 ** (levels - 1).
             noise_level: (B,), see the table above.
-            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class, which is a vector of
-                zeros before the layer of the classes, as in EDM; None where `num_classes` is 0.
-            augmentation: (B, augment_features), how each image was augmented; None for not at all, which is zero.
+            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, which is
+                a vector of zeros before the layer of the classes, as in EDM, where `num_classes` is not 0. `augmentation`
+                (B, augment_features), how each image was augmented, where `augment_features` is not 0; without it zeros,
+                the null.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -150,14 +151,14 @@ class NCSNpp(nn.Module):
 
         Raises:
             ValueError: for a size that cannot be halved often enough, for an unknown choice, for options that exclude each
-                other, and for a condition, augmentation or keys missing or in excess.
+                other, and for leaves of the condition or keys missing or in excess.
         """
-        self._check(x, condition, augmentation)
+        leaves = self._check(x, condition)
         dropout_keys = checks.dropout(self, train, dropout_keys)
         dtype = jnp.dtype(self.dtype)
         out_channels = self.out_channels or x.shape[-1]
         noise_level = noise_level.astype(jnp.float32)
-        embedding = self._embed(noise_level, condition, augmentation, dtype) if self.conditional else None
+        embedding = self._embed(noise_level, leaves, dtype) if self.conditional else None
         residual = functools.partial(self._residual, embedding, dropout_keys)
 
         x = (x if self.centered else 2 * x - 1).astype(dtype)
@@ -278,15 +279,15 @@ class NCSNpp(nn.Module):
     def _fir_kernel(self):
         return tuple(self.fir_kernel) if self.fir else None
 
-    def _check(self, x, condition, augmentation):
+    def _check(self, x, condition):
+        """Checks options and arguments; returns the leaves of the condition."""
         checks.choices(self, CHOICES)
         checks.embedding(self, "channels")
         if self.embedding == "discrete" or self.scale_by_sigma:
             checks.rising(self)
         halvings = len(self.channel_multipliers) - 1
         checks.divisible(self, x.shape, 2**halvings, f"{halvings + 1} levels need")
-        checks.condition(self, condition)
-        checks.augmentation(self, len(x), augmentation)
+        leaves = checks.condition(self, len(x), condition)
         if self.fir and len(self.fir_kernel) < 2:
             raise ValueError(f"NCSNpp: fir_kernel={self.fir_kernel} needs two taps or more")
         if self.fir and not sum(self.fir_kernel):
@@ -297,6 +298,7 @@ class NCSNpp(nn.Module):
             raise ValueError(
                 "NCSNpp: scale_by_sigma needs embedding 'fourier' or 'discrete', whose noise_level is log(sigma)"
             )
+        return leaves
 
     def _scale_number(self, log_sigma):
         """The number of the nearest discrete level, (B,) float32."""
@@ -310,8 +312,8 @@ class NCSNpp(nn.Module):
         step = math.log(self.sigma_max / self.sigma_min) / (self.num_scales - 1)
         return self.sigma_max * jnp.exp(-step * self._scale_number(noise_level))
 
-    def _embed(self, noise_level, condition, augmentation, dtype):
-        """(B,) noise levels, with labels and augmentations, to (B, 4 channels)."""
+    def _embed(self, noise_level, leaves, dtype):
+        """Noise levels (B,) and the leaves of the condition to (B, 4 channels)."""
 
         def dense(features, name, use_bias=True):
             init = scaled_init(1.0)
@@ -324,11 +326,9 @@ class NCSNpp(nn.Module):
             embedding = positional_embedding(number, self.channels)
         width = embedding.shape[-1]
         if self.num_classes:
-            one_hot = jax.nn.one_hot(condition, self.num_classes)
+            one_hot = jax.nn.one_hot(leaves["label"], self.num_classes)
             embedding = embedding + dense(width, "classes")(math.sqrt(self.num_classes) * one_hot)
         if self.augment_features:
-            zeros = jnp.zeros((len(noise_level), self.augment_features))
-            augmentation = zeros if augmentation is None else augmentation
-            embedding = embedding + dense(width, "augmentation", use_bias=False)(augmentation)
+            embedding = embedding + dense(width, "augmentation", use_bias=False)(leaves["augmentation"])
         embedding = nn.swish(dense(4 * self.channels, "embedding_0")(embedding))
         return nn.swish(dense(4 * self.channels, "embedding_1")(embedding))

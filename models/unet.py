@@ -12,6 +12,7 @@ https://arxiv.org/abs/2105.05233.
 """
 
 import functools
+from collections.abc import Mapping
 
 import flax.linen as nn
 import jax
@@ -49,8 +50,8 @@ class UNet(nn.Module):
         num_heads: heads of each attention, where `head_channels` is 0.
         head_channels: channels of each head; their number then grows with the channels.
         dropout: rate of the dropout in each residual block, in training.
-        num_classes: 0 for an unconditional network; else `condition` holds labels below it.
-        augment_features: EDM's augmentation labels: their number, 0 for none.
+        num_classes: 0 for an unconditional network; else the condition's `label` is below it.
+        augment_features: EDM's augmentation labels, the condition's `augmentation`: their number, 0 for none.
         embedding: of the noise level; "positional" (DDPM) or "positional_adm" (ADM: cosines first, and without the endpoint
             of `positional_embedding`) for levels that span hundreds (`999 t`), "fourier" for levels of order one
             (`log(sigma) / 4`).
@@ -96,9 +97,8 @@ class UNet(nn.Module):
         self,
         x: jax.Array,
         noise_level: jax.Array,
-        condition: jax.Array | None = None,
+        condition: Mapping[str, jax.Array] | None = None,
         *,
-        augmentation: jax.Array | None = None,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
@@ -108,9 +108,9 @@ class UNet(nn.Module):
             x: (B, H, W, C); H and W divisible by 2 ** (levels - 1). Images to condition on are joined to its channels,
                 behind those of the noisy images; `out_channels` then says how many the latter are.
             noise_level: (B,), in whatever unit the network is trained with.
-            condition: (B,) integer labels in [0, num_classes), or num_classes itself for no class, whose embedding is zero;
-                None where `num_classes` is 0.
-            augmentation: (B, augment_features), how each image was augmented; None for not at all, which is zero.
+            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, whose
+                embedding is zero, where `num_classes` is not 0. `augmentation` (B, augment_features), how each image was
+                augmented, where `augment_features` is not 0; without it zeros, the null.
             train: whether dropout is on.
             dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
 
@@ -119,10 +119,9 @@ class UNet(nn.Module):
 
         Raises:
             ValueError: for a size that cannot be halved often enough, for heads or groups that do not divide the
-                channels, for an unknown choice, and for a condition, augmentation or keys missing or in excess.
+                channels, for an unknown choice, and for leaves of the condition or keys missing or in excess.
         """
-        options = {"augmentation": augmentation, "train": train, "dropout_keys": dropout_keys}
-        output = self.mean_and_variance(x, noise_level, condition, **options)
+        output = self.mean_and_variance(x, noise_level, condition, train=train, dropout_keys=dropout_keys)
         return output[..., : self._out_channels(x)]
 
     @nn.compact
@@ -130,9 +129,8 @@ class UNet(nn.Module):
         self,
         x: jax.Array,
         noise_level: jax.Array,
-        condition: jax.Array | None = None,
+        condition: Mapping[str, jax.Array] | None = None,
         *,
-        augmentation: jax.Array | None = None,
         train: bool = False,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
@@ -142,10 +140,10 @@ class UNet(nn.Module):
         interpolated in between (iDDPM, https://arxiv.org/abs/2102.09672, eq. 15, with (v + 1) / 2 for its v). Without
         `learned_variance` there is none.
         """
-        self._check(x, condition, augmentation)
+        leaves = self._check(x, condition)
         dropout_keys = checks.dropout(self, train, dropout_keys)
         dtype = jnp.dtype(self.dtype)
-        embedding = self._embed(noise_level, condition, augmentation, dtype)
+        embedding = self._embed(noise_level, leaves, dtype)
         residual = functools.partial(self._residual, embedding, dropout_keys)
         h = Conv(self._width(0), dtype=dtype, name="conv_in")(x.astype(dtype))
         h, skips = self._down(residual, h)
@@ -155,13 +153,13 @@ class UNet(nn.Module):
         features = self._out_channels(x) * (2 if self.learned_variance else 1)
         return Conv(features, init_scale=0.0, dtype=dtype, name="conv_out")(h).astype(jnp.float32)
 
-    def _check(self, x, condition, augmentation):
+    def _check(self, x, condition):
+        """Checks options and arguments; returns the leaves of the condition."""
         levels = len(self.channel_multipliers)
         checks.choices(self, CHOICES)
         checks.embedding(self, "channels")
         checks.divisible(self, x.shape, 2 ** (levels - 1), f"{levels} levels need")
-        checks.condition(self, condition)
-        checks.augmentation(self, len(x), augmentation)
+        return checks.condition(self, len(x), condition)
 
     def _width(self, level):
         """The channels of a level."""
@@ -259,8 +257,8 @@ class UNet(nn.Module):
         h = RESAMPLINGS[direction](h)
         return h if self.resampling == "plain" else Conv(h.shape[-1], dtype=dtype, name=name)(h)
 
-    def _embed(self, noise_level, condition, augmentation, dtype):
-        """(B,) noise levels, with (B,) labels and augmentations, to (B, 4 channels)."""
+    def _embed(self, noise_level, leaves, dtype):
+        """Noise levels (B,) and the leaves of the condition to (B, 4 channels)."""
         width = 4 * self.channels
         if self.embedding == "fourier":
             embedding = FourierEmbedding(2 * self.channels, self.fourier_scale, name="fourier")(noise_level)
@@ -268,15 +266,13 @@ class UNet(nn.Module):
             adm = self.embedding == "positional_adm"
             embedding = positional_embedding(noise_level, self.channels, endpoint=not adm, cosine_first=adm)
         if self.augment_features:
-            zeros = jnp.zeros((len(noise_level), self.augment_features))
-            augmentation = zeros if augmentation is None else augmentation
             # From zero on, as in EDM: at first the network has nothing to unlearn.
             layer = nn.Dense(embedding.shape[-1], False, dtype, kernel_init=nn.initializers.zeros, name="augmentation")
-            embedding = embedding + layer(augmentation)
+            embedding = embedding + layer(leaves["augmentation"])
         dense = [nn.Dense(width, kernel_init=scaled_init(1.0), dtype=dtype, name=f"embedding_{i}") for i in range(2)]
         embedding = dense[1](nn.swish(dense[0](embedding)))
         if self.num_classes:
             init = nn.initializers.normal(1.0)
             table = ClassEmbedding(self.num_classes, width, embedding_init=init, dtype=dtype, name="classes")
-            embedding = embedding + table(condition)
+            embedding = embedding + table(leaves["label"])
         return nn.swish(embedding)

@@ -94,23 +94,20 @@ class NetworkDenoiser(Denoiser):
     """A Denoiser made of a network and the parameterization that gives its output a meaning.
 
     The network is called as `network.apply(variables, x, noise_level, condition, train=...)`, and in training with
-    `dropout_keys=keys` too, and `augmentation=...` where there is one; what it sees as x and noise_level is the
-    parameterization's business.
+    `dropout_keys=keys` too; what it sees as x and noise_level is the parameterization's business.
 
     Attributes:
         parameterization: what the network's output means; see `sde_lib.parameterization`.
         network: anything with such an `apply` (a Flax module); static.
         variables: the network's weights.
-        condition: None, or what the network is conditioned on, one entry an example (class labels (B,)).
-        augmentation: None, or how each image of a training batch was augmented (B, labels); for networks that know it.
+        condition: what the network is conditioned on: any pytree of arrays (B, ...), one entry an example; None for none.
         dropout_keys: None, or one key per example: then the network runs with `train=True`.
     """
 
     parameterization: Parameterization
     network: Any = struct.field(pytree_node=False)
     variables: Any = None
-    condition: Array | None = None
-    augmentation: Array | None = None
+    condition: Any = None
     dropout_keys: Array | None = None
 
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
@@ -127,8 +124,6 @@ class NetworkDenoiser(Denoiser):
         mode: dict[str, Any] = (
             {"train": False} if self.dropout_keys is None else {"train": True, "dropout_keys": self.dropout_keys}
         )
-        if self.augmentation is not None:
-            mode["augmentation"] = self.augmentation
         return self.network.apply(self.variables, x, noise_level, self.condition, **mode)
 
 

@@ -14,7 +14,7 @@ FLOORS = (
     ("errors", "files"),
     ("config", "devices", "learning", "plotting"),
     ("media",),
-    ("data", "runs"),
+    ("conditions", "data", "runs"),
     ("logs", "metrics", "objectives"),
     ("factory",),
     ("generation", "loading", "reports"),

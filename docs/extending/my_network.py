@@ -15,7 +15,7 @@ class Convolutions(nn.Module):
 
     @nn.compact
     def __call__(self, x, noise_level, condition=None, *, train=False, dropout_keys=None):
-        """x (B, H, W, C), noise_level (B,), condition None or labels (B,) -> (B, H, W, C)."""
+        """x (B, H, W, C), noise_level (B,), condition None or {"label": (B,)} -> (B, H, W, C)."""
         level = jnp.stack([noise_level, jnp.sin(noise_level), jnp.cos(noise_level)], -1)
         h = nn.Conv(self.width, (3, 3))(x)
         for _ in range(self.depth):

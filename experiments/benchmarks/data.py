@@ -57,7 +57,7 @@ def _rows(experiment: Experiment, images: Any, iterator: Any) -> list[tuple[str,
     current, waiting = initial_state(experiment, None, strategy), jax.tree.map(ready, sharded())  # on the devices
     prepare = jax.jit(experiment.preparation)
     keys = jax.random.split(jax.random.key(0), size // strategy.num_devices)
-    one = jnp.asarray(next(iterator)["image"][: len(keys)])
+    one = jax.tree.map(lambda field: jnp.asarray(field[: len(keys)]), next(iterator))
 
     def train(take):
         nonlocal current  # a call takes the memory of the state before
@@ -82,7 +82,7 @@ def _rows(experiment: Experiment, images: Any, iterator: Any) -> list[tuple[str,
     least = {name: min(r[name] for r in rounds[1:]) for name in stages}  # the first ones compile
     pipeline, training, fed = calls * k / least["device"], CALLS * k / least["training"], CALLS * k / least["fed"]
     workers = f"{experiment.data.workers} worker processes" if experiment.data.workers else "a thread"
-    shape = "x".join(map(str, one.shape[1:]))
+    shape = "x".join(map(str, one["image"].shape[1:]))
 
     def per_second(batches_per_second):
         return f"{batches_per_second * size:,.0f} images/s"

@@ -119,10 +119,10 @@ class Ours:
 
 
 def _inputs(network, shape, batch):
-    labels = jnp.zeros(batch, jnp.int32) if getattr(network, "num_classes", 0) else None
+    condition = {"label": jnp.zeros(batch, jnp.int32)} if getattr(network, "num_classes", 0) else None
     if type(network) in models.CLASSIFIERS.values():
-        labels = None
-    return _random((), jax.ShapeDtypeStruct((batch, *shape), jnp.float32)), jnp.ones(batch), labels
+        condition = None
+    return _random((), jax.ShapeDtypeStruct((batch, *shape), jnp.float32)), jnp.ones(batch), condition
 
 
 def _random(path, leaf):

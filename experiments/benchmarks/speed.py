@@ -86,12 +86,12 @@ def _training(experiment: Experiment) -> list[tuple[str, str]]:
 
 def _sampling(experiment: Experiment) -> list[tuple[str, str]]:
     size, shape = experiment.sampling.batch_size, experiment.medium.event_shape
-    labels = experiment.condition(jnp.arange(size) % max(experiment.num_classes, 1))
-    denoiser = experiment.denoiser(experiment.init_variables(), experiment.sampling.t_min).replace(condition=labels)
+    condition = experiment.condition(jnp.arange(size) % max(experiment.num_classes, 1))
+    denoiser = experiment.denoiser(experiment.init_variables(), experiment.sampling.t_min).replace(condition=condition)
     method, times = experiment.sampler, experiment.times(denoiser.sde)
     keys = jax.random.split(jax.random.key(0), size)
     x = jax.random.normal(jax.random.key(1), (size, *shape))
-    network = jax.jit(lambda variables, x, level: denoiser.network.apply(variables, x, level, labels, train=False))
+    network = jax.jit(lambda variables, x, level: denoiser.network.apply(variables, x, level, condition, train=False))
     level = jnp.full((size,), 0.5)
     first, least = minima(
         network=lambda: network(denoiser.variables, x, level),

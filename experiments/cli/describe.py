@@ -20,7 +20,8 @@ def run(options: argparse.Namespace) -> int:
     from experiments.factory import catalogue
 
     kind, entry = catalogue.kind(options.kind), catalogue.entry(options.kind, options.name)
-    print(f"{options.kind} {entry.name}: --config.{kind.key}={entry.name}\n\n{textwrap.indent(entry.document, '  ')}\n")
+    usage = kind.usage(entry.name)
+    print(f"{options.kind} {entry.name}{usage and f': {usage}'}\n\n{textwrap.indent(entry.document, '  ')}\n")
     print("Options" if entry.options else "No options")
     for key, value in entry.options.items():
         print(f"  --config.{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}")

@@ -21,7 +21,7 @@ def run(options: argparse.Namespace) -> int:
     for name, kind in kinds.items():
         entries = list(kind.entries())
         own = ", or module:name of your own" if kind.takes_paths else ""
-        print(f"{name} (--config.{kind.key}=NAME{own})")
+        print(f"{name} ({kind.usage('NAME') or 'chosen by its options'}{own})")
         width = max(len(entry.name) for entry in entries) + 2
         for entry in entries:
             print(f"  {entry.name:{width}}{entry.summary}")

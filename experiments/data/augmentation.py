@@ -28,6 +28,9 @@ https://github.com/NVlabs/edm/blob/main/training/augment.py with the settings of
 https://github.com/NVlabs/edm/blob/main/train.py.
 """
 
+from collections.abc import Mapping, Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -163,16 +166,20 @@ def _halving(size: int) -> np.ndarray:
     return matrix
 
 
-def augment(keys: Array, images: Array, probability: float) -> tuple[Array, Array]:
-    """Augmented images and what was done to them.
+def augment(
+    keys: Array, examples: Mapping[str, Any], probability: float, fields: Sequence[str] = ("data",)
+) -> dict[str, Any]:
+    """Augments whole examples: all images of one example are moved by one motion.
 
     Args:
-        keys: (B,), one per image: image i depends on `keys[i]` alone.
-        images: (B, H, W, C) float, zero in the middle of their range.
+        keys: (B,), one per example: example i depends on `keys[i]` alone.
+        examples: by field; images are (B, H, W, C) float, zero in the middle of their range.
         probability: p of the table above; EDM's is 0.12 for CIFAR-10, 0.15 for FFHQ and AFHQ at 64 px.
+        fields: of the images; other fields stay as they are.
 
     Returns:
-        images (B, H, W, C), and labels (B, 9) float32, for the network.
+        The examples, with the labels of the network, float32 (B, 9), as `augmentation`.
     """
     motions = jax.vmap(lambda key: draw(key, probability))(keys)
-    return jax.vmap(move)(images, motions), jax.vmap(Motion.labels)(motions)
+    moved = {field: jax.vmap(move)(examples[field], motions) for field in fields}
+    return {**examples, **moved, "augmentation": jax.vmap(Motion.labels)(motions)}

@@ -12,6 +12,7 @@ there is no buffer on the device besides (`benchmark --suite=data` measures what
 """
 
 import functools
+from collections.abc import Sequence
 from typing import Any, Self
 
 import grain
@@ -29,12 +30,13 @@ def batches_ahead(workers: int) -> int:
 
 
 def _flip_half(
-    batch_size: int, rows: slice, batch: dict[str, np.ndarray], rng: np.random.Generator
+    batch_size: int, rows: slice, fields: Sequence[str], batch: dict[str, np.ndarray], rng: np.random.Generator
 ) -> dict[str, np.ndarray]:
-    """Mirrors each image left to right with probability 1/2; `rng` is grain's, fixed by the seed and batch number."""
-    image = batch["image"]  # a fresh array, gathered for this batch: writing to it changes no data
+    """Mirrors each example left to right with probability 1/2; `rng` is grain's, fixed by the seed and batch number."""
     flipped = (rng.random(batch_size) < 0.5)[rows]
-    image[flipped] = image[flipped, :, ::-1]
+    for field in fields:
+        image = batch[field]  # a fresh array, gathered for this batch: writing to it changes no data
+        image[flipped] = image[flipped, :, ::-1]
     return batch
 
 
@@ -82,6 +84,7 @@ def training_batches(
     hosts: int = 1,
     workers: int = 0,
     worker_timeout: float = 300.0,
+    in_plane: Sequence[str] = ("image",),
 ) -> Batches:
     """Returns an endless iterator over batches `{"image": uint8 (B / hosts, H, W, C), "label": int32 (B / hosts,)}`.
 
@@ -92,11 +95,12 @@ def training_batches(
         images: the N training images; N may be smaller than the batch.
         batch_size: B, images per batch, over all devices of all hosts.
         seed: of the order and of the flips.
-        flip: whether to mirror images left to right, each with probability 1/2. Not for digits or letters.
+        flip: whether to mirror examples left to right, each with probability 1/2. Not for digits or letters.
         host, hosts: which rows of each batch to give: those of number `host` of so many.
         workers: processes that read; 0 reads in a thread, which is best for images in memory (each process would get a
             copy of them).
         worker_timeout: seconds for a process to make a batch.
+        in_plane: the fields (B, H, W, ...) that are mirrored together.
 
     Raises:
         UserError: the batch size is not positive or not divisible by the hosts, or the seed not in [0, 2^32).
@@ -117,7 +121,7 @@ def training_batches(
     remote = WorkerBatches(make, workers, worker_timeout) if workers else None
     batches = grain.MapDataset.source(remote or make())
     if flip:
-        batches = batches.random_map(functools.partial(_flip_half, batch_size, rows), seed=seed)
+        batches = batches.random_map(functools.partial(_flip_half, batch_size, rows, in_plane), seed=seed)
     # A thread for each process, which waits for it. Else one: more would contend for the interpreter with the loop.
     options = grain.ReadOptions(num_threads=max(workers, 1), prefetch_buffer_size=batches_ahead(workers))
     return Batches(iter(batches.to_iter_dataset(options)), remote)

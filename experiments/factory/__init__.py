@@ -2,8 +2,8 @@
 
 Each function makes one thing from the sections of a config and raises `UserError` for a name that is not known;
 `check.py` has what else can be wrong with a config. The tables of names stand in the file of their subject: `model`,
-`classes`, `images` (what training makes of the data), `losses`, `averages`, `optimization`, `sampling`, `ends` (of the
-process and of the time grid), `evaluation`, `devices`.
+`classes`, `conditions`, `images` (what training makes of the data), `losses`, `averages`, `optimization`, `sampling`, `ends`
+(of the process and of the time grid), `evaluation`, `devices`.
 """
 
 from experiments.factory.averages import ema_names, emas, power_emas, sampling_ema
@@ -15,6 +15,7 @@ from experiments.factory.classes import (
     of_class,
     sampled_classes,
 )
+from experiments.factory.conditions import check_conditions, condition
 from experiments.factory.devices import parallel, require_shares
 from experiments.factory.ends import check_ends, check_times
 from experiments.factory.evaluation import check_features, check_files, check_likelihood, feature_network, reference
@@ -23,7 +24,6 @@ from experiments.factory.images import preparation, rendering
 from experiments.factory.losses import (
     BIN_SHARE,
     BINNED_LOSS,
-    CLASS_DROPOUT,
     binned_loss,
     check_training_times,
     loss,
@@ -36,7 +36,6 @@ from experiments.factory.model import (
     abstract_variables,
     check_network,
     compute_dtype,
-    condition,
     denoiser,
     init_variables,
     network,
@@ -53,13 +52,13 @@ from experiments.factory.sampling import SAMPLERS, evaluations, sampler, sampler
 __all__ = [
     "BINNED_LOSS",
     "BIN_SHARE",
-    "CLASS_DROPOUT",
     "LOSS",
     "PROCESSES",
     "SAMPLERS",
     "abstract_variables",
     "binned_loss",
     "check_class",
+    "check_conditions",
     "check_ends",
     "check_features",
     "check_files",

@@ -11,6 +11,7 @@ from typing import Any
 
 import models
 from configs import base
+from experiments.conditions import CONDITIONS
 from experiments.config import components
 from experiments.config.choices import choose
 from experiments.errors import unknown_name
@@ -49,7 +50,7 @@ class Kind:
     """Components of one kind.
 
     Attributes:
-        key: of the config that names one.
+        key: of the config that names one; empty for a kind whose components are chosen by their options.
         entries: makes them.
         takes_paths: whether the key takes the import path of a component of the user too.
     """
@@ -57,6 +58,10 @@ class Kind:
     key: str
     entries: Callable[[], Iterator[Entry]]
     takes_paths: bool = False
+
+    def usage(self, name: str) -> str:
+        """Returns the flag that names a component; an empty text where options choose it."""
+        return f"--config.{self.key}={name}" if self.key else ""
 
 
 class _Recorder:
@@ -109,6 +114,18 @@ def _optimizers() -> Iterator[Entry]:
         )
 
 
+def _conditions() -> Iterator[Entry]:
+    config = base.get_config()
+    for name, record in CONDITIONS.items():
+        section = config.condition.get(name, {})
+        yield Entry(
+            name,
+            {f"model.{record.option}": config.model[record.option]}
+            | {f"condition.{name}.{key}": value for key, value in section.items()},
+            record,
+        )
+
+
 KINDS = {
     "process": Kind("sde.name", _processes, takes_paths=True),
     "network": Kind("model.name", _networks, takes_paths=True),
@@ -118,6 +135,7 @@ KINDS = {
     "objective": Kind("objective.name", _objectives, takes_paths=True),
     "sampler": Kind("sampling.sampler", lambda: _built(sampling.SAMPLERS, "sampling"), takes_paths=True),
     "optimizer": Kind("optim.name", _optimizers),
+    "condition": Kind("", _conditions),
 }
 
 
@@ -143,4 +161,4 @@ def entry(kind_name: str, name: str) -> Entry:
     if name not in found and chosen.takes_paths and components.is_path(name):
         made, section = components.load(chosen.key, name), chosen.key.partition(".")[0]
         return Entry(name, {f"{section}.{key}": value for key, value in components.options(made).items()}, made)
-    return choose(chosen.key, name, found)
+    return choose(chosen.key or kind_name, name, found)

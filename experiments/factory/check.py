@@ -141,11 +141,7 @@ def _check_data(config: ConfigDict) -> None:
 def _check_training(config: ConfigDict) -> None:
     ranges.check(config, "training.", "optim.", "loss.", "data.", "condition.")
     _check_smallest_time(config, "training")
-    dropout = config.condition.label.dropout
-    if dropout and not factory.draws_samples(config):
-        raise UserError(f"condition.label.dropout={dropout}: objective.name={config.objective.name!r} has no condition")
-    if dropout and not factory.num_classes(config):
-        raise UserError(f"condition.label.dropout={dropout}: model.num_classes=0 leaves no class to drop")
+    factory.check_conditions(config)
     factory.loss(config), factory.optimizer(config), factory.skips_nonfinite(config)
     factory.check_training_times(config)
     _check_augmentation(config)

@@ -6,9 +6,11 @@ import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import sde_lib
+from experiments.conditions import LabelCondition
 from experiments.data.sources.names import class_title, listed
 from experiments.errors import UserError, nearest
-from experiments.factory.model import condition, num_classes
+from experiments.factory.conditions import condition, null
+from experiments.factory.model import num_classes
 
 
 def class_number(config: ConfigDict, flag: str, label: int | str, names: Sequence[str] | None = None) -> int:
@@ -26,10 +28,10 @@ def class_number(config: ConfigDict, flag: str, label: int | str, names: Sequenc
     text, classes = str(label), num_classes(config)
     if not classes:
         raise UserError(f"{flag}={text}: this run has no classes (model.num_classes=0)")
-    if names and text in names:
-        return list(names).index(text)
-    if text.isascii() and text.isdecimal() and len(text) < 10 and int(text) < classes:
-        return int(text)
+    try:
+        return int(LabelCondition(classes, tuple(names or ())).of_user(label))
+    except ValueError:
+        pass
     known = _classes(classes, names)
     if not names and not text.lstrip("-").isdecimal():
         known += "; their names are not stored with this run"
@@ -109,7 +111,7 @@ def of_class(
     config: ConfigDict, denoiser: sde_lib.Denoiser, batch: int, label: int, guidance: float | None = None
 ) -> sde_lib.Denoiser:
     """The Denoiser for a batch of one class, as `check_class` gave it, guided away from "no class" if a scale is given."""
-    labels = jnp.full(batch, label, jnp.int32)
+    leaves = condition(config, jnp.full(batch, label, jnp.int32))
     if guidance is None:
-        return denoiser.replace(condition=condition(config, labels))
-    return sde_lib.ClassifierFree(denoiser, labels, num_classes(config), guidance)
+        return denoiser.replace(condition=leaves)
+    return sde_lib.ClassifierFree(denoiser, leaves, null(config, leaves), guidance)

@@ -7,7 +7,7 @@ Commands carry the Experiment, so that the config is read in `factory` alone.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from typing import Any, Self
 
@@ -17,6 +17,7 @@ import optax
 from ml_collections import ConfigDict
 
 import sde_lib
+from experiments.conditions import Condition
 from experiments.data import Source
 from experiments.data.sources.rendering import Rendering
 from experiments.devices.parallel import Strategy
@@ -25,6 +26,7 @@ from experiments.factory import (
     averages,
     check,
     classes,
+    conditions,
     devices,
     evaluation,
     guidance,
@@ -122,8 +124,8 @@ class Experiment:
         return images.rendering(self.config)
 
     @cached_property
-    def preparation(self) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]:
-        """(keys, raw) -> (x0, augmentation labels) of a batch in training; see `images.preparation`."""
+    def preparation(self) -> Callable[[jax.Array, Mapping[str, Any]], dict[str, Any]]:
+        """(keys, batch) -> examples of the model in training; see `images.preparation`."""
         return images.preparation(self.config)
 
     # Model
@@ -166,9 +168,18 @@ class Experiment:
         """Returns the unconditioned Denoiser with these weights, from a smallest time on; by default that of sampling."""
         return model.denoiser(self.config, variables, self.sampling.t_min if t_min is None else t_min)
 
-    def condition(self, labels: jax.Array | None) -> jax.Array | None:
-        """Returns what the network is conditioned on: the labels of a class-conditional model, else None."""
-        return model.condition(self.config, labels)
+    @cached_property
+    def conditions(self) -> dict[str, Condition]:
+        """The conditions that the network takes, by name."""
+        return conditions.conditions(self.config)
+
+    def condition(self, labels: jax.Array | None) -> dict[str, Any] | None:
+        """Returns the condition of labels (B,) for a class-conditional model; None for a model without classes."""
+        return conditions.condition(self.config, labels)
+
+    def condition_of_batch(self, keys: jax.Array, batch: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Returns the condition of prepared examples with these keys (B,); None for a model without conditions."""
+        return conditions.condition_of_batch(self.config, keys, batch)
 
     def init_network(self, key: jax.Array) -> Any:
         """Returns the weights of the network before training, by a key."""

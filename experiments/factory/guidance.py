@@ -9,7 +9,8 @@ from ml_collections import ConfigDict
 
 import sde_lib
 from experiments.errors import UserError
-from experiments.factory.model import condition, num_classes
+from experiments.factory.conditions import condition, null
+from experiments.factory.model import num_classes
 
 
 def is_guided(config: ConfigDict) -> bool:
@@ -38,7 +39,8 @@ def guided(
         classifier: log p(class | x_t) of the labels, which guides instead of a weaker Denoiser.
     """
     settings = config.sampling.guidance
-    conditional = found = denoiser.replace(condition=condition(config, labels))
+    leaves = condition(config, labels)
+    conditional = found = denoiser.replace(condition=leaves)
     if is_guided(config):
         rescale = settings.rescale or None
         if classifier is not None:
@@ -47,7 +49,7 @@ def guided(
         elif weak is not None:
             found = sde_lib.Guided(conditional, weak, settings.scale, rescale)
         else:
-            found = sde_lib.ClassifierFree(denoiser, labels, num_classes(config), settings.scale, rescale)
+            found = sde_lib.ClassifierFree(denoiser, leaves, null(config, leaves), settings.scale, rescale)
         if settings.low > 0 or math.isfinite(settings.high):
             found = sde_lib.Interval(found, conditional, settings.low, settings.high)
     if settings.threshold:

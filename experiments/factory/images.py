@@ -1,7 +1,8 @@
-"""Between the images of the source and what the model sees of them."""
+"""From examples of the source to examples of the model: scale, dequantization and augmentation."""
 
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 from ml_collections import ConfigDict
@@ -11,6 +12,7 @@ from experiments.config.choices import choose
 from experiments.data.augmentation import augment
 from experiments.data.sources.rendering import Rendering
 from experiments.errors import UserError
+from experiments.factory.conditions import conditions
 from experiments.factory.media import medium
 from experiments.media import Medium
 from sde_lib.randomness import fold_in
@@ -26,7 +28,10 @@ def _uniform(data: Medium) -> Callable[[jax.Array, jax.Array], jax.Array]:
 
 DEQUANTIZATIONS = {"none": lambda data: lambda keys, raw: data.forward(raw), "uniform": _uniform}
 
-DEQUANTIZATION, AUGMENTATION = zlib.crc32(b"dequantization"), zlib.crc32(b"augmentation")  # as losses.CLASS_DROPOUT
+DEQUANTIZATION, AUGMENTATION = (
+    zlib.crc32(b"dequantization"),
+    zlib.crc32(b"augmentation"),
+)  # folded into an example's key
 
 
 def rendering(config: ConfigDict) -> Rendering:
@@ -38,10 +43,11 @@ def rendering(config: ConfigDict) -> Rendering:
     return Rendering(config.data.background, config.data.white)
 
 
-def preparation(config: ConfigDict) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array | None]]:
-    """(keys, raw) -> (x0, labels): the model's data of raw data (B, *event) in training, each by its own key (B,).
+def preparation(config: ConfigDict) -> Callable[[jax.Array, Mapping[str, Any]], dict[str, Any]]:
+    """(keys, batch) -> examples: the model's data of a batch of the source in training, each example by its own key (B,).
 
-    x0 is float32, of the shape of the raw data; the labels (B, 9) say how it was augmented, None without augmentation.
+    The batch has the raw data (B, *event) as `image`. The examples have x0 as `data`, float32 of the same shape, the other
+    fields of the batch and, where they are augmented, `augmentation` (B, 9), the labels of the augmentation.
 
     Raises:
         UserError: a setting is of images, and the medium has none.
@@ -52,8 +58,11 @@ def preparation(config: ConfigDict) -> Callable[[jax.Array, jax.Array], tuple[ja
     if probability and not data.has_pixels:
         raise UserError(f"data.augmentation={probability}: is of images, not of {data.noun}; set 0")
 
-    def prepare(keys, raw):
-        x0 = dequantize(keys, raw)
-        return augment(fold_in(keys, AUGMENTATION), x0, probability) if probability else (x0, None)
+    in_plane = ["data", *(name for name, condition in conditions(config).items() if condition.in_plane)]
+
+    def prepare(keys, batch):
+        examples = {name: value for name, value in batch.items() if name != "image"}
+        examples["data"] = dequantize(keys, batch["image"])
+        return augment(fold_in(keys, AUGMENTATION), examples, probability, in_plane) if probability else examples
 
     return prepare

@@ -1,6 +1,5 @@
-"""The loss of training: its weighting and times, the classes that are dropped, and the bins in which it is watched."""
+"""The loss of training: its weighting and times, and the bins in which it is watched."""
 
-import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,8 +11,9 @@ from ml_collections import ConfigDict
 import sde_lib
 from experiments.config.choices import choose
 from experiments.errors import UserError
+from experiments.factory.conditions import dropped
 from experiments.factory.media import medium
-from experiments.factory.model import LOSS, denoiser, num_classes, sde
+from experiments.factory.model import LOSS, denoiser, sde
 
 WEIGHTINGS = {
     "edm": lambda c: sde_lib.EDMWeighting(sigma_data=c.parameterization.sigma_data),
@@ -52,23 +52,13 @@ TIME_KEYS = {
 LEAST_COVERAGE = 1e-4  # float32 leaves about a thousand different times in the middle of so wide a distribution
 ONE_LEVEL = 1e-3  # of the process's range of log-SNR: times as near as that are one noise level
 
-CLASS_DROPOUT = zlib.crc32(b"class dropout")  # folded into an example's key, apart from the loss's own numbers
-
 BINNED_LOSS, BIN_SHARE = "binned_loss", "bin_share"  # metrics of the training step: see `binned_loss`
 
 
-def _drop_classes(config: ConfigDict, keys: jax.Array, labels: jax.Array | None) -> jax.Array | None:
-    """The labels with some, each by its own key, replaced by `num_classes`, which stands for no class."""
-    if not config.condition.label.dropout:
-        return labels
-    drawn = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, CLASS_DROPOUT)))(keys)
-    return jnp.where(drawn < config.condition.label.dropout, num_classes(config), labels)
-
-
 def loss(config: ConfigDict) -> Callable:
-    """(draws, variables, x0, condition, augmentation) -> (B,), the experiment's denoising score-matching loss in training.
+    """(draws, variables, x0, condition) -> (B,), the experiment's denoising score-matching loss in training.
 
-    The augmentation may be left out.
+    The condition is a dict of leaves by name, or None; some leaves are replaced by their nulls (`conditions.dropped`).
 
     With `return_times=True` the function also gives the examples' times, (B,).
 
@@ -88,10 +78,9 @@ def loss(config: ConfigDict) -> Callable:
     except (ValueError, NotImplementedError) as error:
         raise UserError(f"loss: {error}") from error
 
-    def compute(draws, variables, x0, condition, augmentation=None, *, return_times=False):
-        condition = _drop_classes(config, draws.keys, condition)
-        model = denoiser(config, variables, config.training.t_min)
-        model = model.replace(condition=condition, augmentation=augmentation)
+    def compute(draws, variables, x0, condition, *, return_times=False):
+        condition = dropped(config, draws.keys, condition)
+        model = denoiser(config, variables, config.training.t_min).replace(condition=condition)
         drawn_times, log_variance = drawn(draws), None
         if config.loss.learned_uncertainty:
             log_variance = sde_lib.LearnedLogVariance(variables[LOSS]["log_variance"])
@@ -187,8 +176,8 @@ def binned_loss(config: ConfigDict) -> Callable:
     """
     compute, bins = loss(config), binned(config)
 
-    def with_bins(draws, variables, x0, condition, augmentation=None):
-        losses, t = compute(draws, variables, x0, condition, augmentation, return_times=True)
+    def with_bins(draws, variables, x0, condition):
+        losses, t = compute(draws, variables, x0, condition, return_times=True)
         return losses, bins(losses, t)
 
     return with_bins

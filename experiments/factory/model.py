@@ -16,6 +16,7 @@ from experiments.config.choices import choose
 from experiments.config.components import component, is_path
 from experiments.devices.parallel import Strategy
 from experiments.errors import UserError, unknown_name
+from experiments.factory import conditions
 from experiments.factory.media import medium
 from experiments.factory.objective import draws_samples
 from experiments.learning import state
@@ -139,14 +140,9 @@ def compute_dtype(config: ConfigDict) -> str:
     return config.model.get("dtype", "float32")
 
 
-def condition(config: ConfigDict, labels: jax.Array | None) -> jax.Array | None:
-    """What the network is conditioned on: the labels of a class-conditional model, else nothing."""
-    return labels if num_classes(config) and draws_samples(config) else None
-
-
-def _inputs(config: ConfigDict) -> tuple[jax.Array, jax.Array, jax.Array | None]:
-    """One image of zeros, its noise level and its label: what the network is initialized with."""
-    return jnp.zeros((1, *medium(config).event_shape)), jnp.zeros((1,)), condition(config, jnp.zeros((1,), jnp.int32))
+def _inputs(config: ConfigDict) -> tuple[jax.Array, jax.Array, dict[str, Any] | None]:
+    """Zeros for one example, its noise level and its condition, as for the network's `init`."""
+    return jnp.zeros((1, *medium(config).event_shape)), jnp.zeros((1,)), conditions.placeholder(config)
 
 
 def initialization(config: ConfigDict) -> Callable[[jax.Array], Any]:
@@ -172,7 +168,25 @@ def abstract_variables(config: ConfigDict) -> Any:
         return jax.eval_shape(initialization(config), jax.random.key(0))
 
 
-CALL = "a network is called as (x, noise_level, condition, train=False), and in training with train=True, dropout_keys=keys"
+def _call(config: ConfigDict) -> str:
+    """Returns what the call of a network must accept, for messages."""
+    text = (
+        "a network is called as (x, noise_level, condition, train=False), and in training with train=True, "
+        "dropout_keys=keys"
+    )
+    specs = {name: made.spec(medium(config)) for name, made in conditions.conditions(config).items()}
+    if not specs:
+        return f"{text}; condition is None"
+    sampled = conditions.condition(config, jnp.zeros(1)) or {}
+
+    def described(spec):
+        return f"{spec.dtype} ({', '.join(['B', *map(str, spec.shape)])}{',' * (not spec.shape)})"
+
+    leaves = [
+        f"{name!r}: {jax.tree.map(described, spec)}" + ("" if name in sampled else ", which sampling leaves out")
+        for name, spec in specs.items()
+    ]
+    return f"{text}; condition is a dict of {' and '.join(leaves)}"
 
 
 @contextlib.contextmanager
@@ -184,12 +198,13 @@ def errors_of_network(config: ConfigDict) -> Iterator[None]:
     """
     try:
         yield
-    except ValueError as error:
-        raise UserError(f"{_named('model', config)}: {_one_line(error)}") from error
     except Exception as error:
-        if not is_path(config.model.name):
+        if is_path(config.model.name):
+            kind = type(error).__name__
+            raise UserError(f"{_named('model', config)}: {kind}: {_one_line(error)}; {_call(config)}") from error
+        if not isinstance(error, ValueError):
             raise
-        raise UserError(f"{_named('model', config)}: {type(error).__name__}: {_one_line(error)}; {CALL}") from error
+        raise UserError(f"{_named('model', config)}: {_one_line(error)}") from error
 
 
 def _one_line(error: Exception) -> str:
@@ -220,11 +235,13 @@ def check_network(config: ConfigDict) -> None:
             + ("; model.out_channels=0 takes the number of the images" if "out_channels" in config.model else "")
         )
     if is_path(config.model.name):
+        x, noise_level, condition = inputs
+        sampled = conditions.condition(config, jnp.zeros((1,), jnp.int32))
         with errors_of_network(config):
             jax.eval_shape(
                 lambda variables, keys: [
-                    module.apply(variables, *inputs, train=False),
-                    module.apply(variables, *inputs, train=True, dropout_keys=keys),
+                    module.apply(variables, x, noise_level, sampled, train=False),
+                    module.apply(variables, x, noise_level, condition, train=True, dropout_keys=keys),
                 ],
                 variables,
                 jax.random.split(jax.random.key(0), 1),

@@ -16,5 +16,5 @@ class Denoising(Objective):
         self, draws: Draws, params: Any, example: Mapping[str, Any], frozen: Any
     ) -> tuple[Array, dict[str, Array]]:
         """Returns the losses (B,), and each in the bin of its noise level."""
-        condition = self.experiment.condition(example.get("label"))
-        return self.experiment.loss(draws, params, example["data"], condition, example.get("augmentation"))
+        condition = self.experiment.condition_of_batch(draws.keys, example)
+        return self.experiment.loss(draws, params, example["data"], condition)

@@ -53,9 +53,7 @@ def make_step(experiment: Experiment, strategy: Strategy | None) -> Any:
     trained = objective.players
 
     def example_losses(draws, params, batch, frozen):
-        x0, augmentation = prepare(draws.keys, batch["image"])
-        example = batch | {"data": x0, "augmentation": augmentation}
-        return objective.loss(draws, params, example, frozen)
+        return objective.loss(draws, params, prepare(draws.keys, batch), frozen)
 
     return state.make_train_step(
         example_losses,

@@ -53,7 +53,7 @@ def _extrapolate(
 class Guided(DerivedDenoiser):
     """D_weak + scale (D - D_weak): classifier-free guidance and autoguidance. Two evaluations.
 
-        Guided(denoiser.replace(condition=labels), denoiser.replace(condition=no_labels), scale=2.0)
+        Guided(denoiser.replace(condition=condition), denoiser.replace(condition=null), scale=2.0)
         Guided(large, small, scale=1.5)
 
     `rescale` shrinks x0 to the spread that D alone has, against the excess of contrast of large scales:
@@ -91,9 +91,9 @@ class ClassifierFree(DerivedDenoiser):
 
     Attributes:
         denoiser: one with a field `condition`, such as `NetworkDenoiser`; its own condition is not used.
-        condition: what to condition on, one entry an example: labels (B,), or any pytree of arrays (B, ...).
-        no_condition: what stands for no condition (or for one to be avoided): of the same structure, each array broadcast
-            to the condition's. The networks of `models` have the label `num_classes`.
+        condition: what to condition on, one entry an example: any pytree of arrays (B, ...).
+        no_condition: the null, which stands for no condition (or a condition to be avoided): of the same structure, each
+            array broadcast to the condition's.
         scale, rescale: as in `Guided`.
     """
 

@@ -81,9 +81,9 @@ def train_a_step(loaded, variables, batch=64):
     """The networks that begin with an output of zero begin with a loss of 1 per value, which the step lowers."""
     channels = loaded.data.num_channels
     x0 = 0.5 * jax.random.normal(jax.random.key(1), (batch, 8, 8, channels))
-    labels = factory.condition(loaded, jnp.arange(batch) % max(loaded.model.num_classes, 1))
+    condition = factory.condition(loaded, jnp.arange(batch) % max(loaded.model.num_classes, 1))
     drawn, loss = state.draws(jax.random.key(0), 0, jnp.arange(batch), batch), factory.loss(loaded)
-    value_and_gradient = jax.value_and_grad(lambda variables: loss(drawn, variables, x0, labels).mean())
+    value_and_gradient = jax.value_and_grad(lambda variables: loss(drawn, variables, x0, condition).mean())
 
     before, gradient = value_and_gradient(variables)
     variables = updated(factory.optimizer(loaded), variables, gradient)

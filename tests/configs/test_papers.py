@@ -94,12 +94,12 @@ def test_an_image_keeps_as_much_as_the_file_says(experiment):
 
     def kept(batch):
         shape = (batch, loaded.data.image_size, loaded.data.image_size, loaded.data.num_channels)
-        labels = jnp.zeros(batch, int) if loaded.model.num_classes else None
+        condition = {"label": jnp.zeros(batch, int)} if loaded.model.num_classes else None
 
         def gradient(variables, keys):
             def run(variables):
                 x, levels = jnp.zeros(shape), jnp.zeros(batch)
-                return network.apply(variables, x, levels, labels, train=True, dropout_keys=keys)
+                return network.apply(variables, x, levels, condition, train=True, dropout_keys=keys)
 
             return jax.vjp(run, variables)[1]
 

@@ -14,6 +14,7 @@ from experiments.data import augmentation
 from experiments.data.augmentation import Motion
 from experiments.errors import UserError
 from experiments.factory import check
+from experiments.factory.conditions import condition_of_batch
 from experiments.factory.experiment import Experiment
 from experiments.learning import state
 from experiments.training.train import make_step
@@ -105,7 +106,12 @@ def test_an_example_is_moved_by_its_own_key():
     """The same in another place and beside others."""
     keys = jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(1), jnp.arange(8))
     images = named_normal("images", 8, 6, 6, 1)
-    augment = jax.jit(lambda keys, images: augmentation.augment(keys, images, 0.5))
+
+    @jax.jit
+    def augment(keys, images):
+        found = augmentation.augment(keys, {"data": images}, 0.5)
+        return found["data"], found["augmentation"]
+
     together, labels = augment(keys, images)
     assert len(np.unique(labels, axis=0)) >= 6
     order = np.array([7, 2, 5, 3, 3, 3, 0, 1])
@@ -120,30 +126,33 @@ def keys_of_a_step(step=3, size=64):
 
 def test_dequantization_is_uniform_within_each_grey_levels_bin():
     images = np.random.default_rng(0).integers(0, 256, (64, 8, 8, 1), dtype=np.uint8)
-    x0, labels = factory.preparation(tiny_config(data__dequantization="uniform"))(keys_of_a_step(), images)
+    prepare = factory.preparation(tiny_config(data__dequantization="uniform"))
+    found = prepare(keys_of_a_step(), {"image": images})
+    x0 = found["data"]
     places = (np.asarray(x0, np.float64) + 1) * 127.5 - images
-    assert labels is None and np.abs(places).max() <= 0.5 + 1e-4
+    assert found.keys() == {"data"} and np.abs(places).max() <= 0.5 + 1e-4
     ranks = np.sort(places.ravel()) + 0.5
     assert np.abs(ranks - (np.arange(4096) + 0.5) / 4096).max() < 1.95 / np.sqrt(4096)  # Kolmogorov, 1 in 1,000
-    again, _ = factory.preparation(tiny_config(data__dequantization="uniform"))(keys_of_a_step()[5:6], images[5:6])
-    np.testing.assert_array_equal(again[0], x0[5])
-    other, _ = factory.preparation(tiny_config(data__dequantization="uniform"))(keys_of_a_step(4), images)
-    assert np.abs(other - x0).mean() > 1e-3
+    again = prepare(keys_of_a_step()[5:6], {"image": images[5:6]})
+    np.testing.assert_array_equal(again["data"][0], x0[5])
+    other = prepare(keys_of_a_step(4), {"image": images})
+    assert np.abs(other["data"] - x0).mean() > 1e-3
 
 
 def test_by_default_nothing_is_drawn():
     images = np.arange(256, dtype=np.uint8).reshape(4, 8, 8, 1)
     prepare = factory.preparation(tiny_config())
-    assert "random" not in str(jax.make_jaxpr(prepare)(keys_of_a_step(size=4), images))
-    x0, labels = prepare(keys_of_a_step(size=4), images)
-    assert labels is None
-    np.testing.assert_allclose(x0, images / 127.5 - 1, atol=1e-6)
+    assert "random" not in str(jax.make_jaxpr(prepare)(keys_of_a_step(size=4), {"image": images}))
+    found = prepare(keys_of_a_step(size=4), {"image": images, "label": np.arange(4)})
+    np.testing.assert_array_equal(found.pop("label"), np.arange(4))
+    assert found.keys() == {"data"}
+    np.testing.assert_allclose(found["data"], images / 127.5 - 1, atol=1e-6)
 
 
 class Dropping:
     """Stands for the network: in training, example i draws a number by its key."""
 
-    def apply(self, weights, x, noise_level, condition, *, augmentation=None, train, dropout_keys=None):
+    def apply(self, weights, x, noise_level, condition, *, train, dropout_keys=None):
         return x + jax.vmap(jax.random.normal)(dropout_keys)[:, None, None, None]
 
 
@@ -158,8 +167,9 @@ def test_no_two_draws_of_a_step_share_a_key(monkeypatch, low_discrepancy):
     drawn = state.draws(jax.random.key(0), 3, jnp.arange(5), 5)
 
     def step():
-        x0, augmented = prepare(drawn.keys, np.zeros((5, 8, 8, 1), np.uint8))
-        return loss(drawn, None, x0, jnp.zeros(5, jnp.int32), augmented)
+        batch = {"image": np.zeros((5, 8, 8, 1), np.uint8), "label": jnp.zeros(5, jnp.int32)}
+        examples = prepare(drawn.keys, batch)
+        return loss(drawn, None, examples["data"], condition_of_batch(settings, drawn.keys, examples))
 
     assert_each_key_once(jax.jit(step), 5 * 8 if not low_discrepancy else 5 * 7 + 1)
 
@@ -170,8 +180,8 @@ class Told:
     def init(self, key, x, noise_level, condition):
         return {"w": jnp.ones(9)}
 
-    def apply(self, weights, x, noise_level, condition, *, augmentation=None, train, dropout_keys=None):
-        return x if augmentation is None else x + (augmentation @ weights["w"])[:, None, None, None]
+    def apply(self, weights, x, noise_level, condition, *, train, dropout_keys=None):
+        return x if condition is None else x + (condition["augmentation"] @ weights["w"])[:, None, None, None]
 
 
 def test_the_network_is_told_in_training(monkeypatch):

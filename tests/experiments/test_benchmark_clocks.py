@@ -40,7 +40,7 @@ def test_guidance_measures_what_the_paper_counts():
         "plain", "ClassifierGuidance", "DPS", "PiGDM", "TMPD", "MMPS, 1 step", "MMPS, 2 steps",
         "MMPS, 3 steps", "MMPS, 5 steps",
     ]  # fmt: skip
-    np.testing.assert_array_equal(made["plain"].condition, [0, 1, 2, 0, 1])
+    np.testing.assert_array_equal(made["plain"].condition["label"], [0, 1, 2, 0, 1])
     for name, posterior in made.items():
         if name.startswith("MMPS"):
             assert posterior.max_steps == int(name.split()[1]) and posterior.rtol < 1e-20

@@ -83,14 +83,15 @@ class Told:
 
 def test_a_batch_of_one_class_is_conditioned_on_it_or_guided_to_it():
     config, denoiser = tiny_config(**TEN), sde_lib.exact.Gaussian(sde_lib.VPSDE())
-    assert factory.of_class(config, Told(), 3, 7)["condition"].tolist() == [7, 7, 7]
+    assert jax.tree.map(np.ndarray.tolist, jax.device_get(factory.of_class(config, Told(), 3, 7)["condition"])) == {
+        "label": [7, 7, 7]
+    }
     assert factory.of_class(tiny_config(), Told(), 3, 0) == {"condition": None}
     guided = factory.of_class(config, denoiser, 3, 7, 2.5)
     assert isinstance(guided, sde_lib.ClassifierFree) and guided.denoiser is denoiser
-    found = [
-        np.asarray(leaf).tolist() for leaf in jax.tree.leaves((guided.condition, guided.no_condition, guided.scale))
-    ]
-    assert found == [[7, 7, 7], 10, 2.5]
+    assert guided.condition.keys() == guided.no_condition.keys() == {"label"}
+    found = [leaf["label"].tolist() for leaf in (guided.condition, guided.no_condition)]
+    assert (found, guided.scale) == ([[7, 7, 7], [10, 10, 10]], 2.5)
 
 
 def edm(**changes):

@@ -50,19 +50,20 @@ def test_the_loss_of_training_has_its_denoiser_times_and_weights(handed):
         training__t_min=0.25, loss__weighting="min_snr", loss__snr_gamma=3.0, loss__times="logit_normal"
     )
     compute = factory.loss(config)
-    labels, told = jnp.array([1, 0, 1]), jnp.ones((3, 9))
-    found = compute(DRAWS, VARIABLES, "x0", labels, told)
+    condition = {"label": jnp.array([1, 0, 1]), "augmentation": jnp.ones((3, 9))}
+    found = compute(DRAWS, VARIABLES, "x0", condition)
     np.testing.assert_array_equal(found, [1, 2, 4])
     keys, model, x0 = handed.pop("of")
     assert (keys is DRAWS.keys, x0, handed.pop("denoiser")) == (True, "x0", (config, VARIABLES, 0.25))
-    assert model.fields["condition"] is labels and model.fields["augmentation"] is told
+    assert model.fields.keys() == {"condition"} and model.fields["condition"].keys() == condition.keys()
+    assert all(model.fields["condition"][name] is leaf for name, leaf in condition.items())
     times = sde_lib.LogitNormalTime(config.loss.logit_mean, config.loss.logit_std)
     assert handed == {
         "weighting": sde_lib.MinSNRWeighting(3.0), "times": times, "importance": False, "log_variance": None, "train": True,
         "return_times": True,
     }  # fmt: skip
     compute(DRAWS, VARIABLES, "x0", None)
-    assert handed["of"][1].fields == {"condition": None, "augmentation": None}
+    assert handed["of"][1].fields == {"condition": None}
     losses_, t = compute(DRAWS, VARIABLES, "x0", None, return_times=True)
     np.testing.assert_allclose(losses_, [1, 2, 4])
     np.testing.assert_allclose(t, [0.1, 0.2, 0.3])

@@ -5,6 +5,7 @@ import pytest
 import sde_lib
 from configs import base
 from experiments.__main__ import main
+from experiments.conditions import CONDITIONS, LabelCondition
 from experiments.config import files as configs
 from experiments.config.ranges import KEYS
 from experiments.errors import UserError
@@ -79,4 +80,26 @@ def test_all_kinds_are_listed_with_their_keys(capsys):
     said = capsys.readouterr().out
     for name, kind in catalogue.KINDS.items():
         own = ", or module:name of your own" if name in ("process", "network", "objective", "sampler") else ""
-        assert f"{name} (--config.{kind.key}=NAME{own})\n" in said
+        usage = "chosen by its options" if name == "condition" else f"--config.{kind.key}=NAME"
+        assert f"{name} ({usage}{own})\n" in said
+
+
+def test_conditions_are_those_of_their_room_with_their_nulls(capsys, monkeypatch):
+    assert [entry.name for entry in catalogue.KINDS["condition"].entries()] == list(CONDITIONS)
+    label = catalogue.entry("condition", "label")
+    assert label.made is LabelCondition
+    assert label.options == {"model.num_classes": 0, "condition.label.dropout": 0.0}
+
+    class Turned(LabelCondition):
+        """A condition that was not there before."""
+
+        name, option = "turned", "augment_features"
+
+    monkeypatch.setitem(CONDITIONS, "turned", Turned)
+    assert main(["list", "condition"]) == 0
+    assert "  turned        A condition that was not there before.\n" in capsys.readouterr().out
+    assert main(["describe", "condition", "turned"]) == 0
+    said = capsys.readouterr().out
+    assert said.startswith("condition turned\n") and "  --config.model.augment_features=0\n" in said
+    with pytest.raises(UserError, match=r"condition='lable' is unknown: choose from .*; did you mean 'label'\?"):
+        catalogue.entry("condition", "lable")

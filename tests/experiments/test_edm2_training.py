@@ -62,7 +62,7 @@ def experiment():
 def loss(draws, variables, batch, frozen):
     """EDM's, without learned uncertainty, at given noise."""
     denoiser = factory.denoiser(experiment()[0], variables, 1e-3).replace(
-        sde=sde_lib.EDMSDE(), parameterization=sde_lib.EDMPreconditioning(0.5), condition=batch["label"]
+        sde=sde_lib.EDMSDE(), parameterization=sde_lib.EDMPreconditioning(0.5), condition={"label": batch["label"]}
     )
     sigma = batch["sigma"]
     error = denoiser(batch["image"] + sigma[:, None, None, None] * batch["noise"], sigma) - batch["image"]

@@ -100,7 +100,7 @@ class Label:
     """A network of the label: the Denoiser's mean is the class, in units of 1/10."""
 
     def apply(self, variables, x, noise_level, condition, **mode):
-        return jnp.broadcast_to(condition[:, None, None, None] / 10, x.shape)
+        return jnp.broadcast_to(condition["label"][:, None, None, None] / 10, x.shape)
 
 
 @pytest.fixture

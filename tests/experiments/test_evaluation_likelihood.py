@@ -186,7 +186,7 @@ def test_the_density_is_that_of_the_class_at_the_smallest_time_of_the_likelihood
         for name in ("noise", "probes"):
             keys[seed, tuple(places), name] = np.asarray(jax.random.key_data(seen[name])).tolist()
     assert found == ((3,), "ratio") and seen["denoiser"] == ("w", 2e-4) and seen["model"] == "conditioned"
-    np.testing.assert_array_equal(seen["condition"], [3, 1, 2])
+    np.testing.assert_array_equal(seen["condition"]["label"], [3, 1, 2])
     assert seen["divergence"] == likelihood.sde_lib.Hutchinson(num_probes=3) and seen["tolerances"] == (1e-3, 1e-3)
     assert seen["levels"] == likelihood.sde_lib.Quantization.between(-1.0, 1.0)
     first = [tuple(key) for name in ("noise", "probes") for key in keys[7, (0, 5, 9), name]]

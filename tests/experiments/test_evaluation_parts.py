@@ -217,7 +217,7 @@ class Guess(Denoiser):
     condition: Any = None
 
     def __call__(self, x, t):
-        level = 0.0 if self.condition is None else self.condition[:, None, None, None] / 10
+        level = 0.0 if self.condition is None else self.condition["label"][:, None, None, None] / 10
         return jnp.zeros_like(x) + level
 
 

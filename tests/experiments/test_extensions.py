@@ -111,6 +111,19 @@ class Eager(nn.Module):
     def __call__(self, x, noise_level, condition=None, *, train=False):
         return x
 
+class Positional(nn.Module):
+    num_classes: int = 3
+    @nn.compact
+    def __call__(self, x, noise_level, condition=None, *, train=False, dropout_keys=None):
+        return nn.Dense(x.shape[-1])(x) * condition[:, None, None, None]
+
+class Needing(nn.Module):
+    num_classes: int = 3
+    augment_features: int = 2
+    @nn.compact
+    def __call__(self, x, noise_level, condition=None, *, train=False, dropout_keys=None):
+        return nn.Dense(x.shape[-1])(x) * condition["augmentation"].sum()
+
 class Still(Sampler):
     pass
 
@@ -209,6 +222,8 @@ def broken(tmp_path, monkeypatch):
         ("sde.name=broken:Needy", "sde.name=broken:Needy: a process takes its options and t_min by name: "),
         ("model.name=broken:Untimed", "model.name=broken:Untimed: TypeError: Untimed.__call__() takes 2 positional"),
         ("model.name=broken:Eager", "unexpected keyword argument 'dropout_keys'; a network is called as (x, noise_level, "),
+        ("model.name=broken:Positional", "; condition is a dict of 'label': int32 (B,)"),
+        ("model.name=broken:Needing", "and 'augmentation': float32 (B, 2), which sampling leaves out"),
         ("sampling.sampler=broken:Still", "Still must define step"),
         ("sampling.sampler=broken:NoSampler", "sampling.sampler=broken:NoSampler: NoSampler has no init; a sampler derives"),
         ("data.source=broken:three", "data.source=broken:three: returns int, which has no pixels: return a data.Images"),

@@ -258,7 +258,7 @@ def test_diffusers_reads_what_is_exported_and_gives_the_same_noise(tmp_path, nam
     with torch.no_grad():
         output = peer(torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(index), **condition).sample
     expected = output[:, :1].permute(0, 2, 3, 1).numpy()  # without the variance
-    got = run.denoiser.replace(condition=jnp.asarray(labels) if condition else None).noise(x, t)
+    got = run.denoiser.replace(condition={"label": jnp.asarray(labels)} if condition else None).noise(x, t)
     np.testing.assert_allclose(got, expected, atol=1e-4 * expected.std())
     alpha_bar = scheduler.alphas_cumprod.numpy()[index]
     np.testing.assert_allclose(run.denoiser.sde.alpha(t) ** 2, alpha_bar, rtol=1e-4)

@@ -28,8 +28,8 @@ DIT = {"width": 384, "num_heads": 6, "depth": 1, "patch_size": 4, "num_classes":
 def dit_tensors(**options):
     """The file of a DiT for latents of 8 x 8 x 4; and its variables."""
     network = models.create("dit", **DIT | options)
-    label = jnp.zeros(1, int)
-    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 4)), jnp.zeros(1), label)
+    condition = {"label": jnp.zeros(1, int)}
+    shapes = jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 4)), jnp.zeros(1), condition)
     variables = jax.tree.map(np.asarray, randomized(shapes))
     tensors = to_tensors(variables, dit.facebook_mapping(network, 4))
     return tensors | dit.facebook_positions(network, 8 // network.patch_size), variables
@@ -52,10 +52,12 @@ def test_a_file_of_dit_says_its_architecture(dit_file):
     index, labels = np.array([0, 400, 999]), jnp.array([0, 2, 3])
     x = np.random.default_rng(0).normal(size=(3, 8, 8, 4)).astype(np.float32)
     network = models.create("dit", **DIT)
-    noise = network.apply(variables, x, jnp.asarray(index, jnp.float32), labels, method="mean_and_variance")[..., :4]
+    noise = network.apply(variables, x, jnp.asarray(index, jnp.float32), {"label": labels}, method="mean_and_variance")[
+        ..., :4
+    ]
     alpha_bar = np.cumprod(1 - np.linspace(1e-4, 0.02, 1000))[index][:, None, None, None]
     expected = (x - np.sqrt(1 - alpha_bar) * noise) / np.sqrt(alpha_bar)
-    got = run.denoiser.replace(condition=labels)(x, jnp.asarray((index + 1) / 1000, jnp.float32))
+    got = run.denoiser.replace(condition={"label": labels})(x, jnp.asarray((index + 1) / 1000, jnp.float32))
     for ours, theirs in zip(got, expected, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-4 * float(jnp.abs(theirs).max()))
 
@@ -120,7 +122,7 @@ def test_latents_are_sampled_as_they_are_and_not_evaluated(fails, dit_file, tmp_
     assert main(["sample", f"--workdir={workdir}", "--num_samples=2", "--steps=2", f"--out={out}"]) == 0
     assert [path.name for path in out.parent.iterdir()] == ["latents.npz"]
     run = load_run(workdir)
-    denoiser = run.denoiser.replace(condition=jnp.arange(2))
+    denoiser = run.denoiser.replace(condition={"label": jnp.arange(2)})
     keys, times = (
         jax.vmap(jax.random.fold_in, (None, 0))(jax.random.key(0), jnp.arange(2)),
         sde_lib.uniform_times(denoiser.sde, 2),

@@ -71,7 +71,9 @@ def test_a_pickle_of_edm_gives_its_network_and_its_preconditioning(tmp_path, pre
     _, from_settings, layout, _ = EDM_NETWORKS[inner]
     network = from_settings(settings)
     variables = randomized(
-        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.zeros(1, int))
+        jax.eval_shape(
+            network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), {"label": jnp.zeros(1, int)}
+        )
     )
     tensors = to_tensors(variables, layout(network, variables, 8))
     of_no_weight = {"enc.8x8_conv.resample_filter": np.ones(1)}
@@ -101,8 +103,8 @@ def test_a_pickle_of_edm_gives_its_network_and_its_preconditioning(tmp_path, pre
     def pixels(coefficient):
         return np.broadcast_to(np.float32(coefficient), 3)[:, None, None, None]
 
-    raw = jax.jit(network.apply)(variables, pixels(scale) * y, jnp.asarray(level, jnp.float32), labels)
-    denoiser = run.denoiser.replace(condition=labels)
+    raw = jax.jit(network.apply)(variables, pixels(scale) * y, jnp.asarray(level, jnp.float32), {"label": labels})
+    denoiser = run.denoiser.replace(condition={"label": labels})
     t = denoiser.sde.time_at_log_snr(-2 * jnp.log(sigma))
     if iddpm:  # the table is at steps of the chain alone
         np.testing.assert_allclose(t, [0.025, 0.4, 0.95], rtol=1e-4)
@@ -127,7 +129,9 @@ def test_a_pickle_of_edm2_gives_its_network(tmp_path):
     }  # fmt: skip
     network = edm2.from_settings(settings)
     variables = randomized(
-        jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), jnp.zeros(1, int))
+        jax.eval_shape(
+            network.init, jax.random.key(0), jnp.zeros((1, 8, 8, 1)), jnp.zeros(1), {"label": jnp.zeros(1, int)}
+        )
     )
     tensors = to_tensors(variables, edm2.mapping(network, 8))
     (tmp_path / "x.pkl").write_bytes(pickled("Precond", "unet", "UNet", settings, tensors, sigma_data=0.5))

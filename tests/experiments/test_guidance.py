@@ -44,7 +44,7 @@ class Label:
         self.factor = factor
 
     def apply(self, variables, x, noise_level, condition, **mode):
-        return jnp.broadcast_to(variables["gain"] * self.factor * condition[:, None, None, None] / 10, x.shape)
+        return jnp.broadcast_to(variables["gain"] * self.factor * condition["label"][:, None, None, None] / 10, x.shape)
 
 
 WEIGHTS = {"gain": np.float32(1)}
@@ -104,16 +104,16 @@ def test_rescaling_and_thresholding_are_those_of_the_library():
 
     class Scaled(Label):
         def apply(self, variables, x, noise_level, condition, **mode):
-            return x * (1 + condition[:, None, None, None] / 10)
+            return x * (1 + condition["label"][:, None, None, None] / 10)
 
     experiment = Experiment(made(scale=2.0, rescale=0.7, threshold=0.9, parameterization__name="data"))
     plain = experiment.denoiser(WEIGHTS).replace(network=Scaled())
-    by_hand = sde_lib.ClassifierFree(plain, labels, 10, 2.0, 0.7)
+    by_hand = sde_lib.ClassifierFree(plain, {"label": labels}, {"label": 10}, 2.0, 0.7)
     expected = sde_lib.Thresholding(by_hand, quantile=0.9)(x, 0.5)
     np.testing.assert_allclose(experiment.guided(plain, labels)(x, 0.5), expected, rtol=1e-6)
     assert np.abs(expected - by_hand(x, 0.5)).max() > 0.1
     clipped = Experiment(made(threshold=1.0, parameterization__name="data"))
-    conditional = plain.replace(condition=labels)(x, 0.5)
+    conditional = plain.replace(condition={"label": labels})(x, 0.5)
     np.testing.assert_allclose(clipped.guided(plain, labels)(x, 0.5), np.clip(conditional, -1, 1), rtol=1e-6)
     assert np.abs(conditional).max() > 1
 

@@ -45,8 +45,8 @@ class Family:
 
     def batch(self):
         """(x, noise_level, condition) of four examples."""
-        labels = jnp.arange(4) % CLASSES if self.classes else None
-        return normal(0, 4, *self.shape), jnp.asarray(self.levels), labels
+        condition = {"label": jnp.arange(4) % CLASSES} if self.classes else None
+        return normal(0, 4, *self.shape), jnp.asarray(self.levels), condition
 
 
 @functools.cache

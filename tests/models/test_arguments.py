@@ -1,6 +1,7 @@
 """Options and arguments at their limits: the last value that is allowed, and the first that is refused."""
 
 import dataclasses
+import re
 import types
 
 import jax
@@ -58,7 +59,7 @@ LIMITS = [
     ("wideresnet_classifier", {"width": 1, "blocks_per_group": 1}, {"size": (6, 8)}, "height 6 is not divisible by 4,"),
     ("wideresnet_classifier", {"width": 1, "blocks_per_group": 1}, {"condition": 1}, "WideResNetClassifier: condition"),
     ("edm2", TINY_EDM2 | {"channel_multipliers": (1, 1, 1, 1)}, {"size": (8, 12)}, "width 12 is not divisible by 8, a"),
-    ("edm2", TINY_EDM2 | {"channel_multipliers": (1,), "size": (7, 5)}, {"condition": 1}, "but num_classes=0 makes th"),
+    ("edm2", TINY_EDM2 | {"channel_multipliers": (1,), "size": (7, 5)}, {"condition": 1}, "takes no condition, as num_"),
     ("ncsn", {"channels": 4, "channel_multipliers": (1,) * 4, "dilations": (1,) * 4}, {"size": (12, 8)}, "height 12 i"),
     ("ncsnv2", {"channels": 4, "channel_multipliers": (1, 1), "dilations": (1, 3)}, {"dilations": (2, 1)}, "must star"),
     ("ncsnv2", {"channels": 4, "channel_multipliers": (1, 1), "dilations": (1, 3)}, {"dilations": (1,)}, "one entry f"),
@@ -81,7 +82,7 @@ def test_options_reach_their_limit_and_are_refused_beyond(name, allowed, change,
     def trace(options):
         options = dict(options)
         size, condition = options.pop("size", (8, 8)), options.pop("condition", None)
-        condition = condition if condition is None else jnp.zeros(2, int)
+        condition = condition if condition is None else {"label": jnp.zeros(2, int)}
         if name == "mlp":
             network = models.create(name, **options)
             return jax.eval_shape(network.init, jax.random.key(0), jnp.zeros((2, 3)), jnp.zeros(2), condition)
@@ -126,12 +127,44 @@ def test_keys_are_used_where_training_drops_values_alone():
 
 
 def test_conditions_are_there_where_there_are_classes():
-    checks.condition(settings(), None)
-    checks.condition(settings(num_classes=1), 0)
-    with pytest.raises(ValueError, match="num_classes=1 needs condition, a label for each image"):
-        checks.condition(settings(num_classes=1), None)
-    with pytest.raises(ValueError, match="condition is given, but num_classes=0 makes the network unconditional"):
-        checks.condition(settings(), 0)
+    label = np.zeros(2, int)
+    assert checks.condition(settings(), 2, None) == checks.condition(settings(), 2, {}) == {}
+    assert checks.condition(settings(num_classes=1), 2, {"label": label}) == {"label": label}
+    for missing in (None, {}):
+        with pytest.raises(ValueError, match=r"num_classes=1 needs condition\['label'\], a label for each example$"):
+            checks.condition(settings(num_classes=1), 2, missing)
+    with pytest.raises(
+        ValueError, match=r"condition\['label'\] is given, but .* takes no condition, as num_classes=0$"
+    ):
+        checks.condition(settings(), 2, {"label": label})
+
+
+@pytest.mark.parametrize(
+    "condition, message",
+    [
+        (
+            {"label": np.zeros(2, int), "lable": 0},
+            "condition['lable'] is given, but the network takes label (B,) and augm",
+        ),
+        ({"label": np.zeros(3, int)}, "condition['label'] has shape (3,), not (2,)"),
+        ({"label": np.zeros(1, int)}, "condition['label'] has shape (1,), not (2,)"),
+        (
+            np.zeros(2, int),
+            "condition is of type ndarray, but must be a mapping of leaves by name; the network takes label",
+        ),
+        ({"augmentation": np.zeros((2, 4))}, "num_classes=3 needs condition['label']"),
+    ],
+)
+def test_leaves_that_a_network_does_not_take_are_named(condition, message):
+    network = settings(num_classes=3, augment_features=4)
+    with pytest.raises(ValueError, match=re.escape(message)):
+        checks.condition(network, 2, condition)
+
+
+def test_a_classifier_takes_no_leaf_in_spite_of_its_classes():
+    assert checks.condition(settings(num_classes=3), 2, None, options={}) == {}
+    with pytest.raises(ValueError, match=r"condition\['label'\] is given, but the network takes no condition$"):
+        checks.condition(settings(num_classes=3), 2, {"label": np.zeros(2, int)}, options={})
 
 
 def test_names_are_those_of_networks_and_what_is_far_from_all_gets_the_list():

@@ -20,7 +20,7 @@ def normal(seed, *shape):
 
 
 def batch(height=8, width=12, channels=2):
-    return normal(0, 2, height, width, channels), jnp.array([3.0, 700.0]), jnp.array([0, 3])
+    return normal(0, 2, height, width, channels), jnp.array([3.0, 700.0]), {"label": jnp.array([0, 3])}
 
 
 def network(**options):
@@ -34,9 +34,9 @@ def randomized(channels=2, **options):
     def draw(path, leaf):
         return normal(zlib.crc32(str(path).encode()), *leaf.shape) / np.sqrt(np.prod(leaf.shape[:-1]))
 
-    x, level, label = batch(8, 8, channels)
+    x, level, condition = batch(8, 8, channels)
     return jax.tree_util.tree_map_with_path(
-        draw, jax.eval_shape(network(**options).init, jax.random.key(0), x, level, label)
+        draw, jax.eval_shape(network(**options).init, jax.random.key(0), x, level, condition)
     )
 
 
@@ -61,8 +61,8 @@ def test_starts_at_zero_with_blocks_that_are_the_identity():
     # With the last layer opened, what comes out is a function of the patches alone: no token has seen another.
     out = variables["params"]["out"]["kernel"]
     variables["params"]["out"]["kernel"] = normal(1, *out.shape)
-    x, level, label = batch()
-    moved = compiled()(variables, x.at[:, 0, 0].add(1.0), level, label) - compiled()(variables, x, level, label)
+    x, level, condition = batch()
+    moved = compiled()(variables, x.at[:, 0, 0].add(1.0), level, condition) - compiled()(variables, x, level, condition)
     assert float(jnp.abs(moved[:, :2, :2]).max()) > 0.1
     np.testing.assert_array_equal(moved.at[:, :2, :2].set(0), 0)
 
@@ -71,12 +71,12 @@ def test_patches_go_out_where_they_came_in():
     """Where no token sees another, a change of one pixel changes its own patch, and shifted patches are shifted outputs."""
     variables = closed(("attention_out",), positions="rotary")
     apply = compiled(positions="rotary")
-    x, level, label = batch(8, 8)
-    y = apply(variables, x, level, label)
+    x, level, condition = batch(8, 8)
+    y = apply(variables, x, level, condition)
     np.testing.assert_allclose(
-        apply(variables, jnp.roll(x, (2, 4), (1, 2)), level, label), jnp.roll(y, (2, 4), (1, 2)), atol=1e-5
+        apply(variables, jnp.roll(x, (2, 4), (1, 2)), level, condition), jnp.roll(y, (2, 4), (1, 2)), atol=1e-5
     )
-    change = jnp.abs(apply(variables, x.at[0, 1, 4, 0].add(1.0), level, label) - y)
+    change = jnp.abs(apply(variables, x.at[0, 1, 4, 0].add(1.0), level, condition) - y)
     assert float(change[0, 0:2, 4:6].min()) > 1e-4
     assert float(change.at[0, 0:2, 4:6].set(0).max()) < 1e-5
 
@@ -98,9 +98,9 @@ def test_position_span_stretches_a_grid_over_that_of_the_training():
 @pytest.mark.parametrize("positions, height, width", [("sincos", 4, 8), ("sincos", 8, 6), ("rotary", 4, 6)])
 def test_a_rectangle_gives_what_the_square_around_it_gives_where_no_token_sees_another(positions, height, width):
     variables = closed(("attention_out",), positions=positions)
-    x, level, label = batch(8, 8)
-    square = compiled(positions=positions)(variables, x, level, label)
-    part = compiled(positions=positions)(variables, x[:, :height, :width], level, label)
+    x, level, condition = batch(8, 8)
+    square = compiled(positions=positions)(variables, x, level, condition)
+    part = compiled(positions=positions)(variables, x[:, :height, :width], level, condition)
     np.testing.assert_allclose(part, square[:, :height, :width], atol=1e-5)
 
 
@@ -131,13 +131,13 @@ def test_rotary_scores_do_not_change_where_all_positions_are_shifted():
 
 
 def test_the_output_has_as_many_channels_as_the_input_unless_told():
-    x, level, label = batch(4, 4, channels=3)
+    x, level, condition = batch(4, 4, channels=3)
     for options, mean, both in (({}, 3, 3), ({"out_channels": 2}, 2, 2), ({"learned_variance": True}, 3, 6)):
         net = network(**options)
-        variables = jax.eval_shape(net.init, jax.random.key(0), x, level, label)
+        variables = jax.eval_shape(net.init, jax.random.key(0), x, level, condition)
         for method, channels in (("__call__", mean), ("mean_and_variance", both)):
             apply = functools.partial(net.apply, method=method)
-            assert jax.eval_shape(apply, variables, x, level, label).shape == (2, 4, 4, channels)
+            assert jax.eval_shape(apply, variables, x, level, condition).shape == (2, 4, 4, channels)
 
 
 def test_the_call_is_the_first_half_of_mean_and_variance():
@@ -149,7 +149,7 @@ def test_the_call_is_the_first_half_of_mean_and_variance():
 
 def test_the_null_class_is_one_more_row_and_reaches_the_output():
     x, level, _ = batch(8, 8)
-    y = [compiled()(randomized(), x, level, jnp.full(2, label)) for label in range(4)]
+    y = [compiled()(randomized(), x, level, {"label": jnp.full(2, label)}) for label in range(4)]
     assert min(float(jnp.abs(y[3] - other).max()) for other in y[:3]) > 1e-2
     rows = {null: randomized(null_class=null)["params"]["embedding"]["classes"]["embedding"] for null in (True, False)}
     assert rows[True].shape[0] == 4 and rows[False].shape[0] == 3
@@ -167,11 +167,11 @@ def test_the_noise_levels_embedding_turns_at_known_frequencies():
 
 
 def test_sizes_that_do_not_fit_are_named():
-    x, level, label = batch()
+    x, level, condition = batch()
 
     def fails(message, x=x, **options):
         with pytest.raises(ValueError, match=message):
-            jax.eval_shape(network(**options).init, jax.random.key(0), x, level, label)
+            jax.eval_shape(network(**options).init, jax.random.key(0), x, level, condition)
 
     fails("height 7 is not divisible by 2", x[:, :7])
     fails("num_heads=3 does not divide width=16", num_heads=3)

@@ -128,8 +128,8 @@ def test_weights_start_from_the_published_distributions(case):
     family = FAMILIES[case.split()[0]]
     changes, rules = STARTS[case]
     network = family.network(**changes)
-    x, level, label = (None if part is None else part[:2] for part in family.batch())
-    found = starts(network, x, level, label if family.classes and network.num_classes else None)
+    x, level, condition = jax.tree.map(lambda part: part[:2], family.batch())
+    found = starts(network, x, level, condition if family.classes and network.num_classes else None)
     met = set()
     for path, value in found.items():
         pattern, rule = next(item for item in (rules | EVERY | rules).items() if re.search(item[0] + "$", path))

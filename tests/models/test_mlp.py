@@ -20,7 +20,7 @@ def normal(seed, *shape):
 
 
 def batch():
-    return normal(0, 4, 2), jnp.array([3.0, 90.0, 400.0, 700.0]), jnp.array([0, 1, 2, 0])
+    return normal(0, 4, 2), jnp.array([3.0, 90.0, 400.0, 700.0]), {"label": jnp.array([0, 1, 2, 0])}
 
 
 @functools.cache
@@ -34,7 +34,7 @@ def randomized(**options):
 
 def test_output_is_the_formula_of_the_docstring():
     net, variables = randomized(out_features=5)
-    x, level, label = batch()
+    x, level, condition = batch()
     params = jax.tree.map(np.asarray, variables["params"])
 
     def swish(a):
@@ -43,12 +43,12 @@ def test_output_is_the_formula_of_the_docstring():
     def dense(name, a, params=params):
         return a @ params[name]["kernel"] + params[name]["bias"]
 
-    e = swish(dense("embedding", positional_embedding(level, 8)) + params["classes"]["embedding"][label])
+    e = swish(dense("embedding", positional_embedding(level, 8)) + params["classes"]["embedding"][condition["label"]])
     h = dense("in", x)
     for i in range(2):
         block = functools.partial(dense, params=params[f"block_{i}"])
         h = h + block("second", swish(block("first", swish(h)) + block("embedding", e)))
-    np.testing.assert_allclose(net.apply(variables, x, level, label), dense("out", swish(h)), rtol=1e-4, atol=1e-4)
+    np.testing.assert_allclose(net.apply(variables, x, level, condition), dense("out", swish(h)), rtol=1e-4, atol=1e-4)
 
 
 def test_output_starts_at_zero_and_blocks_as_the_identity():
@@ -74,22 +74,24 @@ def test_it_learns_the_conditional_mean_of_points_on_a_line():
     def step(carry, data):
         params, state = carry
         x_t, log_sigma, x0, label = data
-        gradient = jax.grad(lambda v: jnp.mean((net.apply(v, x_t, log_sigma, label) - x0) ** 2))(params)
+        gradient = jax.grad(lambda v: jnp.mean((net.apply(v, x_t, log_sigma, {"label": label}) - x0) ** 2))(params)
         updates, state = optimizer.update(gradient, state)
         return (optax.apply_updates(params, updates), state), None
 
-    params = net.init(jax.random.key(0), *(a[0] for a in (data[0], data[1], data[3])))
+    params = net.init(jax.random.key(0), data[0][0], data[1][0], {"label": data[3][0]})
     (params, _), _ = jax.jit(lambda *carry: jax.lax.scan(step, carry, data))(params, optimizer.init(params))
     x, log_sigma = 2 * normal(1, 64, 2), jnp.log(jnp.linspace(0.6, 2.5, 64))
     tanh = m * jnp.tanh((x @ m) / jnp.exp(2 * log_sigma))[:, None]
     for label, expected in ((0, tanh), (1, jnp.broadcast_to(m, x.shape))):
-        y = net.apply(params, x, log_sigma, jnp.full(64, label))
+        y = net.apply(params, x, log_sigma, {"label": jnp.full(64, label)})
         assert float(jnp.sqrt(jnp.mean((y - expected) ** 2))) < 0.1
 
 
 def test_what_is_no_batch_of_vectors_is_named():
     net, _ = randomized()
     with pytest.raises(ValueError, match=r"x has shape \(2, 3, 1\)"):
-        jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((2, 3, 1)), jnp.zeros(2), jnp.zeros(2, jnp.int32))
-    with pytest.raises(ValueError, match="MLP: num_classes=3 needs condition"):
+        jax.eval_shape(
+            net.init, jax.random.key(0), jnp.zeros((2, 3, 1)), jnp.zeros(2), {"label": jnp.zeros(2, jnp.int32)}
+        )
+    with pytest.raises(ValueError, match=r"MLP: num_classes=3 needs condition\['label'\]"):
         jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((2, 3)), jnp.zeros(2))

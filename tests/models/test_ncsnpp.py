@@ -81,8 +81,8 @@ def test_an_unconditional_network_knows_no_level_and_no_augmentation_is_zeros():
     net = network(channel_multipliers=(1,), augment_features=2)
     variables, apply = weights(net, x, level), jax.jit(net.apply)
     y = apply(variables, x, level)
-    np.testing.assert_allclose(apply(variables, x, level, augmentation=jnp.zeros((2, 2))), y, atol=1e-6)
-    assert float(jnp.abs(apply(variables, x, level, augmentation=jnp.ones((2, 2))) - y).max()) > 1e-3
+    np.testing.assert_allclose(apply(variables, x, level, {"augmentation": jnp.zeros((2, 2))}), y, atol=1e-6)
+    assert float(jnp.abs(apply(variables, x, level, {"augmentation": jnp.ones((2, 2))}) - y).max()) > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_an_unconditional_network_knows_no_level_and_no_augmentation_is_zeros():
 )
 def test_what_cannot_be_is_refused(message, options):
     net = network(**options)
-    condition = jnp.zeros(1, int) if net.num_classes else None
+    condition = {"label": jnp.zeros(1, int)} if net.num_classes else None
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(net.init, jax.random.key(0), jnp.zeros((1, 4, 6, 3)), jnp.zeros(1), condition)
 
@@ -106,4 +106,4 @@ def test_what_cannot_be_is_refused(message, options):
 def test_augmentation_of_another_shape_is_refused():
     net = network(augment_features=2)
     with pytest.raises(ValueError, match=r"\(1, 3\), not \(1, 2\)"):
-        net.apply({}, jnp.zeros((1, 4, 4, 3)), jnp.zeros(1), augmentation=jnp.zeros((1, 3)))
+        net.apply({}, jnp.zeros((1, 4, 4, 3)), jnp.zeros(1), {"augmentation": jnp.zeros((1, 3))})

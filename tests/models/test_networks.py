@@ -47,28 +47,28 @@ def test_every_network_has_a_small_one_here():
 
 @every_family
 def test_an_example_does_not_depend_on_the_others(family):
-    x, level, label = family.batch()
+    x, level, condition = family.batch()
     apply = _compiled(family.name)
-    y = apply(_variables(family.name), x, level, label)
+    y = apply(_variables(family.name), x, level, condition)
     assert y.dtype == jnp.float32 and float(jnp.std(y)) > 0.03
     others = (x.at[1:].set(normal(1, *x[1:].shape)), level.at[1:].multiply(0.7))
-    labels = None if label is None else label.at[1:].set((label[1:] + 1) % 3)
-    again = apply(_variables(family.name), *others, labels)
+    changed = jax.tree.map(lambda label: label.at[1:].set((label[1:] + 1) % 3), condition)
+    again = apply(_variables(family.name), *others, changed)
     assert close(again[0], y[0], 1e-5)
     assert not any(close(again[i], y[i], 1e-2) for i in (1, 2, 3))
 
 
 @every_family
 def test_noise_level_and_class_reach_the_output(family):
-    x, level, label = family.batch()
+    x, level, condition = family.batch()
     apply, variables = _compiled(family.name), _variables(family.name)
-    y = apply(variables, x, level, label)
-    at_another_level = apply(variables, x, jnp.roll(level, 1), label)
+    y = apply(variables, x, level, condition)
+    at_another_level = apply(variables, x, jnp.roll(level, 1), condition)
     if family.blind:
         np.testing.assert_array_equal(at_another_level, y)
     changed = [] if family.blind else [at_another_level]
-    if label is not None:
-        changed.append(apply(variables, x, level, (label + 1) % 3))
+    if condition is not None:
+        changed.append(apply(variables, x, level, {"label": (condition["label"] + 1) % 3}))
     for other in changed:
         assert float(jnp.abs(other - y).reshape(4, -1).max(1).min()) > 1e-3
 
@@ -90,42 +90,42 @@ def _without_classes(name, path, leaf):
 
 @every_family
 def test_the_label_after_the_last_is_no_class(family):
-    x, level, label = family.batch()
-    if label is None:
+    x, level, condition = family.batch()
+    if condition is None:
         return
     apply, variables = _compiled(family.name), _variables(family.name)
-    unconditional = apply(variables, x, level, label.at[:3].set(CLASSES))
+    unconditional = apply(variables, x, level, {"label": condition["label"].at[:3].set(CLASSES)})
     changed = jax.tree_util.tree_map_with_path(functools.partial(_without_classes, family.name), variables)
-    assert close(unconditional[:3], apply(changed, x, level, label)[:3], 1e-5)
-    y = apply(variables, x, level, label)
+    assert close(unconditional[:3], apply(changed, x, level, condition)[:3], 1e-5)
+    y = apply(variables, x, level, condition)
     assert close(unconditional[3], y[3], 1e-5) and not any(close(unconditional[i], y[i], 1e-3) for i in range(3))
 
 
 def test_no_class_is_zeros_in_a_dit_without_a_row_for_it():
     family = FAMILIES["dit"]
-    x, level, label = family.batch()
+    x, level, condition = family.batch()
     network, variables = family.network(null_class=False, depth=1), _variables("dit")
     table = variables["params"]["embedding"]["classes"]["embedding"]
 
     @jax.jit
     def apply(table, labels):
         embedding = variables["params"]["embedding"] | {"classes": {"embedding": table}}
-        return network.apply({"params": variables["params"] | {"embedding": embedding}}, x, level, labels)
+        return network.apply({"params": variables["params"] | {"embedding": embedding}}, x, level, {"label": labels})
 
     unconditional = apply(table[:CLASSES], jnp.full(4, CLASSES))
-    np.testing.assert_array_equal(unconditional, apply(jnp.zeros_like(table[:CLASSES]), label))
+    np.testing.assert_array_equal(unconditional, apply(jnp.zeros_like(table[:CLASSES]), condition["label"]))
 
 
 @every_family
 def test_dropout_of_an_example_depends_on_its_key_alone(family):
-    x, level, label = family.batch()
+    x, level, condition = family.batch()
     keys = jax.random.split(jax.random.key(7), 4)
     apply, variables = _compiled(family.name, train=True), _variables(family.name)
-    y = apply(variables, x, level, label, keys)
-    assert not close(y, _compiled(family.name)(variables, x, level, label), 1e-2)
-    turned = apply(variables, x[::-1], level[::-1], None if label is None else label[::-1], keys[::-1])
+    y = apply(variables, x, level, condition, keys)
+    assert not close(y, _compiled(family.name)(variables, x, level, condition), 1e-2)
+    turned = apply(variables, x[::-1], level[::-1], jax.tree.map(jnp.flip, condition), keys[::-1])
     assert close(turned[::-1], y)
-    other = apply(variables, x, level, label, keys.at[0].set(jax.random.key(8)))
+    other = apply(variables, x, level, condition, keys.at[0].set(jax.random.key(8)))
     assert close(other[1:], y[1:], 1e-5) and not close(other[0], y[0], 1e-2)
 
 
@@ -143,15 +143,15 @@ def test_bfloat16_is_close_to_float32(family):
 @every_family
 def test_remat_changes_no_gradient(family):
     """Dropout included: the recomputed masks are those of the first pass."""
-    x, level, label = (None if part is None else part[:2] for part in family.batch())
+    x, level, condition = jax.tree.map(lambda part: part[:2], family.batch())
     keys = jax.random.split(jax.random.key(7), 2)
 
     def gradient(remat):
         network = family.network(**family.smaller, remat=remat)
-        weights = randomized(jax.eval_shape(network.init, jax.random.key(0), x, level, label))
+        weights = randomized(jax.eval_shape(network.init, jax.random.key(0), x, level, condition))
 
         def loss(v):
-            return jnp.mean(network.apply(v, x, level, label, train=True, dropout_keys=keys) ** 2)
+            return jnp.mean(network.apply(v, x, level, condition, train=True, dropout_keys=keys) ** 2)
 
         return jax.jit(jax.grad(loss))(weights)
 
@@ -162,22 +162,24 @@ def test_remat_changes_no_gradient(family):
 
 @every_family
 def test_missing_and_needless_arguments_are_named(family):
-    x, level, label = family.batch()
+    x, level, condition = family.batch()
     network, variables = family.network(), _variables(family.name)
     with pytest.raises(ValueError, match="needs dropout_keys, one key for each"):
-        network.apply(variables, x, level, label, train=True)
-    if label is not None:
-        with pytest.raises(ValueError, match="num_classes=3 needs condition"):
+        network.apply(variables, x, level, condition, train=True)
+    if condition is not None:
+        with pytest.raises(ValueError, match=r"num_classes=3 needs condition\['label'\]"):
             network.apply(variables, x, level)
-        with pytest.raises(ValueError, match="num_classes=0"):
-            family.network(num_classes=0).apply(variables, x, level, label)
+        with pytest.raises(
+            ValueError, match=r"condition\['label'\] is given, but .* takes no condition, as num_classes=0"
+        ):
+            family.network(num_classes=0).apply(variables, x, level, condition)
 
 
 @every_family
 def test_unknown_choices_and_options_are_named(family):
-    x, level, label = family.batch()
+    x, level, condition = family.batch()
     with pytest.raises(ValueError, match="dtype='float33' is unknown: choose from float32, bfloat16"):
-        family.network(dtype="float33").apply(_variables(family.name), x, level, label)
+        family.network(dtype="float33").apply(_variables(family.name), x, level, condition)
     with pytest.raises(ValueError, match=f"unknown option of {family.name} 'dropuot': did you mean 'dropout'"):
         models.create(family.name, dropuot=0.1)
 
@@ -197,7 +199,10 @@ def test_defaults_are_valid_options_and_modules_are_hashable(family):
 def test_augmentation_labels_are_one_row_for_each_image(shape):
     """One row for all images would broadcast."""
     network = models.create("unet", augment_features=9)
-    with pytest.raises(ValueError, match=rf"UNet: augmentation has shape {re.escape(str(shape))}, not \(2, 9\)"):
-        checks.augmentation(network, 2, np.zeros(shape))
-    checks.augmentation(network, 2, np.zeros((2, 9)))
-    checks.augmentation(network, 2, None)
+    has = rf"UNet: condition\['augmentation'\] has shape {re.escape(str(shape))}, not \(2, 9\)"
+    with pytest.raises(ValueError, match=has):
+        checks.condition(network, 2, {"augmentation": np.zeros(shape)})
+    given = np.ones((2, 9))
+    assert checks.condition(network, 2, {"augmentation": given})["augmentation"] is given
+    for left_out in ({}, None):
+        np.testing.assert_array_equal(checks.condition(network, 2, left_out)["augmentation"], np.zeros((2, 9)))

@@ -36,10 +36,12 @@ def traced(name, network):
             found["/".join(context.module.path)] = context.module
         return call(*args, **kwargs)
 
-    x, level, label = FAMILIES[name].batch()
+    x, level, condition = FAMILIES[name].batch()
     keys = jax.random.split(jax.random.key(0), len(x))
     with nn.intercept_methods(collect):
-        jax.eval_shape(lambda key: network.init(key, x, level, label, train=True, dropout_keys=keys), jax.random.key(0))
+        jax.eval_shape(
+            lambda key: network.init(key, x, level, condition, train=True, dropout_keys=keys), jax.random.key(0)
+        )
     return found
 
 
@@ -222,11 +224,11 @@ def _is_jaxpr(value):
 @pytest.mark.parametrize("name", BLOCKS)
 def test_remat_recomputes_every_block_and_nothing_without_it(name):
     """A gradient is the same with and without it: what it costs is in the program alone."""
-    (x, level, label), network = FAMILIES[name].batch(), FAMILIES[name].network()
-    variables = jax.eval_shape(network.init, jax.random.key(0), x, level, label)
+    (x, level, condition), network = FAMILIES[name].batch(), FAMILIES[name].network()
+    variables = jax.eval_shape(network.init, jax.random.key(0), x, level, condition)
     blocks = [path for path, layer in traced(name, network).items() if isinstance(layer, BLOCKS[name])]
     for remat, count in ((False, 0), (True, len(blocks))):
-        program = jax.make_jaxpr(network.clone(remat=remat).apply)(variables, x, level, label)
+        program = jax.make_jaxpr(network.clone(remat=remat).apply)(variables, x, level, condition)
         assert recomputed(program.jaxpr) == count, remat
 
 
@@ -249,11 +251,11 @@ def test_layers_compute_in_the_dtype_asked_for_and_weights_stay_float32(name):
             found["/".join(context.module.path)] = type(context.module).__name__, output.dtype
         return output
 
-    network, (x, level, label) = FAMILIES[name].network(dtype="bfloat16"), FAMILIES[name].batch()
+    network, (x, level, condition) = FAMILIES[name].network(dtype="bfloat16"), FAMILIES[name].batch()
     keys = jax.random.split(jax.random.key(0), len(x))
     with nn.intercept_methods(collect):
         variables = jax.eval_shape(
-            lambda key: network.init(key, x, level, label, train=True, dropout_keys=keys), jax.random.key(0)
+            lambda key: network.init(key, x, level, condition, train=True, dropout_keys=keys), jax.random.key(0)
         )
     assert {kind for kind, dtype in found.values() if dtype == jnp.float32} == FLOAT32.get(name, set())
     others = {dtype for kind, dtype in found.values() if kind not in FLOAT32.get(name, set())}

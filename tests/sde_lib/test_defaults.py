@@ -56,7 +56,7 @@ DEFAULTS = {
     "VPrediction": {"time_scale": 999.0, "time_offset": 0.0},
     "VelocityPrediction": {"time_scale": 1000.0, "data_last": False},
     "ScorePrediction": {"sigma_data": None, "sigma_scale": 1.0, "levels": 0},
-    "NetworkDenoiser": {"variables": None, "condition": None, "augmentation": None, "dropout_keys": None},
+    "NetworkDenoiser": {"variables": None, "condition": None, "dropout_keys": None},
     # score_sde's signal-to-noise ratio 0.16 with one correction; NCSNv2's 0.176 with 5 (Song and Ermon, 2020).
     "Langevin": {"snr": 0.16, "steps": 1, "norm": "process"},
     "AnnealedLangevin": {"snr": 0.176, "steps": 5, "norm": "process"},

@@ -168,7 +168,7 @@ def test_function_denoiser_has_all_views():
 
 
 def test_a_network_is_given_all_that_the_denoiser_holds():
-    """Weights, condition, augmentation and keys as they are, and one noise level per example of a single time."""
+    """Weights, condition and keys as they are, and one noise level per example of a single time."""
     seen = {}
 
     class Everything(ExactNetwork):
@@ -176,15 +176,15 @@ def test_a_network_is_given_all_that_the_denoiser_holds():
             seen.update(mode, variables=variables, condition=condition, noise_level=noise_level)
             return x
 
-    x, labels, augmentation = jnp.ones((3, 2)), jnp.array([4, 5, 6]), jnp.eye(3)
-    denoiser = NetworkDenoiser(SOME_SDES[0], DataPrediction(), Everything(None, None), {"w": 1.5}, labels, augmentation)
+    x, condition = jnp.ones((3, 2)), {"some": jnp.array([4, 5, 6]), "other": jnp.eye(3)}
+    denoiser = NetworkDenoiser(SOME_SDES[0], DataPrediction(), Everything(None, None), {"w": 1.5}, condition)
     np.testing.assert_array_equal(denoiser(x, 0.5), x)
-    assert seen.pop("variables") == {"w": 1.5} and seen.pop("condition") is labels
+    assert seen.pop("variables") == {"w": 1.5} and seen.pop("condition") is condition
     np.testing.assert_allclose(seen.pop("noise_level"), np.full(3, 999 * 0.5))
-    assert seen.pop("augmentation") is augmentation and seen == {"train": False}
+    assert seen == {"train": False}
     of_training = keys(3)
-    denoiser.replace(condition=None, augmentation=None).training(of_training)(x, 0.5)
-    assert seen["condition"] is None and "augmentation" not in seen
+    denoiser.replace(condition=None).training(of_training)(x, 0.5)
+    assert seen["condition"] is None
     assert seen["train"] is True and seen["dropout_keys"] is of_training
 
 

@@ -65,7 +65,7 @@ def test_the_class_of_each_answer(label, classes, expected):
     """-1 takes the classes in turn, by the number of the answer; each other label is that of all."""
     config = tiny_config(model__num_classes=classes, sampling__label=label)
     condition = prior(Experiment(config), None, jnp.arange(5)).condition
-    assert (condition if condition is None else condition.tolist()) == expected
+    assert (condition if condition is None else condition["label"].tolist()) == expected
 
 
 def test_an_answer_that_is_not_finite_is_named():

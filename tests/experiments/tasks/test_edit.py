@@ -27,7 +27,7 @@ from tests.experiments.tiny import ROOT, flags
 SHAPE, STEPS = (8, 8, 1), 4
 DIGITS = np.rint(load_digits().images[:3] * 255 / 16).astype(np.uint8)[..., None]
 INPUTS = DIGITS / np.float32(127.5) - 1
-NO_CLASS = np.full(3, 10)
+NO_CLASS = {"label": np.full(3, 10)}
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -153,7 +153,7 @@ def test_an_edit_of_no_class_knows_none_and_the_strength_is_how_much_changes(vp,
     strong, told = made("edit", vp, "--strength=0.7", "--seed=5", "--answers=2")
     nothing = ("label", "guidance", "mask", "masked_by", "strokes", "style", "style_features", "style_std")
     assert [key for key in nothing if told[key] is not None] == []
-    denoiser = load_run(vp).denoiser.replace(condition=np.full(6, 10))
+    denoiser = load_run(vp).denoiser.replace(condition={"label": np.full(6, 10)})
     expected = sdedit(
         answer_keys(), denoiser, Heun(), karras_times(until(denoiser.sde, 0.7), STEPS), np.repeat(INPUTS, 2, 0)
     )
@@ -198,7 +198,7 @@ def decibels(a, b):
 
 def test_a_translation_is_the_bridge_to_another_process_and_comes_back(vp, ve, made):
     arrays, told = made("translate", vp, f"--to={ve}", "--from_label=3", "--strength=0.6", "--steps=12")
-    source, target = load_run(vp).denoiser.replace(condition=np.full(3, 3)), load_run(ve).denoiser
+    source, target = load_run(vp).denoiser.replace(condition={"label": np.full(3, 3)}), load_run(ve).denoiser
     levels = shared_levels(source.sde, target.sde, 12, 0.6)
     np.testing.assert_allclose(told["noise_to_signal"], levels[np.array([0, -1])], rtol=1e-5)
     np.testing.assert_allclose(arrays["translated"], bridge(source, target, INPUTS, levels), atol=1e-3)
@@ -220,7 +220,7 @@ def test_a_class_becomes_another_within_one_run(vp, made):
     assert (told["from_label"], told["label"], told["guidance"]) == (None, 7, 2)
     plain = load_run(vp).denoiser
     levels = shared_levels(plain.sde, plain.sde, 12)
-    guided = ClassifierFree(plain, np.full(3, 7), NO_CLASS, 2.0)
+    guided = ClassifierFree(plain, {"label": np.full(3, 7)}, NO_CLASS, 2.0)
     expected = bridge(plain.replace(condition=NO_CLASS), guided, INPUTS, levels)
     np.testing.assert_allclose(arrays["translated"], expected, atol=2e-3)
 

@@ -128,5 +128,5 @@ def test_a_mapping_names_what_the_peer_has_not():
 
 def test_a_needless_condition_is_named():
     network, _, _, variables = imported("score_sde")
-    with pytest.raises(ValueError, match="WideResNetClassifier: condition is given, but a classifier has none"):
-        network.apply(variables, jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), jnp.zeros(1, int))
+    with pytest.raises(ValueError, match=r"WideResNetClassifier: condition\['label'\] is given, but .* no condition"):
+        network.apply(variables, jnp.zeros((1, 8, 8, 3)), jnp.zeros(1), {"label": jnp.zeros(1, int)})

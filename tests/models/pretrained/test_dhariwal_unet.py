@@ -89,7 +89,8 @@ LEVELS = np.float32([-0.97, 0.06, 1.1, 240])
 def inputs(network, size=8):
     x = named_normal("x", 4, 3, size, size).transpose(0, 2, 3, 1).copy()
     x[3] *= 0.03
-    return x, jnp.asarray(LEVELS), jnp.array([1, 3, 0, network.num_classes]) if network.num_classes else None
+    labels = jnp.array([1, 3, 0, network.num_classes])
+    return x, jnp.asarray(LEVELS), {"label": labels} if network.num_classes else None
 
 
 @functools.cache
@@ -108,9 +109,11 @@ def test_outputs_are_those_of_the_peers_code(case, augmented):
     """The last image has no class: its label is their number, where the peer has zeros."""
     numbers, (mean, std) = AUGMENTED if augmented else PEERS[case][1:]
     network, _, _, variables = imported(case)
-    augmentation = named_normal("augmentation", 4, 9) if augmented else None
+    x, levels, condition = inputs(network)
+    if augmented:
+        condition |= {"augmentation": named_normal("augmentation", 4, 9)}
     apply = jax.jit(functools.partial(network.apply, method="mean_and_variance"))
-    y = np.asarray(apply(variables, *inputs(network), augmentation=augmentation)).transpose(0, 3, 1, 2)
+    y = np.asarray(apply(variables, x, levels, condition)).transpose(0, 3, 1, 2)
     np.testing.assert_allclose(spread(y), numbers, atol=1e-4 * std)
     np.testing.assert_allclose((y.mean(), y.std()), (mean, std), atol=1e-5)
 

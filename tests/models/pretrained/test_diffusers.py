@@ -96,7 +96,7 @@ LEVELS = np.array([0, 37, 420, 999])
 def inputs(facts, classes, batch=4):
     x = named_normal("x", batch, facts.in_channels, *facts.image_size).transpose(0, 2, 3, 1).copy()
     x[3:] *= 0.03  # where the norms' epsilon counts
-    return x, jnp.asarray(LEVELS[:batch], jnp.float32), jnp.arange(batch) if classes else None
+    return x, jnp.asarray(LEVELS[:batch], jnp.float32), {"label": jnp.arange(batch)} if classes else None
 
 
 def shapes_of(network, facts):
@@ -121,14 +121,14 @@ def test_outputs_and_names_are_those_of_diffusers(case):
     network, facts, _, tensors, variables = imported(case)
     peer = diffusers.UNet2DModel.from_config({k: v for k, v in REDUCED[case].items() if not k.startswith("_")}).eval()
     peer.load_state_dict({name: torch.from_numpy(tensor) for name, tensor in tensors.items()})
-    x, levels, labels = inputs(facts, network.num_classes)
+    x, levels, condition = inputs(facts, network.num_classes)
     with torch.no_grad():
-        labels_there = None if labels is None else torch.from_numpy(np.array(labels))
+        labels_there = torch.from_numpy(np.array(condition["label"])) if condition else None
         expected = peer(
             torch.from_numpy(x.transpose(0, 3, 1, 2)), torch.from_numpy(LEVELS), labels_there
         ).sample.numpy()
     apply = jax.jit(functools.partial(network.apply, method="mean_and_variance"))
-    ours = np.asarray(apply(variables, x, levels, labels)).transpose(0, 3, 1, 2)
+    ours = np.asarray(apply(variables, x, levels, condition)).transpose(0, 3, 1, 2)
     assert expected.std() > 0.1
     np.testing.assert_allclose(ours, expected, atol=1e-4 * expected.std())
 

@@ -77,9 +77,9 @@ FACEBOOK = {
 
 
 def shapes_of(network, in_channels, size=8):
-    label = jnp.zeros(1, jnp.int32) if network.num_classes else None
+    condition = {"label": jnp.zeros(1, jnp.int32)} if network.num_classes else None
     x = jnp.zeros((1, size, size, in_channels))
-    return jax.eval_shape(network.init, jax.random.key(0), x, jnp.zeros(1), label)
+    return jax.eval_shape(network.init, jax.random.key(0), x, jnp.zeros(1), condition)
 
 
 def with_variance(network):
@@ -196,7 +196,7 @@ def test_outputs_are_those_of_diffusers_at_its_own_size_and_at_another():
         with torch.no_grad():
             images, levels = torch.from_numpy(x).permute(0, 3, 1, 2), torch.from_numpy(LEVELS)
             expected = peer(images, levels, torch.from_numpy(label)).sample.permute(0, 2, 3, 1).numpy()
-        y = with_variance(network)(variables, x, LEVELS, label)
+        y = with_variance(network)(variables, x, LEVELS, {"label": label})
         np.testing.assert_allclose(y, expected, rtol=1e-4, atol=1e-4 * expected.std())
     back = to_tensors(variables, mapping)
     assert back.keys() == tensors.keys()

@@ -52,7 +52,7 @@ def case(name):
     network = models.create("edm2", **options)
     arguments = (named_normal("x", *shape).transpose(0, 2, 3, 1), NOISE_LEVEL)
     if network.num_classes:
-        arguments += (jnp.array([7, 0, 10]),)
+        arguments += ({"label": jnp.array([7, 0, 10])},)
     mapping = edm2.mapping(network, shape[-1])
     shapes = jax.eval_shape(network.init, jax.random.key(0), *arguments)
     tensors = named_weights({n: t.shape for n, t in to_tensors(zeros(shapes), mapping).items()})
@@ -164,7 +164,7 @@ def test_sizes_of_imagenet_512():
     @functools.cache
     def leaves(channels):
         network = models.create("edm2", channels=channels, num_classes=1000)
-        arguments = (jnp.zeros((1, 64, 64, 4)), jnp.zeros(1), jnp.zeros(1, int))
+        arguments = (jnp.zeros((1, 64, 64, 4)), jnp.zeros(1), {"label": jnp.zeros(1, int)})
         return jax.tree.leaves(jax.eval_shape(network.init, jax.random.key(0), *arguments))
 
     def count(channels):

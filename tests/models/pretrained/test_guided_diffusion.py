@@ -109,7 +109,7 @@ PEERS = {
 def inputs(in_channels, size=8, batch=4, classes=True):
     x = named_normal("x", batch, in_channels, size, size).transpose(0, 2, 3, 1).copy()
     x[3:] *= 0.03
-    return jnp.asarray(x), jnp.asarray(LEVELS[:batch]), jnp.arange(batch) if classes else None
+    return jnp.asarray(x), jnp.asarray(LEVELS[:batch]), {"label": jnp.arange(batch)} if classes else None
 
 
 @functools.cache

@@ -39,7 +39,7 @@ def prepared(case):
     network = models.create("ncsnpp", **BASE | CASES[case])
     x = jnp.asarray(named_normal("x", 3, 3, 8, 8).transpose(0, 2, 3, 1))
     level = jnp.log(jnp.array([0.02, 1.3, 40.0])) / 4
-    condition = jnp.array([1, 3, 0]) if network.num_classes else None
+    condition = {"label": jnp.array([1, 3, 0])} if network.num_classes else None
     inputs = x, level, condition
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)
     mapping = song_unet.mapping(network, shapes, image_size=8)
@@ -48,10 +48,11 @@ def prepared(case):
 
 @pytest.mark.parametrize("case", CASES)
 def test_outputs_are_those_of_song_unet(case):
-    network, inputs, _, variables = prepared(case)
-    augmentation = jnp.asarray(named_normal("augmentation", 3, 9)) if network.augment_features else None
-    apply = jax.jit(network.apply)
-    assert_equal_numbers(apply(variables, *inputs, augmentation=augmentation), EDM[case])
+    network, (x, level, condition), _, variables = prepared(case)
+    condition = condition or {}
+    if network.augment_features:
+        condition |= {"augmentation": jnp.asarray(named_normal("augmentation", 3, 9))}
+    assert_equal_numbers(jax.jit(network.apply)(variables, x, level, condition), EDM[case])
 
 
 def test_an_export_gives_back_every_number_and_filters_are_left_out():
