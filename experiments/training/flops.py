@@ -2,7 +2,7 @@
 
 A multiplication with its addition counts as two, as the papers of this field that say FLOP (and not MAC) have it. What is
 counted is the program as written, before a compiler changes it: `dot_general`, `conv_general_dilated` and the convolution
-of `models/layers/convolution.py`. Taps of a kernel that fall on padding count; those that fall between the pixels of a
+of `models/layers/trilinear.py`. Taps of a kernel that fall on padding count; those that fall between the pixels of a
 dilated image do not. Norms, activations and sums, a few hundredths of the whole, count nothing, nor do filters that are
 written as sums of shifted images. PyTorch's `FlopCounterMode` has the same rule, so that figures of both can be compared.
 
@@ -17,7 +17,7 @@ import jax
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from models.layers.convolution import trilinear_p
+from models.layers.trilinear import trilinear_p
 
 
 def flops(function: Callable[..., Any], *arguments: Any) -> int:
