@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from models.layers.axes import axis_sizes
 from models.layers.convolution import Conv
 from models.layers.normalization import GroupNorm
 from models.layers.residual import joined
@@ -40,13 +41,14 @@ class Attention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (B, *spatial, C) to (B, *spatial, C). Raises ValueError where `num_heads` does not divide C."""
-        batch, *spatial, channels = x.shape
+        channels, sizes = x.shape[-1], axis_sizes(x)
         if channels % self.num_heads:
             raise ValueError(f"Attention: num_heads={self.num_heads} does not divide {channels} channels")
         h = GroupNorm(self.norm_groups, self.norm_epsilon, self.dtype, name="norm")(x)
         qkv = Conv(3 * channels, 1, init_scale=self.qkv_init_scale, dtype=self.dtype, name="qkv")(h)
-        qkv = qkv.reshape(batch, -1, 3 * channels)
-        q, k, v = rearrange(qkv, "b s (three n c) -> three b s n c", three=3, n=self.num_heads)
-        h = jax.nn.dot_product_attention(q, k, v).reshape(batch, *spatial, channels)
+        axes = " ".join(sizes)
+        q, k, v = rearrange(qkv, f"b {axes} (three n c) -> three b ({axes}) n c", three=3, n=self.num_heads)
+        h = jax.nn.dot_product_attention(q, k, v)
+        h = rearrange(h, f"b ({axes}) n c -> b {axes} (n c)", **sizes)
         h = Conv(channels, 1, init_scale=self.init_scale, dtype=self.dtype, name="out")(h)
         return joined(x, h, self.skip_rescale)

@@ -86,7 +86,7 @@ def convolution(
     geometry = _geometry(x.shape[1:-1], kernel.shape[:-2], stride, dilation, padding)
     chosen = implementation()
     if geometry == _pointwise(geometry.input_size):
-        return per_position(lambda x: x @ kernel.reshape(kernel.shape[-2:]), x)
+        return per_position(lambda x: x @ kernel[(0,) * rank], x)
     if chosen == "lax":
         return convolved(x, kernel, geometry)
     return trilinear_p.bind(x, kernel, open_leg="output", geometry=geometry)

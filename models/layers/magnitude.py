@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import lax
 
+from models.layers.axes import axis_sizes
 from models.layers.convolution import convolution
 
 EPSILON = 1e-4
@@ -127,9 +128,10 @@ class CosineAttention(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Maps (B, *spatial, C) to (B, *spatial, C)."""
-        batch, *spatial, channels = x.shape
+        channels, sizes = x.shape[-1], axis_sizes(x)
         qkv = MPConv(3 * channels, 1, name="qkv")(x)
-        qkv = qkv.reshape(batch, -1, 3 * channels)
-        qkv = rearrange(qkv, "b s (n c three) -> three b s n c", three=3, n=self.num_heads)
-        h = jax.nn.dot_product_attention(*normalize(qkv, -1)).reshape(batch, *spatial, channels)
+        axes = " ".join(sizes)
+        qkv = rearrange(qkv, f"b {axes} (n c three) -> three b ({axes}) n c", three=3, n=self.num_heads)
+        h = jax.nn.dot_product_attention(*normalize(qkv, -1))
+        h = rearrange(h, f"b ({axes}) n c -> b {axes} (n c)", **sizes)
         return mp_sum(x, MPConv(channels, 1, name="out")(h), self.balance)

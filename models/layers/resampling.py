@@ -25,7 +25,7 @@ import jax.numpy as jnp
 from einops import reduce, repeat
 from jax import lax
 
-from models.layers.axes import spatial_axes
+from models.layers.axes import axis_sizes, spatial_axes
 from models.layers.convolution import convolution, scaled_init, transposed_convolution
 
 Direction = Literal["down", "up"]
@@ -45,7 +45,7 @@ def nearest_upsample(x: jax.Array) -> jax.Array:
 
 def _einops_axes(x: jax.Array) -> tuple[str, str, dict[str, int]]:
     """The spatial axes at both resolutions, "h w" and "(h h2) (w w2)", and the sizes h2 = w2 = 2 in patterns of einops."""
-    names = [f"x{axis}" for axis in spatial_axes(x)]
+    names = list(axis_sizes(x))
     fine = " ".join(f"({name} {name}_2)" for name in names)
     return " ".join(names), fine, {f"{name}_2": 2 for name in names}
 
