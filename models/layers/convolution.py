@@ -211,8 +211,8 @@ def _geometry(input_size, kernel_size, stride, dilation, padding: Any) -> Geomet
         for n, (low, high), extent, s in zip(input_size, padding, extents, stride, strict=True)
     )
     if min(output_size) < 1:
-        sizes = f"input {tuple(input_size)} with padding {padding}, kernel {tuple(extents)}"
-        raise ValueError(f"convolution: the padded input is smaller than the dilated kernel: {sizes}")
+        sizes = f"image {tuple(input_size)} with padding {padding}, kernel {tuple(extents)}"
+        raise ValueError(f"convolution: the padded image is smaller than the dilated kernel: {sizes}")
     return Geometry(stride, dilation, padding, tuple(input_size), tuple(kernel_size), output_size)
 
 
