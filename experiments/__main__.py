@@ -105,6 +105,21 @@ def _use_threaded_convolutions() -> None:
         os.environ["XLA_FLAGS"] = f"{flags} {name}=".strip()
 
 
+def _check_environment() -> None:
+    """Validates the variables of the environment that the networks read.
+
+    Raises:
+        UserError: a variable has an unknown value.
+    """
+    if os.environ.get("ORNSTEIN_CONV"):  # flax is not imported for nothing
+        from models.layers import convolution
+
+        try:
+            convolution.implementation()
+        except ValueError as error:
+            raise UserError(str(error)) from error
+
+
 def main_or_raise(texts: list[str]) -> int:
     """Runs a command line; returns the exit code.
 
@@ -112,6 +127,7 @@ def main_or_raise(texts: list[str]) -> int:
         UserError, RunError: as the command does.
     """
     options = _parse(texts)
+    _check_environment()
     _use_threaded_convolutions()
     _use_compilation_cache()
     first = arguments.join_processes(options)

@@ -2,8 +2,10 @@
 
 A multiplication with its addition counts as two, as the papers of this field that say FLOP (and not MAC) have it. What is
 counted is the program as written, before a compiler changes it: `dot_general`, `conv_general_dilated` and the convolution
-of `models/layers/convolution.py`. Taps of a kernel that fall on padding count; those that fall between the pixels of a
-dilated image do not. Norms, activations and sums, a few hundredths of the whole, count nothing, nor do filters that are
+of `models/layers/trilinear.py`. Taps of a kernel that fall on padding count; those that fall between the pixels of a
+dilated image do not. Both implementations of a convolution (ORNSTEIN_CONV) and of its gradients therefore have the same
+count, except that taps on padding make the input gradient of an unpadded convolution of stride 1 count more in
+`conv_general_dilated`. Norms, activations and sums, a few hundredths of the whole, count nothing, nor do filters that are
 written as sums of shifted images. PyTorch's `FlopCounterMode` has the same rule, so that figures of both can be compared.
 
 Source: https://github.com/pytorch/pytorch/blob/main/torch/utils/flop_counter.py.
@@ -17,7 +19,7 @@ import jax
 from jax import lax
 from jax.extend.core import ClosedJaxpr, Jaxpr, JaxprEqn
 
-from models.layers.convolution import trilinear_p
+from models.layers.trilinear import trilinear_p
 
 
 def flops(function: Callable[..., Any], *arguments: Any) -> int:
@@ -40,8 +42,7 @@ def _count(equation: JaxprEqn) -> int:
         (contracted, _), _ = params["dimension_numbers"]
         return 2 * math.prod(equation.outvars[0].aval.shape) * math.prod(shapes[0][axis] for axis in contracted)
     if equation.primitive is lax.conv_general_dilated_p:
-        per_output = math.prod(shapes[1]) // shapes[1][params["dimension_numbers"].rhs_spec[0]]
-        return 2 * math.prod(equation.outvars[0].aval.shape) * per_output // math.prod(params["lhs_dilation"])
+        return _convolution(*shapes, equation.outvars[0].aval.shape, params)
     if equation.primitive is trilinear_p:
         return _trilinear(*shapes, params["open_leg"], params["geometry"])
     inner = [_total(jaxpr) for jaxpr in _inner(params)]
@@ -54,10 +55,30 @@ def _count(equation: JaxprEqn) -> int:
     return sum(inner)
 
 
+def _convolution(x, kernel, output, params) -> int:
+    """Products of `conv_general_dilated`: one per example, pair of channels, tap and position.
+
+    Positions are those of the output or, where zeros dilate the input (a transposed convolution, the input gradient of a
+    strided convolution), those of the input. The kernel gradient of a transposed convolution has the kernel as its output
+    and an image in the place of the kernel; JAX writes kernel gradients with the batch axis in the channels' place.
+    """
+    layout = params["dimension_numbers"]
+    products = math.prod(kernel[axis] for axis in layout.rhs_spec[:2]) * output[layout.out_spec[0]]
+    axes = zip(layout.lhs_spec[2:], layout.rhs_spec[2:], layout.out_spec[2:], params["lhs_dilation"], strict=True)
+    for x_axis, kernel_axis, output_axis, dilation in axes:
+        if dilation == 1:
+            products *= kernel[kernel_axis] * output[output_axis]
+        elif layout.lhs_spec[0] == 0:
+            products *= kernel[kernel_axis] * x[x_axis]
+        else:
+            products *= output[output_axis] * x[x_axis]
+    return 2 * products
+
+
 def _trilinear(a, b, open_leg, geometry) -> int:
-    """The three bilinear maps of a convolution make as many: one for each image, output pixel, tap and pair of channels."""
+    """Products of each of the three bilinear maps: one per example, output position, tap and pair of channels."""
     images = b[0] if open_leg == "input" else a[0]
-    channels = {"output": b[2:], "input": a[2:], "kernel": (a[3], b[3])}[open_leg]
+    channels = {"output": b[-2:], "input": a[-2:], "kernel": (a[-1], b[-1])}[open_leg]
     return 2 * images * math.prod((*geometry.output_size, *geometry.kernel_size, *channels))
 
 

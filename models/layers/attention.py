@@ -1,4 +1,4 @@
-"""Self-attention over the pixels of an image.
+"""Self-attention over the positions of an array: pixels of an image, voxels, steps of a sequence.
 
 Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239 (one head); Dhariwal and Nichol (2021),
 https://arxiv.org/abs/2105.05233 (several heads).
@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 
+from models.layers.axes import axis_sizes
 from models.layers.convolution import Conv
 from models.layers.normalization import GroupNorm
 from models.layers.residual import joined
@@ -17,7 +18,7 @@ from models.layers.residual import joined
 class Attention(nn.Module):
     """x + Conv(softmax(q k^T / sqrt(head channels)) v), with q, k, v linear in the group-normalized x.
 
-    A pixel knows no position: permuting the pixels permutes the result. The last layer starts at zero, so the whole
+    The layer is equivariant under permutations of the positions. The last layer starts at zero, so the whole
     starts as the identity.
 
     Attributes:
@@ -39,13 +40,15 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H, W, C). Raises ValueError where `num_heads` does not divide C."""
-        _, height, _, channels = x.shape
+        """Maps (B, *spatial, C) to (B, *spatial, C). Raises ValueError where `num_heads` does not divide C."""
+        channels, sizes = x.shape[-1], axis_sizes(x)
         if channels % self.num_heads:
             raise ValueError(f"Attention: num_heads={self.num_heads} does not divide {channels} channels")
         h = GroupNorm(self.norm_groups, self.norm_epsilon, self.dtype, name="norm")(x)
         qkv = Conv(3 * channels, 1, init_scale=self.qkv_init_scale, dtype=self.dtype, name="qkv")(h)
-        q, k, v = rearrange(qkv, "b h w (three n c) -> three b (h w) n c", three=3, n=self.num_heads)
-        h = rearrange(jax.nn.dot_product_attention(q, k, v), "b (h w) n c -> b h w (n c)", h=height)
+        axes = " ".join(sizes)
+        q, k, v = rearrange(qkv, f"b {axes} (three n c) -> three b ({axes}) n c", three=3, n=self.num_heads)
+        h = jax.nn.dot_product_attention(q, k, v)
+        h = rearrange(h, f"b ({axes}) n c -> b {axes} (n c)", **sizes)
         h = Conv(channels, 1, init_scale=self.init_scale, dtype=self.dtype, name="out")(h)
         return joined(x, h, self.skip_rescale)

@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
-from models.layers.convolution import LAYOUT
+from models.layers.trilinear import LAYOUTS
 
 PRECISION = lax.Precision.HIGHEST
 
@@ -118,5 +118,5 @@ def _convolution(x, kernel, stride, padding, groups=1):
     if kernel.shape[:2] == (1, 1) and stride == 1 and groups == 1:
         return jnp.matmul(x, kernel[0, 0], precision=PRECISION)
     return lax.conv_general_dilated(
-        x, kernel, (stride, stride), padding, None, None, LAYOUT, groups, precision=PRECISION
+        x, kernel, (stride, stride), padding, None, None, LAYOUTS[2], groups, precision=PRECISION
     )

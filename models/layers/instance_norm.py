@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jax import lax
 
+from models.layers.axes import over_positions, spatial_axes
+
 
 class InstanceNormPlus(nn.Module):
     """InstanceNorm++ with learned scale, mean_scale and bias per channel, of which each condition can have its own.
@@ -32,7 +34,7 @@ class InstanceNormPlus(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H, W, C); C is above 1.
+        """Maps (B, *spatial, C) to (B, *spatial, C); C is above 1.
 
         The condition (B,) is an index below `num_conditions`; of (B, K) indices the mean of their parameters counts, which
         is exactly those of one index where all K are the same.
@@ -51,14 +53,15 @@ class InstanceNormPlus(nn.Module):
             bias = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
 
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-        mean = x.mean((1, 2))
-        variance = jnp.mean(jnp.square(x - mean[:, None, None]), (1, 2))
+        axes = spatial_axes(x)
+        mean = x.mean(axes)
+        variance = jnp.mean(jnp.square(x - over_positions(mean, x)), axes)
         centred = mean - mean.mean(-1, keepdims=True)
         relative = centred * lax.rsqrt(jnp.sum(jnp.square(centred), -1, keepdims=True) / (channels - 1) + self.epsilon)
         # All that varies with the pixel is one multiplication and one addition, forward and backward.
         factor = scale * lax.rsqrt(variance + self.epsilon)
         offset = scale * mean_scale * relative + bias - mean * factor
-        return (x * factor[:, None, None] + offset[:, None, None]).astype(self.dtype)
+        return (x * over_positions(factor, x) + over_positions(offset, x)).astype(self.dtype)
 
 
 def _near_one(key, shape, dtype):

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax import lax
 
+from models.layers.axes import axis_sizes
 from models.layers.convolution import convolution
 
 EPSILON = 1e-4
@@ -95,7 +96,7 @@ class MPConv(nn.Module):
 
     Attributes:
         features: channels of the output.
-        kernel_size: side of the square kernel.
+        kernel_size: of the kernel along every spatial axis.
     """
 
     features: int
@@ -103,15 +104,15 @@ class MPConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, gain: jax.Array | float = 1.0) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H, W, features) in the dtype of x."""
-        shape = (self.kernel_size, self.kernel_size, x.shape[-1], self.features)
+        """Maps (B, *spatial, C) to (B, *spatial, features) in the dtype of x."""
+        shape = (*(self.kernel_size,) * (x.ndim - 2), x.shape[-1], self.features)
         kernel = self.param("kernel", nn.initializers.normal(1.0), shape, jnp.float32)
         kernel = normalize_kernel(kernel) * (gain / math.sqrt(math.prod(shape[:-1])))
         return convolution(x, kernel.astype(x.dtype))
 
 
 class CosineAttention(nn.Module):
-    """Self-attention over the pixels with q, k, v normalized in each head, joined to x by `mp_sum`.
+    """Self-attention over the positions with q, k, v normalized in each head, joined to x by `mp_sum`.
 
     So no logit exceeds sqrt(head channels), whatever was learned. The channels of the layer `qkv` are ordered by head, then
     by channel of the head, then q, k, v.
@@ -126,10 +127,11 @@ class CosineAttention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H, W, C)."""
-        _, height, _, channels = x.shape
+        """Maps (B, *spatial, C) to (B, *spatial, C)."""
+        channels, sizes = x.shape[-1], axis_sizes(x)
         qkv = MPConv(3 * channels, 1, name="qkv")(x)
-        qkv = rearrange(qkv, "b h w (n c three) -> three b (h w) n c", three=3, n=self.num_heads)
+        axes = " ".join(sizes)
+        qkv = rearrange(qkv, f"b {axes} (n c three) -> three b ({axes}) n c", three=3, n=self.num_heads)
         h = jax.nn.dot_product_attention(*normalize(qkv, -1))
-        h = rearrange(h, "b (h w) n c -> b h w (n c)", h=height)
+        h = rearrange(h, f"b ({axes}) n c -> b {axes} (n c)", **sizes)
         return mp_sum(x, MPConv(channels, 1, name="out")(h), self.balance)

@@ -1,6 +1,6 @@
 """Group normalization: each image is normalized per group of channels.
 
-    y = (x - mean_g) / sqrt(var_g + epsilon) * scale_c + bias_c,   mean and variance over H, W and the channels of g
+    y = (x - mean_g) / sqrt(var_g + epsilon) * scale_c + bias_c,   mean and variance over the positions and the channels of g
 
 Source: Wu and He (2018), https://arxiv.org/abs/1803.08494.
 """
@@ -11,6 +11,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+
+from models.layers.axes import over_positions, spatial_axes
 
 
 def group_count(channels: int) -> int:
@@ -37,10 +39,10 @@ class GroupNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, modulation: Sequence[jax.Array] | None = None) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H, W, C).
+        """Maps (B, *spatial, C) to (B, *spatial, C).
 
         Args:
-            x: the images.
+            x: the images, or arrays of any spatial rank.
             modulation: (scale, shift), each (B, C), of the result: norm(x) (1 + scale) + shift.
 
         Raises:
@@ -53,16 +55,16 @@ class GroupNorm(nn.Module):
         factor = self.param("scale", nn.initializers.ones, (channels,), jnp.float32)
         offset = self.param("bias", nn.initializers.zeros, (channels,), jnp.float32)
 
-        def group_mean(values):  # (B, H, W, C) -> (B, C), equal within a group
-            per_channel = values.mean((1, 2)).reshape(-1, groups, channels // groups)
+        def group_mean(values):  # (B, *spatial, C) -> (B, C), equal within a group
+            per_channel = values.mean(spatial_axes(values)).reshape(-1, groups, channels // groups)
             return jnp.broadcast_to(per_channel.mean(-1, keepdims=True), per_channel.shape).reshape(-1, channels)
 
         x = x.astype(jnp.promote_types(x.dtype, jnp.float32))
         mean = group_mean(x)
-        factor = factor * lax.rsqrt(group_mean(jnp.square(x - mean[:, None, None])) + self.epsilon)
+        factor = factor * lax.rsqrt(group_mean(jnp.square(x - over_positions(mean, x))) + self.epsilon)
         if modulation is not None:
             scale, shift = (m.astype(factor.dtype) for m in modulation)
             factor, offset = factor * (1 + scale), offset * (1 + scale) + shift
         # All that varies with the pixel is one multiplication and one addition, forward and backward.
         offset = offset - mean * factor
-        return (x * factor[:, None, None] + offset[:, None, None]).astype(self.dtype)
+        return (x * over_positions(factor, x) + over_positions(offset, x)).astype(self.dtype)

@@ -18,6 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.layers.axes import spatial_axes
 from models.layers.convolution import Conv
 from models.layers.dropout import Dropout
 from models.layers.instance_norm import InstanceNormPlus
@@ -28,19 +29,20 @@ conv = functools.partial(Conv, init_scale=1 / 3, fan="fan_in")  # as PyTorch ini
 
 
 def pool5(x: jax.Array, kind: str) -> jax.Array:
-    """The "max" or the "mean" of every 5x5 window, with stride 1: (B, H, W, C) to (B, H, W, C).
+    """The "max" or the "mean" of every window of 5 positions per axis, with stride 1, of x (B, *spatial, C).
 
-    Beyond the border are zeros for the mean, which divides by 25 everywhere, and nothing for the maximum. Shifts along one
-    axis, then along the other, are many times as fast on CPU as `lax.reduce_window`, above all their gradient.
+    Beyond the border are zeros for the mean, which divides by the window's full size everywhere, and nothing for the
+    maximum. Shifts along one axis, then along the next, are many times as fast on CPU as `lax.reduce_window`, above all
+    their gradient.
     """
     combine, fill = {"max": (jnp.maximum, -jnp.inf), "mean": (jnp.add, 0.0)}[kind]
-    for axis in (1, 2):
-        margins = [(2, 2) if i == axis else (0, 0) for i in range(4)]
+    for axis in spatial_axes(x):
+        margins = [(2, 2) if i == axis else (0, 0) for i in range(x.ndim)]
         padded = jnp.pad(x, margins, constant_values=fill)
         size = x.shape[axis]
         shifted = [jax.lax.slice_in_dim(padded, i, i + size, axis=axis) for i in range(5)]
         x = functools.reduce(combine, shifted)
-    return x / 25 if kind == "mean" else x
+    return x / 5 ** (x.ndim - 2) if kind == "mean" else x
 
 
 class DilatedBlock(nn.Module):

@@ -1,6 +1,7 @@
 """Halving and doubling the resolution of images: by means and repeats of 2x2 pixels, or by a smoothing (FIR) filter.
 
-With the filter k, normalized to sum 1, along each of the two axes:
+Every function takes arrays (B, *spatial, C) of any spatial rank. With the filter k, normalized to sum 1, along each
+spatial axis:
 
     down:  y[i] = sum_a k[a] x[2 i + low - a]          up:  y[i] = 2 sum over a, j with 2 j + a = i + low of k[a] x[j]
 
@@ -24,26 +25,36 @@ import jax.numpy as jnp
 from einops import reduce, repeat
 from jax import lax
 
+from models.layers.axes import axis_sizes, spatial_axes
 from models.layers.convolution import convolution, scaled_init, transposed_convolution
 
 Direction = Literal["down", "up"]
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Means of 2x2 pixels: (B, H, W, C) to (B, H/2, W/2, C); H and W are even."""
-    return reduce(x, "b (h i) (w j) c -> b h w c", "mean", i=2, j=2)
+    """Means over 2 positions along each axis, 2x2 pixels of an image: (B, *spatial, C) of even sizes to half the sizes."""
+    coarse, fine, twos = _einops_axes(x)
+    return reduce(x, f"b {fine} c -> b {coarse} c", "mean", **twos)
 
 
 def nearest_upsample(x: jax.Array) -> jax.Array:
-    """Repeats every pixel 2x2 times: (B, H, W, C) to (B, 2H, 2W, C)."""
-    return repeat(x, "b h w c -> b (h i) (w j) c", i=2, j=2)
+    """Repeats every position twice along each axis, a pixel 2x2 times: (B, *spatial, C) to twice the sizes."""
+    coarse, fine, twos = _einops_axes(x)
+    return repeat(x, f"b {coarse} c -> b {fine} c", **twos)
+
+
+def _einops_axes(x: jax.Array) -> tuple[str, str, dict[str, int]]:
+    """The spatial axes at both resolutions, "h w" and "(h h2) (w w2)", and the sizes h2 = w2 = 2 in patterns of einops."""
+    names = list(axis_sizes(x))
+    fine = " ".join(f"({name} {name}_2)" for name in names)
+    return " ".join(names), fine, {f"{name}_2": 2 for name in names}
 
 
 RESAMPLINGS = {"down": average_pool, "up": nearest_upsample}
 
 
 def resample(x: jax.Array, direction: Direction, fir_kernel: Sequence[float] | None = None) -> jax.Array:
-    """Halves ("down") or doubles ("up") height and width of x (B, H, W, C), which are even for "down".
+    """Halves ("down") or doubles ("up") the sizes of x (B, *spatial, C), which are even for "down".
 
     Args:
         x: the images.
@@ -54,7 +65,7 @@ def resample(x: jax.Array, direction: Direction, fir_kernel: Sequence[float] | N
         return RESAMPLINGS[direction](x)
     taps, pad = _taps(fir_kernel), len(fir_kernel) - 2
     result = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    for axis in (1, 2):
+    for axis in spatial_axes(x):
         if direction == "down":
             result = _halved(result, axis, taps, low=len(taps) - 1 - (pad + 1) // 2)
         else:
@@ -63,7 +74,7 @@ def resample(x: jax.Array, direction: Direction, fir_kernel: Sequence[float] | N
 
 
 class ResamplingConv(nn.Module):
-    """A 3x3 convolution that halves or doubles the resolution on its way, smoothed where there is a filter.
+    """A convolution with 3 taps per axis that halves or doubles the resolution on its way, smoothed where there is a filter.
 
     Without a filter: a convolution of stride 2 (down), or of repeated pixels (up). With a filter, the image is padded once
     for filter and convolution together: the filter, then a convolution of stride 2 (down); or the transposed convolution of
@@ -85,8 +96,9 @@ class ResamplingConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H/2, W/2, features), H and W even, or to (B, 2H, 2W, features)."""
-        kernel = self.param("kernel", scaled_init(1.0), (3, 3, x.shape[-1], self.features), jnp.float32)
+        """Maps (B, *spatial, C) to half (the sizes are even) or twice the sizes, with `features` channels."""
+        shape = (*(3,) * (x.ndim - 2), x.shape[-1], self.features)
+        kernel = self.param("kernel", scaled_init(1.0), shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
         x, kernel = x.astype(self.dtype), kernel.astype(self.dtype)
         if self.fir_kernel is None and self.direction == "down":
@@ -135,9 +147,9 @@ def _doubled(x, axis, taps, low):
 
 
 def _filtered(x, taps, low, high):
-    """The convolution with the taps along both axes of the image padded by (low, high); the resolution stays."""
+    """The convolution with the taps along each spatial axis of the array padded by (low, high); the resolution stays."""
     y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
-    for axis in (1, 2):
+    for axis in spatial_axes(x):
         config = [(0, 0, 0)] * y.ndim
         config[axis] = (low, high, 0)
         padded = lax.pad(y, jnp.zeros((), y.dtype), config)

@@ -7,6 +7,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
+from models.layers.axes import over_positions
 from models.layers.convolution import Conv, scaled_init
 from models.layers.dropout import Dropout
 from models.layers.normalization import GroupNorm
@@ -31,7 +32,7 @@ class ResidualBlock(nn.Module):
         features: channels of the output.
         dropout: rate of the dropout before the last convolution.
         resampling: "down" or "up" halves or doubles the resolution, after the branch's first swish and in the skip.
-        fir_kernel: taps of the filter that resamples; None for means and repeats of 2x2 pixels.
+        fir_kernel: taps of the filter that resamples; None for means and repeats over 2 positions along each axis.
         skip_conv: whether the skip has its 1x1 convolution also where the resolution changes (BigGAN).
         skip_rescale: whether the sum of skip and branch is divided by sqrt(2).
         init_scale: variance of the last kernel's initialization, relative to Glorot's.
@@ -55,10 +56,10 @@ class ResidualBlock(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, embedding: jax.Array | None, dropout_keys: jax.Array | None = None) -> jax.Array:
-        """Maps (B, H, W, C) to (B, H', W', features).
+        """Maps (B, *spatial, C) to (B, *spatial', features).
 
         Args:
-            x: (B, H, W, C).
+            x: (B, *spatial, C).
             embedding: (B, E), after its last nonlinearity; None for a block without.
             dropout_keys: (B,) typed keys, or None for no dropout.
         """
@@ -76,7 +77,11 @@ class ResidualBlock(nn.Module):
         else:
             width = self.features * (2 if self.scale_shift else 1)
             modulation = nn.Dense(width, kernel_init=scaled_init(1.0), dtype=self.dtype, name="embedding")(embedding)
-            h = norm(h, jnp.split(modulation, 2, axis=-1)) if self.scale_shift else norm(h + modulation[:, None, None])
+            h = (
+                norm(h, jnp.split(modulation, 2, axis=-1))
+                if self.scale_shift
+                else norm(h + over_positions(modulation, h))
+            )
         h = Dropout(self.dropout, name="dropout")(nn.swish(h), dropout_keys)
         h = Conv(self.features, init_scale=self.init_scale, dtype=self.dtype, name="conv_out")(h)
 

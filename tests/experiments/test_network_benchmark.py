@@ -14,7 +14,7 @@ from experiments.benchmarks import networks, torch_networks
 from experiments.benchmarks.cases import CASES, Case
 from experiments.benchmarks.networks import Figures, Row
 from experiments.training.flops import flops
-from models.layers.convolution import convolution, transposed_convolution
+from models.layers.convolution import VARIABLE, convolution, transposed_convolution
 
 
 def shape(*sizes):
@@ -65,6 +65,45 @@ def test_each_gradient_of_a_convolution_makes_as_many_operations_as_the_convolut
     assert alone == 2 * math.prod(y.shape) * 3 * 5 * 3
     assert flops(lambda x, k, g: jax.vjp(lambda x: convolution(x, k, **geometry), x)[1](g), x, kernel, y) == 2 * alone
     assert flops(lambda x, k, g: jax.vjp(lambda k: convolution(x, k, **geometry), k)[1](g), x, kernel, y) == 2 * alone
+
+
+def derivatives(f):
+    """A function of x and kernel that evaluates f, both its gradients, and the tangents of the gradients."""
+
+    def gradients(x, kernel):
+        return jax.grad(lambda x, kernel: jnp.sum(f(x, kernel) ** 2), (0, 1))(x, kernel)
+
+    return lambda x, kernel: jax.jvp(gradients, (x, kernel), (x, kernel))
+
+
+@pytest.mark.parametrize(
+    "function, x, kernel",
+    [
+        (convolution, (2, 6, 3), (3, 3, 5)),
+        (functools.partial(convolution, stride=2), (2, 7, 3), (4, 3, 5)),
+        (functools.partial(convolution, stride=(2, 1), dilation=(1, 2)), (2, 8, 6, 3), (3, 5, 3, 7)),
+        (functools.partial(convolution, stride=2, padding="VALID"), (2, 9, 7, 3), (3, 3, 3, 7)),
+        (functools.partial(convolution, stride=2), (2, 2, 1, 3), (3, 3, 3, 7)),
+        (functools.partial(convolution, stride=2), (2, 4, 5, 6, 3), (3, 2, 3, 3, 7)),
+        (transposed_convolution, (2, 4, 3), (3, 3, 5)),
+        (transposed_convolution, (2, 4, 5, 3), (4, 3, 3, 5)),
+    ],
+)
+def test_both_implementations_of_a_convolution_count_the_same(monkeypatch, function, x, kernel):
+    """Values, gradients and their tangents; the counts are those of the primitive, which are closed forms."""
+    counts = []
+    for name in ("loop", "lax"):
+        monkeypatch.setenv(VARIABLE, name)
+        made = derivatives(lambda x, kernel: function(x, kernel))
+        assert ("conv_general_dilated" in str(jax.make_jaxpr(made)(jnp.zeros(x), jnp.zeros(kernel)))) == (name == "lax")
+        counts.append(flops(made, shape(*x), shape(*kernel)))
+    assert counts[0] == counts[1] > 0
+
+
+def test_the_command_line_refuses_an_unknown_implementation_in_one_line(monkeypatch, fails, tmp_path):
+    monkeypatch.setenv(VARIABLE, "xla")
+    message = fails("train", "--config=configs/digits.py", f"--workdir={tmp_path}/run")
+    assert message.startswith("ORNSTEIN_CONV='xla': must be loop or lax") and not (tmp_path / "run").exists()
 
 
 def test_a_loop_of_unknown_length_is_refused():

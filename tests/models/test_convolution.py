@@ -9,8 +9,9 @@ import numpy as np
 import pytest
 from jax import lax
 
-from models.layers import convolution as layer
-from models.layers.convolution import Conv, convolution
+from models.layers import trilinear
+from models.layers.convolution import Conv, _geometry, convolution
+from models.layers.trilinear import LAYOUTS
 
 GEOMETRIES = [
     # image, kernel, stride, dilation, padding
@@ -25,9 +26,13 @@ GEOMETRIES = [
 ]
 
 
+def pair(value):
+    return (value, value) if isinstance(value, int) else value
+
+
 def xla(x, kernel, *, stride=1, dilation=1, padding="SAME"):
-    stride, dilation = layer._pair(stride), layer._pair(dilation)
-    return lax.conv_general_dilated(x, kernel, stride, padding, rhs_dilation=dilation, dimension_numbers=layer.LAYOUT)
+    stride, dilation = pair(stride), pair(dilation)
+    return lax.conv_general_dilated(x, kernel, stride, padding, rhs_dilation=dilation, dimension_numbers=LAYOUTS[2])
 
 
 @pytest.fixture
@@ -65,17 +70,17 @@ def test_derivatives_of_first_and_second_order_are_those_of_xla(x64, image, wind
     close(derivatives(convolution), derivatives(xla))
 
 
-@pytest.mark.parametrize("leg", layer.LEGS)
+@pytest.mark.parametrize("leg", trilinear.LEGS)
 @pytest.mark.parametrize("image, window, stride, dilation, padding", GEOMETRIES)
 def test_the_form_lowered_on_cpu_is_the_form_lowered_elsewhere(x64, leg, image, window, stride, dilation, padding):
-    geometry = layer._geometry(image, window, layer._pair(stride), layer._pair(dilation), padding)
+    geometry = _geometry(image, window, pair(stride), pair(dilation), padding)
     legs = {
         "input": normal(0, 2, *image, 3),
         "kernel": normal(1, *window, 3, 4),
         "output": normal(2, 2, *geometry.output_size, 4),
     }
-    a, b = (legs[operand] for operand in layer._operands(leg))
-    close(layer.ON_CPU[leg](a, b, geometry), layer.ELSEWHERE[leg](a, b, geometry))
+    a, b = (legs[operand] for operand in trilinear._operands(leg))
+    close(trilinear.ON_CPU[leg](a, b, geometry), trilinear.ELSEWHERE[leg](a, b, geometry))
 
 
 @jax.jit

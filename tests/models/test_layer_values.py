@@ -10,7 +10,6 @@ from jax import export, lax
 from models.classifier import WideBlock
 from models.dit import DiTBlock
 from models.edm2 import EDM2Block
-from models.layers import convolution as layer
 from models.layers.convolution import Conv, convolution
 from models.layers.dropout import Dropout, random_bytes
 from models.layers.embedding import FourierEmbedding, positional_embedding
@@ -20,6 +19,7 @@ from models.layers.magnitude import MPFourier, mp_concat, mp_silu, mp_sum, norma
 from models.layers.normalization import GroupNorm
 from models.layers.refinenet import DilatedBlock, pool5
 from models.layers.residual import ResidualBlock
+from models.layers.trilinear import LAYOUTS
 from models.mlp import MLPBlock
 
 
@@ -314,7 +314,7 @@ def test_layers_hand_every_option_to_the_convolution():
         if not options.get("use_bias", True):
             del params["bias"]
         expected = lax.conv_general_dilated(
-            x, params["kernel"], strides, padding, rhs_dilation=dilation, dimension_numbers=layer.LAYOUT
+            x, params["kernel"], strides, padding, rhs_dilation=dilation, dimension_numbers=LAYOUTS[2]
         )
         y = module.apply({"params": params}, x)
         np.testing.assert_allclose(y, expected + params.get("bias", 0), atol=1e-4)
@@ -331,7 +331,7 @@ def test_other_devices_take_the_gradients_of_xla():
         }
 
     def xla(x, kernel, stride):
-        return lax.conv_general_dilated(x, kernel, (stride,) * 2, "SAME", dimension_numbers=layer.LAYOUT)
+        return lax.conv_general_dilated(x, kernel, (stride,) * 2, "SAME", dimension_numbers=LAYOUTS[2])
 
     def layouts(program):
         text = program.mlir_module()
