@@ -34,7 +34,6 @@ def run(options: argparse.Namespace) -> int:
     from experiments.devices import distributed
     from experiments.generation.sampler import Sampler
     from experiments.loading.runs import load_guide
-    from experiments.plotting import pictures
 
     if options.out.suffix != ".npz":
         raise UserError(f"--out={options.out}: must end in .npz")
@@ -53,7 +52,7 @@ def run(options: argparse.Namespace) -> int:
     picture = trained.medium.picture(images[:100])
     if picture is not None:
         shown = options.out.with_name("grid.png")
-        pictures.save(shown, picture, trained.medium.tile)
+        trained.medium.save_picture(shown, picture)
     method, steps = trained.experiment.sampler_and_steps
     classes = trained.experiment.sampled_classes(trained.class_names)
     print(

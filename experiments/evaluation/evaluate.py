@@ -35,7 +35,6 @@ from experiments.loading.runs import Run
 from experiments.metrics import names
 from experiments.metrics.records import Metric
 from experiments.metrics.statistics import spread
-from experiments.plotting import pictures
 from experiments.runs.checkpoint import Checkpoints
 from experiments.runs.workdir import Workdir
 
@@ -342,7 +341,7 @@ def _write(run: Run, sampler: Sampler, measured: dict[str, Any]) -> None:
     if distributed.is_first():
         strict_json.write(run.workdir.metrics, measured)
         if strip is not None:
-            pictures.save(run.workdir.strip, strip, run.medium.tile)
+            run.medium.save_picture(run.workdir.strip, strip)
 
 
 def _strip(run: Run, sampler: Sampler) -> np.ndarray:

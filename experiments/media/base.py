@@ -2,9 +2,12 @@
 
 import abc
 import math
+from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
 import numpy as np
+
+from experiments.plotting import pictures
 
 if TYPE_CHECKING:
     import jax
@@ -69,3 +72,7 @@ class Medium(abc.ABC):
             raw: the data.
             columns: of the layout; by default about as many as rows.
         """
+
+    def save_picture(self, path: Path, picture: np.ndarray) -> None:
+        """Writes a PNG of what `picture` returns, small data enlarged."""
+        pictures.save(path, picture, self.tile)

@@ -32,7 +32,6 @@ from experiments.learning import players, posthoc, state
 from experiments.loading.dataset import announce, check_names, check_training, load_data, store
 from experiments.loading.runs import load_guide, load_run
 from experiments.logs.history import History
-from experiments.plotting import pictures
 from experiments.reports import report
 from experiments.runs.checkpoint import Checkpoints, complete_steps, last_good
 from experiments.runs.interruption import Interruption
@@ -358,7 +357,7 @@ def _run_to_end(
                 if not distributed.is_first():
                     return
                 if grid is not None:
-                    pictures.save(workdir.grid(step), grid, experiment.medium.tile)
+                    experiment.medium.save_picture(workdir.grid(step), grid)
                     history.picture(step, "samples", grid)
                 report.write(workdir)
 

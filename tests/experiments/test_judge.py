@@ -237,7 +237,7 @@ def test_figures_the_picture_and_the_page_are_written_and_told(monkeypatch, tmp_
     events = []
     monkeypatch.setattr(evaluate, "_strip", lambda run, sampler: "strip")
     monkeypatch.setattr(strict_json, "write", lambda path, measured: events.append((path.name, measured)))
-    monkeypatch.setattr(evaluate.pictures, "save", lambda path, *more: events.append((path.name, *more)))
+    monkeypatch.setattr("experiments.media.base.pictures.save", lambda path, *more: events.append((path.name, *more)))
     monkeypatch.setattr(report, "write", lambda workdir: events.append(("report",)))
     monkeypatch.setattr(report, "summary", lambda measured: f"the summary of {measured}")
     workdir = Workdir(tmp_path)

@@ -153,10 +153,10 @@ def loop(monkeypatch, tmp_path):
         "training_stream": lambda config, images: stream, "abstract_state": lambda config: "state",
         "make_step": lambda config, strategy: None,
         "report": SimpleNamespace(write=lambda workdir: events.append(("report",))),
-        "pictures": SimpleNamespace(save=lambda path, *more: events.append((path.name, *more))),
     }.items():  # fmt: skip
         monkeypatch.setattr(train, name, value)
     monkeypatch.setattr("experiments.media.ImageMedium.picture", lambda self, drawn: "grid")
+    monkeypatch.setattr("experiments.media.base.pictures.save", lambda path, *more: events.append((path.name, *more)))
     monkeypatch.setattr(train.state, "make_train_steps", lambda step, size: None)
     monkeypatch.setattr(train.posthoc.Snapshots, "save", keep)
     monkeypatch.setattr("experiments.factory.experiment.abstract", lambda objective: "weights")
