@@ -7,19 +7,15 @@ python -m experiments train --config=configs/digits.py:classifier --workdir=runs
 python -m experiments evaluate --workdir=runs/digits --guide=runs/classifier --sweep-guidance=1,2,4
 """
 
-from ml_collections import ConfigDict
-
 from configs import base
-from configs.parts import sde
+from configs.parts import classes, sde
 
 
 def get_config(argument: str = "vp"):
     """The experiment: one of `configs/parts/sde.py` (vp, subvp, ve, edm, ...), `conditional` or `classifier`, or a process
     and one of these, as ve,conditional."""
     config = base.get_config()
-    words = argument.split(",")
-    conditional, classifier = "conditional" in words, "classifier" in words
-    process = ",".join(word for word in words if word not in ("conditional", "classifier")) or "vp"
+    process, kind = classes.split(argument)
 
     config.data.source = "digits"
     config.data.image_size = 8
@@ -55,25 +51,9 @@ def get_config(argument: str = "vp"):
 
     config.sampling.batch_size = 64
     config.evaluation.num_samples = 898
-    if classifier:
-        _classify(config)
-    elif conditional:
-        config.model.num_classes = 10
-        config.condition.label.dropout = 0.1
+    if kind == "conditional":
+        classes.conditional(config, 10)
+    elif kind == "classifier":  # a minute of training on two CPU cores
+        classes.classifier(config, 10, channel_multipliers=(1, 2), attention_resolutions=(4,))
+        config.training.num_steps = 1_000
     return config
-
-
-def _classify(config):
-    """A classifier of noisy digits, at even log-SNRs: half a minute of training on a CPU."""
-    config.objective.name = "classification"
-    config.model = ConfigDict({"name": "unet_classifier", "num_classes": 10})
-    config.model.channels = 32
-    config.model.channel_multipliers = (1, 2)
-    config.model.blocks_per_level = 1
-    config.model.attention_resolutions = (4,)
-    config.model.head_channels = 32
-    config.model.norm_groups = 0
-    config.model.dropout = 0.2
-    config.loss.times = "log_snr"
-    config.optim.lr = 1e-3
-    config.training.num_steps = 1_000

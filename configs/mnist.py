@@ -8,12 +8,14 @@ A network that two CPU cores train in 17 minutes (1.5 M parameters, 108,800 imag
 """
 
 from configs import base
-from configs.parts import sde
+from configs.parts import classes, sde
 
 
-def get_config(process: str = "vp"):
-    """The experiment; `process` is one of `configs/parts/sde.py`: vp, subvp, ve, edm, ..."""
+def get_config(argument: str = "vp"):
+    """The experiment: one of `configs/parts/sde.py` (vp, subvp, ve, edm, ...), `conditional` or `classifier`, or a process
+    and one of these, as ve,conditional."""
     config = base.get_config()
+    process, kind = classes.split(argument)
 
     config.data.source = "npz:mnist.npz"
     config.data.image_size = 28
@@ -41,4 +43,9 @@ def get_config(process: str = "vp"):
     config.training.log_every = 50
     config.training.sample_every = 400
     config.training.ema_decay = 0.997
+    if kind == "conditional":
+        classes.conditional(config, 10)
+    elif kind == "classifier":
+        classes.classifier(config, 10, channel_multipliers=(1, 2, 2), attention_resolutions=(7,))
+        config.training.num_steps = 600
     return config

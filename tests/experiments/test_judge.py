@@ -46,7 +46,7 @@ def judge(monkeypatch, tmp_path):
     monkeypatch.setattr("experiments.factory.evaluation.feature_network", lambda config, train: None)
     real = SimpleNamespace(reference=SimpleNamespace(images="hash"), train=())
     monkeypatch.setattr(evaluate, "real_images", lambda run, dataset, network: real)
-    monkeypatch.setattr(evaluate, "class_mix", lambda experiment, dataset: mixes[0])
+    monkeypatch.setattr(evaluate, "class_mix", lambda experiment, dataset, guide=None: mixes[0])
     monkeypatch.setattr(
         evaluate, "journal_of_samples", lambda run, network, mix, guide: Journal("samples", run.step, mix)
     )

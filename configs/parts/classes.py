@@ -1,0 +1,31 @@
+"""Models that know the class, and classifiers of noisy data that guide the others.
+
+Source: Ho and Salimans (2022), https://arxiv.org/abs/2207.12598, for the dropout of classes; Dhariwal and Nichol (2021),
+https://arxiv.org/abs/2105.05233, for the classifier.
+"""
+
+from ml_collections import ConfigDict
+
+KINDS = ("conditional", "classifier")
+
+
+def split(argument: str, default: str = "vp") -> tuple[str, str]:
+    """The process and the kind of model, or an empty text, of an argument such as `ve,conditional` or `classifier`."""
+    words = argument.split(",")
+    kind = next((word for word in words if word in KINDS), "")
+    return ",".join(word for word in words if word not in KINDS) or default, kind
+
+
+def conditional(config: ConfigDict, num_classes: int) -> None:
+    """A network that is told the class, and in a tenth of its examples "no class"."""
+    config.model.num_classes = num_classes
+    config.condition.label.dropout = 0.1
+
+
+def classifier(config: ConfigDict, num_classes: int, **options) -> None:
+    """A small `unet_classifier` of noisy data, trained at even log-SNRs; `options` are the network's."""
+    config.objective.name = "classification"
+    options = {"channels": 32, "blocks_per_level": 1, "head_channels": 32, "norm_groups": 0, "dropout": 0.2} | options
+    config.model = ConfigDict({"name": "unet_classifier", "num_classes": num_classes} | options)
+    config.loss.times = "log_snr"
+    config.optim.lr = 1e-3
