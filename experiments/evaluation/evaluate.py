@@ -29,6 +29,7 @@ from experiments.evaluation.features import FeatureSet, OnAllDevices, draw_featu
 from experiments.evaluation.losses import loss_per_noise_level
 from experiments.evaluation.reference import RealImages, real_images
 from experiments.files import strict_json
+from experiments.generation import guidance
 from experiments.generation.sampler import Sampler
 from experiments.loading import runs
 from experiments.loading.runs import Run
@@ -232,7 +233,8 @@ class Judge:
                 "seed": experiment.evaluation.seed,
             }
             | ({"classes": self._classes.description} if self._classes else {})
-            | experiment.guidance_record,
+            | experiment.guidance_record
+            | ({"guided_by": guidance.kind(experiment, self._guide)} if experiment.guidance_record else {}),
             "feature_network": self._network.name,
         }
         if self._metrics:

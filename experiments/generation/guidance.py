@@ -28,6 +28,13 @@ def num_classes(experiment: Experiment, guide: Guide | None) -> int:
     return guide.experiment.num_classes
 
 
+def kind(experiment: Experiment, guide: Guide | None) -> str:
+    """Returns the name of the guidance, for files that state how samples were drawn."""
+    if guide is None:
+        return "classifier-free guidance"
+    return "autoguidance" if guide.experiment.draws_samples else "classifier guidance"
+
+
 def labels(experiment: Experiment, numbers: jax.Array, guide: Guide | None) -> jax.Array:
     """Returns the classes of samples with these numbers (B,): `sampling.label`, or each class in turn where it is -1."""
     label = experiment.sampling.label
