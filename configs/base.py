@@ -192,12 +192,13 @@ def get_config() -> ConfigDict:
     sampling.label = -1
     # Guidance of what is drawn: D_weak + scale (D - D_weak)
     sampling.guidance = guidance = ConfigDict()
+    guidance.name = "linear"  # linear, or module:name of your own, called with D, D_weak and the scale
     guidance.scale = 1.0  # 1 disables guidance, 0 draws from the weak model; published scales lie between 1.2 and 8
     guidance.low = 0.0  # guided where low < sigma / alpha <= high, with the model itself outside
     guidance.high = float("inf")  # upper end of the guided noise levels; with low, (0.2, 2] or so (Kynkaanniemi et al.)
     guidance.rescale = 0.0  # share by which the contrast of guided samples is brought back (0.7); 0 disables
     guidance.threshold = 0.0  # quantile of dynamic thresholding (0.95 to 0.999), 1 for static clipping; 0 disables
-    # The weak model: folder of another run, RUN or RUN@STEP (autoguidance); "" is the model itself without its class
+    # The weak model (autoguidance) or a classifier: another run, RUN or RUN@STEP; "" is the model itself without its class
     guidance.guide = ""
     sampling.eta = 0.0  # ddim: 0 is deterministic, 1 ancestral
     sampling.order = 2  # dpm_solver, dpm_solver_singlestep, unipc, deis: 1 to 3; sscs: 1 or 2

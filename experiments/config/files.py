@@ -23,7 +23,7 @@ from experiments.config import components, sizes
 from experiments.errors import UserError, nearest
 
 # Keys whose component, given by import path, adds its options to the section beside those of base.py.
-EXTENDED = ("sampling.sampler", "objective.name")
+EXTENDED = ("sampling.sampler", "sampling.guidance.name", "objective.name")
 
 
 def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
@@ -62,10 +62,10 @@ def _require_keys(path: str, config: ConfigDict) -> None:
     if components.is_path(config.sde.get("name", "")):
         known |= {f"sde.{name}" for name in components.options(components.load("sde.name", config.sde.name))}
     for key in EXTENDED:
-        section, _, option = key.partition(".")
-        if components.is_path(config[section].get(option, "")):
-            made = components.load(key, config[section][option])
-            known |= {f"{section}.{name}" for name in components.options(made)}
+        chosen = found.get(key, "")
+        if components.is_path(chosen):
+            section = key.rpartition(".")[0]
+            known |= {f"{section}.{name}" for name in components.options(components.load(key, chosen))}
     for key in found:
         if key not in known and key.startswith("model."):
             option = key.removeprefix("model.")
@@ -216,25 +216,34 @@ def override(config: ConfigDict, key: str, text: str) -> None:
         config.sde = ConfigDict({"name": text} | components.options(components.load(key, text)))
         return
     if key in EXTENDED and components.is_path(text):
-        section, _, option = key.partition(".")
-        config[section] = ConfigDict(
-            config[section].to_dict() | components.options(components.load(key, text)) | {option: text}
-        )
+        _extend(config, key, text)
         return
     known = dict(leaves(config))
     if key in RENAMED:
         raise UserError(f"--config.{key}={text}: this key is {RENAMED[key]} now")
     if key not in known:
         raise UserError(f"--config.{key}={text}: unknown key{_nearest_key(key, known)}")
-    section, _, name = key.rpartition(".")
-    parent = config
-    for part in section.split(".") if section else ():
-        parent = parent[part]
+    parent, name = _parent(config, key)
     if key in sizes.KEYS:
         with parent.ignore_type():  # a number or a text
             parent[name] = sizes.written(sizes.parse(text, f"--config.{key}"))
         return
     parent[name] = _parse(key, text, known[key])
+
+
+def _parent(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
+    """Returns the section of a dotted key, and the last part of the key."""
+    *sections, name = key.split(".")
+    for section in sections:
+        config = config[section]
+    return config, name
+
+
+def _extend(config: ConfigDict, key: str, path: str) -> None:
+    """Sets a component given by import path; its section gets the component's options with their own defaults."""
+    section, name = _parent(config, key)
+    with section.ignore_type():
+        section.update(components.options(components.load(key, path)) | {name: path})
 
 
 def _nearest_key(key: str, known: Iterable[str]) -> str:

@@ -20,6 +20,7 @@ from experiments.factory.devices import parallel, require_shares
 from experiments.factory.ends import check_ends, check_times
 from experiments.factory.evaluation import check_features, check_files, check_likelihood, feature_network, reference
 from experiments.factory.guidance import check_guidance
+from experiments.factory.guidance import check_shapes as check_guidance_shapes
 from experiments.factory.images import preparation, rendering
 from experiments.factory.losses import (
     BIN_SHARE,
@@ -63,6 +64,7 @@ __all__ = [
     "check_features",
     "check_files",
     "check_guidance",
+    "check_guidance_shapes",
     "check_likelihood",
     "check_network",
     "check_sampling_label",

@@ -15,7 +15,7 @@ from experiments.conditions import CONDITIONS
 from experiments.config import components
 from experiments.config.choices import choose
 from experiments.errors import unknown_name
-from experiments.factory import losses, model, optimization, sampling
+from experiments.factory import guidance, losses, model, optimization, sampling
 from experiments.learning import optimizers
 from experiments.objectives import OBJECTIVES
 
@@ -106,6 +106,13 @@ def _objectives() -> Iterator[Entry]:
         yield Entry(name, {f"objective.{key}": value for key, value in components.options(made).items()}, made)
 
 
+def _guidances() -> Iterator[Entry]:
+    section = base.get_config().sampling.guidance
+    for name, made in guidance.GUIDANCES.items():
+        taken = {key: section[key] for key in components.options(made) if key in section}
+        yield Entry(name, {f"sampling.guidance.{key}": value for key, value in taken.items()}, made)
+
+
 def _optimizers() -> Iterator[Entry]:
     for name in optimization.OPTIMIZERS:
         made = getattr(optimizers, name)
@@ -134,6 +141,7 @@ KINDS = {
     "times": Kind("loss.times", lambda: _built(losses.TIME_DISTRIBUTIONS, "loss")),
     "objective": Kind("objective.name", _objectives, takes_paths=True),
     "sampler": Kind("sampling.sampler", lambda: _built(sampling.SAMPLERS, "sampling"), takes_paths=True),
+    "guidance": Kind("sampling.guidance.name", _guidances, takes_paths=True),
     "optimizer": Kind("optim.name", _optimizers),
     "condition": Kind("", _conditions),
 }
@@ -159,6 +167,6 @@ def entry(kind_name: str, name: str) -> Entry:
     chosen = kind(kind_name)
     found = {known.name: known for known in chosen.entries()}
     if name not in found and chosen.takes_paths and components.is_path(name):
-        made, section = components.load(chosen.key, name), chosen.key.partition(".")[0]
+        made, section = components.load(chosen.key, name), chosen.key.rpartition(".")[0]
         return Entry(name, {f"{section}.{key}": value for key, value in components.options(made).items()}, made)
     return choose(chosen.key or kind_name, name, found)

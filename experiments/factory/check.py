@@ -102,6 +102,8 @@ def _check_label(config: ConfigDict) -> None:
     ranges.check(config, "sampling.label")
     factory.check_sampling_label(config)
     factory.check_guidance(config)
+    model = factory.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
+    factory.check_guidance_shapes(config, model, factory.medium(config).event_shape)
 
 
 def _check_sampling(config: ConfigDict) -> None:

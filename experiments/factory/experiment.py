@@ -375,6 +375,11 @@ class Experiment:
         return self.config.sampling.guidance.scale
 
     @property
+    def guidance_name(self) -> str:
+        """The name or the import path of the guidance away from a weaker Denoiser."""
+        return self.config.sampling.guidance.name
+
+    @property
     def guidance_rescale(self) -> float:
         """The share by which the contrast of guided samples is brought back."""
         return self.config.sampling.guidance.rescale

@@ -5,12 +5,17 @@ from collections.abc import Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 import sde_lib
+from experiments.config import components
 from experiments.errors import UserError
 from experiments.factory.conditions import condition, null
 from experiments.factory.model import num_classes
+
+# Guidance away from a weaker Denoiser, by name.
+GUIDANCES = {"linear": sde_lib.Guided}
 
 
 def is_guided(config: ConfigDict) -> bool:
@@ -46,15 +51,79 @@ def guided(
         if classifier is not None:
             share = settings.scale - (1 if num_classes(config) else 0)
             found = sde_lib.ClassifierGuidance(conditional, classifier, share)
+        elif components.is_path(settings.name):
+            found = _of_user(settings, conditional, weak or _without_condition(config, conditional))
         elif weak is not None:
-            found = sde_lib.Guided(conditional, weak, settings.scale, rescale)
-        else:
+            found = GUIDANCES[settings.name](conditional, weak, settings.scale, rescale)
+        else:  # that of the table, by one evaluation of twice the batch
             found = sde_lib.ClassifierFree(denoiser, leaves, null(config, leaves), settings.scale, rescale)
         if settings.low > 0 or math.isfinite(settings.high):
             found = sde_lib.Interval(found, conditional, settings.low, settings.high)
     if settings.threshold:
         found = sde_lib.Thresholding(found, quantile=None if settings.threshold == 1 else settings.threshold)
     return found
+
+
+def _without_condition(config: ConfigDict, denoiser: sde_lib.Denoiser) -> sde_lib.Denoiser:
+    """The Denoiser whose condition is the null of each leaf."""
+    leaves, nulls = denoiser.condition, null(config, denoiser.condition)
+    return denoiser.replace(
+        condition=jax.tree.map(
+            lambda leaf, none: jnp.broadcast_to(jnp.asarray(none, leaf.dtype), leaf.shape), leaves, nulls
+        )
+    )
+
+
+def _of_user(settings: ConfigDict, denoiser: sde_lib.Denoiser, weak: sde_lib.Denoiser) -> sde_lib.Denoiser:
+    """The Denoiser that the class at an import path makes of the model and of the weaker Denoiser.
+
+    Raises:
+        UserError: it does not take them, or makes no Denoiser.
+    """
+    made = components.load("sampling.guidance.name", settings.name)
+    options = {name: settings[name] for name in components.options(made) if name in settings}
+    try:
+        found = made(denoiser=denoiser, weak=weak, **options | {"scale": settings.scale})
+    except Exception as error:
+        raise UserError(
+            f"sampling.guidance.name={settings.name}: {type(error).__name__}: {error}; a guidance is called with denoiser, "
+            "weak, scale and its options, by name"
+        ) from error
+    if not isinstance(found, sde_lib.Denoiser):
+        raise UserError(
+            f"sampling.guidance.name={settings.name}: makes a {type(found).__name__}; a guidance derives from "
+            "sde_lib.DerivedDenoiser and defines __call__(x, t) or x0_and_noise(x, t)"
+        )
+    return found
+
+
+def check_shapes(config: ConfigDict, denoiser: sde_lib.Denoiser, event_shape: tuple[int, ...]) -> None:
+    """Makes sure that the guidance of an import path maps images to images; computes shapes alone.
+
+    Args:
+        config: of the experiment.
+        denoiser: of the model, unconditioned.
+        event_shape: of the data.
+
+    Raises:
+        UserError: it raises, or the expected data have another shape.
+    """
+    name = config.sampling.guidance.name
+    if not (is_guided(config) and components.is_path(name)):
+        return
+    state, labels = jax.ShapeDtypeStruct((2, *event_shape), jnp.float32), jnp.zeros(2, jnp.int32)
+    guided_by = denoiser.replace(condition=condition(config, labels))
+    made = _of_user(config.sampling.guidance, guided_by, guided_by)
+    try:
+        expected = jax.eval_shape(lambda x: made(x, denoiser.sde.t_max), state)
+    except Exception as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"sampling.guidance.name={name}: {type(error).__name__}: {reason}") from error
+    if (expected.shape, expected.dtype) != (state.shape, state.dtype):
+        raise UserError(
+            f"sampling.guidance.name={name}: gives {expected.dtype} {expected.shape} for x {state.dtype} {state.shape}; the "
+            "expected data have the shape of x"
+        )
 
 
 def cost(config: ConfigDict) -> int:
@@ -72,8 +141,9 @@ def check_guidance(config: ConfigDict) -> None:
         UserError: a setting has no effect, or the model was trained without "no class" to guide away from.
     """
     settings = config.sampling.guidance
+    made = components.component("sampling.guidance.name", settings.name, GUIDANCES)
     if not is_guided(config):
-        for key, default in (("guide", ""), ("low", 0.0), ("high", math.inf), ("rescale", 0.0)):
+        for key, default in (("name", "linear"), ("guide", ""), ("low", 0.0), ("high", math.inf), ("rescale", 0.0)):
             if settings[key] != default:
                 raise UserError(
                     f"sampling.guidance.{key}={settings[key]} has no effect at sampling.guidance.scale=1, which disables "
@@ -85,6 +155,8 @@ def check_guidance(config: ConfigDict) -> None:
         raise UserError(
             f"sampling.guidance.low={settings.low:g}: must be less than sampling.guidance.high={settings.high:g}"
         )
+    if settings.rescale and components.is_path(settings.name) and "rescale" not in components.options(made):
+        raise UserError(f"sampling.guidance.rescale={settings.rescale:g}: {settings.name} has no option rescale")
     if settings.guide:
         return
     if not num_classes(config):

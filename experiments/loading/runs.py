@@ -176,6 +176,10 @@ def _require_effect(experiment: Experiment, guide: Run, text: str) -> None:
             raise UserError(
                 f"sampling.guidance.rescale={experiment.guidance_rescale:g} has no effect with --guide={text}, a classifier"
             )
+        if experiment.guidance_name != "linear":
+            raise UserError(
+                f"sampling.guidance.name={experiment.guidance_name} has no effect with --guide={text}, a classifier"
+            )
         if not experiment.num_classes and label >= classes:
             raise UserError(f"sampling.label={label}: the classes of --guide={text} are 0 to {classes - 1}")
         return

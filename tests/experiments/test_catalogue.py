@@ -79,7 +79,8 @@ def test_all_kinds_are_listed_with_their_keys(capsys):
     assert main(["list"]) == 0
     said = capsys.readouterr().out
     for name, kind in catalogue.KINDS.items():
-        own = ", or module:name of your own" if name in ("process", "network", "objective", "sampler") else ""
+        paths = ("process", "network", "objective", "sampler", "guidance")
+        own = ", or module:name of your own" if name in paths else ""
         usage = "chosen by its options" if name == "condition" else f"--config.{kind.key}=NAME"
         assert f"{name} ({usage}{own})\n" in said
 

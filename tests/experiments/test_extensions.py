@@ -3,6 +3,8 @@
 import json
 import textwrap
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -10,6 +12,8 @@ from experiments.__main__ import main
 from experiments.config import components
 from experiments.config import files as config
 from experiments.errors import UserError
+from experiments.factory import check
+from experiments.factory.experiment import Experiment
 from experiments.files import strict_json
 from experiments.inverse import build, problems
 from experiments.loading.runs import load_run
@@ -65,6 +69,33 @@ def test_its_samples_are_those_of_the_sampler_with_its_options(extended, tmp_pat
     assert "by my_sampler:Midpoint" in capsys.readouterr().out
 
 
+def test_samples_are_guided_by_the_guidance_of_a_user(monkeypatch):
+    """Along D scaled by `parallel`: 1 is linear guidance, and at 0 what is added is orthogonal to D, image by image."""
+    monkeypatch.syspath_prepend(EXTENDING)
+    made = tiny_config(model__num_classes=3, condition__label__dropout=0.1, sampling__guidance__scale=3.0)
+    linear = Experiment(made)
+    x, labels = jnp.asarray(np.random.default_rng(0).normal(size=(2, 8, 8, 1)), jnp.float32), jnp.array([0, 2])
+    rng = np.random.default_rng(1)  # the untrained network gives 0
+    variables = jax.tree.map(
+        lambda a: jnp.asarray(rng.normal(0, 0.3, a.shape), a.dtype), linear.init_network(jax.random.key(0))
+    )
+    plain = linear.denoiser(variables)
+    strong = plain.replace(condition=linear.condition(labels))(x, 0.5)
+    config.override(made, "sampling.guidance.name", "my_guidance:Projected")
+    for parallel in (0.0, 1.0):
+        config.override(made, "sampling.guidance.parallel", str(parallel))
+        check.check(made, "label")
+        guided = Experiment(made).guided(plain, labels)(x, 0.5)
+        if parallel:
+            np.testing.assert_allclose(guided, linear.guided(plain, labels)(x, 0.5), atol=1e-5)
+        else:
+            added, strong = np.asarray(guided - strong).reshape(2, -1), np.asarray(strong).reshape(2, -1)
+            lengths = np.linalg.norm(added, axis=1) * np.linalg.norm(strong, axis=1)
+            assert (lengths > 0.01).all()
+            np.testing.assert_allclose((added * strong).sum(1) / lengths, 0, atol=1e-4)
+    assert Experiment(made).network_evaluations == 2 * linear.evaluations
+
+
 def test_an_image_is_restored_by_the_task_of_a_user(extended, tmp_path, capsys):
     np.savez(tmp_path / "truth.npz", images=np.linspace(0, 255, 128).reshape(2, 8, 8, 1).astype(np.uint8))
     command = ["restore", f"--workdir={extended}", "--task=my_task:levels", "--levels=3", "--answers=1", "--steps=3"]
@@ -87,7 +118,7 @@ import numpy as np
 from experiments.data import Images
 from experiments.inverse.problems import Task
 from experiments.metrics.records import Metric
-from sde_lib import SDE, Sampler
+from sde_lib import SDE, Denoiser, DerivedDenoiser, Sampler
 from sde_lib.inverse import Measurement
 
 class Half(SDE):
@@ -129,6 +160,24 @@ class Still(Sampler):
 
 class NoSampler:
     pass
+
+class Unguided(DerivedDenoiser):
+    weak: Denoiser
+    scale: float
+
+class Scaleless(DerivedDenoiser):
+    weak: Denoiser
+    def __call__(self, x, t):
+        return x
+
+class Summed(DerivedDenoiser):
+    weak: Denoiser
+    scale: float
+    def __call__(self, x, t):
+        return x.sum(-1)
+
+def constant(denoiser, weak, scale):
+    return 1.0
 
 def three(wanted):
     return 3
@@ -252,6 +301,31 @@ def test_a_component_without_a_part_is_refused_by_name(fails, broken, flag, said
     message = fails("train", f"--config={DIGITS}", f"--workdir={broken}/run", f"--config.{flag}")
     assert said.format(folder=broken) in message
     assert not (broken / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("broken:Unguided", "NotImplementedError: Unguided must define __call__(x, t) or x0_and_noise(x, t)"),
+        (
+            "broken:Scaleless",
+            "unexpected keyword argument 'scale'; a guidance is called with denoiser, weak, scale and",
+        ),
+        ("broken:Summed", "gives float32 (2, 8, 8) for x float32 (2, 8, 8, 1); the expected data have the shape of x"),
+        (
+            "broken:constant",
+            "makes a float; a guidance derives from sde_lib.DerivedDenoiser and defines __call__(x, t)",
+        ),
+        ("broken:Unguidd", "the module broken has no 'Unguidd'; did you mean 'Unguided'?"),
+        ("linaer", "sampling.guidance.name='linaer' is unknown: choose from linear; did you mean 'linear'?"),
+    ],
+)
+def test_a_guidance_without_a_part_is_refused_by_name(broken, name, said):
+    made = tiny_config(model__num_classes=3, condition__label__dropout=0.1, sampling__guidance__scale=3.0)
+    made.sampling.guidance.name = name
+    with pytest.raises(UserError) as error:
+        check.check(made, "label")
+    assert str(error.value).startswith("sampling.guidance.name=") and said in str(error.value)
 
 
 @pytest.mark.parametrize(

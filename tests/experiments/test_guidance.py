@@ -169,6 +169,7 @@ def test_flags_are_short_for_keys():
     ]  # fmt: skip
     config = configs.apply(tiny_config(), overrides)
     assert config.sampling.guidance.to_dict() == {
+        "name": "linear",
         "scale": 2.0, "low": 0.2, "high": np.inf, "rescale": 0.0, "threshold": 0.0, "guide": "runs/a@8",
     }  # fmt: skip
     assert configs.from_json(configs.to_json(config)).to_dict() == config.to_dict()
