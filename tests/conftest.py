@@ -36,6 +36,7 @@ import jax
 import pytest
 
 from experiments.training import utilization
+from tests import durations
 
 jax.config.update("jax_num_cpu_devices", 8)
 
@@ -52,12 +53,21 @@ RUNS = ("tiny_run", "digits_run")  # fixtures that train a model for tests of se
 LONGEST = (*RUNS, "test_choices", "test_resume", "test_first_steps", "test_distributed", "test_networks")
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the marks in a hook of the same name
+@pytest.hookimpl(tryfirst=True)  # xdist and -m read the marks in hooks of the same name
 def pytest_collection_modifyitems(items):
-    """Each module goes to one worker, which compiles its programs once; so do all tests of one trained run.
+    """Marks the tiers, and groups the tests: each module goes to one worker, which compiles its programs once.
+
+    All tests of one trained run are one group. A test is e2e if its module says so or it needs a trained run, and thorough
+    if it says so or is slow (see `durations`).
 
     pytest 9.2 loses the groups silently (https://github.com/pytest-dev/pytest-xdist/issues/1386): setup.cfg stays below it.
     """
+    slow = durations.slow()
+    for item in items:
+        if not {*RUNS, "extended"}.isdisjoint(item.fixturenames):
+            item.add_marker(pytest.mark.e2e)
+        elif f"{item.module.__name__}.{item.originalname}" in slow and not item.get_closest_marker("e2e"):
+            item.add_marker(pytest.mark.thorough)
     groups = {item: next((run for run in RUNS if run in item.fixturenames), item.path.stem) for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))

@@ -17,6 +17,8 @@ from experiments.runs.workdir import Workdir
 from experiments.training.train import abstract_state
 from tests.experiments.tiny import ROOT, flags, tiny_config
 
+pytestmark = pytest.mark.e2e
+
 AVERAGES = {"training__ema": "warmup,power:0.05,power:0.1", "training__ema_snapshot_every": "8"}
 
 
@@ -106,7 +108,6 @@ def test_faults_are_one_line(fails, run, tmp_path):
     assert not (tmp_path / "x").exists()
 
 
-@pytest.mark.thorough
 def test_training_keeps_power_averages_and_samples_from_the_one_asked_for(tmp_path, capsys):
     """All snapshots stay though only two checkpoints are kept; accumulation and Muon are on."""
     workdir = tmp_path / "run"

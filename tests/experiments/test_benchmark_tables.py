@@ -62,8 +62,8 @@ def test_rates_of_the_pipeline_are_of_all_its_batches_and_seconds(monkeypatch):
         local_device_count=lambda: 2, local_devices=lambda: [SimpleNamespace(device_kind="kind")],
     )  # fmt: skip
 
-    def prepare(keys, images):
-        assert len(keys) == len(images) == 8
+    def prepare(keys, batch):
+        assert len(keys) == len(batch["image"]) == 8
         spend(0.25)
 
     experiment = SimpleNamespace(
@@ -154,7 +154,8 @@ def test_a_step_of_ours_is_adam_on_the_squared_error_of_the_batch():
         np.testing.assert_allclose((new - old)[large], -1e-4 * np.sign(slope)[large], atol=2e-6)
     assert ours.parameters == sum(leaf.size for leaf in jax.tree.leaves(before))
     conditional = networks._inputs(SimpleNamespace(num_classes=3), (8, 8, 1), 4)[2]
-    np.testing.assert_array_equal(conditional, [0] * 4)
+    assert list(conditional) == ["label"]
+    np.testing.assert_array_equal(conditional["label"], [0] * 4)
     classifier = Case("unet_classifier", "", (8, 8, 1), 4, {"num_classes": 3}).network()
     assert networks._inputs(classifier, (8, 8, 1), 4)[2] is None
 

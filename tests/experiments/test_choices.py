@@ -13,7 +13,7 @@ from experiments.learning import state
 from experiments.training.train import initial_state, load_data, make_step, take_batches
 from tests.experiments.tiny import ROOT, flags, tiny_config
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.e2e
 
 CHOICES = [
     {

@@ -112,6 +112,7 @@ def test_sample_says_of_which_class_and_what_is_no_image(monkeypatch, opened, tm
 )
 def test_evaluate_measures_one_checkpoint_or_all(monkeypatch, opened, flags, called):
     asked, order = opened(), []
+    monkeypatch.setattr("experiments.loading.runs.draws_samples", lambda workdir: True)
     monkeypatch.setattr(
         "experiments.loading.dataset.load_data", lambda config, workdir: order.append(("load", workdir)) or "data"
     )

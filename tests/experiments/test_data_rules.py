@@ -36,7 +36,8 @@ def test_defaults_are_those_of_the_config():
     found = defaults(sources.load)
     assert found == {key: config[key] for key in shared} | {"class_order": "natural", "arrays": None}
     stream = defaults(data.training_batches)
-    assert stream == {"host": 0, "hosts": 1, "workers": config.workers, "worker_timeout": config.worker_timeout}
+    workers = {"workers": config.workers, "worker_timeout": config.worker_timeout}
+    assert stream == {"host": 0, "hosts": 1, "in_plane": ("image",)} | workers
     written = defaults(prepare.prepare)
     assert written == {key: config[key] for key in shared[:3]} | {
         "image_size": None, "num_channels": None, "stream": False, "shard_mb": 256, "statistics": None,

@@ -21,6 +21,8 @@ from experiments.evaluation.evaluate import Judge
 from tests.experiments.tiny import ROOT, flags, history
 from tests.experiments.two_processes import Toy
 
+pytestmark = pytest.mark.e2e
+
 # Sums in another order: each of six steps rounds anew, in float32.
 TOLERANCE = 2e-6
 
@@ -77,7 +79,6 @@ def topologies(tmp_path_factory):
     return losses | seen[0]["losses"], resumed | seen[0]["resumed"], seen
 
 
-@pytest.mark.thorough
 def test_every_topology_has_the_same_losses(topologies):
     losses, _, seen = topologies
     assert len(losses) == 5
@@ -86,7 +87,6 @@ def test_every_topology_has_the_same_losses(topologies):
     assert seen[0]["losses"] == seen[1]["losses"]
 
 
-@pytest.mark.thorough
 def test_a_checkpoint_of_any_topology_resumes_on_any_other(topologies):
     """Weights, optimizer, average and position in the data: steps 4 to 6 are those of one device that never stopped."""
     _, resumed, _ = topologies
@@ -96,7 +96,6 @@ def test_a_checkpoint_of_any_topology_resumes_on_any_other(topologies):
         np.testing.assert_allclose(values, expected, rtol=TOLERANCE, err_msg=pair)
 
 
-@pytest.mark.thorough
 def test_processes_agree_and_gather(topologies):
     """What one of them says all know; results come from all devices in the order of examples."""
     _, _, seen = topologies
@@ -115,7 +114,6 @@ def test_processes_agree_and_gather(topologies):
 JOIN = ("--coordinator_address=127.0.0.1:PORT", "--num_processes=2", "--process_id=INDEX")
 
 
-@pytest.mark.thorough
 def test_a_signal_to_one_process_stops_both_and_another_topology_finishes(tiny_run, tmp_path, capsys):
     """fsdp on two processes until the second gets SIGTERM; then pmap on eight devices, with the losses of `tiny_run`."""
     workdir = tmp_path / "run"
@@ -140,7 +138,6 @@ def test_a_signal_to_one_process_stops_both_and_another_topology_finishes(tiny_r
         np.testing.assert_allclose([*mine.values()], [*theirs.values()], rtol=1e-4)
 
 
-@pytest.mark.thorough
 def test_two_processes_sample_as_one_does(tiny_run, tmp_path):
     """The first writes and speaks; samples are the same ones, to the rounding of a rare pixel."""
     out = tmp_path / "out"
@@ -155,7 +152,6 @@ def test_two_processes_sample_as_one_does(tiny_run, tmp_path):
     assert difference.max() <= 1 and (difference > 0).mean() < 0.01
 
 
-@pytest.mark.thorough
 def test_two_processes_restore_and_edit_as_one_does(tiny_run, tmp_path):
     """Five digits with three answers each, on four devices of which the last call fills some with repeats."""
     np.savez(tmp_path / "truth.npz", images=np.rint(load_digits().images[:5] * 255 / 16).astype(np.uint8)[..., None])
@@ -183,7 +179,6 @@ def said(out):
     return [line for line in out.splitlines() if not line.startswith("[Gloo]")]
 
 
-@pytest.mark.thorough
 def test_two_processes_evaluate_as_one_does(tiny_run, tmp_path, monkeypatch):
     """They go on with the samples that one process has drawn before."""
     run = shutil.copytree(tiny_run, tmp_path / "run")

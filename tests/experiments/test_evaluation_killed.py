@@ -11,7 +11,7 @@ import pytest
 from experiments.__main__ import main
 from tests.experiments.tiny import command
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.e2e
 SLOW = ("--steps=40", "--config.sampling.batch_size=2")  # 32 calls, each long enough to be killed in
 
 

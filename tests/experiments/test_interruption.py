@@ -12,6 +12,8 @@ import pytest
 
 from tests.experiments.tiny import ROOT
 
+pytestmark = pytest.mark.e2e
+
 BEGIN = """
 import hashlib, time
 from experiments.runs.interruption import Interruption

@@ -14,6 +14,8 @@ from experiments.loading.runs import load_run
 from tests.experiments.pictures_of_files import png
 from tests.experiments.tiny import ROOT, command, flags, tiny_config
 
+pytestmark = pytest.mark.e2e
+
 HEIGHT, WIDTH = 4, 8
 SHORT = {
     "training__num_steps": "8",
@@ -119,7 +121,6 @@ def sampled(path, number=8):
         return file["samples"]
 
 
-@pytest.mark.thorough
 def test_rectangles_with_alpha_are_trained_on_sampled_and_measured(with_alpha):
     samples = sampled(with_alpha)
     assert samples.shape == (8, HEIGHT, WIDTH, 4) and samples.dtype == np.uint8
@@ -137,7 +138,6 @@ def test_rectangles_with_alpha_are_trained_on_sampled_and_measured(with_alpha):
     assert main(["evaluate", f"--workdir={with_alpha}/run", "--config.evaluation.seed=3"]) == 0
 
 
-@pytest.mark.thorough
 def test_rectangles_with_alpha_are_restored_and_edited(with_alpha):
     run, out = with_alpha / "run", with_alpha / "out"
     picture = with_alpha / "large.png"  # of another size and shape: cropped to 2 : 4
@@ -166,7 +166,6 @@ def test_rectangles_with_alpha_are_restored_and_edited(with_alpha):
     assert guide.shape == answers.shape == (HEIGHT, WIDTH, 4)
 
 
-@pytest.mark.thorough
 def test_a_colour_task_refuses_images_with_alpha(with_alpha, fails):
     arguments = (
         "restore",
@@ -177,7 +176,6 @@ def test_a_colour_task_refuses_images_with_alpha(with_alpha, fails):
     assert "have 4 channels; colours are 3" in fails(*arguments, "--task=colorize", "--method=pigdm")
 
 
-@pytest.mark.thorough
 def test_rectangles_of_16_bits_are_trained_on_sampled_and_measured(deep):
     samples = sampled(deep)
     assert samples.shape == (8, HEIGHT, WIDTH, 1) and samples.dtype == np.uint8
@@ -202,7 +200,6 @@ def test_rectangles_of_16_bits_are_trained_on_sampled_and_measured(deep):
     assert found == {image.astype(np.uint8).tobytes() for image in expected}
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize(
     "modality, flags", [("mri", ("--acceleration=2", "--mask=equispaced")), ("ct", ("--angles=12",))]
 )
@@ -219,7 +216,6 @@ def test_scans_of_rectangles_are_reconstructed(deep, modality, flags):
         assert file["answers"].shape[2:] == (HEIGHT, WIDTH, 1) and np.isfinite(file["answers"]).all()
 
 
-@pytest.mark.thorough
 def test_arrays_are_trained_on_sampled_and_measured(arrays, capsys):
     samples = sampled(arrays, 64)
     assert "float32 arrays, which have no picture" in capsys.readouterr().out
@@ -235,7 +231,6 @@ def test_arrays_are_trained_on_sampled_and_measured(arrays, capsys):
     assert (stored["event_shape"], stored["medium"], stored["range"]) == ([6], "array", [200, 400])
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("name", ["restore", "edit", "interpolate"])
 def test_what_needs_images_refuses_arrays(arrays, fails, name):
     arguments = {"restore": ("--task=denoise", "--method=pigdm", "--truth=a.png"), "edit": ("--input=a.png",),

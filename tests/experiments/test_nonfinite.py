@@ -18,6 +18,8 @@ from experiments.runs.workdir import Workdir
 from experiments.training.monitor import Monitor
 from tests.experiments.tiny import ROOT, flags, history, restored, tiny_config
 
+pytestmark = pytest.mark.e2e
+
 
 @pytest.fixture
 def watched(tmp_path):
@@ -77,7 +79,6 @@ def test_too_many_skipped_steps_stop_the_run(watched):
     assert len(rows()) == 1
 
 
-@pytest.mark.thorough
 def test_a_run_skips_counts_over_resumes_and_stops(tiny_run, tmp_path, capsys):
     """The first update makes the weights useless: every step after it is skipped, until there were too many."""
     workdir = tmp_path / "run"

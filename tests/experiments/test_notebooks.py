@@ -6,7 +6,7 @@ import nbclient
 import nbformat
 import pytest
 
-pytestmark = pytest.mark.thorough
+pytestmark = pytest.mark.e2e
 
 NOTEBOOKS = sorted((Path(__file__).parents[2] / "experiments" / "notebooks").glob("*.ipynb"))
 

@@ -8,6 +8,8 @@ import pytest
 
 from tests.experiments.kills import Child, Kill, assert_same, contents, plan, strike
 
+pytestmark = pytest.mark.e2e
+
 
 def finish(child, step):
     code, out, error = child.communicate()
@@ -41,7 +43,6 @@ def test_killed_and_interrupted_runs_end_as_if_never_stopped(tmp_path):
     go_through(tmp_path, kills, 40)
 
 
-@pytest.mark.thorough
 def test_thirty_two_random_kills_leave_no_trace(tmp_path):
     """Six in starting, nine in training, nine while a checkpoint is written, six SIGTERMs, two in the evaluation."""
     kills = plan(seed=0, starting=6, training=9, saving=9, sigterms=6)

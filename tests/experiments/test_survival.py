@@ -16,6 +16,8 @@ from experiments.runs.workdir import Workdir
 from tests.experiments.test_checkpoint import arrays, garble
 from tests.experiments.tiny import ROOT, flags
 
+pytestmark = pytest.mark.e2e
+
 DIGITS = f"{ROOT}/configs/digits.py"
 
 

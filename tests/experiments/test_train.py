@@ -17,6 +17,8 @@ from experiments.learning import state
 from experiments.training.train import initial_state, load_data, make_step, take_batches
 from tests.experiments.tiny import ROOT, flags, history, restored, tiny_config
 
+pytestmark = pytest.mark.e2e
+
 DIGITS = f"{ROOT}/configs/digits.py"
 
 
@@ -111,7 +113,6 @@ def test_a_checkpoint_of_another_optimizer_is_refused_in_one_line(tiny_run, tmp_
     assert "the checkpoint of step 40 in" in line and "does not fit the config" in line
 
 
-@pytest.mark.thorough
 @pytest.mark.parametrize("strategy", [Pmap, Fsdp])
 def test_a_run_begins_with_the_same_weights_however_they_lie(strategy):
     config = tiny_config()

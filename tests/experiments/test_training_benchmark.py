@@ -17,8 +17,9 @@ from experiments.runs.checkpoint import Checkpoints
 from tests.experiments.test_augmentation import Told
 from tests.experiments.tiny import ROOT, flags, tiny_config
 
+pytestmark = pytest.mark.e2e
 
-@pytest.mark.thorough
+
 def test_devices_traffic_start_and_overhead(monkeypatch, capsys):
     monkeypatch.setattr(training, "counts", lambda config: [1, 2])
     small = flags(training__steps_per_call=2, training__checkpoint_every=4, model__channels=4)

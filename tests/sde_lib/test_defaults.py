@@ -99,6 +99,7 @@ DEFAULTS = {
         "weighting": None, "times": None, "importance": False, "log_variance": None, "train": False,
         "return_times": False,
     },
+    "noisy_classification": {"times": None, "train": False},
     "sliced_score_matching": {"probes": 1, "probe": losses.rademacher, "variance_reduced": True},
     "editing.sdedit": {"mask": None, "posterior": None},
     "editing.shared_levels": {"strength": 1.0, "rho": 7.0},

@@ -98,6 +98,7 @@ def task(monkeypatch):
     """Runs a task on answers that are given; what it opened, drew with, shared and wrote."""
     given = SimpleNamespace(opened=[])
     config = tiny_config(sampling__sampler="ddim", sampling__steps=6, sampling__rho=3.0, **CLASSES)
+    config.sampling.guidance.scale = 3.0
 
     def open_model(flag, workdir, overrides, command, *allowed, uses):
         given.opened.append((flag, workdir, overrides, command, *allowed, uses))
@@ -108,8 +109,12 @@ def task(monkeypatch):
         given.__dict__.update(same=same, advice=advice, config=experiment.config)
         return Drawn(given.answers, 1.5)
 
-    def of_class(config, denoiser, batch, label, guidance=None):
-        return ("of class", denoiser, batch, label, guidance)
+    def of_class(config, denoiser, batch, label):
+        return ("of class", denoiser, batch, label)
+
+    def guided(experiment, variables, labels, guide):
+        assert experiment.config.to_dict() == config.to_dict()
+        return ("guided", variables, np.asarray(labels).tolist(), guide)
 
     def wrote(out, *of, **options):
         given.__dict__.update(wrote=of, options=options)
@@ -119,6 +124,7 @@ def task(monkeypatch):
         monkeypatch.setattr(module, "open_model", open_model)
         monkeypatch.setattr(module, "draw_answers", draw_answers)
         monkeypatch.setattr("experiments.factory.classes.of_class", of_class)
+        monkeypatch.setattr(module, "guided", guided)
     monkeypatch.setattr(results, "write", wrote)
     monkeypatch.setattr(series, "write", wrote)
     given.expected = config
@@ -133,18 +139,18 @@ def test_an_edit_is_drawn_by_the_method_of_the_run_up_to_its_strength(task, monk
     task.answers = FOUND.values[:, None] + np.float32(0.1) * np.arange(1, 4, dtype=np.float32).reshape(1, 3, 1, 1, 1)
     fields = {name: None for name in edits.Edit.__dataclass_fields__} | {
         "workdir": "run", "overrides": [("k", "v")], "input": "i", "out": "out", "strength": 0.4, "label": "2",
-        "guidance": 3.0, "answers": 3, "seed": 8, "masked_by": "replacement", "settings": {}, "style_features": "patches",
+        "answers": 3, "seed": 8, "masked_by": "replacement", "settings": {}, "style_features": "patches",
         "style_std": 0.5,
     }  # fmt: skip
     line = edit.edit(edits.Edit(**fields))
-    assert task.opened == [("--workdir", "run", [("k", "v")], "edit", ("model", "average", "sampler"))]
+    assert task.opened == [("--workdir", "run", [("k", "v")], "edit", ("model", "average", "sampling"))]
     assert (task.variables, task.names, task.count, task.seed) == ("weights of run", ("i0", "i1"), 3, 8)
     np.testing.assert_array_equal(task.inputs, FOUND.values)
     found, _, told = task.wrote
     kept = decibels(task.answers.clip(-1, 1), FOUND.values[:, None])
-    assert line == f"strength 0.4, 6 evaluations each, PSNR to the input {kept.mean():.1f} dB: sheet"
+    assert line == f"strength 0.4, 12 evaluations each, PSNR to the input {kept.mean():.1f} dB: sheet"
     np.testing.assert_allclose(told["psnr_to_input"], kept, atol=6e-4)
-    assert told["label"] == 2 and told["guidance"] == 3.0 and told["masked_by"] is None and told["evaluations"] == 6
+    assert told["label"] == 2 and told["guidance"] == 3.0 and told["masked_by"] is None and told["evaluations"] == 12
     assert (told["seconds"], told["seed"], told["step"], told["average"]) == (1.5, 8, 3, "average of run")
     assert told["noise_to_signal"] == pytest.approx(float(editing.level_of_strength(0.4)))
     assert found.answers is task.answers and found.names == ("i0", "i1")
@@ -158,11 +164,14 @@ def test_an_edit_is_drawn_by_the_method_of_the_run_up_to_its_strength(task, monk
         edit.sde_lib, "EnergyGuidance", lambda *of, **options: drawn.update(style=(of, options)) or PRIOR
     )
     monkeypatch.setattr(
-        "experiments.factory.classes.of_class", lambda config, denoiser, *of: drawn.update(of=(denoiser, *of)) or PRIOR
+        edit,
+        "guided",
+        lambda experiment, variables, labels, guide: drawn.update(of=(variables, labels, guide)) or PRIOR,
     )
     for same in ({"strength": 0.4}, {"strength": 0.4, "mask": "mask", "style": "style"}):
         assert task.draw(["k"] * 5, None, "guides", same, "w") == "answers"
-        assert drawn["of"] == ("denoiser of w", 5, 2, 3.0)
+        weights, labels, guide = drawn["of"]
+        assert (weights, labels.tolist(), guide) == ("w", [2] * 5, None)
         keys, denoiser, method, times, guides, mask, knows = drawn["sdedit"]
         assert (keys, guides, mask, knows) == (["k"] * 5, "guides", same.get("mask"), None) and denoiser is PRIOR
         assert times == ("times", task.expected, ("until", PRIOR.sde, 0.4)) and method == factory.sampler(task.expected)
@@ -174,14 +183,15 @@ def test_an_edit_is_drawn_by_the_method_of_the_run_up_to_its_strength(task, monk
 def test_a_translation_goes_there_and_back_by_the_same_levels(task, monkeypatch, to):
     there, back = 0.5 * FOUND.values, FOUND.values + np.float32([0.1, 0.2]).reshape(2, 1, 1, 1)
     task.answers = np.stack([there, back], 1)[:, None]
-    line = translate.translate(translate.Translation(
-        "run", [("k", "v")], to, "i", "out", from_label="0", label="2", guidance=3.0, strength=0.4, limit=None
-    ))  # fmt: skip
-    flow = ("translate", translate.KEYS, translate.USES)
-    assert (
-        task.opened
-        == [("--workdir", "run", [("k", "v")], *flow), ("--to", "other", [("k", "v")], *flow)][: 1 + bool(to)]
+    given = [("k", "v"), ("sampling.guidance.scale", "3")]
+    line = translate.translate(
+        translate.Translation("run", given, to, "i", "out", from_label="0", label="2", strength=0.4, limit=None)
     )
+    target = ("--to", "other") if to else ("--workdir", "run")
+    assert task.opened == [
+        ("--workdir", "run", given[:1], "translate", translate.KEYS, translate.USES),
+        (*target, given, "translate", (*translate.KEYS, "sampling.guidance."), (*translate.USES, "label")),
+    ]
     assert task.variables == ("weights of run", f"weights of {to or 'run'}") and (task.count, task.seed) == (1, 0)
     model = Model("", "run", Experiment(task.expected))
     levels = editing.shared_levels(model.sde, model.sde, 6, 0.4, 3.0)
@@ -192,7 +202,7 @@ def test_a_translation_goes_there_and_back_by_the_same_levels(task, monkeypatch,
     np.testing.assert_array_equal(kinds["back"], back)
     assert task.options == {"notes": {"back": ["26.0 dB", "20.0 dB"]}}
     assert line == "2 translated, there and back 23.0 dB from the input: sheet"
-    assert (told["from_label"], told["label"], told["guidance"], told["evaluations"]) == (0, 2, 3.0, 24)
+    assert (told["from_label"], told["label"], told["guidance"], told["evaluations"]) == (0, 2, 3.0, 2 * (1 + 2) * 6)
     assert told["steps_trained"] == [3, len(to or "run")] and told["seconds"] == 1.5
     np.testing.assert_allclose(told["noise_to_signal"], [levels[0], levels[-1]], rtol=1e-6)
     cycle = decibels(back, FOUND.values)
@@ -203,7 +213,7 @@ def test_a_translation_goes_there_and_back_by_the_same_levels(task, monkeypatch,
     calls = []
     monkeypatch.setattr(translate.editing, "bridge", lambda *of: calls.append(of) or jnp.full(2, len(calls)))
     np.testing.assert_array_equal(task.draw("kkk", None, "x", "levels", ("w", "v")), [[1, 2], [1, 2]])
-    here, other = ("of class", "denoiser of w", 3, 0, None), ("of class", "denoiser of v", 3, 2, 3.0)
+    here, other = ("of class", "denoiser of w", 3, 0), ("guided", "v", [2] * 3, None)
     assert calls[0] == (here, other, "x", "levels") and calls[1][:2] == (other, here) and calls[1][3] == "levels"
     np.testing.assert_array_equal(calls[1][2], [1, 1])
 
@@ -230,5 +240,5 @@ def test_an_interpolation_has_both_ends_and_even_weights(task, monkeypatch):
     monkeypatch.setattr(translate.editing, "interpolate_through", lambda *of: calls.append(of) or jnp.zeros((3, 2, 5)))
     assert task.draw("kk", None, ("x", "z"), "levels", "w").shape == (2, 3, 5)
     denoiser, x, z, weights, levels = calls[0]
-    assert (denoiser, x, z, levels) == (("of class", "denoiser of w", 2, 3, None), "x", "z", "levels")
+    assert (denoiser, x, z, levels) == (("of class", "denoiser of w", 2, 3), "x", "z", "levels")
     assert weights.tolist() == [0, 0.5, 1] and weights.dtype == np.float32

@@ -107,7 +107,7 @@ def test_an_edit_is_sdedit_of_the_painted_input_inside_of_the_mask(vp, made, tmp
     np.testing.assert_allclose(arrays["guide"], guide, atol=1e-6)
 
     run = load_run(vp)
-    guided = ClassifierFree(run.denoiser, np.full(6, 7), np.full(6, 10), 2.5)
+    guided = ClassifierFree(run.denoiser, {"label": np.full(6, 7)}, {"label": np.full(6, 10)}, 2.5)
     times = karras_times(until(guided.sde, 0.4), STEPS)
     expected = sdedit(answer_keys(), guided, Heun(), times, np.repeat(guide, 2, 0), mask[..., None] > 0)
     answers = arrays["answers"]
@@ -116,7 +116,7 @@ def test_an_edit_is_sdedit_of_the_painted_input_inside_of_the_mask(vp, made, tmp
     error = np.square(answers.clip(-1, 1) - INPUTS[:, None]).mean((2, 3, 4))
     np.testing.assert_allclose(told["psnr_to_input"], 10 * np.log10(4 / error), atol=2e-3)
     np.testing.assert_allclose(told["noise_to_signal"], level_of_strength(0.4), rtol=1e-6)
-    assert told["evaluations"] == 2 * STEPS - 1
+    assert told["evaluations"] == 2 * (2 * STEPS - 1)
     expected = {
         "strength": 0.4, "label": 7, "guidance": 2.5, "masked_by": {"name": "replacement"}, "style": None,
         "style_features": None, "style_std": None, "mask": str(tmp_path / "m.png"), "strokes": str(tmp_path / "s.png"),
@@ -218,6 +218,7 @@ def test_a_translation_is_the_bridge_to_another_process_and_comes_back(vp, ve, m
 def test_a_class_becomes_another_within_one_run(vp, made):
     arrays, told = made("translate", vp, "--label=7", "--guidance=2", "--steps=12")
     assert (told["from_label"], told["label"], told["guidance"]) == (None, 7, 2)
+    assert told["evaluations"] == 2 * (1 + 2) * 12
     plain = load_run(vp).denoiser
     levels = shared_levels(plain.sde, plain.sde, 12)
     guided = ClassifierFree(plain, {"label": np.full(3, 7)}, NO_CLASS, 2.0)
@@ -353,4 +354,5 @@ def test_a_model_that_never_went_without_a_class_wants_one(fails, vp, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(stored))
     given = [f"--workdir={tmp_path}", f"--input={tmp_path}", f"--out={tmp_path}/out"]
     assert "--label is needed: this run's model was always told the class" in fails("edit", *given)
-    assert 'knows no "no class" to guide away from' in fails("edit", *given, "--label=1", "--guidance=2")
+    said = fails("edit", *given, "--label=1", "--guidance=2")
+    assert "trained without class dropout (condition.label.dropout=0), so that classifier-free" in said

@@ -211,8 +211,9 @@ def opened(**runs):
     return lambda flag, workdir, *of, **options: runs[workdir]
 
 
-def run(shape=(8, 8, 1), classes=10, **more):
+def run(shape=(8, 8, 1), classes=10, scale=1.0, **more):
     config = tiny_config(model__num_classes=classes, condition__label__dropout=0.1 if classes else 0)
+    config.sampling.guidance.scale = scale
     names = ("zero", "one", "two") if classes else None
     plain = {"require_plain_states": lambda what: None, "class_names": names}
     return fake_run(config, shape=shape, **plain | more)
@@ -221,7 +222,7 @@ def run(shape=(8, 8, 1), classes=10, **more):
 def asked(**changes):
     fields = {
         "workdir": "a", "overrides": [], "to": None, "input": "i", "out": None, "from_label": None, "label": None,
-        "guidance": None, "strength": 1.0, "limit": None,
+        "strength": 1.0, "limit": None,
     }  # fmt: skip
     return translate.Translation(**fields | changes)
 
@@ -246,10 +247,15 @@ def test_translations_that_do_not_fit_two_runs(monkeypatch):
     with pytest.raises(UserError, match=same):
         translate.translate(asked(label="one", from_label=1))
     monkeypatch.setattr(translate, "open_model", opened(a=run(read=read), b=run()))
-    for fits in ({"label": "one", "from_label": 1, "guidance": 2.0}, {"label": "one", "from_label": 2}, {"label": 1},
-                 {"label": 1, "from_label": 1, "to": "b"}, {"to": "b"}, {}):  # fmt: skip
+    for fits in ({"label": "one", "from_label": 2}, {"label": 1}, {"label": 1, "from_label": 1, "to": "b"}, {"to": "b"},
+                 {}):  # fmt: skip
         with pytest.raises(Read):
             translate.translate(asked(**fits))
+    monkeypatch.setattr(translate, "open_model", opened(a=run(read=read, scale=2.0)))
+    with pytest.raises(Read):
+        translate.translate(asked(label="one", from_label=1))
+    with pytest.raises(UserError, match=r"^--guidance=2: does nothing without a class to guide to: add --label$"):
+        translate.translate(asked())
 
 
 def velocity(what):

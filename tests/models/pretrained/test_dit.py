@@ -119,7 +119,7 @@ def test_outputs_are_those_of_facebookresearch(case):
     weights = dit.drop_facebook_positions(tensors, network)
     variables = to_variables(weights, dit.facebook_mapping(network, in_channels), shapes)
     x = named_normal("x", 4, size, size, in_channels)
-    y = with_variance(network)(variables, x, LEVELS, np.array([0, 1, 2, num_classes]))
+    y = with_variance(network)(variables, x, LEVELS, {"label": np.array([0, 1, 2, num_classes])})
     assert y.shape == (4, size, size, out_channels)
     got = [y[i % 4, (3 * i + 1) % size, (5 * i + 2) % size, (i * i + i // 4) % out_channels] for i in range(12)]
     np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-4 * moments[1])

@@ -57,7 +57,7 @@ DEFAULTS = {
     "Guided": {**SCALED, "rescale": None},
     "Interval": {"low": 0.0, "high": np.inf},
     "Mixture": {"weights": None, "log_densities": None},
-    "NetworkClassifier": {"inputs": None},
+    "NetworkClassifier": {"inputs": None, "dropout_keys": None},
     "Temperature": {"temperature": 1.0, "data_std": 1.0},
     "Thresholding": {"bound": 1.0, "quantile": 0.995},  # Saharia et al. (2022): 0.95 to 0.999
     "product": {"weights": None},
