@@ -161,8 +161,19 @@ def add_guidance(parser: Parser) -> None:
     parser.add_argument(
         "--guide",
         metavar="RUN[@STEP]",
-        help="folder of another run, the weak model (autoguidance); short for --config.sampling.guidance.guide",
+        help="folder of another run: the weak model (autoguidance), or a classifier to whose class samples are guided; "
+        "short for --config.sampling.guidance.guide",
     )
+
+
+def require_class(options: argparse.Namespace) -> None:
+    """Makes sure that `--guidance` without another run comes with a class.
+
+    Raises:
+        UserError: it does not.
+    """
+    if options.guidance_scale is not None and options.guide is None and options.label is None:
+        raise UserError(f"--guidance={options.guidance_scale:g}: does nothing without a class to guide to: add --label")
 
 
 def guidance_overrides(options: argparse.Namespace) -> list[tuple[str, str]]:

@@ -35,11 +35,7 @@ def add_arguments(parser: arguments.Parser) -> None:
         "--strokes", metavar="PNG", help="paint on a transparent picture, which covers the input before noise is added"
     )
     arguments.add_label(parser, "the class to become")
-    parser.add_argument(
-        "--guidance",
-        type=arguments.number,
-        help="classifier-free guidance to --label: 1 is none, 2 to 4 usual; needs class dropout",
-    )
+    arguments.add_guidance(parser)
     parser.add_argument(
         "--style", metavar="IMAGE", help="whose mean and covariance of --style_features the answers shall have"
     )
@@ -63,8 +59,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Edits; the exit code."""
-    if options.guidance is not None and options.label is None:
-        raise UserError(f"--guidance={options.guidance:g}: does nothing without a class to guide to: add --label")
+    arguments.require_class(options)
     for flag, other in (("style_features", "style"), ("style_std", "style"), ("masked_by", "mask")):
         value = getattr(options, flag)
         if value is not None and getattr(options, other) is None:

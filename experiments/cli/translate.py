@@ -24,9 +24,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     arguments.add_strength(parser, 1.0, "up to which noise images are encoded: less keeps more of them")
     arguments.add_label(parser, "the class of the input, in --workdir", "--from_label")
     arguments.add_label(parser, "the class to become, in the other model")
-    parser.add_argument(
-        "--guidance", type=arguments.number, help="classifier-free guidance to --label: 1 is none; needs class dropout"
-    )
+    arguments.add_guidance(parser)
     parser.add_argument(
         "--steps", type=arguments.positive, help="of Heun's method, each way; 4 evaluations of each model"
     )
@@ -35,11 +33,10 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Translates; the exit code."""
-    if options.guidance is not None and options.label is None:
-        raise UserError(f"--guidance={options.guidance:g}: does nothing without a class to guide to: add --label")
+    arguments.require_class(options)
     if options.to is None and options.label is None:
         raise UserError("--to=RUN is needed, or --label of the class to become: otherwise images come back as they are")
-    if options.to is None and options.label == options.from_label and options.guidance is None:
+    if options.to is None and options.label == options.from_label and options.guidance_scale is None:
         raise UserError(f"--label={options.label}: is --from_label too: images would come back as they are")
     from experiments.editing.translate import Translation, translate
 

@@ -12,10 +12,11 @@ from experiments.devices import distributed
 from experiments.editing.build import posterior, style
 from experiments.editing.edits import Edit
 from experiments.factory.classes import class_record
-from experiments.factory.guidance import require_no_keys
 from experiments.generation.answers import draw_answers
+from experiments.generation.guidance import chosen_class, guided, with_guide
 from experiments.inverse import results
 from experiments.loading.models import Model, open_model
+from experiments.loading.runs import load_guide
 from experiments.metrics import quality
 from sde_lib import editing
 
@@ -29,11 +30,11 @@ def edit(asked: Edit) -> str:
         UserError: what is asked for does not fit the model or the images.
         RunError: an answer is not finite.
     """
-    require_no_keys(asked.overrides, "edit")
-    model = open_model("--workdir", asked.workdir, asked.overrides, "edit", uses=("model", "average", "sampler"))
+    model = open_model("--workdir", asked.workdir, asked.overrides, "edit", uses=("model", "average", "sampling"))
     experiment = model.experiment
     names = model.class_names
-    label = experiment.check_class("--label", asked.label, asked.guidance, names)
+    weaker = load_guide(experiment)
+    label = chosen_class(experiment, weaker, asked.label, names)
     if asked.mask is not None and asked.masked_by == "replacement":
         model.require_plain_states("--mask with --masked_by=replacement")
     inputs = model.read("--input", asked.input, asked.limit)
@@ -42,7 +43,7 @@ def edit(asked: Edit) -> str:
     knows = posterior(experiment, asked.masked_by, asked.settings, model.shape)
 
     def draw(keys, numbers, guides, same, variables):
-        denoiser = experiment.of_class(run.denoiser_of(variables), len(keys), label, asked.guidance)
+        denoiser = guided(experiment, variables, jnp.full(len(keys), label, jnp.int32), weaker)
         if "style" in same:
             denoiser = sde_lib.EnergyGuidance(denoiser, same["style"], data_std=PIXEL_STD, through_denoiser=False)
         times = experiment.times(editing.until(denoiser.sde, same["strength"]))
@@ -51,7 +52,7 @@ def edit(asked: Edit) -> str:
     drawn, seconds = draw_answers(
         experiment,
         draw,
-        run.variables,
+        with_guide(run.variables, weaker),
         guide,
         inputs.names,
         asked.answers,
@@ -61,13 +62,13 @@ def edit(asked: Edit) -> str:
     )
     if not distributed.is_first():
         return ""
-    evaluations = experiment.evaluations
+    evaluations = experiment.network_evaluations
     kept = _psnr(drawn, inputs.values)
     told: dict[str, Any] = {
         "strength": asked.strength,
         "noise_to_signal": float(editing.level_of_strength(asked.strength)),
         **class_record(asked.label, label, names),
-        "guidance": asked.guidance,
+        "guidance": experiment.guidance_scale if experiment.is_guided else None,
         "mask": asked.mask,
         "masked_by": {"name": asked.masked_by, **asked.settings} if asked.mask else None,
         "strokes": asked.strokes,

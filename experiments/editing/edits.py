@@ -34,7 +34,6 @@ class Edit:
         style_features: the name of what is compared with the style.
         style_std: how far its figures may be from the style's.
         label: the class by name or number, or None.
-        guidance: towards it, or None.
         answers: how many for each input.
         seed: of the answers.
         limit: only so many inputs; None for all.
@@ -53,7 +52,6 @@ class Edit:
     style_features: str
     style_std: float
     label: int | str | None
-    guidance: float | None
     answers: int
     seed: int
     limit: int | None

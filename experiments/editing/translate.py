@@ -13,12 +13,15 @@ from experiments.editing import series
 from experiments.errors import UserError
 from experiments.factory.classes import class_record
 from experiments.generation.answers import draw_answers
+from experiments.generation.guidance import chosen_class, guided, with_guide
 from experiments.loading.models import Model, open_model
+from experiments.loading.runs import load_guide
 from experiments.metrics import quality
 from sde_lib import editing
 
 # Keys of experiment.sampling that the flow takes; its steps are Heun's, whatever the method is.
 KEYS = ("sampling.steps", "sampling.rho", "sampling.t_min", "sampling.batch_size", "sampling.ema", *images.KEYS)
+GUIDANCE = "sampling.guidance."  # keys of the model that images are decoded by
 USES = ("model", "average", "flow")
 ADVICE = "try more --steps or less --strength"
 
@@ -33,7 +36,6 @@ class Translation:
         input: IMAGES.
         out: the folder to write.
         from_label, label: the classes in the source and in the target by name or number, or None.
-        guidance: towards the target's, or None.
         strength: of the noise that images are encoded up to.
         limit: only so many inputs; None for all.
     """
@@ -45,7 +47,6 @@ class Translation:
     out: Path
     from_label: int | str | None
     label: int | str | None
-    guidance: float | None
     strength: float
     limit: int | None
 
@@ -57,16 +58,24 @@ def translate(asked: Translation) -> str:
         UserError: what is asked for does not fit the models or the images.
         RunError: an image is not finite.
     """
-    source = open_model("--workdir", asked.workdir, asked.overrides, "translate", KEYS, uses=USES)
-    target = source if asked.to is None else open_model("--to", asked.to, asked.overrides, "translate", KEYS, uses=USES)
+    flow = [pair for pair in asked.overrides if not pair[0].startswith(GUIDANCE)]
+    source = open_model("--workdir", asked.workdir, flow, "translate", KEYS, uses=USES)
+    target = open_model(
+        *(("--workdir", asked.workdir) if asked.to is None else ("--to", asked.to)),
+        asked.overrides,
+        "translate",
+        (*KEYS, GUIDANCE),
+        uses=(*USES, "label"),
+    )
     if source.shape != target.shape:
         sizes = ["x".join(map(str, model.shape)) for model in (source, target)]
         raise UserError(f"--to={asked.to} has images of {sizes[1]}, --workdir={asked.workdir} of {sizes[0]}")
     for model in (source, target):
         model.require_plain_states("handing an encoding to another model")
     from_label = source.experiment.check_class("--from_label", asked.from_label, names=source.class_names)
-    label = target.experiment.check_class("--label", asked.label, asked.guidance, target.class_names)
-    if asked.to is None and asked.label is not None and label == from_label and asked.guidance is None:
+    guide = load_guide(target.experiment)
+    label = chosen_class(target.experiment, guide, asked.label, target.class_names)
+    if asked.to is None and asked.label is not None and label == from_label and not target.experiment.is_guided:
         raise UserError(f"--label={asked.label}: is --from_label too: images would come back as they are")
     inputs = source.read("--input", asked.input, asked.limit)
     runs = source.load(), target.load()
@@ -75,11 +84,11 @@ def translate(asked: Translation) -> str:
 
     def draw(keys, numbers, x, levels, variables):
         here = source.experiment.of_class(runs[0].denoiser_of(variables[0]), len(keys), from_label)
-        there = target.experiment.of_class(runs[1].denoiser_of(variables[1]), len(keys), label, asked.guidance)
+        there = guided(target.experiment, variables[1], jnp.full(len(keys), label, jnp.int32), guide)
         translated = editing.bridge(here, there, x, levels)
         return jnp.stack([translated, editing.bridge(there, here, translated, levels)], 1)
 
-    variables = tuple(run.variables for run in runs)
+    variables = runs[0].variables, with_guide(runs[1].variables, guide)
     drawn, seconds = draw_answers(
         source.experiment, draw, variables, inputs.values, inputs.names, 1, 0, same=levels, advice=ADVICE
     )
@@ -92,9 +101,9 @@ def translate(asked: Translation) -> str:
         "noise_to_signal": [float(levels[0]), float(levels[-1])],
         "from_label": class_record(asked.from_label, from_label, None)["label"],
         **class_record(asked.label, label, target.class_names),
-        "guidance": asked.guidance,
+        "guidance": target.experiment.guidance_scale if target.experiment.is_guided else None,
         "sampling": _shown(source),
-        "evaluations": 4 * sampling.steps,
+        "evaluations": 2 * (1 + target.experiment.guidance_cost) * sampling.steps,
         "seconds": seconds,
         "steps_trained": [run.step for run in runs],
         "average": {"cycle_psnr": round(float(cycle.mean()), 3)},

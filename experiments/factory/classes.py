@@ -1,4 +1,4 @@
-"""Classes that a user gives by name or number, and the Denoiser conditioned on a class or guided to it."""
+"""Classes that a user gives by name or number, and the Denoiser conditioned on a class."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ import sde_lib
 from experiments.conditions import LabelCondition
 from experiments.data.sources.names import class_title, listed
 from experiments.errors import UserError, nearest
-from experiments.factory.conditions import condition, null
+from experiments.factory.conditions import condition
 from experiments.factory.model import num_classes
 
 
@@ -42,7 +42,6 @@ def check_class(
     config: ConfigDict,
     flag: str,
     label: int | str | None,
-    guidance: float | None = None,
     names: Sequence[str] | None = None,
 ) -> int:
     """The label of a request: the class, or "no class" where none is named; 0 for a model without classes.
@@ -51,7 +50,6 @@ def check_class(
         config: of the run.
         flag: that the label was given to, for messages.
         label: the class by name or number, or None.
-        guidance: the scale of classifier-free guidance, or None.
         names: of the classes, by number, where they are stored with the run.
 
     Raises:
@@ -59,11 +57,6 @@ def check_class(
     """
     classes, dropout = num_classes(config), config.condition.label.dropout
     number = None if label is None else class_number(config, flag, label, names)
-    if guidance is not None and not dropout:
-        raise UserError(
-            f"--guidance={guidance:g}: this run was trained with condition.label.dropout=0, so that its model knows no "
-            '"no class" to guide away from; leave --guidance out'
-        )
     if number is None and classes and not dropout:
         raise UserError(
             f"{flag} is needed: this run's model was always told the class (condition.label.dropout=0); "
@@ -107,11 +100,6 @@ def _classes(count: int, names: Sequence[str] | None) -> str:
     return listed([class_title(i, name) for i, name in enumerate(names)], 20) if names else f"0 to {count - 1}"
 
 
-def of_class(
-    config: ConfigDict, denoiser: sde_lib.Denoiser, batch: int, label: int, guidance: float | None = None
-) -> sde_lib.Denoiser:
-    """The Denoiser for a batch of one class, as `check_class` gave it, guided away from "no class" if a scale is given."""
-    leaves = condition(config, jnp.full(batch, label, jnp.int32))
-    if guidance is None:
-        return denoiser.replace(condition=leaves)
-    return sde_lib.ClassifierFree(denoiser, leaves, null(config, leaves), guidance)
+def of_class(config: ConfigDict, denoiser: sde_lib.Denoiser, batch: int, label: int) -> sde_lib.Denoiser:
+    """The Denoiser for a batch of one class, as `check_class` gave it."""
+    return denoiser.replace(condition=condition(config, jnp.full(batch, label, jnp.int32)))

@@ -352,7 +352,12 @@ class Experiment:
     @property
     def guide(self) -> str:
         """The run of the weaker model or the classifier that guides, RUN or RUN@STEP; empty for the model itself."""
-        return self.config.sampling.guidance.guide if guidance.is_guided(self.config) else ""
+        return self.config.sampling.guidance.guide if self.is_guided else ""
+
+    @property
+    def is_guided(self) -> bool:
+        """Whether samples are guided."""
+        return guidance.is_guided(self.config)
 
     def guided(
         self,
@@ -367,7 +372,12 @@ class Experiment:
     @property
     def network_evaluations(self) -> int | None:
         """Evaluations of networks per sample, guidance included; None where the sampler chooses them."""
-        return None if self.evaluations is None else self.evaluations * guidance.cost(self.config)
+        return None if self.evaluations is None else self.evaluations * self.guidance_cost
+
+    @property
+    def guidance_cost(self) -> int:
+        """Evaluations of networks for one of the guided Denoiser."""
+        return guidance.cost(self.config)
 
     @property
     def guidance_scale(self) -> float:
@@ -401,17 +411,13 @@ class Experiment:
             guidance.check_guidance(config)
         return type(self)(config)
 
-    def check_class(
-        self, flag: str, label: int | str | None, guidance: float | None = None, names: Sequence[str] | None = None
-    ) -> int:
+    def check_class(self, flag: str, label: int | str | None, names: Sequence[str] | None = None) -> int:
         """Returns the label of a request; see `classes.check_class`."""
-        return classes.check_class(self.config, flag, label, guidance, names)
+        return classes.check_class(self.config, flag, label, names)
 
-    def of_class(
-        self, denoiser: sde_lib.Denoiser, batch: int, label: int, guidance: float | None = None
-    ) -> sde_lib.Denoiser:
-        """Returns the Denoiser for a batch of one class, guided if a scale is given; see `classes.of_class`."""
-        return classes.of_class(self.config, denoiser, batch, label, guidance)
+    def of_class(self, denoiser: sde_lib.Denoiser, batch: int, label: int) -> sde_lib.Denoiser:
+        """Returns the Denoiser for a batch of one class, without guidance; see `classes.of_class`."""
+        return classes.of_class(self.config, denoiser, batch, label)
 
     # Evaluation
 

@@ -1,7 +1,6 @@
 """Guidance of what is sampled: away from a weaker Denoiser or by a classifier, as `sampling.guidance` says."""
 
 import math
-from collections.abc import Iterable
 from typing import Any
 
 import jax
@@ -169,17 +168,6 @@ def check_guidance(config: ConfigDict) -> None:
             f"{scale}: this model was trained without class dropout (condition.label.dropout=0), so that classifier-free "
             "guidance is unavailable; name a weaker run with --guide=RUN, or leave guidance out"
         )
-
-
-def require_no_keys(overrides: Iterable[tuple[str, str]], command: str) -> None:
-    """Makes sure that no (key, text) override sets guidance, for commands with a scale of their own.
-
-    Raises:
-        UserError: one does.
-    """
-    for key, text in overrides:
-        if key.startswith("sampling.guidance."):
-            raise UserError(f"--config.{key}={text} has no effect: {command} takes the scale of guidance by --guidance")
 
 
 def record(config: ConfigDict) -> dict[str, Any]:

@@ -66,12 +66,11 @@ def loss(config: ConfigDict) -> Callable:
         UserError: the numbers of the weighting or the times do not fit, or the times have no density to divide by.
     """
     make_weighting = choose("loss.weighting", config.loss.weighting, WEIGHTINGS)
-    make_times = choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)
     process = sde(config, config.training.t_min)
     importance, drawn = config.loss.importance, training_times(config)
     scale = choose("loss.reduction", config.loss.reduction, REDUCTIONS)(medium(config).dimensions)
     try:
-        weighting, times = make_weighting(config), make_times(config.loss)
+        weighting, times = make_weighting(config), _times(config)
         jax.eval_shape(lambda u: weighting(process, times.quantile(process, u)), jnp.zeros(1))
         if importance:
             jax.eval_shape(lambda t: times.log_density(process, t), jnp.ones(1))
@@ -100,9 +99,20 @@ def loss(config: ConfigDict) -> Callable:
     return compute
 
 
+def _times(config: ConfigDict) -> sde_lib.TimeDistribution:
+    return choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)(config.loss)
+
+
 def training_times(config: ConfigDict) -> Callable[[Any], sde_lib.TimeDistribution]:
-    """draws -> the distribution of the times of a step."""
-    times = choose("loss.times", config.loss.times, TIME_DISTRIBUTIONS)(config.loss)
+    """draws -> the distribution of the times of a step.
+
+    Raises:
+        UserError: a number of the distribution is not allowed.
+    """
+    try:
+        times = _times(config)
+    except ValueError as error:
+        raise UserError(f"loss: {error}") from error
 
     def of(draws):
         if config.loss.low_discrepancy:

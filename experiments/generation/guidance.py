@@ -1,11 +1,13 @@
 """The guided Denoiser of an experiment, with the weights of its model and of a guide."""
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
 
 import sde_lib
+from experiments.errors import UserError
 from experiments.factory.experiment import Experiment
 
 
@@ -14,6 +16,10 @@ class Guide(Protocol):
 
     experiment: Experiment
     variables: Any
+
+    @property
+    def class_names(self) -> tuple[str, ...] | None:
+        """The names of the classes by number, where they are stored with the run."""
 
 
 def with_guide(variables: Any, guide: Guide | None) -> Any:
@@ -33,6 +39,30 @@ def kind(experiment: Experiment, guide: Guide | None) -> str:
     if guide is None:
         return "classifier-free guidance"
     return "autoguidance" if guide.experiment.draws_samples else "classifier guidance"
+
+
+def chosen_class(
+    experiment: Experiment, guide: Guide | None, label: int | str | None, names: Sequence[str] | None
+) -> int:
+    """Returns the class that `--label` names; the null, "no class", where it names none.
+
+    Args:
+        experiment: of the model.
+        guide: the weaker model or the classifier; None for no other model.
+        label: the class by name or number, or None.
+        names: of the model's classes, by number, where they are stored with the run.
+
+    Raises:
+        UserError: neither the model nor the classifier has such a class, or guidance needs one.
+    """
+    by_class = experiment.is_guided and (guide is None or not guide.experiment.draws_samples)
+    if by_class and label is None:
+        raise UserError(
+            f"--guidance={experiment.guidance_scale:g}: does nothing without a class to guide to: add --label"
+        )
+    if by_class and not experiment.num_classes:
+        return guide.experiment.check_class("--label", label, guide.class_names)
+    return experiment.check_class("--label", label, names)
 
 
 def labels(experiment: Experiment, numbers: jax.Array, guide: Guide | None) -> jax.Array:

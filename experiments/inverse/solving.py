@@ -68,11 +68,12 @@ def solve(model: Model, request: Request, of: Problem, names: Sequence[str], y: 
         same=(of.measurement, of.noise), advice=advice,
     )  # fmt: skip
     _, method = conditioned_on(run.denoiser, of.measurement, y, of.noise)
+    evaluations = method.nfe(experiment.sampler_and_steps[1])
     told = {
         "method": request.method,
         "settings": dict(request.settings),
         **experiment.record("sampling"),
-        "evaluations": method.nfe(experiment.sampler_and_steps[1]),
+        "evaluations": None if evaluations is None else evaluations * experiment.guidance_cost,
         "seconds": seconds,
         "seed": request.seed,
         "step": run.step,
