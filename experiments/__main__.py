@@ -17,15 +17,31 @@ from experiments.cli import COMMANDS, arguments
 from experiments.errors import RunError, UserError
 
 
-def _parsers() -> tuple[arguments.Parser, dict[str, arguments.Parser]]:
+class _PrintCompletion(argparse.Action):
+    """Prints the script by which a shell completes `ornstein`, and exits."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        import shtab
+
+        print(shtab.complete(_parsers("ornstein")[0], values))
+        parser.exit()
+
+
+def _parsers(prog: str = "python -m experiments") -> tuple[arguments.Parser, dict[str, arguments.Parser]]:
     """The parser of the whole, and those of the commands by name."""
     parser = arguments.Parser(
-        prog="python -m experiments",
+        prog=prog,
         description="Train score-based diffusion models, sample from them and judge them.",
         epilog="Start with: python -m experiments train --config=configs/digits.py --workdir=runs/digits",
         allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"ornstein {metadata.version('ornstein')}")
+    parser.add_argument(
+        "--print-completion",
+        action=_PrintCompletion,
+        choices=("bash", "zsh", "tcsh"),
+        help="print the script by which a shell completes commands and flags of `ornstein`",
+    )
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
         sub = parsers.add_parser(

@@ -4,7 +4,9 @@ import argparse
 import errno
 import os
 import re
+import shutil
 import signal
+import subprocess
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -433,3 +435,19 @@ def test_the_console_script_is_the_command_line(monkeypatch, capsys):
     with pytest.raises(SystemExit) as ended:
         script.load()()
     assert ended.value.code == 0 and capsys.readouterr().out == f"ornstein {metadata.version('ornstein')}\n"
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+@pytest.mark.parametrize(
+    "typed, completed",
+    [(["sam"], ["sample"]), (["sample", "--guid"], ["--guidance", "--guidance_interval", "--guide"]), (["smaple"], [])],
+)
+def test_bash_completes_commands_and_flags(capsys, tmp_path, typed, completed):
+    with pytest.raises(SystemExit) as ended:
+        command_line.main(["--print-completion", "bash"])
+    assert ended.value.code == 0
+    (tmp_path / "completion").write_text(capsys.readouterr().out)
+    script = f"source {tmp_path}/completion; COMP_WORDS=(ornstein {' '.join(typed)}); COMP_CWORD={len(typed)}"
+    function = "$(complete -p ornstein | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
+    command = f'{script}; {function}; echo "${{COMPREPLY[@]}}"'
+    assert subprocess.run(["bash", "-c", command], capture_output=True, text=True).stdout.split() == completed
