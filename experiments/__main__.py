@@ -55,19 +55,20 @@ def _parsers(prog: str = "python -m experiments") -> tuple[arguments.Parser, dic
     return parser, parsers.choices
 
 
-def _require_known_flags(texts: list[str], commands: dict[str, arguments.Parser]) -> None:
+def _require_known_flags(texts: list[str], parser: arguments.Parser, commands: dict[str, arguments.Parser]) -> None:
     """Makes sure that the command has every flag: argparse would name missing ones first, which are the misspelt ones.
 
     Raises:
         UserError: a flag is unknown.
     """
     command = next((text for text in texts if not text.startswith("-")), None)
-    if command not in commands:
-        return
-    known = {flag for action in commands[command]._actions for flag in action.option_strings}
+    parser = parser if command is None else commands.get(command)
+    if parser is None:
+        return  # an unknown command, which argparse refuses
+    known = {flag for action in parser._actions for flag in action.option_strings}
     for text in texts:
         if text.startswith("--") and text != "--" and text.partition("=")[0] not in known:
-            raise arguments.unknown_argument(commands[command], text)
+            raise arguments.unknown_argument(parser, text)
 
 
 def _parse(texts: list[str]) -> argparse.Namespace:
@@ -81,7 +82,7 @@ def _parse(texts: list[str]) -> argparse.Namespace:
     command = next((text for text in rest if not text.startswith("-")), None)
     if hasattr(COMMANDS.get(command), "extend"):
         COMMANDS[command].extend(commands[command], rest)
-    _require_known_flags(rest, commands)
+    _require_known_flags(rest, parser, commands)
     options, unknown = parser.parse_known_args(rest)
     if unknown:
         raise arguments.unknown_argument(commands[options.command], unknown[0])

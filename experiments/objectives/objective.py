@@ -31,6 +31,11 @@ class Objective:
     experiment: Any
     samples: ClassVar[bool] = True
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Makes the subclass a dataclass, whose annotated attributes are its options."""
+        super().__init_subclass__(**options)
+        dataclasses.dataclass(frozen=True, eq=False)(cls)
+
     @property
     def players(self) -> Mapping[str, Player]:
         """The sets of weights that are trained, by name; by default the network, as `optim` and `training` say."""

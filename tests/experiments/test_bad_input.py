@@ -270,6 +270,7 @@ def test_the_command_line_names_missing_and_unknown_parts(fails):
     assert "invalid choice: 'speeed'" in fails("benchmark", "--suite=speeed")
     assert fails("benchmark", "--suite=speeed").endswith("; did you mean 'speed'? (see --help)")
     assert "unknown argument --workdr; did you mean '--workdir'?" in fails("sample", "--workdr=runs")
+    assert fails("--versoin") == "python -m experiments: unknown argument --versoin; did you mean '--version'?"
 
 
 def test_no_number_is_a_misspelt_one():

@@ -16,6 +16,7 @@ from experiments.factory import check
 from experiments.factory.experiment import Experiment
 from experiments.files import strict_json
 from experiments.inverse import build, problems
+from experiments.learning import state
 from experiments.loading.runs import load_run
 from experiments.metrics import records
 from tests.experiments.tiny import ROOT, flags, tiny_config
@@ -25,6 +26,7 @@ EXTENDING = ROOT / "docs" / "extending"
 OWN = [
     "--config.sde.name=my_process:Trigonometric", "--config.sde.power=0.9",
     "--config.model.name=my_network:Convolutions", "--config.model.width=8", "--config.model.depth=1",
+    "--config.objective.name=my_objective:Huber", "--config.objective.width=0.1",
     "--config.sampling.sampler=my_sampler:Midpoint", "--config.sampling.place=0.4",
     "--config.data.source=my_source:squares", "--config.evaluation.metrics=my_metric:VENDI",
 ]  # fmt: skip
@@ -57,6 +59,25 @@ def test_a_run_of_own_components_is_trained_and_judged(extended):
     assert (
         run.experiment.sampler.place == 0.4 and run.experiment.evaluations == 2 * (stored["sampling"]["steps"] - 1) + 1
     )
+
+
+def test_the_objective_of_a_user_is_the_distance_it_states(extended):
+    """Of the same errors d with three widths w, sqrt(d^2 + w^2) - w; and training brings it down."""
+    made = load_run(extended).experiment
+    assert type(made.objective).__name__ == "Huber" and made.objective.width == 0.1
+    params = made.init_network(jax.random.key(0))
+    example = {"data": jnp.asarray(np.random.default_rng(0).uniform(-1, 1, (4, 8, 8, 1)), jnp.float32)}
+    drawn = state.draws(jax.random.key(1), jnp.int32(0), jnp.arange(4), 4)
+    losses = {
+        width: made.objective.__class__(made, width=width).loss(drawn, params, example, None)[0]
+        for width in (1e-6, 0.1, 5.0)
+    }
+    error = losses[1e-6]
+    assert (error > 0.1).all() and len(np.unique(error)) == 4
+    for width, loss in losses.items():
+        np.testing.assert_allclose(loss, np.sqrt(np.square(error) + width**2) - width, rtol=1e-4, atol=1e-5)
+    rows = [json.loads(line)["loss"] for line in (extended / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1] < rows[0]
 
 
 def test_its_samples_are_those_of_the_sampler_with_its_options(extended, tmp_path, capsys):
