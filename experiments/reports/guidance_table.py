@@ -45,10 +45,10 @@ and their sweeps, after each of which `metrics.json` of the run was copied to `d
     python -m experiments evaluate --workdir=runs/classes --guide=runs/early --sweep-guidance=1.5,2,3
     python -m experiments evaluate --workdir=runs/digits --guide=runs/classifier --sweep-guidance=1,2,4
 
-Those of MNIST are of `configs/mnist.py`, with `--evaluations=20 --config.evaluation.num_samples=1000`: the class-conditional model of 1,200
-steps, guided by its own checkpoint of 300 steps (`--config.training.checkpoint_every=300` and
-`--config.training.keep_checkpoints=4`, `--guide=runs/mnist_classes@300`), and the unconditional one of 1,700 steps, guided
-by a classifier of 400.
+Those of MNIST are of `configs/mnist.py`, with `--evaluations=20 --config.evaluation.num_samples=1000`: the
+class-conditional model of 1,200 steps, guided by its own checkpoint of 300 steps (`--config.training.checkpoint_every=300`
+and `--config.training.keep_checkpoints=4`, `--guide=runs/mnist_classes@300`), and the unconditional one of 1,700 steps,
+guided by a classifier of 400.
 """
 
 
