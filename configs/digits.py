@@ -5,6 +5,9 @@ python -m experiments train --config=configs/digits.py:conditional --workdir=run
 python -m experiments evaluate --workdir=runs/classes --sweep-guidance=1,1.5,2,3
 python -m experiments train --config=configs/digits.py:classifier --workdir=runs/classifier   (of noisy digits, to guide)
 python -m experiments evaluate --workdir=runs/digits --guide=runs/classifier --sweep-guidance=1,2,4
+
+On two CPU cores: 4 minutes and a Frechet distance of 0.73, class-conditional 5 minutes and 0.37 (898 samples; training
+images have 0.45); the classifier 1.5 minutes and an accuracy of 0.57, the mean over even log-SNRs from noise to clean data.
 """
 
 from configs import base
