@@ -86,6 +86,10 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+# Kinds of flags that records name; `float` flags are finite numbers.
+KINDS = {"count": positive, "seed": seed, "number": number, "text": str, float: number}
+
+
 def add_config(parser: Parser) -> None:
     """`--config`."""
     parser.add_argument("--config", metavar="FILE[:ARG]", help=f"a config, such as configs/digits.py:ve; {OVERRIDES}")

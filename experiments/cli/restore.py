@@ -1,6 +1,7 @@
 """The command `restore`."""
 
 import argparse
+from collections.abc import Iterable, Mapping
 
 from experiments.cli import answers, arguments
 from experiments.config.components import is_path
@@ -21,7 +22,7 @@ Methods, as --method=NAME or --method=NAME:SETTING=VALUE,... with the settings i
 
 {methods}
 
-dps takes zeta for images of 256 pixels, in proportion to the side for others.
+{proportional}
 IMAGES is an image file, a folder of them, or FILE.npz[:ARRAY] with uint8 or with floats in [0, 1], (N, H, W, C).
 
   {example}
@@ -34,7 +35,14 @@ def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     methods = "\n".join(_method_line(name, spec) for name, spec in problems.METHODS.items())
-    parser.epilog = EPILOG.format(tasks=problems.table(problems.TASKS), methods=methods, example=EXAMPLE)
+    proportional = "\n".join(
+        f"{name} takes {', '.join(spec.proportional)} for images of 256 pixels, in proportion to the side for others."
+        for name, spec in problems.METHODS.items()
+        if spec.proportional
+    )
+    parser.epilog = EPILOG.format(
+        tasks=problems.table(problems.TASKS), methods=methods, proportional=proportional, example=EXAMPLE
+    )
     arguments.add_workdir(parser, "config.sampling")
     parser.add_argument("--task", required=True, help="what is measured; see below")
     answers.add_arguments(
@@ -54,34 +62,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     noise.add_argument("--noise_kind", default="gaussian", help="gaussian (default) or poisson")
     noise.add_argument("--peak", type=arguments.number, help="poisson: the expected count of a white pixel")
     tasks = parser.add_argument_group("what tasks are made with")
-    tasks.add_argument(
-        "--mask", help=f"inpaint: {', '.join(problems.choices('mask'))} (white is measured) (default box)"
-    )
-    tasks.add_argument(
-        "--box", type=arguments.positive, help="inpaint: side of the box in pixels (default: half the image)"
-    )
-    tasks.add_argument(
-        "--share", type=arguments.number, help="inpaint --mask=random, sensing: of all values (default 0.3, 0.25)"
-    )
-    tasks.add_argument("--factor", type=arguments.number, help="superres: how many times smaller (default 4)")
-    tasks.add_argument("--downsampling", help="superres: bicubic (default) or average")
-    tasks.add_argument("--kernel", help=f"deblur: {', '.join(problems.choices('kernel'))} (default gaussian)")
-    tasks.add_argument(
-        "--kernel_width",
-        type=arguments.number,
-        help="deblur: standard deviation, or length of the motion, in pixels (by image size)",
-    )
-    tasks.add_argument(
-        "--kernel_angle", type=arguments.number, help="deblur: of the motion or the wider axis, in degrees (default 45)"
-    )
-    tasks.add_argument("--border", help="deblur: reflect (default), or wrap (the image repeats)")
-    tasks.add_argument("--quality", type=arguments.number, help="dejpeg: 1 to 100 (default 10)")
-    tasks.add_argument("--chroma", help="dejpeg: 4:2:0 (colours at half the resolution, default) or 4:4:4")
-    tasks.add_argument("--contrast", type=arguments.number, help="hdr: by which the image is stretched (default 2)")
-    tasks.add_argument("--oversampling", type=arguments.number, help="phase: of the Fourier transform (default 2)")
-    tasks.add_argument(
-        "--operator_seed", type=arguments.seed, help="random masks, shake and sensing: which one (default 0)"
-    )
+    _add_flags(tasks, problems.flags(), problems.TASKS)
     arguments.add_label(parser, "the class of all answers (default: each in turn); short for --config.sampling.label")
     arguments.add_guidance(parser)
     arguments.add_distributed(parser)
@@ -95,10 +76,14 @@ def extend(parser: arguments.Parser, texts: list[str]) -> None:
     task = problems.task_of(name)
     known = {flag for action in parser._actions for flag in action.option_strings}
     group = parser.add_argument_group(f"what {name} is made with")
-    for flag, default in task.flags.items():
-        if f"--{flag}" not in known:
-            kind = str if default is None else type(default)
-            group.add_argument(f"--{flag}", type=kind, help=f"{task.help.get(flag, '')} (default {default})")
+    _add_flags(group, [flag for flag in task.flags if f"--{flag}" not in known], {name: task})
+
+
+def _add_flags(group: argparse._ArgumentGroup, flags: Iterable[str], tasks: Mapping[str, problems.Task]) -> None:
+    """Adds flags of tasks, with their types and meanings."""
+    for flag in flags:
+        kind = problems.kind(flag, tasks)
+        group.add_argument(f"--{flag}", type=arguments.KINDS.get(kind, kind), help=problems.meaning(flag, tasks))
 
 
 def _method_line(name: str, spec: problems.Method) -> str:

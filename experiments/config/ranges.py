@@ -314,33 +314,6 @@ OPTIONS: dict[str, Range] = {
 }
 
 
-# Settings of posterior methods by name, and by METHOD.SETTING where a method differs from the rest.
-SETTINGS: dict[str, Range] = {
-    "zeta": POSITIVE,
-    "max_steps": _whole("[1, 10000]"),
-    "rtol": _real("(0, 1)"),
-    "data_std": POSITIVE,
-    "daps.data_std": _real("(0, inf)", also=(math.inf,)),
-    "eta": _real("[0, 1]"),
-    "eta_b": _real("[0, 1]"),
-    "strength": POSITIVE,
-    "relaxation": _real("(0, 1]"),
-    "snr": _real("[0, inf)", "0 disables the corrector"),
-    "resamplings": _whole("[1, 10000]"),
-    "substeps": _whole("[1, 10000]"),
-    "gamma": POSITIVE,
-    "fit_steps": _whole("[1, 1000000]"),
-    "ode_steps": _whole("[1, 10000]"),
-    "langevin_steps": _whole("[1, 1000000]"),
-    "step_size": POSITIVE,
-}
-
-
-def of_setting(method: str, setting: str) -> Range:
-    """The range of a setting of a posterior method."""
-    return SETTINGS.get(f"{method}.{setting}") or SETTINGS[setting]
-
-
 def of(key: str, network: str) -> Range | None:
     """The range of a key of the config, None for a key that is no number.
 

@@ -16,7 +16,7 @@ STYLE_STD = {"patches": 0.25, "perceptual": 0.1}
 # What keeps the pixels outside of a mask -> its settings: those of `restore` that are Denoisers and work without noise.
 MASKED_BY: Mapping[str, Mapping[str, Any]] = {
     "replacement": {},
-    **{name: problems.METHODS[name].settings for name in ("pigdm", "mmps", "dps", "mcg", "ddnm")},
+    **{name: method.settings for name, method in problems.METHODS.items() if method.masks},
 }
 
 

@@ -79,7 +79,7 @@ def noise(method: str, std: float | None, *, measured: bool) -> float:
     Raises:
         UserError: it is outside of the range of `problems.check_std`, or would do nothing.
     """
-    use = problems.METHODS[method].noise
+    use = problems.method_of(method).noise
     if std is None:
         return 0.0 if use == "none" else NOISE
     problems.check_std(std)

@@ -1,189 +1,27 @@
-"""The names of tasks and methods, what they are, and the flags that each uses; what they stand for is in `build.py`.
+"""Restore tasks and posterior methods by name: their options, settings and noise, checked before anything slow is loaded.
 
-Read before anything slow is loaded, so that a wrong name or a flag that would do nothing is refused at once.
+The records are in `tasks/` and `methods/`, a file for each; an import path names a `Task` or `Method` of the user.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from experiments.config import ranges
-from experiments.config.components import component, is_path
+from configs import base
+from experiments.config.components import component, has_module, is_path
+from experiments.config.ranges import Range
 from experiments.errors import UserError, nearest, unknown_name
+from experiments.inverse.methods import METHODS
+from experiments.inverse.records import FILE, NEEDS, NOISE_OF_METHODS, Method, Task
 from experiments.inverse.request import Request
+from experiments.inverse.tasks import TASKS
 
-FILE = "FILE"  # any choice that is not among the named ones: an image file
+__all__ = ["FILE", "METHODS", "TASKS", "Method", "Restoration", "Task"]
+
 NOISES = ("gaussian", "poisson")
 MOST_NOISE = 1000.0  # standard deviation; images lie in [-1, 1]
 PEAKS = 1e-3, 1e8  # expected counts of a white pixel; samples of larger ones exceed int32
-
-
-@dataclass(frozen=True)
-class Task:
-    """What is measured.
-
-    Attributes:
-        summary: for --help.
-        flags: of its own, with their defaults; None is a default that depends on the size of the images.
-        choices: for a flag that chooses, what may be chosen and the flags that each choice uses besides.
-        noise: the standard deviation of the noise, if none is given.
-        image: whether what is measured is an image too: it is then read as one, and can have Poisson noise.
-        make: of a task of the user, (shape of an image, options) -> Measurement; imported when it is used.
-        baselines: of a task of the user, classical answers: caption -> (measurement, y, standard deviation) -> images.
-        help: of a task of the user, the meaning of each flag for --help.
-    """
-
-    summary: str
-    flags: Mapping[str, Any] = field(default_factory=dict)
-    choices: Mapping[str, Mapping[str, tuple[str, ...]]] = field(default_factory=dict)
-    noise: float = 0.05
-    image: bool = True
-    make: Callable[[tuple[int, ...], Mapping[str, Any]], Any] | None = None
-    baselines: Mapping[str, Callable[[Any, Any, float], Any]] = field(default_factory=dict)
-    help: Mapping[str, str] = field(default_factory=dict)
-
-
-KERNELS = {
-    "gaussian": ("kernel_width",),
-    "anisotropic": ("kernel_width", "kernel_angle"),
-    "motion": ("kernel_width", "kernel_angle"),
-    "shake": ("kernel_width", "operator_seed"),
-    FILE: (),
-}
-BLUR = {"kernel": "gaussian", "kernel_width": None, "kernel_angle": 45.0, "operator_seed": 0}
-HALVES = {f"half-{side}": () for side in ("left", "right", "top", "bottom")}
-
-TASKS = {
-    "denoise": Task("the image with noise", noise=0.3),
-    "inpaint": Task(
-        "pixels are missing (--mask)",
-        {"mask": "box", "box": None, "share": 0.3, "operator_seed": 0},
-        {"mask": {"box": ("box",), "random": ("share", "operator_seed"), **HALVES, FILE: ()}},
-    ),
-    "superres": Task(
-        "a smaller image (--factor)",
-        {"factor": 4.0, "downsampling": "bicubic"},
-        {"downsampling": {"bicubic": (), "average": ()}},
-    ),
-    "deblur": Task(
-        "a blurred image (--kernel)",
-        {**BLUR, "border": "reflect"},
-        {"kernel": KERNELS, "border": {"reflect": (), "wrap": ()}},
-    ),
-    "deblur-light": Task("as deblur, of the light before it is coded: not linear", BLUR, {"kernel": KERNELS}),
-    "colorize": Task("the grey levels of a colour image"),
-    "dejpeg": Task(
-        "the image from a JPEG file (--quality)",
-        {"quality": 10.0, "chroma": None},
-        noise=0.0,
-    ),
-    "hdr": Task("clip(contrast x): what is darkest and lightest is lost", {"contrast": 2.0}),
-    "phase": Task("magnitudes of the Fourier transform", {"oversampling": 2.0}, image=False),
-    "sensing": Task(
-        "few coefficients of a randomized cosine transform", {"share": 0.25, "operator_seed": 0}, image=False
-    ),
-}
-
-
-@dataclass(frozen=True)
-class Method:
-    """How answers are drawn.
-
-    Attributes:
-        summary: for --help.
-        sampling: the keys of config.sampling that it has of its own, which --steps and --config.sampling override.
-        settings: what can be set after its name, with the defaults.
-        own_steps: whether it brings a step of its own, so that `sampling.sampler` says nothing.
-        noise: what it makes of the measurement's noise: "known", "not asked", "none" (what is measured is taken as
-            exact, so that the noise of measurements that are made is 0 unless it is given).
-        asks: the most that a step asks of a linear measurement: "products" with A and A^T, "many products", a hundred or
-            so, or that of its methods: "pseudo_inverse", "normal_solve" or "singular_values".
-    """
-
-    summary: str
-    sampling: Mapping[str, Any]
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    own_steps: bool = False
-    noise: str = "known"
-    asks: str = "normal_solve"
-
-
-# The best of what `benchmark --suite=inverse` tried.
-ANCESTRAL = {"sampler": "ancestral", "times": "quadratic", "steps": 100}
-PUBLISHED = {"sampler": "ddim", "eta": 1.0, "steps": 250}
-
-
-METHODS = {
-    "pigdm": Method("pseudo-inverse guidance; any task", ANCESTRAL, {"data_std": 0.5}),
-    "mmps": Method(
-        "moment matching, by the network's Jacobian; any task",
-        ANCESTRAL,
-        {"max_steps": 1, "rtol": 1e-3},
-        asks="products",
-    ),
-    "tmpd": Method("moment projection, by the network's Jacobian; any task", ANCESTRAL, asks="products"),
-    "dps": Method("the gradient of the misfit; any task", PUBLISHED, {"zeta": 1.0}, noise="not asked", asks="products"),
-    "mcg": Method(
-        "the same, and what is measured put in place; linear, no noise",
-        PUBLISHED,
-        {"zeta": 1.0},
-        noise="none",
-        asks="pseudo_inverse",
-    ),
-    "ddnm": Method(
-        "what is measured put in place; linear, no noise",
-        {"sampler": "ddim", "eta": 0.85, "steps": 100},
-        noise="none",
-        asks="pseudo_inverse",
-    ),
-    "ddnm+": Method("the same with noise; linear, spectral", {"steps": 100}, own_steps=True, asks="singular_values"),
-    "ddrm": Method(
-        "each singular direction by itself; linear, spectral",
-        {"times": "quadratic", "steps": 50},
-        {"eta": 0.85, "eta_b": 1.0},
-        True,
-        asks="singular_values",
-    ),
-    "diffpir": Method("a compromise at each step; any task", ANCESTRAL, {"strength": 3.0}),
-    "replacement": Method(
-        "noisy measurements put in place (score_sde); linear, no noise",
-        {"steps": 250},
-        {"relaxation": 1.0},
-        True,
-        "none",
-        "pseudo_inverse",
-    ),
-    "projection": Method(
-        "a projection before each step (Song et al. 2022, for MRI and CT); linear, no noise",
-        {"steps": 125},
-        {"relaxation": 1.0, "snr": 0.16},
-        True,
-        "none",
-        "pseudo_inverse",
-    ),
-    "repaint": Method(
-        "the same, each step made again and again; linear, no noise",
-        {"steps": 25},
-        {"resamplings": 10, "substeps": 10},
-        True,
-        "none",
-        "pseudo_inverse",
-    ),
-    "resample": Method(
-        "made to fit at each step by optimisation, then noise; any task",
-        {"times": "quadratic", "steps": 100},
-        {"gamma": 40.0, "fit_steps": 50},
-        True,
-        asks="many products",
-    ),
-    "daps": Method(
-        "data drawn anew at each noise level by Langevin dynamics; any task",
-        {"steps": 100},
-        {"ode_steps": 5, "langevin_steps": 100, "step_size": 0.1, "data_std": float("inf")},
-        True,
-        asks="many products",
-    ),
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -206,7 +44,7 @@ def task_of(name: str) -> Task:
         UserError: there is no such task, or the object at the import path is none.
     """
     found = component("--task", name, TASKS)
-    missing = [part for part in ("summary", "flags", "choices", "noise", "image", "make") if not hasattr(found, part)]
+    missing = [part.name for part in dataclasses.fields(Task) if not hasattr(found, part.name)]
     std = getattr(found, "noise", None)
     if not missing and (not isinstance(std, int | float) or not 0 <= std <= MOST_NOISE):
         raise UserError(f"--task={name}: its noise is {std!r}; a standard deviation of at least 0 is needed")
@@ -247,13 +85,55 @@ def task(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {flag: value for flag, value in options.items() if flag in used}
 
 
-def method(text: str) -> tuple[str, dict[str, Any]]:
-    """The name and the settings of NAME or NAME:SETTING=VALUE,SETTING=VALUE.
+def method_of(name: str) -> Method:
+    """Returns the method of a name, or the `Method` of the user at an import path.
 
     Raises:
-        UserError: there is no such method or setting, or a value is of another kind.
+        UserError: there is no such method, or the object at the import path lacks a part.
     """
-    return named_settings("--method", text, {name: spec.settings for name, spec in METHODS.items()})
+    found = component("--method", name, METHODS)
+    if name in METHODS:
+        return found
+    missing = [part.name for part in dataclasses.fields(Method) if not hasattr(found, part.name)]
+    what = f"{type(found).__name__} has no {missing[0]}" if missing else _fault(found)
+    if what:
+        raise UserError(
+            f"--method={name}: {what}; a method is an experiments.inverse.problems.Method with posterior(prior, "
+            "measurement, y, noise, settings) -> Denoiser or steps(measurement, y, noise, settings) -> Sampler"
+        )
+    return found
+
+
+def _fault(method: Method) -> str:
+    """What is wrong with the parts of a method of the user; an empty text for nothing."""
+    if not any(callable(part) for part in (method.posterior, method.steps)):
+        return "its posterior and its steps are no functions"
+    for part, allowed in (("noise", NOISE_OF_METHODS), ("asks", NEEDS)):
+        if getattr(method, part) not in allowed:
+            return f"its {part} is {getattr(method, part)!r}, none of {', '.join(allowed)}"
+    known = base.get_config().sampling
+    for key in method.sampling:
+        if key not in known:
+            return f"its sampling has {key!r}, which is no key of config.sampling{nearest(key, known)}"
+    for setting, value in method.settings.items():
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            return f"its setting {setting} is {value!r}, no number"
+    return ""
+
+
+def method(text: str) -> tuple[str, dict[str, Any]]:
+    """The name and the settings of NAME or NAME:SETTING=VALUE,SETTING=VALUE; NAME is perhaps an import path.
+
+    Raises:
+        UserError: there is no such method or setting, or a value is of another kind or out of its range.
+    """
+    name, _, rest = text.partition(":")
+    attribute, _, settings = rest.partition(":")
+    path = is_path(f"{name}:{attribute}") and (has_module(name) or not nearest(name, METHODS))
+    if name not in METHODS and path:
+        name, rest = f"{name}:{attribute}", settings
+    found = method_of(name)
+    return name, _settings("--method", text, name, rest, found.settings, found.ranges)
 
 
 def named_settings(flag: str, text: str, known: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
@@ -262,15 +142,22 @@ def named_settings(flag: str, text: str, known: Mapping[str, Mapping[str, Any]])
     Args:
         flag: that the text was given to, for messages.
         text: of the user.
-        known: names, and the settings of each with their defaults.
+        known: names, most of them of methods, and the settings of each with their defaults.
 
     Raises:
-        UserError: there is no such name or setting, or a value is of another kind.
+        UserError: there is no such name or setting, or a value is of another kind or out of its range.
     """
     name, _, rest = text.partition(":")
     if name not in known:
         raise unknown_name(flag, name, known)
-    settings = dict(known[name])
+    return name, _settings(flag, text, name, rest, known[name], METHODS[name].ranges)
+
+
+def _settings(
+    flag: str, text: str, name: str, rest: str, defaults: Mapping[str, Any], ranges: Mapping[str, Range]
+) -> dict[str, Any]:
+    """The settings SETTING=VALUE,SETTING=VALUE of a method over their defaults."""
+    settings = dict(defaults)
     for part in filter(None, rest.split(",")):
         key, equals, value = part.partition("=")
         if key not in settings or not equals:
@@ -283,9 +170,9 @@ def named_settings(flag: str, text: str, known: Mapping[str, Mapping[str, Any]])
         except ValueError:
             kind = "a whole number" if type(settings[key]) is int else "a number"
             raise UserError(f"{flag}={text}: {key} must be {kind}, such as {settings[key]}") from None
-        if not (allowed := ranges.of_setting(name, key)).allows(settings[key]):
-            raise UserError(f"{flag}={text}: {key} must {allowed.demand(settings[key])}")
-    return name, settings
+        if key in ranges and not ranges[key].allows(settings[key]):
+            raise UserError(f"{flag}={text}: {key} must {ranges[key].demand(settings[key])}")
+    return settings
 
 
 def check_overrides(name: str, overrides: list[tuple[str, str]]) -> None:
@@ -295,7 +182,7 @@ def check_overrides(name: str, overrides: list[tuple[str, str]]) -> None:
         UserError: one does.
     """
     for key, text in overrides:
-        if key in ("sampling.sampler", "sampling.evaluations") and METHODS[name].own_steps:
+        if key in ("sampling.sampler", "sampling.evaluations") and method_of(name).own_steps:
             raise UserError(f"--config.{key}={text} does nothing: --method={name} brings its own steps")
 
 
@@ -325,7 +212,7 @@ def noise(
     """
     if kind not in NOISES:
         raise unknown_name("--noise_kind", kind, NOISES)
-    unused = METHODS[method_name].noise in ("none", "not asked")
+    unused = method_of(method_name).noise in ("none", "not asked")
     if given and unused and (std is not None or kind != "gaussian"):
         what = f"--noise={std}" if std is not None else f"--noise_kind={kind}"
         raise UserError(f"{what} does nothing: --method={method_name} does not ask for the noise of --input")
@@ -334,7 +221,7 @@ def noise(
             raise UserError(f"--peak={peak} does nothing without --noise_kind=poisson")
         if std is not None:
             check_std(std)
-        return (0.0 if METHODS[method_name].noise == "none" else task_of(name).noise) if std is None else std, None
+        return (0.0 if method_of(method_name).noise == "none" else task_of(name).noise) if std is None else std, None
     if std is not None:
         raise UserError(f"--noise={std} does nothing with --noise_kind=poisson, which --peak sets")
     if peak is None:
@@ -353,10 +240,41 @@ def flags() -> list[str]:
     return list(dict.fromkeys(flag for spec in TASKS.values() for flag in spec.flags))
 
 
-def choices(flag: str) -> list[str]:
+def choices(flag: str, tasks: Mapping[str, Task] = TASKS) -> list[str]:
     """What a flag of the tasks may choose."""
-    found = (spec.choices[flag] for spec in TASKS.values() if flag in spec.choices)
+    found = (spec.choices[flag] for spec in tasks.values() if flag in spec.choices)
     return list(dict.fromkeys(choice for choices in found for choice in choices))
+
+
+def kind(flag: str, tasks: Mapping[str, Task] = TASKS) -> Any:
+    """The type of a flag of the tasks: as of `Task.kinds`, or the type of its default."""
+    spec = next(spec for spec in tasks.values() if flag in spec.flags)
+    default = spec.flags[flag]
+    return spec.kinds.get(flag, str if default is None else type(default))
+
+
+def meaning(flag: str, tasks: Mapping[str, Task] = TASKS) -> str:
+    """The text of --help on a flag of the tasks: "TASK, TASK: meaning (default VALUE, VALUE)"."""
+    users: dict[str, list[str]] = {}
+    defaults: dict[str, list[str]] = {}
+    for name, spec in tasks.items():
+        if flag in spec.flags:
+            text, value = spec.help.get(flag, ""), spec.flags[flag]
+            users.setdefault(text, []).append(f"{name}{_condition(flag, spec)}")
+            shown = f"{value:g}" if isinstance(value, float) else str(value)
+            defaults.setdefault(text, []).extend([] if value is None else [shown])
+    found = []
+    for text, names in users.items():
+        shown = ", ".join(dict.fromkeys(defaults[text]))
+        default = f" (default {shown})" if shown and "default" not in text else ""
+        found.append(f"{', '.join(names)}: {text.replace('{choices}', ', '.join(choices(flag, tasks)))}{default}")
+    return "; ".join(found)
+
+
+def _condition(flag: str, spec: Task) -> str:
+    """ " --mask=random" for a flag that this choice of the task alone uses."""
+    uses = [(by, choice) for by, made in spec.choices.items() for choice, used in made.items() if flag in used]
+    return f" --{uses[0][0]}={uses[0][1]}" if len(uses) == 1 else ""
 
 
 def table(entries: Mapping[str, Task | Method]) -> str:

@@ -65,7 +65,7 @@ def reconstruct(request: Reconstruction) -> str:
     of = reconstruction.scan_problem(request.modality, measurement, request.noise)
     check_method(model.experiment, request.method, request.settings, reconstruction.for_checks(of), shape)
     slices = _slices(request, of, y, model)
-    solved, unit = reconstruction.for_methods(of, problems.METHODS[request.method].asks)
+    solved, unit = reconstruction.for_methods(of, problems.method_of(request.method).asks)
     answers, how = solve(model, request, solved, slices.names, np.asarray(slices.y) / unit)
     if not distributed.is_first():
         return ""

@@ -169,7 +169,7 @@ def for_methods(of: Problem, asks: str) -> tuple[Problem, float]:
 
     Args:
         of: the problem.
-        asks: as of `problems.Method`.
+        asks: as of `records.Method`.
     """
     if hasattr(of.measurement, "singular_values"):
         return of, 1.0

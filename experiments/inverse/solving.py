@@ -10,7 +10,7 @@ import sde_lib
 from experiments.generation.answers import draw_answers, prior
 from experiments.generation.guidance import with_guide
 from experiments.inverse.build import Problem, conditioned, with_sampling
-from experiments.inverse.problems import METHODS
+from experiments.inverse.problems import method_of
 from experiments.inverse.request import Request
 from experiments.loading.models import Model, open_model
 from experiments.loading.runs import load_guide
@@ -30,7 +30,7 @@ def open_for(request: Request, command: str) -> Model:
         UserError: as of `open_model`.
     """
     change = partial(with_sampling, name=request.method)
-    uses = ("model", "average", *(("times", "label") if METHODS[request.method].own_steps else ("sampling",)))
+    uses = ("model", "average", *(("times", "label") if method_of(request.method).own_steps else ("sampling",)))
     return open_model("--workdir", request.workdir, request.overrides, command, change=change, uses=uses)
 
 

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+import sde_lib
 from experiments.__main__ import main
 from experiments.config import components
 from experiments.config import files as config
@@ -132,12 +133,43 @@ def test_an_image_is_restored_by_the_task_of_a_user(extended, tmp_path, capsys):
     assert "number of grey levels (default 4)" in capsys.readouterr().out
 
 
+def test_an_image_is_restored_by_the_method_of_a_user(extended, tmp_path):
+    np.savez(tmp_path / "truth.npz", images=np.linspace(0, 255, 128).reshape(2, 8, 8, 1).astype(np.uint8))
+    command = ["restore", f"--workdir={extended}", "--task=hdr", "--answers=1", f"--truth={tmp_path}/truth.npz"]
+    answers = []
+    for settings in ("", ":strength=0", ":strength=1"):
+        out = tmp_path / f"out{len(answers)}"
+        assert main([*command, f"--method=my_method:gradient{settings}", "--steps=4", f"--out={out}"]) == 0
+        with np.load(out / "answers.npz") as file:
+            answers.append(file["answers"])
+    told = json.loads((out / "results.json").read_text())
+    assert (told["method"], told["settings"], told["evaluations"]) == ("my_method:gradient", {"strength": 1.0}, 4)
+    assert (told["sampling"]["sampler"], told["sampling"]["eta"]) == ("ddim", 1.0)
+    np.testing.assert_array_equal(answers[0], answers[2])
+    assert (answers[0] != answers[1]).any()
+
+
+def test_the_method_of_a_user_is_what_its_formula_says(monkeypatch):
+    """On independent pixels N(0, 1/4), where D = c x: c x - strength sigma / alpha c (c x - y)."""
+    monkeypatch.syspath_prepend(EXTENDING)
+    process = sde_lib.VPSDE()
+    of = build.problem("denoise", (4, 4, 1), {}, build.noise(0.1))
+    x, y = (jnp.asarray(np.random.default_rng(i).normal(size=(2, 4, 4, 1)), jnp.float32) for i in range(2))
+    arguments = (sde_lib.exact.Gaussian(process, 0.0, 0.5), of.measurement, y, of.noise, (4, 4, 1))
+    name, settings = problems.method("my_method:gradient:strength=0.3")
+    denoiser, sampler = build.conditioned(Experiment(tiny_config()), name, settings, *arguments)
+    assert sampler == Experiment(tiny_config()).sampler
+    alpha, sigma = process.alpha(0.4), process.sigma(0.4)
+    c = alpha / 4 / (alpha**2 / 4 + sigma**2)
+    np.testing.assert_allclose(denoiser(x, 0.4), c * x - 0.3 * sigma / alpha * c * (c * x - y), rtol=1e-4, atol=1e-6)
+
+
 BROKEN = """
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from experiments.data import Images
-from experiments.inverse.problems import Task
+from experiments.inverse.problems import Method, Task
 from experiments.metrics.records import Metric
 from sde_lib import SDE, Denoiser, DerivedDenoiser, Sampler
 from sde_lib.inverse import Measurement
@@ -266,6 +298,20 @@ whole = Task("measures", make=lambda shape, options: Of(lambda x: x.astype(int))
 plain = Task("measures", make=lambda shape, options: Of(lambda x: x), baselines={"none": lambda a, y: y})
 unfinished = Task("measures", make=lambda shape, options: Of(lambda x: x), baselines={"nan": lambda a, y, std: y / 0})
 
+def prior_of(prior, measurement, y, noise, settings):
+    return prior
+
+STEPS = {"steps": 10}
+aimless = Method("draws", STEPS)
+deaf = Method("draws", STEPS, posterior=prior_of, noise="loud")
+greedy = Method("draws", STEPS, posterior=prior_of, asks="everything")
+strange = Method("draws", {"stepz": 10}, posterior=prior_of)
+worded = Method("draws", STEPS, {"mode": "fast"}, posterior=prior_of)
+needy = Method("draws", STEPS, posterior=lambda prior, y: prior)
+numb = Method("draws", STEPS, posterior=lambda *of: 3)
+summed = Method("draws", STEPS, posterior=lambda prior, *of: Summed(prior, prior, 1.0))
+good = Method("draws", STEPS, {"depth": 2}, posterior=prior_of)
+
 class Of(Measurement):
     def __init__(self, function):
         self.forward = function
@@ -391,6 +437,65 @@ def test_a_measurement_of_a_user_maps_images_to_floats(broken, task, said):
     with pytest.raises(UserError) as error:
         build.problem(f"broken:{task}", (4, 4, 1), {}, build.noise(0.1)).baseline(np.ones((3, 4, 4, 1), np.float32))
     assert said in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("METRIC", "str has no summary; a method is an experiments.inverse.problems.Method with posterior(prior, "),
+        ("task", "Task has no sampling; a method is an"),
+        ("aimless", "its posterior and its steps are no functions; a method is an"),
+        ("deaf", "its noise is 'loud', none of known, not asked, none"),
+        (
+            "greedy",
+            "its asks is 'everything', none of products, many products, pseudo_inverse, normal_solve, ",
+        ),
+        ("strange", "its sampling has 'stepz', which is no key of config.sampling; did you mean 'steps'?"),
+        ("worded", "its setting mode is 'fast', no number"),
+        ("god", "the module broken has no 'god'; did you mean 'good'?"),
+        ("good:deep=3", "'deep=3' is no setting of broken:good, which are depth=2; did you mean 'depth'?"),
+        ("good:depth=x", "depth must be a whole number, such as 2"),
+    ],
+)
+def test_a_method_without_a_part_is_refused_by_name(broken, name, said):
+    assert problems.method("broken:good:depth=3") == ("broken:good", {"depth": 3})
+    with pytest.raises(UserError) as error:
+        problems.method(f"broken:{name}")
+    assert str(error.value).startswith(f"--method=broken:{name}: {said}") and "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        ("mmpz:rtol", "='mmpz' is unknown: choose from "),
+        ("nowhere:good", "=nowhere:good: there is no module 'nowhere' in "),
+    ],
+)
+def test_a_method_that_is_nowhere_is_refused(broken, name, said):
+    with pytest.raises(UserError) as error:
+        problems.method(name)
+    assert str(error.value).startswith(f"--method{said}")
+
+
+@pytest.mark.parametrize(
+    "name, said",
+    [
+        (
+            "needy",
+            "TypeError: <lambda>() takes 2 positional arguments but 5 were given; posterior(prior, measurement, y, ",
+        ),
+        ("numb", "AttributeError: 'int' object has no attribute 'sde'; posterior(prior, "),
+        (
+            "summed",
+            "gives (1, 4, 4, 4) for x of (1, 4, 4, 1); posterior(prior, measurement, y, noise, settings)",
+        ),
+    ],
+)
+def test_the_parts_of_a_method_of_a_user_are_tried_before_sampling(broken, name, said):
+    of = build.problem("denoise", (4, 4, 1), {}, build.noise(0.1))
+    with pytest.raises(UserError) as error:
+        build.check_method(Experiment(tiny_config(sampling__sampler="ddim")), f"broken:{name}", {}, of, (4, 4, 1))
+    assert said in str(error.value) and str(error.value).startswith(f"--method=broken:{name}: ")
 
 
 def test_options_are_those_of_a_class_with_its_own_defaults(broken, monkeypatch):

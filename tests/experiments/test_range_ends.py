@@ -20,10 +20,9 @@ SETTINGS = {
 
 
 def test_ranges_of_settings_of_posterior_methods():
-    found = {name: (range_.interval, range_.whole, range_.also) for name, range_ in ranges.SETTINGS.items()}
-    assert found == SETTINGS
-    assert ranges.of_setting("daps", "data_std") is ranges.SETTINGS["daps.data_std"]
-    assert ranges.of_setting("pigdm", "data_std") is ranges.SETTINGS["data_std"]
+    for method, spec in problems.METHODS.items():
+        found = {name: (range_.interval, range_.whole, range_.also) for name, range_ in spec.ranges.items()}
+        assert found == {name: SETTINGS.get(f"{method}.{name}", SETTINGS.get(name)) for name in spec.settings}, method
     for text in ("replacement:relaxation=1", "projection:snr=0", "ddrm:eta=0,eta_b=1", "repaint:resamplings=10000"):
         problems.method(text)
     for text in (

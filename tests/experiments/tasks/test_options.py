@@ -1,6 +1,7 @@
 """Options of restorations: the defaults that the help states, the published kernels, and the values at each bound."""
 
 import argparse
+import dataclasses
 import re
 
 import numpy as np
@@ -9,11 +10,12 @@ from PIL import Image
 
 from experiments import factory
 from experiments.cli import reconstruct, restore
+from experiments.data.inputs import images
 from experiments.editing import edits
 from experiments.errors import UserError
 from experiments.factory.experiment import Experiment
 from experiments.inverse import build as inverse
-from experiments.inverse import cases, modalities, problems
+from experiments.inverse import cases, kernels, modalities, problems
 from tests.experiments.tiny import ROOT, tiny_config
 
 GREY = (16, 16, 1)
@@ -152,7 +154,7 @@ def moments(kernel):
 
 def kernel_of(side, name, **options):
     made = {"kernel": name, "kernel_width": None, "kernel_angle": 0.0, "operator_seed": 0} | options
-    return np.asarray(inverse._kernel((side, side, 1), made))
+    return np.asarray(kernels.kernel((side, side, 1), made))
 
 
 @pytest.mark.parametrize(
@@ -193,7 +195,7 @@ def test_kernels_are_as_wide_as_half_the_image_or_the_image_at_most(name, most):
     """Of 16 x 16 pixels, and of 8 x 16: the longer side counts."""
     assert kernel_of(16, name, kernel_width=most).sum() == pytest.approx(1)
     made = {"kernel": name, "kernel_width": most, "kernel_angle": 0.0, "operator_seed": 0}
-    inverse._kernel((8, 16, 1), made)
+    kernels.kernel((8, 16, 1), made)
     for width in (most + 0.01, 0.0, -1.0, np.nan):
         with pytest.raises(
             UserError, match=f"must be more than 0, in pixels, and at most {most:g} for --kernel={name}"
@@ -205,13 +207,13 @@ def test_kernels_are_as_wide_as_half_the_image_or_the_image_at_most(name, most):
 def test_a_picture_of_a_kernel_has_two_sides_of_the_image_and_one_pixel_at_most(tmp_path, sides, fits):
     """More reaches no pixel of the image."""
     Image.fromarray(np.full(sides, 9, np.uint8)).save(tmp_path / "k.png")
-    options = {"kernel": str(tmp_path / "k.png"), "rendering": inverse.images.RENDERING}
+    options = {"kernel": str(tmp_path / "k.png"), "rendering": images.RENDERING}
     if fits:
-        kernel = inverse._kernel(GREY, options)
+        kernel = kernels.kernel(GREY, options)
         np.testing.assert_allclose(kernel, np.full(sides, 1 / 33), rtol=1e-6)
         return
     with pytest.raises(UserError, match=f"is {sides[1]}x{sides[0]}, but 16x16 images need at most 33 pixels to a side"):
-        inverse._kernel(GREY, options)
+        kernels.kernel(GREY, options)
 
 
 @pytest.mark.parametrize(
@@ -260,17 +262,20 @@ def test_colours_and_chroma_are_of_models_of_colours():
 IMAGES = np.random.default_rng(0).uniform(-1, 1, (2, *GREY)).astype(np.float32)
 
 
+def baselines_of_tasks():
+    return {name: task.baselines for name, task in problems.TASKS.items()}
+
+
 def test_plain_answers_of_each_task():
     """Those that are what was measured, in units of the image; the others are held to in test_baselines.py."""
     y = IMAGES
-    assert set(inverse.BASELINES) == set(problems.TASKS)
     for task in ("dejpeg", "deblur-light"):
         found = problem(task).baseline(y)
         np.testing.assert_array_equal(found["as measured"], y)
     np.testing.assert_allclose(problem("hdr", contrast=4.0).baseline(y)["y / contrast"], y / 4, rtol=1e-6)
     grey = problem("colorize", (16, 16, 3)).baseline(y)["grey"]
     np.testing.assert_allclose(grey, np.repeat(y, 3, -1), atol=1e-6)
-    names = {task: list(captions) for task, captions in inverse.BASELINES.items()}
+    names = {task: list(captions) for task, captions in baselines_of_tasks().items()}
     assert names == {
         "denoise": ["total variation"], "inpaint": ["biharmonic"], "superres": ["bicubic"], "deblur": ["Wiener"],
         "deblur-light": ["as measured"], "colorize": ["grey"], "dejpeg": ["as measured"],
@@ -281,7 +286,8 @@ def test_plain_answers_of_each_task():
 def test_plain_answers_count_on_the_noise_of_the_problem(monkeypatch):
     """Of Poisson noise, on that of middle grey: half the peak's counts, whose deviation is 2 sqrt(peak / 2) / peak."""
     given = []
-    monkeypatch.setitem(inverse.BASELINES, "denoise", {"plain": lambda a, y, std: given.append(std)})
+    plain = dataclasses.replace(problems.TASKS["denoise"], baselines={"plain": lambda a, y, std: given.append(std)})
+    monkeypatch.setitem(problems.TASKS, "denoise", plain)
     for noise, peak, std in ((0.2, None, 0.2), (0.0, None, 0.0), (0.0, 50.0, 2 * np.sqrt(25) / 50)):
         problem("denoise", noise=noise, peak=peak).baseline(IMAGES)
         assert given.pop() == pytest.approx(std, rel=1e-5)

@@ -274,8 +274,8 @@ def test_translations_and_interpolations_need_states_that_are_images(monkeypatch
 
 def test_flags_choices_and_tables_of_tasks():
     assert problems.flags() == [
-        "mask", "box", "share", "operator_seed", "factor", "downsampling", "kernel", "kernel_width", "kernel_angle",
-        "border", "quality", "chroma", "contrast", "oversampling",
+        "kernel", "kernel_width", "kernel_angle", "operator_seed", "border", "quality", "chroma", "contrast", "mask",
+        "box", "share", "oversampling", "factor", "downsampling",
     ]  # fmt: skip
     assert problems.choices("border") == ["reflect", "wrap"] and problems.choices("share") == []
     assert problems.choices("kernel") == ["gaussian", "anisotropic", "motion", "shake", "FILE"]

@@ -129,11 +129,16 @@ def test_random_operators_are_one_for_all_inputs_and_differ_by_their_seed():
     assert measured("sensing", x, share=0.5).shape == (2, 128)
 
 
-def test_the_two_tables_have_the_same_names():
-    assert set(problems.TASKS) == set(inverse.MEASUREMENTS)
-    assert set(problems.METHODS) == set(inverse.POSTERIORS) | set(inverse.STEPS)
-    for name, spec in problems.METHODS.items():
-        assert spec.own_steps == (name in inverse.STEPS)
+@pytest.mark.parametrize("folder, found", [("tasks", problems.TASKS), ("methods", problems.METHODS)])
+def test_each_record_is_one_file_that_explains_itself(folder, found):
+    files = {path.stem for path in (ROOT / "experiments" / "inverse" / folder).glob("*.py")} - {"__init__"}
+    assert {name.replace("-", "_").replace("+", "_plus") for name in found} == files and list(found) == sorted(found)
+    for name, record in found.items():
+        assert len(record.document) > 40 and len(record.summary) > 10, name
+        if folder == "tasks":
+            assert callable(record.make) and record.help.keys() == record.flags.keys() and record.baselines, name
+        else:
+            assert callable(record.posterior or record.steps) and record.ranges.keys() == record.settings.keys(), name
 
 
 ALL, BENT = set(problems.METHODS), {"pigdm", "mmps", "tmpd", "diffpir", "dps", "daps", "resample"}
@@ -258,12 +263,12 @@ def untrained(tmp_path):
         ("--task=dejpeg --chroma=4:4:4 --method=dps", "--chroma=4:4:4 does nothing: the model's images are grey"),
         (
             "--task=dejpeg --method=ddnm",
-            "--method=ddnm: DDNM needs a linear measurement: JPEG has no `pseudo_inverse`; methods that can: pigdm, mmps",
+            "--method=ddnm: DDNM needs a linear measurement: JPEG has no `pseudo_inverse`; methods that can: daps, diffpir",
         ),
         ("--task=phase --method=ddrm", "--method=ddrm: DDRM needs a spectral measurement: PhaseRetrieval has no"),
         (
             "--task=denoise --method=daps --noise=0",
-            "--method=daps: DAPS needs measurement noise of more than 0; methods that can: pigdm",
+            "--method=daps: DAPS needs measurement noise of more than 0; methods that can: ddnm",
         ),
         ("--task=denoise --method=dsp", "--method='dsp' is unknown: choose from daps, ddnm, ddnm+,"),
         ("--task=denoise --method=dps:eta=1", "--method=dps:eta=1: 'eta=1' is no setting of dps, which are zeta=1.0"),

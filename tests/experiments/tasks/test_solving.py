@@ -128,7 +128,7 @@ def test_a_method_that_cannot_names_those_that_can_with_their_own_settings(monke
     monkeypatch.setattr(inverse, "obstacle", obstacle)
     inverse.check_method(None, "dps", {"zeta": 9.0}, None, SHAPE)
     assert asked == [("dps", {"zeta": 9.0})]
-    with pytest.raises(inverse.UnsolvableError, match=r"^--method=ddrm: no; methods that can: dps, daps$"):
+    with pytest.raises(inverse.UnsolvableError, match=r"^--method=ddrm: no; methods that can: daps, dps$"):
         inverse.check_method(None, "ddrm", {"eta": 9.0}, None, SHAPE)
     assert dict(asked[2:]) == {name: spec.settings for name, spec in problems.METHODS.items() if name != "ddrm"}
     monkeypatch.setattr(inverse, "obstacle", lambda *_: "no")

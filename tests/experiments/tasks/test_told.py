@@ -1,5 +1,6 @@
 """What `restore` and `reconstruct` hand to their methods, compare and tell: the answers are given."""
 
+import dataclasses
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -57,8 +58,9 @@ def given(monkeypatch):
         monkeypatch.setattr(module, "check_method", lambda *of: found.checked.append(of))
         monkeypatch.setattr(module, "solve", solve)
         monkeypatch.setattr(module.results, "write", wrote)
-    plain = {task: dict.fromkeys(of, lambda a, y, std: y) for task, of in inverse.BASELINES.items()}
-    monkeypatch.setattr(inverse, "BASELINES", plain)  # those are held to in test_baselines.py
+    for name, task in problems.TASKS.items():  # the baselines are held to in test_baselines.py
+        plain = dict.fromkeys(task.baselines, lambda a, y, std: y)
+        monkeypatch.setitem(problems.TASKS, name, dataclasses.replace(task, baselines=plain))
     monkeypatch.setattr(reconstruction, "PLAIN", {"ct": ("back", lambda a, y: y)})
     monkeypatch.setattr(reconstruction.baselines, "total_variation", lambda a, y, std: y)
     monkeypatch.setattr(reconstruct.strict_json, "read", lambda path, kind: {"modality": "", "figures": {"psnr": {}}})
@@ -102,7 +104,7 @@ def test_a_restoration_compares_what_was_measured_the_answers_and_the_truth(give
     np.testing.assert_array_equal(results.shown["measured"], MEDIUM.inverse(of.view(given.y)))
     expected = given.y if task == "phase" else (given.y + 1) / 2
     np.testing.assert_allclose(results.arrays["measured"], expected, rtol=1e-6)
-    assert list(results.beside) == list(inverse.BASELINES[task])
+    assert list(results.beside) == list(problems.TASKS[task].baselines)
     misfit = np.stack([of.misfit(ANSWERS[:, k], given.y) for k in range(3)], 1)
     np.testing.assert_allclose(results.misfit, misfit, rtol=1e-4)
 
