@@ -5,7 +5,9 @@ import textwrap
 
 from experiments.cli import arguments
 
-SUMMARY = "Describe a component that a config can name: its options with their defaults, what it is, its source."
+SUMMARY = (
+    "Describe a component that a config or a flag can name: its options with their defaults, what it is, its source."
+)
 EXAMPLE = "python -m experiments describe sampler heun"
 
 
@@ -17,12 +19,14 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Describes; the exit code."""
-    from experiments.factory import catalogue
+    from experiments.cli import catalogue
 
     kind, entry = catalogue.kind(options.kind), catalogue.entry(options.kind, options.name)
-    usage = kind.usage(entry.name)
+    usage = kind.usage(entry.form or entry.name)
     print(f"{options.kind} {entry.name}{usage and f': {usage}'}\n\n{textwrap.indent(entry.document, '  ')}\n")
     print("Options" if entry.options else "No options")
-    for key, value in entry.options.items():
-        print(f"  --config.{key}={','.join(map(str, value)) if isinstance(value, tuple) else value}")
+    arguments_ = list(kind.arguments(entry))
+    width = max((len(argument) for argument, _ in arguments_), default=0) + 2
+    for argument, meaning in arguments_:
+        print(f"  {argument:{width}}{meaning}".rstrip())
     return 0

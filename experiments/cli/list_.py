@@ -4,7 +4,7 @@ import argparse
 
 from experiments.cli import arguments
 
-SUMMARY = "List the components that a config can name: of a kind, or the kinds."
+SUMMARY = "List the components that a config or a flag can name: of a kind, or of all kinds."
 EXAMPLE = "python -m experiments list sampler"
 
 
@@ -15,12 +15,12 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Lists; the exit code."""
-    from experiments.factory import catalogue
+    from experiments.cli import catalogue
 
     kinds = catalogue.KINDS if options.kind is None else {options.kind: catalogue.kind(options.kind)}
     for name, kind in kinds.items():
         entries = list(kind.entries())
-        own = ", or module:name of your own" if kind.takes_paths else ""
+        own = ", or module:name of your own" if kind.own is not None else ""
         print(f"{name} ({kind.usage('NAME') or 'chosen by its options'}{own})")
         width = max(len(entry.name) for entry in entries) + 2
         for entry in entries:

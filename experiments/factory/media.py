@@ -1,6 +1,7 @@
 """The medium of an experiment: the type of one datum."""
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from ml_collections import ConfigDict
 
@@ -35,7 +36,25 @@ def _array(config: ConfigDict) -> Medium:
     return ArrayMedium(shape, low, high)
 
 
-MEDIA: dict[str, Callable[[ConfigDict], Medium]] = {"image": _image, "latent": _latent, "array": _array}
+class Kind(NamedTuple):
+    """A medium by name.
+
+    Attributes:
+        medium: its class.
+        keys: of `data` that it reads.
+        make: config -> the medium.
+    """
+
+    medium: type[Medium]
+    keys: tuple[str, ...]
+    make: Callable[[ConfigDict], Medium]
+
+
+MEDIA: dict[str, Kind] = {
+    "image": Kind(ImageMedium, ("image_size", "num_channels", "background"), _image),
+    "latent": Kind(LatentMedium, ("image_size", "num_channels"), _latent),
+    "array": Kind(ArrayMedium, ("event_shape", "range"), _array),
+}
 
 
 def medium(config: ConfigDict) -> Medium:
@@ -44,7 +63,7 @@ def medium(config: ConfigDict) -> Medium:
     Raises:
         UserError: the name is unknown, or the keys of its shape and scale have no medium.
     """
-    return choose("data.medium", config.data.medium, MEDIA)(config)
+    return choose("data.medium", config.data.medium, MEDIA).make(config)
 
 
 def complete(config: ConfigDict) -> ConfigDict:
@@ -53,7 +72,7 @@ def complete(config: ConfigDict) -> ConfigDict:
     Raises:
         UserError: the source cannot be read, or the range of its values is not stated; the message has the range found.
     """
-    if choose("data.medium", config.data.medium, MEDIA) is not _array or tuple(config.data.event_shape):
+    if choose("data.medium", config.data.medium, MEDIA).medium is not ArrayMedium or tuple(config.data.event_shape):
         return config
     config = config.copy_and_resolve_references()
     config.data.event_shape = arrays.event_shape(config.data.source, config.data.range)

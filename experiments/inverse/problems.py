@@ -267,8 +267,15 @@ def meaning(flag: str, tasks: Mapping[str, Task] = TASKS) -> str:
     for text, names in users.items():
         shown = ", ".join(dict.fromkeys(defaults[text]))
         default = f" (default {shown})" if shown and "default" not in text else ""
-        found.append(f"{', '.join(names)}: {text.replace('{choices}', ', '.join(choices(flag, tasks)))}{default}")
+        text = text.replace("{choices}", ", ".join(choices(flag, tasks)))
+        found.append(f"{', '.join(names)}: {text}{default}")
     return "; ".join(found)
+
+
+def meanings(task: Task) -> dict[str, str]:
+    """The meanings of the flags of one task."""
+    listed = {flag: ", ".join(choices(flag, {"": task})) for flag in task.flags}
+    return {flag: text.replace("{choices}", listed[flag]) for flag, text in task.help.items() if flag in listed}
 
 
 def _condition(flag: str, spec: Task) -> str:

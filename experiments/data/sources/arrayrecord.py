@@ -98,7 +98,7 @@ class Records(Source):
 
 
 def load(text: str, wanted: Wanted) -> Parts:
-    """The records of a folder, or those of its files that match a pattern; reads their indices alone.
+    """The records of a folder that `prepare` wrote, or of its files that match a pattern; reads their indices alone.
 
     Raises:
         UserError: the folder is not complete, a file of it is missing or cut short, none matches, or images do not fit.

@@ -66,7 +66,7 @@ class Files(Encoded):
 
 
 def load(text: str, wanted: Wanted) -> Parts:
-    """The images of a folder, of which this reads the first alone.
+    """Image files of a folder and its sub-folders, of which this reads the first alone.
 
     Raises:
         UserError: there are none, the first is not an image, or the table is wrong.

@@ -90,7 +90,7 @@ class Table(Encoded):
 
 
 def load(text: str, wanted: Wanted) -> Parts:
-    """The images of a data set, of which this reads the first, and all labels.
+    """The images of a data set of Hugging Face, of which this reads the first, and all labels.
 
     Raises:
         UserError: the extra is not installed; or there is no such data set, or it has no images or labels that can be used.

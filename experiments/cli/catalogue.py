@@ -1,0 +1,242 @@
+"""Catalogue of the components that a config or a flag names: one entry each, made of the component itself.
+
+Summaries and sources are those of the docstrings and records, options those of the class, function or record, and the
+keys of the config that an entry reads are recorded while it is built from the defaults.
+"""
+
+import dataclasses
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import models
+from configs import base
+from experiments.config import components
+from experiments.config.choices import choose
+from experiments.data import sources
+from experiments.errors import unknown_name
+from experiments.factory import conditions, guidance, losses, media, model, objective, optimization, sampling
+from experiments.inverse import problems
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One component.
+
+    Attributes:
+        name: that the key or flag takes.
+        options: its dotted keys of the config, flags or settings, with the defaults.
+        made: its class, function or record.
+        text: explanation; empty for the docstring of `made`.
+        form: value of the key or flag, such as npz:PATH; empty for the name.
+        meanings: of options.
+    """
+
+    name: str
+    options: Mapping[str, Any]
+    made: Any
+    text: str = ""
+    form: str = ""
+    meanings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def document(self) -> str:
+        """The explanation."""
+        return self.text or inspect.getdoc(self.made) or ""
+
+    @property
+    def summary(self) -> str:
+        """The first line of the docstring."""
+        return self.document.partition("\n")[0]
+
+
+@dataclass(frozen=True)
+class Kind:
+    """Components of one kind.
+
+    Attributes:
+        key: key of the config or flag that names one; empty for a kind whose components are chosen by their options.
+        entries: makes them.
+        own: makes the entry of a component of the user, of its import path; None where the key takes names alone.
+        form: arguments of the command line that name a component `{name}`.
+        option: arguments of the command line that set `{key}` of the options of `{name}` to `{value}`.
+    """
+
+    key: str
+    entries: Callable[[], Iterator[Entry]]
+    own: Callable[[str], Entry] | None = None
+    form: str = ""
+    option: str = "--config.{key}={value}"
+
+    @classmethod
+    def of_config(cls, key: str, entries: Callable[[], Iterator[Entry]], takes_paths: bool = False) -> "Kind":
+        """Components that a key of the config names, and by import path too if `takes_paths`."""
+        return cls(key, entries, partial(_own, key) if takes_paths else None, f"--config.{key}={{name}}")
+
+    def usage(self, name: str) -> str:
+        """Returns the arguments that name a component; an empty text where options choose it."""
+        return self.form.format(name=name)
+
+    def arguments(self, entry: Entry) -> Iterator[tuple[str, str]]:
+        """Arguments that set the options of an entry to their defaults, and the meanings of the options."""
+        for key, value in entry.options.items():
+            shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
+            yield self.option.format(name=entry.name, key=key, value=shown), entry.meanings.get(key, "")
+
+
+def _own(key: str, path: str) -> Entry:
+    """The entry of a component of the user, with its options as keys of the section."""
+    made, section = components.load(key, path), key.rpartition(".")[0]
+    return Entry(path, {f"{section}.{name}": value for name, value in components.options(made).items()}, made)
+
+
+class _Recorder:
+    """A config that records the dotted keys that are read."""
+
+    def __init__(self, config: Any, prefix: str, found: dict[str, Any]):
+        self._config, self._prefix, self._found = config, prefix, found
+
+    def __getattr__(self, name: str) -> Any:
+        value, key = self._config[name], f"{self._prefix}{name}"
+        if hasattr(value, "items"):
+            return _Recorder(value, f"{key}.", self._found)
+        self._found[key] = value
+        return value
+
+
+def _built(table: Mapping[str, Callable[[Any], Any]], section: str = "") -> Iterator[Entry]:
+    """Entries of a table of functions of the config or of a section, by what they build from the defaults."""
+    for name, make in table.items():
+        config = base.get_config()
+        if name == "adaptive":
+            config.sampling.steps = 2  # the only number that it takes
+        found: dict[str, Any] = {}
+        recorder = _Recorder(config[section] if section else config, f"{section}." if section else "", found)
+        yield Entry(name, found, type(make(recorder)))
+
+
+def _processes() -> Iterator[Entry]:
+    keys = base.get_config().sde
+    for name, process in model.PROCESSES.items():
+        taken = [key for key in inspect.signature(process).parameters if key in keys]
+        yield Entry(name, {f"sde.{key}": keys[key] for key in taken}, process)
+
+
+def _networks() -> Iterator[Entry]:
+    for name in sorted(models.KNOWN):
+        yield Entry(name, {f"model.{key}": value for key, value in models.options(name).items()}, models.KNOWN[name])
+
+
+def _objectives() -> Iterator[Entry]:
+    for name, made in objective.OBJECTIVES.items():
+        yield Entry(name, {f"objective.{key}": value for key, value in components.options(made).items()}, made)
+
+
+def _guidances() -> Iterator[Entry]:
+    section = base.get_config().sampling.guidance
+    for name, made in guidance.GUIDANCES.items():
+        taken = {key: section[key] for key in components.options(made) if key in section}
+        yield Entry(name, {f"sampling.guidance.{key}": value for key, value in taken.items()}, made)
+
+
+def _optimizers() -> Iterator[Entry]:
+    for name in optimization.OPTIMIZERS:
+        made = getattr(optimization.optimizers, name)
+        yield Entry(
+            name, {f"optim.{key}": value for key, value in base.get_config().optim.items() if key != "name"}, made
+        )
+
+
+def _conditions() -> Iterator[Entry]:
+    config = base.get_config()
+    for name, record in conditions.CONDITIONS.items():
+        section = config.condition.get(name, {})
+        yield Entry(
+            name,
+            {f"model.{record.option}": config.model[record.option]}
+            | {f"condition.{name}.{key}": value for key, value in section.items()},
+            record,
+        )
+
+
+def _keys(names: Iterable[str]) -> dict[str, Any]:
+    """Those of the names that are keys of `data`, with their defaults."""
+    section = base.get_config().data
+    return {f"data.{name}": section[name] for name in names if name in section}
+
+
+def _media() -> Iterator[Entry]:
+    for name, made in media.MEDIA.items():
+        yield Entry(name, _keys(made.keys), made.medium)
+
+
+def _sources() -> Iterator[Entry]:
+    keys = _keys(field.name for field in dataclasses.fields(sources.Wanted))
+    for name, (load, form) in sources.KINDS.items():
+        yield Entry(name, keys, load, form=form)
+
+
+def _text(made: problems.Task | problems.Method) -> str:
+    return f"{made.summary}\n\n{made.document}".strip()
+
+
+def _task(name: str) -> Entry:
+    made = problems.task_of(name)
+    return Entry(name, made.flags, made, _text(made), meanings=problems.meanings(made))
+
+
+def _method(name: str) -> Entry:
+    made = problems.method_of(name)
+    return Entry(name, made.settings, made, _text(made))
+
+
+KINDS = {
+    "process": Kind.of_config("sde.name", _processes, takes_paths=True),
+    "network": Kind.of_config("model.name", _networks, takes_paths=True),
+    "parameterization": Kind.of_config(
+        "parameterization.name", lambda: _built(model.PARAMETERIZATIONS, "parameterization")
+    ),
+    "weighting": Kind.of_config("loss.weighting", lambda: _built(losses.WEIGHTINGS)),
+    "times": Kind.of_config("loss.times", lambda: _built(losses.TIME_DISTRIBUTIONS, "loss")),
+    "objective": Kind.of_config("objective.name", _objectives, takes_paths=True),
+    "sampler": Kind.of_config("sampling.sampler", lambda: _built(sampling.SAMPLERS, "sampling"), takes_paths=True),
+    "guidance": Kind.of_config("sampling.guidance.name", _guidances, takes_paths=True),
+    "optimizer": Kind.of_config("optim.name", _optimizers),
+    "condition": Kind("", _conditions),
+    "source": Kind.of_config("data.source", _sources, takes_paths=True),
+    "medium": Kind.of_config("data.medium", _media),
+    "task": Kind("--task", lambda: map(_task, problems.TASKS), _task, "restore --task={name}", "--{key}={value}"),
+    "method": Kind(
+        "--method",
+        lambda: map(_method, problems.METHODS),
+        _method,
+        "restore --method={name}",
+        "--method={name}:{key}={value}",
+    ),
+}
+
+
+def kind(name: str) -> Kind:
+    """Returns the components of a kind.
+
+    Raises:
+        UserError: there is no such kind.
+    """
+    if name not in KINDS:
+        raise unknown_name("KIND", name, KINDS)
+    return KINDS[name]
+
+
+def entry(kind_name: str, name: str) -> Entry:
+    """Returns a component by its name, or by import path.
+
+    Raises:
+        UserError: there is no such kind or component.
+    """
+    chosen = kind(kind_name)
+    found = {known.name: known for known in chosen.entries()}
+    if name not in found and chosen.own is not None and components.is_path(name):
+        return chosen.own(name)
+    return choose(chosen.key or kind_name, name, found)
