@@ -60,11 +60,8 @@ def nothing_is_compiled(monkeypatch, request):
             "sde.name='vpp' is unknown: choose from cosine, critically_damped, ddpm, edm, iddpm, rectified_flow, "
             "scaled_linear, subvp, ve, vp; did you mean 'vp'?",
         ),
-        (
-            "--config.model.name=unett",
-            "model.name='unett' is unknown: choose from adm, ddpm, dit, edm2, mlp, ncsn, ncsnpp, ncsnv2, unet; "
-            "did you mean 'unet'?",
-        ),
+        ("--config.model.name=unett", "model.name='unett' is unknown: choose from adm, ddpm, "),
+        ("--config.model.name=unett", "; did you mean 'unet'?"),
         ("--config.model.dtype=float12", "float12"),
         ("--config.model.channel_multipliers=1,2,2,2,2", "height 8 is not divisible by 16"),
         ("--config.sampling.sampler=huen", "sampling.sampler='huen' is unknown: choose from adaptive, ancestral,"),
