@@ -41,7 +41,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     )
     parser.add_argument(
         "--style_features",
-        help="patches (of 3x3 pixels, default) or perceptual (five layers of EfficientNet-lite0, slower)",
+        help=" or ".join(f"{name} ({features.summary})" for name, features in edits.STYLES.items()),
     )
     parser.add_argument(
         "--style_std",

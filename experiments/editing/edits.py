@@ -1,4 +1,4 @@
-"""What `edit` may be asked for by name, and the request; what the names stand for is in `build.py`.
+"""What `edit` may be asked for by name, and the request; the objects are made in `build.py`.
 
 Read before anything slow is loaded, as `problems.py` is.
 """
@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from experiments.editing.styles import STYLES
 from experiments.inverse import problems
 
 # Features of a style -> how far their figures may be from the style's, unless the user says so.
-STYLE_STD = {"patches": 0.25, "perceptual": 0.1}
+STYLE_STD = {name: features.std for name, features in STYLES.items()}
 
 # What keeps the pixels outside of a mask -> its settings: those of `restore` that are Denoisers and work without noise.
 MASKED_BY: Mapping[str, Mapping[str, Any]] = {

@@ -8,6 +8,7 @@ from PIL import Image
 from sklearn.datasets import load_sample_image
 
 from experiments.editing import build as editing
+from experiments.editing.styles import perceptual
 from experiments.metrics import feature_networks
 from models.efficientnet import EfficientNetLite0
 
@@ -37,7 +38,7 @@ def statistics(variables, image):
 @pytest.mark.thorough
 def test_the_perceptual_style_has_the_statistics_and_the_gradient_of_each_map(monkeypatch):
     """In units of the style's variance; beyond black and white too, and whatever other images are with it."""
-    monkeypatch.setattr(editing, "AT_ONCE", 2)
+    monkeypatch.setattr(perceptual, "AT_ONCE", 2)
     china = load_sample_image("china.jpg") / np.float32(127.5) - 1
     style, *images = (china[200:][:SIZE, 50 * i :][:, :SIZE, :1] for i in range(4))
     images = np.stack([images[0], style, 1.3 * images[2]])
