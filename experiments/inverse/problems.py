@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from configs import base
 from experiments.config.components import component, has_module, is_path
 from experiments.config.ranges import Range
 from experiments.errors import UserError, nearest, unknown_name
@@ -111,6 +110,8 @@ def _fault(method: Method) -> str:
     for part, allowed in (("noise", NOISE_OF_METHODS), ("asks", NEEDS)):
         if getattr(method, part) not in allowed:
             return f"its {part} is {getattr(method, part)!r}, none of {', '.join(allowed)}"
+    from configs import base
+
     known = base.get_config().sampling
     for key in method.sampling:
         if key not in known:

@@ -33,6 +33,7 @@ class Task:
         measured: (measurement, shape) -> 1 for the values of y that are measured and 0 for others; None for all.
         kinds: for flags whose type is not that of the default: "count" from 1, "seed", "number", "text", or a function
             of the text.
+        cases: restorations by which `rank` compares methods: name -> (standard deviation of the noise, options).
         document: explanation with its source, for `describe`.
         name: by default that of the file, with - for _.
     """
@@ -48,6 +49,7 @@ class Task:
     view: Callable[[Any, Any], Any] | None = None
     measured: Callable[[Any, tuple[int, ...]], Any] | None = None
     kinds: Mapping[str, str | Callable[[str], Any]] = field(default_factory=dict)
+    cases: Mapping[str, tuple[float, Mapping[str, Any]]] = field(default_factory=dict)
     document: str = ""
     name: str = ""
 

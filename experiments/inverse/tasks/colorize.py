@@ -16,5 +16,6 @@ TASK = Task(
     "the grey levels of a colour image",
     make=_make,
     baselines={"grey": lambda measurement, y, std: measurement.pseudo_inverse(y)},
+    cases={"colorize": (0.05, {})},
     document=__doc__,
 )

@@ -34,5 +34,6 @@ TASK = Task(
     baselines={"Wiener": _wiener},
     help={**kernels.HELP, "border": "reflect (default), or wrap (the image repeats)"},
     kinds=kernels.KINDS,
+    cases={"deblur": (0.05, {"kernel": "gaussian"}), "deblur-motion": (0.05, {"kernel": "motion"})},
     document=__doc__,
 )

@@ -18,5 +18,6 @@ TASK = Task(
     baselines={"as measured": lambda measurement, y, std: y},
     help=kernels.HELP,
     kinds=kernels.KINDS,
+    cases={"deblur-light": (0.05, {"kernel": "motion"})},
     document=__doc__,
 )

@@ -26,5 +26,6 @@ TASK = Task(
     baselines={"as measured": lambda measurement, y, std: y},
     help={"quality": "1 to 100", "chroma": "4:2:0 (colours at half the resolution, default) or 4:4:4"},
     kinds={"chroma": "text"},
+    cases={"dejpeg": (0.02, {"quality": 10.0})},
     document=__doc__,
 )

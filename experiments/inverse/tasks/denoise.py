@@ -20,5 +20,6 @@ TASK = Task(
     noise=0.3,
     make=_make,
     baselines={"total variation": _total_variation},
+    cases={"denoise": (0.3, {})},
     document=__doc__,
 )

@@ -15,5 +15,6 @@ TASK = Task(
     make=_make,
     baselines={"y / contrast": lambda measurement, y, std: y / measurement.scale},
     help={"contrast": "by which the image is stretched"},
+    cases={"hdr": (0.05, {})},
     document=__doc__,
 )

@@ -62,5 +62,6 @@ TASK = Task(
         "operator_seed": "which one",
     },
     kinds={"box": "count", "operator_seed": "seed"},
+    cases={"inpaint-box": (0.05, {"mask": "box"}), "inpaint-random": (0.05, {"mask": "random", "share": 0.3})},
     document=__doc__,
 )

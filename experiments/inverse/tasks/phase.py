@@ -32,5 +32,6 @@ TASK = Task(
     baselines={"hybrid input-output": _hybrid_input_output},
     help={"oversampling": "of the Fourier transform"},
     view=_view,
+    cases={"phase": (0.05, {})},
     document=__doc__,
 )

@@ -38,5 +38,6 @@ TASK = Task(
     help={"share": "of all values", "operator_seed": "which one"},
     kinds={"operator_seed": "seed"},
     view=_view,
+    cases={"sensing": (0.05, {"share": 0.25})},
     document=__doc__,
 )

@@ -26,5 +26,6 @@ TASK = Task(
     make=_make,
     baselines={"bicubic": _bicubic},
     help={"factor": "how many times smaller", "downsampling": "bicubic (default) or average"},
+    cases={"superres": (0.05, {"factor": 4.0})},
     document=__doc__,
 )

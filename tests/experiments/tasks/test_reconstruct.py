@@ -241,6 +241,6 @@ def test_files_that_do_not_fit_the_model_are_named(digits_run, fails, monkeypatc
     )
     monkeypatch.setattr(Decomposed, "of", None)  # what cannot be is found before the measurement is decomposed
     said = wrong("--modality=ct", f"--truth={tmp_path / 'truth.npz'}", "--method=daps", "--noise=0")
-    assert said.startswith("--method=daps: DAPS needs measurement noise of more than 0; methods that can: pigdm, ")
+    assert said.startswith("--method=daps: DAPS needs measurement noise of more than 0; methods that can: ddnm, ")
     assert "ddrm" in said
     assert not (tmp_path / "out").exists()
