@@ -263,7 +263,7 @@ def untrained(tmp_path):
         ("--task=dejpeg --chroma=4:4:4 --method=dps", "--chroma=4:4:4 does nothing: the model's images are grey"),
         (
             "--task=dejpeg --method=ddnm",
-            "--method=ddnm: DDNM needs a linear measurement: JPEG has no `pseudo_inverse`; methods that can: diffpir, dps, mmps",
+            "--method=ddnm: DDNM needs a linear measurement: JPEG has no `pseudo_inverse`; methods that can: diffpir, dps",
         ),
         ("--task=phase --method=ddrm", "--method=ddrm: DDRM needs a spectral measurement: PhaseRetrieval has no"),
         (
