@@ -16,7 +16,7 @@ from configs import base
 from experiments.config import components
 from experiments.config.choices import choose
 from experiments.data import sources
-from experiments.errors import unknown_name
+from experiments.errors import UserError, unknown_name
 from experiments.factory import conditions, guidance, losses, media, model, objective, optimization, sampling
 from experiments.inverse import problems
 
@@ -233,10 +233,15 @@ def entry(kind_name: str, name: str) -> Entry:
     """Returns a component by its name, or by import path.
 
     Raises:
-        UserError: there is no such kind or component.
+        UserError: there is no such kind or component; kinds that have one of this name are named.
     """
     chosen = kind(kind_name)
     found = {known.name: known for known in chosen.entries()}
     if name not in found and chosen.own is not None and components.is_path(name):
         return chosen.own(name)
+    others = [
+        other for other in KINDS if name not in found and name in (known.name for known in KINDS[other].entries())
+    ]
+    if others:
+        raise UserError(f"there is no {kind_name} {name!r}; try `describe {others[0]} {name}`")
     return choose(chosen.key or kind_name, name, found)

@@ -83,6 +83,7 @@ def test_kinds_and_names_that_are_unknown(fails):
     assert said.startswith("KIND='samplr' is unknown: choose from ") and said.endswith("; did you mean 'sampler'?")
     assert all(kind in said for kind in catalogue.KINDS)
     assert "sde.name='vpp' is unknown: choose from " in fails("describe", "process", "vpp")
+    assert fails("describe", "sampler", "vp") == "there is no sampler 'vp'; try `describe process vp`"
 
 
 def test_all_kinds_are_listed_with_their_keys(capsys):
