@@ -152,7 +152,7 @@ class UNetClassifier(nn.Module):
             halves the resolution.
         blocks_per_level: residual blocks of each level.
         attention_resolutions: heights in pixels at which every block is followed by attention.
-        head_channels: channels of each attention head.
+        head_channels: channels of each attention head; 0 is one head.
         dropout: rate of the dropout in each residual block, in training.
         norm_groups: groups of every group norm; 0 takes 32, or fewer where a group would have less than 4 channels.
         dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
@@ -234,6 +234,8 @@ class UNetClassifier(nn.Module):
         return AttentionPool(self.num_classes, self._heads(h), dtype, name="pool")(h).astype(jnp.float32)
 
     def _heads(self, h):
+        if not self.head_channels:
+            return 1
         if h.shape[-1] % self.head_channels:
             raise ValueError(
                 f"UNetClassifier: head_channels={self.head_channels} does not divide {h.shape[-1]} channels"

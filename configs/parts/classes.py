@@ -4,7 +4,11 @@ Source: Ho and Salimans (2022), https://arxiv.org/abs/2207.12598, for the dropou
 https://arxiv.org/abs/2105.05233, for the classifier.
 """
 
+import difflib
+
 from ml_collections import ConfigDict
+
+from configs.parts import sde
 
 KINDS = ("conditional", "classifier")
 
@@ -12,7 +16,16 @@ KINDS = ("conditional", "classifier")
 def split(argument: str, default: str = "vp") -> tuple[str, str]:
     """The process and the kind of model, or an empty text, of an argument such as `ve,conditional` or `classifier`."""
     words = argument.split(",")
-    kind = next((word for word in words if word in KINDS), "")
+    known = [*sde.PROCESSES, *KINDS]
+    for word in words:
+        if word not in known:
+            nearest = difflib.get_close_matches(word, known, 1)
+            meant = f"; did you mean {nearest[0]!r}?" if nearest else ""
+            raise ValueError(f"{word!r} is unknown: choose from {', '.join(known)}{meant}")
+    kinds = [word for word in words if word in KINDS]
+    if len(kinds) > 1 or len(words) - len(kinds) > 1:
+        raise ValueError(f"{argument!r}: one process and one of {', '.join(KINDS)} at most")
+    kind = kinds[0] if kinds else ""
     return ",".join(word for word in words if word not in KINDS) or default, kind
 
 

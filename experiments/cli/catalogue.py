@@ -237,6 +237,7 @@ def entry(kind_name: str, name: str) -> Entry:
     """
     chosen = kind(kind_name)
     found = {known.name: known for known in chosen.entries()}
+    name = name if name in found or name.partition(":")[0] not in found else name.partition(":")[0]  # folder:DIR
     if name not in found and chosen.own is not None and components.is_path(name):
         return chosen.own(name)
     others = [

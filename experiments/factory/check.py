@@ -31,6 +31,7 @@ from experiments.config import ranges
 from experiments.config.components import is_path
 from experiments.data import augmentation
 from experiments.errors import UserError, counted
+from experiments.factory import guidance
 from experiments.learning import posthoc
 from experiments.logs import writers
 
@@ -48,9 +49,12 @@ def check(config: ConfigDict, *subjects: str, overrides: Iterable[tuple[str, str
     Raises:
         UserError: a setting that a subject reads cannot work; the message names its key.
     """
-    ranges.check_keys(config, [key for key, _ in overrides])
+    given = [key for key, _ in overrides]
+    ranges.check_keys(config, given)
     for subject in subjects or everything(config):
         SUBJECTS[subject](config)
+    if not {"label", "sampling"}.isdisjoint(subjects or everything(config)):
+        guidance.require_effect(config, given if subjects and given else None)
 
 
 def _check_smallest_time(config: ConfigDict, section: str) -> None:
@@ -123,7 +127,8 @@ def _check_sampler(config: ConfigDict) -> None:
     try:
         jax.eval_shape(run, jax.random.key(0), model)
     except Exception as error:
-        if not isinstance(error, ValueError | NotImplementedError) and not is_path(config.sampling.sampler):
+        own = is_path(config.sampling.sampler) and not config.sampling.evaluations
+        if not isinstance(error, ValueError | NotImplementedError) and not own:
             raise
         chosen = f"sampler={config.sampling.sampler!r}"
         if config.sampling.evaluations:
@@ -131,6 +136,7 @@ def _check_sampler(config: ConfigDict) -> None:
         raise UserError(
             f"sampling.{chosen} on sde.name={config.sde.name!r} with "
             f"parameterization.name={config.parameterization.name!r}: {' '.join(str(error).split())[:400]}"
+            + ("; a sampler defines step(carry, keys, x, t, s, denoiser) -> (carry, x)" if own else "")
         ) from error
 
 

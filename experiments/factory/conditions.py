@@ -76,5 +76,6 @@ def check_conditions(config: ConfigDict) -> None:
                 f"condition.{name}.dropout={probability}: objective.name={config.objective.name!r} has no condition"
             )
         raise UserError(
-            f"condition.{name}.dropout={probability}: model.{record.option}=0 leaves no {record.noun} to drop"
+            f"condition.{name}.dropout={probability}: model.{record.option}=0 leaves no {record.noun} to drop (a "
+            f"network named by model.name starts with its own options: set --config.model.{record.option})"
         )

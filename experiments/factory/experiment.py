@@ -81,6 +81,7 @@ class Experiment:
             self.objective.check()
         except ValueError as error:
             raise UserError(" ".join(str(error).split())) from error
+        objective.check_loss(self.config, self.objective, self.event_shape)
 
     def record(self, *sections: str) -> dict[str, dict[str, Any]]:
         """Returns sections of the config as plain values, for files that state how they were made."""

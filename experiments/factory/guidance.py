@@ -1,6 +1,7 @@
 """Guidance of what is sampled: away from a weaker Denoiser or by a classifier, as `sampling.guidance` says."""
 
 import math
+from collections.abc import Collection
 from typing import Any
 
 import jax
@@ -46,16 +47,15 @@ def guided(
     leaves = condition(config, labels)
     conditional = found = denoiser.replace(condition=leaves)
     if is_guided(config):
-        rescale = settings.rescale or None
         if classifier is not None:
             share = settings.scale - (1 if num_classes(config) else 0)
             found = sde_lib.ClassifierGuidance(conditional, classifier, share)
-        elif components.is_path(settings.name):
-            found = _of_user(settings, conditional, weak or _without_condition(config, conditional))
-        elif weak is not None:
-            found = GUIDANCES[settings.name](conditional, weak, settings.scale, rescale)
-        else:  # that of the table, by one evaluation of twice the batch
-            found = sde_lib.ClassifierFree(denoiser, leaves, null(config, leaves), settings.scale, rescale)
+        elif weak is None and settings.name == "linear":  # the same, by one evaluation of twice the batch
+            found = sde_lib.ClassifierFree(
+                denoiser, leaves, null(config, leaves), settings.scale, settings.rescale or None
+            )
+        else:
+            found = _away_from(settings, conditional, weak or _without_condition(config, conditional))
         if settings.low > 0 or math.isfinite(settings.high):
             found = sde_lib.Interval(found, conditional, settings.low, settings.high)
     if settings.threshold:
@@ -73,14 +73,16 @@ def _without_condition(config: ConfigDict, denoiser: sde_lib.Denoiser) -> sde_li
     )
 
 
-def _of_user(settings: ConfigDict, denoiser: sde_lib.Denoiser, weak: sde_lib.Denoiser) -> sde_lib.Denoiser:
-    """The Denoiser that the class at an import path makes of the model and of the weaker Denoiser.
+def _away_from(settings: ConfigDict, denoiser: sde_lib.Denoiser, weak: sde_lib.Denoiser) -> sde_lib.Denoiser:
+    """The Denoiser that the guidance of a name or an import path makes of the model and of the weaker Denoiser.
 
     Raises:
         UserError: it does not take them, or makes no Denoiser.
     """
-    made = components.load("sampling.guidance.name", settings.name)
+    made = components.component("sampling.guidance.name", settings.name, GUIDANCES)
     options = {name: settings[name] for name in components.options(made) if name in settings}
+    if "rescale" in options:
+        options["rescale"] = settings.rescale or None
     try:
         found = made(denoiser=denoiser, weak=weak, **options | {"scale": settings.scale})
     except Exception as error:
@@ -112,7 +114,7 @@ def check_shapes(config: ConfigDict, denoiser: sde_lib.Denoiser, event_shape: tu
         return
     state, labels = jax.ShapeDtypeStruct((2, *event_shape), jnp.float32), jnp.zeros(2, jnp.int32)
     guided_by = denoiser.replace(condition=condition(config, labels))
-    made = _of_user(config.sampling.guidance, guided_by, guided_by)
+    made = _away_from(config.sampling.guidance, guided_by, guided_by)
     try:
         expected = jax.eval_shape(lambda x: made(x, denoiser.sde.t_max), state)
     except Exception as error:
@@ -133,28 +135,43 @@ def cost(config: ConfigDict) -> int:
     return 2 if is_guided(config) else 1
 
 
+def require_effect(config: ConfigDict, given: Collection[str] | None = None) -> None:
+    """Makes sure that settings of guidance have an effect.
+
+    Args:
+        config: of the experiment.
+        given: keys that a user has set for a trained run, whose other settings may wait for another scale; None for all.
+
+    Raises:
+        UserError: one has none.
+    """
+    if is_guided(config):
+        return
+    settings = config.sampling.guidance
+    for name, default in (("name", "linear"), ("guide", ""), ("low", 0.0), ("high", math.inf), ("rescale", 0.0)):
+        if settings[name] != default and (given is None or f"sampling.guidance.{name}" in given):
+            raise UserError(
+                f"sampling.guidance.{name}={settings[name]} has no effect at sampling.guidance.scale=1, which disables "
+                "guidance; set --guidance=SCALE"
+            )
+
+
 def check_guidance(config: ConfigDict) -> None:
     """Makes sure that the settings of guidance go together, and that the model can be guided.
 
     Raises:
-        UserError: a setting has no effect, or the model was trained without "no class" to guide away from.
+        UserError: the model was trained without "no class" to guide away from, or a setting does not fit another.
     """
     settings = config.sampling.guidance
     made = components.component("sampling.guidance.name", settings.name, GUIDANCES)
     if not is_guided(config):
-        for key, default in (("name", "linear"), ("guide", ""), ("low", 0.0), ("high", math.inf), ("rescale", 0.0)):
-            if settings[key] != default:
-                raise UserError(
-                    f"sampling.guidance.{key}={settings[key]} has no effect at sampling.guidance.scale=1, which disables "
-                    "guidance; set --guidance=SCALE"
-                )
         return
     scale = f"sampling.guidance.scale={settings.scale:g}"
     if settings.low >= settings.high:
         raise UserError(
             f"sampling.guidance.low={settings.low:g}: must be less than sampling.guidance.high={settings.high:g}"
         )
-    if settings.rescale and components.is_path(settings.name) and "rescale" not in components.options(made):
+    if settings.rescale and "rescale" not in components.options(made):
         raise UserError(f"sampling.guidance.rescale={settings.rescale:g}: {settings.name} has no option rescale")
     if settings.guide:
         return

@@ -61,7 +61,8 @@ def sde(config: ConfigDict, t_min: float) -> sde_lib.Process:
         if not is_path(config.sde.name):
             raise
         raise UserError(
-            f"{_named('sde', config)}: a process takes its options and t_min by name: {_one_line(error)}"
+            f"{_named('sde', config)}: a process takes its options and t_min by name: {_one_line(error)}; "
+            "it derives from sde_lib.SDE"
         ) from error
     return _complete(made, config) if is_path(config.sde.name) else made
 
@@ -90,7 +91,9 @@ def _complete(process: Any, config: ConfigDict) -> sde_lib.Process:
         except NotImplementedError as error:
             raise UserError(f"{name}: {error}") from error
         except Exception as error:
-            raise UserError(f"{name}: {method}(t): {type(error).__name__}: {_one_line(error)}") from error
+            raise UserError(
+                f"{name}: {method}(t): {type(error).__name__}: {_one_line(error)}; it acts element by element on t (B,)"
+            ) from error
         if getattr(found, "shape", None) != t.shape or not jnp.issubdtype(found.dtype, jnp.floating):
             what = f"{found.dtype} {found.shape}" if hasattr(found, "shape") else type(found).__name__
             raise UserError(f"{name}: {method}(t) is {what} for t float32 (3,); it acts element by element")
@@ -201,7 +204,8 @@ def errors_of_network(config: ConfigDict) -> Iterator[None]:
     except Exception as error:
         if is_path(config.model.name):
             kind = type(error).__name__
-            raise UserError(f"{_named('model', config)}: {kind}: {_one_line(error)}; {_call(config)}") from error
+            rng = "; its dropout is models.layers.dropout.Dropout, with dropout_keys" if "Rng" in kind else ""
+            raise UserError(f"{_named('model', config)}: {kind}: {_one_line(error)}{rng}; {_call(config)}") from error
         if not isinstance(error, ValueError):
             raise
         raise UserError(f"{_named('model', config)}: {_one_line(error)}") from error

@@ -66,7 +66,7 @@ class Classification(Objective):
                 jnp.ones(1),
             )
         except ValueError as error:
-            raise ValueError(f"{chosen}: {error}; {advice}") from error
+            raise ValueError(f"{chosen}: {error}") from error
         if logits.shape != (1, classes):
             made = "x".join(map(str, logits.shape[1:]))
             raise ValueError(f"{chosen}: the output is {made}, not a logit for each of {classes} classes; {advice}")

@@ -35,7 +35,10 @@ class Objective:
         """Makes the subclass a dataclass, whose annotated attributes are its options."""
         super().__init_subclass__(**options)
         dataclasses.dataclass(frozen=True, eq=False)(cls)
-        del cls.__setattr__, cls.__delattr__  # those of `Objective` serve; a decorator of the subclass would refuse these
+        del (
+            cls.__setattr__,
+            cls.__delattr__,
+        )  # those of `Objective` serve; a decorator of the subclass would refuse these
 
     @property
     def players(self) -> Mapping[str, Player]:

@@ -238,6 +238,7 @@ def publish(workdir: Workdir, measured: dict[str, Any]) -> None:
         print(_choice(measured))
     if "guidance" in measured:
         print("\n".join(_aligned(_scales(measured))))
+        print(_best_scale(measured))
 
 
 def _choice(measured: dict[str, Any]) -> str:
@@ -248,16 +249,27 @@ def _choice(measured: dict[str, Any]) -> str:
     return f"Best of {len(found)} checkpoints by {metric}: {best}" + (f" ({others})" if others else "")
 
 
+def _meanings(measured: dict[str, Any]) -> dict[str, tuple[str, str]]:
+    """The title and the meaning of each figure, those of the user among them."""
+    return metric_names.meanings(measured.get("feature_network", "perceptron"), measured.get("metrics", {}))
+
+
 def _shown_over_scales(measured: dict[str, Any]) -> list[str]:
-    """The keys of the figures that are shown over the scale of guidance: the distance, precision and recall."""
-    main = next(iter(metric_names.meanings(measured.get("feature_network", "perceptron"))))
-    return [key for key in (main, "precision", "recall") if key in measured["samples"]]
+    """The keys that are shown over the scale of guidance: the distance, precision, recall and what the best is chosen by."""
+    keys = (next(iter(_meanings(measured))), "precision", "recall", measured["chosen_by"])
+    return [key for key in dict.fromkeys(keys) if key in measured["samples"]]
+
+
+def _best_scale(measured: dict[str, Any]) -> str:
+    """Returns a sentence of the best scale."""
+    metric, value = measured["chosen_by"], measured["samples"][measured["chosen_by"]]
+    scale = next(row["scale"] for row in measured["guidance"] if row[metric] == value)
+    return f"Best of {len(measured['guidance'])} scales by {metric}: {scale:g} with {value:.3f}"
 
 
 def _scales(measured: dict[str, Any]) -> list[list[str]]:
     """The rows of the table of the scales of guidance, its head first."""
-    meanings = metric_names.meanings(measured.get("feature_network", "perceptron"))
-    shown = _shown_over_scales(measured)
+    meanings, shown = _meanings(measured), _shown_over_scales(measured)
     rows = [["guidance", *(meanings[key][0] for key in shown), "evaluations"]]
     for row in measured["guidance"]:
         rows.append([f"{row['scale']:g}", *(f"{row[key]:.3f}" for key in shown), _number(row["evaluations"])])
@@ -270,13 +282,20 @@ def _guidance(measured: dict[str, Any]) -> str:
         return ""
     head, *rows = _scales(measured)
     scales, plots = np.array([row["scale"] for row in measured["guidance"]]), []
-    main, *shares = _shown_over_scales(measured)
-    for keys, unit in (([main], "distance"), (shares, "share of images")):
+    main, *others = _shown_over_scales(measured)
+    shares = [key for key in others if key in ("precision", "recall")]
+    for keys, unit in (
+        ([main], "distance"),
+        (shares, "share of images"),
+        ([key for key in others if key not in shares], "value"),
+    ):
+        if not keys:
+            continue
         plot = curves.Curves("scale of guidance", unit)
         for key, colour in zip(keys, curves.COLOURS, strict=False):
             plot.add(scales, np.array([row[key] for row in measured["guidance"]]), colour, key)
         plots.append(page.plot(f"{', '.join(keys)} by the scale of guidance", plot.svg()))
-    note = f"The figures above are of the best scale by {measured['chosen_by']}."
+    note = f"{_best_scale(measured)}. The figures above are of this scale."
     return page.table(head, rows) + f"<p>{html.escape(note)}</p>" + page.plots(plots)
 
 

@@ -7,6 +7,7 @@ import re
 import shutil
 import signal
 import subprocess
+import sys
 from importlib import metadata
 from pathlib import Path
 from types import SimpleNamespace
@@ -19,6 +20,7 @@ from experiments.__main__ import main
 from experiments.cli import COMMANDS, arguments
 from experiments.cli import edit as edit_command
 from experiments.errors import RunError, UserError
+from tests.experiments.tiny import ROOT
 
 INT32, SEEDS = 2**31 - 1, 2**32 - 1
 
@@ -451,3 +453,11 @@ def test_bash_completes_commands_and_flags(capsys, tmp_path, typed, completed):
     function = "$(complete -p ornstein | sed 's/.*-F \\([^ ]*\\).*/\\1/')"
     command = f'{script}; {function}; echo "${{COMPREPLY[@]}}"'
     assert subprocess.run(["bash", "-c", command], capture_output=True, text=True).stdout.split() == completed
+
+
+def test_a_reader_that_has_gone_ends_a_command_without_a_traceback():
+    """As `list | head` does: the exit code of a process that SIGPIPE ends, and nothing on standard error."""
+    command = [sys.executable, "-m", "experiments", "list"]
+    process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process.stdout.close()
+    assert process.stderr.read() == b"" and process.wait() == 128 + signal.SIGPIPE

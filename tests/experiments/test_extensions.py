@@ -169,8 +169,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from experiments.data import Images
+from experiments.data.sources import Parts
 from experiments.inverse.problems import Method, Task
 from experiments.metrics.records import Metric
+from experiments.objectives import Objective
 from sde_lib import SDE, Denoiser, DerivedDenoiser, Sampler
 from sde_lib.inverse import Measurement
 
@@ -213,6 +215,37 @@ class Still(Sampler):
 
 class NoSampler:
     pass
+
+class Lossless(Objective):
+    pass
+
+class Short(Objective):
+    def loss(self, draws, params):
+        return draws
+
+class Alone(Objective):
+    def loss(self, draws, params, example, frozen):
+        return example["data"].mean((1, 2, 3))
+
+class Total(Objective):
+    def loss(self, draws, params, example, frozen):
+        return example["data"].mean(), {}
+
+class Counts(Objective):
+    def loss(self, draws, params, example, frozen):
+        return example["label"], {}
+
+class Figures(Objective):
+    def loss(self, draws, params, example, frozen):
+        return example["data"].mean((1, 2, 3)), {"mean": example["data"].mean()}
+
+class Others(Objective):
+    def loss(self, draws, params, example, frozen):
+        return {"critic": example["data"].mean((1, 2, 3))}, {}
+
+class Unlike:
+    def loss(self, draws, params, example, frozen):
+        return example["data"].mean((1, 2, 3)), {}
 
 class Unguided(DerivedDenoiser):
     weak: Denoiser
@@ -282,6 +315,12 @@ def negative(wanted):
 
 def flat(wanted):
     return Images(np.zeros((40, 8, 8), np.uint8))
+
+def training(wanted):
+    return Parts({"training": Images(np.zeros((40, 8, 8, 1), np.uint8))})
+
+def named(wanted):
+    return Parts({"all": Images(np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) % 3)}, class_names=("low",))
 
 def lists(wanted):
     return Images([[1]])
@@ -360,6 +399,16 @@ def broken(tmp_path, monkeypatch):
         ("data.source=broken:negative", "its labels are int64 (40,) from -1; whole numbers from 0 are needed"),
         ("data.source=broken:flat", "data.source=broken:flat: its images are uint8 (1, 8, 8), not uint8 (N, H, W, C)"),
         ("data.source=broken:lists", "data.source=broken:lists: "),
+        ("data.source=broken:training", "the splits are 'training': name 'all', or 'train' with 'validation', 'test' or"),
+        ("data.source=broken:named", "data.source=broken:named: 1 class_names for 3 classes; name each, or none"),
+        ("objective.name=broken:Lossless", "broken:Lossless: NotImplementedError: Lossless must define loss(draws, "),
+        ("objective.name=broken:Short", "Short.loss() takes 3 positional arguments but 5 were given; an objective defines"),
+        ("objective.name=broken:Alone", "broken:Alone: loss returns "),
+        ("objective.name=broken:Total", "broken:Total: loss is float32 () for 2 examples; an objective defines loss(draws"),
+        ("objective.name=broken:Counts", "broken:Counts: loss is int32 (2,) for 2 examples; an objective defines loss("),
+        ("objective.name=broken:Figures", "broken:Figures: the figure mean is () for 2 examples; an objective defines"),
+        ("objective.name=broken:Others", "broken:Others: the losses are of critic, the players are network"),
+        ("objective.name=broken:Unlike", "Unlike does not derive from experiments.objectives.Objective; an objective"),
         ("evaluation.metrics=broken:ONE", "evaluation.metrics: one: TypeError: "),
         ("evaluation.metrics=vendi", "evaluation.metrics=vendi: 'vendi' is no import path, as my_metrics:VENDI"),
     ],

@@ -185,9 +185,13 @@ def test_a_sweep_with_a_scale_of_1_may_have_a_guide_and_an_interval():
         Experiment.from_config(made(guide="x"), "sampling")
 
 
-def test_an_edit_takes_its_scale_by_its_flag(fails):
-    message = fails("edit", "--workdir=r", "--input=a.png", "--out=o", "--config.sampling.guidance.scale=2")
-    assert message == "--config.sampling.guidance.scale=2 has no effect: edit takes the scale of guidance by --guidance"
+def test_guidance_of_a_trained_run_is_disabled_by_a_scale_of_1():
+    """The stored settings wait for another scale; a setting that is given has no effect."""
+    stored = made(low=0.5, rescale=0.7)
+    scale = ("sampling.guidance.scale", "1")
+    assert not Experiment.from_config(stored, "sampling", overrides=[scale]).is_guided
+    with pytest.raises(UserError, match=r"^sampling\.guidance\.low=0\.5 has no effect at sampling\.guidance\.scale=1"):
+        Experiment.from_config(stored, "sampling", overrides=[scale, ("sampling.guidance.low", "0.5")])
 
 
 def test_a_run_from_before_guidance_has_none():
@@ -340,6 +344,9 @@ def test_the_best_scale_is_published_with_all(monkeypatch, tmp_path, metric, bes
         ["2", "1.000", "0.800", "0.700", "14"],
         ["3", "2.000", "0.900", "0.200", "14"],
     ]
+    chosen = metric or "frechet_distance"
+    expected = f"Best of 3 scales by {chosen}: {best:g} with {figures(best)[chosen]:.3f}"
+    assert report._best_scale(measured) == expected
     page = report._guidance(measured)
     assert page.count("image/svg+xml") == 2 and "precision, recall by the scale of guidance" in page
     with pytest.raises(UserError, match=r"--metric='recal' is unknown: .*did you mean 'recall'"):
@@ -355,8 +362,13 @@ def test_digits_with_classes():
     assert differing == ["condition.label.dropout: 0.0 -> 0.1", "model.num_classes: 0 -> 10"]
     both = configs.load(f"{ROOT}/configs/digits.py:ve,conditional")
     assert (both.sde.name, both.model.num_classes) == ("ve", 10)
-    with pytest.raises(UserError, match="the SDE 'vpp' is unknown"):
+    with pytest.raises(UserError, match=r"'vpp' is unknown: choose from vp, .*; did you mean 'vp'"):
         configs.load(f"{ROOT}/configs/digits.py:vpp,conditional")
+    with pytest.raises(UserError, match=r"'conditonal' is unknown: .*; did you mean 'conditional'\?"):
+        configs.load(f"{ROOT}/configs/digits.py:conditonal")
+    for words in ("classifier,conditional", "vp,ve"):
+        with pytest.raises(UserError, match=f"'{words}': one process and one of conditional, classifier at most"):
+            configs.load(f"{ROOT}/configs/digits.py:{words}")
 
 
 def test_samples_of_a_class_are_those_of_its_number_under_guidance(monkeypatch):

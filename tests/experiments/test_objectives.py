@@ -186,7 +186,9 @@ def test_the_network_of_a_classifier_gives_a_logit_for_each_class(fails, tmp_pat
         "the output is 8x8x1, not a logit for each of 10 classes; choose a classifier, such as unet_classifier"
     )
     assert "objective.name='classificaton' is unknown: " in fails(*command, "--config.objective.name=classificaton")
-    assert "has no loss; an objective derives from" in fails(*command, "--config.objective.name=json:dumps")
+    assert "dumps does not derive from experiments.objectives.Objective; an objective defines loss" in fails(
+        *command, "--config.objective.name=json:dumps"
+    )
 
 
 PAIR = '''

@@ -177,6 +177,12 @@ def _of_user(source: str, path: str, wanted: Any) -> Parts:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise UserError(f"data.source={source}: {reason}; a source is called as f(wanted)") from error
     parts = found if hasattr(found, "sources") else Parts({"all": found})
+    unknown = [name for name in parts.sources if name not in ("all", "train", "validation", "test")]
+    if unknown or not {"all", "train"} & parts.sources.keys():
+        raise UserError(
+            f"data.source={source}: the splits are {', '.join(map(repr, parts.sources))}: name 'all', or 'train' with "
+            "'validation', 'test' or neither"
+        )
     for part in parts.sources.values():
         needed = ("pixels", "take", "identities", "fingerprint", "image_shape", "labels", "gather", "__len__")
         missing = [name for name in needed if not hasattr(part, name)]
@@ -192,6 +198,10 @@ def _of_user(source: str, path: str, wanted: Any) -> Parts:
         except Exception as error:
             reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
             raise UserError(f"data.source={source}: its images cannot be read: {reason}") from error
+    if parts.class_names is not None and len(parts.class_names) < parts.num_classes:
+        raise UserError(
+            f"data.source={source}: {len(parts.class_names)} class_names for {parts.num_classes} classes; name each, or none"
+        )
     return parts
 
 
