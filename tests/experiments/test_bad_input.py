@@ -248,8 +248,8 @@ def test_train_names_what_is_wrong_with_the_config(fails, tmp_path, argument, me
         ("/nowhere/at/all.py", "--config=/nowhere/at/all.py: no such file"),
         (
             f"{DIGITS}:vx",
-            "the SDE 'vx' is unknown: choose from vp, subvp, ve, cosine, edm, rectified_flow, ddpm, iddpm, "
-            "scaled_linear, critically_damped",
+            "'vx' is unknown: choose from vp, subvp, ve, cosine, edm, rectified_flow, ddpm, iddpm, "
+            "scaled_linear, critically_damped, conditional, classifier",
         ),
         (f"{ROOT}/README.md", "README.md: a config is a Python file (.py)"),
         (f"{ROOT}/configs/base.py:vp", "base.py:vp: this config takes no argument"),

@@ -45,27 +45,26 @@ def test_sampled_classes_in_words():
 
 
 @pytest.mark.parametrize(
-    "classes, dropout, label, guidance, expected",
+    "classes, dropout, label, expected",
     [
-        (10, 0.1, None, None, 10),
-        (10, 0.1, "3", None, 3),
-        (10, 0.1, 0, 2.0, 0),
-        (10, 0.0, "9", None, 9),
-        (0, 0.0, None, None, 0),
-        (10, 0.0, None, None, r"--label is needed: .* \(condition.label.dropout=0\); the classes are 0 to 9"),
-        (10, 0.0, "3", 2.0, r"--guidance=2: this run was trained with condition.label.dropout=0"),
-        (10, 0.1, "10", None, r"--label=10: the classes are 0 to 9"),
-        (10, 0.1, "nine", None, r"--label=nine: the classes are 0 to 9; their names are not stored with this run"),
-        (0, 0.0, "3", None, r"--label=3: this run has no classes \(model.num_classes=0\)"),
+        (10, 0.1, None, 10),
+        (10, 0.1, "3", 3),
+        (10, 0.1, 0, 0),
+        (10, 0.0, "9", 9),
+        (0, 0.0, None, 0),
+        (10, 0.0, None, r"--label is needed: .* \(condition.label.dropout=0\); the classes are 0 to 9"),
+        (10, 0.1, "10", r"--label=10: the classes are 0 to 9"),
+        (10, 0.1, "nine", r"--label=nine: the classes are 0 to 9; their names are not stored with this run"),
+        (0, 0.0, "3", r"--label=3: this run has no classes \(model.num_classes=0\)"),
     ],
 )  # fmt: skip
-def test_the_class_of_a_request(classes, dropout, label, guidance, expected):
+def test_the_class_of_a_request(classes, dropout, label, expected):
     config = tiny_config(model__num_classes=classes, condition__label__dropout=dropout)
     if isinstance(expected, int):
-        assert factory.check_class(config, "--label", label, guidance) == expected
+        assert factory.check_class(config, "--label", label) == expected
         return
     with pytest.raises(UserError, match=f"^{expected}"):
-        factory.check_class(config, "--label", label, guidance)
+        factory.check_class(config, "--label", label)
 
 
 def test_a_number_that_no_class_has_is_not_called_a_name():
@@ -81,17 +80,12 @@ class Told:
         return changes
 
 
-def test_a_batch_of_one_class_is_conditioned_on_it_or_guided_to_it():
-    config, denoiser = tiny_config(**TEN), sde_lib.exact.Gaussian(sde_lib.VPSDE())
+def test_a_batch_of_one_class_is_conditioned_on_it():
+    config = tiny_config(**TEN)
     assert jax.tree.map(np.ndarray.tolist, jax.device_get(factory.of_class(config, Told(), 3, 7)["condition"])) == {
         "label": [7, 7, 7]
     }
     assert factory.of_class(tiny_config(), Told(), 3, 0) == {"condition": None}
-    guided = factory.of_class(config, denoiser, 3, 7, 2.5)
-    assert isinstance(guided, sde_lib.ClassifierFree) and guided.denoiser is denoiser
-    assert guided.condition.keys() == guided.no_condition.keys() == {"label"}
-    found = [leaf["label"].tolist() for leaf in (guided.condition, guided.no_condition)]
-    assert (found, guided.scale) == ([[7, 7, 7], [10, 10, 10]], 2.5)
 
 
 def edm(**changes):
