@@ -103,7 +103,7 @@ def draws(seed: Array, step: Array, places: Array, size: int, num_steps: int | N
     """Those of the examples at `places` (B,) in a global batch of the given size, from the seed's key and the step."""
     key = jax.random.fold_in(seed, step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
-    progress = None if num_steps is None else jnp.asarray(step, jnp.float32) / num_steps
+    progress = None if num_steps is None else jnp.asarray(step, jnp.float32) / float(num_steps)
     return Draws(keys, jax.random.fold_in(key, size), places, size, progress)  # no example is at the place `size`
 
 
