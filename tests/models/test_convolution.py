@@ -12,6 +12,7 @@ from jax import lax
 from models.layers import trilinear
 from models.layers.convolution import Conv, _geometry, convolution
 from models.layers.trilinear import LAYOUTS
+from tests.models.arrays import close, normal
 
 GEOMETRIES = [
     # image, kernel, stride, dilation, padding
@@ -39,16 +40,6 @@ def xla(x, kernel, *, stride=1, dilation=1, padding="SAME"):
 def x64():
     with jax.enable_x64(True):
         yield
-
-
-def normal(seed, *shape, dtype=None):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
-
-
-def close(actual, expected, tolerance=1e-12):
-    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == e.dtype
-        np.testing.assert_allclose(a, e, rtol=tolerance, atol=tolerance * float(jnp.max(jnp.abs(e))))
 
 
 @pytest.mark.parametrize("image, window, stride, dilation, padding", GEOMETRIES[1::2])

@@ -16,6 +16,7 @@ from models.layers.refinenet import DilatedBlock, pool5
 from models.layers.resampling import ResamplingConv, resample
 from models.layers.residual import ResidualBlock
 from models.layers.trilinear import trilinear_p
+from tests.models.arrays import close, normal
 
 GEOMETRIES = [
     # input, kernel, stride, dilation, padding
@@ -32,16 +33,6 @@ GEOMETRIES = [
 def x64():
     with jax.enable_x64(True):
         yield
-
-
-def normal(seed, *shape, dtype=None):
-    return jnp.asarray(np.random.default_rng(seed).normal(size=shape), dtype)
-
-
-def close(actual, expected, tolerance=1e-12):
-    for a, e in zip(jax.tree.leaves(actual), jax.tree.leaves(expected), strict=True):
-        assert a.dtype == e.dtype and a.shape == e.shape
-        np.testing.assert_allclose(a, e, rtol=tolerance, atol=tolerance * float(jnp.max(jnp.abs(e))))
 
 
 def of_both(monkeypatch, function, *arguments):
