@@ -18,7 +18,7 @@ import re
 import shutil
 import sys
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Self
 
@@ -48,28 +48,31 @@ def _is_wanted(record: logging.LogRecord) -> bool:
     return not (of_a_save or of_reading or (ours and message.startswith("Metadata file does not exist")))
 
 
-def _quiet() -> None:
-    """Drops these records from now on; a second call changes nothing."""
-    for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_wanted)
+class _WithoutClosedLoops:
+    """A hook for errors that nobody can catch: drops those of reads that end after Orbax has closed their event loop.
 
+    Once one read has failed, threads of tensorstore report the others of the same call at any time later. The failure itself
+    is raised, or, in reading the metadata, means that there is none.
 
-@contextlib.contextmanager
-def _without_closed_loops() -> Iterator[None]:
-    """Drops the reports of reads that end after Orbax has closed their event loop, once one read has failed.
-
-    The failure itself is raised. Threads of tensorstore report the other reads later, so the filter stays after an error.
+    Args:
+        before: the hook that gets all other errors.
     """
-    before = sys.unraisablehook
 
-    def report(unraisable: Any) -> None:
+    def __init__(self, before: Callable[[Any], Any]):
+        self._before = before
+
+    def __call__(self, unraisable: Any) -> None:
         error = unraisable.exc_value
         if not (isinstance(error, RuntimeError) and str(error) == "Event loop is closed"):
-            before(unraisable)
+            self._before(unraisable)
 
-    sys.unraisablehook = report
-    yield
-    sys.unraisablehook = before
+
+def _quiet() -> None:
+    """Drops these records and errors from now on; a second call changes nothing."""
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).addFilter(_is_wanted)
+    if not isinstance(sys.unraisablehook, _WithoutClosedLoops):
+        sys.unraisablehook = _WithoutClosedLoops(sys.unraisablehook)
 
 
 MOST_SHOWN = 10  # steps that a message lists
@@ -342,8 +345,7 @@ class Checkpoints:
             items |= {name: argument for name, argument in others.items() if self._has(step, name)}
             self._require_shapes(step, {stored[name]: tree for name, tree in trees.items()})
             try:
-                with _without_closed_loops():
-                    restored = self._manager.restore(step, args=ocp.args.Composite(**items))
+                restored = self._manager.restore(step, args=ocp.args.Composite(**items))
                 if data is not None:
                     data.set_state(_position(self.folder / str(step) / "data"))
             except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
