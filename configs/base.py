@@ -23,6 +23,8 @@ def get_config() -> ConfigDict:
     sde.beta_first = 0.0
     # ddpm, scaled_linear: beta of the last step; 0 takes the published one (0.02; 0.0195), times 1000 / num_steps
     sde.beta_last = 0.0
+    sde.beta_limit = 0.999  # iddpm: upper limit of beta
+    sde.offset = 0.008  # cosine, iddpm: s, which keeps beta from vanishing at t = 0
     sde.beta = 4.0  # critically_damped: the speed, per unit of time
     sde.mass = 0.25  # critically_damped: the velocity's variance at t_max
     sde.gamma = 0.04  # critically_damped: the velocity's variance at t = 0, in units of the mass
@@ -205,7 +207,9 @@ def get_config() -> ConfigDict:
     sampling.variable = "log_snr"  # of the polynomial of dpm_solver, unipc, deis: log_snr, angle, time
     sampling.corrected = False  # deis: do each step again with what is found at its end, as unipc does
     sampling.stochastic = 0.0  # dpm_solver, unipc: 0 is the probability flow, 1 the reverse-time SDE
+    sampling.lower_order_final = False  # dpm_solver, unipc, deis: lower the order in the last steps
     sampling.tolerance = 1e-3  # adaptive: of a step's error, relative and absolute; takes sampling.steps = 2
+    sampling.max_steps = 4096  # adaptive: steps allowed for each example, rejected ones included
     sampling.churn = 0.0  # heun: S_churn
     sampling.churn_min = 0.05  # heun: S_min, of sigma / alpha
     sampling.churn_max = 50.0  # heun: S_max
@@ -221,7 +225,9 @@ def get_config() -> ConfigDict:
     # In whose features images are compared: perceptron (fitted to the training images), efficientnet-lite0, inception,
     # inception-tf1, inception-clean (their Frechet distance is the FID), dinov2-vits14, dinov2-vitb14, dinov2-vitl14
     evaluation.features = "perceptron"
-    evaluation.metrics = ""  # further metrics by import path, with commas between: my_metrics:VENDI
+    evaluation.metrics = (
+        ""  # further metrics, with commas between: gaussian_kernel_distance, or my_metrics:VENDI of your own
+    )
     evaluation.feature_weights = ""  # the publisher's file of them; efficientnet-lite0's come with an installed package
     evaluation.reference = "held_out"  # what samples are compared with: held_out, training (all; as is published)
     evaluation.statistics = ""  # file of the reference's statistics, which runs can share; empty computes them

@@ -17,6 +17,8 @@ Networks that only give features of images, to judge samples by, are no part of 
 
 import dataclasses
 import difflib
+import importlib
+import pkgutil
 from typing import Any
 
 import flax.linen as nn
@@ -31,22 +33,46 @@ from models.ncsn import NCSN, NCSNv2
 from models.ncsnpp import NCSNpp
 from models.unet import UNet
 
-NETWORKS: dict[str, type[nn.Module]] = {
-    "adm": ADM,
-    "ddpm": DDPM,
-    "dit": DiT,
-    "edm2": EDM2,
-    "mlp": MLP,
-    "ncsn": NCSN,
-    "ncsnpp": NCSNpp,
-    "ncsnv2": NCSNv2,
-    "unet": UNet,
-}
+__all__ = [
+    "ADM",
+    "CLASSIFIERS",
+    "DDPM",
+    "EDM2",
+    "KNOWN",
+    "MLP",
+    "NCSN",
+    "NETWORKS",
+    "DiT",
+    "NCSNpp",
+    "NCSNv2",
+    "UNet",
+    "UNetClassifier",
+    "WideResNetClassifier",
+    "create",
+    "names",
+    "options",
+]
+
+
+def _named(attribute: str) -> dict[str, type[nn.Module]]:
+    """Returns the networks that the modules of this package name in a mapping, sorted; a module more is one file.
+
+    Raises:
+        ValueError: two modules use one name.
+    """
+    found: dict[str, type[nn.Module]] = {}
+    for file in pkgutil.iter_modules(__path__):
+        module = importlib.import_module(f"{__name__}.{file.name}")
+        for name, network in getattr(module, attribute, {}).items():
+            if name in found:
+                raise ValueError(f"{module.__name__}: another module of models has the name {name!r}")
+            found[name] = network
+    return dict(sorted(found.items()))
+
+
+NETWORKS: dict[str, type[nn.Module]] = _named("NETWORKS")
 # What says of a noisy image which class it is of, (B, num_classes); for guidance.
-CLASSIFIERS: dict[str, type[nn.Module]] = {
-    "unet_classifier": UNetClassifier,
-    "wideresnet_classifier": WideResNetClassifier,
-}
+CLASSIFIERS: dict[str, type[nn.Module]] = _named("CLASSIFIERS")
 KNOWN = NETWORKS | CLASSIFIERS
 
 

@@ -42,3 +42,7 @@ class ADM(UNet):
     resampling: str = "block"
     norm_groups: int = 32
     norm_epsilon: float = 1e-5
+
+
+# By the name that a config gives.
+NETWORKS = {"adm": ADM}

@@ -287,3 +287,7 @@ def _embed(embedding, features, dtype):
 
 def _dense(features, dtype, name):
     return nn.Dense(features, kernel_init=scaled_init(1.0), dtype=dtype, name=name)
+
+
+# By the name that a config gives.
+CLASSIFIERS = {"unet_classifier": UNetClassifier, "wideresnet_classifier": WideResNetClassifier}

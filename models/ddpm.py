@@ -25,3 +25,7 @@ class DDPM(UNet):
     scale_shift: bool = False
     resampling: str = "strided"
     norm_groups: int = 32
+
+
+# By the name that a config gives.
+NETWORKS = {"ddpm": DDPM}

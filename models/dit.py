@@ -271,3 +271,7 @@ def _norm(tokens, shift, scale, epsilon, dtype):
     """Each token normalized over its features, then scaled and shifted."""
     norm = nn.LayerNorm(epsilon, use_bias=False, use_scale=False, use_fast_variance=False, dtype=jnp.float32)
     return (norm(tokens) * (1 + scale) + shift).astype(dtype)
+
+
+# By the name that a config gives.
+NETWORKS = {"dit": DiT}

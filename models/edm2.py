@@ -243,3 +243,7 @@ class EDM2(nn.Module):
             one_hot = jax.nn.one_hot(labels, self.num_classes) * self.num_classes**0.5
             embedding = mp_sum(embedding, MPDense(width, name="classes")(one_hot), self.class_balance)
         return mp_silu(embedding)
+
+
+# By the name that a config gives.
+NETWORKS = {"edm2": EDM2}

@@ -125,3 +125,7 @@ class MLPBlock(nn.Module):
 
 def _dense(features, dtype, name, init_scale=1.0):
     return nn.Dense(features, kernel_init=scaled_init(init_scale), dtype=dtype, name=name)
+
+
+# By the name that a config gives.
+NETWORKS = {"mlp": MLP}

@@ -208,3 +208,7 @@ def _refine(network, x, index, norm_conditions, refine_conditions, dropout_keys)
     (h,) = inputs
     h = InstanceNormPlus(norm_conditions, dtype=dtype, name="norm_out")(h, index)
     return conv(x.shape[-1], dtype=dtype, name="conv_out")(nn.elu(h)).astype(jnp.float32)
+
+
+# By the name that a config gives.
+NETWORKS = {"ncsn": NCSN, "ncsnv2": NCSNv2}

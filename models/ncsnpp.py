@@ -332,3 +332,7 @@ class NCSNpp(nn.Module):
             embedding = embedding + dense(width, "augmentation", use_bias=False)(leaves["augmentation"])
         embedding = nn.swish(dense(4 * self.channels, "embedding_0")(embedding))
         return nn.swish(dense(4 * self.channels, "embedding_1")(embedding))
+
+
+# By the name that a config gives.
+NETWORKS = {"ncsnpp": NCSNpp}

@@ -276,3 +276,7 @@ class UNet(nn.Module):
             table = ClassEmbedding(self.num_classes, width, embedding_init=init, dtype=dtype, name="classes")
             embedding = embedding + table(leaves["label"])
         return nn.swish(embedding)
+
+
+# By the name that a config gives.
+NETWORKS = {"unet": UNet}

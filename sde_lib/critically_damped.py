@@ -285,3 +285,7 @@ class HybridWeighting(Struct):
         """The weight at t, of its shape."""
         sde = with_velocity(sde, "HybridWeighting", "LikelihoodWeighting")
         return (sde.whitened_mean_coefficients(t)[1] / sde.cholesky(t)[1][1]) ** 2
+
+
+# By the name that a config gives.
+PROCESSES = {"critically_damped": CriticallyDampedLangevin}

@@ -377,3 +377,17 @@ class DiscreteVP(SDE):
     def sigma(self, t):
         """sqrt(1 - alpha^2), from sigma^2 = sigmoid(-log_snr)."""
         return jnp.exp(0.5 * jax.nn.log_sigmoid(-self.log_snr(t)))
+
+
+# By the name that a config gives.
+PROCESSES = {
+    "vp": VPSDE,
+    "subvp": SubVPSDE,
+    "ve": VESDE,
+    "cosine": CosineVPSDE,
+    "edm": EDMSDE,
+    "rectified_flow": RectifiedFlow,
+    "ddpm": DiscreteVP.linear,
+    "iddpm": DiscreteVP.cosine,
+    "scaled_linear": DiscreteVP.scaled_linear,
+}

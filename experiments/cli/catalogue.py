@@ -13,12 +13,13 @@ from typing import Any
 
 import models
 from configs import base
-from experiments.config import components
+from experiments.config import components, files, named
 from experiments.config.choices import choose
 from experiments.data import sources
 from experiments.errors import UserError, unknown_name
-from experiments.factory import conditions, guidance, losses, media, model, objective, optimization, sampling
+from experiments.factory import conditions, losses, media, model, optimization, sampling
 from experiments.inverse import problems
+from experiments.metrics import records
 
 
 @dataclass(frozen=True)
@@ -110,35 +111,33 @@ def _built(table: Mapping[str, Callable[[Any], Any]], section: str = "") -> Iter
     """Entries of a table of functions of the config or of a section, by what they build from the defaults."""
     for name, make in table.items():
         config = base.get_config()
-        if name == "adaptive":
-            config.sampling.steps = 2  # the only number that it takes
         found: dict[str, Any] = {}
         recorder = _Recorder(config[section] if section else config, f"{section}." if section else "", found)
         yield Entry(name, found, type(make(recorder)))
 
 
-def _processes() -> Iterator[Entry]:
-    keys = base.get_config().sde
-    for name, process in model.PROCESSES.items():
-        taken = [key for key in inspect.signature(process).parameters if key in keys]
-        yield Entry(name, {f"sde.{key}": keys[key] for key in taken}, process)
+def _extended(key: str) -> Iterator[Entry]:
+    """Entries of a key of `named.EXTENDED`; where the section has an option for several components, with that default."""
+    section = key.rpartition(".")[0]
+    defaults = dict(files.leaves(base.get_config()))
+    for name, made in named.table(key).items():
+        options = {f"{section}.{option}": value for option, value in named.options(key, name).items()}
+        yield Entry(name, {option: defaults.get(option, value) for option, value in options.items()}, made)
+
+
+def _samplers() -> Iterator[Entry]:
+    section = base.get_config().sampling
+    langevin = [*sampling.keys("langevin").values()]
+    for name, made in named.SAMPLERS.items():
+        own = named.options("sampling.sampler", name)
+        keys = ["predictor", *langevin] if name == "predictor_corrector" else sampling.keys(name).values()
+        options = {f"sampling.{key}": section[key] if key in section else own[key] for key in keys}
+        yield Entry(name, options, made)
 
 
 def _networks() -> Iterator[Entry]:
     for name in sorted(models.KNOWN):
         yield Entry(name, {f"model.{key}": value for key, value in models.options(name).items()}, models.KNOWN[name])
-
-
-def _objectives() -> Iterator[Entry]:
-    for name, made in objective.OBJECTIVES.items():
-        yield Entry(name, {f"objective.{key}": value for key, value in components.options(made).items()}, made)
-
-
-def _guidances() -> Iterator[Entry]:
-    section = base.get_config().sampling.guidance
-    for name, made in guidance.GUIDANCES.items():
-        taken = {key: section[key] for key in components.options(made) if key in section}
-        yield Entry(name, {f"sampling.guidance.{key}": value for key, value in taken.items()}, made)
 
 
 def _optimizers() -> Iterator[Entry]:
@@ -178,6 +177,13 @@ def _sources() -> Iterator[Entry]:
         yield Entry(name, keys, load, form=form)
 
 
+def _metric(name: str) -> Entry:
+    (made,) = records.load(name, [])
+    return Entry(
+        name, {}, made, f"{made.title}: {made.described['meaning']}\n\n{inspect.getdoc(made.compute) or ''}".strip()
+    )
+
+
 def _text(made: problems.Task | problems.Method) -> str:
     return f"{made.summary}\n\n{made.document}".strip()
 
@@ -193,20 +199,28 @@ def _method(name: str) -> Entry:
 
 
 KINDS = {
-    "process": Kind.of_config("sde.name", _processes, takes_paths=True),
+    "process": Kind.of_config("sde.name", partial(_extended, "sde.name"), takes_paths=True),
     "network": Kind.of_config("model.name", _networks, takes_paths=True),
     "parameterization": Kind.of_config(
         "parameterization.name", lambda: _built(model.PARAMETERIZATIONS, "parameterization")
     ),
     "weighting": Kind.of_config("loss.weighting", lambda: _built(losses.WEIGHTINGS)),
     "times": Kind.of_config("loss.times", lambda: _built(losses.TIME_DISTRIBUTIONS, "loss")),
-    "objective": Kind.of_config("objective.name", _objectives, takes_paths=True),
-    "sampler": Kind.of_config("sampling.sampler", lambda: _built(sampling.SAMPLERS, "sampling"), takes_paths=True),
-    "guidance": Kind.of_config("sampling.guidance.name", _guidances, takes_paths=True),
+    "objective": Kind.of_config("objective.name", partial(_extended, "objective.name"), takes_paths=True),
+    "sampler": Kind.of_config("sampling.sampler", _samplers, takes_paths=True),
+    "guidance": Kind.of_config(
+        "sampling.guidance.name", partial(_extended, "sampling.guidance.name"), takes_paths=True
+    ),
     "optimizer": Kind.of_config("optim.name", _optimizers),
     "condition": Kind("", _conditions),
     "source": Kind.of_config("data.source", _sources, takes_paths=True),
     "medium": Kind.of_config("data.medium", _media),
+    "metric": Kind(
+        "evaluation.metrics",
+        lambda: map(_metric, records.known()),
+        _metric,
+        "evaluate --config.evaluation.metrics={name}",
+    ),
     "task": Kind("--task", lambda: map(_task, problems.TASKS), _task, "restore --task={name}", "--{key}={value}"),
     "method": Kind(
         "--method",

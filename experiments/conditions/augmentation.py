@@ -57,3 +57,6 @@ class AugmentationCondition(Condition):
     def null(self, leaf: jax.Array) -> jax.Array:
         """Returns zeros."""
         return jnp.zeros_like(leaf)
+
+
+CONDITIONS = {AugmentationCondition.name: AugmentationCondition}

@@ -52,3 +52,6 @@ class LabelCondition(Condition):
     def null(self, leaf: jax.Array) -> jax.Array:
         """Returns num_classes, no class, for each example."""
         return jnp.full_like(leaf, self.num_classes)
+
+
+CONDITIONS = {LabelCondition.name: LabelCondition}

@@ -19,11 +19,8 @@ from ml_collections import ConfigDict
 
 import models
 from configs import base
-from experiments.config import components, sizes
+from experiments.config import components, named, sizes
 from experiments.errors import UserError, nearest
-
-# Keys whose component, given by import path, adds its options to the section beside those of base.py.
-EXTENDED = ("sampling.sampler", "sampling.guidance.name", "objective.name")
 
 
 def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
@@ -35,6 +32,8 @@ def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
     path, _, argument = spec.partition(":")
     config = _run_file(Path(path), argument)
     _require_keys(path, config)
+    for key in named.EXTENDED:
+        _extend(config, key)
     return apply(complete(config), overrides)
 
 
@@ -52,20 +51,17 @@ def _require_keys(path: str, config: ConfigDict) -> None:
     known = {key for key in needed if not key.startswith("model.")} | {"model.name"}
     found = dict(leaves(config))
     for key in sorted(known - found.keys()):
-        raise UserError(f"--config={path}: {key} is missing; start from configs.base.get_config()")
+        if not key.startswith("sde.") or key == "sde.name":  # a process has its own defaults
+            raise UserError(f"--config={path}: {key} is missing; start from configs.base.get_config()")
     if name in models.KNOWN:
         known |= {f"model.{option}" for option in models.options(name)}
     elif components.is_path(name):
         known |= {f"model.{option}" for option in components.options(components.load("model.name", name))}
     else:
         known |= {key for key in found if key.startswith("model.")}  # the unknown name is refused by itself
-    if components.is_path(config.sde.get("name", "")):
-        known |= {f"sde.{name}" for name in components.options(components.load("sde.name", config.sde.name))}
-    for key in EXTENDED:
-        chosen = found.get(key, "")
-        if components.is_path(chosen):
-            section = key.rpartition(".")[0]
-            known |= {f"{section}.{name}" for name in components.options(components.load(key, chosen))}
+    for key in named.EXTENDED:
+        section = key.rpartition(".")[0]
+        known |= {f"{section}.{option}" for option in named.options(key, found[key])}
     for key in found:
         if key not in known and key.startswith("model."):
             option = key.removeprefix("model.")
@@ -75,6 +71,26 @@ def _require_keys(path: str, config: ConfigDict) -> None:
             )
         if key not in known:
             raise UserError(f"--config={path}: {key} is an unknown key{_nearest_key(key, sorted(known))}")
+    _require_own_defaults(path, config.sde)
+
+
+def _require_own_defaults(path: str, section: ConfigDict) -> None:
+    """Makes sure that the process of a config file does not have a default of base.py in place of its own.
+
+    Raises:
+        UserError: an option has the value of base.py, where the process has another default.
+    """
+    general = base.get_config().sde
+    if not set(general) <= set(section):
+        return  # not the section of base.py
+    for option, own in named.options("sde.name", section.name).items():
+        value = section.get(option)
+        if None not in (own, value) and value == general.get(option) != own:
+            raise UserError(
+                f"--config={path}: sde.{option}={value} is the default of configs/base.py, that of {section.name} is {own}: "
+                f"set config.sde = ConfigDict({{'name': {section.name!r}, '{option}': ...}}), where options left out have "
+                "the defaults of the process"
+            )
 
 
 def apply(
@@ -93,7 +109,7 @@ def apply(
     """
     # A component that adds keys first, so that these are known whatever the order on the command line.
     overrides = list(overrides)
-    for key, text in sorted(overrides, key=lambda pair: pair[0] not in EXTENDED):
+    for key, text in sorted(overrides, key=lambda pair: pair[0] not in named.EXTENDED):
         override(config, key, text)
         if not key.startswith(allowed):
             raise UserError(
@@ -175,12 +191,17 @@ def _broken(path: Path, error: Exception) -> UserError:
 def complete(config: ConfigDict) -> ConfigDict:
     """The config with the defaults of its network for the options that it leaves out.
 
-    base.py says those of the U-Net; the options of another network are explained in its file in `models/`.
+    base.py says those of the U-Net; the options of another network are explained in its file in `models/`. Options of other
+    components that base.py does not have are added with their own defaults.
     """
     if config.model.name in models.KNOWN or components.is_path(config.model.name):
         config.model = ConfigDict(
             {"name": config.model.name} | _network_options(config.model.name) | config.model.to_dict()
         )
+    for key in named.EXTENDED:
+        section, name = _parent(config, key)
+        if section[name] in named.table(key):
+            _extend(config, key)
     return config
 
 
@@ -203,8 +224,8 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 def override(config: ConfigDict, key: str, text: str) -> None:
     """Sets a dotted key from text, in the type that its value has.
 
-    Another network (`model.name`), and a process given by import path, begin with their own defaults. A component given by
-    import path to a key of `EXTENDED` adds its options to the section.
+    Another network (`model.name`), and a process given by import path, begin with their own defaults; a process given by
+    name does where the value is still that of base.py. Another component adds its options to the section.
 
     Raises:
         UserError: the key does not exist, or the text is not of its type.
@@ -213,10 +234,10 @@ def override(config: ConfigDict, key: str, text: str) -> None:
         config.model = ConfigDict({"name": text} | _network_options(text))
         return
     if key == "sde.name" and components.is_path(text):
-        config.sde = ConfigDict({"name": text} | components.options(components.load(key, text)))
+        config.sde = ConfigDict({"name": text} | named.options(key, text))
         return
-    if key in EXTENDED and components.is_path(text):
-        _extend(config, key, text)
+    if key in named.EXTENDED and (components.is_path(text) or text in named.table(key)):
+        _choose(config, key, text)
         return
     known = dict(leaves(config))
     if key in RENAMED:
@@ -239,11 +260,30 @@ def _parent(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
     return config, name
 
 
-def _extend(config: ConfigDict, key: str, path: str) -> None:
-    """Sets a component given by import path; its section gets the component's options with their own defaults."""
+def _choose(config: ConfigDict, key: str, chosen: str) -> None:
+    """Sets a component by name or import path; its section gets options with the component's own defaults.
+
+    Components with names share keys of base.py: of their options only those are set that the section lacks, and, of a
+    process, those that are at the default of base.py.
+    """
+    section, name = _parent(config, key)
+    own, general = named.options(key, chosen), base.get_config().sde
+    if chosen in named.table(key):
+        own = {
+            option: value
+            for option, value in own.items()
+            if option not in section
+            or (key == "sde.name" and value is not None and section[option] == general.get(option))
+        }
+    with section.ignore_type():
+        section.update(own | {name: chosen})
+
+
+def _extend(config: ConfigDict, key: str) -> None:
+    """Adds options that the section of a component lacks, with the component's own defaults."""
     section, name = _parent(config, key)
     with section.ignore_type():
-        section.update(components.options(components.load(key, path)) | {name: path})
+        section.update({k: v for k, v in named.options(key, section[name]).items() if k not in section})
 
 
 def _nearest_key(key: str, known: Iterable[str]) -> str:

@@ -1,8 +1,15 @@
-"""Records that the files of a package define, one in each: the package lists its components without a table by hand."""
+"""Components that the modules of a package define: found by looking at every module, without a table by hand.
+
+A module of a package of records defines one record (`records`). A module of another package may name some of what it
+defines (`named`):
+
+    SAMPLERS = {"ddim": DDIM, "heun": Heun}
+"""
 
 import importlib
 import pkgutil
 from collections.abc import Iterable
+from types import ModuleType
 from typing import Any
 
 
@@ -27,4 +34,24 @@ def records(package: str, path: Iterable[str], attribute: str) -> dict[str, Any]
         if name in found:
             raise ValueError(f"{package}: two records are named {name!r}")
         found[name] = record
+    return found
+
+
+def named(package: ModuleType, attribute: str) -> dict[str, Any]:
+    """Returns the components that the modules of a package name, in alphabetical order of the modules.
+
+    Args:
+        package: its modules are imported; folders in it are left out.
+        attribute: of those modules that name components: a mapping by name.
+
+    Raises:
+        ValueError: two modules use one name.
+    """
+    found: dict[str, Any] = {}
+    for file in sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg):
+        module = importlib.import_module(f"{package.__name__}.{file}")
+        for name, component in getattr(module, attribute, {}).items():
+            if name in found:
+                raise ValueError(f"{module.__name__}: another module of {package.__name__} has the name {name!r}")
+            found[name] = component
     return found

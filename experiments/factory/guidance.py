@@ -10,12 +10,10 @@ from ml_collections import ConfigDict
 
 import sde_lib
 from experiments.config import components
+from experiments.config.named import GUIDANCES
 from experiments.errors import UserError
 from experiments.factory.conditions import condition, null
 from experiments.factory.model import num_classes
-
-# Guidance away from a weaker Denoiser, by name.
-GUIDANCES = {"linear": sde_lib.Guided}
 
 
 def is_guided(config: ConfigDict) -> bool:

@@ -14,25 +14,13 @@ import sde_lib
 from experiments.config import components
 from experiments.config.choices import choose
 from experiments.config.components import component, is_path
+from experiments.config.named import PROCESSES
 from experiments.devices.parallel import Strategy
 from experiments.errors import UserError, unknown_name
 from experiments.factory import conditions
 from experiments.factory.media import medium
 from experiments.factory.objective import draws_samples
 from experiments.learning import state
-
-PROCESSES = {
-    "vp": sde_lib.VPSDE,
-    "subvp": sde_lib.SubVPSDE,
-    "ve": sde_lib.VESDE,
-    "cosine": sde_lib.CosineVPSDE,
-    "edm": sde_lib.EDMSDE,
-    "rectified_flow": sde_lib.RectifiedFlow,
-    "ddpm": sde_lib.DiscreteVP.linear,
-    "iddpm": sde_lib.DiscreteVP.cosine,
-    "scaled_linear": sde_lib.DiscreteVP.scaled_linear,
-    "critically_damped": sde_lib.CriticallyDampedLangevin,
-}
 
 PARAMETERIZATIONS = {
     "edm": lambda c: sde_lib.EDMPreconditioning(sigma_data=c.sigma_data),
@@ -189,7 +177,7 @@ def _call(config: ConfigDict) -> str:
         f"{name!r}: {jax.tree.map(described, spec)}" + ("" if name in sampled else ", which sampling leaves out")
         for name, spec in specs.items()
     ]
-    return f"{text}; condition is a dict of {' and '.join(leaves)}"
+    return f"{text}; condition is a dict of {', and '.join(leaves)}"
 
 
 @contextlib.contextmanager

@@ -1,17 +1,20 @@
-"""Records of metrics: what an evaluation computes beside the metrics of `names`, given by import path.
+"""Records of metrics: what an evaluation computes in addition to the metrics of `names`, given by name or import path.
 
     VENDI = Metric("vendi", "Vendi score", vendi, meaning="effective number of different samples", less=False)
 
-`evaluate --config.evaluation.metrics=my_metric:VENDI` computes it of samples, and of real images for comparison.
+`evaluate --config.evaluation.metrics=my_metric:VENDI` computes it of samples, and of real images for comparison. A module of
+this package names its own: `METRICS = {"vendi": VENDI}`.
 """
 
+import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from experiments.config import components
-from experiments.errors import UserError
+from experiments.config.records import named
+from experiments.errors import UserError, unknown_name
 from experiments.metrics.names import LESS, MORE
 
 
@@ -58,21 +61,28 @@ class Metric:
             ) from error
 
 
+def known() -> dict[str, Metric]:
+    """Returns the metrics that have names."""
+    return named(importlib.import_module("experiments.metrics"), "METRICS")
+
+
 def load(text: str, taken: list[str]) -> tuple[Metric, ...]:
-    """Returns the metrics at import paths with commas between.
+    """Returns the metrics of names and import paths with commas between.
 
     Args:
         text: of the config; empty for none.
         taken: keys that others have.
 
     Raises:
-        UserError: one cannot be imported, is no `Metric`, or has a key that is taken.
+        UserError: one is unknown, cannot be imported, is no `Metric`, or has a key that is taken.
     """
     found: list[Metric] = []
+    named_metrics = known()
     for path in filter(None, (part.strip() for part in text.split(","))):
-        if not components.is_path(path):
-            raise UserError(f"evaluation.metrics={text}: {path!r} is no import path, as my_metrics:VENDI")
-        metric = components.load("evaluation.metrics", path)
+        if path not in named_metrics and not components.is_path(path):
+            error = unknown_name("evaluation.metrics", path, named_metrics)
+            raise UserError(f"{error}; or give an import path, as my_metrics:VENDI")
+        metric = named_metrics[path] if path in named_metrics else components.load("evaluation.metrics", path)
         missing = [name for name in ("key", "title", "compute", "described") if not hasattr(metric, name)]
         if missing or not callable(metric):
             raise UserError(

@@ -143,3 +143,7 @@ def _framed(image, colour):
     framed[1:-1, 1:-1] = colour
     framed[2:-2, 2:-2] = rgb
     return framed
+
+
+# By the name that a config gives.
+OBJECTIVES = {"classification": Classification}

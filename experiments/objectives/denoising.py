@@ -18,3 +18,7 @@ class Denoising(Objective):
         """Returns the losses (B,), and each in the bin of its noise level."""
         condition = self.experiment.condition_of_batch(draws.keys, example)
         return self.experiment.loss(draws, params, example["data"], condition)
+
+
+# By the name that a config gives.
+OBJECTIVES = {"denoising": Denoising}

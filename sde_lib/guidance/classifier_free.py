@@ -149,3 +149,7 @@ class Interval(DerivedDenoiser):
         if not inside.ndim:
             return jax.lax.cond(inside, within, beyond, x, t)
         return jax.tree.map(lambda a, b: jnp.where(expand(inside, a), a, b), within(x, t), beyond(x, t))
+
+
+# By the name that a config gives.
+GUIDANCES = {"linear": Guided}

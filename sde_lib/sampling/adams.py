@@ -18,6 +18,8 @@ https://arxiv.org/abs/2206.00364, table 1, for F; Shaul et al. (2024), https://a
 fitted step by step.
 """
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 import numpy as np
 from flax import struct
@@ -60,6 +62,8 @@ class Adams(Sampler):
             newest value first; None adds nothing. Rows that sum to 0 keep a constant F exact. `corrector[i]` belongs to the
             correction made by evaluation i, `predictor[i]` to the step that follows.
     """
+
+    is_predictor: ClassVar[bool] = False
 
     order: int = struct.field(pytree_node=False, default=4)
     corrected: bool = struct.field(pytree_node=False, default=True)

@@ -5,6 +5,8 @@ grid of one solve has two steps, the solve and the denoising step: `uniform_time
 the denoising step, and tells how many evaluations it took and which examples were not solved.
 """
 
+from typing import ClassVar
+
 import diffrax
 from flax import struct
 
@@ -25,6 +27,8 @@ class Adaptive(Sampler):
         adjoint: None has forward-mode derivatives (`jax.jvp`); for `jax.grad` see `encode`.
     """
 
+    is_predictor: ClassVar[bool] = False
+
     rtol: float = 1e-3
     atol: float = 1e-3
     max_steps: int = struct.field(pytree_node=False, default=4096)
@@ -41,3 +45,7 @@ class Adaptive(Sampler):
     def nfe(self, n_steps):
         """None: the solver chooses, for each example; `decode` tells."""
         return None
+
+
+# By the name that a config gives.
+SAMPLERS = {"adaptive": Adaptive}

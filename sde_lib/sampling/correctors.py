@@ -8,7 +8,7 @@ Sources: Song and Ermon (2019), https://arxiv.org/abs/1907.05600, algorithm 1; S
 https://arxiv.org/abs/2011.13456, algorithms 2 to 5.
 """
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import jax
 import jax.numpy as jnp
@@ -50,6 +50,8 @@ class Langevin(Sampler):
         steps: corrections at each time.
         norm: see above.
     """
+
+    is_predictor: ClassVar[bool] = False
 
     snr: float = 0.16
     steps: int = struct.field(pytree_node=False, default=1)
@@ -114,6 +116,8 @@ class PredictorCorrector(Sampler):
         corrector: anything with `correct` and `evaluations_per_step`.
     """
 
+    is_predictor: ClassVar[bool] = False
+
     predictor: Sampler = ReverseDiffusion()
     corrector: Langevin = Langevin()
 
@@ -131,3 +135,7 @@ class PredictorCorrector(Sampler):
         key_corrector, key_predictor = split(keys, 2)
         x = self.corrector.correct(key_corrector, x, t, denoiser)
         return self.predictor.step(carry, key_predictor, x, t, s, denoiser)
+
+
+# By the name that a config gives.
+SAMPLERS = {"langevin": Langevin, "predictor_corrector": PredictorCorrector}

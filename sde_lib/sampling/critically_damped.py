@@ -70,3 +70,7 @@ class SSCS(Sampler):
         start = x if self.order == 1 else x + 0.5 * length * slope(x)
         x = x + length * slope(start)
         return carry, self._equilibrium(second, x, middle, s, denoiser)
+
+
+# By the name that a config gives.
+SAMPLERS = {"sscs": SSCS}

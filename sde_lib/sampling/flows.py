@@ -107,3 +107,7 @@ class Heun(Sampler):
         slope = denoiser.noise(x, t)
         slope_at_end = denoiser.noise(sde.alpha(s) * (y + length * slope), s)
         return carry, sde.alpha(s) * (y + 0.5 * length * (slope + slope_at_end))
+
+
+# By the name that a config gives.
+SAMPLERS = {"probability_flow": ProbabilityFlow, "ddim": DDIM, "heun": Heun}

@@ -19,6 +19,8 @@ https://arxiv.org/abs/2302.04867, algorithms 1 and 2; Zhang and Chen (2023), htt
 for stochastic steps Xue et al. (2023), https://arxiv.org/abs/2309.05019.
 """
 
+from typing import ClassVar
+
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
@@ -71,6 +73,8 @@ class Multistep(Sampler):
         lower_order_final: let the order fall to 1 towards the last step, which some published samplers do below 15 steps.
             The denoising step to clean data, which `sample` makes, is of order 1 in any case.
     """
+
+    is_predictor: ClassVar[bool] = False
 
     order: int = struct.field(pytree_node=False, default=2)
     variable: Variable = struct.field(pytree_node=False, default="log_snr")
@@ -190,3 +194,7 @@ class DEIS(Multistep):
 
     def _does_again(self, count):
         return count > 0 if self.corrected else super()._does_again(count)
+
+
+# By the name that a config gives.
+SAMPLERS = {"dpm_solver": DPMSolver, "unipc": UniPC, "deis": DEIS}

@@ -65,3 +65,7 @@ class Ancestral(Sampler):
         x0 = denoiser(x, t)
         mean = scale * ratio * x + sde.alpha(s) * variance / sde.sigma(t) ** 2 * x0
         return carry, mean + jnp.sqrt(posterior_variance(sde, s, t)) * standard_normal(keys, x)
+
+
+# By the name that a config gives.
+SAMPLERS = {"euler_maruyama": EulerMaruyama, "reverse_diffusion": ReverseDiffusion, "ancestral": Ancestral}

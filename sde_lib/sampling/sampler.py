@@ -25,6 +25,7 @@ class Sampler(Struct):
     """One reverse step, and the last one to clean data, which is the denoising step unless a sampler overrides `finish`."""
 
     evaluations_per_step: ClassVar[int] = 1
+    is_predictor: ClassVar[bool] = True  # a step without history towards the data, which a corrector may follow
 
     def init(self, x: Array, denoiser: Denoiser, times: Array) -> Any:
         """The carry from step to step, a pytree; empty by default."""

@@ -69,3 +69,7 @@ class SinglestepDPMSolver(Sampler):
                 nodes.append(reached)
                 values.append(denoiser(sde.alpha(at) * y, at))
         return carry, sde.alpha(s) * y
+
+
+# By the name that a config gives.
+SAMPLERS = {"dpm_solver_singlestep": SinglestepDPMSolver}

@@ -320,6 +320,10 @@ def test_each_name_of_a_process_is_that_process():
         "critically_damped": sde_lib.CriticallyDampedLangevin,
     }  # fmt: skip
     assert {name: type(factory.sde(tiny_config(name), 1e-3)) for name in factory.PROCESSES} == expected
+    nichol = factory.sde(tiny_config("iddpm", sde__beta_limit=0.5, sde__offset=0.02), 1e-3)
+    expected = sde_lib.DiscreteVP.cosine(offset=0.02, beta_limit=0.5, t_min=1e-3)
+    np.testing.assert_array_equal(nichol.log_snr_knots, expected.log_snr_knots)
+    assert factory.sde(tiny_config("cosine", sde__offset=0.02), 1e-3).offset == 0.02
     betas = {
         "ddpm": np.linspace(1e-4, 0.02, 1000), "scaled_linear": np.linspace(0.0015**0.5, 0.0195**0.5, 1000) ** 2,
     }  # fmt: skip

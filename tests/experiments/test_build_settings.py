@@ -7,7 +7,7 @@ import sde_lib
 from experiments import factory
 from experiments.factory.losses import TIME_DISTRIBUTIONS, WEIGHTINGS
 from experiments.factory.model import PARAMETERIZATIONS
-from experiments.factory.sampling import PREDICTORS
+from experiments.factory.sampling import predictors
 from tests.experiments.tiny import tiny_config
 
 SAMPLING = {
@@ -15,6 +15,7 @@ SAMPLING = {
     "sampling__churn_noise": 1.004, "sampling__order": 1, "sampling__variable": "angle", "sampling__stochastic": 0.4,
     "sampling__corrected": True, "sampling__snr": 0.11, "sampling__corrector_steps": 3, "sampling__steps": 2,
     "sampling__langevin_norm": "sample", "sampling__tolerance": 3e-4, "sampling__predictor": "ancestral",
+    "sampling__lower_order_final": True, "sampling__max_steps": 77,
 }  # fmt: skip
 LANGEVIN = sde_lib.Langevin(snr=0.11, steps=3, norm="sample")
 METHODS = {
@@ -26,10 +27,10 @@ METHODS = {
     "probability_flow": sde_lib.ProbabilityFlow(),
     "dpm_solver_singlestep": sde_lib.SinglestepDPMSolver(order=1, tau=0.4),
     "sscs": sde_lib.SSCS(order=1),
-    "dpm_solver": sde_lib.DPMSolver(order=1, variable="angle", tau=0.4),
-    "unipc": sde_lib.UniPC(order=1, variable="angle", tau=0.4),
-    "deis": sde_lib.DEIS(order=1, variable="angle", corrected=True),
-    "adaptive": sde_lib.Adaptive(rtol=3e-4, atol=3e-4),
+    "dpm_solver": sde_lib.DPMSolver(order=1, variable="angle", lower_order_final=True, tau=0.4),
+    "unipc": sde_lib.UniPC(order=1, variable="angle", lower_order_final=True, tau=0.4),
+    "deis": sde_lib.DEIS(order=1, variable="angle", lower_order_final=True, corrected=True),
+    "adaptive": sde_lib.Adaptive(rtol=3e-4, atol=3e-4, max_steps=77),
     "langevin": LANGEVIN,
     "predictor_corrector": sde_lib.PredictorCorrector(predictor=sde_lib.Ancestral(), corrector=LANGEVIN),
 }
@@ -40,7 +41,7 @@ def test_a_sampling_method_has_its_settings(name):
     assert factory.sampler(tiny_config(sampling__sampler=name, **SAMPLING)) == METHODS[name]
 
 
-@pytest.mark.parametrize("name", sorted(PREDICTORS))
+@pytest.mark.parametrize("name", sorted(predictors()))
 def test_a_predictor_has_its_settings(name):
     config = tiny_config(sampling__sampler="predictor_corrector", **SAMPLING | {"sampling__predictor": name})
     assert factory.sampler(config) == sde_lib.PredictorCorrector(METHODS[name], LANGEVIN)

@@ -32,7 +32,7 @@ def test_every_entry_has_a_summary_and_options_that_are_keys(kind):
         assert len(entry.summary) > 10 and entry.summary in entry.document, entry.name
         for key, value in entry.options.items():
             of_config = catalogue.KINDS[kind].option.startswith("--config.") and kind != "network"
-            assert not of_config or known[key] == value or entry.name == "adaptive", (entry.name, key)
+            assert not of_config or known[key] == value, (entry.name, key)
     if kind in TABLES:
         assert [entry.name for entry in catalogue.KINDS[kind].entries()] == (sorted if kind == "network" else list)(
             TABLES[kind]
@@ -42,7 +42,17 @@ def test_every_entry_has_a_summary_and_options_that_are_keys(kind):
 @pytest.mark.parametrize(
     "kind, name, made, options",
     [
-        ("sampler", "dpm_solver", sde_lib.DPMSolver, ["sampling.order", "sampling.variable", "sampling.stochastic"]),
+        (
+            "sampler",
+            "dpm_solver",
+            sde_lib.DPMSolver,
+            [
+                "sampling.order",
+                "sampling.variable",
+                "sampling.stochastic",
+                "sampling.lower_order_final",
+            ],
+        ),
         ("sampler", "heun", sde_lib.Heun, [f"sampling.churn{end}" for end in ("", "_min", "_max", "_noise")]),
         ("sampler", "ancestral", sde_lib.Ancestral, []),
         ("weighting", "min_snr", sde_lib.MinSNRWeighting, ["loss.snr_gamma"]),
@@ -54,7 +64,9 @@ def test_every_entry_has_a_summary_and_options_that_are_keys(kind):
 def test_options_are_the_keys_that_an_entry_reads(kind, name, made, options):
     entry = catalogue.entry(kind, name)
     assert entry.made is made and set(entry.options) == set(options)
-    assert set(entry.options) - {"sampling.variable"} <= set(KEYS)  # which have a range each, where they are numbers
+    assert set(entry.options) - {"sampling.variable", "sampling.lower_order_final"} <= set(
+        KEYS
+    )  # which have a range each, where they are numbers
 
 
 def test_a_component_of_the_user_is_described_as_ours(monkeypatch):
@@ -69,7 +81,7 @@ def test_an_entry_added_at_run_time_is_listed_described_and_named_in_messages(mo
     class Straight(sde_lib.Heun):
         """A sampler that was not there before."""
 
-    monkeypatch.setitem(sampling.SAMPLERS, "straight", lambda c: Straight(churn=c.churn))
+    monkeypatch.setitem(sampling.SAMPLERS, "straight", Straight)
     assert main(["list", "sampler"]) == 0
     assert "  straight               A sampler that was not there before.\n" in capsys.readouterr().out
     assert main(["describe", "sampler", "straight"]) == 0
@@ -90,9 +102,13 @@ def test_all_kinds_are_listed_with_their_keys(capsys):
     assert main(["list"]) == 0
     said = capsys.readouterr().out
     for name, kind in catalogue.KINDS.items():
-        paths = ("process", "network", "objective", "sampler", "guidance", "source", "task", "method")
+        paths = ("process", "network", "objective", "sampler", "guidance", "source", "metric", "task", "method")
         own = ", or module:name of your own" if name in paths else ""
-        restore = {"task": "restore --task=NAME", "method": "restore --method=NAME"}
+        restore = {
+            "task": "restore --task=NAME",
+            "method": "restore --method=NAME",
+            "metric": "evaluate --config.evaluation.metrics=NAME",
+        }
         usage = "chosen by its options" if name == "condition" else restore.get(name, f"--config.{kind.key}=NAME")
         assert f"{name} ({usage}{own})\n" in said
 
@@ -144,7 +160,7 @@ SAID = "A component that was not there before."
 # kind: the table, the record, a line of `describe`. Metrics have no table: they are given by import path alone.
 RECORDS = {
     "process": (model.PROCESSES, Fresh, "--config.sde.beta_max=20.0"),
-    "sampler": (sampling.SAMPLERS, lambda c: FreshSampler(churn=c.churn), "--config.sampling.churn=0.0"),
+    "sampler": (sampling.SAMPLERS, FreshSampler, "--config.sampling.churn=0.0"),
     "guidance": (guidance.GUIDANCES, FreshGuidance, "guidance fresher: --config.sampling.guidance.name=fresher"),
     "network": (models.KNOWN, FreshNetwork, "--config.model.width=7"),
     "source": (sources.KINDS, (fresh_source, "fresher:PATH"), "--config.data.resize=none"),

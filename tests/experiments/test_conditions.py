@@ -120,7 +120,7 @@ def test_a_dropout_of_a_condition_that_the_network_does_not_take_is_refused():
 
 @pytest.mark.parametrize(
     "changes, names",
-    [({}, []), (BOTH, ["label", "augmentation"]), ({"model__num_classes": 3}, ["label"]), ({"model__name": "dit"}, [])],
+    [({}, []), (BOTH, ["augmentation", "label"]), ({"model__num_classes": 3}, ["label"]), ({"model__name": "dit"}, [])],
 )
 def test_an_experiment_has_the_conditions_that_its_network_takes(changes, names):
     experiment = Experiment(tiny_config(**changes))

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from experiments import factory
 from experiments.config import files as config
 from experiments.errors import UserError
 from experiments.runs.workdir import Workdir
@@ -87,3 +88,41 @@ def test_every_config_of_ours_loads():
     for path in (ROOT / "configs").glob("*.py"):
         if path.stem != "__init__":
             config.load(str(path))
+
+
+SHIFTED = """import sde_lib
+
+class Shifted(sde_lib.CosineVPSDE):
+    t_max: float = 0.9
+    place: float = 0.25
+"""
+
+
+def test_a_process_of_a_config_file_has_its_own_defaults_or_is_refused(tmp_path, monkeypatch):
+    """A value of base.py in place of another default of the process may not be meant; a section of its own is."""
+    (tmp_path / "shifted.py").write_text(SHIFTED)
+    monkeypatch.syspath_prepend(tmp_path)
+    chosen = f"{HEAD}    config.sde.name = 'shifted:Shifted'\n"
+    replaced = f"from ml_collections import ConfigDict\n{HEAD}    config.sde = ConfigDict(SECTION)\n    return config\n"
+    path = tmp_path / "mine.py"
+    path.write_text(f"{chosen}    return config\n")
+    with pytest.raises(UserError, match=r"sde\.t_max=1\.0 is the default of configs/base\.py, .*Shifted is 0\.9: set "):
+        config.load(str(path))
+    path.write_text(f"{chosen}    config.sde.t_max = 0.8\n    return config\n")
+    assert factory.process_options(config.load(str(path))) == {"t_max": 0.8, "offset": 0.008, "place": 0.25}
+    path.write_text(replaced.replace("SECTION", "{'name': 'shifted:Shifted', 'place': 0.5}"))
+    assert factory.process_options(config.load(str(path))) == {"t_max": 0.9, "offset": 0.008, "place": 0.5}
+    path.write_text(replaced.replace("SECTION", "{'name': 'shifted:Shifted', 't_max': 1.0}"))
+    assert config.load(str(path), [("sde.place", "0.125")]).sde.to_dict() == {
+        "name": "shifted:Shifted", "t_max": 1.0, "offset": 0.008, "place": 0.125,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name, t_max", [("edm", 80.0), ("cosine", 0.995), ("rectified_flow", 0.995), ("vp", 1.0)])
+def test_a_process_chosen_by_name_has_its_own_largest_time(name, t_max):
+    """Whatever the order of the overrides; other values of the config stay."""
+    digits = f"{ROOT}/configs/digits.py"
+    chosen = config.load(digits, [("sde.name", name)])
+    assert chosen.sde.t_max == t_max and chosen.sde.sigma_max == config.load(digits).sde.sigma_max != 50
+    for overrides in ([("sde.name", name), ("sde.t_max", "0.5")], [("sde.t_max", "0.5"), ("sde.name", name)]):
+        assert config.load(digits, overrides).sde.t_max == 0.5

@@ -38,9 +38,15 @@ def test_every_process_of_the_configs_is_usable_without_a_warning(process):
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("sde.name=rectified_flow", "^sde.name='rectified_flow', sde.t_max=1, .*alpha is inf at t=1.*152 near t=0.993"),
+        (
+            "sde.name=rectified_flow sde.t_max=1.0",
+            "^sde.name='rectified_flow', sde.t_max=1, .*alpha is inf at t=1.*152 near t=0.993",
+        ),
         ("sde.name=rectified_flow sde.t_max=0.9999999", "sde.t_max=0.9999999, .*alpha is .* at t=0.9999999, its largest"),
-        ("sde.name=cosine", "^sde.name='cosine', sde.t_max=1, .*sigma / alpha is inf at t=1.*152 near t=0.995"),
+        (
+            "sde.t_max=1.0 sde.name=cosine",
+            "^sde.name='cosine', sde.offset=0.008, sde.t_max=1, .*sigma / alpha is inf at t=1.*152 near t=0.995",
+        ),
         ("sde.name=ve sde.sigma_max=1e8", r"sde.sigma_max=1e\+08, .*sigma / alpha is 1e\+08 at t=1.* at most 1.05e\+06"),
         ("sde.beta_max=200", r"sde.beta_max=200, .*sigma / alpha is 5.32e\+21 at t=1.*152 near t=0.316"),
         (

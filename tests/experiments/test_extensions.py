@@ -378,7 +378,10 @@ def broken(tmp_path, monkeypatch):
         ("model.name=broken:Untimed", "model.name=broken:Untimed: TypeError: Untimed.__call__() takes 2 positional"),
         ("model.name=broken:Eager", "unexpected keyword argument 'dropout_keys'; a network is called as (x, noise_level, "),
         ("model.name=broken:Positional", "; condition is a dict of 'label': int32 (B,)"),
-        ("model.name=broken:Needing", "and 'augmentation': float32 (B, 2), which sampling leaves out"),
+        (
+            "model.name=broken:Needing",
+            "condition is a dict of 'augmentation': float32 (B, 2), which sampling leaves out, and 'label'",
+        ),
         ("sampling.sampler=broken:Still", "Still must define step"),
         ("sampling.sampler=broken:NoSampler", "sampling.sampler=broken:NoSampler: NoSampler has no init; a sampler derives"),
         ("data.source=broken:three", "data.source=broken:three: returns int, which has no pixels: return a data.Images"),
@@ -410,7 +413,10 @@ def broken(tmp_path, monkeypatch):
         ("objective.name=broken:Others", "broken:Others: the losses are of critic, the players are network"),
         ("objective.name=broken:Unlike", "Unlike does not derive from experiments.objectives.Objective; an objective"),
         ("evaluation.metrics=broken:ONE", "evaluation.metrics: one: TypeError: "),
-        ("evaluation.metrics=vendi", "evaluation.metrics=vendi: 'vendi' is no import path, as my_metrics:VENDI"),
+        (
+            "evaluation.metrics=vendi",
+            "evaluation.metrics='vendi' is unknown: choose from gaussian_kernel_distance; or give an import path, as my",
+        ),
     ],
 )  # fmt: skip
 def test_a_component_without_a_part_is_refused_by_name(fails, broken, flag, said):

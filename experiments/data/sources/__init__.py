@@ -1,4 +1,4 @@
-"""Where images come from. Each kind of source has a file here; `load` finds it and gives the splits.
+"""Where images come from. Each kind of source has a file here, which names it; `load` finds it and gives the splits.
 
     digits              scikit-learn's handwritten digits               digits.py
     npz:PATH            arrays in a file                                npz.py, and arrays.py for data other than images
@@ -12,6 +12,7 @@ All are read through the interface of `base.Source`. What it lacks of splits is 
 
 import dataclasses
 import math
+import sys
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -20,8 +21,7 @@ import numpy as np
 
 from experiments.config import components, sizes
 from experiments.config.components import has_module, is_path
-from experiments.data.sources import arrayrecord, digits, folder, huggingface, npz
-from experiments.data.sources import arrays as numbers
+from experiments.config.records import named
 from experiments.data.sources.arrays import Arrays
 from experiments.data.sources.base import Dataset, Images, Parts, Source
 from experiments.data.sources.decoding import Wanted
@@ -32,16 +32,11 @@ from experiments.media import LATENTS
 
 __all__ = ["Arrays", "Dataset", "Images", "Parts", "Source", "Wanted", "load", "read"]
 
-# name: (what loads it, how it is written)
-KINDS: dict[str, tuple[Callable[[str, Wanted], Parts], str]] = {
-    "digits": (digits.load, "digits"),
-    "npz": (npz.load, "npz:PATH"),
-    "folder": (folder.load, "folder:PATH"),
-    "hf": (huggingface.load, "hf:NAME"),
-    "arrayrecord": (arrayrecord.load, "arrayrecord:PATTERN"),
-}
-
-ARRAYS: dict[str, tuple[Callable[[str, Arrays], Parts], str]] = {"npz": (numbers.load, "npz:PATH")}
+# name: (function that loads it, form of data.source), of images and of arrays of numbers
+KINDS: dict[str, tuple[Callable[[str, Wanted], Source | Parts], str]] = named(sys.modules[__name__], "SOURCES")
+ARRAYS: dict[str, tuple[Callable[[str, Arrays], Source | Parts], str]] = named(
+    sys.modules[__name__], "SOURCES_OF_ARRAYS"
+)
 
 
 def load(
@@ -126,14 +121,19 @@ def read(source: str, wanted: Wanted) -> Parts:
         UserError: as `load`, of what concerns the source alone.
     """
     load, path = _loader(source, KINDS)
-    parts = load(path, wanted)
+    parts = _parts(load(path, wanted))
     return dataclasses.replace(parts, sources={name: cropped(part, wanted) for name, part in parts.sources.items()})
 
 
 def _read_arrays(source: str, wanted: Arrays) -> Parts:
     """As `read`, of arrays of numbers."""
     load, path = _loader(source, ARRAYS)
-    return load(path, wanted)
+    return _parts(load(path, wanted))
+
+
+def _parts(found: Source | Parts) -> Parts:
+    """Returns the parts of what a source has given: `Parts`, or one `Source` undivided."""
+    return found if hasattr(found, "sources") else Parts({"all": found})
 
 
 def _loader(source: str, kinds: dict[str, tuple[Callable, str]]) -> tuple[Callable, str]:
@@ -176,7 +176,7 @@ def _of_user(source: str, path: str, wanted: Any) -> Parts:
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise UserError(f"data.source={source}: {reason}; a source is called as f(wanted)") from error
-    parts = found if hasattr(found, "sources") else Parts({"all": found})
+    parts = _parts(found)
     unknown = [name for name in parts.sources if name not in ("all", "train", "validation", "test")]
     if unknown or not {"all", "train"} & parts.sources.keys():
         raise UserError(

@@ -145,3 +145,7 @@ def _open(folder: Path, shards: list[records.Shard], image_shape: tuple[int, int
 
 def _damaged(path: Path, reason: object) -> UserError:
     return UserError(f"data.source: {path} is missing or damaged ({reason}): prepare the data again")
+
+
+# By the name that a config gives, with the form of data.source.
+SOURCES = {"arrayrecord": (load, "arrayrecord:PATTERN")}

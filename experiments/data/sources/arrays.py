@@ -126,3 +126,7 @@ def _doubts(name: str, values: np.ndarray, low: float, high: float) -> list[str]
     else:
         return []
     return [f"{found}: they are from {least:g} to {most:g}"]
+
+
+# By the name that a config gives, with the form of data.source.
+SOURCES_OF_ARRAYS = {"npz": (load, "npz:PATH")}

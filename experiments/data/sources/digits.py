@@ -28,3 +28,7 @@ def load(path: str, wanted: Wanted) -> Parts:
     num_train = len(images) - round(len(images) * wanted.test_fraction)
     order = np.random.default_rng(0).permutation(len(images))
     return Parts({"train": everything.take(order[:num_train]), "test": everything.take(order[num_train:])})
+
+
+# By the name that a config gives, with the form of data.source.
+SOURCES = {"digits": (load, "digits")}

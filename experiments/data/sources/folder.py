@@ -129,3 +129,7 @@ def _content(path: Path) -> bytes:
         return path.read_bytes()
     except OSError as error:
         raise UserError(f"data.source: {path} cannot be read as an image ({error.strerror})") from error
+
+
+# By the name that a config gives, with the form of data.source.
+SOURCES = {"folder": (load, "folder:PATH")}

@@ -327,3 +327,7 @@ def _unused(
         used = f"the classes are the column {label!r}" if label else f"classes are a column named {listed(LABELS)}"
         warnings.append(f"columns that look like labels are not used: {listed(alike)}; {used}")
     return left_out, warnings
+
+
+# By the name that a config gives, with the form of data.source.
+SOURCES = {"hf": (load, "hf:NAME")}

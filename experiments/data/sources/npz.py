@@ -222,3 +222,7 @@ def _unused(path: Path, file: np.lib.npyio.NpzFile, used: set[str]) -> tuple[tup
 
 NAMES = "label_names"
 _LIKE_LABELS = re.compile(r"label|class|target|categor|names|^y$|^y_|^ys$|attr|cond", re.IGNORECASE)
+
+
+# By the name that a config gives, with the form of data.source.
+SOURCES = {"npz": (load, "npz:PATH")}
