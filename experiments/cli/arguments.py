@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from experiments.errors import UserError, nearest
+from experiments.files import Results
 
 # The largest count and the largest seed; experiments/config/ranges.py has the same, and a test holds them together.
 INT32, SEEDS = 2**31 - 1, 2**32 - 1
@@ -295,3 +296,10 @@ def open_run(options: argparse.Namespace, *allowed: str, uses: tuple[str, ...]):
     changed = config.apply(stored, overrides, allowed=allowed, command=options.command)
     check.check(changed, *uses, overrides=overrides)
     return runs.load_run(options.workdir, changed)
+
+
+def tell(results: Results) -> int:
+    """Prints the summary of what a command has made; the exit code. Processes other than the first have none."""
+    if results.summary:
+        print(results.summary)
+    return 0

@@ -78,5 +78,4 @@ def run(options: argparse.Namespace) -> int:
     asked = edits.Edit(**{field.name: getattr(options, field.name) for field in dataclasses.fields(edits.Edit)})
     from experiments.editing.edit import edit
 
-    print(edit(asked))
-    return 0
+    return arguments.tell(edit(asked))

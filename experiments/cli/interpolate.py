@@ -30,5 +30,6 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--images={options.images}: both ends are counted; there is something between from 3 on")
     from experiments.editing.translate import Interpolation, interpolate
 
-    print(interpolate(Interpolation(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Interpolation)})))
-    return 0
+    return arguments.tell(
+        interpolate(Interpolation(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Interpolation)}))
+    )

@@ -41,8 +41,9 @@ def run(options: argparse.Namespace) -> int:
     from experiments.inverse import ranking
 
     shared = ("workdir", "overrides", "truth", "limit", "answers", "out")
-    print(ranking.rank(ranking.Ranking(**{name: getattr(options, name) for name in shared}), cases, methods))
-    return 0
+    return arguments.tell(
+        ranking.rank(ranking.Ranking(**{name: getattr(options, name) for name in shared}), cases, methods)
+    )
 
 
 def _chosen(flag: str, text: str | None, known: dict) -> list[str]:

@@ -82,8 +82,7 @@ def run(options: argparse.Namespace) -> int:
     request = _request(options)
     from experiments.inverse.reconstruct import reconstruct
 
-    print(reconstruct(request))
-    return 0
+    return arguments.tell(reconstruct(request))
 
 
 def _request(options: argparse.Namespace) -> modalities.Reconstruction:

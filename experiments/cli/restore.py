@@ -96,8 +96,7 @@ def run(options: argparse.Namespace) -> int:
     request = _request(options)
     from experiments.inverse.restore import restore
 
-    print(restore(request))
-    return 0
+    return arguments.tell(restore(request))
 
 
 def _request(options: argparse.Namespace) -> problems.Restoration:

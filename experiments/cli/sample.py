@@ -29,10 +29,7 @@ def add_arguments(parser: arguments.Parser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Draws; the exit code."""
-    import numpy as np
-
-    from experiments.devices import distributed
-    from experiments.generation.sampler import Sampler
+    from experiments.generation import samples
     from experiments.loading.runs import load_guide
 
     if options.out.suffix != ".npz":
@@ -40,24 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.label is not None:
         options.overrides.append(("sampling.label", options.label))
     trained = arguments.open_run(options, "sampling.", uses=("model", "average", "sampling"))
-    if distributed.is_first():
-        options.out.parent.mkdir(parents=True, exist_ok=True)
     guide = load_guide(trained.experiment)
-    sampler = Sampler(trained.experiment, trained.experiment.strategy, options.num_samples, guide=guide)
-    images = sampler(trained.variables, options.num_samples, options.seed, progress=True)
-    if not distributed.is_first():
-        return 0
-    np.savez_compressed(options.out, samples=images)
-    shown = trained.medium.without_picture
-    picture = trained.medium.picture(images[:100])
-    if picture is not None:
-        shown = options.out.with_name("grid.png")
-        trained.medium.save_picture(shown, picture)
-    method, steps = trained.experiment.sampler_and_steps
-    classes = trained.experiment.sampled_classes(trained.class_names)
-    print(
-        f"{len(images)} samples{f' ({classes})' if classes else ''} by {method}, {steps} steps, "
-        f"{sampler.nfe or 'its own number of'} evaluations each, from step {trained.step}, average {trained.average}: "
-        f"{options.out}, {shown}"
+    return arguments.tell(
+        samples.draw(trained, options.num_samples, options.seed, options.out, guide=guide, progress=True)
     )
-    return 0

@@ -40,5 +40,6 @@ def run(options: argparse.Namespace) -> int:
         raise UserError(f"--label={options.label}: is --from_label too: images would come back as they are")
     from experiments.editing.translate import Translation, translate
 
-    print(translate(Translation(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Translation)})))
-    return 0
+    return arguments.tell(
+        translate(Translation(**{f.name: getattr(options, f.name) for f in dataclasses.fields(Translation)}))
+    )

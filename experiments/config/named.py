@@ -31,7 +31,7 @@ EXTENDED = ("sde.name", "sampling.sampler", "sampling.guidance.name", "objective
 def table(key: str) -> Mapping[str, Any]:
     """Returns the components that a key of `EXTENDED` names."""
     if key == "objective.name":  # objectives stand above configs, and are found like the components of a user
-        return importlib.import_module("experiments.objectives").OBJECTIVES
+        return named(importlib.import_module("experiments.objectives"), "OBJECTIVES")
     return {"sde.name": PROCESSES, "sampling.sampler": SAMPLERS, "sampling.guidance.name": GUIDANCES}[key]
 
 

@@ -1,5 +1,6 @@
 """The command `edit`: SDEdit of the user's images, inside of a mask, from strokes, of a class, in the style of another."""
 
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -12,6 +13,7 @@ from experiments.devices import distributed
 from experiments.editing.build import posterior, style
 from experiments.editing.edits import Edit
 from experiments.factory.classes import class_record
+from experiments.files import Results
 from experiments.generation.answers import draw_answers
 from experiments.generation.guidance import chosen_class, guided, with_guide
 from experiments.inverse import results
@@ -23,8 +25,8 @@ from sde_lib import editing
 PIXEL_STD = 0.5  # of images in the model's range, about
 
 
-def edit(asked: Edit) -> str:
-    """Draws the answers and writes the files; the line that says where they are.
+def edit(asked: Edit) -> Results:
+    """Draws the answers and writes the files.
 
     Raises:
         UserError: what is asked for does not fit the model or the images.
@@ -61,7 +63,7 @@ def edit(asked: Edit) -> str:
         advice=_advice(asked),
     )
     if not distributed.is_first():
-        return ""
+        return Results()
     evaluations = experiment.network_evaluations
     kept = _psnr(drawn, inputs.values)
     told: dict[str, Any] = {
@@ -85,16 +87,17 @@ def edit(asked: Edit) -> str:
     }
     if asked.style is not None:
         told |= _distances_to_style(same["style"], inputs.values, drawn)
-    summary = results.write(
+    written = results.write(
         asked.out,
-        results.Results(inputs.names, drawn, shown, arrays={"guide": results.unit(guide)}),
+        results.Drawn(inputs.names, drawn, shown, arrays={"guide": results.unit(guide)}),
         model.medium,
         told,
     )
-    return (
+    summary = (
         f"strength {asked.strength:g}, {evaluations or 'its own number of'} evaluations each, PSNR to the input "
-        f"{kept.mean():.1f} dB: {summary}"
+        f"{kept.mean():.1f} dB: {written.summary}"
     )
+    return replace(written, summary=summary)
 
 
 def _drawn_over(asked: Edit, model: Model, values: np.ndarray) -> tuple[np.ndarray, dict, dict]:

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from experiments.files import replace_file, strict_json
+from experiments.files import Results, replace_file, strict_json
 from experiments.inverse.results import unit
 from experiments.media import Medium
 from experiments.plotting import sheet
@@ -27,8 +27,8 @@ def write(
     medium: Medium,
     told: Mapping[str, Any],
     notes: Mapping[str, Sequence[str]] | None = None,
-) -> Path:
-    """Writes the files into a folder, made if need be; the sheet's path.
+) -> Results:
+    """Writes the files into a folder, made if need be; the summary of the results is left to the command.
 
     Args:
         out: the folder.
@@ -42,10 +42,14 @@ def write(
     pictures = {kind: medium.inverse(images) for kind, images in kinds.items()}
     columns = [sheet.Column(kind, medium.shown(shown), (notes or {}).get(kind, ())) for kind, shown in pictures.items()]
     sheet.save(out / "sheet.png", columns, names)
+    files = []
     for kind, shown in pictures.items():
         for name, picture in zip(names, shown, strict=True):
-            sheet.save_picture(out / f"{name}_{kind}.png", picture)
+            files.append(out / f"{name}_{kind}.png")
+            sheet.save_picture(files[-1], picture)
+    arrays = {"names": np.array(names), **{kind: unit(images) for kind, images in kinds.items()}}
     with replace_file(out / "answers.npz") as file:
-        np.savez_compressed(file, names=np.array(names), **{kind: unit(images) for kind, images in kinds.items()})
+        np.savez_compressed(file, **arrays)
     strict_json.write(out / "results.json", told)
-    return out / "sheet.png"
+    files = (out / "sheet.png", *files, out / "answers.npz", out / "results.json")
+    return Results(files=files, metrics=told, arrays=arrays)

@@ -1,6 +1,6 @@
 """The commands `translate` and `interpolate`: images encoded by one model's probability flow and decoded by another's."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ from experiments.devices import distributed
 from experiments.editing import series
 from experiments.errors import UserError
 from experiments.factory.classes import class_record
+from experiments.files import Results
 from experiments.generation.answers import draw_answers
 from experiments.generation.guidance import chosen_class, guided, with_guide
 from experiments.loading.models import Model, open_model
@@ -51,8 +52,8 @@ class Translation:
     limit: int | None
 
 
-def translate(asked: Translation) -> str:
-    """Carries the images there and back and writes the files; the line that says where they are.
+def translate(asked: Translation) -> Results:
+    """Carries the images there and back and writes the files.
 
     Raises:
         UserError: what is asked for does not fit the models or the images.
@@ -93,7 +94,7 @@ def translate(asked: Translation) -> str:
         source.experiment, draw, variables, inputs.values, inputs.names, 1, 0, same=levels, advice=ADVICE
     )
     if not distributed.is_first():
-        return ""
+        return Results()
     translated, back = drawn[:, 0, 0], drawn[:, 0, 1]
     cycle = quality.psnr(back, inputs.values)
     told = {
@@ -112,7 +113,7 @@ def translate(asked: Translation) -> str:
             for name, value in zip(inputs.names, cycle, strict=True)
         ],
     }
-    sheet = series.write(
+    written = series.write(
         asked.out,
         inputs.names,
         {"input": inputs.values, "translated": translated, "back": back},
@@ -120,7 +121,8 @@ def translate(asked: Translation) -> str:
         told,
         notes={"back": [f"{value:.1f} dB" for value in cycle]},
     )
-    return f"{len(drawn)} translated, there and back {cycle.mean():.1f} dB from the input: {sheet}"
+    summary = f"{len(drawn)} translated, there and back {cycle.mean():.1f} dB from the input: {written.files[0]}"
+    return replace(written, summary=summary)
 
 
 @dataclass(frozen=True)
@@ -148,8 +150,8 @@ class Interpolation:
     limit: int | None
 
 
-def interpolate(asked: Interpolation) -> str:
-    """Makes the images between and writes the files; the line that says where they are.
+def interpolate(asked: Interpolation) -> Results:
+    """Makes the images between and writes the files.
 
     Raises:
         UserError: what is asked for does not fit the model or the images.
@@ -175,7 +177,7 @@ def interpolate(asked: Interpolation) -> str:
         model.experiment, draw, run.variables, pairs, first.names, 1, 0, same=levels, advice=ADVICE
     )
     if not distributed.is_first():
-        return ""
+        return Results()
     drawn = drawn[:, 0]
     ends = [quality.psnr(drawn[:, i], given.values) for i, given in ((0, first), (-1, last))]
     told = {
@@ -193,8 +195,9 @@ def interpolate(asked: Interpolation) -> str:
     }
     kinds = {f"{weight:.3g}": drawn[:, i] for i, weight in enumerate(weights)}
     kinds = {"input": first.values, **kinds, "to": last.values}
-    sheet = series.write(asked.out, first.names, kinds, model.medium, told)
-    return f"{asked.images} images from each of {len(drawn)} to its other, the ends {np.mean(ends):.1f} dB off: {sheet}"
+    written = series.write(asked.out, first.names, kinds, model.medium, told)
+    summary = f"{asked.images} images from each of {len(drawn)} to its other, the ends {np.mean(ends):.1f} dB off"
+    return replace(written, summary=f"{summary}: {written.files[0]}")
 
 
 def _shown(model: Model) -> dict[str, Any]:

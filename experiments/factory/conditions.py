@@ -11,10 +11,14 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from experiments.conditions import CONDITIONS, Condition, LabelCondition
+from experiments import conditions as defined
+from experiments.conditions import Condition, LabelCondition
+from experiments.config.records import named
 from experiments.errors import UserError
 from experiments.factory.media import medium
 from experiments.factory.objective import draws_samples
+
+CONDITIONS: dict[str, type[Condition]] = named(defined, "CONDITIONS")
 
 
 def conditions(config: ConfigDict) -> dict[str, Condition]:

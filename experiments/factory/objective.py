@@ -10,9 +10,10 @@ from ml_collections import ConfigDict
 
 from experiments.config import components
 from experiments.config.components import component, is_path
+from experiments.config.named import table
 from experiments.errors import UserError
 from experiments.learning.state import draws
-from experiments.objectives import OBJECTIVES, Objective
+from experiments.objectives import Objective
 from experiments.objectives.objective import abstract
 
 CONTRACT = (
@@ -28,7 +29,7 @@ def kind(config: ConfigDict) -> type[Objective]:
         UserError: there is no such objective, or the class at an import path has no loss.
     """
     name = config.objective.name
-    found = component("objective.name", name, OBJECTIVES)
+    found = component("objective.name", name, table("objective.name"))
     if not (inspect.isclass(found) and issubclass(found, Objective)):
         raise UserError(
             f"objective.name={name}: {getattr(found, '__name__', found)} does not derive from "

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from tqdm import tqdm
 
 from experiments.errors import RunError, UserError
-from experiments.files import replace_text, strict_json
+from experiments.files import Results, replace_text, strict_json
 from experiments.inverse import requests
 from experiments.inverse.build import UnsolvableError
 from experiments.inverse.cases import CASES
@@ -69,8 +69,8 @@ class Ranking:
     out: Path
 
 
-def rank(ranking: Ranking, cases: Sequence[str], methods: Sequence[str]) -> str:
-    """Makes the restorations that are not there, and the table of all that are; the line that says where it is.
+def rank(ranking: Ranking, cases: Sequence[str], methods: Sequence[str]) -> Results:
+    """Makes the restorations that are not there, and the table of all that are.
 
     Raises:
         UserError: the folder has restorations of other images, or of another run.
@@ -89,7 +89,9 @@ def rank(ranking: Ranking, cases: Sequence[str], methods: Sequence[str]) -> str:
                 failures.append(f"{case} by {method}: {error}")
                 tqdm.write(failures[-1])
         replace_text(ranking.out / "table.md", markdown(list(rows(ranking.out))))
-    return "\n".join([best(list(rows(ranking.out))), f"Table: {ranking.out / 'table.md'}"])
+    found, table = list(rows(ranking.out)), ranking.out / "table.md"
+    metrics = {"rows": [row._asdict() for row in found]}
+    return Results(f"{best(found)}\nTable: {table}", (table,), metrics)
 
 
 def _claim(ranking: Ranking) -> None:

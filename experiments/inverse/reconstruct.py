@@ -11,7 +11,7 @@ import numpy as np
 from experiments.data.inputs import volumes
 from experiments.devices import distributed
 from experiments.errors import UserError
-from experiments.files import replace_text, strict_json
+from experiments.files import Results, replace_text
 from experiments.generation.answers import measurement_keys
 from experiments.inverse import problems, results
 from experiments.inverse import scanners as reconstruction
@@ -48,8 +48,8 @@ class Slices:
     affine: np.ndarray | None
 
 
-def reconstruct(request: Reconstruction) -> str:
-    """Draws the answers and writes the files; the line that says where they are.
+def reconstruct(request: Reconstruction) -> Results:
+    """Draws the answers and writes the files.
 
     Raises:
         UserError: the request does not fit the model or the files.
@@ -68,7 +68,7 @@ def reconstruct(request: Reconstruction) -> str:
     solved, unit = reconstruction.for_methods(of, problems.method_of(request.method).asks)
     answers, how = solve(model, request, solved, slices.names, np.asarray(slices.y) / unit)
     if not distributed.is_first():
-        return ""
+        return Results()
     told = {
         "modality": request.modality,
         "options": dict(request.options),
@@ -76,7 +76,8 @@ def reconstruct(request: Reconstruction) -> str:
         "intensities": {"black": slices.low, "white": slices.high, "by": slices.window},
         **how,
     }
-    return f"{request.modality} by {request.method}: {_write(request, of, slices, answers, medium, told)}"
+    written = _write(request, of, slices, answers, medium, told)
+    return dataclasses.replace(written, summary=f"{request.modality} by {request.method}: {written.summary}")
 
 
 def _measurement(request: Reconstruction, model: Model) -> tuple[LinearMeasurement, np.ndarray | None]:
@@ -124,11 +125,11 @@ def _write(
     answers: np.ndarray,
     medium: Medium,
     told: Mapping[str, Any],
-) -> str:
+) -> Results:
     measured = np.asarray(slices.y)
-    summary = results.write(
+    written = results.write(
         request.out,
-        results.Results(
+        results.Drawn(
             names=slices.names,
             answers=answers,
             shown={"measured": medium.inverse(of.view(measured))},
@@ -140,18 +141,20 @@ def _write(
         medium,
         told,
     )
+    more = []
     if slices.affine is not None:
         contrast = slices.high - slices.low
         mean = slices.low + contrast * results.unit(answers.mean(1)[..., 0])
-        volumes.write(request.out / "mean.nii.gz", mean, slices.affine)
+        more.append(request.out / "mean.nii.gz")
+        volumes.write(more[-1], mean, slices.affine)
         if request.answers > 1:
             deviation = contrast * answers.std(1)[..., 0] / 2
-            volumes.write(request.out / "deviation.nii.gz", deviation, slices.affine)
+            more.append(request.out / "deviation.nii.gz")
+            volumes.write(more[-1], deviation, slices.affine)
     if slices.truth is not None:
-        replace_text(
-            request.out / "report.md", _table(strict_json.read(request.out / "results.json", strict_json.RESULTS))
-        )
-    return summary
+        more.append(request.out / "report.md")
+        replace_text(more[-1], _table(written.metrics))
+    return dataclasses.replace(written, files=(*written.files, *more))
 
 
 def _table(told: Mapping[str, Any]) -> str:

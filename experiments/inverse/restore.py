@@ -1,11 +1,14 @@
 """The command `restore`: images behind measurements, drawn from a trained model; and the files that it writes."""
 
+from dataclasses import replace
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from experiments.data.inputs import images
 from experiments.devices import distributed
+from experiments.files import Results
 from experiments.generation.answers import measurement_keys
 from experiments.inverse import problems, results
 from experiments.inverse.build import Problem, check_method, noise, problem
@@ -13,8 +16,8 @@ from experiments.inverse.solving import open_for, solve
 from experiments.loading.models import Model
 
 
-def restore(request: problems.Restoration) -> str:
-    """Draws the answers and writes the files; the line that says where they are.
+def restore(request: problems.Restoration) -> Results:
+    """Draws the answers and writes the files.
 
     Raises:
         UserError: the request does not fit the model or the images.
@@ -28,7 +31,7 @@ def restore(request: problems.Restoration) -> str:
     plain = of.baseline(y)  # before what is slow, as a task of the user may fail here
     answers, how = solve(model, request, of, names, y)
     if not distributed.is_first():
-        return ""
+        return Results()
     told = {
         "task": request.task,
         "options": dict(request.options),
@@ -37,9 +40,9 @@ def restore(request: problems.Restoration) -> str:
     }
     image = problems.task_of(request.task).image
     measured = np.asarray(y)
-    summary = results.write(
+    written = results.write(
         request.out,
-        results.Results(
+        results.Drawn(
             names=names,
             answers=answers,
             shown={"measured": medium.inverse(of.view(measured))},
@@ -51,7 +54,8 @@ def restore(request: problems.Restoration) -> str:
         medium,
         told,
     )
-    return f"{request.task} by {request.method}, {told['evaluations']} evaluations each: {summary}"
+    summary = f"{request.task} by {request.method}, {told['evaluations']} evaluations each: {written.summary}"
+    return replace(written, summary=summary)
 
 
 def _inputs(request: problems.Restoration, of: Problem, model: Model):

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from experiments.errors import counted
-from experiments.files import replace_file, strict_json
+from experiments.files import Results, replace_file, strict_json
 from experiments.media import Medium
 from experiments.metrics import quality
 from experiments.plotting import sheet
@@ -33,7 +33,7 @@ METRICS = {
 
 
 @dataclass(frozen=True)
-class Results:
+class Drawn:
     """What a task has drawn, in the model's range.
 
     Attributes:
@@ -60,62 +60,72 @@ def unit(x: np.ndarray) -> np.ndarray:
     return (x + 1) / 2
 
 
-def write(out: Path, results: Results, medium: Medium, settings: Mapping[str, Any]) -> str:
-    """Writes the files into a folder; a line of the figures and of where they are.
+def write(out: Path, drawn: Drawn, medium: Medium, settings: Mapping[str, Any]) -> Results:
+    """Writes the files into a folder.
 
     Args:
         out: the folder, made if need be.
-        results: what was drawn.
+        drawn: what was drawn.
         medium: of the run.
         settings: what `results.json` says besides.
+
+    Returns:
+        the results, whose summary is a line of the figures and of where the files are.
     """
-    mean, deviation = results.answers.mean(1), results.answers.std(1)
-    several = results.answers.shape[1] > 1
-    singles = {"mean": mean, **{name: np.asarray(images) for name, images in results.beside.items()}}
-    figures = [{"name": name} for name in results.names]
+    mean, deviation = drawn.answers.mean(1), drawn.answers.std(1)
+    several = drawn.answers.shape[1] > 1
+    singles = {"mean": mean, **{name: np.asarray(images) for name, images in drawn.beside.items()}}
+    figures = [{"name": name} for name in drawn.names]
     averages = {}
-    if results.misfit is not None:
-        for figure, row in zip(figures, results.misfit, strict=True):
+    if drawn.misfit is not None:
+        for figure, row in zip(figures, drawn.misfit, strict=True):
             figure["misfit"] = _rounded(row)
-        averages["misfit"] = _rounded(np.sqrt(np.square(results.misfit).mean()))
-    if results.truth is not None:
-        judged = _judge(results.answers, singles, results.truth)
+        averages["misfit"] = _rounded(np.sqrt(np.square(drawn.misfit).mean()))
+    if drawn.truth is not None:
+        judged = _judge(drawn.answers, singles, drawn.truth)
         for i, figure in enumerate(figures):
             figure |= {metric: {of: _rounded(values[i]) for of, values in by.items()} for metric, by in judged.items()}
         averages |= {m: {of: _rounded(values.mean()) for of, values in by.items()} for m, by in judged.items()}
         if several:
-            averages["deviation_error_correlation"] = _rounded(_correlation(deviation, np.abs(mean - results.truth)))
+            averages["deviation_error_correlation"] = _rounded(_correlation(deviation, np.abs(mean - drawn.truth)))
     white = max(float(np.sqrt(np.square(deviation).mean(-1)).max()), 1e-3)
     pictures = {name: medium.inverse(images) for name, images in singles.items()}
-    answers, spread = medium.inverse(results.answers), sheet.spread(deviation, white)
+    answers, spread = medium.inverse(drawn.answers), sheet.spread(deviation, white)
 
-    columns = [Column(caption, medium.shown(images)) for caption, images in results.shown.items()]
+    columns = [Column(caption, medium.shown(images)) for caption, images in drawn.shown.items()]
     for k in range(min(answers.shape[1], SHOWN)):
         columns.append(Column(f"answer {k}", medium.shown(answers[:, k]), _notes(figures, "answers", k)))
     if several:
         columns.append(Column("mean", medium.shown(pictures["mean"]), _notes(figures, "mean")))
         columns.append(Column(f"deviation, white {white:.2g}", spread))
-    columns += [Column(name, medium.shown(pictures[name]), _notes(figures, name)) for name in results.beside]
-    if results.truth is not None:
-        columns.append(Column("truth", medium.shown(medium.inverse(results.truth))))
+    columns += [Column(name, medium.shown(pictures[name]), _notes(figures, name)) for name in drawn.beside]
+    if drawn.truth is not None:
+        columns.append(Column("truth", medium.shown(medium.inverse(drawn.truth))))
     out.mkdir(parents=True, exist_ok=True)
-    sheet.save(out / "sheet.png", columns, results.names)
+    sheet.save(out / "sheet.png", columns, drawn.names)
 
-    for i, name in enumerate(results.names):
-        for k in range(answers.shape[1]):
-            sheet.save_picture(out / f"{name}_{k}.png", answers[i, k])
+    pictures_of_answers = {}
+    for i, name in enumerate(drawn.names):
+        pictures_of_answers |= {out / f"{name}_{k}.png": answers[i, k] for k in range(answers.shape[1])}
         if several:
-            sheet.save_picture(out / f"{name}_mean.png", pictures["mean"][i])
-            sheet.save_picture(out / f"{name}_deviation.png", spread[i])
-    arrays = {"names": np.array(results.names), "answers": unit(results.answers), "mean": unit(mean)}
-    arrays |= {"deviation": deviation / 2, **results.arrays}
-    arrays |= {} if results.truth is None else {"truth": unit(results.truth)}
+            pictures_of_answers[out / f"{name}_mean.png"] = pictures["mean"][i]
+            pictures_of_answers[out / f"{name}_deviation.png"] = spread[i]
+    for path, picture in pictures_of_answers.items():
+        sheet.save_picture(path, picture)
+    arrays = {"names": np.array(drawn.names), "answers": unit(drawn.answers), "mean": unit(mean)}
+    arrays |= {"deviation": deviation / 2, **drawn.arrays}
+    arrays |= {} if drawn.truth is None else {"truth": unit(drawn.truth)}
     with replace_file(out / "answers.npz") as file:
         np.savez_compressed(file, **arrays)
     told = {**settings, "deviation_white": _rounded(white), "figures": averages, "inputs": figures}
     strict_json.write(out / "results.json", told)
-    answers = counted(results.answers.shape[1], "answer")
-    return f"{_said(averages)}{answers} for each of {len(results.names)}: {out / 'sheet.png'}"
+    answers = counted(drawn.answers.shape[1], "answer")
+    return Results(
+        f"{_said(averages)}{answers} for each of {len(drawn.names)}: {out / 'sheet.png'}",
+        (out / "sheet.png", *pictures_of_answers, out / "answers.npz", out / "results.json"),
+        told,
+        arrays,
+    )
 
 
 def _judge(

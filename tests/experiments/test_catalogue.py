@@ -8,12 +8,13 @@ import sde_lib
 from configs import base
 from experiments.__main__ import main
 from experiments.cli import catalogue
-from experiments.conditions import CONDITIONS, LabelCondition
+from experiments.conditions import LabelCondition
 from experiments.config import files as configs
 from experiments.config.ranges import KEYS
 from experiments.data import sources
 from experiments.errors import UserError
 from experiments.factory import guidance, losses, media, model, sampling
+from experiments.factory.conditions import CONDITIONS
 from experiments.inverse import problems
 from tests.experiments.tiny import ROOT
 

@@ -8,7 +8,10 @@ from PIL import Image
 
 from experiments.__main__ import main
 from experiments.cli import arguments
+from experiments.devices import distributed
 from experiments.factory.experiment import Experiment
+from experiments.files import Results
+from experiments.generation import samples
 from experiments.media import ImageMedium, LatentMedium
 from experiments.plotting import pictures
 from experiments.reports import report
@@ -56,7 +59,7 @@ def test_sample_writes_all_samples_and_a_picture_of_the_first_hundred(
     monkeypatch, opened, tmp_path, capsys, number, shown
 ):
     asked = opened()
-    monkeypatch.setattr("experiments.generation.sampler.Sampler", Sampler)
+    monkeypatch.setattr("experiments.generation.samples.Sampler", Sampler)
     out = tmp_path / "new" / "s.npz"
     flags = [f"--num_samples={number}", "--seed=3", f"--out={out}", "--config.sampling.rho=5"]
     assert main(["sample", "--workdir=run", *flags]) == 0
@@ -83,14 +86,14 @@ def test_sample_refuses_files_of_another_ending_before_the_run_is_opened(opened,
 @pytest.mark.parametrize("flags, expected", [([], []), (["--label=0"], [("sampling.label", "0")])])
 def test_the_label_of_samples_is_that_of_the_run_where_none_is_given(monkeypatch, opened, tmp_path, flags, expected):
     asked = opened()
-    monkeypatch.setattr("experiments.generation.sampler.Sampler", Sampler)
+    monkeypatch.setattr("experiments.generation.samples.Sampler", Sampler)
     assert main(["sample", "--workdir=run", "--num_samples=1", f"--out={tmp_path / 's.npz'}", *flags]) == 0
     assert asked[0][1] == expected
 
 
 def test_sample_says_of_which_class_and_what_is_no_image(monkeypatch, opened, tmp_path, capsys):
     asked = opened(LATENTS, ("cat", "dog"), model__num_classes=2, sampling__label=1)
-    monkeypatch.setattr("experiments.generation.sampler.Sampler", Sampler)
+    monkeypatch.setattr("experiments.generation.samples.Sampler", Sampler)
     monkeypatch.setattr(Sampler, "nfe", None)
     out = tmp_path / "s.npz"
     assert main(["sample", "--workdir=run", "--label=dog", "--num_samples=2", f"--out={out}"]) == 0
@@ -178,3 +181,20 @@ def test_import_says_what_has_come(monkeypatch, tmp_path, capsys, fails, given):
             "import", "--from=a", "--format=edm", "--workdir=run", flags[0], "--config.model.channels=0"
         )
     assert len(imported) == 1
+
+
+def test_samples_are_results_of_a_function_with_the_figures_and_arrays_of_the_file(monkeypatch, tmp_path, capsys):
+    """Nothing is printed; a process other than the first writes nothing and has no results."""
+    monkeypatch.setattr("experiments.generation.samples.Sampler", Sampler)
+    trained = fake_run(
+        config=tiny_config(), medium=IMAGES, event_shape=(8, 8, 1), class_names=None, variables="weights", step=40,
+        average="warmup", workdir=tmp_path,
+    )  # fmt: skip
+    made = samples.draw(trained, 3, 5, tmp_path / "s.npz", progress=True)
+    assert made.files == (tmp_path / "s.npz", tmp_path / "grid.png") and all(path.is_file() for path in made.files)
+    assert made.metrics == {"step": 40, "average": "warmup", "sampler": "heun", "steps": 4, "evaluations": 7}
+    with np.load(tmp_path / "s.npz") as file:
+        np.testing.assert_array_equal(made.arrays["samples"], file["samples"])
+    monkeypatch.setattr(distributed, "is_first", lambda: False)
+    assert samples.draw(trained, 3, 5, tmp_path / "other" / "s.npz", progress=True) == Results()
+    assert capsys.readouterr().out == "" and not (tmp_path / "other").exists()

@@ -10,12 +10,13 @@ import pytest
 
 import sde_lib
 from experiments import factory
-from experiments.conditions import CONDITIONS, AugmentationCondition, Condition, LabelCondition
+from experiments.conditions import AugmentationCondition, Condition, LabelCondition
 from experiments.data.augmentation import Motion, augment, move
 from experiments.data.pipeline import training_batches
 from experiments.data.sources import Images
 from experiments.errors import UserError
 from experiments.factory import check, conditions
+from experiments.factory.conditions import CONDITIONS
 from experiments.factory.experiment import Experiment
 from experiments.learning import state
 from tests.experiments.tiny import tiny_config

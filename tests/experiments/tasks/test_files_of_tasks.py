@@ -225,13 +225,13 @@ def test_results_are_json_for_figures_that_are_not_finite(tmp_path, monkeypatch)
     truth = np.zeros((2, *GREY), np.float32)
     answers = np.stack([truth, truth], 1)
     misfit = np.array([[np.nan, 1.0], [2.0, 3.0]])
-    found = results.Results(("a", "b"), answers, {}, truth, misfit=misfit)
+    found = results.Drawn(("a", "b"), answers, {}, truth, misfit=misfit)
     summary = results.write(
         tmp_path, found, ImageMedium((8, 8, 1)), {"settings": {"data_std": math.inf, "low": -math.inf}}
     )
     told = strict(tmp_path / "results.json")
     assert told["settings"] == {"data_std": "inf", "low": "-inf"} and told["inputs"][0]["misfit"] == [None, 1.0]
-    assert told["figures"]["psnr"]["mean"] == "inf" and "misfit nan" in summary
+    assert told["figures"]["psnr"]["mean"] == "inf" and "misfit nan" in summary.summary
     again = strict_json.read(tmp_path / "results.json", strict_json.RESULTS)
     assert again["figures"]["psnr"]["mean"] == math.inf and math.isnan(again["inputs"][0]["misfit"][0])
     series.write(tmp_path / "s", ("a",), {"x": truth[:1]}, ImageMedium((8, 8, 1)), {"cycle": np.float32("nan")})

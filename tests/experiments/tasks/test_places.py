@@ -219,7 +219,7 @@ def test_the_arrays_of_a_task_have_the_names_of_its_inputs(tmp_path, monkeypatch
     monkeypatch.setattr(sheet, "save", lambda *_: None)
     values = np.zeros((2, 4, 4, 1), np.float32)
     series.write(tmp_path / "deep" / "er", ("a", "b"), {"x": values}, ImageMedium((8, 8, 1)), {})
-    results.write(tmp_path / "r" / "s", results.Results(("a", "b"), values[:, None], {}), ImageMedium((8, 8, 1)), {})
+    results.write(tmp_path / "r" / "s", results.Drawn(("a", "b"), values[:, None], {}), ImageMedium((8, 8, 1)), {})
     for folder in ("deep/er", "r/s"):
         with np.load(tmp_path / folder / "answers.npz") as file:
             assert file["names"].tolist() == ["a", "b"]

@@ -7,6 +7,7 @@ import pytest
 
 from experiments.__main__ import main
 from experiments.errors import RunError, UserError
+from experiments.files import Results
 from experiments.inverse import ranking, results
 from experiments.inverse.build import UnsolvableError
 from experiments.inverse.cases import CASES
@@ -144,7 +145,9 @@ def test_a_restoration_is_that_of_the_command_line_of_its_case(tmp_path, monkeyp
     requests = []
     for command, (request, _) in ranking.COMMANDS.items():
         monkeypatch.setitem(ranking.COMMANDS, command, (request, requests.append))
-        monkeypatch.setattr(f"experiments.inverse.{command}.{command}", lambda request: requests.append(request) or "")
+        monkeypatch.setattr(
+            f"experiments.inverse.{command}.{command}", lambda request: requests.append(request) or Results()
+        )
     for case, line in {
         "inpaint-random": "restore --task=inpaint --mask=random --share=0.3 --noise=0.05",
         "ct-limited": "reconstruct --modality=ct --angles=40 --arc=90 --noise=0.02",

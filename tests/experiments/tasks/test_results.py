@@ -20,8 +20,8 @@ def written(tmp_path, monkeypatch):
     answers = truth[:, None] + rng.normal(0, 0.3, (2, 3, 8, 8, 1)).astype(np.float32)
     answers[:, 0, :4] += 1.5
     misfit = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
-    given = results.Results(("a", "b"), answers, {}, truth, {"plain": truth + 0.1}, misfit, {"measured": truth})
-    line = results.write(tmp_path, given, ImageMedium((8, 8, 1)), {"seed": 7})
+    given = results.Drawn(("a", "b"), answers, {}, truth, {"plain": truth + 0.1}, misfit, {"measured": truth})
+    line = results.write(tmp_path, given, ImageMedium((8, 8, 1)), {"seed": 7}).summary
     with np.load(tmp_path / "answers.npz") as file:
         arrays = dict(file)
     return given, line, arrays, json.loads((tmp_path / "results.json").read_text())
@@ -69,7 +69,7 @@ def test_white_is_the_largest_deviation_of_a_pixel_over_its_channels(tmp_path, c
     """The root of the mean over channels of the variance; the answers are that far above and below their mean."""
     deviation = np.random.default_rng(0).uniform(0.01, 0.4, (2, 8, 8, channels)).astype(np.float32)
     answers = 0.1 + np.stack([deviation, -deviation], 1)
-    results.write(tmp_path, results.Results(("a", "b"), answers, {}), ImageMedium((8, 8, 1)), {})
+    results.write(tmp_path, results.Drawn(("a", "b"), answers, {}), ImageMedium((8, 8, 1)), {})
     of_pixels = np.sqrt(np.square(deviation).mean(-1))
     told = json.loads((tmp_path / "results.json").read_text())
     assert told["deviation_white"] == pytest.approx(of_pixels.max(), rel=1e-3)
@@ -81,7 +81,7 @@ def test_white_is_the_largest_deviation_of_a_pixel_over_its_channels(tmp_path, c
 @pytest.mark.parametrize("half_width, white", [(0.0, 1e-3), (5e-4, 1e-3), (2e-3, 2e-3)])
 def test_answers_that_agree_are_black_in_their_deviation(tmp_path, half_width, white):
     answers = np.stack([np.full((1, 4, 4, 3), sign * half_width, np.float32) for sign in (-1, 1)], 1)
-    results.write(tmp_path, results.Results(("a",), answers, {}), ImageMedium((8, 8, 1)), {})
+    results.write(tmp_path, results.Drawn(("a",), answers, {}), ImageMedium((8, 8, 1)), {})
     assert json.loads((tmp_path / "results.json").read_text())["deviation_white"] == pytest.approx(white, rel=1e-3)
     level = np.asarray(Image.open(tmp_path / "a_deviation.png"), int)
     assert np.abs(level - 255 * half_width / white).max() < 0.6

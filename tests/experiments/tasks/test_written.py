@@ -48,8 +48,9 @@ def test_the_sheet_has_what_was_given_four_answers_their_mean_and_deviation_othe
 ):
     truth, drawn_ = drawn(2, several)
     given = np.zeros((2, 4, 4, 1), np.uint8)
-    found = results.Results(("a", "b"), drawn_, {"measured": given}, truth, {"plain": truth + 0.1})
-    line = results.write(tmp_path, found, ImageMedium((8, 8, 1)), {})
+    found = results.Drawn(("a", "b"), drawn_, {"measured": given}, truth, {"plain": truth + 0.1})
+    made = results.write(tmp_path, found, ImageMedium((8, 8, 1)), {})
+    line = made.summary
     ((name, columns, names),) = shown
     assert (name, names) == ("sheet.png", ("a", "b"))
     deviation = drawn_.std(1)
@@ -71,6 +72,9 @@ def test_the_sheet_has_what_was_given_four_answers_their_mean_and_deviation_othe
     files = {f"{name}_{k}.png" for name in "ab" for k in range(several)} | {"answers.npz", "results.json"}
     files |= {f"{name}_{kind}.png" for name in "ab" for kind in ("mean", "deviation")} if several > 1 else set()
     assert {path.name for path in tmp_path.iterdir()} == files
+    assert {path.name for path in made.files} == files | {"sheet.png"} and len(made.files) == len(files) + 1
+    assert made.metrics == json.loads((tmp_path / "results.json").read_text())
+    np.testing.assert_array_equal(made.arrays["answers"], (drawn_ + 1) / 2)
     if several > 1:
         grey = np.asarray(Image.open(tmp_path / "b_deviation.png"))
         np.testing.assert_array_equal(grey, np.rint(255 * deviation[1, ..., 0] / white).clip(0, 255))
@@ -87,13 +91,13 @@ def test_the_sheet_has_what_was_given_four_answers_their_mean_and_deviation_othe
 def test_without_a_truth_there_are_no_figures_but_the_misfit(shown, tmp_path):
     _, drawn_ = drawn(2, 2)
     misfit = np.array([[3.0, 4.0], [0.0, 5.0]])
-    line = results.write(
-        tmp_path, results.Results(("a", "b"), drawn_, {}, misfit=misfit), ImageMedium((8, 8, 1)), {"x": 1}
+    made = results.write(
+        tmp_path, results.Drawn(("a", "b"), drawn_, {}, misfit=misfit), ImageMedium((8, 8, 1)), {"x": 1}
     )
     told = json.loads((tmp_path / "results.json").read_text())
     assert told["figures"] == {"misfit": pytest.approx(np.sqrt(50 / 4), rel=1e-5)} and told["x"] == 1
     assert told["inputs"] == [{"name": "a", "misfit": [3, 4]}, {"name": "b", "misfit": [0, 5]}]
-    assert line == f"misfit 3.54; 2 answers for each of 2: {tmp_path}/sheet.png"
+    assert made.summary == f"misfit 3.54; 2 answers for each of 2: {tmp_path}/sheet.png"
     ((_, columns, _),) = shown
     assert all(not column.notes for column in columns)
     with np.load(tmp_path / "answers.npz") as file:
@@ -102,7 +106,7 @@ def test_without_a_truth_there_are_no_figures_but_the_misfit(shown, tmp_path):
 
 def test_a_series_has_a_column_and_a_picture_of_each_kind(shown, tmp_path):
     first, second = drawn(2, 1)[0], drawn(2, 1)[0]
-    path = series.write(
+    made = series.write(
         tmp_path / "new",
         ("a", "b"),
         {"one": first, "two": second},
@@ -110,7 +114,11 @@ def test_a_series_has_a_column_and_a_picture_of_each_kind(shown, tmp_path):
         {"told": 3},
         {"two": ["x", "y"]},
     )
-    assert path == tmp_path / "new" / "sheet.png"
+    assert made.files[0] == tmp_path / "new" / "sheet.png" and made.metrics == {"told": 3}
+    assert {path.name for path in made.files if path.name != "sheet.png"} == {
+        path.name for path in (tmp_path / "new").iterdir()
+    }
+    np.testing.assert_array_equal(made.arrays["two"], (second + 1) / 2)
     ((_, columns, names),) = shown
     assert [(column.caption, tuple(column.notes)) for column in columns] == [("one", ()), ("two", ("x", "y"))]
     assert names == ("a", "b") and json.loads((tmp_path / "new/results.json").read_text()) == {"told": 3}
