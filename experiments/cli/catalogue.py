@@ -44,8 +44,10 @@ class Entry:
 
     @property
     def document(self) -> str:
-        """The explanation."""
-        return self.text or inspect.getdoc(self.made) or ""
+        """The explanation; a class without a docstring of its own has none."""
+        own = vars(self.made).get("__doc__") or "" if inspect.isclass(self.made) else "-"
+        made_by_dataclass = own.startswith(f"{getattr(self.made, '__name__', '')}(")
+        return self.text or (inspect.getdoc(self.made) if own and not made_by_dataclass else "") or "no docstring"
 
     @property
     def summary(self) -> str:
@@ -81,8 +83,13 @@ class Kind:
         return self.form.format(name=name)
 
     def arguments(self, entry: Entry) -> Iterator[tuple[str, str]]:
-        """Arguments that set the options of an entry to their defaults, and the meanings of the options."""
+        """Arguments that set the options of an entry to their defaults, and the meanings of the options.
+
+        Options whose default depends on the data are left out.
+        """
         for key, value in entry.options.items():
+            if value is None:  # depends on the data
+                continue
             shown = ",".join(map(str, value)) if isinstance(value, tuple) else value
             yield self.option.format(name=entry.name, key=key, value=shown), entry.meanings.get(key, "")
 

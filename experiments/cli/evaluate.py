@@ -12,6 +12,11 @@ EXAMPLE = "python -m experiments evaluate --workdir=runs/digits --sampler=ddim -
 def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
     arguments.add_workdir(parser, "experiment.sampling, experiment.evaluation and experiment.data.source")
+    arguments.add_label(
+        parser,
+        "the class of all samples (default: classes in the proportions of the reference); short for "
+        "--config.sampling.label",
+    )
     arguments.add_method(parser)
     arguments.add_guidance(parser)
     parser.add_argument(
@@ -27,6 +32,8 @@ def add_arguments(parser: arguments.Parser) -> None:
 def run(options: argparse.Namespace) -> int:
     """Evaluates; the exit code."""
     scales = _scales(options.sweep_guidance)
+    if options.label is not None:
+        options.overrides.append(("sampling.label", options.label))
     if options.sweep_checkpoints and scales:
         raise UserError("--sweep-guidance and --sweep-checkpoints: choose one of them")
     if scales and any(key == "sampling.guidance.scale" for key, _ in options.overrides):

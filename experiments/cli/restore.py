@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 
 from experiments.cli import answers, arguments
 from experiments.config.components import is_path
+from experiments.errors import UserError
 from experiments.inverse import problems, requests
 
 SUMMARY = (
@@ -75,8 +76,11 @@ def extend(parser: arguments.Parser, texts: list[str]) -> None:
         return
     task = problems.task_of(name)
     known = {flag for action in parser._actions for flag in action.option_strings}
-    group = parser.add_argument_group(f"what {name} is made with")
-    _add_flags(group, [flag for flag in task.flags if f"--{flag}" not in known], {name: task})
+    new = [flag for flag in task.flags if flag not in problems.flags()]
+    for flag in new:
+        if f"--{flag}" in known:
+            raise UserError(f"--task={name}: its flag --{flag} is one of restore itself; give it another name")
+    _add_flags(parser.add_argument_group(f"what {name} is made with"), new, {name: task})
 
 
 def _add_flags(group: argparse._ArgumentGroup, flags: Iterable[str], tasks: Mapping[str, problems.Task]) -> None:

@@ -84,20 +84,24 @@ def task(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
     return {flag: value for flag, value in options.items() if flag in used}
 
 
-def method_of(name: str) -> Method:
+def method_of(name: str, flag: str = "--method") -> Method:
     """Returns the method of a name, or the `Method` of the user at an import path.
+
+    Args:
+        name: of the method.
+        flag: that it was given to, for messages.
 
     Raises:
         UserError: there is no such method, or the object at the import path lacks a part.
     """
-    found = component("--method", name, METHODS)
+    found = component(flag, name, METHODS)
     if name in METHODS:
         return found
     missing = [part.name for part in dataclasses.fields(Method) if not hasattr(found, part.name)]
     what = f"{type(found).__name__} has no {missing[0]}" if missing else _fault(found)
     if what:
         raise UserError(
-            f"--method={name}: {what}; a method is an experiments.inverse.problems.Method with posterior(prior, "
+            f"{flag}={name}: {what}; a method is an experiments.inverse.problems.Method with posterior(prior, "
             "measurement, y, noise, settings) -> Denoiser or steps(measurement, y, noise, settings) -> Sampler"
         )
     return found
@@ -138,17 +142,27 @@ def method(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def named_settings(flag: str, text: str, known: Mapping[str, Mapping[str, Any]]) -> tuple[str, dict[str, Any]]:
-    """The name and the settings of NAME or NAME:SETTING=VALUE,SETTING=VALUE.
+    """The name and the settings of NAME or NAME:SETTING=VALUE,SETTING=VALUE; NAME is perhaps the import path of a method.
 
     Args:
         flag: that the text was given to, for messages.
         text: of the user.
-        known: names, most of them of methods, and the settings of each with their defaults.
+        known: names, most of them of methods that work on masks, and the settings of each with their defaults.
 
     Raises:
-        UserError: there is no such name or setting, or a value is of another kind or out of its range.
+        UserError: there is no such name or setting, a value is of another kind or out of its range, or the method of the
+            user does not work on masks.
     """
     name, _, rest = text.partition(":")
+    attribute, _, settings = rest.partition(":")
+    path = f"{name}:{attribute}"
+    if name not in known and is_path(path) and has_module(name):
+        found = method_of(path, flag)
+        if not (found.masks and callable(found.posterior)):
+            raise UserError(
+                f"{flag}={path}: a method with a posterior that works without noise is needed; such a one has masks=True"
+            )
+        return path, _settings(flag, text, path, settings, found.settings, found.ranges)
     if name not in known:
         raise unknown_name(flag, name, known)
     return name, _settings(flag, text, name, rest, known[name], METHODS[name].ranges)

@@ -1,5 +1,6 @@
 """The experiments of the papers: what their files say of their networks is true, and words that mean nothing are refused."""
 
+import functools
 import re
 
 import jax
@@ -66,6 +67,14 @@ def network_of(experiment):
     return loaded.model.to_json(), loaded.data.image_size, loaded.data.num_channels
 
 
+@functools.cache
+def weights_of(network):
+    """Shapes of the weights of the network of an experiment, traced once for all tests."""
+    variables = factory.abstract_variables(load(SAME_NETWORK[network][0]))
+    variables.pop(factory.LOSS, None)
+    return variables
+
+
 SAME_NETWORK = {}
 for experiment in EXPERIMENTS:
     SAME_NETWORK.setdefault(network_of(experiment), []).append(experiment)
@@ -75,8 +84,7 @@ for experiment in EXPERIMENTS:
 @pytest.mark.parametrize("experiments", SAME_NETWORK.values(), ids=lambda experiments: experiments[0])
 def test_networks_are_as_large_as_their_files_say(experiments):
     """The state is the weights, their gradient, Adam's two moments and the average, in float32."""
-    variables = factory.abstract_variables(load(experiments[0]))
-    variables.pop(factory.LOSS, None)
+    variables = weights_of(network_of(experiments[0]))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(variables))
     for experiment in experiments:
         said, state_size, _ = EXPERIMENTS[experiment]
@@ -89,8 +97,7 @@ def test_networks_are_as_large_as_their_files_say(experiments):
 def test_an_image_keeps_as_much_as_the_file_says(experiment):
     """What a network keeps of an image for its gradient, told by differentiating it in the abstract, at two batch sizes."""
     loaded = load(experiment)
-    network, variables = factory.network(loaded), factory.abstract_variables(loaded)
-    variables.pop(factory.LOSS, None)
+    network, variables = factory.network(loaded), weights_of(network_of(experiment))
 
     def kept(batch):
         shape = (batch, loaded.data.image_size, loaded.data.image_size, loaded.data.num_channels)

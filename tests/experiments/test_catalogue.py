@@ -70,6 +70,12 @@ def test_options_are_the_keys_that_an_entry_reads(kind, name, made, options):
     )  # which have a range each, where they are numbers
 
 
+def test_defaults_that_depend_on_the_data_are_not_shown_as_values():
+    task = catalogue.KINDS["task"]
+    shown = [text for text, _ in task.arguments(catalogue.entry("task", "inpaint"))]
+    assert "--mask=box" in shown and not any("None" in text for text in shown)
+
+
 def test_a_component_of_the_user_is_described_as_ours(monkeypatch):
     monkeypatch.syspath_prepend(ROOT / "docs" / "extending")
     entry = catalogue.entry("process", "my_process:Trigonometric")

@@ -111,6 +111,7 @@ def test_sample_says_of_which_class_and_what_is_no_image(monkeypatch, opened, tm
         ([], ("evaluate",)),
         (["--sweep-checkpoints"], ("sweep", None)),
         (["--sweep-checkpoints", "--metric=recall"], ("sweep", "recall")),
+        (["--label=dog"], ("evaluate",)),
     ],
 )
 def test_evaluate_measures_one_checkpoint_or_all(monkeypatch, opened, flags, called):
@@ -134,6 +135,7 @@ def test_evaluate_measures_one_checkpoint_or_all(monkeypatch, opened, flags, cal
         lambda run, data, strategy, publish, metric: order.append(("sweep", data, strategy, publish, metric)),
     )
     assert main(["evaluate", "--workdir=run", *flags]) == 0
+    assert asked[0][1] == [("sampling.label", flag.partition("=")[2]) for flag in flags if flag.startswith("--label")]
     assert asked[0][2:] == (
         ("sampling.", "evaluation.", "data.source", "data.background", "data.white"),
         ("model", "average", "sampling", "data", "evaluation"),

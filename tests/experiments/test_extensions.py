@@ -10,6 +10,7 @@ import pytest
 
 import sde_lib
 from experiments.__main__ import main
+from experiments.cli import catalogue
 from experiments.config import components
 from experiments.config import files as config
 from experiments.errors import UserError
@@ -350,6 +351,8 @@ needy = Method("draws", STEPS, posterior=lambda prior, y: prior)
 numb = Method("draws", STEPS, posterior=lambda *of: 3)
 summed = Method("draws", STEPS, posterior=lambda prior, *of: Summed(prior, prior, 1.0))
 good = Method("draws", STEPS, {"depth": 2}, posterior=prior_of)
+exact = Method("draws", STEPS, {"depth": 2}, posterior=prior_of, masks=True)
+noisy = Task("measures", {"noise": 0.1, "mask": 3, "depth": 4}, make=lambda shape, options: Of(lambda x: x))
 
 class Of(Measurement):
     def __init__(self, function):
@@ -592,3 +595,27 @@ def test_a_metric_has_a_value_and_perhaps_an_error():
     assert metric(rows, rows) == (1.0, 2.0) and metric.described["meaning"] == "more is better"
     with pytest.raises(UserError, match=r"m: TypeError: .*compute\(samples, real\) takes features"):
         records.Metric("m", "M", lambda samples: 1)(rows, rows)
+
+
+def test_pixels_outside_of_a_mask_are_kept_by_a_method_of_a_user_that_works_without_noise(broken):
+    flag, known = "--masked_by", {"replacement": {}, "ddrm": {"eta": 0.85}}
+    assert problems.named_settings(flag, "broken:exact:depth=3", known) == ("broken:exact", {"depth": 3})
+    for text, said in (
+        ("broken:good", "a method with a posterior that works without noise is needed; such a one has masks=True"),
+        ("broken:exat", "the module broken has no 'exat'; did you mean 'exact'?"),
+        ("broken:exact:deep=3", "'deep=3' is no setting of broken:exact, which are depth=2; did you mean 'depth'?"),
+        ("ddrn", "choose from ddrm, replacement; did you mean 'ddrm'?"),
+    ):
+        with pytest.raises(UserError) as error:
+            problems.named_settings(flag, text, known)
+        assert str(error.value).startswith(flag) and str(error.value).endswith(said)
+
+
+def test_a_flag_of_a_task_of_a_user_that_restore_has_is_refused(fails, broken):
+    message = fails("restore", "--workdir=run", "--task=broken:noisy", "--truth=a.png", "--out=out")
+    assert message == "--task=broken:noisy: its flag --noise is one of restore itself; give it another name"
+
+
+def test_a_component_without_a_docstring_is_described_by_none(broken):
+    for kind, name in (("process", "broken:Half"), ("network", "broken:Whole")):
+        assert catalogue.entry(kind, name).document == "no docstring"
