@@ -77,6 +77,7 @@ def tree(tmp_path_factory):
     return folder
 
 
+@pytest.mark.thorough
 def test_a_file_of_each_kind_is_listed_described_offered_and_used(tree, tmp_path):
     lines = {(kind, "list"): ["list", kind] for kind in ADDED}
     lines |= {(kind, "describe"): ["describe", kind, NAMES[kind]] for kind in ADDED}
