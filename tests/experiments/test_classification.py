@@ -78,7 +78,7 @@ def test_figures_are_means_over_all_examples_whatever_the_batch(made, monkeypatc
     means = np.mean(rows, 0)
     assert found["figures"] == {"cross_entropy": pytest.approx(means[0], rel=1e-4), "accuracy": pytest.approx(means[1])}
     assert found["examples"] == count and set(Linear.modes) == {(False, False)}
-    with pytest.raises(ValueError, match="objective.name='classification' needs held-out examples with classes"):
+    with pytest.raises(ValueError, match=r"objective.name='classification' needs held-out examples with classes"):
         experiment.objective.evaluate(variables, images, None)
 
 
