@@ -23,6 +23,11 @@ class State:
     def __init__(self, step=0):
         self.step, self.updates = np.int32(step), np.int32(max(step - 1, 0))
         self.emas = [f"average {i} of {step}" for i in range(3)]
+        self.frozen = None
+
+    def replace(self, frozen):
+        self.frozen = frozen
+        return self
 
 
 class Interrupted:
@@ -132,13 +137,15 @@ def loop(monkeypatch, tmp_path):
     def map_training(function):
         def steps(state, batches, n):
             assert batches["image"].shape == (4, *BATCH.shape) and n.dtype == np.int32
-            return State(int(state.step) + int(n)), {"loss": None}
+            events.append(("frozen", state.frozen))
+            return State(int(state.step) + int(n)).replace(state.frozen), {"loss": None}
 
         return steps
 
     strategy = SimpleNamespace(
         map_training=map_training, whole=lambda state: state, layout=lambda tree: ("layout", tree),
         shard=lambda batches, axis: batches if axis == 1 else None, to_host=lambda tree: f"{tree} on the host",
+        place=lambda tree: f"{tree} in place",
     )  # fmt: skip
 
     def keep(self, step, std, average, *, updates, dtype):
@@ -235,6 +242,13 @@ def test_a_resumed_run_goes_on_from_its_checkpoint_and_draws_the_grid_that_is_mi
     assert ran.end == 22 and ran.stream.moved and ran.stream.taken == 10
     assert of(ran.events, "begins with") == [] and of(ran.events, "watching from") == [(12, True)]
     assert of(ran.events, "draw") == [(f"average 1 of {step}", 64, 0) for step in drawn]
+
+
+@pytest.mark.parametrize("weights, placed", [(None, None), ("teacher", "teacher in place")])
+def test_a_resumed_run_gets_its_frozen_weights_again(loop, monkeypatch, weights, placed):
+    """They are in no checkpoint."""
+    monkeypatch.setattr("experiments.objectives.objective.Objective.frozen", lambda self: weights)
+    assert set(of(loop(latest=16).events, "frozen")) == {(placed,)}
 
 
 def test_a_step_at_which_no_grid_is_made_lacks_none(loop):
