@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 
 import sde_lib
+from configs import base
 from experiments import load_pretrained
 from experiments.errors import UserError
-from experiments.loading.formats import EDM_NETWORKS
+from experiments.loading.formats import EDM_NETWORKS, PRECONDITIONINGS
 from models.pretrained import edm2
 from models.pretrained.mapping import to_tensors
 from tests.experiments.test_formats import equal
@@ -172,3 +173,45 @@ def test_a_broken_file_is_one_line_and_nothing_is_written(fails, tmp_path, fault
     path.write_bytes(broken)
     assert message in fails("import", f"--from={path}", "--format=edm", f"--workdir={workdir}")
     assert not workdir.exists()
+
+
+MADE = {
+    "EDMPrecond": (
+        {"sigma_data": 0.7}, {"name": "edm", "t_max": 80.0}, {"name": "edm", "sigma_data": 0.7}, 0.002
+    ),
+    "VPPrecond": ({}, {"name": "vp"}, {"name": "noise", "time_scale": 999.0}, None),
+    "VEPrecond": (
+        {}, {"name": "ve", "sigma_min": 0.02, "sigma_max": 100.0},
+        {"name": "score", "scale_input": False, "sigma_scale": 0.5}, None,
+    ),
+    "iDDPMPrecond": (
+        {"M": 500}, {"name": "iddpm", "num_steps": 500, "t_max": 0.992},
+        {"name": "noise", "time_scale": 500.0, "time_offset": -1.0}, 1 / 500,
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", MADE)
+def test_a_preconditioning_has_the_range_of_noise_levels_of_its_class(kind):
+    """sigma_min and sigma_max of training/networks.py and generate.py of NVlabs/edm; VP's betas are our defaults."""
+    state, process, parameterization, t_min = MADE[kind]
+    found = PRECONDITIONINGS[kind](state)
+    assert (found["sde"], found["parameterization"]) == (process, parameterization)
+    for section in ("training", "sampling", "evaluation"):
+        assert found.get(section, {}).get("t_min") == t_min
+    vp = base.get_config().sde
+    assert (vp.beta_min, vp.beta_max, vp.t_max) == (0.1, 20.0, 1.0)
+
+
+@pytest.mark.parametrize(
+    "kind, published",
+    [("VPPrecond", {"beta_d": 19.9, "beta_min": 0.1, "M": 1000}), ("iDDPMPrecond", {"C_1": 0.001, "C_2": 0.008})],
+)
+def test_each_published_constant_may_be_stated_and_no_other(kind, published):
+    PRECONDITIONINGS[kind](published)
+    for constant, known in published.items():
+        with pytest.raises(
+            ValueError, match=f"^its preconditioning has {constant}={2 * known}, which has no .* only {known}$"
+        ):
+            PRECONDITIONINGS[kind](published | {constant: 2 * known})
+    assert PRECONDITIONINGS["iDDPMPrecond"]({})["sde"]["num_steps"] == 1000

@@ -370,3 +370,78 @@ def test_results_are_there_when_all_of_them_are(clock, ready):
     moment = completions.time_of({"a": Part(ready[0]), "b": [Part(ready[1])], "c": 3})
     assert moment.result(10) == (1000.0 if all(ready) else 1009.0)
     completions.close()
+
+
+@pytest.fixture
+def bar(monkeypatch):
+    """What the bar of progress is given."""
+    told = []
+
+    class Bar:
+        def __init__(self, **options):
+            told.append(options)
+            self.set_description_str = lambda text, refresh: told.append(("description", text))
+            self.set_postfix_str = lambda text, refresh: told.append(("shown", text))
+            self.update = lambda n: told.append(("done", n))
+            self.close = lambda: told.append("closed")
+
+    monkeypatch.setattr("experiments.training.monitor.tqdm", Bar)
+    return told
+
+
+@pytest.mark.parametrize("terminal, first", [(True, True), (False, True), (False, False)])
+def test_progress_is_shown_as_it_is_known(clock, bar, monkeypatch, terminal, first):
+    """One call late; the loss of its steps and the speed since the last row, which the first call does not have."""
+    monkeypatch.setattr("experiments.training.monitor.sys.stderr.isatty", lambda: terminal)
+    monkeypatch.setattr("experiments.training.monitor.distributed.is_first", lambda: first)
+    run(clock, Rows(), calls=3, before=1, call=1.5, training__log_every=100)
+    assert bar[0] == {
+        "total": 16, "initial": 4, "unit": "step", "desc": "compiling", "mininterval": 0.1 if terminal else 10.0,
+        "disable": not first,
+    }  # fmt: skip
+    assert [told[1] for told in bar[1:] if told[0] == "shown"] == [
+        "loss 2.0000", "loss 3.0000, 32 img/s", "loss 4.0000, 32 img/s",
+    ]  # fmt: skip
+    assert [told for told in bar[1:] if told[0] == "done"] == [("done", 4)] * 3 and bar[-1] == "closed"
+    assert [told for told in bar[1:] if told[0] == "description"] == [("description", "training")] * 3
+
+
+def test_a_call_of_which_all_steps_were_skipped_has_no_means(bar, tmp_path):
+    config, history = tiny_config(training__max_skips=9, training__log_every=2), Rows()
+    metrics = {"loss": np.array([np.nan, 3.0]), "grad_norm": np.array([1.0, np.inf]), "skipped": np.array([4, 5])}
+    with Monitor(Experiment(config), 0, history, Kept(tmp_path)) as monitor:
+        monitor.watch(2, 2, metrics)
+        monitor.catch_up()
+        monitor.catch_up()  # nothing is pending
+    (row,) = history.rows
+    assert row["skipped"] == 5 and "loss" not in row and "grad_norm" not in row
+    assert ("shown", "all steps skipped") in bar
+
+
+def test_a_save_that_fails_does_not_hide_a_loss_that_is_not_finite(tmp_path):
+    class Failing(Kept):
+        def wait(self):
+            raise RunError("the disk is full")
+
+    metrics = {"loss": np.array([1.0, np.nan, 1.0, np.nan]), "grad_norm": np.array([1.0, 1.0, np.nan, np.nan])}
+    (tmp_path / "8").mkdir()
+    with Monitor(Experiment(tiny_config()), 8, Rows(), Failing(tmp_path)) as monitor:
+        monitor.watch(12, 4, metrics)
+        with pytest.raises(RunError) as error:
+            monitor.catch_up()
+    assert str(error.value) == (
+        "the loss is not finite at step 10 (its batch: examples 144 to 159 of the stream); the last good checkpoint is step "
+        f"8 in {tmp_path}. Try a smaller optim.lr or optim.grad_clip"
+    )
+
+
+def test_a_program_whose_operations_are_unknown_has_no_mfu(clock, monkeypatch):
+    monkeypatch.setattr(utilization, "peak_flops", lambda dtype: 3000.0)
+    tried = threading.Event()
+
+    def step_flops():
+        tried.set()
+        raise ValueError("a while loop, whose length is unknown")
+
+    rows = run(clock, Rows(), step_flops=step_flops, training__log_every=4)
+    assert tried.wait(10) and not any("mfu" in row for row in rows)

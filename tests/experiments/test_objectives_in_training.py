@@ -10,6 +10,7 @@ import pytest
 
 from experiments import data
 from experiments.learning.players import Player
+from experiments.objectives.denoising import Denoising
 from experiments.training import train
 from tests.experiments.tiny import tiny_config
 
@@ -165,3 +166,10 @@ def test_operations_of_a_step_are_those_of_the_global_batch_without_rematerializ
         "image": ((32, 6, 5, 1), np.uint8), "label": ((32,), np.int32),
     }  # fmt: skip
     assert jnp.issubdtype(shapes["label"].dtype, jnp.integer) and tiny_config().training.measure_peak is True
+
+
+def test_denoising_is_conditioned_by_the_keys_of_the_examples():
+    made = SimpleNamespace(condition_of_batch=lambda *given: ("condition", *given), loss=lambda *given: given)
+    drawn, example = SimpleNamespace(keys="keys", shared="shared"), {"data": "x0", "label": "labels"}
+    found = Denoising(made).loss(drawn, "params", example, None)
+    assert found == (drawn, "params", "x0", ("condition", "keys", example))

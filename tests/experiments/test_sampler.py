@@ -1,5 +1,7 @@
 """Sampling a run: image i depends on the seed and i alone, and what is written is what was drawn."""
 
+from types import SimpleNamespace
+
 import jax
 import numpy as np
 import pytest
@@ -140,3 +142,48 @@ def test_evaluations_draw_by_the_recommended_sampler(run):
     assert factory.sampler_and_steps(chosen) == ("recommended", 5)
     by_hand = config.apply(chosen, [("sampling.steps", "4")])
     assert by_hand.sampling.evaluations == 0 and Sampler(Experiment(by_hand), Pmap(jax.devices()[:1])).nfe == 7
+
+
+@pytest.mark.parametrize("bad, count", [({2: np.nan}, 1), ({0: np.inf}, 1), ({1: -np.inf, 3: np.nan}, 2)])
+def test_the_first_sample_that_is_not_finite_is_told_by_its_number(bad, count):
+    """Of those that were drawn at once, one pixel is enough; the method and its steps are those of the config."""
+    sampler = Sampler(Experiment(tiny_config(sampling__sampler="ddim", sampling__steps=6)), Pmap(jax.devices()[:1]))
+    drawn = np.zeros((4, 2, 2, 1), np.float32)
+    sampler._require_finite(drawn, np.arange(10, 14))
+    for place, value in bad.items():
+        drawn[place, 1, 0, 0] = value
+    with pytest.raises(RunError) as error:
+        sampler._require_finite(drawn, np.arange(10, 14))
+    assert str(error.value) == (
+        f"sample {10 + min(bad)} is not finite (of 4 from number 10 on, {count} are not): the sampling method ddim with 6 "
+        "steps is unstable here; try more steps or another method"
+    )
+
+
+def test_a_trajectory_is_of_the_seed_the_classes_and_the_guide(monkeypatch):
+    """Its keys, method, times and shape are those of the samples of the same numbers."""
+    seen = {}
+    prior = sde_lib.exact.Gaussian(sde_lib.VPSDE(t_min=1e-3))
+
+    def guided(experiment, variables, labels, guide):
+        seen.update(guided=(variables, np.asarray(labels).tolist(), guide))
+        return prior
+
+    def draw(keys, *of, **options):
+        seen.update(keys=jax.random.key_data(keys), of=of, options=options)
+        return np.ones((len(of[2]), len(keys), *of[3]), np.float32)
+
+    monkeypatch.setattr("experiments.generation.sampler.guided", guided)
+    monkeypatch.setattr("experiments.generation.sampler.sde_lib.sample", draw)
+    experiment = Experiment(tiny_config(model__num_classes=3, sampling__sampler="ddim", sampling__steps=5))
+    guide = SimpleNamespace(experiment=SimpleNamespace(draws_samples=True), variables="others")
+    frames = Sampler(experiment, Pmap(jax.devices()[:1]), guide=guide).trajectory("weights", 4, 11)
+    assert seen["guided"] == (("weights", "others"), [0, 1, 2, 0], guide)
+    expected = [jax.random.key_data(jax.random.fold_in(jax.random.key(11), i)) for i in range(4)]
+    np.testing.assert_array_equal(seen["keys"], expected)
+    denoiser, method, times, shape = seen["of"]
+    assert denoiser is prior and method == experiment.sampler and shape == (8, 8, 1)
+    assert seen["options"] == {"return_trajectory": True}
+    np.testing.assert_array_equal(times, experiment.times(prior.sde))
+    assert frames.shape == (len(times), 4, 8, 8, 1)
+    np.testing.assert_allclose(frames[-1], 1)  # the clean data, not divided
