@@ -24,6 +24,7 @@ PAINT = Task(
         "size": "in pixels",
         "share": "of all",
         "side": "left (default) or right",
+        "seed": "of dots",
         "other": "none",
     },
     kinds={"size": "count", "seed": "seed"},
@@ -48,12 +49,12 @@ def test_the_help_groups_tasks_by_meaning_and_names_the_one_choice_that_uses_a_f
         "paint": "paint: dots, lines, FILE (default dots)",
         "size": "paint, other: in pixels (default 2)",
         "share": "paint --paint=dots: of all (default 0.25); other: of lines (default 0.5)",
-        "seed": "paint --side=right, other: which (default 3, 0)",
+        "seed": "paint --side=right: of dots (default 3); other: which (default 0)",
         "side": "paint: left (default) or right",
     }
     assert problems.meanings(PAINT) == {
         "paint": "dots, lines, FILE", "size": "in pixels", "share": "of all", "side": "left (default) or right",
-        "seed": "which",
+        "seed": "of dots",
     }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from experiments.files import Results
 from experiments.inverse import ranking, results
 from experiments.inverse.build import UnsolvableError
 from experiments.inverse.cases import CASES
+from tests.experiments.tiny import ROOT
 
 PSNR = {"pigdm": 20.0, "dps": 25.0}
 
@@ -169,3 +170,24 @@ def test_rows_have_the_figures_of_the_mean_and_of_an_answer(tmp_path):
     assert plain == ranking.Row("hdr", "plain", 22.0, 0.22, 22.0, 0.5)
     assert ranking.best([plain]) == "hdr             plain 22.00 dB (SSIM 0.220)"
     assert ranking.best([]) == "" and ranking.best([first]) == "hdr             dps 25.00 dB (SSIM 0.250)"
+
+
+def test_cases_are_the_documented_ones():
+    """Their names and noise are those of docs/restoring.md, whose tables the options have made."""
+    text = " ".join((ROOT / "docs" / "restoring.md").read_text().split())
+    assert "0.3 for `denoise`, 0.02 for `dejpeg`, `mri` and `ct`" in text and "0.05 elsewhere" in text
+    expected = {
+        "colorize": {}, "deblur": {"kernel": "gaussian"}, "deblur-light": {"kernel": "motion"},
+        "deblur-motion": {"kernel": "motion"}, "dejpeg": {"quality": 10}, "denoise": {}, "hdr": {},
+        "inpaint-box": {"mask": "box"}, "inpaint-random": {"mask": "random", "share": 0.3}, "phase": {},
+        "sensing": {"share": 0.25}, "superres": {"factor": 4}, "mri": {"mask": "random_lines", "acceleration": 4},
+        "mri-coils": {"mask": "radial", "acceleration": 6, "coils": 4}, "ct": {"angles": 20},
+        "ct-limited": {"angles": 40, "arc": 90},
+    }  # fmt: skip
+    assert {name: case.options for name, case in CASES.items()} == expected
+    names = {"inpaint-box": "inpaint", "inpaint-random": "inpaint", "deblur-motion": "deblur", "mri-coils": "mri"}
+    names |= {"ct-limited": "ct"}
+    for name, case in CASES.items():
+        assert case.name == names.get(name, name), name
+        assert case.noise == {"denoise": 0.3, "dejpeg": 0.02, "mri": 0.02, "ct": 0.02}.get(case.name, 0.05), name
+        assert case.command == ("reconstruct" if case.name in ("mri", "ct") else "restore"), name
