@@ -329,6 +329,14 @@ def test_what_is_left_of_a_run_is_done(go_on, tmp_path):
     assert "Training is complete (step 22). Evaluating the EMA model:" in go_on(22, False, True)[2]
 
 
+def test_an_evaluation_may_be_ended_at_once(go_on):
+    """Nothing is lost by it; training is not ended so."""
+    interruption = Interrupted()
+    go_on(22, False, True, interruption=interruption)
+    why = "at step 0: nothing to save yet (it was being evaluated)"
+    assert interruption.idle == [("begins", why), ("ends", why)]
+
+
 @pytest.mark.parametrize("number, told", [(signal.SIGINT, signal.SIGINT), (None, signal.SIGTERM)])
 def test_an_interrupted_run_is_not_evaluated(go_on, monkeypatch, number, told):
     """A signal that reached another process is told as SIGTERM."""

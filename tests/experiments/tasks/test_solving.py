@@ -246,3 +246,31 @@ def test_numbers_of_answers_go_beyond_the_integers_of_two_bytes(monkeypatch):
     assert found.shape == (2, 40_000, 1) and which.dtype == numbers.dtype == np.int32
     assert (which.tolist(), numbers.tolist()) == ([0, 0, 1, 1], [0, 39_999, 0, 39_999])
     assert inputs["y"].tolist() == [5, 5, 7, 7]
+
+
+@pytest.mark.parametrize(
+    "scale, sampler, evaluations", [(1.0, "ddim", 5), (2.0, "ddim", 10), (2.0, "heun", 18), (2.0, "adaptive", None)]
+)
+@pytest.mark.parametrize("by", [None, SimpleNamespace(variables="others")])
+def test_evaluations_of_guided_answers_are_of_both_networks(monkeypatch, scale, sampler, evaluations, by):
+    """None where the sampler chooses them; a guide's weights go with those of the run, and it guides the prior."""
+    steps = 2 if sampler == "adaptive" else 5
+    config, given = tiny_config(sampling__sampler=sampler, sampling__steps=steps, model__num_classes=3), {}
+    config.condition.label.dropout, config.sampling.guidance.scale = 0.1, scale
+    run = SimpleNamespace(variables="weights", denoiser=PRIOR, step=70, average="power")
+    monkeypatch.setattr(solving, "load_guide", lambda experiment: by)
+    monkeypatch.setattr(
+        solving,
+        "draw_answers",
+        lambda *of, **more: given.update(draw=of[1], weights=of[2]) or answers.Drawn("drawn", 1.0),
+    )
+    of = inverse.problem("denoise", SHAPE, {}, NOISE)
+    model = fake_run(config, shape=SHAPE, load=lambda: run)
+    found = solving.solve(model, request(method="pigdm", settings={"data_std": 0.5}), of, ("a",), "y")
+    assert found.told["evaluations"] == evaluations
+    assert given["weights"] == ("weights" if by is None else ("weights", "others"))
+    seen = []
+    monkeypatch.setattr(solving, "prior", lambda *of: seen.append(of) or PRIOR)
+    monkeypatch.setattr(solving.sde_lib, "sample", lambda *of: "image")
+    given["draw"]("keys", "numbers", Y, (A, NOISE), "both")
+    assert seen == [(model.experiment, "both", "numbers", by)]

@@ -167,3 +167,10 @@ def test_slices_of_a_truth_are_fitted_to_the_model_in_its_window(tmp_path):
         None,
     )
     np.testing.assert_array_equal(plain.truth, TRUTH.values[:1])
+
+
+def test_measurements_without_noise_are_told_as_such(given):
+    restore.restore(request(task="hdr", options={"contrast": 3.0}, noise=0.0))
+    assert given.told["noise"] == 0.0 and given.solved.noise == GaussianNoise(0.0)
+    reconstruct.reconstruct(request(modality="ct", options={"angles": 3, "arc": 180.0, "metal": None}, noise=0.0))
+    assert given.told["noise"] == 0.0 and float(given.solved.noise.std) == 0
