@@ -9,6 +9,7 @@ import scipy.special
 import sde_lib
 from experiments.factory.experiment import Experiment
 from experiments.learning import state
+from experiments.media import LatentMedium
 from experiments.objectives import Objective, classification
 from tests.experiments.tiny import tiny_config
 
@@ -128,6 +129,8 @@ def test_a_picture_has_a_column_for_each_example_and_a_row_for_each_noise_level(
         border = cells[row][:, [0, 0, -1, -1, 0, 5], [0, -1, 0, -1, 5, -1]]
         assert (border == 255).all()
     assert experiment.objective.picture(variables, images, None) is None
+    experiment.__dict__["medium"] = LatentMedium((8, 8, channels))
+    assert experiment.objective.picture(variables, images, labels) is None
 
 
 def test_a_classifier_is_of_classes_and_has_a_logit_for_each(made):
