@@ -14,6 +14,7 @@ from experiments.loading import formats, formats_diffusers, pretrained
 from experiments.loading.model_config import chain, model_config, smallest_time
 from models import UNet, options
 from tests.experiments.tiny import fake_run, tiny_config
+from tests.models.pretrained.test_diffusers import CIFAR10
 
 
 def test_a_scheduler_that_says_nothing_is_ddpms():
@@ -247,3 +248,78 @@ def test_notebooks_open_runs_and_models_with_all_that_they_say(monkeypatch):
     )  # fmt: skip
     assert experiments.load_run("a") == (("a", None), {})
     assert experiments.load_pretrained("a", "edm", "config") == ("a", "edm", "config")
+
+
+PLAIN = CIFAR10 | {"down_block_types": ["DownBlock2D"] * 4, "up_block_types": ["UpBlock2D"] * 4}
+
+
+@pytest.mark.parametrize(
+    "changes, size, channels, said",
+    [
+        ({}, (32, 32), 3, None), ({"sample_size": [16, 24]}, (16, 24), 3, None),
+        ({"in_channels": 1, "out_channels": 1}, (32, 32), 1, None), ({"out_channels": 6}, (32, 32), 3, None),
+        ({"sample_size": None}, None, None, "config.json: sample_size=None is no size of images"),
+        ({"in_channels": 6}, None, None, "config.json: images to condition on are joined to its input"),
+        ({"out_channels": 4}, None, None, "config.json: images to condition on are joined to its input"),
+    ],
+)  # fmt: skip
+def test_a_unet_has_a_size_of_images_and_makes_as_many_channels_as_it_sees(changes, size, channels, said):
+    """Or twice as many, of which the second half is the variance."""
+    if said is None:
+        name, network, *found = formats_diffusers._unet(PLAIN | changes)
+        assert (name, *found) == ("unet", size, channels)
+        assert network.learned_variance == ("out_channels" in changes and channels == 3)
+        return
+    with pytest.raises(ValueError, match=f"^{said}"):
+        formats_diffusers._unet(PLAIN | changes)
+
+
+@pytest.mark.parametrize("size, fits", [((16, 16), True), ((16, 8), False), ((8, 16), False)])
+def test_a_transformer_of_diffusers_is_of_square_images(monkeypatch, size, fits):
+    monkeypatch.setattr(formats_diffusers.dit, "to_diffusers_config", lambda *given: given)
+    config = tiny_config(data__num_channels=3)
+    config.data.image_size = size
+    if fits:
+        assert formats_diffusers._described_dit("network", config) == ("network", 3, 16)
+        return
+    with pytest.raises(ValueError, match=f"has no network of images of {size[0]}x{size[1]}, only of square ones"):
+        formats_diffusers._described_dit("network", config)
+
+
+@pytest.mark.parametrize(
+    "changes, fits",
+    [({}, True), ({"time_scale": 999.0}, False), ({"time_offset": 0.0}, False), ({"name": "score"}, False)],
+)
+def test_a_scheduler_of_diffusers_is_of_a_network_that_sees_the_index(changes, fits):
+    config = tiny_config("ddpm")
+    config.parameterization.update({"name": "v", "time_scale": 1000.0, "time_offset": -1.0} | changes)
+    if fits:
+        assert formats_diffusers._scheduler(config) == {
+            "_class_name": "DDPMScheduler", "num_train_timesteps": 1000, "beta_schedule": "linear", "beta_start": 1e-4,
+            "beta_end": 0.02, "prediction_type": "v_prediction",
+        }  # fmt: skip
+        return
+    with pytest.raises(
+        ValueError, match=r"is no scheduler of diffusers: it needs ddpm, scaled_linear, iddpm, and a netwo"
+    ):
+        formats_diffusers._scheduler(config)
+
+
+def test_a_file_of_weights_in_a_pipeline_has_its_scheduler_beside_its_folder(monkeypatch, tmp_path):
+    """In the folder of a U-Net or of a transformer; anywhere else it is beside the file."""
+    read = []
+    monkeypatch.setattr(formats_diffusers, "_json", lambda path: read.append(path) or {"_class_name": "none"})
+    for part in ("unet", "transformer", "other"):
+        folder = tmp_path / part
+        beside = folder if part == "other" else tmp_path
+        (beside / "scheduler").mkdir(parents=True)
+        folder.mkdir(exist_ok=True)
+        scheduler = beside / "scheduler" / "scheduler_config.json"
+        for path in (folder / "w.bin", folder / "config.json", scheduler):
+            path.touch()
+        read.clear()
+        with pytest.raises(ValueError, match="_class_name='none' has no counterpart here"):
+            formats_diffusers.read(folder / "w.bin", None)
+        assert read == [scheduler, folder / "config.json"]
+        scheduler.unlink()
+        (beside / "scheduler").rmdir()

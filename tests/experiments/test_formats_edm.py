@@ -9,6 +9,7 @@ import sde_lib
 from configs import base
 from experiments import load_pretrained
 from experiments.errors import UserError
+from experiments.loading import formats
 from experiments.loading.formats import EDM_NETWORKS, PRECONDITIONINGS
 from models.pretrained import edm2
 from models.pretrained.mapping import to_tensors
@@ -123,7 +124,11 @@ def test_other_constants_of_a_preconditioning_are_refused(tmp_path):
             load_pretrained(tmp_path / "x.pkl", "edm")
 
 
-def test_a_pickle_of_edm2_gives_its_network(tmp_path):
+def test_a_pickle_of_edm2_gives_its_network(tmp_path, monkeypatch):
+    """Its spread of data too; what its learned uncertainty is made of is left out."""
+    every = formats.module_tensors
+    others = {name: np.ones(1) for name in edm2.UNCERTAINTY}
+    monkeypatch.setattr(formats, "module_tensors", lambda network: every(network) | others)
     settings = {
         "img_resolution": 8, "img_channels": 1, "label_dim": 3, "model_channels": 8, "channel_mult": [1, 2],
         "num_blocks": 1, "attn_resolutions": [4], "channels_per_head": 8,
@@ -135,9 +140,10 @@ def test_a_pickle_of_edm2_gives_its_network(tmp_path):
         )
     )
     tensors = to_tensors(variables, edm2.mapping(network, 8))
-    (tmp_path / "x.pkl").write_bytes(pickled("Precond", "unet", "UNet", settings, tensors, sigma_data=0.5))
+    (tmp_path / "x.pkl").write_bytes(pickled("Precond", "unet", "UNet", settings, tensors, sigma_data=0.7))
     run = load_pretrained(tmp_path / "x.pkl", "edm2")
     equal(run, variables)
+    assert run.config.parameterization.sigma_data == 0.7
     assert isinstance(run.denoiser.parameterization, sde_lib.EDMPreconditioning) and run.medium.has_pixels
     with pytest.raises(UserError, match="its network is Precond: only EDMPrecond, VPPrecond, VEPrecond, iDDPMPrecond"):
         load_pretrained(tmp_path / "x.pkl", "edm")
