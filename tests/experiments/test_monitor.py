@@ -435,13 +435,20 @@ def test_a_save_that_fails_does_not_hide_a_loss_that_is_not_finite(tmp_path):
     )
 
 
+@pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_program_whose_operations_are_unknown_has_no_mfu(clock, monkeypatch):
+    """Other errors of the count are no such program."""
     monkeypatch.setattr(utilization, "peak_flops", lambda dtype: 3000.0)
-    tried = threading.Event()
+    tried, error = threading.Event(), ValueError("a while loop, whose length is unknown")
 
     def step_flops():
         tried.set()
-        raise ValueError("a while loop, whose length is unknown")
+        raise error
 
     rows = run(clock, Rows(), step_flops=step_flops, training__log_every=4)
     assert tried.wait(10) and not any("mfu" in row for row in rows)
+    with Monitor(Experiment(tiny_config()), 0, Rows(), None, step_flops) as monitor:
+        monitor._count_flops()
+        error = KeyError("a fault")
+        with pytest.raises(KeyError):
+            monitor._count_flops()
