@@ -58,6 +58,35 @@ def test_the_help_groups_tasks_by_meaning_and_names_the_one_choice_that_uses_a_f
     }  # fmt: skip
 
 
+@pytest.mark.parametrize(
+    "given, options",
+    [
+        ({}, {"paint": "dots", "size": None, "share": 0.25, "side": None}),
+        ({"paint": "lines", "size": 3}, {"paint": "lines", "size": 3}),
+        ({"paint": "a.png"}, {"paint": "a.png"}),
+        ({"paint": "dts"}, "--paint='dts' is unknown: choose from FILE, dots, lines; did you mean 'dots'?"),
+        (
+            {"paint": "lines", "share": 0.5},
+            "--share=0.5 does nothing for --task=paint --paint=lines, which uses --paint, --size",
+        ),
+        ({"paint": "a.png", "size": 3}, "--size=3 does nothing for --task=paint --paint=a.png, which uses --paint"),
+        ({"other": 1}, "--other=1 does nothing for --task=paint --paint=dots, which uses --paint, --size, --share"),
+    ],
+)
+def test_a_choice_is_a_name_or_a_file_and_decides_which_flags_are_used(monkeypatch, given, options):
+    """What looks like no file is a name; a flag that another choice has, or no flag of the task, is refused."""
+    choices = {"paint": PAINT.choices["paint"]}
+    flags = {flag: PAINT.flags[flag] for flag in ("paint", "size", "share", "side")}
+    monkeypatch.setitem(problems.TASKS, "paint", dataclasses.replace(PAINT, flags=flags, choices=choices))
+    if isinstance(options, str):
+        with pytest.raises(UserError) as error:
+            problems.task("paint", given)
+        assert str(error.value).startswith(options)
+        return
+    found = problems.task("paint", given)
+    assert found == {"side": None} | options
+
+
 def method(**changes):
     return dataclasses.replace(Method("draws", {}, posterior=lambda *of: None), **changes)
 
