@@ -9,6 +9,7 @@ import pytest
 from experiments.__main__ import main
 from experiments.editing.edits import Edit
 from experiments.editing.translate import Interpolation, Translation
+from experiments.files import Results
 from experiments.inverse.cases import CASES
 from experiments.inverse.modalities import Reconstruction
 from experiments.inverse.problems import METHODS, Restoration
@@ -97,7 +98,7 @@ def test_a_command_line_is_the_request_of_its_flags_and_defaults(monkeypatch, ca
     modules = {"edit": "editing.edit", "translate": "editing.translate", "interpolate": "editing.translate"}
     made = []
     place = f"experiments.{modules.get(name, f'inverse.{name}')}.{name}"
-    monkeypatch.setattr(place, lambda request: made.append(request) or "the line that says where")
+    monkeypatch.setattr(place, lambda request: made.append(request) or Results("the line that says where"))
     assert main([name, "--workdir=r", "--out=o", *flags]) == 0
     assert made == [kind(**expected)] and capsys.readouterr().out == "the line that says where\n"
 
@@ -114,7 +115,7 @@ def test_a_command_line_is_the_request_of_its_flags_and_defaults(monkeypatch, ca
 )  # fmt: skip
 def test_a_ranking_is_of_sixteen_images_with_four_answers_each(monkeypatch, capsys, flags, changes, cases, methods):
     made = []
-    monkeypatch.setattr("experiments.inverse.ranking.rank", lambda *given: made.append(given) or "table")
+    monkeypatch.setattr("experiments.inverse.ranking.rank", lambda *given: made.append(given) or Results("table"))
     assert main(["rank", "--workdir=r", "--truth=i", "--out=o", *flags]) == 0
     fields = {"workdir": Path("r"), "truth": "i", "out": Path("o"), "limit": 16, "answers": 4, "overrides": []}
     assert made == [(Ranking(**fields | changes), cases, methods)]
@@ -177,7 +178,7 @@ def test_samples_are_drawn_with_the_guide_of_the_run(monkeypatch, tmp_path, caps
             made.append((variables, number, seed, progress))
             return np.zeros((number, 8, 8, 1), np.uint8)
 
-    monkeypatch.setattr("experiments.generation.sampler.Sampler", Sampler)
+    monkeypatch.setattr("experiments.generation.samples.Sampler", Sampler)
     assert main(["sample", "--workdir=run", f"--out={tmp_path}/s.npz"]) == 0
     guide = ("guide of", run.experiment)
     assert made == [(run.experiment, run.experiment.strategy, 64, guide), ("weights", 64, 0, True)]

@@ -12,6 +12,7 @@ from experiments.data.inputs import images
 from experiments.editing import edit, edits, series, translate
 from experiments.errors import UserError
 from experiments.factory.experiment import Experiment
+from experiments.files import Results
 from experiments.generation.answers import Drawn
 from experiments.inverse import results
 from experiments.loading import models
@@ -118,7 +119,7 @@ def task(monkeypatch):
 
     def wrote(out, *of, **options):
         given.__dict__.update(wrote=of, options=options)
-        return "sheet" if out == "out" else None
+        return Results("sheet", ("sheet",)) if out == "out" else None
 
     for module in (edit, translate):
         monkeypatch.setattr(module, "open_model", open_model)
@@ -142,13 +143,13 @@ def test_an_edit_is_drawn_by_the_method_of_the_run_up_to_its_strength(task, monk
         "answers": 3, "seed": 8, "masked_by": "replacement", "settings": {}, "style_features": "patches",
         "style_std": 0.5,
     }  # fmt: skip
-    line = edit.edit(edits.Edit(**fields))
+    made = edit.edit(edits.Edit(**fields))
     assert task.opened == [("--workdir", "run", [("k", "v")], "edit", ("model", "average", "sampling"))]
     assert (task.variables, task.names, task.count, task.seed) == ("weights of run", ("i0", "i1"), 3, 8)
     np.testing.assert_array_equal(task.inputs, FOUND.values)
     found, _, told = task.wrote
     kept = decibels(task.answers.clip(-1, 1), FOUND.values[:, None])
-    assert line == f"strength 0.4, 12 evaluations each, PSNR to the input {kept.mean():.1f} dB: sheet"
+    assert made.summary == f"strength 0.4, 12 evaluations each, PSNR to the input {kept.mean():.1f} dB: sheet"
     np.testing.assert_allclose(told["psnr_to_input"], kept, atol=6e-4)
     assert told["label"] == 2 and told["guidance"] == 3.0 and told["masked_by"] is None and told["evaluations"] == 12
     assert (told["seconds"], told["seed"], told["step"], told["average"]) == (1.5, 8, 3, "average of run")
@@ -184,7 +185,7 @@ def test_a_translation_goes_there_and_back_by_the_same_levels(task, monkeypatch,
     there, back = 0.5 * FOUND.values, FOUND.values + np.float32([0.1, 0.2]).reshape(2, 1, 1, 1)
     task.answers = np.stack([there, back], 1)[:, None]
     given = [("k", "v"), ("sampling.guidance.scale", "3")]
-    line = translate.translate(
+    made = translate.translate(
         translate.Translation("run", given, to, "i", "out", from_label="0", label="2", strength=0.4, limit=None)
     )
     target = ("--to", "other") if to else ("--workdir", "run")
@@ -201,7 +202,7 @@ def test_a_translation_goes_there_and_back_by_the_same_levels(task, monkeypatch,
     np.testing.assert_array_equal(kinds["translated"], there)
     np.testing.assert_array_equal(kinds["back"], back)
     assert task.options == {"notes": {"back": ["26.0 dB", "20.0 dB"]}}
-    assert line == "2 translated, there and back 23.0 dB from the input: sheet"
+    assert made.summary == "2 translated, there and back 23.0 dB from the input: sheet"
     assert (told["from_label"], told["label"], told["guidance"], told["evaluations"]) == (0, 2, 3.0, 2 * (1 + 2) * 6)
     assert told["steps_trained"] == [3, len(to or "run")] and told["seconds"] == 1.5
     np.testing.assert_allclose(told["noise_to_signal"], [levels[0], levels[-1]], rtol=1e-6)
@@ -221,7 +222,7 @@ def test_a_translation_goes_there_and_back_by_the_same_levels(task, monkeypatch,
 def test_an_interpolation_has_both_ends_and_even_weights(task, monkeypatch):
     between = np.stack([FOUND.values + np.float32(0.1), FOUND.values, FOUND.values - np.float32(0.2)], 1)
     task.answers = between[:, None]
-    line = translate.interpolate(
+    made = translate.interpolate(
         translate.Interpolation("run", [], "i", "t", "out", label=None, images=3, strength=0.4, limit=2)
     )
     assert task.opened == [("--workdir", "run", [], "interpolate", translate.KEYS, translate.USES)]
@@ -231,7 +232,7 @@ def test_an_interpolation_has_both_ends_and_even_weights(task, monkeypatch):
     _, kinds, _, told = task.wrote
     assert list(kinds) == ["input", "0", "0.5", "1", "to"]
     np.testing.assert_array_equal(kinds["1"], between[:, 2])
-    assert line == "3 images from each of 2 to its other, the ends 23.0 dB off: sheet"
+    assert made.summary == "3 images from each of 2 to its other, the ends 23.0 dB off: sheet"
     assert told["evaluations"] == 2 * 6 * (2 + 3) and told["label"] is None and told["step"] == 3
     np.testing.assert_allclose([row["psnr_of_ends"] for row in told["inputs"]], [[26.021, 20]] * 2, atol=1e-3)
     assert [(row["name"], row["to"]) for row in told["inputs"]] == [("i0", "t0"), ("i1", "t1")]

@@ -12,6 +12,7 @@ import pytest
 from experiments.data.inputs import volumes
 from experiments.editing import translate
 from experiments.errors import UserError
+from experiments.files import Results
 from experiments.generation.answers import measurement_keys
 from experiments.inverse import baselines, problems, reconstruct
 from experiments.inverse import build as tasks_inverse
@@ -145,17 +146,16 @@ def test_what_is_measured_of_a_truth_has_its_noise_and_given_measurements_its_wi
 
 @pytest.mark.parametrize("answers", [1, 3])
 def test_a_volume_is_written_in_its_intensities_beside_a_report(tmp_path, monkeypatch, answers):
-    monkeypatch.setattr(reconstruct.results, "write", lambda out, found, medium, told: kept.append(found) or "line")
-    monkeypatch.setattr(reconstruct.strict_json, "read", lambda path, kind: TOLD)
+    written = Results("line", (tmp_path / "sheet.png",), TOLD)
+    monkeypatch.setattr(reconstruct.results, "write", lambda out, found, medium, told: kept.append(found) or written)
     kept, drawn = [], RNG.uniform(-1, 1, (2, answers, 4, 4, 1))
     of = SimpleNamespace(view=lambda y: y, baseline=lambda y: {"plain": y}, misfit=lambda x, y: x.mean((1, 2, 3)))
     affine = np.diag([2.0, 3.0, 4.0, 1.0])
     y, truth = np.zeros((2, 4, 4, 1)), np.ones((2, 4, 4, 1))
     slices = reconstruct.Slices(("a", "b"), y, truth, 100.0, 500.0, "", affine)
-    assert (
-        reconstruct._write(Volume(out=tmp_path, answers=answers), of, slices, drawn, ImageMedium((8, 8, 1)), {})
-        == "line"
-    )
+    made = reconstruct._write(Volume(out=tmp_path, answers=answers), of, slices, drawn, ImageMedium((8, 8, 1)), {})
+    names = ["sheet.png", "mean.nii.gz", *["deviation.nii.gz"] * (answers > 1), "report.md"]
+    assert made.summary == "line" and made.files == tuple(tmp_path / name for name in names)
     (found,) = kept
     np.testing.assert_allclose(found.misfit, drawn.mean((2, 3, 4)))
     assert found.arrays["measured"] is y and found.truth is truth and found.names == ("a", "b")

@@ -13,6 +13,7 @@ from experiments.data.inputs import volumes
 from experiments.data.inputs.images import RENDERING, Images
 from experiments.errors import UserError
 from experiments.factory.experiment import Experiment
+from experiments.files import Results
 from experiments.generation.answers import measurement_keys
 from experiments.inverse import build as inverse
 from experiments.inverse import problems, reconstruct, restore
@@ -49,7 +50,7 @@ def given(monkeypatch):
 
     def wrote(out, results, medium, told):
         found.__dict__.update(out=out, results=results, told=told)
-        return "sheet"
+        return Results("sheet", metrics={"modality": "", "figures": {"psnr": {}}})
 
     for module in (restore, reconstruct):
         monkeypatch.setattr(
@@ -63,7 +64,6 @@ def given(monkeypatch):
         monkeypatch.setitem(problems.TASKS, name, dataclasses.replace(task, baselines=plain))
     monkeypatch.setattr(reconstruction, "PLAIN", {"ct": ("back", lambda a, y: y)})
     monkeypatch.setattr(reconstruction.baselines, "total_variation", lambda a, y, std: y)
-    monkeypatch.setattr(reconstruct.strict_json, "read", lambda path, kind: {"modality": "", "figures": {"psnr": {}}})
     monkeypatch.setattr(reconstruct, "replace_text", lambda path, text: found.__dict__.update(report=path))
     return found
 
@@ -80,7 +80,7 @@ def request(**changes):
 )  # fmt: skip
 def test_a_restoration_compares_what_was_measured_the_answers_and_the_truth(given, task, options, peak):
     asked = request(task=task, options=options, peak=peak)
-    assert restore.restore(asked) == f"{task} by dps, 7 evaluations each: sheet"
+    assert restore.restore(asked).summary == f"{task} by dps, 7 evaluations each: sheet"
     noise = GaussianNoise(0.1) if peak is None else PoissonNoise(peak)
     of = inverse.problem(task, SHAPE, options, noise)
     y = of.measure(measurement_keys(3, 2), jnp.asarray(TRUTH.values))
@@ -113,7 +113,7 @@ def test_a_restoration_compares_what_was_measured_the_answers_and_the_truth(give
 def test_a_reconstruction_is_solved_in_units_of_the_norm_and_compared_in_its_own(given, method, kind):
     options = {"angles": 3, "arc": 180.0, "metal": None}
     asked = request(modality="ct", options=options, method=method)
-    assert reconstruct.reconstruct(asked) == "ct by " + method + ": sheet"
+    assert reconstruct.reconstruct(asked).summary == "ct by " + method + ": sheet"
     measurement = reconstruction.simulated("ct", SHAPE, options)
     of = reconstruction.scan_problem("ct", measurement, 0.1)
     y = np.asarray(of.measure(measurement_keys(3, 2), jnp.asarray(TRUTH.values)))
