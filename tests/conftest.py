@@ -1,7 +1,8 @@
-"""All tests run on 8 virtual CPU devices.
+"""Tests run on one CPU device, those that are marked `devices` on 8 virtual ones.
 
-Compilation is most of the time they take, so programs are compiled with fewer optimizations (the test of speed turns them
-on again), and kept: for the other worker, for child processes and for the next run of the tests.
+Programs for one of several devices take a fifth longer to compile and to run. Compilation is most of the time that tests
+take, so programs are compiled with fewer optimizations (the test of speed turns them on again), and kept: for the other
+worker, for child processes and for the next run of the tests.
 """
 
 import ctypes
@@ -34,11 +35,12 @@ os.environ["OPENBLAS_NUM_THREADS"] = os.environ["OMP_NUM_THREADS"] = "1"
 
 import jax
 import pytest
+from jax.extend.backend import clear_backends
 
 from experiments.training import utilization
 from tests import durations
 
-jax.config.update("jax_num_cpu_devices", 8)
+jax.config.update("jax_num_cpu_devices", 1)
 
 
 def pytest_configure(config):
@@ -57,13 +59,15 @@ LONGEST = (*RUNS, "test_choices", "test_resume", "test_first_steps", "test_distr
 def pytest_collection_modifyitems(items):
     """Marks the tiers, and groups the tests: each module goes to one worker, which compiles its programs once.
 
-    All tests of one trained run are one group. A test is e2e if its module says so or it needs a trained run, and thorough
-    if it says so or is slow (see `durations`).
+    All tests of one trained run are one group. Those of `tiny_run`, which is trained on 8 devices, need these. A test is e2e
+    if its module says so or it needs a trained run, and thorough if it says so or is slow (see `durations`).
 
     pytest 9.2 loses the groups silently (https://github.com/pytest-dev/pytest-xdist/issues/1386): setup.cfg stays below it.
     """
     slow = durations.slow()
     for item in items:
+        if "tiny_run" in item.fixturenames:
+            item.add_marker(pytest.mark.devices)
         if not {*RUNS, "extended"}.isdisjoint(item.fixturenames):
             item.add_marker(pytest.mark.e2e)
         elif f"{item.module.__name__}.{item.originalname}" in slow and not item.get_closest_marker("e2e"):
@@ -71,7 +75,18 @@ def pytest_collection_modifyitems(items):
     groups = {item: next((run for run in RUNS if run in item.fixturenames), item.path.stem) for item in items}
     for item, group in groups.items():
         item.add_marker(pytest.mark.xdist_group(group))
-    items.sort(key=lambda item: LONGEST.index(groups[item]) if groups[item] in LONGEST else len(LONGEST))
+    several = {groups[item] for item in items if item.get_closest_marker("devices")}
+    ranks = {group: place for place, group in enumerate(LONGEST)}
+    items.sort(key=lambda item: (ranks.get(groups[item], len(LONGEST)), groups[item] not in several))
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item):
+    """Gives a test the number of devices that it needs, before its fixtures are made."""
+    needed = 8 if item.get_closest_marker("devices") else 1
+    if jax.device_count() != needed:
+        clear_backends()
+        jax.config.update("jax_num_cpu_devices", needed)
 
 
 LARGE = 4096  # MiB of a worker

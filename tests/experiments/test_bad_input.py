@@ -16,6 +16,8 @@ from experiments.runs.checkpoint import Checkpoints
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import ROOT, flags, tiny_config
 
+pytestmark = pytest.mark.devices
+
 DIGITS = f"{ROOT}/configs/digits.py"
 
 
@@ -230,7 +232,10 @@ def nothing_is_compiled(monkeypatch, request):
         ),
         ("--config.model.num_classes=7", "model.num_classes=7: data.source='digits' has 10 classes"),
         ("--config.data.image_size=16", "--config.data.image_size=8"),
-        ("--config.data.source=digit", "data.source='digit' is unknown: choose from digits, npz:PATH, folder:PATH"),
+        (
+            "--config.data.source=digit",
+            "data.source='digit' is unknown: choose from arrayrecord:PATTERN, digits, folder:PATH",
+        ),
         ("--config.data.source=npz:/none.npz", "/none.npz does not exist"),
         ("--resume_with_change", "unknown argument --resume_with_change; did you mean '--resume_with_changes'?"),
     ],

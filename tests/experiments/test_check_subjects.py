@@ -10,6 +10,8 @@ from experiments.factory import check
 from experiments.learning import averaging
 from tests.experiments.tiny import tiny_config
 
+pytestmark = pytest.mark.devices
+
 DATA = ("image_size", "num_channels", "test_fraction", "validation_fraction", "memory_gb", "white")
 FLOW = ("t_min", "steps", "rho", "batch_size")
 # Subject -> beginnings of the keys whose numbers it validates.

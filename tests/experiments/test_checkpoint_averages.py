@@ -17,6 +17,8 @@ from experiments.learning import state
 from experiments.runs import checkpoint
 from experiments.runs.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.devices
+
 OPTIMIZER = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(1e-3))
 
 

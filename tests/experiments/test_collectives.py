@@ -13,6 +13,8 @@ from experiments.devices.parallel import Fsdp, Pmap
 from experiments.factory.experiment import Experiment
 from tests.experiments.tiny import tiny_config
 
+pytestmark = pytest.mark.devices
+
 
 def compiled(function, *, groups=8, outputs=None):
     """A program on 8 devices, in groups of so many, of one argument (8, 16, 3) that is split along its first axis."""

@@ -13,6 +13,8 @@ from experiments.errors import UserError
 from experiments.factory import check
 from tests.experiments.tiny import ROOT, tiny_config
 
+pytestmark = pytest.mark.devices
+
 
 class Opened(Exception):
     """The weights would be read now: everything before was accepted."""

@@ -21,7 +21,7 @@ from experiments.evaluation.evaluate import Judge
 from tests.experiments.tiny import ROOT, flags, history
 from tests.experiments.two_processes import Toy
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.devices]
 
 # Sums in another order: each of six steps rounds anew, in float32.
 TOLERANCE = 2e-6

@@ -29,6 +29,8 @@ from models.pretrained.mapping import flatten, to_tensors, to_variables
 from tests.experiments.tiny import tiny_config
 from tests.models.pretrained.named import named_normal, named_weights
 
+pytestmark = pytest.mark.devices
+
 BATCH, STEPS = 4, 5
 LOSSES = [1.250056505203247, 1.3631443977355957, 1.3506865501403809, 1.2660363912582397, 1.3321330547332764]
 # name: (weights, average of width 0.05, that of 0.1), each as sum(tensor * named_normal("probe " + name)) / sqrt(size).

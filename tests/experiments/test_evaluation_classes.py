@@ -20,6 +20,8 @@ from experiments.reports import report
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import fake_run, tiny_config
 
+pytestmark = pytest.mark.devices
+
 
 def conditional(**changes):
     return tiny_config(model__num_classes=10, **changes)

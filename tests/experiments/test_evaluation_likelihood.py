@@ -17,6 +17,8 @@ from experiments.media import LATENTS
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import tiny_config
 
+pytestmark = pytest.mark.devices
+
 
 class Zero:
     """A network whose output is 0."""

@@ -24,6 +24,8 @@ from experiments.reports import report
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import ROOT, fake_run, tiny_config
 
+pytestmark = pytest.mark.devices
+
 CLASSES = {"model__num_classes": 10, "condition__label__dropout": 0.1}
 DRAWN = {"parameterization__name": "data", "sampling__sampler": "ddim", "sampling__steps": 2}
 

@@ -20,6 +20,8 @@ from experiments.reports import report
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import fake_run, tiny_config
 
+pytestmark = pytest.mark.devices
+
 
 def images(count, first=0):
     levels = (first + np.arange(count)).astype(np.uint8)

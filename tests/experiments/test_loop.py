@@ -14,6 +14,8 @@ from experiments.runs.workdir import Workdir
 from experiments.training import train
 from tests.experiments.tiny import tiny_config
 
+pytestmark = pytest.mark.devices
+
 BATCH = np.zeros((16, 8, 8, 1), np.uint8)
 
 

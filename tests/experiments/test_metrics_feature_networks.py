@@ -15,6 +15,8 @@ from experiments.metrics import feature_networks
 from models.efficientnet import EfficientNetLite0
 from models.pretrained import efficientnet, files, frozen
 
+pytestmark = pytest.mark.devices
+
 
 @functools.cache
 def network():

@@ -19,6 +19,8 @@ from experiments.training.monitor import MEASURED, Monitor
 from experiments.training.timing import Completions
 from tests.experiments.tiny import tiny_config
 
+pytestmark = pytest.mark.devices
+
 CALL, DATA, SAVE, GRID = 2.0, 0.5, 30.0, 100.0  # seconds
 BATCH = 16
 

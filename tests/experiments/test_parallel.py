@@ -10,6 +10,8 @@ from jax.sharding import PartitionSpec
 
 from experiments.devices.parallel import AXIS, BATCH, SAME, STATE, Fsdp, Pmap
 
+pytestmark = pytest.mark.devices
+
 STRATEGIES = pytest.mark.parametrize("kind", [Pmap, Fsdp])
 
 

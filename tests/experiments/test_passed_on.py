@@ -20,6 +20,8 @@ from experiments.factory.experiment import Experiment
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import ROOT, fake_run, tiny_config
 
+pytestmark = pytest.mark.devices
+
 
 def test_samples_are_drawn_by_the_weights_and_the_seed_of_the_evaluation(tmp_path, capsys):
     """Those that are missing; what was drawn before is told where there is some, and not where it is all or none."""

@@ -12,6 +12,8 @@ from experiments.learning import players, state
 from experiments.learning.players import Player
 from experiments.runs.checkpoint import Checkpoints
 
+pytestmark = pytest.mark.devices
+
 TEAM = {
     "a": Player(optax.sgd(0.1), (lambda n: 0.5, lambda n: 0.25), lambda w: w + 1),
     "b": Player(optax.adam(0.01), (lambda n: 1.0,)),

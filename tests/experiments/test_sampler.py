@@ -17,6 +17,8 @@ from experiments.factory.experiment import Experiment
 from experiments.generation.sampler import Sampler
 from tests.experiments.tiny import tiny_config
 
+pytestmark = pytest.mark.devices
+
 
 @pytest.fixture(scope="module")
 def run(tiny_run):

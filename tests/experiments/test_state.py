@@ -9,6 +9,8 @@ import pytest
 from experiments.devices.parallel import Fsdp, Pmap
 from experiments.learning import averaging, state
 
+pytestmark = pytest.mark.devices
+
 SEED, DECAY = 3, 0.9
 WEIGHTS = np.linspace(-0.4, 0.5, 8, dtype=np.float32)
 

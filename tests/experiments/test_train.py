@@ -17,7 +17,7 @@ from experiments.learning import state
 from experiments.training.train import initial_state, load_data, make_step, take_batches
 from tests.experiments.tiny import ROOT, flags, history, restored, tiny_config
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.devices]
 
 DIGITS = f"{ROOT}/configs/digits.py"
 

@@ -23,6 +23,8 @@ from experiments.runs.workdir import Workdir
 from experiments.training import timing, train, utilization
 from tests.experiments.tiny import tiny_config
 
+pytestmark = pytest.mark.devices
+
 
 @pytest.mark.parametrize("snapshots", [0, 9])
 def test_a_call_ends_where_anything_is_to_be_done(snapshots):

@@ -11,6 +11,8 @@ from experiments.factory.experiment import Experiment
 from experiments.generation.answers import Answers, measurement_keys, prior
 from tests.experiments.tiny import tiny_config
 
+pytestmark = pytest.mark.devices
+
 INPUTS = {"y": np.arange(1.0, 6.0)[:, None].astype(np.float32)}
 NAMES = tuple("abcde")
 
