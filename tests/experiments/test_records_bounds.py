@@ -1,6 +1,7 @@
 """Records at their bounds: descriptions, headers and prints, plans that are continued or begun anew, classes."""
 
 import json
+import shutil
 import struct
 
 import numpy as np
@@ -182,7 +183,7 @@ def test_the_plan_is_removed_after_all_that_it_is_of(tmp_path, monkeypatch):
     with prepare._claimed(tmp_path / "out", "two"):
         assert sorted(removed[:2]) == ["a", "z"] and removed[2] == "plan.json"
     (partial / "plan.json").unlink()
-    (partial / "plan.json.tmp").touch()
+    (partial / ".plan.json.5.tmp").touch()
     with prepare._claimed(tmp_path / "out", "three"):  # it was ended before there was anything but a plan
         assert (partial / "plan.json").read_text() == "three"
 
@@ -256,3 +257,22 @@ def test_a_source_in_memory_is_within_the_budget_of_all_its_splits(tmp_path):
     for memory_gb in (-1e-9, -1.0):
         with pytest.raises(UserError, match=r"data\.memory_gb=.* is not allowed: choose 0"):
             sources.load(f"folder:{folder}", memory_gb=memory_gb, **options)
+
+
+def test_files_of_a_process_that_was_killed_are_removed(tmp_path):
+    """Those of the plan before the folder has one, and any once it has; what others put there stays and is refused."""
+    source = f"npz:{saved(tmp_path, images=PIXELS)}"
+    expected = prepare.prepare(source, tmp_path / "whole")
+    for name in (".plan.json.123.tmp", ".dataset.json.7.tmp"):
+        partial = tmp_path / "out.partial"
+        partial.mkdir()
+        (partial / name).write_text("half")
+        if name.startswith(".dataset"):
+            with pytest.raises(UserError, match=r"out\.partial holds other files"):
+                prepare.prepare(source, tmp_path / "out")
+            assert (partial / name).exists()
+            (partial / "plan.json").write_text("{}")
+        assert prepare.prepare(source, tmp_path / "out") == expected
+        files = sorted(path.name for path in (tmp_path / "out").iterdir())
+        assert files == sorted(path.name for path in (tmp_path / "whole").iterdir())
+        shutil.rmtree(tmp_path / "out")
