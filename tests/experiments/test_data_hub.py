@@ -227,3 +227,56 @@ def test_splits_and_columns_of_the_hub_that_are_not_used():
         ["columns that look like labels are not used: label; classes are a column named label, labels, fine_label, class, "
          "target"],
     )  # fmt: skip
+
+
+class Streamed(Rows):
+    """Stands for a split that comes over the network: an image and a label in each row."""
+
+    def __init__(self, *labels, names=None):
+        super().__init__(rows(*labels))
+        self.features = {"image": IMAGE, "y": datasets.ClassLabel(names=names) if names else datasets.Value("int64")}
+
+    def cast_column(self, name, kind):
+        assert name == "image" and not kind.decode
+        return self
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """(splits) -> what `stream` makes of them, by labels of the column `y`."""
+    monkeypatch.setattr(huggingface, "LABELS", ("y",))
+
+    def stream(**splits):
+        monkeypatch.setattr(
+            huggingface, "_open", lambda text, *, streaming: splits if len(splits) > 1 else splits["all"]
+        )
+        return huggingface.stream("a", Wanted(None, None))
+
+    return stream
+
+
+def test_streams_have_the_labels_of_their_splits_and_leave_out_those_that_are_withheld(streamed):
+    found, names, left_out, warnings = streamed(train=Streamed(0, 1, names="ab"), test=Streamed(-1, -1, names="ab"))
+    assert list(found) == ["train"] and names == ("a", "b") and warnings == []
+    assert left_out == ["the split test, whose labels are withheld (-1)"]
+    assert found["train"].image_shape == (2, 2, 1)
+    ((_, labels, _),) = found["train"].blocks(0, iter([2]))
+    assert labels.tolist() == [0, 1]
+    with pytest.raises(
+        UserError, match=r"^data\.source='hf:a': the column 'y' of the split 'train' withholds all labels"
+    ):
+        streamed(train=Streamed(-1), test=Streamed(0))
+    with pytest.raises(UserError, match=r"^data\.source: hf:a, test has no images$"):
+        streamed(train=Streamed(0), test=Streamed())
+
+
+@pytest.mark.parametrize("splits", [("all",), ("train", "test")])
+def test_streams_that_all_withhold_their_labels_have_no_classes(streamed, splits):
+    found, names, left_out, warnings = streamed(**{name: Streamed(-1, -1, names="ab") for name in splits})
+    assert list(found) == list(splits) and names is None and left_out == []
+    assert warnings == [
+        "the column 'y' is -1 in the first row of each split, which withholds the labels: there are no classes"
+    ]
+    for stream in found.values():
+        ((pixels, labels, _),) = stream.blocks(0, iter([2]))
+        assert labels.tolist() == [-1, -1] and pixels[:, 0, 0, 0].tolist() == [0, 1]
