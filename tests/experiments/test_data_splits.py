@@ -1,12 +1,10 @@
 """Training, validation and test images never mix, and no image ever moves from one to another."""
 
-import hashlib
-
 import numpy as np
 import pytest
 
 from experiments.data.digests import digest, identities_of
-from experiments.data.sources.base import Dataset, Images, Parts, Source
+from experiments.data.sources.base import Images, Parts, Source
 from experiments.data.sources.splits import check_fractions, split
 from experiments.errors import UserError
 
@@ -174,15 +172,3 @@ def test_classes_are_as_many_as_names_or_as_the_largest_label_says(labels, names
     """A class of which no image is there is one."""
     labels = None if labels is None else np.array(labels, np.int32)
     assert Parts({"all": Images(pictures(3), labels)}, names).num_classes == expected
-
-
-def test_one_print_of_a_data_set_is_of_all_three_splits():
-    """Of the method of the training images' print; another one where any of the splits is another."""
-    parts = [Images(pictures(n, seed=n)) for n in (6, 4, 3)]
-    made = Dataset("x", *parts, 0)
-    texts = " ".join(part.fingerprint() for part in parts)
-    assert made.fingerprint() == f"sha256:{hashlib.sha256(texts.encode()).hexdigest()}"
-    for place in range(3):
-        others = list(parts)
-        others[place] = Images(pictures(5, seed=9))
-        assert Dataset("x", *others, 0).fingerprint() != made.fingerprint()
