@@ -119,3 +119,28 @@ def test_flags_of_volumes_are_for_volumes(flag, text):
         assert modalities.of_volume(truth, None, None, None) == ("axial", None, slice(None))
     with pytest.raises(UserError, match=r"^--axis='x' is unknown: choose from axial, coronal, sagittal"):
         modalities.of_volume("a.dcm", "x", None, None)
+
+
+@pytest.mark.parametrize(
+    "shape, size, above, left",
+    [((4, 6), (4, 8), 0, 1), ((4, 6), (6, 6), 1, 0), ((3, 4), (6, 8), 0, 0), ((5, 3), (10, 12), 0, 1),
+     ((2, 9), (8, 6), 5, 0)],
+)  # fmt: skip
+def test_slices_are_fitted_to_rectangles(shape, size, above, left):
+    """Padded to the aspect ratio of the model's images, then resized: pixels stay where they were in millimetres."""
+    (height, width), (rows, columns) = shape, size
+    tall, wide = (height, round(height * columns / rows)) if width * rows <= height * columns else (
+        round(width * rows / columns), width
+    )  # fmt: skip
+    affine = np.diag([2.0, 3.0, 5.0, 1.0])
+    values = np.full((1, height, width), 0.5, np.float32)
+    found = volumes.Volume(("a",), values, 0, 1, "", affine).fitted(size)
+    assert found.slices.shape == (1, rows, columns)
+    scale = np.array([wide / columns, tall / rows])
+    np.testing.assert_allclose(np.diag(found.affine)[:2], [2 * scale[0], 3 * scale[1]])
+    corner = found.affine @ [-0.5, -0.5, 0, 1]  # of the first pixel; the slice begins `left` and `above` pixels within
+    np.testing.assert_allclose(corner[:2], [2 * (-0.5 - left), 3 * (-0.5 - above)])
+    inside = found.slices[0] > 0.25  # half of what is inside
+    first, last = np.argwhere(inside).min(0), np.argwhere(inside).max(0) + 1
+    expected = np.array([[above, left], [above + height, left + width]]) / scale[::-1]
+    np.testing.assert_allclose([first, last], expected, atol=0.51)
