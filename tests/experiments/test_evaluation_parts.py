@@ -10,17 +10,16 @@ import pytest
 from flax import struct
 
 from experiments import data, factory, metrics
-from experiments.evaluation import evaluate, figures, likelihood, losses, reference
+from experiments.evaluation import evaluate, figures, likelihood, losses
 from experiments.evaluation.classes import ClassMix, class_mix
 from experiments.evaluation.features import FeatureSet
-from experiments.evaluation.reference import RealImages, real_images
+from experiments.evaluation.reference import RealImages
 from experiments.factory.experiment import Experiment
 from experiments.media import ImageMedium
 from experiments.metrics import names as metric_names
 from experiments.metrics.moments import Moments
 from experiments.metrics.statistics import Statistics, spread
 from experiments.plotting import pictures
-from experiments.runs.workdir import Workdir
 from sde_lib import Denoiser
 from tests.experiments.tiny import fake_run, tiny_config
 
@@ -266,64 +265,3 @@ def test_the_noise_of_an_image_is_its_own_and_the_seeds(monkeypatch):
         rows = losses.loss_per_noise_level(run, images)
         assert [row["loss"] for row in rows[:2]] == pytest.approx([power.mean()] * 2, rel=1e-3)
         assert rows[1]["standard_error"] == pytest.approx(power.std() / np.sqrt(11), rel=1e-2)
-
-
-# ---- statistics of real images ----
-
-
-def test_statistics_are_kept_for_their_images_their_features_and_the_number_kept(tmp_path):
-    """Others are computed: of other weights, another preprocessing, other images, or with more features kept."""
-    rng = np.random.default_rng(1)
-    train, test = (data.Images(rng.integers(0, 256, (count, 2, 2, 1), np.uint8)) for count in (30, 20))
-    images = data.Dataset("d", train, train.take(np.arange(0)), test, 0)
-    seen = []
-
-    class Network:
-        name, preprocessing, sha256 = "pixels", "x / 255", "0"
-
-        def __init__(self, **changes):
-            vars(self).update(changes)
-
-        def __call__(self, block):
-            seen.append(len(block))
-            return {"pool": block.reshape(len(block), -1) / 255}
-
-    def computed(network=None, dataset=images, **changes):
-        config = tiny_config(**{f"evaluation__{key}": value for key, value in changes.items()})
-        seen.clear()
-        found = real_images(fake_run(config=config, workdir=Workdir(tmp_path)), dataset, network or Network())
-        return sorted(seen), found
-
-    sizes = {"num_samples": 12, "training_images": 25}
-    assert computed(**sizes)[0] == [12, 25] and computed(**sizes)[0] == []
-    for network in (Network(sha256="1"), Network(preprocessing="x"), Network(name="other")):
-        assert computed(network, **sizes)[0] == [12, 25] and computed(network, **sizes)[0] == []
-    changed = data.Images(test.images.copy())
-    changed.images[:] ^= 1
-    assert computed(dataset=data.Dataset("d", train, images.validation, changed, 0), **sizes)[0] == [12]
-    assert computed(**sizes | {"training_images": 26})[0] == [26]
-    assert computed(**sizes | {"num_samples": 13})[0] == [13]
-    drawn, found = computed(**sizes | {"num_samples": 26, "training_images": 0})
-    assert drawn == [20] and (len(found.real), len(found.train)) == (26, 0)  # those of training are there
-    against = {"reference": "training"}
-    drawn, found = computed(**sizes, **against)
-    assert drawn == [30] and (found.reference.count, len(found.reference.features), len(found.train)) == (30, 25, 25)
-    assert computed(**sizes | {"training_images": 7}, **against)[0] == [30]  # twelve are kept
-
-
-def test_all_images_of_a_block_of_a_thousand_are_read_once():
-    read = []
-
-    class Counted(data.Images):
-        def pixels(self, indices):
-            read.append((len(indices), int(indices[0]), int(indices[-1])))
-            return super().pixels(indices)
-
-    for count, expected in (
-        (1, [(1, 0, 0)]),
-        (1000, [(1000, 0, 999)]),
-        (2001, [(1000, 0, 999), (1000, 1000, 1999), (1, 2000, 2000)]),
-    ):
-        read.clear()
-        blocks = list(reference._blocks(Counted(np.zeros((count, 1, 1, 1), np.uint8))))
-        assert read == expected and sum(map(len, blocks)) == count
