@@ -196,3 +196,11 @@ def test_features_are_the_last_hidden_layer_of_values_in_units_of_the_range():
     np.testing.assert_allclose(found, [[0.75, 2.5, 1.5]], atol=1e-12)
     labelled = FeatureSpace("", (2, 2, 1), space.layers, np.array([4, 7, 9], np.int32))
     assert labelled.accuracy(Images(np.repeat(pixels, 3, 0), np.array([7, 9, 7], np.int32))) == pytest.approx(2 / 3)
+
+
+def test_values_are_taken_a_thousand_at_a_time_in_their_order():
+    for count in (1, 999, 1000, 1001, 2003):
+        values = np.arange(2.0 * count, dtype=np.float32).reshape(count, 1, 2)
+        blocks = list(_pixels(values, (-1.0, 3.0)))
+        assert list(map(len, blocks)) == [1000] * (count // 1000) + [count % 1000] * (count % 1000 > 0)
+        np.testing.assert_allclose(np.concatenate(blocks), (values.reshape(count, 2) + 1) / 4, rtol=1e-12)

@@ -112,15 +112,6 @@ def test_the_page_ends_with_all_keys_of_the_config_and_begins_with_the_process(t
     assert page.index("<h1>") < page.index("Training, step 20 of 40") < page.index("How good they are")
 
 
-@pytest.mark.parametrize(
-    "seconds, text",
-    [(0, "0 min 00 s"), (59.4, "0 min 59 s"), (59.6, "1 min 00 s"), (3599, "59 min 59 s"), (3600, "1 h 00 min"),
-     (3661, "1 h 01 min"), (5_400_000, "1,500 h 00 min")],
-)  # fmt: skip
-def test_durations_are_in_minutes_and_seconds_or_hours_and_minutes(seconds, text):
-    assert report.duration(seconds) == text
-
-
 def test_numbers_intervals_and_errors_in_words():
     assert [report._number(value) for value in (None, 1234, 0.0625, 1234.5)] == ["", "1,234", "0.062", "1234.500"]
     assert [report._interval(ends) for ends in (None, np.nan, [0.5, 2.0])] == ["", "", "0.500 to 2.000"]
