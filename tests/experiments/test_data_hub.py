@@ -152,6 +152,30 @@ def test_an_image_of_a_table_is_named_by_its_row_wherever_it_is_taken():
     assert taken.labels.tolist() == [5, 6]
 
 
+def test_files_of_a_table_are_read_once_for_their_identities(monkeypatch):
+    """Those of rows that are taken then need no further reading; those taken before are the same."""
+    read = []
+    content = huggingface._content
+    monkeypatch.setattr(huggingface, "_content", lambda row, title: read.append(title) or content(row, title))
+    images = Rows({"image": row["image"]} for row in rows(*range(4)))
+    table = huggingface.Table(images, np.arange(4), None, Wanted(2, 1), "t")
+    places = np.array([3, 0, 3])
+    before = table.take(places)
+    expected = [int.from_bytes(digest(picture(number))[:8], "little") for number in range(4)]
+    assert table.identities().tolist() == table.identities().tolist() == expected and len(read) == 4
+    assert table.take(places).identities().tolist() == [expected[i] for i in places] and len(read) == 4
+    assert before.identities().tolist() == [expected[i] for i in places] and read[4:] == [
+        "t, row 3",
+        "t, row 0",
+        "t, row 3",
+    ]
+
+
+def test_reasons_of_the_library_are_one_line_of_300_characters():
+    assert huggingface._one_line(OSError("two\nlines  of it")) == "OSError: two lines of it"
+    assert huggingface._one_line(ValueError("ab " * 200)) == f"ValueError: {'ab ' * 100}"
+
+
 @pytest.mark.parametrize("label", [-1, 0.5, "a", None, True])
 def test_a_stream_needs_whole_numbers_from_zero(label):
     stream = huggingface.Stream(rows(4, 3, 2, label), "image", "y", Wanted(2, 1), "hf:a, train")
@@ -168,6 +192,7 @@ def test_the_image_of_a_row_lies_in_it_or_in_a_file(tmp_path):
     (tmp_path / "a.png").write_bytes(b"content")
     assert huggingface._content({"x": {"bytes": b"given", "path": str(tmp_path / "a.png")}}, "t") == b"given"
     assert huggingface._content({"x": {"bytes": None, "path": str(tmp_path / "a.png")}}, "t") == b"content"
+    assert huggingface._content({"x": {"bytes": b"", "path": str(tmp_path / "a.png")}}, "t") == b""
     for file, message in (({"bytes": None, "path": None}, "t cannot be read"), (None, "t has no image"),
                           ({"bytes": None, "path": str(tmp_path / "gone")}, "t cannot be read")):  # fmt: skip
         with pytest.raises(UserError, match=message):

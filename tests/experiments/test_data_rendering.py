@@ -11,7 +11,7 @@ from experiments.data import load
 from experiments.data.prepare import prepare
 from experiments.data.sources import Wanted, read
 from experiments.data.sources.decoding import center_crop, opened
-from experiments.data.sources.orientation import turn, upright, upright_size
+from experiments.data.sources.orientation import upright, upright_size
 from experiments.errors import UserError
 from tests.experiments.pictures_of_files import file_of, png, tiff, with_orientation
 
@@ -454,28 +454,3 @@ def test_strokes_and_other_pictures_of_four_channels_are_opaque_paint():
         levels, alpha = rendering.layer(image, content, 4, "a", "--strokes")
     np.testing.assert_array_equal(levels, np.concatenate([pixels[..., :3], np.full((4, 4, 1), 255)], -1))
     np.testing.assert_allclose(alpha, pixels[..., 3:] / 255, rtol=1e-6)
-
-
-def test_pictures_that_take_too_much_memory_are_named(monkeypatch):
-    """At each step; other faults of the orientation turn nothing."""
-    content = file_of(Image.fromarray(np.zeros((6, 4), np.uint8)))
-
-    def full(*arguments):
-        raise MemoryError
-
-    with monkeypatch.context() as patch:
-        patch.setattr("experiments.data.sources.decoding.center_crop", full)
-        with pytest.raises(UserError, match=r"^data\.source: a\.png cannot be read as an image \(MemoryError\)$"):
-            decoded(content, 1, resize="center_crop")
-    image = Image.open(io.BytesIO(content))
-    for error, turned in ((ValueError("damaged"), None), (MemoryError(), MemoryError)):
-
-        def broken(error=error):
-            raise error
-
-        monkeypatch.setattr(image, "getexif", broken)
-        if turned is None:
-            assert turn(image) is None and upright_size(image) == (6, 4)
-        else:
-            with pytest.raises(turned):
-                turn(image)
