@@ -332,7 +332,7 @@ def test_real_and_imaginary_parts_are_the_last_axis():
 
 
 @pytest.mark.parametrize(
-    "moved, fits", [((2, 0), True), ((0, -2), True), ((0, 3), False), ((-3, 0), False), ((0, 4), False)]
+    "moved, fits", [((2, 0), True), ((0, -2), True), ((0, 3), False), ((-3, 0), False), ((0, -4), False)]
 )
 @pytest.mark.parametrize("shape", [(8, 16), (16, 8)])
 def test_the_strongest_frequency_of_a_rectangle_is_within_a_quarter_of_its_shorter_side(tmp_path, shape, moved, fits):
