@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 import pytest
 
 from experiments.config import components
+from experiments.config import files as config
 from experiments.errors import UserError
+from tests.experiments.tiny import tiny_config
 
 
 @pytest.fixture
@@ -143,3 +145,17 @@ def test_options_of_a_function_are_its_parameters_with_a_default():
         return x
 
     assert components.options(made) == {"width": 3, "rate": 0.5, "kinds": ("a",), "shape": (1,)}
+
+
+def test_options_of_a_component_are_known_whatever_the_order_of_the_flags(here):
+    """Set before or after the component; those that are not set have its own defaults."""
+    here("own_sampler", "class Sampler:\n    place: float = 0.5\n    order: int = 7\n")
+    given = [("sampling.place", "0.25"), ("sampling.sampler", "own_sampler:Sampler"), ("sampling.steps", "9")]
+    for flags in (given, given[::-1]):
+        made = config.apply(tiny_config(), flags)
+        assert (made.sampling.sampler, made.sampling.place, made.sampling.order, made.sampling.steps) == (
+            "own_sampler:Sampler", 0.25, 7, 9,
+        )  # fmt: skip
+        assert config.from_json(config.to_json(made)).to_dict() == made.to_dict()
+    with pytest.raises(UserError, match=r"sampling\.plac=1: unknown key; did you mean 'sampling\.place'"):
+        config.apply(tiny_config(), [("sampling.plac", "1"), *given])

@@ -44,6 +44,12 @@ def test_a_config_file_that_cannot_work_is_named_with_its_line_or_key(tmp_path, 
         ('{"optim": 3}', "optim is no section"),
         ('{"optim": {"lr": "fast"}}', "optim.lr='fast' must be a number"),
         ('{"optim": {"lr": true}}', "optim.lr=True must be a number"),
+        ('{"optim": {"lr": null}}', "optim.lr=None must be a number"),
+        ('{"sampling": {"guidance": {"scale": null}}}', "sampling.guidance.scale=None must be a number"),
+        ('{"sampling": {"guidance": {"name": 3}}}', "sampling.guidance.name=3 must be a text"),
+        ('{"sampling": {"guidance": 3}}', "sampling.guidance is no section"),
+        ('{"condition": {"label": []}}', "condition.label is no section"),
+        ('{"data": {"random_flip": 1}}', "data.random_flip=1 must be true or false"),
         ('{"data": {"random_flip": "yes"}}', "data.random_flip='yes' must be true or false"),
         ('{"training": {"writers": "jsonl"}}', "training.writers='jsonl' must be a list"),
         ('{"sde": {"name": null}}', "sde.name=None must be a text"),
@@ -164,3 +170,26 @@ def test_a_file_that_is_not_there_is_told_with_the_nearest_or_with_all_configs_o
             config.takes_argument(f"{tmp_path}/{name}.py")
         said = str(error.value)
         assert said == f"--config={tmp_path}/{name}.py: no such file{hint}"
+
+
+@pytest.mark.parametrize(
+    "stored, key, value",
+    [
+        ({"sampling": {"method": "ddim"}}, "sampling.sampler", "ddim"),
+        ({"sampling": {"method": "ddim", "sampler": "heun"}}, "sampling.sampler", "heun"),
+        ({"training": {"class_dropout": 0.25}}, "condition.label.dropout", 0.25),
+        ({"training": {"class_dropout": 0.25}, "condition": {}}, "condition.label.dropout", 0.25),
+        (
+            {"training": {"class_dropout": 0.25}, "condition": {"label": {"dropout": 0.5}}},
+            "condition.label.dropout",
+            0.5,
+        ),
+    ],
+)
+def test_a_value_of_an_old_name_goes_to_the_name_of_today_unless_that_is_stored_too(stored, key, value):
+    read = config.from_json(json.dumps(stored))
+    leaves = dict(config.leaves(read))
+    assert leaves[key] == value and not set(config.RENAMED) & set(leaves)
+    for old, new in config.RENAMED.items():
+        with pytest.raises(UserError, match=rf"^--config\.{old}=x: this key is {new} now$"):
+            config.override(read, old, "x")
