@@ -149,7 +149,10 @@ def _get_config(path: Path) -> Callable[..., ConfigDict]:
     """The function of that name in a file."""
     if not path.is_file():
         there = sorted(str(p) for p in path.parent.glob("*.py") if p.stem not in ("__init__", "base"))
-        hint = nearest(str(path), there) or (f"; there are {', '.join(there)}" if there else "")
+        alike = difflib.get_close_matches(path.stem, [Path(other).stem for other in there], 1, 0.5)
+        hint = f"; there are {', '.join(there)}" if there else ""
+        if alike:
+            hint = f"; did you mean {str(path.with_name(f'{alike[0]}.py'))!r}?"
         raise UserError(f"--config={path}: no such file{hint}")
     module_spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if module_spec is None:

@@ -168,7 +168,9 @@ def _claimed(out: Path, plan: str) -> Iterator[Path]:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
             raise UserError(f"--out={out}: another `prepare` is writing {folder}; wait for it, or end it") from error
-        there = [path for path in folder.iterdir() if path.name not in (LOCK, f"{PLAN}.tmp")]
+        for path in folder.glob(".*.tmp" if (folder / PLAN).is_file() else f".{PLAN}.*.tmp"):
+            path.unlink()  # of a process that was killed while it wrote the file
+        there = [path for path in folder.iterdir() if path.name != LOCK]
         if there and not (folder / PLAN).is_file():
             raise UserError(f"--out={out}: {folder} holds other files; remove it, or choose another folder")
         if there and (folder / PLAN).read_text() != plan:

@@ -143,8 +143,8 @@ def test_a_batch_that_is_not_augmented_has_the_null_of_the_augmentation():
 def test_values_of_the_user():
     names = LabelCondition(3, ("cat", "2", "dog"))
     assert [int(names.of_user(value)) for value in ("cat", "dog", "2", 2, 0)] == [0, 2, 1, 1, 0]
-    assert LabelCondition(3).of_user("2").dtype == jnp.int32
-    for value in ("3", 3, "-1", "bird", "1.0", "²"):
+    assert LabelCondition(3).of_user("2").dtype == jnp.int32 and int(LabelCondition(3).of_user("000000002")) == 2
+    for value in ("3", 3, "-1", "bird", "1.0", "²", "\u0661", "", "0" * 10, True):
         with pytest.raises(ValueError):
             names.of_user(value)
     np.testing.assert_array_equal(AugmentationCondition(2).of_user((1, 0)), [1, 0])

@@ -44,6 +44,12 @@ def test_a_config_file_that_cannot_work_is_named_with_its_line_or_key(tmp_path, 
         ('{"optim": 3}', "optim is no section"),
         ('{"optim": {"lr": "fast"}}', "optim.lr='fast' must be a number"),
         ('{"optim": {"lr": true}}', "optim.lr=True must be a number"),
+        ('{"optim": {"lr": null}}', "optim.lr=None must be a number"),
+        ('{"sampling": {"guidance": {"scale": null}}}', "sampling.guidance.scale=None must be a number"),
+        ('{"sampling": {"guidance": {"name": 3}}}', "sampling.guidance.name=3 must be a text"),
+        ('{"sampling": {"guidance": 3}}', "sampling.guidance is no section"),
+        ('{"condition": {"label": []}}', "condition.label is no section"),
+        ('{"data": {"random_flip": 1}}', "data.random_flip=1 must be true or false"),
         ('{"data": {"random_flip": "yes"}}', "data.random_flip='yes' must be true or false"),
         ('{"training": {"writers": "jsonl"}}', "training.writers='jsonl' must be a list"),
         ('{"sde": {"name": null}}', "sde.name=None must be a text"),
@@ -126,3 +132,64 @@ def test_a_process_chosen_by_name_has_its_own_largest_time(name, t_max):
     assert chosen.sde.t_max == t_max and chosen.sde.sigma_max == config.load(digits).sde.sigma_max != 50
     for overrides in ([("sde.name", name), ("sde.t_max", "0.5")], [("sde.t_max", "0.5"), ("sde.name", name)]):
         assert config.load(digits, overrides).sde.t_max == 0.5
+
+
+def test_an_argument_is_handed_over_and_what_the_file_raises_is_told_with_its_deepest_line(tmp_path):
+    path = tmp_path / "mine.py"
+    path.write_text(
+        "from configs import base\n\ndef inner(n):\n    return [][n]\n\ndef get_config(size='8'):\n"
+        "    config = base.get_config()\n    if size == 'x':\n        raise ValueError('no such size')\n"
+        "    if size == 'y':\n        inner(3)\n    if size == 'z':\n        raise KeyError('a ' * 400)\n"
+        "    config.data.image_size = int(size)\n    return config\n"
+    )
+    assert config.load(str(path)).data.image_size == 8 and config.load(f"{path}:16").data.image_size == 16
+    assert config.load(f"{path}:16", [("data.image_size", "4"), ("data.image_size", "5")]).data.image_size == 5
+    assert config.takes_argument(str(path)) is config.takes_argument(f"{path}:16") is True
+    for argument, message in (
+        ("x", f"--config={path}:x: no such size"), ("y", f"--config={path}, line 4: IndexError: list index out of range"),
+        ("z", f"--config={path}, line 13: KeyError: {repr('a ' * 400)[:300]}"),
+    ):  # fmt: skip
+        with pytest.raises(UserError) as error:
+            config.load(f"{path}:{argument}")
+        assert str(error.value) == message
+    path.write_text(f"{HEAD}    return config\n")
+    assert config.takes_argument(str(path)) is False
+    with pytest.raises(UserError, match=f"^--config={path}:16: this config takes no argument$"):
+        config.load(f"{path}:16")
+
+
+def test_a_file_that_is_not_there_is_told_with_the_nearest_or_with_all_configs_of_its_folder(tmp_path):
+    for name in ("__init__", "base", "digits", "mnist"):
+        (tmp_path / f"{name}.py").touch()
+    (tmp_path / "notes.txt").touch()
+    for name, hint in (
+        ("digit", f"; did you mean '{tmp_path}/digits.py'?"),
+        ("q", f"; there are {tmp_path}/digits.py, {tmp_path}/mnist.py"), ("gone/q", ""),
+    ):  # fmt: skip
+        with pytest.raises(UserError) as error:
+            config.takes_argument(f"{tmp_path}/{name}.py")
+        said = str(error.value)
+        assert said == f"--config={tmp_path}/{name}.py: no such file{hint}"
+
+
+@pytest.mark.parametrize(
+    "stored, key, value",
+    [
+        ({"sampling": {"method": "ddim"}}, "sampling.sampler", "ddim"),
+        ({"sampling": {"method": "ddim", "sampler": "heun"}}, "sampling.sampler", "heun"),
+        ({"training": {"class_dropout": 0.25}}, "condition.label.dropout", 0.25),
+        ({"training": {"class_dropout": 0.25}, "condition": {}}, "condition.label.dropout", 0.25),
+        (
+            {"training": {"class_dropout": 0.25}, "condition": {"label": {"dropout": 0.5}}},
+            "condition.label.dropout",
+            0.5,
+        ),
+    ],
+)
+def test_a_value_of_an_old_name_goes_to_the_name_of_today_unless_that_is_stored_too(stored, key, value):
+    read = config.from_json(json.dumps(stored))
+    leaves = dict(config.leaves(read))
+    assert leaves[key] == value and not set(config.RENAMED) & set(leaves)
+    for old, new in config.RENAMED.items():
+        with pytest.raises(UserError, match=rf"^--config\.{old}=x: this key is {new} now$"):
+            config.override(read, old, "x")

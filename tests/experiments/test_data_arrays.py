@@ -113,3 +113,52 @@ def test_a_range_that_is_not_stated_is_refused_with_the_range_of_the_file(tmp_pa
 def test_a_range_that_does_not_fit_is_a_warning(tmp_path, low, high, text):
     warnings = load32(stored(tmp_path, data=VALUES), low=float(low), high=float(high)).warnings
     assert (text is None and not warnings) or (len(warnings) == 1 and text in warnings[0])
+
+
+@pytest.mark.parametrize(
+    "beyond, highest, high, text",
+    [
+        (1, 1.0, 1.0, None),
+        (2, 1.0, 1.0, "2 % of the values of {} are outside of data.range=0,1: they are from 0 to 2"),
+        (0, 1.0, 16.0, None),
+        (0, 1.0, 16.001, "the values of {} fill little of data.range=0,16.001: they are from 0 to 1"),
+        (0, 0.5, 8.001, "the values of {} fill little of data.range=0,8.001: they are from 0 to 0.5"),
+    ],
+)
+def test_a_hundredth_beyond_the_range_and_a_sixteenth_of_it_are_enough(tmp_path, beyond, highest, high, text):
+    """Of a hundred values from 0 to `highest`, some of which are 2."""
+    values = np.linspace(0, highest, 100)
+    values[1 : 1 + beyond] = 2
+    parts = arrays.load(stored(tmp_path, data=values.reshape(50, 2)).removeprefix("npz:"), Arrays((2,), 0.0, high))
+    assert parts.warnings == (() if text is None else (text.format(f"{tmp_path}/a.npz ('data')"),))
+    assert parts.sources["all"].images.dtype == np.float32
+
+
+def test_values_below_the_range_are_beyond_it_too(tmp_path):
+    source = stored(tmp_path, x_train=np.linspace(-1, 1, 100).reshape(50, 2), x_test=np.full((4, 2), 0.5))
+    (first, second) = arrays.load(source.removeprefix("npz:"), Arrays((2,), 0.0, 1.0)).warnings
+    assert first.startswith("50 % of the values of") and "'x_train'" in first
+    assert "'x_test'" in second and second.endswith("fill little of data.range=0,1: they are from 0.5 to 0.5")
+
+
+def test_the_shape_of_arrays_is_that_of_the_first_that_would_be_read(tmp_path):
+    """`data` before `images` before the splits; the range must be stated, if only in part."""
+    files = {
+        "data": np.zeros((3, 2)),
+        "images": np.zeros((3, 4)),
+        "x_train": np.zeros((3, 5)),
+        "x_test": np.zeros((3, 6)),
+    }
+    for names, shape in (
+        ("data images x_train x_test", (2,)),
+        ("images x_train x_test", (4,)),
+        ("x_test x_train", (5,)),
+    ):
+        source = stored(tmp_path, **{name: files[name] for name in names.split()})
+        for stated in ((0.0, 1.0), (-1.0, 0.0)):
+            assert arrays.event_shape(source, stated) == shape
+    for stated in ((1.0, 1.0), (2.0, 1.0), (0.0, np.inf), (np.nan, 1.0), (0.0,), (0.0, 1.0, 2.0)):
+        with pytest.raises(UserError, match="must be two finite numbers"):
+            arrays.checked_range(stated)
+    found = arrays.checked_range((0, 1))
+    assert found == (0.0, 1.0) and all(type(value) is float for value in found)

@@ -279,3 +279,12 @@ def test_train_and_validation_folders_are_splits_and_test_comes_from_training(tm
     assert sorted(numbers(data.validation)) == list(range(1, 40, 2))
     assert sorted(numbers(data.train) + numbers(data.test)) == list(range(0, 40, 2)) and len(data.test)
     assert data.num_classes == 2
+
+
+@pytest.mark.parametrize("channels", [0, 2, 5])
+def test_pictures_have_one_three_or_four_channels(tmp_path, channels):
+    save(tmp_path / "a.png", picture(4, 4))
+    with pytest.raises(
+        UserError, match=rf"^data\.num_channels={channels} is not allowed for image files: choose 1, 3 or 4$"
+    ):
+        load4(tmp_path, num_channels=channels)

@@ -152,6 +152,30 @@ def test_an_image_of_a_table_is_named_by_its_row_wherever_it_is_taken():
     assert taken.labels.tolist() == [5, 6]
 
 
+def test_files_of_a_table_are_read_once_for_their_identities(monkeypatch):
+    """Those of rows that are taken then need no further reading; those taken before are the same."""
+    read = []
+    content = huggingface._content
+    monkeypatch.setattr(huggingface, "_content", lambda row, title: read.append(title) or content(row, title))
+    images = Rows({"image": row["image"]} for row in rows(*range(4)))
+    table = huggingface.Table(images, np.arange(4), None, Wanted(2, 1), "t")
+    places = np.array([3, 0, 3])
+    before = table.take(places)
+    expected = [int.from_bytes(digest(picture(number))[:8], "little") for number in range(4)]
+    assert table.identities().tolist() == table.identities().tolist() == expected and len(read) == 4
+    assert table.take(places).identities().tolist() == [expected[i] for i in places] and len(read) == 4
+    assert before.identities().tolist() == [expected[i] for i in places] and read[4:] == [
+        "t, row 3",
+        "t, row 0",
+        "t, row 3",
+    ]
+
+
+def test_reasons_of_the_library_are_one_line_of_300_characters():
+    assert huggingface._one_line(OSError("two\nlines  of it")) == "OSError: two lines of it"
+    assert huggingface._one_line(ValueError("ab " * 200)) == f"ValueError: {'ab ' * 100}"
+
+
 @pytest.mark.parametrize("label", [-1, 0.5, "a", None, True])
 def test_a_stream_needs_whole_numbers_from_zero(label):
     stream = huggingface.Stream(rows(4, 3, 2, label), "image", "y", Wanted(2, 1), "hf:a, train")
@@ -168,6 +192,7 @@ def test_the_image_of_a_row_lies_in_it_or_in_a_file(tmp_path):
     (tmp_path / "a.png").write_bytes(b"content")
     assert huggingface._content({"x": {"bytes": b"given", "path": str(tmp_path / "a.png")}}, "t") == b"given"
     assert huggingface._content({"x": {"bytes": None, "path": str(tmp_path / "a.png")}}, "t") == b"content"
+    assert huggingface._content({"x": {"bytes": b"", "path": str(tmp_path / "a.png")}}, "t") == b""
     for file, message in (({"bytes": None, "path": None}, "t cannot be read"), (None, "t has no image"),
                           ({"bytes": None, "path": str(tmp_path / "gone")}, "t cannot be read")):  # fmt: skip
         with pytest.raises(UserError, match=message):
@@ -227,3 +252,56 @@ def test_splits_and_columns_of_the_hub_that_are_not_used():
         ["columns that look like labels are not used: label; classes are a column named label, labels, fine_label, class, "
          "target"],
     )  # fmt: skip
+
+
+class Streamed(Rows):
+    """Stands for a split that comes over the network: an image and a label in each row."""
+
+    def __init__(self, *labels, names=None):
+        super().__init__(rows(*labels))
+        self.features = {"image": IMAGE, "y": datasets.ClassLabel(names=names) if names else datasets.Value("int64")}
+
+    def cast_column(self, name, kind):
+        assert name == "image" and not kind.decode
+        return self
+
+
+@pytest.fixture
+def streamed(monkeypatch):
+    """(splits) -> what `stream` makes of them, by labels of the column `y`."""
+    monkeypatch.setattr(huggingface, "LABELS", ("y",))
+
+    def stream(**splits):
+        monkeypatch.setattr(
+            huggingface, "_open", lambda text, *, streaming: splits if len(splits) > 1 else splits["all"]
+        )
+        return huggingface.stream("a", Wanted(None, None))
+
+    return stream
+
+
+def test_streams_have_the_labels_of_their_splits_and_leave_out_those_that_are_withheld(streamed):
+    found, names, left_out, warnings = streamed(train=Streamed(0, 1, names="ab"), test=Streamed(-1, -1, names="ab"))
+    assert list(found) == ["train"] and names == ("a", "b") and warnings == []
+    assert left_out == ["the split test, whose labels are withheld (-1)"]
+    assert found["train"].image_shape == (2, 2, 1)
+    ((_, labels, _),) = found["train"].blocks(0, iter([2]))
+    assert labels.tolist() == [0, 1]
+    with pytest.raises(
+        UserError, match=r"^data\.source='hf:a': the column 'y' of the split 'train' withholds all labels"
+    ):
+        streamed(train=Streamed(-1), test=Streamed(0))
+    with pytest.raises(UserError, match=r"^data\.source: hf:a, test has no images$"):
+        streamed(train=Streamed(0), test=Streamed())
+
+
+@pytest.mark.parametrize("splits", [("all",), ("train", "test")])
+def test_streams_that_all_withhold_their_labels_have_no_classes(streamed, splits):
+    found, names, left_out, warnings = streamed(**{name: Streamed(-1, -1, names="ab") for name in splits})
+    assert list(found) == list(splits) and names is None and left_out == []
+    assert warnings == [
+        "the column 'y' is -1 in the first row of each split, which withholds the labels: there are no classes"
+    ]
+    for stream in found.values():
+        ((pixels, labels, _),) = stream.blocks(0, iter([2]))
+        assert labels.tolist() == [-1, -1] and pixels[:, 0, 0, 0].tolist() == [0, 1]

@@ -277,3 +277,64 @@ def test_rows_of_tables_have_their_places_and_stripped_texts(tmp_path):
     assert tables.find(tmp_path) == lines
     lines.unlink()
     assert tables.find(tmp_path) is None
+
+
+@pytest.mark.parametrize(
+    "names, remedy",
+    [
+        ("Train Dev", ": rename 'Train' to train, 'Dev' to validation"),
+        ("training TESTING", ": rename 'training' to train, 'TESTING' to test"),
+        ("train_images val2017", ": rename 'train_images' to train, 'val2017' to validation"),
+        ("evaluation Dev_set", ": rename 'evaluation' to validation, 'Dev_set' to validation; train is missing"),
+        ("train Valid", ": rename 'Valid' to validation"), ("train", "; train needs test or validation next to it"),
+        ("test dev", "; train is missing"), ("dev", "; train is missing"),
+    ],
+)  # fmt: skip
+def test_the_remedy_for_folders_like_splits_has_each_kind(names, remedy):
+    assert layout._instead(names.split()) == remedy
+
+
+def test_of_links_to_one_file_the_first_by_its_path_is_read(tmp_path):
+    """Folder by folder: `a/z.png` comes before `b.png`, whichever is met first; the file itself before all links."""
+    root, outer = tmp_path / "root", tmp_path / "outer"
+    touched(root, "a/own.png", "k.png")
+    touched(outer, "p.png")
+    for link in ("b.png", "a/z.png", "a/y.png"):
+        os.symlink(outer / "p.png", root / link)
+    os.symlink(root / "k.png", root / "a" / "b.png")
+    found = names_of(tree.walk(root))
+    assert found["images"] == ["a/own.png", "a/y.png", "k.png"] and found["repeated"] == ["a/b.png", "a/z.png", "b.png"]
+
+
+NAMES_OF_PAIRS = ["images", "image", "imgs", "img", "labels", "label", "masks", "mask", "annotations", "gt", "targets"]
+
+
+@pytest.mark.parametrize("name", NAMES_OF_PAIRS)
+def test_every_name_of_a_pair_of_folders_is_warned_of(name):
+    partner = "masks" if name in ("images", "image", "imgs", "img") else "images"
+    partner = "img" if name == partner else partner
+    for first in (name, name.upper()):
+        (warning,) = of(f"{first}/a.png", f"{partner}/a.png", "cats/b.png").warnings
+        both = ", ".join(sorted((first, partner)))
+        assert warning.startswith("folders that look like images and their labels are classes: ") and both in warning
+    assert of(f"{name}/a.png", "cats/b.png").warnings == []
+
+
+REASONS = {
+    "image format that is not read: convert to PNG or JPEG":
+        "heic heif avif jxl jp2 j2k svg psd tga exr hdr ico pcx dds cr2 cr3 nef arw dng orf raf rw2 raw jpe jif apng pnm "
+        "pfm dcm nii webp2 wp2 qoi",
+    "archive: unpack it": "zip tar gz tgz bz2 xz zst 7z rar",
+    "arrays: data.source=npz:FILE reads .npz": "npy npz mat h5 hdf5 pkl pt",
+    "table: data.source=hf:FOLDER reads it": "parquet arrow",
+    "records: data.source=arrayrecord:FOLDER reads what `prepare` wrote": "array_record tfrecord",
+    "video": "mp4 avi mov mkv webm",
+}  # fmt: skip
+
+
+def test_every_ending_of_files_that_are_not_read_has_its_reason():
+    expected = {f".{ending}": reason for reason, endings in REASONS.items() for ending in endings.split()}
+    for ending in (*expected, ".txt", ".pngx", ""):
+        found = tree.Tree(others=[PurePosixPath(f"a{ending.upper()}")]).left_out()
+        reason = expected.get(ending, "not an image by the ending")
+        assert found == (f"1 {ending or 'without an ending'} ({reason})",)

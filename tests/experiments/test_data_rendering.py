@@ -215,6 +215,9 @@ def deep_pictures():
     yield "PGM", b"P5 4 4 65535\n" + rgb[..., :1].astype(">u2").tobytes(), rgb[..., :1], 1
     text = " ".join(map(str, rgb.ravel()))
     yield "PPM in text", f"P3\n4 4\n65535\n{text}\n".encode(), rgb, 1
+    first, rest = text.split(" ", 7)[:7], text.split(" ", 7)[7]
+    commented = f"P3\n4 4\n65535\n# 1 2\n{' '.join(first)} # 3 4\r{rest}\n# 5"
+    yield "PPM in text with comments", commented.encode(), rgb, 1
 
 
 PICTURES = {name: rest for name, *rest in deep_pictures()}

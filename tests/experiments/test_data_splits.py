@@ -1,10 +1,12 @@
 """Training, validation and test images never mix, and no image ever moves from one to another."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
 from experiments.data.digests import digest, identities_of
-from experiments.data.sources.base import Images, Parts, Source
+from experiments.data.sources.base import Dataset, Images, Parts, Source
 from experiments.data.sources.splits import check_fractions, split
 from experiments.errors import UserError
 
@@ -172,3 +174,17 @@ def test_classes_are_as_many_as_names_or_as_the_largest_label_says(labels, names
     """A class of which no image is there is one."""
     labels = None if labels is None else np.array(labels, np.int32)
     assert Parts({"all": Images(pictures(3), labels)}, names).num_classes == expected
+
+
+@pytest.mark.parametrize("labels", [None, [3, 0, 2**31 - 1]])
+def test_the_print_of_images_is_the_same_in_every_release_and_on_every_machine(labels):
+    """SHA-256 of the shape (N, H, W, C) in text, of BLAKE2b of each image, and of the labels in little-endian."""
+    images = pictures(3)
+    text = b"(3, 3, 3, 1)" + b"".join(hashlib.blake2b(image.tobytes(), digest_size=16).digest() for image in images)
+    if labels is not None:
+        text += b"".join(label.to_bytes(4, "little") for label in labels)
+    source = Images(images, None if labels is None else np.array(labels, np.int32))
+    assert source.fingerprint() == f"sha256:{hashlib.sha256(text).hexdigest()}"
+    whole = Dataset("x", source, source.take(np.arange(0)), source, 0)
+    parts = " ".join(part.fingerprint() for part in whole.splits.values())
+    assert whole.fingerprint() == f"sha256:{hashlib.sha256(parts.encode()).hexdigest()}"

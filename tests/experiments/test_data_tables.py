@@ -1,6 +1,7 @@
 """Tables of classes and splits beside pictures: their separators, places of rows, and what is a class number or a name."""
 
 import hashlib
+from pathlib import PurePosixPath
 
 import numpy as np
 import pytest
@@ -176,3 +177,64 @@ def test_digits_are_split_by_one_permutation(fraction, tested):
     assert len(parts["test"]) == tested and parts["train"].labels.dtype == np.int32
     with pytest.raises(UserError, match=r"^data\.source='digits:8': the digits have no path; write 'digits'$"):
         digits.load("8", Wanted(8, 1))
+
+
+@pytest.mark.parametrize("label", ["2147483647", "4294967296", "9" * 19, "9" * 400])
+def test_the_label_that_is_too_large_is_named(tmp_path, label):
+    text = f"file_name,label\na.png,5\nb.png,{label}\nc.png,12\n"
+    with pytest.raises(
+        UserError, match=rf"metadata\.csv: the column 'label' has the label {label}, and class numbers go up"
+    ):
+        layout_of(tmp_path, text)
+    found = layout_of(tmp_path, "file_name,label\na.png,2147483646\nb.png,007\n")
+    assert found.labels.tolist() == [2147483646, 7] and found.class_names is None
+
+
+WORDS = ["metadata", "label", "class", "annot", "split", "categor", "target", "train", "test", "val", "attr", "meta"]
+SUFFIXES = [
+    ".csv",
+    ".tsv",
+    ".json",
+    ".jsonl",
+    ".txt",
+    ".xlsx",
+    ".xml",
+    ".yaml",
+    ".yml",
+    ".parquet",
+    ".mat",
+    ".npy",
+    ".npz",
+]
+LIKE_LABELS = ["label", "labels", "class", "classes", "category", "target", "class_name", "label_name", "class_id", "y"]
+LIKE_SPLITS = ["split", "splits", "set", "subset", "partition", "fold", "phase"]
+
+
+def test_every_word_and_every_ending_of_a_table_is_warned_of(tmp_path):
+    files = [f"my_{word}s.csv" for word in WORDS] + [f"label{suffix}" for suffix in SUFFIXES]
+    for file in files:
+        layout = metadata.Layout([])
+        metadata.warn_of_tables(layout, tree.Tree(others=[PurePosixPath(file)]))
+        assert len(layout.warnings) == 1 and layout.warnings[0].startswith(
+            f"files that look like labels or splits are not read: {file}; metadata.csv and metadata.jsonl with the columns "
+        ), file
+    for file in ("label.md", "label.png", "labels", "notes.csv", "data.npz", "image.json"):
+        layout = metadata.Layout([])
+        metadata.warn_of_tables(layout, tree.Tree(others=[PurePosixPath(file)]))
+        assert layout.warnings == [], file
+
+
+@pytest.mark.parametrize("kind, names", [("label", LIKE_LABELS), ("split", LIKE_SPLITS)])
+def test_columns_that_are_named_like_labels_or_splits(tmp_path, kind, names):
+    """In any case; where the column itself is there, no other is."""
+    values = {"label": "cat", "split": "train"}
+    for name in names:
+        given = layout_of(tmp_path, f"file_name,{name.upper()}\na.png,1\nb.png,1\nc.png,1\n").warnings
+        assert given == [
+            f"metadata.csv: the column {name.upper()} looks like a {kind} and is not used: name it {kind!r}"
+        ], name
+        if name != kind:
+            rows = f"a.png,1,{values[kind]}\nb.png,1,{values[kind]}\nc.png,1,{values[kind]}\n"
+            assert layout_of(tmp_path, f"file_name,{name},{kind}\n{rows}").warnings == [], name
+    for name in ("caption", "width", "year", "settings", "index"):
+        assert layout_of(tmp_path, f"file_name,{name}\na.png,1\nb.png,1\nc.png,1\n").warnings == []

@@ -14,7 +14,7 @@ from experiments.evaluation.figures import Figure
 from experiments.factory.experiment import Experiment
 from experiments.files import strict_json
 from experiments.generation.sampler import Sampler
-from experiments.media import ImageMedium
+from experiments.media import ArrayMedium, ImageMedium
 from experiments.metrics.statistics import spread
 from experiments.reports import report
 from experiments.runs.workdir import Workdir
@@ -264,3 +264,37 @@ def test_one_pixel_that_is_not_finite_is_enough(bad, told, value):
         sampler._require_finite(drawn, np.array([5, 9, 12]))
     assert str(error.value).startswith(f"{told}: the sampling method heun with 4 steps is unstable here")
     sampler._require_finite(np.zeros((3, 2, 2, 1)), np.array([5, 9, 12]))
+
+
+@pytest.mark.parametrize("number", [6, 50, 80])
+def test_an_objective_without_samples_is_measured_on_held_out_examples(tmp_path, number):
+    """On as many as there are samples otherwise, evenly spread; its figures are written before they are published."""
+    given, events = [], Events()
+
+    def measure(variables, pixels, labels):
+        given.append((variables, pixels[:, 0, 0, 0].tolist(), labels.tolist()))
+        return {"figures": {"accuracy": np.nan}, "levels": []}
+
+    objective = SimpleNamespace(evaluate=measure)
+    experiment = SimpleNamespace(
+        draws_samples=False, evaluation=SimpleNamespace(num_samples=number), objective=objective, objective_name="own",
+    )  # fmt: skip
+    workdir = Workdir(tmp_path)
+    run = SimpleNamespace(experiment=experiment, variables="w", step=40, average="ema", workdir=workdir)
+
+    def publish(folder, measured):
+        stored = strict_json.read(folder.metrics, strict_json.RESULTS)
+        assert stored.keys() == measured.keys() and np.isnan(stored["figures"]["accuracy"])
+        events.append((folder, measured))
+
+    found = evaluate.evaluate_run(run, dataset(), None, publish)
+    assert events == [(workdir, found)] and list(found) == ["step", "average", "objective", "figures", "levels"]
+    assert (found["step"], found["average"], found["objective"]) == (40, "ema", "own")
+    places = spread(50, number)
+    assert given == [("w", (100 + places).tolist(), [0] * len(places))] and len(places) == min(number, 50)
+
+
+def test_data_without_pictures_have_no_picture_of_noise(tmp_path):
+    workdir = Workdir(tmp_path)
+    evaluate._write(SimpleNamespace(workdir=workdir, medium=ArrayMedium((3,))), None, {"step": 40})
+    assert [path.name for path in tmp_path.iterdir()] == ["metrics.json"]

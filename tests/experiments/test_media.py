@@ -131,3 +131,21 @@ def test_networks_of_images_say_what_they_take(network, shape):
     settings = config.apply(tiny_config(**ARRAY | {"data__event_shape": shape}), [("model.name", network)])
     with pytest.raises(UserError, match=r"but a batch of images has shape \(B, H, W, C\)$"):
         check.check(settings, "model")
+
+
+def test_media_say_their_shape_and_their_range():
+    """Grey levels are 0 to twice the levels of a unit; arrays have the range that is stated, latents the model's."""
+    for medium, described, dimensions, raw_range in (
+        (ImageMedium((48, 64, 3)), "48x64x3", 9216, (0.0, 255.0)),
+        (ImageMedium((2, 3, 4), levels_per_unit=511.5), "2x3x4", 24, (0.0, 1023.0)),
+        (ArrayMedium((12,), -3.0, 5.0), "12", 12, (-3.0, 5.0)), (ArrayMedium((3, 4, 5, 2)), "3x4x5x2", 120, (-1.0, 1.0)),
+        (LatentMedium((4, 6, 8)), "4x6x8", 192, (-1.0, 1.0)),
+    ):  # fmt: skip
+        assert (medium.described, medium.dimensions, medium.raw_range) == (described, dimensions, raw_range)
+        low, high = medium.raw_range
+        np.testing.assert_allclose(medium.forward(np.float32([low, high])), [-1, 1], atol=1e-6)
+    assert [medium.noun for medium in (ImageMedium, ArrayMedium, LatentMedium)] == ["images", "arrays", "latents"]
+    latents = np.array([-9.25, 0, 3.5])
+    back = LatentMedium((1, 1, 3)).inverse(latents)
+    assert back.dtype == np.float32 and back.tolist() == latents.tolist()
+    assert np.asarray(LatentMedium((1, 1, 3)).forward(latents)).tolist() == latents.tolist()

@@ -120,3 +120,15 @@ def test_error_over_parts_is_that_of_a_mean():
     score, error = inception_score(logits, split_size=100)
     assert score == pytest.approx(np.mean([s for s, _ in parts]))
     assert error == pytest.approx(np.sqrt(np.sum(np.square([e for _, e in parts]))) / 3)
+
+
+@pytest.mark.parametrize("count", [999, 1000, 1001, 2500])
+def test_inception_score_of_any_number_of_samples_is_its_definition(count):
+    """Sums over samples are taken a thousand at a time."""
+    logits = RNG(2).normal(size=(count, 3)) + np.linspace(0, 2, count)[:, None] * [1, 0, 0]
+    p = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
+    divergences = (p * np.log(p / p.mean(0))).sum(1)
+    expected = np.exp(divergences.mean())
+    assert inception_score(logits) == pytest.approx(
+        (expected, expected * divergences.std() / np.sqrt(count)), rel=1e-10
+    )

@@ -1,12 +1,14 @@
 """The feature space: the same each time, knows its classes, and tells real images from spoilt ones."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
 from experiments.data import Images, load
 from experiments.errors import UserError
 from experiments.metrics import compare, fit_features, scaled_frechet_distance
-from experiments.metrics.features import Perceptron, _pixels
+from experiments.metrics.features import FeatureSpace, Perceptron, _pixels
 
 
 @pytest.fixture(scope="module")
@@ -153,3 +155,52 @@ def test_compare_a_set_with_itself():
 def test_what_cannot_be_compared(features, reference, phrase):
     with pytest.raises(UserError, match=phrase):
         compare(features, reference)
+
+
+def small_space(shape=(2, 2, 1), change=None, **options):
+    """A feature space of counted weights, one of which is another number: (layer, 0 of weights or 1 of biases)."""
+    layers = [[np.arange(12.0).reshape(4, 3), np.arange(3.0)], [np.arange(6.0).reshape(3, 2), np.arange(2.0)]]
+    if change is not None:
+        layers[change[0]][change[1]].flat[1] += 1
+    return FeatureSpace("counted", shape, tuple(map(tuple, layers)), None, **options)
+
+
+def test_a_perceptron_is_told_from_others_by_every_weight_and_the_shape_of_its_images():
+    """And by its preprocessing, in words."""
+    changes = [(layer, part) for layer in (0, 1) for part in (0, 1)]
+    spaces = [small_space(), small_space((4, 1, 1)), *(small_space(change=change) for change in changes)]
+    assert len({Perceptron(space).sha256 for space in spaces}) == 6
+    assert Perceptron(small_space()).sha256 == Perceptron(spaces[0]).sha256
+    digest = hashlib.sha256(b"(2, 2, 1)")
+    for array in (array for layer in spaces[0].layers for array in layer):
+        digest.update(str(array.shape).encode() + array.tobytes())
+    assert Perceptron(spaces[0]).sha256 == digest.hexdigest()
+    ways = [{}, {"dtype": "float32"}, {"dtype": "float32", "raw_range": (-0.5, 2.0)}]
+    assert [Perceptron(small_space(**way)).preprocessing for way in ways] == [
+        "box average to at most 32 x 32 (antialiased), x / 255", "[0, 255] to [0, 1], linearly",
+        "[-0.5, 2] to [0, 1], linearly",
+    ]  # fmt: skip
+    named = Perceptron(spaces[0])
+    assert (named.name, named.description) == ("perceptron", "counted")
+
+
+def test_features_are_the_last_hidden_layer_of_values_in_units_of_the_range():
+    """By hand: relu(x W + b) of x / 255, or of (x - low) / (high - low)."""
+    pixels = np.array([[[[0], [51]], [[102], [255]]]], np.uint8)
+    weights = np.array([[1, 0, -1], [2, 1, 0], [0, 5, 0], [-1, 0, 1.0]])
+    space = FeatureSpace("", (2, 2, 1), ((weights, np.array([0.25, -1, 0.0])), (np.eye(3), np.zeros(3))), None)
+    np.testing.assert_allclose(space(pixels), [[0, 1.2, 1]], atol=1e-12)
+    np.testing.assert_array_equal(Perceptron(space)(pixels)["pool"], space(pixels))
+    values = FeatureSpace("", (2, 2, 1), space.layers, None, "float32", (-1.0, 3.0))
+    found = values(np.array([[[[-1], [3]], [[1], [5]]]], np.float32))  # 0, 1, 0.5, 1.5
+    np.testing.assert_allclose(found, [[0.75, 2.5, 1.5]], atol=1e-12)
+    labelled = FeatureSpace("", (2, 2, 1), space.layers, np.array([4, 7, 9], np.int32))
+    assert labelled.accuracy(Images(np.repeat(pixels, 3, 0), np.array([7, 9, 7], np.int32))) == pytest.approx(2 / 3)
+
+
+def test_values_are_taken_a_thousand_at_a_time_in_their_order():
+    for count in (1, 999, 1000, 1001, 2003):
+        values = np.arange(2.0 * count, dtype=np.float32).reshape(count, 1, 2)
+        blocks = list(_pixels(values, (-1.0, 3.0)))
+        assert list(map(len, blocks)) == [1000] * (count // 1000) + [count % 1000] * (count % 1000 > 0)
+        np.testing.assert_allclose(np.concatenate(blocks), (values.reshape(count, 2) + 1) / 4, rtol=1e-12)

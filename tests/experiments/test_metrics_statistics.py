@@ -1,5 +1,6 @@
 """Statistics of real images: the same for any division into blocks, safe to read, and refused where they are another's."""
 
+import hashlib
 import re
 
 import numpy as np
@@ -211,3 +212,11 @@ def test_every_row_is_kept_as_often():
         kept[np.arange(3), reservoir.features()[:, 0]] += 1
     np.testing.assert_allclose(kept.sum(0), 100, atol=5 * np.sqrt(100 * 0.9))
     assert (kept[:, 3:] > 10).all()
+
+
+def test_the_hash_of_images_is_the_same_on_every_machine():
+    """The number of images and the sum of their SHA-256 modulo 2^256; files of statistics are shared."""
+    digests = [hashlib.sha256(b"(4, 4, 1)" + image.tobytes()).digest() for image in IMAGES]
+    for count in range(51):
+        total = sum(int.from_bytes(digest, "big") for digest in digests[:count]) % 2**256
+        assert image_hash(IMAGES[:count]) == hashlib.sha256(f"{count} {total:064x}".encode()).hexdigest()

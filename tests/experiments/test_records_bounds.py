@@ -1,16 +1,20 @@
 """Records at their bounds: descriptions, headers and prints, plans that are continued or begun anew, classes."""
 
 import json
+import shutil
 import struct
+from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data import prepare, records, sources
+from experiments import data
+from experiments.data import pipeline, prepare, records, sources
 from experiments.data.sources import reading
 from experiments.data.sources.base import Dataset, Images, Parts
-from experiments.errors import UserError
+from experiments.errors import RunError, UserError
 from experiments.metrics.prepared import FeatureStatistics
 
 RNG = np.random.default_rng(0)
@@ -182,7 +186,7 @@ def test_the_plan_is_removed_after_all_that_it_is_of(tmp_path, monkeypatch):
     with prepare._claimed(tmp_path / "out", "two"):
         assert sorted(removed[:2]) == ["a", "z"] and removed[2] == "plan.json"
     (partial / "plan.json").unlink()
-    (partial / "plan.json.tmp").touch()
+    (partial / ".plan.json.5.tmp").touch()
     with prepare._claimed(tmp_path / "out", "three"):  # it was ended before there was anything but a plan
         assert (partial / "plan.json").read_text() == "three"
 
@@ -256,3 +260,71 @@ def test_a_source_in_memory_is_within_the_budget_of_all_its_splits(tmp_path):
     for memory_gb in (-1e-9, -1.0):
         with pytest.raises(UserError, match=r"data\.memory_gb=.* is not allowed: choose 0"):
             sources.load(f"folder:{folder}", memory_gb=memory_gb, **options)
+
+
+def test_files_of_a_process_that_was_killed_are_removed(tmp_path):
+    """Those of the plan before the folder has one, and any once it has; what others put there stays and is refused."""
+    source = f"npz:{saved(tmp_path, images=PIXELS)}"
+    expected = prepare.prepare(source, tmp_path / "whole")
+    for name in (".plan.json.123.tmp", ".dataset.json.7.tmp"):
+        partial = tmp_path / "out.partial"
+        partial.mkdir()
+        (partial / name).write_text("half")
+        if name.startswith(".dataset"):
+            with pytest.raises(UserError, match=r"out\.partial holds other files"):
+                prepare.prepare(source, tmp_path / "out")
+            assert (partial / name).exists()
+            (partial / "plan.json").write_text("{}")
+        assert prepare.prepare(source, tmp_path / "out") == expected
+        files = sorted(path.name for path in (tmp_path / "out").iterdir())
+        assert files == sorted(path.name for path in (tmp_path / "whole").iterdir())
+        shutil.rmtree(tmp_path / "out")
+
+
+def test_a_disk_that_is_full_at_the_end_of_a_shard_leaves_it_without_a_name(tmp_path, monkeypatch):
+    class Full:
+        def __init__(self, path, options):
+            assert options == "group_size:1,zstd:1"
+            Path(path).touch()
+
+        def write(self, record):
+            written.append(record)
+
+        def close(self):
+            raise RuntimeError("No space left on device")
+
+    written = []
+    monkeypatch.setattr(records, "array_record", lambda: SimpleNamespace(ArrayRecordWriter=Full))
+    writer = records.ShardWriter(tmp_path, "all-00000.array_record", (4, 4, 1))
+    rows = index([0, 1])
+    writer.write(rows, PIXELS[:2, ..., None])
+    headers = records.headers((4, 4, 1), rows)
+    assert written == [headers[i].tobytes() + PIXELS[i].tobytes() for i in range(2)]
+    with pytest.raises(RunError, match=r"all-00000\.array_record\.tmp cannot be written \(No space left on device\)$"):
+        writer.close()
+    assert [path.name for path in tmp_path.iterdir()] == ["all-00000.array_record.tmp"]
+
+
+def test_a_shard_is_whole_before_its_index_and_both_are_on_the_disk(tmp_path, monkeypatch):
+    events, flush, replace = [], records.flush, Path.replace
+    monkeypatch.setattr(records, "flush", lambda path: events.append(("flush", path.name)) or flush(path))
+    monkeypatch.setattr(Path, "replace", lambda path, to: events.append(("replace", to.name)) or replace(path, to))
+    writer = records.ShardWriter(tmp_path, "t-00003.array_record", (4, 4, 1))
+    for part in (slice(0, 2), slice(2, 5)):
+        writer.write(index([3, 2, 1, 0, 7])[part], PIXELS[:5, ..., None][part])
+    shard = writer.close()
+    assert shard == records.Shard("t-00003.array_record", 5, (tmp_path / "t-00003.array_record").stat().st_size)
+    np.testing.assert_array_equal(
+        records.read_index(tmp_path / shard.index), np.concatenate([index([3, 2]), index([3, 2, 1, 0, 7])[2:]])
+    )
+    assert events == [
+        ("flush", "t-00003.array_record.tmp"), ("replace", "t-00003.array_record"),
+        ("flush", "t-00003.index.npy.tmp"), ("replace", "t-00003.index.npy"),
+    ]  # fmt: skip
+
+
+def test_names_of_the_package_of_data_are_loaded_when_they_are_first_wanted():
+    assert data.training_batches is pipeline.training_batches and data.load is sources.load
+    assert {name: getattr(data, name).__name__ for name in data.__all__} == {name: name for name in data.__all__}
+    with pytest.raises(AttributeError, match=r"^module 'experiments\.data' has no attribute 'batch'$"):
+        data.batch  # noqa: B018

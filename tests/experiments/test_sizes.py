@@ -9,6 +9,7 @@ from experiments import factory
 from experiments.__main__ import main
 from experiments.config import files as config
 from experiments.config import ranges, sizes
+from experiments.data.sources import Wanted
 from experiments.errors import UserError
 from experiments.factory import check
 from tests.experiments.tiny import ROOT, tiny_config
@@ -89,3 +90,24 @@ def test_the_command_line_refuses_a_wrong_size(fails, tmp_path):
     assert found.startswith("data.source='digits' holds 8x8x1 images but data.image_size=8x16 and data.num_channels=1")
     assert "pass --config.data.image_size=8;" in found
     assert main(["prepare", "--source=digits", f"--out={tmp_path}/out", "--image_size=8x8"]) == 0
+
+
+@pytest.mark.parametrize("flags, key", [("--config.data.", "data."), ("--", "--")])
+def test_a_source_names_the_flag_of_a_size_and_what_would_fit(flags, key):
+    with pytest.raises(UserError, match=rf"^{key}image_size=0x4: must be a number of pixels from 1 to 16384"):
+        Wanted("0x4", 1, flags=flags)
+    wanted = Wanted("3x5", 1, flags=flags)
+    assert wanted.image_size == (3, 5) and Wanted(None, None).check("a", 3, 5, 2) is None
+    for given, overrides in (
+        ((5, 3, 1), ["image_size=5x3"]), ((4, 4, 1), ["image_size=4"]), ((3, 5, 3), ["num_channels=3"]),
+        ((6, 6, 3), ["image_size=6", "num_channels=3"]),
+    ):  # fmt: skip
+        with pytest.raises(UserError) as error:
+            wanted.check("a.png", *given)
+        crop = f"; or, to crop and resize them, {flags}resize=center_crop" if given[:2] != (3, 5) else ""
+        assert str(error.value) == (
+            f"a.png holds {'x'.join(map(str, given))} images but data.image_size=3x5 and data.num_channels=1: to train on "
+            f"them as they are, pass {' '.join(flags + text for text in overrides)}{crop}"
+        )
+    cropping = Wanted("3x5", 1, "center_crop", flags=flags)
+    assert cropping.check("a", 9, 9, 1) is None and wanted.check("a", 3, 5, 1) is None

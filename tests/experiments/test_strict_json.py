@@ -11,6 +11,7 @@ from experiments.files import strict_json
 MEASURED = {
     strict_json.METRICS: (
         "samples", "real", "intervals", "memorisation", "bits_per_dim", "held_out_loss", "training_loss", "checkpoints",
+        "guidance",
     ),
     strict_json.RESULTS: ("figures", "inputs"),
 }  # fmt: skip
@@ -66,3 +67,8 @@ def test_text_is_indented_by_two_and_ends_with_its_line(tmp_path):
 def test_other_values_are_refused(value):
     with pytest.raises(TypeError):
         strict_json.dumps({"a": value})
+
+
+def test_no_other_keys_are_of_measured_numbers():
+    for keys, names in MEASURED.items():
+        assert sorted(keys) == sorted(names)

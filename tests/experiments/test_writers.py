@@ -255,3 +255,35 @@ def test_writers_are_opened_in_their_order_and_need_their_packages(monkeypatch):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: asked.append(name) or "there")
     writers.check(["jsonl", "trackio", "tensorboard", "wandb"])
     assert asked == ["trackio", "wandb"]
+
+
+class Failing:
+    """A writer whose file cannot be closed."""
+
+    def __init__(self, *given):
+        self.closed = 0
+
+    def close(self):
+        self.closed += 1
+        raise OSError(28, "No space left on device", "file")
+
+
+def test_a_disk_that_is_full_hides_no_other_error_and_is_one_by_itself(tmp_path, monkeypatch):
+    monkeypatch.setitem(writers.WRITERS, "jsonl", Failing)
+    config = tiny_config(training__writers="jsonl")
+    with pytest.raises(OSError, match="No space left"), History(Workdir(tmp_path), config, 0):
+        pass
+    with pytest.raises(KeyError, match="first"), History(Workdir(tmp_path), config, 0):
+        raise KeyError("first")
+
+
+def test_a_process_that_does_not_write_reads_what_came_before(tmp_path):
+    workdir, config = Workdir(tmp_path), tiny_config(training__writers="jsonl")
+    write_a_run_that_was_killed_and_goes_on(workdir, config)
+    before = workdir.history.read_bytes()
+    for step, row in ((9, {}), (10, {"step": 10, "loss": 1.25}), (29, {"step": 20, "loss": 2.5})):
+        with History(workdir, config, step, write=False) as history:
+            history.append(99, {"loss": 1.0})
+            history.picture(99, "samples", PICTURE)
+            assert history.before == row
+    assert workdir.history.read_bytes() == before

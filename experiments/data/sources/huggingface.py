@@ -109,11 +109,9 @@ def load(text: str, wanted: Wanted) -> Parts:
     first = next(iter(columns))
     wanted = wanted.of_first(_content(columns[first][0], f"hf:{text}"), f"hf:{text}, {first}, row 0")
     withheld = [part for part in columns if labels[part] is not None and labels[part].max() < 0]
-    if len(withheld) == len(columns):
-        labels, names, withheld = dict.fromkeys(columns), None, []
-        warnings.append(f"the column {label!r} is -1 in all rows, which withholds the labels: there are no classes")
-    elif "train" in withheld:
-        raise UserError(f"data.source='hf:{text}': the column {label!r} of the split 'train' withholds all labels (-1)")
+    classes, withheld = _without_withheld(text, label, withheld, list(columns), "all rows", warnings)
+    if classes is None:
+        labels, names = dict.fromkeys(columns), None
     left_out += [
         f"{len(columns[part]):,} images of the split {part}, whose labels are withheld (-1)" for part in withheld
     ]
@@ -183,22 +181,46 @@ def stream(text: str, wanted: Wanted) -> tuple[dict[str, Stream], tuple[str, ...
     image, label = _columns(text, found)
     if any(hasattr(split, "save_to_disk") for split in found.values()):
         raise UserError(f"--stream: hf:{text} lies on the disk as it is: leave --stream out")
-    streams, names = {}, None
     left_out, warnings = _unused(text, opened, found, image, label)
-    for part, rows in found.items():
+    rows = {part: _undecoded(split, image) for part, split in found.items()}
+    firsts = {part: next(iter(split), None) for part, split in rows.items()}
+    if empty := [part for part, first in firsts.items() if first is None]:
+        raise UserError(f"data.source: hf:{text}, {empty[0]} has no images")
+    withheld = [part for part, first in firsts.items() if label and first[label] == -1]
+    label, withheld = _without_withheld(text, label, withheld, list(found), "the first row of each split", warnings)
+    left_out += [f"the split {part}, whose labels are withheld (-1)" for part in withheld]
+    streams, names = {}, None
+    for part in (part for part in found if part not in withheld):
         title = f"hf:{text}, {part}"
-        names = names or getattr(rows.features[label] if label else None, "names", None)
-        rows = _undecoded(rows, image)
-        first = next(iter(rows), None)
-        if first is None:
-            raise UserError(f"data.source: {title} has no images")
-        if label and first[label] == -1:
-            left_out.append(f"the split {part}, whose labels are withheld (-1)")
-            continue
+        names = names or getattr(found[part].features[label] if label else None, "names", None)
         if not streams:
-            wanted = wanted.of_first(_content({"": first[image]}, title), f"{title}, row 0")
-        streams[part] = Stream(rows, image, label, wanted, title)
+            wanted = wanted.of_first(_content({"": firsts[part][image]}, title), f"{title}, row 0")
+        streams[part] = Stream(rows[part], image, label, wanted, title)
     return streams, None if names is None else tuple(names), left_out, warnings
+
+
+def _without_withheld(
+    text: str, label: str | None, withheld: list[str], parts: list[str], rows: str, warnings: list[str]
+) -> tuple[str | None, list[str]]:
+    """The column of classes, None where all splits withhold them, and the splits to leave out; may add a warning.
+
+    Args:
+        text: as of `load`.
+        label: the column, or None.
+        withheld: the splits whose labels are -1.
+        parts: all splits.
+        rows: those that were looked at, in words.
+        warnings: of the source.
+
+    Raises:
+        UserError: the training images withhold their labels, and others do not.
+    """
+    if withheld and len(withheld) == len(parts):
+        warnings.append(f"the column {label!r} is -1 in {rows}, which withholds the labels: there are no classes")
+        return None, []
+    if "train" in withheld:
+        raise UserError(f"data.source='hf:{text}': the column {label!r} of the split 'train' withholds all labels (-1)")
+    return label, withheld
 
 
 def _library() -> Any:

@@ -171,3 +171,22 @@ def test_images_in_pairs_must_be_as_many():
     images.require_same_number(("--input", two), ("--truth", two))
     with pytest.raises(UserError, match="--input has 1 images and --truth 2: they are paired in their order"):
         images.require_same_number(("--input", one), ("--truth", two))
+
+
+def test_a_folder_is_no_array_and_measured_numbers_are_finite_floats(tmp_path):
+    (tmp_path / "folder.npz").mkdir()
+    for reader, options in ((images.read, {"shape": GREY, "forward": levels}), (images.read_values, {"shape": (3,)})):
+        told = refusal(tmp_path / "folder.npz", reader=reader, **options)
+        assert told == f"--input: {tmp_path}/folder.npz is a folder, not an .npz file"
+    np.savez(
+        tmp_path / "A.NPZ.npz", y=np.array([[1.0, np.inf, np.nan]]), whole=np.ones((2, 3), int), none=np.zeros((0, 3))
+    )
+    (tmp_path / "A.NPZ.npz").rename(tmp_path / "A.NPZ")
+    for name, message in (
+        ("y", "2 of the 3 values of 'y' are not finite"), ("whole", "'whole' is int64(2, 3); floats (N, *(3,)) are needed"),
+        ("none", "A.NPZ holds no images"),
+    ):  # fmt: skip
+        assert message in refusal(f"{tmp_path}/A.NPZ:{name}", reader=images.read_values, shape=(3,))
+    (tmp_path / "a.png").touch()
+    told = refusal(tmp_path / "a.png", reader=images.read_values, shape=(3,))
+    assert told.endswith("a.png: what is measured here is no image: give numbers (3,) as FILE.npz:ARRAY")

@@ -237,3 +237,18 @@ def test_the_best_method_comes_before_the_best_plain_answer_even_if_it_is_worse(
     cells = [line.split(" | ")[1] for line in ranking.markdown(rows).splitlines()[2:]]
     assert cells == ["*other*", "*plain*", "`better`", "`worse`"]
     assert ranking.markdown([]).count("\n") == 2
+
+
+@pytest.mark.parametrize("size", [(8, 8), (16, 16), (8, 12), (16, 24)])
+def test_a_mask_of_an_edit_is_fitted_as_the_input_is(tmp_path, size):
+    """The middle of a wide mask is kept; halves are averaged, and what is lighter than middle grey may change."""
+    height, width = size
+    pixels = np.zeros(size, np.uint8)
+    middle = (width - height) // 2
+    pixels[: height // 4, middle : middle + height // 2] = 200
+    Image.fromarray(pixels).save(tmp_path / "m.png")
+    found = strokes.read_mask("--mask", str(tmp_path / "m.png"), (8, 8, 3))
+    expected = np.zeros((8, 8, 1), bool)
+    expected[:2, :4] = True
+    assert found.dtype == bool
+    np.testing.assert_array_equal(found, expected)

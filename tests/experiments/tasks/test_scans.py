@@ -329,3 +329,26 @@ def test_the_imaginary_share_of_coils_is_that_of_their_sum():
 def test_real_and_imaginary_parts_are_the_last_axis():
     found = scans.channels(np.array([[1 + 2j], [3 - 4j]]))
     assert found.tolist() == [[[1, 2]], [[3, -4]]] and found.dtype == np.float32
+
+
+@pytest.mark.parametrize(
+    "moved, fits", [((2, 0), True), ((0, -2), True), ((0, 3), False), ((-3, 0), False), ((0, -4), False)]
+)
+@pytest.mark.parametrize("shape", [(8, 16), (16, 8)])
+def test_the_strongest_frequency_of_a_rectangle_is_within_a_quarter_of_its_shorter_side(tmp_path, shape, moved, fits):
+    """Of images of either orientation; what is read keeps its rows and columns."""
+    rng = np.random.default_rng(0)
+    values = 1e-6 * kspace_of(1 + rng.random((2, *shape)))
+    place = tuple(side // 2 + by for side, by in zip(shape, moved, strict=True))
+    mirror = tuple((side // 2 - by) % side for side, by in zip(shape, moved, strict=True))
+    values[:, *mirror], values[:, *place] = 1, 1 + 1e-6
+    path = stored(tmp_path, {"kspace": values, "mask": np.ones(shape)})
+    if fits:
+        found = scans.read_kspace("--input", path, shape, None)
+        np.testing.assert_allclose(found.values[:, 0], values, rtol=1e-6)
+        for other in (shape[::-1], (shape[0], shape[0]), (shape[1], shape[1])):
+            with pytest.raises(UserError, match=f"the model's images are {other[0]} x {other[1]}"):
+                scans.read_kspace("--input", path, other, None)
+        return
+    with pytest.raises(UserError, match=rf"is strongest at \({place[0]}, {place[1]}\); the zero frequency must be at"):
+        scans.read_kspace("--input", path, shape, None)

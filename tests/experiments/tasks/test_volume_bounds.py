@@ -119,3 +119,49 @@ def test_flags_of_volumes_are_for_volumes(flag, text):
         assert modalities.of_volume(truth, None, None, None) == ("axial", None, slice(None))
     with pytest.raises(UserError, match=r"^--axis='x' is unknown: choose from axial, coronal, sagittal"):
         modalities.of_volume("a.dcm", "x", None, None)
+
+
+@pytest.mark.parametrize(
+    "shape, size, above, left",
+    [((4, 6), (4, 8), 0, 1), ((4, 6), (6, 6), 1, 0), ((3, 4), (6, 8), 0, 0), ((5, 3), (10, 12), 0, 1),
+     ((2, 9), (8, 6), 5, 0)],
+)  # fmt: skip
+def test_slices_are_fitted_to_rectangles(shape, size, above, left):
+    """Padded to the aspect ratio of the model's images, then resized: pixels stay where they were in millimetres."""
+    (height, width), (rows, columns) = shape, size
+    tall, wide = (height, round(height * columns / rows)) if width * rows <= height * columns else (
+        round(width * rows / columns), width
+    )  # fmt: skip
+    affine = np.diag([2.0, 3.0, 5.0, 1.0])
+    values = np.full((1, height, width), 0.5, np.float32)
+    found = volumes.Volume(("a",), values, 0, 1, "", affine).fitted(size)
+    assert found.slices.shape == (1, rows, columns)
+    scale = np.array([wide / columns, tall / rows])
+    np.testing.assert_allclose(np.diag(found.affine)[:2], [2 * scale[0], 3 * scale[1]])
+    corner = found.affine @ [-0.5, -0.5, 0, 1]  # of the first pixel; the slice begins `left` and `above` pixels within
+    np.testing.assert_allclose(corner[:2], [2 * (-0.5 - left), 3 * (-0.5 - above)])
+    inside = found.slices[0] > 0.25  # half of what is inside
+    first, last = np.argwhere(inside).min(0), np.argwhere(inside).max(0) + 1
+    expected = np.array([[above, left], [above + height, left + width]]) / scale[::-1]
+    np.testing.assert_allclose([first, last], expected, atol=0.51)
+
+
+@pytest.mark.parametrize("millimetres, fits", [(0.05, True), (1e-2, True), (2e-3, True), (5e-4, False), (0.0, False)])
+def test_voxels_may_be_small_but_their_axes_span_space(tmp_path, millimetres, fits):
+    """Of cubes with this side; a volume of no extent along an axis, or of two parallel axes, has no places."""
+    affine = np.diag([millimetres] * 3 + [1.0])
+    if fits:
+        found = volume(tmp_path, np.arange(8.0).reshape(2, 2, 2), affine, window=(0, 8))
+        np.testing.assert_allclose(np.abs(np.diag(found.affine)[:3]), millimetres, rtol=1e-6)
+        return
+    parallel = np.array([[1.0, 1, 0, 0], [0, 0, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    for given in (affine, parallel):
+        path = tmp_path / "flat.nii"
+        image = nibabel.Nifti1Image(np.arange(8, dtype=np.float32).reshape(2, 2, 2), None)
+        image.header["sform_code"], image.header["qform_code"] = 1, 0
+        for name, row in zip(("srow_x", "srow_y", "srow_z"), given, strict=False):
+            image.header[name] = row
+        image.to_filename(path)
+        assert (nibabel.load(path).affine == np.float32(given)).all()
+        with pytest.raises(UserError, match=r"has axes that do not span space \(its affine is singular\)$"):
+            volumes.read("--truth", str(path), window=(0, 8))

@@ -166,11 +166,12 @@ def test_a_file_that_is_no_volume_is_named(tmp_path, name, make, message):
     assert message in str(error.value) and str(tmp_path / name) in str(error.value) and "\n" not in str(error.value)
 
 
-def test_one_more_dimension_of_one_is_no_matter(tmp_path):
-    data = np.random.default_rng(0).random((3, 4, 5, 1))
+@pytest.mark.parametrize("more", [(1,), (1, 1), (1, 1, 1)])
+def test_more_dimensions_of_one_are_no_matter(tmp_path, more):
+    data = np.random.default_rng(0).random((3, 4, 5, *more))
     nifti_of(tmp_path / "a.nii", data)
     volume = volumes.read("--truth", str(tmp_path / "a.nii"), "axial", (0, 1))
-    np.testing.assert_allclose(volume.slices[2], data[:, ::-1, 2, 0].T, atol=1e-6)
+    np.testing.assert_allclose(volume.slices[2], data[:, ::-1, 2].reshape(3, 4).T, atol=1e-6)
 
 
 def replaced(path, **more):
