@@ -7,13 +7,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from experiments.data.sources import Wanted
+from experiments.data.sources import Wanted, deep
 from experiments.data.sources.orientation import turn, upright_size
 from experiments.data.sources.paths import existing
 from experiments.data.sources.rendering import opened, premultiplied, unreadable
 from experiments.errors import UserError
 from experiments.plotting import pictures
-from tests.experiments.pictures_of_files import file_of
+from tests.experiments.pictures_of_files import file_of, png
 
 COLOUR, ALPHA = (axis.astype(np.uint8) for axis in np.mgrid[:256, :256])
 EVERY = np.stack([COLOUR, COLOUR[::-1], ALPHA, ALPHA], -1)  # all pairs of a level and an opacity
@@ -92,3 +92,15 @@ def test_pictures_that_take_too_much_memory_are_named(monkeypatch):
         else:
             with pytest.raises(turned):
                 turn(image)
+
+
+@pytest.mark.parametrize("channels", [2, 4])
+def test_alpha_of_16_bits_is_exact_and_opaque_pixels_are_opaque(channels):
+    levels = np.random.default_rng(0).integers(0, 65536, (4, 4, channels), dtype=np.uint16)
+    levels[0, :, -1] = 0, 1, 65534, 65535
+    content = png(levels)
+    with opened(content, "a") as image:
+        found = deep.read(image, content)
+    np.testing.assert_array_equal(found.alpha, np.float32(levels[..., -1:]) / np.float32(65535))
+    np.testing.assert_array_equal(found.values, levels[..., :-1])
+    assert (found.alpha[0, 0], found.alpha[0, 3]) == (0, 1) and (found.bits, found.inverted) == (16, False)
