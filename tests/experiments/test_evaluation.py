@@ -21,6 +21,8 @@ from experiments.metrics.statistics import Statistics, compute_statistics, sprea
 from experiments.runs.workdir import Workdir
 from tests.experiments.tiny import fake_run, tiny_config
 
+pytestmark = pytest.mark.devices
+
 
 class Network:
     """Pixels as features: eight of them as logits, four as spatial features."""
