@@ -103,6 +103,8 @@ def problem(
     if own and (getattr(y, "shape", ())[:1] != (2,) or not jnp.issubdtype(y.dtype, jnp.inexact)):
         found = f"{y.dtype} {y.shape}" if hasattr(y, "shape") else type(y).__name__
         raise UserError(f"--task={name}: forward gives {found} for images {(2, *shape)}; {CONTRACT}")
+    if own and isinstance(measurement, inverse.LinearMeasurement):
+        _require_linear(name, measurement, shape)
     measured = None if task.measured is None else task.measured(measurement, shape)
     view = np.asarray if task.view is None else functools.partial(task.view, measurement)
     std = math.sqrt(float(jnp.mean(noise.variance(jnp.zeros(())))))  # of Poisson noise, that of middle grey
@@ -113,6 +115,21 @@ def problem(
         return {caption: of(measurement, y, std) for caption, of in task.baselines.items()}
 
     return Problem(name, measurement, noise, measured, view, baseline)
+
+
+def _require_linear(name: str, measurement: inverse.LinearMeasurement, shape: Shape) -> None:
+    """Makes sure that a `LinearMeasurement` of the user is linear, as its methods take it to be.
+
+    Raises:
+        UserError: the measurement of two images together is not that of each added.
+    """
+    a, b = jax.random.normal(jax.random.key(0), (2, 1, *shape))
+    together, added = measurement.forward(a + b), measurement.forward(a) + measurement.forward(b)
+    if not np.allclose(together, added, rtol=1e-3, atol=1e-3 * float(jnp.abs(added).max())):
+        raise UserError(
+            f"--task={name}: forward(a + b) is not forward(a) + forward(b): a LinearMeasurement is linear, without a "
+            "constant; derive another from sde_lib.inverse.Measurement"
+        )
 
 
 def _reason(error: Exception) -> str:

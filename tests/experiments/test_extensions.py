@@ -175,7 +175,7 @@ from experiments.inverse.problems import Method, Task
 from experiments.metrics.records import Metric
 from experiments.objectives import Objective
 from sde_lib import SDE, Denoiser, DerivedDenoiser, Sampler
-from sde_lib.inverse import Measurement
+from sde_lib.inverse import LinearMeasurement, Measurement
 
 class Half(SDE):
     def alpha(self, t):
@@ -335,6 +335,8 @@ loud = Task("measures", noise="loud", make=lambda shape, options: object())
 nothing = Task("measures", make=lambda shape, options: object())
 total = Task("measures", make=lambda shape, options: Of(lambda x: x.sum()))
 whole = Task("measures", make=lambda shape, options: Of(lambda x: x.astype(int)))
+affine = Task("measures", make=lambda shape, options: Linear(lambda x: 0.5 * x + 0.25))
+halves = Task("measures", make=lambda shape, options: Linear(lambda x: 0.5 * x))
 plain = Task("measures", make=lambda shape, options: Of(lambda x: x), baselines={"none": lambda a, y: y})
 unfinished = Task("measures", make=lambda shape, options: Of(lambda x: x), baselines={"nan": lambda a, y, std: y / 0})
 
@@ -355,6 +357,10 @@ exact = Method("draws", STEPS, {"depth": 2}, posterior=prior_of, masks=True)
 noisy = Task("measures", {"noise": 0.1, "mask": 3, "depth": 4}, make=lambda shape, options: Of(lambda x: x))
 
 class Of(Measurement):
+    def __init__(self, function):
+        self.forward = function
+
+class Linear(LinearMeasurement):
     def __init__(self, function):
         self.forward = function
 """
@@ -483,6 +489,7 @@ def test_a_task_without_a_part_is_refused_by_name(broken, task, said):
             "--task=broken:total: forward gives float32 () for images (2, 4, 4, 1); make(shape, options) returns a",
         ),
         ("whole", "--task=broken:whole: forward gives int32 (2, 4, 4, 1) for images"),
+        ("affine", "--task=broken:affine: forward(a + b) is not forward(a) + forward(b): a LinearMeasurement is"),
         ("plain", "--task=broken:plain: the baseline 'none': TypeError: "),
         (
             "unfinished",
@@ -495,6 +502,7 @@ def test_a_measurement_of_a_user_maps_images_to_floats(broken, task, said):
     with pytest.raises(UserError) as error:
         build.problem(f"broken:{task}", (4, 4, 1), {}, build.noise(0.1)).baseline(np.ones((3, 4, 4, 1), np.float32))
     assert said in str(error.value)
+    assert build.problem("broken:halves", (4, 4, 1), {}, build.noise(0.1)).baseline(np.ones((3, 4, 4, 1))) == {}
 
 
 @pytest.mark.parametrize(
