@@ -145,6 +145,22 @@ def test_evaluate_measures_one_checkpoint_or_all(monkeypatch, opened, flags, cal
     assert order == [*before, (called[0], "data", "strategy", report.publish, *called[1:])]
 
 
+@pytest.mark.parametrize(
+    "scales, opened_with, swept",
+    [("1,2", "2.0", [1, 2]), ("3,1,2", "2.0", [1, 2, 3]), ("0,1", "0.0", [0, 1]), ("1", "1", [1])],
+)
+def test_a_sweep_over_scales_opens_the_run_guided(monkeypatch, opened, scales, opened_with, swept):
+    """With the smallest scale that guides, so that the guide is loaded and the settings of guidance have an effect."""
+    asked, found = opened(), []
+    monkeypatch.setattr("experiments.loading.runs.draws_samples", lambda workdir: True)
+    monkeypatch.setattr("experiments.loading.dataset.load_data", lambda config, workdir: "data")
+    for name in ("check_names", "announce", "check_evaluation"):
+        monkeypatch.setattr(f"experiments.loading.dataset.{name}", lambda *given: None)
+    monkeypatch.setattr("experiments.evaluation.evaluate.sweep_guidance", lambda *given: found.append(given[4:]))
+    assert main(["evaluate", "--workdir=run", f"--sweep-guidance={scales}", "--metric=recall"]) == 0
+    assert asked[0][1] == [("sampling.guidance.scale", opened_with)] and found == [(swept, "recall")]
+
+
 def test_export_writes_the_average_that_is_chosen(monkeypatch, opened, tmp_path, capsys, fails):
     asked, exported = opened(), []
     monkeypatch.setattr("experiments.loading.pretrained.export_run", lambda *given: exported.append(given[1:]))

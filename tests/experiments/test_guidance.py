@@ -1,6 +1,7 @@
 """Guidance from the config to the samples: by the class, by another run, within an interval; what cannot be guided."""
 
 import json
+import math
 from types import SimpleNamespace
 
 import jax
@@ -90,13 +91,14 @@ def value(denoiser, t, x=0.0):
     return np.asarray(denoiser(jnp.full((2, 8, 8, 1), x), t))[:, 0, 0, 0]
 
 
-def test_guidance_is_within_its_interval_of_noise_levels_alone():
-    config = made(scale=3.0, low=0.5, high=2.0, parameterization__name="data")
-    guided, sde = denoiser_of(config)
+@pytest.mark.parametrize("low, high", [(0.5, 2.0), (0.5, math.inf), (0.0, 2.0), (0.0, math.inf)])
+def test_guidance_is_within_its_interval_of_noise_levels_alone(low, high):
+    """Whichever end of the interval is set; without any, guidance is everywhere."""
+    guided, sde = denoiser_of(made(scale=3.0, low=low, high=high, parameterization__name="data"))
     c = np.array([0.3, 0.7])
-    for level, inside in ((0.4, False), (0.6, True), (1.9, True), (2.1, False)):
+    for level in (0.4, 0.6, 1.9, 2.1):
         t = sde.time_at_log_snr(jnp.float32(-2 * np.log(level)))
-        np.testing.assert_allclose(value(guided, t), 1 + 3 * (c - 1) if inside else c, atol=1e-6)
+        np.testing.assert_allclose(value(guided, t), 1 + 3 * (c - 1) if low < level <= high else c, atol=1e-6)
 
 
 def test_rescaling_and_thresholding_are_those_of_the_library():

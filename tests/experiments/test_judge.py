@@ -111,7 +111,7 @@ def test_the_picture_of_noise_has_classes_too(judge, number, dealt):
 
 
 def test_what_is_kept_of_a_checkpoint_is_of_all_that_decides_it(judge):
-    """Config, step, weights, images and classes of the reference, and weights of the features."""
+    """Config, step, weights, images and classes of the reference, and weights of the features and of the guide."""
     made, run = judge(**SEEDS)
     same = made._identity(run)
     assert judge(**SEEDS)[0]._identity(run) == same
@@ -125,6 +125,9 @@ def test_what_is_kept_of_a_checkpoint_is_of_all_that_decides_it(judge):
     made._network.sha256 = "0"
     judge.real.reference.images = "other"
     found.append(made._identity(run))
+    for weights in (np.ones(2), np.zeros(2)):
+        made._guide = SimpleNamespace(variables={"w": weights})
+        found.append(made._identity(run))
     assert len({same, *found}) == len(found) + 1
 
 

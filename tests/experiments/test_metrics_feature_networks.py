@@ -177,6 +177,17 @@ def by_pillow(images, size, mode):
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])  # of ImageNet's red, green and blue
 
 
+@pytest.mark.parametrize("digits, published", [("", None), ("{}", True), ("0" * 8, False)])
+def test_whether_weights_are_the_publishers_is_known_where_a_hash_is_published(
+    monkeypatch, tmp_path, digits, published
+):
+    (tmp_path / "weights.pt").write_bytes(b"weights")
+    digits = digits.format(hashlib.sha256(b"weights").hexdigest()[:8])
+    kind = feature_networks.KINDS["inception"]._replace(digits=digits, read=lambda path: {})
+    monkeypatch.setitem(feature_networks.KINDS, "other", kind)
+    assert feature_networks.load("other", tmp_path / "weights.pt").as_published is published
+
+
 @pytest.mark.parametrize(
     "name, size, mode, normalized",
     [

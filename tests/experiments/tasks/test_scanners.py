@@ -214,6 +214,7 @@ def test_magnitudes_that_float32_can_square_and_add(tmp_path, largest, fits):
     [
         ([0, 10, 20.099], None), ([0, 10, 20.11], "must rise evenly; the steps are 10 to 10.11"),
         ([0, 10, 10], "must rise evenly; the steps are 0 to 10"), ([20, 10, 0], "must rise evenly"), ([5], None),
+        ([5, 5], "must rise evenly; the steps are 0 to 0"),
         ([0, 0.1, 0.2], None), ([0, 2.34, 4.68, 7.02], None), ([0, 2.33, 4.66, 6.99], "look like radians"),
         ([0, 60, np.nan], "1 of the 3 values of 'angles' are not finite"),
     ],
