@@ -17,7 +17,7 @@ from experiments.runs.checkpoint import Checkpoints
 from tests.experiments.test_augmentation import Told
 from tests.experiments.tiny import ROOT, flags, tiny_config
 
-pytestmark = pytest.mark.e2e
+pytestmark = [pytest.mark.e2e, pytest.mark.devices]
 
 
 def test_devices_traffic_start_and_overhead(monkeypatch, capsys):

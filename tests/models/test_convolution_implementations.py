@@ -18,6 +18,8 @@ from models.layers.residual import ResidualBlock
 from models.layers.trilinear import trilinear_p
 from tests.models.arrays import close, normal
 
+pytestmark = pytest.mark.devices
+
 GEOMETRIES = [
     # input, kernel, stride, dilation, padding
     ((7,), (3,), 1, 1, "SAME"),

@@ -37,6 +37,8 @@ from sde_lib.sampling.sample import _sample
 from tests.sde_lib.processes import EVERY_SDE, SOME_SDES, TrigonometricSDE, keys, some_sdes
 from tests.sde_lib.shared_programs import gaussian_error, one_program
 
+pytestmark = pytest.mark.devices
+
 EVERY_METHOD = [
     EulerMaruyama(),
     ReverseDiffusion(),
