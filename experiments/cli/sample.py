@@ -37,7 +37,7 @@ def run(options: argparse.Namespace) -> int:
     if options.label is not None:
         options.overrides.append(("sampling.label", options.label))
     trained = arguments.open_run(options, "sampling.", uses=("model", "average", "sampling"))
-    guide = load_guide(trained.experiment)
+    guide = load_guide(trained.experiment, trained)
     return arguments.tell(
         samples.draw(trained, options.num_samples, options.seed, options.out, guide=guide, progress=True)
     )

@@ -41,7 +41,7 @@ def edit(asked: Edit) -> Results:
         model.require_plain_states("--mask with --masked_by=replacement")
     inputs = model.read("--input", asked.input, asked.limit)
     guide, shown, same = _drawn_over(asked, model, inputs.values)
-    run = model.load()
+    run = model.load(weaker)
     knows = posterior(experiment, asked.masked_by, asked.settings, model.shape)
 
     def draw(keys, numbers, guides, same, variables):

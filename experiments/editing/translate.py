@@ -79,7 +79,7 @@ def translate(asked: Translation) -> Results:
     if asked.to is None and asked.label is not None and label == from_label and not target.experiment.is_guided:
         raise UserError(f"--label={asked.label}: is --from_label too: images would come back as they are")
     inputs = source.read("--input", asked.input, asked.limit)
-    runs = source.load(), target.load()
+    runs = source.load(), target.load(guide)
     sampling = source.experiment.sampling
     levels = editing.shared_levels(source.sde, target.sde, sampling.steps, asked.strength, sampling.rho)
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from experiments import data
 from experiments.factory.experiment import Experiment
-from experiments.generation.guidance import Guide, num_classes
+from experiments.generation.guidance import Guide, num_classes, sampled_classes
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def class_mix(experiment: Experiment, dataset: data.Dataset, guide: Guide | None
     if not classes:
         return None
     if label >= 0:
-        return ClassMix(f"{experiment.sampled_classes(dataset.class_names)} alone")
+        return ClassMix(f"{sampled_classes(experiment, guide, dataset.class_names)} alone")
     images, kind = (dataset.train, "training") if experiment.compares_with_training else (dataset.test, "held-out")
     if images.labels is None:
         return ClassMix(f"each class in turn, since the {kind} images have no classes")

@@ -198,7 +198,7 @@ class Judge:
         self._test, self._train = _some(dataset.test, limit), _some(dataset.train, limit)
         self._network = OnAllDevices(run.experiment.feature_network(dataset.train), strategy)
         self._real = real_images(run, dataset, self._network)
-        self._guide = runs.load_guide(run.experiment)
+        self._guide = runs.load_guide(run.experiment, run)
         self._classes = class_mix(run.experiment, dataset, self._guide)
         labels = self._labels = self._classes.labels(max(limit, STRIP[0])) if self._classes else None
         self.sampler = Sampler(run.experiment, strategy, limit, labels, self._guide)
@@ -206,7 +206,7 @@ class Judge:
     def of(self, run: Run) -> Self:
         """Returns the judge of a run that differs in how it is sampled; all but the sampler is shared."""
         other = copy.copy(self)
-        other._guide = runs.load_guide(run.experiment)
+        other._guide = runs.load_guide(run.experiment, run)
         limit = run.experiment.evaluation.num_samples
         other.sampler = Sampler(run.experiment, self._strategy, limit, self._labels, other._guide)
         return other

@@ -65,9 +65,15 @@ def check_class(
     return classes if number is None else number
 
 
-def sampled_classes(config: ConfigDict, names: Sequence[str] | None = None) -> str:
-    """The classes that samples are drawn of, in words; an empty text for a model without classes."""
-    label, count = config.sampling.label, num_classes(config)
+def sampled_classes(config: ConfigDict, names: Sequence[str] | None = None, guide: ConfigDict | None = None) -> str:
+    """Returns the classes that samples are drawn of, in words; an empty text for a model without classes.
+
+    Args:
+        config: of the experiment.
+        names: of the classes, by number.
+        guide: the config of the classifier whose classes they are, where the model has none.
+    """
+    label, count = config.sampling.label, num_classes(guide or config)
     if not count:
         return ""
     if label >= 0:

@@ -346,9 +346,14 @@ class Experiment:
         """Evaluations of the Denoiser per sample; None where the sampler chooses them."""
         return sampling.evaluations(self.config)
 
-    def sampled_classes(self, names: Sequence[str] | None = None) -> str:
-        """Returns the classes that samples are drawn of, in words; an empty text for a model without classes."""
-        return classes.sampled_classes(self.config, names)
+    def sampled_classes(self, names: Sequence[str] | None = None, guide: "Experiment | None" = None) -> str:
+        """Returns the classes that samples are drawn of, in words; an empty text for a model without classes.
+
+        Args:
+            names: of the classes, by number.
+            guide: the experiment of the classifier whose classes they are, where the model has none.
+        """
+        return classes.sampled_classes(self.config, names, guide and guide.config)
 
     @property
     def guide(self) -> str:

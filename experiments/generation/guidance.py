@@ -34,6 +34,19 @@ def num_classes(experiment: Experiment, guide: Guide | None) -> int:
     return guide.experiment.num_classes
 
 
+def sampled_classes(experiment: Experiment, guide: Guide | None, names: Sequence[str] | None) -> str:
+    """Returns the classes that samples are drawn of, in words; an empty text where there are no classes.
+
+    Args:
+        experiment: of the model.
+        guide: the weaker model or the classifier; None for no other model.
+        names: of the model's classes, by number, where they are stored with the run.
+    """
+    if guide is not None and not experiment.num_classes and num_classes(experiment, guide):
+        return experiment.sampled_classes(guide.class_names, guide.experiment)
+    return experiment.sampled_classes(names)
+
+
 def kind(experiment: Experiment, guide: Guide | None) -> str:
     """Returns the name of the guidance, for files that state how samples were drawn."""
     if guide is None:

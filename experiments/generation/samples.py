@@ -7,6 +7,7 @@ import numpy as np
 
 from experiments.devices import distributed
 from experiments.files import Results
+from experiments.generation.guidance import sampled_classes
 from experiments.generation.sampler import Sampler
 
 
@@ -39,7 +40,7 @@ def draw(trained: Any, num_samples: int, seed: int, out: Path, *, guide: Any = N
         medium.save_picture(shown, picture)
         files = (out, shown)
     method, steps = experiment.sampler_and_steps
-    classes = experiment.sampled_classes(trained.class_names)
+    classes = sampled_classes(experiment, guide, trained.class_names)
     summary = (
         f"{len(samples)} samples{f' ({classes})' if classes else ''} by {method}, {steps} steps, "
         f"{sampler.nfe or 'its own number of'} evaluations each, from step {trained.step}, average {trained.average}: "

@@ -72,9 +72,8 @@ def reconstruction(
     given = shared["input"] is not None
     options = modalities.options(modality, options, measured=given)
     measured = _is_measured(shared, "FILE")
-    if white is not None and (not measured or shared["truth"] is not None):
-        why = "--truth says what is white" if shared["truth"] is not None else "--input is missing"
-        raise UserError(f"--white={white} does nothing: {why}")
+    if white is not None and shared["truth"] is not None:
+        raise UserError(f"--white={white} does nothing: --truth says what is white")
     if white is not None and not 0 < white < float("inf"):
         raise UserError(f"--white={white}: must be more than 0")
     name, settings = _method(method or modalities.DEFAULT_METHODS[modality], shared["overrides"])

@@ -45,11 +45,12 @@ def solve(model: Model, request: Request, of: Problem, names: Sequence[str], y: 
         y: (N, *measured).
 
     Raises:
-        UserError: the weights cannot be read.
+        UserError: the weights cannot be read, or those of the guide are the same.
         RunError: an answer is not finite.
     """
     experiment, shape = model.experiment, model.shape
-    run, guide = model.load(), load_guide(model.experiment)
+    guide = load_guide(model.experiment)
+    run = model.load(guide)
 
     def conditioned_on(denoiser, measurement, y, noise):
         return conditioned(experiment, request.method, request.settings, denoiser, measurement, y, noise, shape)

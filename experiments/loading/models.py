@@ -72,9 +72,15 @@ class Model:
         """Clean images of the user, made to fit the model."""
         return images.read(flag, text, self.shape, self.medium.forward, limit=limit, rendering=self.rendering)
 
-    def load(self) -> runs.Run:
-        """The run with its weights."""
-        return runs.load_run(self.workdir, self.experiment.config)
+    def load(self, guide: runs.Run | None = None) -> runs.Run:
+        """Returns the run with its weights.
+
+        Raises:
+            UserError: the guide has the same weights.
+        """
+        run = runs.load_run(self.workdir, self.experiment.config)
+        runs.require_other_weights(run, guide)
+        return run
 
 
 def open_model(

@@ -193,11 +193,32 @@ def _require_effect(experiment: Experiment, guide: Run, text: str) -> None:
         )
 
 
-def load_guide(experiment: Experiment) -> Run | None:
-    """Opens the run that `sampling.guidance.guide` names, RUN or RUN@STEP; None where none is named or nothing is guided.
+def require_other_weights(model: Run, guide: Run | None) -> None:
+    """Makes sure that a guide, if there is one, is not the same checkpoint and average of the same folder as the model.
 
     Raises:
-        UserError: there is no such run or checkpoint, or its data or process differ from the experiment's.
+        UserError: it is; guidance would have no effect at twice the cost.
+    """
+    if guide is None or model.workdir is None or guide.workdir is None:
+        return
+    same_folder = model.workdir.path.resolve() == guide.workdir.path.resolve()
+    if same_folder and (model.step, model.average) == (guide.step, guide.average):
+        raise UserError(
+            f"--guide={model.experiment.guide}: has the weights of the model (step {model.step}, average {model.average}), "
+            "so that guidance has no effect; name an earlier step with --guide=RUN@STEP, or another run"
+        )
+
+
+def load_guide(experiment: Experiment, model: Run | None = None) -> Run | None:
+    """Opens the run that `sampling.guidance.guide` names, RUN or RUN@STEP; None where none is named or nothing is guided.
+
+    Args:
+        experiment: of the model that is guided.
+        model: the opened model, which must not be its own guide; None where it is not opened yet.
+
+    Raises:
+        UserError: there is no such run or checkpoint, it has the weights of the model, or its data or process differ from
+            the experiment's.
     """
     text = experiment.guide
     if not text:
@@ -224,4 +245,6 @@ def load_guide(experiment: Experiment) -> Run | None:
     own, other = (e.record("sde")["sde"] for e in (experiment, guide.experiment))
     if differing := [f"sde.{key}" for key in own if own[key] != other.get(key)]:
         raise UserError(f"--guide={text}: its process differs in {', '.join(differing)}; both must be of one process")
+    if model is not None:
+        require_other_weights(model, guide)
     return guide

@@ -1,5 +1,6 @@
 """Runs that guide another: which classes there are, what is handed to whom, and which settings have an effect."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import jax.numpy as jnp
@@ -7,6 +8,7 @@ import numpy as np
 import pytest
 
 from experiments.errors import UserError
+from experiments.evaluation.classes import class_mix
 from experiments.factory.experiment import Experiment
 from experiments.generation import guidance
 from experiments.loading import runs
@@ -167,6 +169,38 @@ def test_a_class_by_name_is_one_of_the_model_or_of_the_classifier_that_guides_it
     given = [("sampling.steps", "dog"), *overrides]
     expected = [(key, number if key == "sampling.label" else text) for key, text in given]
     assert runs.by_number(run, config, given) == expected
+
+
+@pytest.mark.parametrize("text, step, same", [("own", 8, True), ("./own", 8, True), ("own@16", 16, False), ("copy", 8, False)])
+def test_a_model_does_not_guide_itself(stored, text, step, same):
+    """Another step, folder or average of the weights does."""
+    for name in ("own", "copy"):
+        workdir = stored(name)
+        (workdir.checkpoints / "16").mkdir()
+    experiment = Experiment(made(guide=text, scale=2.0))
+    model = dataclasses.replace(runs.load_run("own"), experiment=experiment)
+    assert runs.load_guide(experiment).step == step
+    assert runs.load_guide(experiment, dataclasses.replace(model, average="power:0.1")).step == step
+    if same:
+        with pytest.raises(UserError, match=rf"^--guide={text}: has the weights of the model \(step 8, "):
+            runs.load_guide(experiment, model)
+        return
+    assert runs.load_guide(experiment, model).step == step
+
+
+def test_classes_in_words_are_those_of_the_classifier_where_the_model_has_none(stored):
+    stored("classifier", ("eight", "nine", "seven"), **OF_CLASSES)
+    stored("weak", ("cat", "dog", "cow"), **CLASSES)
+    classifier, weak = runs.load_run("classifier"), runs.load_run("weak")
+    plain, one = (Experiment(made(sampling__label=label)) for label in (-1, 2))
+    assert guidance.sampled_classes(plain, classifier, None) == "each class in turn: 0 'eight', 1 'nine', 2 'seven'"
+    assert guidance.sampled_classes(one, classifier, None) == "class 2 'seven'"
+    assert guidance.sampled_classes(plain, weak, None) == guidance.sampled_classes(plain, None, None) == ""
+    own = Experiment(made(sampling__label=1, **CLASSES))
+    for guide in (None, weak, classifier):
+        assert guidance.sampled_classes(own, guide, ("cat", "dog", "cow")) == "class 1 'dog'"
+    dataset = SimpleNamespace(class_names=None)
+    assert class_mix(one, dataset, classifier).description == "class 2 'seven' alone"
 
 
 @pytest.mark.parametrize(
