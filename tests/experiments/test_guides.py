@@ -171,7 +171,9 @@ def test_a_class_by_name_is_one_of_the_model_or_of_the_classifier_that_guides_it
     assert runs.by_number(run, config, given) == expected
 
 
-@pytest.mark.parametrize("text, step, same", [("own", 8, True), ("./own", 8, True), ("own@16", 16, False), ("copy", 8, False)])
+@pytest.mark.parametrize(
+    "text, step, same", [("own", 8, True), ("./own", 8, True), ("own@16", 16, False), ("copy", 8, False)]
+)
 def test_a_model_does_not_guide_itself(stored, text, step, same):
     """Another step, folder or average of the weights does."""
     for name in ("own", "copy"):
