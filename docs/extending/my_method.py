@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 
-from experiments.inverse.problems import Method
+from experiments.inverse.records import Method
 from sde_lib import DerivedDenoiser
 from sde_lib.inverse import Measurement
 

@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from experiments.inverse.problems import Task
+from experiments.inverse.records import Task
 
 
 def soft_levels(shape, options):

@@ -239,6 +239,13 @@ KINDS = {
 }
 
 
+def standard(kind_name: str) -> str:
+    """Returns the name of a kind that is given by its name, by its key of the config or by the section: `process`, `sde`."""
+    of_keys = {made.key: name for name, made in KINDS.items()}
+    of_sections = {key.removesuffix(".name"): name for key, name in of_keys.items() if key.endswith(".name")}
+    return kind_name if kind_name in KINDS else (of_keys | of_sections).get(kind_name, kind_name)
+
+
 def kind(name: str) -> Kind:
     """Returns the components of a kind.
 

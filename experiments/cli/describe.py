@@ -21,9 +21,10 @@ def run(options: argparse.Namespace) -> int:
     """Describes; the exit code."""
     from experiments.cli import catalogue
 
-    kind, entry = catalogue.kind(options.kind), catalogue.entry(options.kind, options.name)
+    name = catalogue.standard(options.kind)
+    kind, entry = catalogue.kind(name), catalogue.entry(name, options.name)
     usage = kind.usage(entry.form or entry.name)
-    print(f"{options.kind} {entry.name}{usage and f': {usage}'}\n\n{textwrap.indent(entry.document, '  ')}\n")
+    print(f"{name} {entry.name}{usage and f': {usage}'}\n\n{textwrap.indent(entry.document, '  ')}\n")
     print("Options" if entry.options else "No options")
     arguments_ = list(kind.arguments(entry))
     width = max((len(argument) for argument, _ in arguments_), default=0) + 2

@@ -17,7 +17,8 @@ def run(options: argparse.Namespace) -> int:
     """Lists; the exit code."""
     from experiments.cli import catalogue
 
-    kinds = catalogue.KINDS if options.kind is None else {options.kind: catalogue.kind(options.kind)}
+    chosen = None if options.kind is None else catalogue.standard(options.kind)
+    kinds = catalogue.KINDS if chosen is None else {chosen: catalogue.kind(chosen)}
     for name, kind in kinds.items():
         entries = list(kind.entries())
         own = ", or module:name of your own" if kind.own is not None else ""

@@ -11,6 +11,7 @@ import inspect
 import os
 import sys
 import traceback
+from collections.abc import Iterable
 from typing import Any
 
 from experiments.errors import UserError, nearest, unknown_name
@@ -50,7 +51,14 @@ def component(key: str, name: str, table: dict[str, Any]) -> Any:
         return table[name]
     if is_path(name):
         return load(key, name)
-    raise unknown_name(key, name, table)
+    raise unknown(key, name, table)
+
+
+def unknown(key: str, name: str, table: Iterable[str]) -> UserError:
+    """Returns the error for a name that is neither in a table nor an import path."""
+    if all(part.isidentifier() for part in name.split(".")) and has_module(name):
+        return UserError(f"{key}={name}: is a module; name a component of it as {name}:NAME")
+    return unknown_name(key, name, table)
 
 
 def load(key: str, path: str) -> Any:
@@ -95,17 +103,22 @@ def options(made: Any) -> dict[str, Any]:
     default, or with one that a config cannot hold (other than None, booleans, numbers, texts and sequences of these), are
     left out.
     """
+    return {name: _plain(value) for name, value in fields(made).items() if _is_public(name) and _is_plain(value)}
+
+
+def fields(made: Any) -> dict[str, Any]:
+    """Returns the annotated attributes of a class, or the parameters of a function, with their defaults.
+
+    Without a default the value is `dataclasses.MISSING`, or `inspect.Parameter.empty`.
+    """
     if not callable(made):
         return {}
-    if inspect.isclass(made):
-        annotations = [inspect.get_annotations(base).items() for base in reversed(made.__mro__)]
-        names = [name for items in annotations for name, kind in items if _is_field(kind)]
-        found = {name: getattr(made, name, dataclasses.MISSING) for name in names}
-        found = {name: value.default if type(value) is dataclasses.Field else value for name, value in found.items()}
-    else:
-        parameters = inspect.signature(made).parameters.values()
-        found = {parameter.name: parameter.default for parameter in parameters}
-    return {name: _plain(value) for name, value in found.items() if _is_public(name) and _is_plain(value)}
+    if not inspect.isclass(made):
+        return {parameter.name: parameter.default for parameter in inspect.signature(made).parameters.values()}
+    annotations = [inspect.get_annotations(base).items() for base in reversed(made.__mro__)]
+    names = [name for items in annotations for name, kind in items if _is_field(kind)]
+    found = {name: getattr(made, name, dataclasses.MISSING) for name in names}
+    return {name: value.default if type(value) is dataclasses.Field else value for name, value in found.items()}
 
 
 def _is_field(kind: Any) -> bool:

@@ -332,7 +332,9 @@ def _is_short_for(short: str, name: str) -> bool:
 
 def _parse(key: str, text: str, current: Any) -> Any:
     def wrong(kind: str) -> UserError:
-        return UserError(f"--config.{key}={text}: expected {kind}, such as {_example(current)}")
+        return UserError(
+            f"--config.{key}={text}: expected {kind}{'' if current is None else f', such as {_example(current)}'}"
+        )
 
     if isinstance(current, bool):
         values = {"true": True, "1": True, "false": False, "0": False}

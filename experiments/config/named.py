@@ -10,6 +10,7 @@ import sde_lib
 from configs import base
 from experiments.config import components
 from experiments.config.records import named
+from experiments.errors import UserError
 from sde_lib import guidance, sampling
 
 PROCESSES = named(sde_lib, "PROCESSES")
@@ -26,6 +27,13 @@ KEYS_OF_FIELDS: Mapping[str, Mapping[str, str]] = {
 }
 # Keys whose components have options in the section of the key, beside those of base.py.
 EXTENDED = ("sde.name", "sampling.sampler", "sampling.guidance.name", "objective.name")
+# Keys of these sections that are not options of the component; an option of this name would set them.
+KEYS_OF_SECTIONS: Mapping[str, tuple[str, ...]] = {
+    "sampling.sampler": (
+        "sampler", "steps", "times", "rho", "t_min", "evaluations", "batch_size", "label", "ema", "ema_std", "guidance"
+    ),
+    "sampling.guidance.name": ("low", "high", "threshold", "guide"),
+}  # fmt: skip
 
 
 def table(key: str) -> Mapping[str, Any]:
@@ -43,7 +51,7 @@ def options(key: str, name: str) -> dict[str, Any]:
         name: of the component, or its import path; an unknown name has no options.
 
     Raises:
-        UserError: nothing can be imported from the path.
+        UserError: nothing can be imported from the path, or an option has the name of another key of the section.
     """
     known = table(key)
     if name in known:
@@ -51,4 +59,13 @@ def options(key: str, name: str) -> dict[str, Any]:
         own = {field: value for field, value in components.options(known[name]).items() if field not in elsewhere}
         section = functools.reduce(getitem, key.split(".")[:-1], base.get_config())
         return {field: value for field, value in own.items() if value is not None or field in section}
-    return components.options(components.load(key, name)) if components.is_path(name) else {}
+    if not components.is_path(name):
+        return {}
+    made, section = components.load(key, name), key.rpartition(".")[0]
+    for field in components.fields(made):
+        if field in KEYS_OF_SECTIONS.get(key, ()):
+            raise UserError(
+                f"{key}={name}: its option {field!r} has the name of {section}.{field}, a key that it would set; choose "
+                "another name"
+            )
+    return components.options(made)

@@ -96,9 +96,13 @@ def _check_times(config: ConfigDict) -> None:
 
 
 class _AnyNetwork:
-    """Stands for the network where only shapes are computed."""
+    """Stands for the network where only shapes are computed; `calls` counts how often it is traced."""
+
+    def __init__(self):
+        self.calls = 0
 
     def apply(self, variables, x, *args, **kwargs):
+        self.calls += 1
         return x
 
 
@@ -120,24 +124,61 @@ def _check_sampler(config: ConfigDict) -> None:
     _check_times(config)
     model = factory.denoiser(config, None, config.sampling.t_min).replace(network=_AnyNetwork())
     stepper, shape = factory.sampler(config), factory.medium(config).event_shape
+    times = factory.times(config, model.sde)
 
     def run(key, model):
-        return sde_lib.sample(key[None], model, stepper, factory.times(config, model.sde), shape)
+        return sde_lib.sample(jax.random.split(key), model, stepper, times, shape)
 
+    own = is_path(config.sampling.sampler) and not config.sampling.evaluations
     try:
-        jax.eval_shape(run, jax.random.key(0), model)
+        drawn = jax.eval_shape(run, jax.random.key(0), model)
+        if own and drawn.shape != (2, *shape):
+            raise ValueError(f"two samples have shape {drawn.shape}, not {(2, *shape)}")
     except Exception as error:
-        own = is_path(config.sampling.sampler) and not config.sampling.evaluations
         if not isinstance(error, ValueError | NotImplementedError) and not own:
             raise
+        kind = "" if isinstance(error, ValueError | NotImplementedError) else f"{type(error).__name__}: "
         chosen = f"sampler={config.sampling.sampler!r}"
         if config.sampling.evaluations:
             chosen = f"evaluations={config.sampling.evaluations}"
         raise UserError(
             f"sampling.{chosen} on sde.name={config.sde.name!r} with "
-            f"parameterization.name={config.parameterization.name!r}: {' '.join(str(error).split())[:400]}"
+            f"parameterization.name={config.parameterization.name!r}: {kind}{' '.join(str(error).split())[:400]}"
             + ("; a sampler defines step(carry, keys, x, t, s, denoiser) -> (carry, x)" if own else "")
         ) from error
+    if own:
+        _require_count(config, stepper, model, times)
+
+
+def _require_count(config: ConfigDict, stepper: sde_lib.Sampler, model: sde_lib.Denoiser, times: jax.Array) -> None:
+    """Makes sure that a user's sampler that inherits `nfe` evaluates the Denoiser as often as `nfe` states.
+
+    Raises:
+        UserError: `init`, `step` or `finish` evaluates it more or less often.
+    """
+    if type(stepper).nfe is not sde_lib.Sampler.nfe:
+        return
+    shape, counts = factory.medium(config).event_shape, {}
+
+    def traced(method: str, *arguments):
+        model.network.calls = 0
+        returned = getattr(stepper, method)(*arguments)
+        counts[method] = model.network.calls
+        return returned
+
+    def run(key, model):
+        x = model.sde.prior_sample(key, shape)[None]
+        carry = traced("init", x, model, times)
+        carry, x = traced("step", carry, key[None], x, times[0], times[1], model)
+        return traced("finish", carry, x, times[-2], model)
+
+    jax.eval_shape(run, jax.random.key(0), model)
+    for method, stated in (("init", 0), ("step", stepper.evaluations_per_step), ("finish", 1)):
+        if counts[method] != stated:
+            raise UserError(
+                f"sampling.sampler={config.sampling.sampler}: {method} evaluates the Denoiser {counts[method]} times, and "
+                f"nfe counts {stated}; define nfe(n_steps), the number in n steps, the last of which is `finish`"
+            )
 
 
 def _check_data(config: ConfigDict) -> None:

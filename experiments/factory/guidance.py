@@ -113,16 +113,39 @@ def check_shapes(config: ConfigDict, denoiser: sde_lib.Denoiser, event_shape: tu
     state, labels = jax.ShapeDtypeStruct((2, *event_shape), jnp.float32), jnp.zeros(2, jnp.int32)
     guided_by = denoiser.replace(condition=condition(config, labels))
     made = _away_from(config.sampling.guidance, guided_by, guided_by)
+    # Each of the two methods follows from the other by default, so the method that is defined comes first.
+    defines_call = type(made).__call__ is not sde_lib.Denoiser.__call__
+    for method in ("__call__", "x0_and_noise") if defines_call else ("x0_and_noise", "__call__"):
+        _check_method(name, made, method, state)
+
+
+def _check_method(name: str, made: sde_lib.Denoiser, method: str, state: jax.ShapeDtypeStruct) -> None:
+    """Makes sure that a method of a user's guidance returns arrays of the shape of the state.
+
+    Raises:
+        UserError: the method raises, or returns something else.
+    """
+    path = f"sampling.guidance.name={name}"
     try:
-        expected = jax.eval_shape(lambda x: made(x, denoiser.sde.t_max), state)
+        found = jax.eval_shape(lambda x: getattr(made, method)(x, made.sde.t_max), state)
     except Exception as error:
         reason = " ".join(str(error).split())[:300]
-        raise UserError(f"sampling.guidance.name={name}: {type(error).__name__}: {reason}") from error
-    if (expected.shape, expected.dtype) != (state.shape, state.dtype):
+        raise UserError(f"{path}: {method}(x, t): {type(error).__name__}: {reason}") from error
+    if method == "x0_and_noise" and not (isinstance(found, tuple) and len(found) == 2):
         raise UserError(
-            f"sampling.guidance.name={name}: gives {expected.dtype} {expected.shape} for x {state.dtype} {state.shape}; the "
-            "expected data have the shape of x"
+            f"{path}: x0_and_noise(x, t) returns {_described(found)}; the pair (expected data, expected noise) is needed"
         )
+    for part in found if method == "x0_and_noise" else (found,):
+        if (getattr(part, "shape", None), getattr(part, "dtype", None)) != (state.shape, state.dtype):
+            raise UserError(
+                f"{path}: {method}(x, t) gives {_described(part)} for x {_described(state)}; expected data and noise have "
+                "the shape of x"
+            )
+
+
+def _described(value: Any) -> str:
+    """Returns the dtype and the shape of an array, or the type of anything else."""
+    return f"{value.dtype} {value.shape}" if hasattr(value, "shape") else type(value).__name__
 
 
 def cost(config: ConfigDict) -> int:

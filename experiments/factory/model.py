@@ -2,11 +2,13 @@
 
 import contextlib
 import inspect
+import itertools
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from flax import linen as nn
 from ml_collections import ConfigDict
 
 import models
@@ -16,7 +18,7 @@ from experiments.config.choices import choose
 from experiments.config.components import component, is_path
 from experiments.config.named import PROCESSES
 from experiments.devices.parallel import Strategy
-from experiments.errors import UserError, unknown_name
+from experiments.errors import UserError
 from experiments.factory import conditions
 from experiments.factory.media import medium
 from experiments.factory.objective import draws_samples
@@ -70,10 +72,10 @@ def _complete(process: Any, config: ConfigDict) -> sde_lib.Process:
     missing = [part for part in ("t_max", "noise_to_signal", "prior_sample") if not hasattr(process, part)]
     if missing:
         raise UserError(f"{name}: {type(process).__name__} has no {missing[0]}; a process derives from sde_lib.SDE")
-    t = jax.ShapeDtypeStruct((3,), jnp.float32)
-    for method in ("alpha", "sigma", "noise_to_signal"):
+    for method, shape in itertools.product(("alpha", "sigma", "noise_to_signal"), ((3,), (5,))):
         if not hasattr(process, method):
             continue  # of a process whose state is more than the data
+        t = jax.ShapeDtypeStruct(shape, jnp.float32)
         try:
             found = jax.eval_shape(getattr(process, method), t)
         except NotImplementedError as error:
@@ -84,7 +86,7 @@ def _complete(process: Any, config: ConfigDict) -> sde_lib.Process:
             ) from error
         if getattr(found, "shape", None) != t.shape or not jnp.issubdtype(found.dtype, jnp.floating):
             what = f"{found.dtype} {found.shape}" if hasattr(found, "shape") else type(found).__name__
-            raise UserError(f"{name}: {method}(t) is {what} for t float32 (3,); it acts element by element")
+            raise UserError(f"{name}: {method}(t) is {what} for t float32 {shape}; it acts element by element")
     return process
 
 
@@ -118,7 +120,7 @@ def network(config: ConfigDict) -> Any:
             return components.load("model.name", name)(**options)
     except (ValueError, TypeError) as error:
         raise UserError(f"{_named('model', config)}: {error}") from error
-    raise unknown_name("model.name", name, models.KNOWN)
+    raise components.unknown("model.name", name, models.KNOWN)
 
 
 def num_classes(config: ConfigDict) -> int:
@@ -210,15 +212,15 @@ def check_network(config: ConfigDict) -> None:
         UserError: the network's options do not fit each other or the images, or the network of a user cannot be called.
     """
     module, inputs = network(config), _inputs(config)
+    if is_path(config.model.name) and not isinstance(module, nn.Module):
+        raise UserError(
+            f"{_named('model', config)}: {type(module).__name__} is no flax.linen.Module, which a network derives from"
+        )
     if not draws_samples(config):
         return  # the objective checks what its network returns
     with errors_of_network(config):
         output, variables = jax.eval_shape(lambda key: module.init_with_output(key, *inputs), jax.random.key(0))
-    if is_path(config.model.name) and not jnp.issubdtype(getattr(output, "dtype", None), jnp.floating):
-        raise UserError(
-            f"{_named('model', config)}: the output is {getattr(output, 'dtype', type(output).__name__)}, "
-            "not floating-point numbers"
-        )
+    _require_floats(config, output)
     data = medium(config)
     if getattr(output, "shape", None) != (1, *data.event_shape):
         made = "x".join(map(str, getattr(output, "shape", ())[1:])) or type(output).__name__
@@ -227,19 +229,43 @@ def check_network(config: ConfigDict) -> None:
             + ("; model.out_channels=0 takes the number of the images" if "out_channels" in config.model else "")
         )
     if is_path(config.model.name):
-        x, noise_level, condition = inputs
-        sampled = conditions.condition(config, jnp.zeros((1,), jnp.int32))
-        with errors_of_network(config):
-            jax.eval_shape(
-                lambda variables, keys: [
-                    module.apply(variables, x, noise_level, sampled, train=False),
-                    module.apply(variables, x, noise_level, condition, train=True, dropout_keys=keys),
-                ],
-                variables,
-                jax.random.split(jax.random.key(0), 1),
-            )
+        _check_calls(config, module, variables)
     if is_path(config.model.name) and not jax.tree.leaves(variables):
         raise UserError(f"{_named('model', config)}: the network has no parameters")
+
+
+def _require_floats(config: ConfigDict, output: Any) -> None:
+    """Raises `UserError` if the network of a user returns something else than an array of floating-point numbers."""
+    if is_path(config.model.name) and not jnp.issubdtype(getattr(output, "dtype", None), jnp.floating):
+        raise UserError(
+            f"{_named('model', config)}: the output is {getattr(output, 'dtype', type(output).__name__)}, "
+            "not floating-point numbers"
+        )
+
+
+def _check_calls(config: ConfigDict, module: Any, variables: Any) -> None:
+    """Makes sure that the network of a user maps several examples to outputs of their shape, in sampling and in training.
+
+    Raises:
+        UserError: it cannot be called so, or its output has another shape or dtype.
+    """
+    batch = 2
+    x, noise_level, condition = jax.tree.map(lambda leaf: jnp.repeat(leaf, batch, 0), _inputs(config))
+    sampled = conditions.condition(config, jnp.zeros(batch, jnp.int32))
+    keys = jax.random.split(jax.random.key(0), batch)
+    calls = {
+        "sampling": lambda variables: module.apply(variables, x, noise_level, sampled, train=False),
+        "training": lambda variables: module.apply(variables, x, noise_level, condition, train=True, dropout_keys=keys),
+    }
+    for use, call in calls.items():
+        with errors_of_network(config):
+            output = jax.eval_shape(call, variables)
+        _require_floats(config, output)
+        if output.shape != x.shape:
+            raise UserError(
+                f"{_named('model', config)}: the output in {use} has shape {output.shape} for x of shape {x.shape}; the "
+                "shape of x is needed"
+            )
 
 
 def init_variables(config: ConfigDict, strategy: Strategy | None = None) -> Any:

@@ -38,7 +38,7 @@ class Problem:
         measurement: A.
         noise: of what is measured.
         measured: None, or 1 for the values of y that there are and 0 for others, of a shape that y broadcasts against.
-        view: from y (N, *measured) to pictures (N, h, w, C) of it in [-1, 1].
+        view: from y (N, *measured) to pictures (N, h, w, C) of it in [-1, 1]; None where there are no pictures.
         baseline: from y to plain answers to stand beside, by name; none for some tasks.
     """
 
@@ -46,7 +46,7 @@ class Problem:
     measurement: inverse.Measurement
     noise: inverse.Noise
     measured: np.ndarray | None
-    view: Callable[[np.ndarray], np.ndarray]
+    view: Callable[[np.ndarray], np.ndarray] | None
     baseline: Callable[[jax.Array], dict[str, jax.Array]]
 
     def measure(self, keys: jax.Array, x: jax.Array) -> jax.Array:
@@ -105,8 +105,13 @@ def problem(
         raise UserError(f"--task={name}: forward gives {found} for images {(2, *shape)}; {CONTRACT}")
     if own and isinstance(measurement, inverse.LinearMeasurement):
         _require_linear(name, measurement, shape)
+    if own and task.image and (len(y.shape) != 4 or y.shape[3] != shape[2]):
+        raise UserError(
+            f"--task={name}: forward gives {y.shape} for images {(2, *shape)}, which are no images (B, h, w, {shape[2]}): "
+            "set image=False, and a view(measurement, y) for pictures of them"
+        )
     measured = None if task.measured is None else task.measured(measurement, shape)
-    view = np.asarray if task.view is None else functools.partial(task.view, measurement)
+    view = _view(name, task, measurement)
     std = math.sqrt(float(jnp.mean(noise.variance(jnp.zeros(())))))  # of Poisson noise, that of middle grey
 
     def baseline(y):
@@ -115,6 +120,30 @@ def problem(
         return {caption: of(measurement, y, std) for caption, of in task.baselines.items()}
 
     return Problem(name, measurement, noise, measured, view, baseline)
+
+
+def _view(
+    name: str, task: problems.Task, measurement: inverse.Measurement
+) -> Callable[[np.ndarray], np.ndarray] | None:
+    """Returns the function from measured values to pictures; None for values that are no images, without a view."""
+    if task.view is None:
+        return np.asarray if task.image else None
+    if not is_path(name):
+        return functools.partial(task.view, measurement)
+
+    def view(y):
+        try:
+            found = np.asarray(task.view(measurement, y), np.float32)
+        except Exception as error:
+            raise UserError(f"--task={name}: view(measurement, y): {_reason(error)}") from error
+        if found.ndim != 4 or len(found) != len(y) or not np.isfinite(found).all():
+            raise UserError(
+                f"--task={name}: view(measurement, y) gives {found.shape}, or values that are not finite; pictures "
+                "(N, h, w, C) in [-1, 1] are needed"
+            )
+        return found
+
+    return view
 
 
 def _require_linear(name: str, measurement: inverse.LinearMeasurement, shape: Shape) -> None:

@@ -47,13 +47,21 @@ def task_of(name: str) -> Task:
     std = getattr(found, "noise", None)
     if not missing and (not isinstance(std, int | float) or not 0 <= std <= MOST_NOISE):
         raise UserError(f"--task={name}: its noise is {std!r}; a standard deviation of at least 0 is needed")
-    if missing or (is_path(name) and not callable(found.make)):
-        what = f"{type(found).__name__} has no {missing[0]}" if missing else "its make is no function"
+    if missing or (is_path(name) and _fault_of_task(found)):
+        what = f"{type(found).__name__} has no {missing[0]}" if missing else _fault_of_task(found)
         raise UserError(
-            f"--task={name}: {what}; a task is an experiments.inverse.problems.Task whose make(shape, options) returns a "
+            f"--task={name}: {what}; a task is an experiments.inverse.records.Task whose make(shape, options) returns a "
             "Measurement"
         )
     return found
+
+
+def _fault_of_task(found: Task) -> str:
+    """What is wrong with the parts of a task of the user; an empty text for nothing."""
+    for part in ("flags", "choices", "help", "baselines", "kinds", "cases"):
+        if not isinstance(getattr(found, part), Mapping):
+            return f"its {part} is a {type(getattr(found, part)).__name__}, no dict"
+    return "" if callable(found.make) else "its make is no function"
 
 
 def task(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
@@ -101,7 +109,7 @@ def method_of(name: str, flag: str = "--method") -> Method:
     what = f"{type(found).__name__} has no {missing[0]}" if missing else _fault(found)
     if what:
         raise UserError(
-            f"{flag}={name}: {what}; a method is an experiments.inverse.problems.Method with posterior(prior, "
+            f"{flag}={name}: {what}; a method is an experiments.inverse.records.Method with posterior(prior, "
             "measurement, y, noise, settings) -> Denoiser or steps(measurement, y, noise, settings) -> Sampler"
         )
     return found

@@ -29,7 +29,7 @@ class Task:
         make: (shape of an image, options) -> Measurement.
         baselines: classical restorations: caption -> (measurement, y, standard deviation) -> images.
         help: meaning of each flag for --help; "{choices}" stands for the allowed values.
-        view: (measurement, y) -> pictures (N, h, w, C) of y in [-1, 1]; None where y is an image.
+        view: (measurement, y) -> pictures (N, h, w, C) of y in [-1, 1]; None where y is an image, or has no picture.
         measured: (measurement, shape) -> 1 for the values of y that are measured and 0 for others; None for all.
         kinds: for flags whose type is not that of the default: "count" from 1, "seed", "number", "text", or a function
             of the text.

@@ -8,6 +8,7 @@ import numpy as np
 
 from experiments.data.inputs import images
 from experiments.devices import distributed
+from experiments.errors import UserError
 from experiments.files import Results
 from experiments.generation.answers import measurement_keys
 from experiments.inverse import problems, results
@@ -20,7 +21,7 @@ def restore(request: problems.Restoration) -> Results:
     """Draws the answers and writes the files.
 
     Raises:
-        UserError: the request does not fit the model or the images.
+        UserError: the request does not fit the model or the images, or what is measured is not finite.
         RunError: an answer is not finite.
     """
     model = open_for(request, "restore")
@@ -28,7 +29,10 @@ def restore(request: problems.Restoration) -> Results:
     of = problem(request.task, shape, request.options, noise(request.noise, request.peak), model.rendering)
     check_method(model.experiment, request.method, request.settings, of, shape)
     names, y, truth = _inputs(request, of, model)
-    plain = of.baseline(y)  # before what is slow, as a task of the user may fail here
+    measured = np.asarray(y)
+    # Before what is slow, as a task of the user may fail here.
+    plain = of.baseline(y)
+    shown = {} if of.view is None else {"measured": medium.inverse(of.view(measured))}
     answers, how = solve(model, request, of, names, y)
     if not distributed.is_first():
         return Results()
@@ -39,13 +43,12 @@ def restore(request: problems.Restoration) -> Results:
         **how,
     }
     image = problems.task_of(request.task).image
-    measured = np.asarray(y)
     written = results.write(
         request.out,
         results.Drawn(
             names=names,
             answers=answers,
-            shown={"measured": medium.inverse(of.view(measured))},
+            shown=shown,
             truth=truth,
             beside=plain,
             misfit=np.stack([np.asarray(of.misfit(answers[:, k], y)) for k in range(request.answers)], 1),
@@ -78,5 +81,10 @@ def _inputs(request: problems.Restoration, of: Problem, model: Model):
         images.require_same_number(("--input", measured), ("--truth", truth))
     if measured is None:
         y = of.measure(measurement_keys(request.seed, len(truth.names)), jnp.asarray(truth.values))
+        bad = ~np.isfinite(np.asarray(y)).reshape(len(y), -1).all(1)
+        if bad.any():
+            raise UserError(
+                f"--task={request.task}: what is measured of {truth.names[bad.argmax()]} has values that are not finite"
+            )
         return truth.names, y, truth.values
     return measured.names, of.select(jnp.asarray(measured.values)), None if truth is None else truth.values

@@ -183,8 +183,14 @@ class Monitor:
         folder = self._checkpoints.folder
         with contextlib.suppress(RunError):  # that of the save under way, which is told at its own place
             self._checkpoints.wait()
+        advice = (
+            "The network as initialized does not give finite values: evaluate it for each class and for the null, the label "
+            "model.num_classes"
+            if step == 1 and self._experiment.num_classes
+            else "Try a smaller optim.lr or optim.grad_clip"
+        )
         count = f", which would be skip {limit + 1} of the run (training.max_skips={limit})" if skipping else ""
         raise RunError(
             f"the {what} is not finite at step {step} (its batch: examples {(step - 1) * batch} to {step * batch - 1} of "
-            f"the stream){count}; {last_good(folder).lower()} in {folder}. Try a smaller optim.lr or optim.grad_clip"
+            f"the stream){count}; {last_good(folder).lower()} in {folder}. {advice}"
         )

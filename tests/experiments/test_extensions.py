@@ -302,6 +302,91 @@ class Unnumbered(Uncounted):
     def nfe(self):
         return 4
 
+class Constant(SDE):
+    def alpha(self, t):
+        return 1 - t
+    def sigma(self, t):
+        return jnp.ones(3)
+
+class Plain:
+    pass
+
+class Shrinking(nn.Module):
+    @nn.compact
+    def __call__(self, x, noise_level, condition=None, *, train=False, dropout_keys=None):
+        return nn.Dense(x.shape[-1])(x)[: 1 if train else None]
+
+class Rounding(nn.Module):
+    @nn.compact
+    def __call__(self, x, noise_level, condition=None, *, train=False, dropout_keys=None):
+        return nn.Dense(x.shape[-1])(x).astype(int if train else float)
+
+class First(Sampler):
+    def step(self, carry, keys, x, t, s, denoiser):
+        return carry, x[:1]
+
+class Lost(Sampler):
+    def step(self, carry, keys, x, t, s, denoiser):
+        raise KeyError("what")
+
+class Twice(Sampler):
+    def step(self, carry, keys, x, t, s, denoiser):
+        return carry, x + (s - t) * (denoiser.velocity(x, t) + denoiser.velocity(x, s)) / 2
+
+class TwiceAtEnd(Sampler):
+    def step(self, carry, keys, x, t, s, denoiser):
+        return carry, x + (s - t) * denoiser.velocity(x, t)
+    def finish(self, carry, x, t, denoiser):
+        return (denoiser(x, t) + denoiser(x, t)) / 2
+
+class Early(Twice):
+    def init(self, x, denoiser, times):
+        return denoiser(x, times[0])
+    def step(self, carry, keys, x, t, s, denoiser):
+        return carry, x + (s - t) * denoiser.velocity(x, t)
+
+class Counted(Twice):
+    def nfe(self, n_steps):
+        return 2 * n_steps - 1
+
+class CountedByStep(Twice):
+    evaluations_per_step = 2
+
+class Batched(Twice):
+    batch_size: int = 3
+
+class Steps(Twice):
+    steps: int = 3
+
+class Interval(DerivedDenoiser):
+    weak: Denoiser
+    scale: float
+    low: float = 0.5
+
+class Pair(DerivedDenoiser):
+    weak: Denoiser
+    scale: float
+    def __call__(self, x, t):
+        return x, x
+
+class Nothing(DerivedDenoiser):
+    weak: Denoiser
+    scale: float
+    def __call__(self, x, t):
+        pass
+
+class Single(DerivedDenoiser):
+    weak: Denoiser
+    scale: float
+    def x0_and_noise(self, x, t):
+        return x
+
+class ShortNoise(DerivedDenoiser):
+    weak: Denoiser
+    scale: float
+    def x0_and_noise(self, x, t):
+        return x, x[:1]
+
 def floats(wanted):
     return Images(np.zeros((40, 8, 8, 1)))
 
@@ -338,6 +423,12 @@ whole = Task("measures", make=lambda shape, options: Of(lambda x: x.astype(int))
 affine = Task("measures", make=lambda shape, options: Linear(lambda x: 0.5 * x + 0.25))
 halves = Task("measures", make=lambda shape, options: Linear(lambda x: 0.5 * x))
 plain = Task("measures", make=lambda shape, options: Of(lambda x: x), baselines={"none": lambda a, y: y})
+listed = Task("measures", ["levels"], make=lambda shape, options: Of(lambda x: x))
+flat_image = Task("measures", make=lambda shape, options: Of(lambda x: x.reshape(len(x), -1)))
+vector = Task("measures", make=lambda shape, options: Of(lambda x: x.reshape(len(x), -1)[:, :5]), image=False)
+undefined = Task("measures", make=lambda shape, options: Of(lambda x: x / 0 * 0))
+blind = Task("measures", make=lambda shape, options: Of(lambda x: x[:, 0, 0]), image=False, view=lambda a, y: y)
+unseeing = Task("measures", make=lambda shape, options: Of(lambda x: x[:, 0, 0]), image=False, view=lambda y: y)
 unfinished = Task("measures", make=lambda shape, options: Of(lambda x: x), baselines={"nan": lambda a, y, std: y / 0})
 
 def prior_of(prior, measurement, y, noise, settings):
@@ -401,6 +492,20 @@ def broken(tmp_path, monkeypatch):
         ("sde.name=broken:number", "sde.name=broken:number: a process takes its options and t_min by name: 'int' object is"),
         ("sde.name=broken:three", "sde.name=broken:three: a process takes its options and t_min by name: three() got an"),
         ("model.name=broken:Whole", "model.name=broken:Whole: the output is int32, not floating-point numbers"),
+        ("sde.name=broken:Constant", "sde.name=broken:Constant: sigma(t) is float32 (3,) for t float32 (5,); it acts "),
+        ("sde.name=broken", "sde.name=broken: is a module; name a component of it as broken:NAME"),
+        ("model.name=broken", "model.name=broken: is a module; name a component of it as broken:NAME"),
+        ("model.name=broken:Plain", "model.name=broken:Plain: Plain is no flax.linen.Module, which a network derives from"),
+        ("model.name=broken:Shrinking", "the output in training has shape (1, 8, 8, 1) for x of shape (2, 8, 8, 1)"),
+        ("model.name=broken:Rounding", "model.name=broken:Rounding: the output is int32, not floating-point numbers"),
+        ("sampling.sampler=broken:First", "broken:First' on sde.name='vp' with parameterization.name='edm': "),
+        ("sampling.sampler=broken:Lost", "'edm': KeyError: 'what'; a sampler defines step(carry, keys, x, t, s, denoiser)"),
+        ("sampling.sampler=broken:Twice", "step evaluates the Denoiser 2 times, and nfe counts 1; define nfe("),
+        ("sampling.sampler=broken:TwiceAtEnd", "finish evaluates the Denoiser 2 times, and nfe counts 1; define nfe("),
+        ("sampling.sampler=broken:Early", "broken:Early: init evaluates the Denoiser 1 times, and nfe counts 0; define nfe"),
+        ("sampling.sampler=broken:Batched", "its option 'batch_size' has the name of sampling.batch_size, a key that it"),
+        ("sampling.sampler=broken:Steps", "broken:Steps: its option 'steps' has the name of sampling.steps, a key that it"),
+        ("sampling.guidance.name=broken:Interval", "its option 'low' has the name of sampling.guidance.low, a key that it"),
         ("model.name=broken:Empty", "model.name=broken:Empty: the network has no parameters"),
         ("sampling.sampler=broken:Few", "sampling.sampler='broken:Few' on sde.name='vp' with parameterization.name='edm': "),
         ("sampling.sampler=broken:Uncounted", "nfe(5) is 4.5; a whole number of evaluations, or None, is needed"),
@@ -442,7 +547,20 @@ def test_a_component_without_a_part_is_refused_by_name(fails, broken, flag, said
             "broken:Scaleless",
             "unexpected keyword argument 'scale'; a guidance is called with denoiser, weak, scale and",
         ),
-        ("broken:Summed", "gives float32 (2, 8, 8) for x float32 (2, 8, 8, 1); the expected data have the shape of x"),
+        (
+            "broken:Summed",
+            "__call__(x, t) gives float32 (2, 8, 8) for x float32 (2, 8, 8, 1); expected data and noise have the shape of x",
+        ),
+        ("broken:Pair", "broken:Pair: __call__(x, t) gives tuple for x float32 (2, 8, 8, 1)"),
+        ("broken:Nothing", "broken:Nothing: __call__(x, t) gives NoneType for x float32 (2, 8, 8, 1)"),
+        (
+            "broken:Single",
+            "broken:Single: x0_and_noise(x, t) returns float32 (2, 8, 8, 1); the pair (expected data, expected noise)",
+        ),
+        (
+            "broken:ShortNoise",
+            "broken:ShortNoise: x0_and_noise(x, t) gives float32 (1, 8, 8, 1) for x float32 (2, 8, 8, 1)",
+        ),
         (
             "broken:constant",
             "makes a float; a guidance derives from sde_lib.DerivedDenoiser and defines __call__(x, t)",
@@ -464,10 +582,11 @@ def test_a_guidance_without_a_part_is_refused_by_name(broken, name, said):
     [
         (
             "broken:task",
-            "its make is no function; a task is an experiments.inverse.problems.Task whose make(shape, options)",
+            "its make is no function; a task is an experiments.inverse.records.Task whose make(shape, options)",
         ),
         ("broken:METRIC", "--task=broken:METRIC: str has no summary; a task is an"),
         ("broken:loud", "--task=broken:loud: its noise is 'loud'; a standard deviation of at least 0 is needed"),
+        ("broken:listed", "--task=broken:listed: its flags is a list, no dict; a task is an"),
         ("broken:tsk", "--task=broken:tsk: the module broken has no 'tsk'; did you mean 'task'?"),
     ],
 )
@@ -490,6 +609,11 @@ def test_a_task_without_a_part_is_refused_by_name(broken, task, said):
         ),
         ("whole", "--task=broken:whole: forward gives int32 (2, 4, 4, 1) for images"),
         ("affine", "--task=broken:affine: forward(a + b) is not forward(a) + forward(b): a LinearMeasurement is"),
+        (
+            "flat_image",
+            "--task=broken:flat_image: forward gives (2, 16) for images (2, 4, 4, 1), which are no images (B, h, w, 1): set "
+            "image=False",
+        ),
         ("plain", "--task=broken:plain: the baseline 'none': TypeError: "),
         (
             "unfinished",
@@ -506,9 +630,37 @@ def test_a_measurement_of_a_user_maps_images_to_floats(broken, task, said):
 
 
 @pytest.mark.parametrize(
+    "task, said",
+    [
+        ("blind", "view(measurement, y) gives (3, 1), or values that are not finite; pictures (N, h, w, C) in [-1, 1]"),
+        ("unseeing", "view(measurement, y): TypeError: "),
+    ],
+)
+def test_a_view_of_a_user_makes_pictures(broken, task, said):
+    view = build.problem(f"broken:{task}", (4, 4, 1), {}, build.noise(0.1)).view
+    with pytest.raises(UserError) as error:
+        view(np.ones((3, 1), np.float32))
+    assert str(error.value).startswith(f"--task=broken:{task}: {said}")
+
+
+def test_values_without_a_picture_have_no_view(broken):
+    assert build.problem("broken:vector", (4, 4, 1), {}, build.noise(0.1)).view is None
+    image = build.problem("broken:halves", (4, 4, 1), {}, build.noise(0.1))
+    np.testing.assert_array_equal(image.view(np.ones((3, 4, 4, 1))), np.ones((3, 4, 4, 1)))
+
+
+@pytest.mark.parametrize("name", ["Counted", "CountedByStep"])
+def test_a_sampler_that_counts_its_evaluations_is_taken(broken, name):
+    made = tiny_config(sampling__steps=5)
+    config.override(made, "sampling.sampler", f"broken:{name}")
+    check.check(made, "sampler")
+    assert Experiment(made).network_evaluations == 9
+
+
+@pytest.mark.parametrize(
     "name, said",
     [
-        ("METRIC", "str has no summary; a method is an experiments.inverse.problems.Method with posterior(prior, "),
+        ("METRIC", "str has no summary; a method is an experiments.inverse.records.Method with posterior(prior, "),
         ("task", "Task has no sampling; a method is an"),
         ("aimless", "its posterior and its steps are no functions; a method is an"),
         ("deaf", "its noise is 'loud', none of known, not asked, none"),

@@ -175,7 +175,10 @@ def _of_user(source: str, path: str, wanted: Any) -> Parts:
         raise
     except Exception as error:
         reason = " ".join(f"{type(error).__name__}: {error}".split())[:400]
-        raise UserError(f"data.source={source}: {reason}; a source is called as f(wanted)") from error
+        raise UserError(
+            f"data.source={source}: {reason}; a source is called as f(wanted), whose "
+            "wanted.image_size is (height, width) and wanted.num_channels a number, each None for the size of the data"
+        ) from error
     parts = _parts(found)
     unknown = [name for name in parts.sources if name not in ("all", "train", "validation", "test")]
     if unknown or not {"all", "train"} & parts.sources.keys():
