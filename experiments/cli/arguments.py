@@ -1,10 +1,13 @@
 """Arguments that several commands have, and the parser whose errors are one line."""
 
 import argparse
+import importlib.util
 import math
+import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
+from experiments.config import records
 from experiments.errors import UserError, nearest
 from experiments.files import Results
 
@@ -14,8 +17,36 @@ INT32, SEEDS = 2**31 - 1, 2**32 - 1
 OVERRIDES = "any key of configs/base.py can be set: --config.data.batch_size=64"
 
 
+# Where the modules are that name the components of a key: package, folder in it, attributes.
+NAMED = {
+    "sde.name": ("sde_lib", "", "PROCESSES"),
+    "model.name": ("models", "", "NETWORKS", "CLASSIFIERS"),
+    "objective.name": ("experiments", "objectives", "OBJECTIVES"),
+    "data.source": ("experiments", "data/sources", "SOURCES"),
+    "sampling.sampler": ("sde_lib", "sampling", "SAMPLERS"),
+    "sampling.guidance.name": ("sde_lib", "guidance", "GUIDANCES"),
+    "evaluation.metrics": ("experiments", "metrics", "METRICS"),
+}
+WIDTH = 100  # of the lines of names
+
+
 class Parser(argparse.ArgumentParser):
-    """Errors in one line, with the nearest match of an unknown choice."""
+    """Errors in one line, with the nearest match of an unknown choice; --help ends with the names of components.
+
+    Attributes:
+        named: keys of `NAMED` whose components --help names.
+    """
+
+    named: tuple[str, ...] = ()
+
+    def format_help(self) -> str:
+        """The text of --help."""
+        if not self.named:
+            return super().format_help()
+        lines = [f"--config.{key}: {', '.join(component_names(key))}" for key in self.named]
+        wrapped = [textwrap.fill(line, WIDTH, initial_indent="  ", subsequent_indent="      ") for line in lines]
+        heading = "Names, which `list` and `describe` explain; module:name is a component of your own:"
+        return "\n".join([super().format_help(), heading, *wrapped, ""])
 
     def error(self, message: str):
         """Raises a UserError with the message; argparse would print the usage and end the process."""
@@ -28,6 +59,13 @@ class Parser(argparse.ArgumentParser):
             raise argparse.ArgumentError(
                 action, f"invalid choice: {value!r} (choose from {', '.join(allowed)}){nearest(str(value), allowed)}"
             )
+
+
+def component_names(key: str) -> list[str]:
+    """Returns the names of the components of a key of `NAMED`; imports none of them."""
+    package, folder, *attributes = NAMED[key]
+    path = Path(importlib.util.find_spec(package).submodule_search_locations[0], folder)
+    return [name for attribute in attributes for name in records.names(path, attribute)]
 
 
 def positive(text: str) -> int:
@@ -134,6 +172,7 @@ def join_processes(options: argparse.Namespace) -> bool:
 
 def add_method(parser: Parser) -> None:
     """`--evaluations`, `--sampler` and `--steps`."""
+    parser.named += ("sampling.sampler",)
     parser.add_argument(
         "--evaluations",
         type=positive,
@@ -150,6 +189,7 @@ def add_method(parser: Parser) -> None:
 
 def add_guidance(parser: Parser) -> None:
     """`--guidance`, `--guidance_interval` and `--guide`."""
+    parser.named += ("sampling.guidance.name",)
     parser.add_argument(
         "--guidance",
         dest="guidance_scale",

@@ -19,6 +19,7 @@ def add_arguments(parser: arguments.Parser) -> None:
     )
     arguments.add_method(parser)
     arguments.add_guidance(parser)
+    parser.named += ("evaluation.metrics",)
     parser.add_argument(
         "--sweep-checkpoints", action="store_true", help="measure every kept checkpoint; the figures are the best one's"
     )

@@ -72,6 +72,8 @@ def add_arguments(parser: arguments.Parser) -> None:
 def extend(parser: arguments.Parser, texts: list[str]) -> None:
     """Adds the flags of a task that the command line names by import path."""
     name = next((text.partition("=")[2] for text in texts if text.startswith("--task=")), "")
+    if "--task" in texts[:-1]:
+        name = texts[texts.index("--task") + 1]
     if not is_path(name):
         return
     task = problems.task_of(name)

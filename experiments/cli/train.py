@@ -13,6 +13,7 @@ EXAMPLE = "python -m experiments train --config=configs/digits.py:ve --workdir=r
 
 def add_arguments(parser: arguments.Parser) -> None:
     """Its arguments."""
+    parser.named = tuple(arguments.NAMED)
     arguments.add_config(parser)
     parser.add_argument(
         "--workdir",

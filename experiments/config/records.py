@@ -6,9 +6,11 @@ defines (`named`):
     SAMPLERS = {"ddim": DDIM, "heun": Heun}
 """
 
+import ast
 import importlib
 import pkgutil
 from collections.abc import Iterable
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
@@ -54,4 +56,20 @@ def named(package: ModuleType, attribute: str) -> dict[str, Any]:
             if name in found:
                 raise ValueError(f"{module.__name__}: another module of {package.__name__} has the name {name!r}")
             found[name] = component
+    return found
+
+
+def names(folder: Path, attribute: str) -> list[str]:
+    """Returns the names of `named`, read from the text of the modules: for --help, which must not wait for imports.
+
+    Args:
+        folder: of the package.
+        attribute: as of `named`; the names are the keys of its dict that are written as texts.
+    """
+    found = []
+    for file in sorted(folder.glob("*.py")):
+        for node in ast.parse(file.read_text()).body:
+            targets = node.targets if isinstance(node, ast.Assign) else []
+            if isinstance(getattr(node, "value", None), ast.Dict) and attribute in map(ast.unparse, targets):
+                found += [key.value for key in node.value.keys if isinstance(key, ast.Constant)]
     return found

@@ -50,7 +50,10 @@ class Metric:
         try:
             found = self.compute(samples, real)
             value, error = found if isinstance(found, tuple) else (found, None)
-            return float(value), None if error is None else float(error)
+            value, error = float(value), None if error is None else float(error)
+            if error is not None and error < 0:
+                raise ValueError(f"the standard error is {error:g}")
+            return value, error
         except UserError:
             raise
         except Exception as error:
@@ -88,6 +91,10 @@ def load(text: str, taken: list[str]) -> tuple[Metric, ...]:
             raise UserError(
                 f"evaluation.metrics={path}: {type(metric).__name__} has no {(missing or ['compute'])[0]}; a metric is an "
                 "experiments.metrics.records.Metric(key, title, compute)"
+            )
+        if not (isinstance(metric.key, str) and isinstance(metric.title, str)):
+            raise UserError(
+                f"evaluation.metrics={path}: its key and title are {metric.key!r}, {metric.title!r}; texts are needed"
             )
         if metric.key in (*taken, *(other.key for other in found)):
             raise UserError(f"evaluation.metrics={path}: another metric has the key {metric.key!r}")

@@ -15,11 +15,15 @@ from types import SimpleNamespace
 import jax
 import pytest
 
+import models
 from experiments import __main__ as command_line
 from experiments.__main__ import main
 from experiments.cli import COMMANDS, arguments
 from experiments.cli import edit as edit_command
+from experiments.config import named
+from experiments.data import sources
 from experiments.errors import RunError, UserError
+from experiments.metrics import records as metric_records
 from tests.experiments.tiny import ROOT
 
 INT32, SEEDS = 2**31 - 1, 2**32 - 1
@@ -461,3 +465,18 @@ def test_a_reader_that_has_gone_ends_a_command_without_a_traceback():
     process = subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     process.stdout.close()
     assert process.stderr.read() == b"" and process.wait() == 128 + signal.SIGPIPE
+
+
+@pytest.mark.parametrize("key", arguments.NAMED)
+def test_help_names_the_components_that_can_be_given(key, capsys):
+    """Read from the text of the modules, they are those that the imported modules name."""
+    tables = {
+        "model.name": models.KNOWN,
+        "data.source": sources.KINDS,
+        "evaluation.metrics": metric_records.known(),
+    }
+    table = tables[key] if key in tables else named.table(key)
+    assert sorted(arguments.component_names(key)) == sorted(table)
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    assert re.search(rf"^  --config\.{re.escape(key)}: ", capsys.readouterr().out, re.M)

@@ -83,6 +83,7 @@ def test_a_file_of_each_kind_is_listed_described_offered_and_used(tree, tmp_path
     lines |= {(kind, "describe"): ["describe", kind, NAMES[kind]] for kind in ADDED}
     lines |= {(kind, "typo"): ["describe", kind, f"{NAMES[kind]}s"] for kind in ADDED}
     lines["help", ""] = ["restore", "--help"]
+    lines["help", "train"] = ["train", "--help"]
     np.savez(tmp_path / "truth.npz", images=np.full((1, 8, 8, 1), 128, np.uint8))
     workdir = f"--workdir={tmp_path}/run"
     short = [f"--config.training.{key}=4" for key in ("num_steps", "sample_every", "checkpoint_every", "log_every")]
@@ -104,6 +105,8 @@ def test_a_file_of_each_kind_is_listed_described_offered_and_used(tree, tmp_path
         assert code == 0 and said.startswith(f"{kind} {name}"), said
         code, said = found[kind, "typo"]
         assert code == 2 and f"did you mean {name!r}?" in said, said
+    offered = set(found["help", "train"][1].replace(",", " ").split())
+    assert {NAMES[kind] for kind in ADDED if kind not in ("task", "method")} <= offered
     assert "  my-task " in found["help", ""][1] and "  my-method " in found["help", ""][1]
     assert found["train", ""][0] == 0, found["train", ""][1]
     stored = json.loads((tmp_path / "run" / "config.json").read_text())

@@ -396,6 +396,9 @@ def large(wanted):
 def short(wanted):
     return Images(np.zeros((40, 8, 8, 1), np.uint8), np.zeros(10, np.int32))
 
+def texts(wanted):
+    return Images(np.zeros((2, 8, 8, 1), np.uint8), np.array(["cat", "dog"]))
+
 def negative(wanted):
     return Images(np.zeros((40, 8, 8, 1), np.uint8), np.arange(40) - 1)
 
@@ -414,6 +417,8 @@ def lists(wanted):
 number = 3
 METRIC = "vendi"
 ONE = Metric("one", "One", lambda samples: 1.0)
+UNTITLED = Metric("one", None, lambda samples, real: 1.0)
+UNSURE = Metric("one", "One", lambda samples, real: (1.0, -3.0))
 TAKEN = Metric("recall", "Recall", lambda samples, real: 1.0)
 task = Task("measures nothing")
 loud = Task("measures", noise="loud", make=lambda shape, options: object())
@@ -513,6 +518,7 @@ def broken(tmp_path, monkeypatch):
         ("data.source=broken:floats", "broken:floats: its images are float64 (1, 8, 8, 1), not uint8 (N, H, W, C)"),
         ("data.source=broken:large", "broken:large holds 12x12x1 images but data.image_size=8"),
         ("data.source=broken:short", "its labels are int32 (10,) from 0; whole numbers from 0 are needed, one for each of"),
+        ("data.source=broken:texts", "broken:texts: its labels are <U3 (2,); whole numbers from 0 are needed, one for each"),
         ("data.source=broken:negative", "its labels are int64 (40,) from -1; whole numbers from 0 are needed"),
         ("data.source=broken:flat", "data.source=broken:flat: its images are uint8 (1, 8, 8), not uint8 (N, H, W, C)"),
         ("data.source=broken:lists", "data.source=broken:lists: "),
@@ -526,6 +532,8 @@ def broken(tmp_path, monkeypatch):
         ("objective.name=broken:Figures", "broken:Figures: the figure mean is () for 2 examples; an objective defines"),
         ("objective.name=broken:Others", "broken:Others: the losses are of critic, the players are network"),
         ("objective.name=broken:Unlike", "Unlike does not derive from experiments.objectives.Objective; an objective"),
+        ("evaluation.metrics=broken:UNTITLED", "broken:UNTITLED: its key and title are 'one', None; texts are needed"),
+        ("evaluation.metrics=broken:UNSURE", "evaluation.metrics: one: ValueError: the standard error is -3; compute("),
         ("evaluation.metrics=broken:ONE", "evaluation.metrics: one: TypeError: "),
         (
             "evaluation.metrics=vendi",

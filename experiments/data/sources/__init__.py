@@ -220,8 +220,10 @@ def _check_part(source: str, part: Source, wanted: Any) -> None:
     labels = part.labels
     if labels is not None:
         labels = np.asarray(labels)
-        if labels.shape != (len(part),) or labels.dtype.kind not in "iu" or labels.min(initial=0) < 0:
+        whole = labels.dtype.kind in "iu"
+        if labels.shape != (len(part),) or not whole or labels.min(initial=0) < 0:
+            least = f" from {labels.min(initial=0)}" if whole else ""
             raise UserError(
-                f"data.source={source}: its labels are {labels.dtype} {labels.shape} from {labels.min(initial=0)}; whole "
-                f"numbers from 0 are needed, one for each of the {len(part)} images"
+                f"data.source={source}: its labels are {labels.dtype} {labels.shape}{least}; whole numbers from 0 are "
+                f"needed, one for each of the {len(part)} images; names of classes are Parts(..., class_names=...)"
             )
