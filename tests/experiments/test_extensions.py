@@ -2,6 +2,7 @@
 
 import json
 import textwrap
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -17,7 +18,7 @@ from experiments.errors import UserError
 from experiments.factory import check
 from experiments.factory.experiment import Experiment
 from experiments.files import strict_json
-from experiments.inverse import build, problems
+from experiments.inverse import build, problems, restore
 from experiments.learning import state
 from experiments.loading.runs import load_run
 from experiments.metrics import records
@@ -431,7 +432,7 @@ plain = Task("measures", make=lambda shape, options: Of(lambda x: x), baselines=
 listed = Task("measures", ["levels"], make=lambda shape, options: Of(lambda x: x))
 flat_image = Task("measures", make=lambda shape, options: Of(lambda x: x.reshape(len(x), -1)))
 vector = Task("measures", make=lambda shape, options: Of(lambda x: x.reshape(len(x), -1)[:, :5]), image=False)
-undefined = Task("measures", make=lambda shape, options: Of(lambda x: x / 0 * 0))
+undefined = Task("measures", make=lambda shape, options: Of(lambda x: jnp.log(1 - x)))
 blind = Task("measures", make=lambda shape, options: Of(lambda x: x[:, 0, 0]), image=False, view=lambda a, y: y)
 unseeing = Task("measures", make=lambda shape, options: Of(lambda x: x[:, 0, 0]), image=False, view=lambda y: y)
 unfinished = Task("measures", make=lambda shape, options: Of(lambda x: x), baselines={"nan": lambda a, y, std: y / 0})
@@ -649,6 +650,16 @@ def test_a_view_of_a_user_makes_pictures(broken, task, said):
     with pytest.raises(UserError) as error:
         view(np.ones((3, 1), np.float32))
     assert str(error.value).startswith(f"--task=broken:{task}: {said}")
+
+
+def test_a_measurement_that_is_not_finite_is_refused(broken):
+    of = build.problem("broken:undefined", (4, 4, 1), {}, build.noise(0.1))
+    images = SimpleNamespace(names=("a", "b"), values=np.stack([np.zeros((4, 4, 1)), np.ones((4, 4, 1))]))
+    request = SimpleNamespace(task="broken:undefined", truth="t", input=None, limit=None, seed=0)
+    with pytest.raises(
+        UserError, match=r"^--task=broken:undefined: what is measured of b has values that are not finite"
+    ):
+        restore._inputs(request, of, SimpleNamespace(read=lambda *of: images))
 
 
 def test_values_without_a_picture_have_no_view(broken):

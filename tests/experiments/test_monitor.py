@@ -437,6 +437,17 @@ def test_a_save_that_fails_does_not_hide_a_loss_that_is_not_finite(tmp_path):
     )
 
 
+@pytest.mark.parametrize(
+    "bad, classes, advice", [(0, 10, "evaluate it for each class"), (0, 0, "optim.lr"), (1, 10, "optim.lr")]
+)
+def test_a_network_that_is_not_finite_from_the_start_is_named(tmp_path, bad, classes, advice):
+    metrics = {"loss": np.where(np.arange(4) == bad, np.nan, 1.0), "grad_norm": np.ones(4)}
+    with Monitor(Experiment(tiny_config(model__num_classes=classes)), 0, Rows(), Kept(tmp_path)) as monitor:
+        monitor.watch(4, 4, metrics)
+        with pytest.raises(RunError, match=rf"^the loss is not finite at step {bad + 1} .*{advice}"):
+            monitor.catch_up()
+
+
 @pytest.mark.filterwarnings("error::pytest.PytestUnhandledThreadExceptionWarning")
 def test_a_program_whose_operations_are_unknown_has_no_mfu(clock, monkeypatch):
     """Other errors of the count are no such program."""
