@@ -147,6 +147,11 @@ def _networks() -> Iterator[Entry]:
         yield Entry(name, {f"model.{key}": value for key, value in models.options(name).items()}, models.KNOWN[name])
 
 
+def _grids() -> Iterator[Entry]:
+    for name, (made, keys) in sampling.TIME_GRIDS.items():
+        yield Entry(name, {f"sampling.{key}": base.get_config().sampling[key] for key in ("steps", *keys)}, made)
+
+
 def _optimizers() -> Iterator[Entry]:
     for name in optimization.OPTIMIZERS:
         made = getattr(optimization.optimizers, name)
@@ -215,6 +220,7 @@ KINDS = {
     "times": Kind.of_config("loss.times", lambda: _built(losses.TIME_DISTRIBUTIONS, "loss")),
     "objective": Kind.of_config("objective.name", partial(_extended, "objective.name"), takes_paths=True),
     "sampler": Kind.of_config("sampling.sampler", _samplers, takes_paths=True),
+    "grid": Kind.of_config("sampling.times", _grids),
     "guidance": Kind.of_config(
         "sampling.guidance.name", partial(_extended, "sampling.guidance.name"), takes_paths=True
     ),

@@ -4,12 +4,10 @@ import argparse
 from pathlib import Path
 
 from experiments.cli import arguments
+from experiments.config import records
 from experiments.errors import UserError
 
-# The formats of `loading/pretrained.py`, listed here so that --help need not wait for JAX; a test holds them together.
-FORMATS = (
-    "ornstein", "diffusers", "dit", "edm", "edm2", "score_sde", "score_sde_jax", "guided_diffusion", "guided_diffusion_64",
-)  # fmt: skip
+FORMATS = records.names(Path(__file__).parents[1] / "loading", "FORMATS")  # --help need not wait for JAX
 
 SUMMARY = "Make a run of a model from another code base, or from a file of `export`: sample, evaluate and train it on."
 EXAMPLE = "python -m experiments import --from=model.safetensors --format=ornstein --workdir=runs/imported"

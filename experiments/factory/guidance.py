@@ -13,7 +13,7 @@ from experiments.config import components
 from experiments.config.named import GUIDANCES
 from experiments.errors import UserError
 from experiments.factory.conditions import condition, null
-from experiments.factory.model import num_classes
+from experiments.factory.model import num_classes, sde
 
 
 def is_guided(config: ConfigDict) -> bool:
@@ -181,7 +181,8 @@ def check_guidance(config: ConfigDict) -> None:
     """Makes sure that the settings of guidance go together, and that the model can be guided.
 
     Raises:
-        UserError: the model was trained without "no class" to guide away from, or a setting does not fit another.
+        UserError: the model was trained without "no class" to guide away from, a setting does not fit another, or the
+            interval has no noise level of sampling.
     """
     settings = config.sampling.guidance
     made = components.component("sampling.guidance.name", settings.name, GUIDANCES)
@@ -191,6 +192,13 @@ def check_guidance(config: ConfigDict) -> None:
     if settings.low >= settings.high:
         raise UserError(
             f"sampling.guidance.low={settings.low:g}: must be less than sampling.guidance.high={settings.high:g}"
+        )
+    process = sde(config, config.sampling.t_min)
+    least, largest = (float(process.noise_to_signal(t)) for t in (process.t_min, process.t_max))
+    if settings.low >= largest or settings.high < least:
+        raise UserError(
+            f"sampling.guidance.low={settings.low:g} and high={settings.high:g}: no noise level is guided: sigma / alpha of "
+            f"sampling is {least:.3g} to {largest:.3g}"
         )
     if settings.rescale and "rescale" not in components.options(made):
         raise UserError(f"sampling.guidance.rescale={settings.rescale:g}: {settings.name} has no option rescale")

@@ -14,11 +14,12 @@ from experiments.errors import UserError
 from sde_lib.sampling.correctors import NORMS
 from sde_lib.sampling.exponential import VARIABLES
 
+# By name: the function (process, steps, ...) -> times, and the keys of `sampling` for its further arguments.
 TIME_GRIDS = {
-    "uniform": lambda sde, c: sde_lib.uniform_times(sde, c.steps),
-    "karras": lambda sde, c: sde_lib.karras_times(sde, c.steps, c.rho),
-    "log_snr": lambda sde, c: sde_lib.log_snr_times(sde, c.steps),
-    "quadratic": lambda sde, c: sde_lib.quadratic_times(sde, c.steps),
+    "uniform": (sde_lib.uniform_times, ()),
+    "karras": (sde_lib.karras_times, ("rho",)),
+    "log_snr": (sde_lib.log_snr_times, ()),
+    "quadratic": (sde_lib.quadratic_times, ()),
 }
 
 
@@ -110,7 +111,8 @@ def times(config: ConfigDict, process: sde_lib.Process) -> jax.Array:
     """The sampler's time grid, (steps + 1,) or (evaluations + 1,)."""
     if config.sampling.evaluations:
         return sde_lib.recommended_times(process, config.sampling.evaluations)
-    return choose("sampling.times", config.sampling.times, TIME_GRIDS)(process, config.sampling)
+    grid, keys = choose("sampling.times", config.sampling.times, TIME_GRIDS)
+    return grid(process, config.sampling.steps, *(config.sampling[key] for key in keys))
 
 
 def sampler_and_steps(config: ConfigDict) -> tuple[str, int]:

@@ -92,7 +92,15 @@ def guided(experiment: Experiment, variables: Any, labels: jax.Array, guide: Gui
         variables: weights as of `with_guide`.
         labels: classes (B,), of both models.
         guide: the weaker model or the classifier; None for no other model.
+
+    Raises:
+        UserError: `sampling.guidance.guide` names a run, and no guide is given.
     """
+    if guide is None and experiment.guide:
+        raise UserError(
+            f"sampling.guidance.guide={experiment.guide}: open it with experiments.loading.runs.load_guide and pass it "
+            "as guide"
+        )
     if guide is None:
         return experiment.guided(experiment.denoiser(variables), labels)
     own, others = variables

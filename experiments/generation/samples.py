@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from experiments.devices import distributed
+from experiments.errors import UserError
 from experiments.files import Results
 from experiments.generation.guidance import sampled_classes
 from experiments.generation.sampler import Sampler
@@ -23,8 +24,14 @@ def draw(trained: Any, num_samples: int, seed: int, out: Path, *, guide: Any = N
         progress: show a bar.
 
     Raises:
+        UserError: `sampling.guidance.guide` names a run, and no guide is given; or the number or the file is wrong.
         RunError: a sample is not finite.
     """
+    out = Path(out)
+    if num_samples < 1 or out.suffix != ".npz":
+        raise UserError(
+            f"num_samples={num_samples}, out={out}: at least 1 sample and a file that ends in .npz are needed"
+        )
     if distributed.is_first():
         out.parent.mkdir(parents=True, exist_ok=True)
     experiment, medium = trained.experiment, trained.medium

@@ -218,6 +218,23 @@ def frames(folder):
     Image.fromarray(pixels(40)).save(folder / "one.gif")
 
 
+def colours(folder):
+    """Grey pictures as RGB, with hidden colours and with the rounding of JPEG, and two in colour."""
+    images(folder, 4)
+    for i in range(4, 8):
+        rgb = np.repeat(pixels(i)[..., None], 3, 2)
+        if i < 6:
+            rgb[0, 0] = 200, 10, 30
+        Image.fromarray(rgb).save(folder / f"{i}.png")
+    hidden = np.dstack([np.repeat(pixels(8)[..., None], 3, 2), np.full(SHAPE, 255, np.uint8)])
+    hidden[0, 0] = 200, 10, 30, 0
+    Image.fromarray(hidden).save(folder / "8.png")
+    Image.fromarray(np.repeat(pixels(9)[..., None], 3, 2)).save(folder / "9.jpg")
+    Image.fromarray(np.repeat(pixels(10)[..., None] // 2, 3, 2) + np.uint8([0, 0, 9])).save(
+        folder / "z.png"
+    )  # not compared
+
+
 def case(folder):
     """A class that is written in two ways."""
     images(folder / "Cat", 10), images(folder / "cat", 10, 20), images(folder / "dog", 10, 40)
@@ -320,6 +337,11 @@ FOLDERS = {
         frames,
         ["no classes", "nothing left out"],
         ["files with several frames or pages, whose first alone is used: 2 (pages.tif, walk.gif)"],
+    ),
+    "colours": (
+        colours,
+        ["8 training, 3 test", "nothing left out"],
+        ["pictures in colour become grey (data.num_channels=1): 2 of the first 10 (4.png, 5.png); data.num_channels=3"],
     ),
     "case": (case, ["3 classes (0 'Cat', 1 'cat', 2 'dog'"], ["names differ in case or spaces alone: 'Cat', 'cat'"]),
     "odd names": (odd_names, ["2 classes (0 'a\\nb', 1 'caf\\udce9'"], []),

@@ -19,6 +19,7 @@ from experiments.evaluation import evaluate
 from experiments.evaluation.features import journal_of_samples
 from experiments.factory.experiment import Experiment
 from experiments.generation.answers import prior
+from experiments.generation.guidance import guided
 from experiments.generation.sampler import Sampler
 from experiments.loading import runs
 from experiments.reports import report
@@ -146,6 +147,11 @@ def test_evaluations_count_both_models():
             "sampling.guidance.low=2: must be less than sampling.guidance.high=1",
         ),
         (
+            {"scale": 2.0, "low": 200.0, "high": 300.0},
+            "low=200 and high=300: no noise level is guided: sigma / alpha of sampling is 0.0105 to 152",
+        ),
+        ({"scale": 2.0, "high": 0.01}, "low=0 and high=0.01: no noise level is guided"),
+        (
             {"guide": "runs/x"},
             "sampling.guidance.guide=runs/x has no effect at sampling.guidance.scale=1, which disables",
         ),
@@ -196,6 +202,19 @@ def test_guidance_of_a_trained_run_is_disabled_by_a_scale_of_1():
     assert not Experiment.from_config(stored, "sampling", overrides=[scale]).is_guided
     with pytest.raises(UserError, match=r"^sampling\.guidance\.low=0\.5 has no effect at sampling\.guidance\.scale=1"):
         Experiment.from_config(stored, "sampling", overrides=[scale, ("sampling.guidance.low", "0.5")])
+
+
+def test_an_interval_up_to_the_ends_of_sampling_is_taken():
+    for interval in ({"low": 151.0}, {"high": 0.0106}):
+        assert Experiment.from_config(made(scale=2.0, **interval), "label").is_guided
+
+
+def test_a_guide_of_the_config_must_be_passed():
+    experiment = Experiment(made(scale=2.0, guide="runs/weak"))
+    with pytest.raises(
+        UserError, match=r"^sampling\.guidance\.guide=runs/weak: open it with .*load_guide and pass it as guide"
+    ):
+        guided(experiment, "weights", jnp.zeros(1, jnp.int32))
 
 
 def test_a_run_from_before_guidance_has_none():

@@ -87,7 +87,7 @@ def recording(name, t_min=0.25):
     return SimpleNamespace(
         denoiser=lambda *given: Parts(name, "denoiser", *given), classifier=lambda *given: Parts(name, "classifier", *given),
         condition=lambda labels: (name, "condition", labels), guided=lambda *given, **named: (*given, named),
-        sampling=SimpleNamespace(t_min=t_min), draws_samples=name != "classifier",
+        sampling=SimpleNamespace(t_min=t_min), draws_samples=name != "classifier", guide="",
     )  # fmt: skip
 
 

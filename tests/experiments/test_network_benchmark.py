@@ -251,7 +251,9 @@ def test_a_peer_has_the_settings_that_are_published_with_it(meta):
     assert (ncsnpp.time_embedding_type, ncsnpp.sample_size, ncsnpp.attention_head_dim) == ("fourier", 64, None)
     assert list(ncsnpp.down_block_types) == ["SkipDownBlock2D"] * 2 + ["AttnSkipDownBlock2D"] + ["SkipDownBlock2D"] * 2
     assert list(ncsnpp.up_block_types) == ["SkipUpBlock2D"] * 2 + ["AttnSkipUpBlock2D"] + ["SkipUpBlock2D"] * 2
-    half = torch_networks.MAKERS["ncsnpp"](by_peer["ncsnpp"].network(), (32, 32, 3)).config  # 16 pixels at the second level
+    half = torch_networks.MAKERS["ncsnpp"](
+        by_peer["ncsnpp"].network(), (32, 32, 3)
+    ).config  # 16 pixels at the second level
     assert [kind.startswith("Attn") for kind in half.down_block_types] == [False, True, False, False, False]
     assert [kind.startswith("Attn") for kind in half.up_block_types] == [False, False, False, True, False]
     assert list(ncsnpp.block_out_channels) == [128, 128, 256, 256, 256] and ncsnpp.layers_per_block == 2

@@ -28,6 +28,8 @@ from experiments.errors import UserError
 
 FRAMES = (".gif", ".tif", ".tiff", ".webp")
 LOOKED_AT = 1000  # files whose frames are counted
+COMPARED = 10  # files whose channels are compared
+MOST_CHROMA = 8  # levels between the channels of a grey picture, which JPEG's rounding makes
 
 
 class Files(Encoded):
@@ -96,6 +98,11 @@ def load(text: str, wanted: Wanted) -> Parts:
         layout.warnings.append(
             f"files with several frames or pages, whose first alone is used: {len(several):,} ({listed(several, EXAMPLES)})"
         )
+    if wanted.num_channels == 1 and (coloured := in_colour(folder, layout.files)):
+        layout.warnings.append(
+            f"pictures in colour become grey (data.num_channels=1): {len(coloured):,} of the first "
+            f"{min(len(layout.files), COMPARED)} ({listed(coloured, EXAMPLES)}); data.num_channels=3 keeps colours"
+        )
     files = [str(file) for file in layout.files]
     wanted = wanted.of_first(_content(folder / files[0]), folder / files[0])
     everything = Files(folder, np.array(files, object), layout.labels, wanted)
@@ -117,6 +124,18 @@ def with_frames(folder: Path, files: Iterable[PurePosixPath]) -> list[PurePosixP
             if getattr(image, "n_frames", 1) > 1:
                 several.append(file)
     return several
+
+
+def in_colour(folder: Path, files: Iterable[PurePosixPath]) -> list[PurePosixPath]:
+    """The files among the first `COMPARED` with visible pixels that are not grey."""
+    coloured = []
+    for file in itertools.islice(files, COMPARED):
+        with contextlib.suppress(Exception), Image.open(folder / file) as image:  # named when decoded
+            image.draft("RGB", (256, 256))
+            levels = np.asarray(image.convert("RGBA"), np.int16)
+            if np.ptp(levels[..., :3][levels[..., 3] > 0], axis=1).max(initial=0) > MOST_CHROMA:
+                coloured.append(file)
+    return coloured
 
 
 def image_files(folder: Path) -> list[PurePosixPath]:
