@@ -5,14 +5,14 @@ key gives independent times; evenly spaced numbers give times of low discrepancy
 distribution). `log_density` is the natural logarithm of the density with respect to dt on [t_min, t_max], by which
 importance sampling divides. It raises ValueError for discrete distributions.
 
-| distribution           | distribution of t                            | density, up to a constant                     |
-|------------------------|----------------------------------------------|-----------------------------------------------|
-| `UniformTime`          | t uniform                                    | 1                                             |
-| `UniformLogSNR`        | log_snr uniform                              | -d log_snr / dt = g^2 / sigma^2               |
-| `LogNormalSigma`       | log(sigma / alpha) normal                    | normal density times -d log_snr / dt          |
-| `LogitNormalTime`      | logit of the relative position of t normal   | normal density over t (1 - t), t on [0, 1]    |
-| `GeometricSigma`       | uniform over K geometric noise levels        | none: discrete                                |
-| `DiscreteTime`         | uniform over t = i t_max / N, i = 1..N       | none: discrete                                |
+| distribution      | distribution of t                          | density, up to a constant                  |
+|-------------------|--------------------------------------------|--------------------------------------------|
+| `UniformTime`     | t uniform                                  | 1                                          |
+| `UniformLogSNR`   | log_snr uniform                            | -d log_snr / dt = g^2 / sigma^2            |
+| `LogNormalSigma`  | log(sigma / alpha) normal                  | normal density times -d log_snr / dt       |
+| `LogitNormalTime` | logit of the relative position of t normal | normal density over t (1 - t), t on [0, 1] |
+| `GeometricSigma`  | uniform over K geometric noise levels      | none: discrete                             |
+| `DiscreteTime`    | uniform over t = i t_max / N, i = 1..N     | none: discrete                             |
 
 Any callable (keys, sde) -> t is a time distribution too, without importance sampling.
 
@@ -36,7 +36,7 @@ from sde_lib.struct import Struct
 
 @struct.dataclass
 class TimeDistribution(Struct):
-    """A distribution of times in [t_min, t_max]. A subclass defines `quantile` and, if it has a density, `log_density`."""
+    """A distribution of times in [t_min, t_max]. A subclass defines `quantile` and, for continuous t, `log_density`."""
 
     def quantile(self, sde: Process, u: Array) -> Array:
         """Returns the quantile of u in [0, 1], a time, of the shape of u."""
