@@ -6,7 +6,7 @@ with v_0 ~ N(0, gamma M). The state is z = (x, v), with one velocity for each da
 2. The stationary distribution is x ~ N(0, 1), v ~ N(0, M). In the units r = beta t / sqrt(M) and w = v / sqrt(M), gamma
 is the only parameter:
 
-    dx = w dr,  dw = -(x + 2 w) dr + 2 dB,      exp(F r) = e^-r [[1 + r, r], [-r, 1 - r]],
+    dx = w dr,  dw = -(x + 2 w) dr + 2 dB,      exp(F r) = e^-r [[1 + r, r], [-r, 1 - r]].
 
 Hence z_t | x_0 ~ N(a x_0, S) for each data value, with a(t) of shape (2,) and S(t) of shape (2, 2) in closed form. The
 kernel is marginalized over v_0, whose variance is part of S (hybrid score matching), so it stays smooth as t goes to 0.
@@ -60,13 +60,12 @@ def _poisson_tail(mean: Array) -> Array:
 
 @struct.dataclass
 class CriticallyDampedLangevin(Process):
-    """Critically damped Langevin diffusion, with beta constant in t; see the module docstring.
+    """Critically damped Langevin diffusion with constant beta: the state has a velocity for each data value.
 
     The last denoising step starts at t_min. At the default of 1e-3 the noise in x has a standard deviation of 2e-3,
     which float32 resolves.
 
-    Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068; the defaults are those of their
-        experiments.
+    Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, also for the defaults.
 
     Attributes:
         beta: rate of the diffusion, per unit of time.

@@ -151,8 +151,8 @@ def _check_dequantized(x0, quantization):
         )
     if (np.abs(2 * position - np.rint(2 * position)) < tolerance).all():
         raise ValueError(
-            "x0 lies on the levels themselves, where a density does not bound their probability: dequantize it first, with "
-            "dequantize(keys, images, quantization)"
+            "x0 lies on the levels themselves, where a density does not bound their probability: dequantize it first, "
+            "with dequantize(keys, images, quantization)"
         )
 
 

@@ -81,9 +81,9 @@ def sdedit(
 
     With a mask, only pixels inside the mask change. Pixels outside are set to the guide at the end. During sampling
     they are either replaced, after each step, by the guide with the noise of the new time (`Replacement`); or, with
-    `posterior`, treated as a noiseless `Inpainting` measurement on which the Denoiser is conditioned. Only the latter
-    conditions the inside on the outside: with the exact posterior, a stochastic sampler samples the inside given the
-    clean guide outside and the noisy guide inside (at strength 1 the latter carries no information).
+    `posterior`, treated as a noiseless `Inpainting` measurement on which the Denoiser is conditioned. Only `posterior`
+    makes the inside consistent with the outside: with the exact posterior, a stochastic sampler draws the inside given
+    the clean guide outside and the noisy guide inside. At strength 1 the noisy guide carries no information.
 
         sdedit(keys, denoiser, Ancestral(), times, guide, mask, MMPS)
 
@@ -177,10 +177,11 @@ def bridge(source: Denoiser, target: Denoiser, x0: Array, levels: Array) -> Arra
 
     Source and target may be two models, of one process or of two, or one model with two conditions; with target =
     source the bridge returns x0. The encoding is passed on as y = x / alpha at a noise level of both processes,
-    independent of the scales of the priors, so that two processes of the same data give the identity. For data N(m_a,
-    s_a^2) and N(m_b, s_b^2) the bridge is affine, and converges to the optimal transport x0 -> m_b + s_b / s_a (x0 -
-    m_a) as the highest level grows. The inverse is the bridge from target to source with the same levels. The error of
-    a cycle is of order 3 in the step length, because the leading errors of Heun's steps in both directions cancel.
+    independent of the scales of the priors, so that two processes of the same data give the identity. For data
+    N(m_a, s_a^2) and N(m_b, s_b^2) the bridge is affine, and converges to the optimal transport x0 -> m_b + s_b / s_a
+    (x0 - m_a) as the highest level grows. The inverse is the bridge from target to source with the same levels. The
+    error of a cycle is of order 3 in the step length, because the leading errors of Heun's steps in both directions
+    cancel.
 
     Source: Su et al. (2022), https://arxiv.org/abs/2203.08382, algorithm 1; section 3 for the optimal transport.
 

@@ -60,7 +60,7 @@ class Gaussian(Denoiser):
         return sde.alpha(s) * self.mean + self.marginal_std(s) * z
 
     def log_prob(self, x: Array, t: ArrayLike) -> Array:
-        """log p_t(x) in nats, (B,)."""
+        """Returns log p_t(x) in nats, (B,)."""
         y = self.sde.to_data_scale(x, t)
         std = jnp.sqrt(jnp.square(self.std) + expand(self.sde.noise_to_signal(t), y) ** 2)
         log_density = _event_sum(jax.scipy.stats.norm.logpdf(y, self.mean, std), y.ndim - 1)
@@ -129,7 +129,7 @@ class GaussianMixture(Denoiser):
         return jax.nn.logsumexp(self._log_joint(x, t)[0], axis=1) + self.sde.log_prob_beyond_data_scale(x, t)
 
     def sample(self, key: Array, n: int) -> Array:
-        """n draws of the data, (n, *event)."""
+        """Returns n samples of the data, (n, *event)."""
         key_component, key_noise = jax.random.split(key)
         k = self.means.shape[0]
         component = jax.random.choice(key_component, k, (n,), p=self.weights)
@@ -185,7 +185,7 @@ class CorrelatedMixture(Denoiser):
         return jax.nn.logsumexp(self._in_axes(x, t)[0], axis=1) + self.sde.log_prob_beyond_data_scale(x, t)
 
     def sample(self, key: Array, n: int) -> Array:
-        """n draws of the data, (n, *event)."""
+        """Returns n samples of the data, (n, *event)."""
         key_component, key_noise = jax.random.split(key)
         component = jax.random.categorical(key_component, self._log_weights(), shape=(n,))
         variances, axes = jnp.linalg.eigh(self.covariances)

@@ -115,7 +115,7 @@ class _TimeConditioned(Parameterization):
 
 @struct.dataclass
 class NoisePrediction(_TimeConditioned):
-    """Noise prediction (epsilon prediction). Attributes: `time_scale`, `time_offset`, of the input noise level."""
+    """Noise prediction (epsilon prediction), with the input noise_level = time_scale * t + time_offset."""
 
     def x0_and_noise(self, network, sde, x, t):
         """noise = F(x, time_scale t + time_offset)."""
@@ -167,7 +167,7 @@ class ScorePrediction(Parameterization):
 
 @struct.dataclass
 class DataPrediction(_TimeConditioned):
-    """Data prediction (x0 prediction). Attributes: `time_scale`, `time_offset`, as in `NoisePrediction`."""
+    """Data prediction (x0 prediction), with the input noise_level = time_scale * t + time_offset."""
 
     def x0_and_noise(self, network, sde, x, t):
         """x0 = F(x, time_scale t + time_offset)."""
@@ -193,7 +193,7 @@ class VPrediction(_TimeConditioned):
     every t, whereas alpha noise - sigma x0 would grow with sigma. v is minus the output of
     `EDMPreconditioning(sigma_data=1)`.
 
-    Attributes: `time_scale`, `time_offset`, as in `NoisePrediction`.
+    The input noise level is time_scale * t + time_offset.
 
     Source: Salimans and Ho (2022), https://arxiv.org/abs/2202.00512, appendix D.
     """

@@ -13,8 +13,7 @@
 `LinearSDE` in `linear.py` supports drifts and diffusions whose moments have no closed form.
 
 Numerics: sigma near the data and alpha near the prior are small differences of numbers of size 1. Each is computed
-    without
-cancellation (expm1, log1p, products of sines, sigmoids of the log-SNR), to full float32 precision.
+without cancellation (expm1, log1p, products of sines, sigmoids of the log-SNR), to full float32 precision.
 """
 
 import math
@@ -134,7 +133,7 @@ class CosineVPSDE(SDE):
     Source: Nichol and Dhariwal (2021), https://arxiv.org/abs/2102.09672, eq. 17.
 
     Attributes:
-        offset: s, a small offset for which beta(0) > 0.
+        offset: s, which makes beta(0) > 0.
     """
 
     t_max: float = struct.field(default=0.995, kw_only=True)
@@ -201,8 +200,8 @@ class RectifiedFlow(SDE):
 
     At t = 1 the velocity is finite, but the drift -x / (1 - t), the squared diffusion 2 t / (1 - t) and the log-SNR are
     not, and x carries no information on x_0. At the default t_max alpha is 0.005 (0.0066 for VPSDE), the drift rate
-    -200, the squared diffusion 398 and the log-SNR -10.6, so that every sampler can start there. The prior is N(0,
-    t_max^2 I).
+    -200, the squared diffusion 398 and the log-SNR -10.6, so that every sampler can start there. The prior is
+    N(0, t_max^2 I).
 
     Sources: Liu et al. (2023), https://arxiv.org/abs/2209.03003; Lipman et al. (2023), https://arxiv.org/abs/2210.02747,
     whose time runs the other way.

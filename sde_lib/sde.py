@@ -12,7 +12,7 @@ so a new process is a class with two methods, and its drift and diffusion are co
         def alpha(self, t): return jnp.cos(0.5 * jnp.pi * t)
         def sigma(self, t): return jnp.sin(0.5 * jnp.pi * t)
 
-`alpha` and `sigma` must act element by element, with alpha > 0, sigma > 0 and log_snr falling over [t_min, t_max].
+`alpha` and `sigma` must act element by element, with alpha > 0, sigma > 0 and log_snr decreasing on [t_min, t_max].
 t_min is the smallest time at which a score is evaluated; time 0 is the time of the data. Published processes are in
 `processes.py`.
 

@@ -6,9 +6,9 @@ With the log-SNR l, the noise eps and the Denoiser's estimate eps_hat of it, the
                  + 1/2 integral over l from l(t_max) to l(t_min) of E |eps - eps_hat(x_l)|^2 dl     diffusion
                  + E[-log p(x_0 | x_{t_min})]                                                       reconstruction
 
-The model is the reverse-time SDE with the Denoiser's score, from the prior to t_min, followed by the last step p(x_0 |
-x_{t_min}). For the exact Denoiser, the SDE and the probability flow have equal densities at t_min; otherwise the
-densities differ, and the bound is on the density of the SDE. The last step covers the times below t_min:
+The model is the reverse-time SDE with the Denoiser's score, from the prior to t_min, followed by the last step
+p(x_0 | x_{t_min}). For the exact Denoiser, the SDE and the probability flow have equal densities at t_min; otherwise
+the densities differ, and the bound is on the density of the SDE. The last step covers the times below t_min:
 
 - for continuous data, p(x_0 | x) = N(x_0; x / alpha, (sigma / alpha)^2), and the reconstruction term is a constant. For
   the exact Denoiser, the model density is then that of data with noise of variance 2 (sigma / alpha)^2. The bound for a

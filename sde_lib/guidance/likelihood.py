@@ -73,8 +73,8 @@ class NetworkClassifier(Struct):
 class ClassifierGuidance(DerivedDenoiser):
     """D + scale n^2 grad log p(c | x_t): score = score of D + scale grad log p(c | x_t).
 
-    With an exact classifier, scale 1 gives the conditional Denoiser. Other scales give the score of p(x_t) p(c |
-    x_t)^scale. The cost is one evaluation of the Denoiser and one of the classifier with its gradient.
+    With an exact classifier, scale 1 gives the conditional Denoiser. Other scales give the score of p(x_t)
+    p(c | x_t)^scale. The cost is one evaluation of the Denoiser and one of the classifier with its gradient.
 
     Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, section 5 and appendix I.1; Dhariwal and Nichol (2021),
     https://arxiv.org/abs/2105.05233, section 4, for the scale.
@@ -123,7 +123,7 @@ class EnergyGuidance(DerivedDenoiser):
     converge to the exact posterior as M grows; for a linear log-likelihood both are exact without draws.
 
     With a point mass, a likelihood of small variance, such as a precise measurement, makes the guidance stiff at scale
-    1. In this case use a smaller scale at large n, use draws, or use a posterior Denoiser of `inverse`.
+    1. Then reduce the scale at large n, pass `draws`, or use a posterior Denoiser of `inverse`.
 
     Sources: Chung et al. (2023), https://arxiv.org/abs/2209.14687, eq. 10, for the point; Yu et al. (2023),
     https://arxiv.org/abs/2303.09833, for energies; Song et al. (2023), https://proceedings.mlr.press/v202/song23k.html,

@@ -147,8 +147,8 @@ class LogNormalSigma(TimeDistribution):
 class LogitNormalTime(TimeDistribution):
     """logit of (t - t_min) / (t_max - t_min) ~ N(mean, std^2): middle times are more frequent than the ends.
 
-    For rectified flow on [0, 1] it equals `LogNormalSigma` with equal mean and std, because logit t = log(sigma /
-    alpha).
+    For rectified flow on [0, 1] it equals `LogNormalSigma` with equal mean and std, because logit t =
+    log(sigma / alpha).
 
     Source: Esser et al. (2024), https://arxiv.org/abs/2403.03206, section 3.1 (SD3: mean 0, std 1).
 

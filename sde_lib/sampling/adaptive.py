@@ -17,9 +17,10 @@ from sde_lib.sampling.sampler import Sampler
 
 @struct.dataclass
 class Adaptive(Sampler):
-    """Tsit5 (order 5) with the error of each step, root mean square over the event, below `atol + rtol |x|`.
+    """Adaptive solver of the probability flow: Tsit5 (order 5) with the error of each step below `atol + rtol |x|`.
 
-    Examples that cannot be solved are NaN and do not affect other examples.
+    The error is the root mean square over the event. Examples that cannot be solved are NaN and do not affect other
+    examples.
 
     Attributes:
         rtol, atol: relative and absolute tolerance of a step, > 0 (ValueError).

@@ -115,7 +115,7 @@ class PredictorCorrector(Sampler):
     Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix G.
 
     Attributes:
-        predictor: a one-step sampler; multistep samplers are invalid, because the corrector changes x between their
+        predictor: a one-step sampler. Multistep samplers are unsuitable, as the corrector changes x between their
             steps.
         corrector: an object with `correct` and `evaluations_per_step`.
     """

@@ -23,12 +23,12 @@ from sde_lib.sampling.sampler import Sampler
 
 @struct.dataclass
 class SSCS(Sampler):
-    """Symmetric splitting (A/2, S, A/2), with S at the midpoint time of the step. For `CriticallyDampedLangevin` only.
+    """Symmetric splitting sampler for `CriticallyDampedLangevin`: half a step of A, a step of S, half a step of A.
 
-    With order 1, S is solved by an Euler step, as published: one evaluation per step and a weak error of O(1 / n). With
-    order 2, S is solved by the midpoint rule: two evaluations per step and a weak error of O(1 / n^2), which is more
-    accurate for equal evaluations from about 20 steps. A preserves the stationary distribution, so the advantage over
-    `EulerMaruyama` is largest for data of unit variance.
+    S is evaluated at the midpoint time of the step. With order 1, S is solved by an Euler step, as published: one
+    evaluation per step and a weak error of O(1 / n). With order 2, S is solved by the midpoint rule: two evaluations
+    per step and a weak error of O(1 / n^2), which is more accurate for equal evaluations from about 20 steps. A
+    preserves the stationary distribution, so the advantage over `EulerMaruyama` is largest for data of unit variance.
 
     Attributes:
         order: weak order of convergence, 1 or 2.

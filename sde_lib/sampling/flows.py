@@ -38,7 +38,7 @@ class ProbabilityFlow(Sampler):
 
 @struct.dataclass
 class DDIM(Sampler):
-    """x_s = alpha_s x0 + sqrt(sigma_s^2 - eta^2 v) noise + eta sqrt(v) z, with v the variance of p(x_s | x_t, x_0).
+    """DDIM: x_s = alpha_s x0 + sqrt(sigma_s^2 - eta^2 v) noise + eta sqrt(v) z, with v = Var[x_s | x_t, x_0].
 
     Attributes:
         eta: stochasticity, >= 0 (ValueError): 0 is the probability flow to first order, 1 is ancestral sampling.

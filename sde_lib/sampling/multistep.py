@@ -166,7 +166,7 @@ class DPMSolver(Multistep):
 
 @struct.dataclass
 class UniPC(DPMSolver):
-    """`DPMSolver` with each step corrected by the Denoiser at its end, without additional evaluations (UniC).
+    """UniPC: `DPMSolver` with each step corrected by the Denoiser at its end (UniC), without additional evaluations.
 
     The polynomial of the correction has one more value. The coefficients are those of the exact integral.
     """

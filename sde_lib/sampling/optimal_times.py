@@ -44,11 +44,11 @@ def optimal_times(
         keys: one per initial state of the fit, (B,): 64 suffice for about 10 steps; 50 steps need hundreds, because a
             few initial states cause most of the error.
         event_shape: the shape of one sample.
-        sampler: the deterministic sampler for which the grid is fitted; None selects `UniPC(order=3,
-            variable="angle")`.
+        sampler: the deterministic sampler for which the grid is fitted; None selects
+            `UniPC(order=3, variable="angle")`.
         x_init: initial states at t_max, (B, *event); None samples from the prior.
         reference_steps: number of steps of the reference run, by `UniPC(3)` on the quadratic grid.
-        knots: number of parameters; at least the number of steps makes the length of every step a parameter.
+        knots: number of parameters, at most one per step.
         iterations: maximum number of iterations of the minimization.
         denoise: True ends at time 0, False at t_min, as in `sde_lib.times`.
     """
