@@ -54,7 +54,7 @@ class History(Struct):
         values: the evaluated Denoiser or noise, (K, B, *event).
         start: lambda at the start of the last step, ().
         base: the result of the last step without the integral over the values, (B, *event).
-        steps: total number of steps, ().
+        steps: total number of steps, without the denoising step, ().
     """
 
     count: Array

@@ -48,7 +48,7 @@ def optimal_times(
             `UniPC(order=3, variable="angle")`.
         x_init: initial states at t_max, (B, *event); None samples from the prior.
         reference_steps: number of steps of the reference run, by `UniPC(3)` on the quadratic grid.
-        knots: number of parameters, at most one per step.
+        knots: number of parameters; values above the number of steps have no further effect.
         iterations: maximum number of iterations of the minimization.
         denoise: True ends at time 0, False at t_min, as in `sde_lib.times`.
     """
