@@ -33,8 +33,8 @@ _GOLDEN_RATIO = 0.6180339887498949
 class LearnedLogVariance(Struct):
     """u(t) = sqrt(2) sum_k weights_k cos(2 pi (f_k c + phase_k)) / sqrt(K), c = log(sigma / alpha) / 4.
 
-    The frequencies f_k are K quantiles of the standard normal distribution and the phases are evenly distributed in [0,
-    1]. EDM2 samples both randomly; here they are deterministic.
+    The frequencies f_k are K quantiles of the standard normal distribution, the phases a low-discrepancy sequence on
+    [0, 1]. EDM2 samples both randomly; here they are deterministic.
 
     Source: Karras et al. (2024), https://arxiv.org/abs/2312.02696, for the features and their input.
 

@@ -6,8 +6,8 @@ With data of standard deviation c, write phi = arctan(sigma / (alpha c)) and z =
 
 for every process: the probability flow without a linear term, with an angle that decreases from pi/2 (noise) to 0
 (data). F is the output of a network with EDM's preconditioning, of unit variance at every noise level. Exponential
-integrators are
-limits: for c -> 0 the Denoiser is approximated by a polynomial (DPM-Solver++), for c -> infinity the noise (DEIS).
+integrators are limits: for c -> 0 the polynomial approximates the Denoiser (DPM-Solver++), for c -> infinity the noise
+(DEIS).
 
 Each step evaluates F once, at its start. The predictor (Bashforth) integrates the polynomial through the last `order`
 values. Before the next step, the corrector (Moulton) replaces the integral over the last step by that of the polynomial

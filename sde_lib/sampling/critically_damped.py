@@ -2,9 +2,8 @@
 
 The reverse-time SDE of (x, v), in time s = t_max - t, is split into two parts that can be solved separately:
 
-    A:  dx = -beta v / M ds,   dv = beta x ds - beta Gamma v / M ds + sqrt(2 Gamma beta) dw     (linear: Gaussian
-        kernel)
-    S:  dv = 2 Gamma beta [score_v(x, v, t) + v / M] ds                                         (x constant)
+    A:  dx = -beta v / M ds,   dv = beta x ds - beta Gamma v / M ds + sqrt(2 Gamma beta) dw   (linear: Gaussian kernel)
+    S:  dv = 2 Gamma beta [score_v(x, v, t) + v / M] ds                                       (x constant)
 
 A is the forward process with reversed velocity, with the stationary distribution N(0, 1) x N(0, M). S contains the
 score. A step consists of half a step of A, a step of S and half a step of A.
