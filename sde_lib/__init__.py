@@ -1,4 +1,4 @@
-"""The mathematics of score-based models on arrays: processes, Denoisers, losses, time grids and samplers.
+"""Score-based diffusion models on arrays: processes, Denoisers, losses, time grids and samplers.
 
     import jax
     from sde_lib import VPSDE, Heun, exact, karras_times, sample
@@ -7,9 +7,9 @@
     denoiser = exact.GaussianMixture(sde, means=jax.numpy.array([[-2.0], [2.0]]))
     x = sample(jax.random.split(jax.random.key(0), 1000), denoiser, Heun(), karras_times(sde, 18), (1,))
 
-Read `sde.py` first, then `processes.py`, `denoiser.py`, `losses/`, `times.py` and `sampling/`; for guidance `guidance/`; for
-likelihoods `flow.py`, `likelihood.py`, `dequantization.py` and `variational_bound.py`; for inverse problems `inverse/`; for
-edits `editing.py`.
+Read `sde.py` first, then `processes.py`, `denoiser.py`, `losses/`, `times.py` and `sampling/`. Guidance is in
+`guidance/`, likelihoods are in `flow.py`, `likelihood.py`, `dequantization.py` and `variational_bound.py`, inverse
+problems in `inverse/`, and image editing in `editing.py`.
 """
 
 from sde_lib import exact

@@ -1,25 +1,28 @@
-"""Critically damped Langevin diffusion: noise enters a velocity, and the velocity carries it into the data.
+"""Critically damped Langevin diffusion (CLD): noise is injected into a velocity variable that is coupled to the data.
 
     dx = beta v / M dt,      dv = -beta x dt - beta Gamma v / M dt + sqrt(2 Gamma beta) dw,      Gamma^2 = 4 M,
 
-with v_0 ~ N(0, gamma M). The state is z = (x, v), one velocity for each number of the data, on a last axis of size 2; the
-stationary law is x ~ N(0, 1), v ~ N(0, M). With r = beta t / sqrt(M) and w = v / sqrt(M) no parameter but gamma is left:
+with v_0 ~ N(0, gamma M). The state is z = (x, v), with one velocity for each data value, stacked on a last axis of size
+2. The stationary distribution is x ~ N(0, 1), v ~ N(0, M). In the units r = beta t / sqrt(M) and w = v / sqrt(M), gamma
+is the only parameter:
 
-    dx = w dr,  dw = -(x + 2 w) dr + 2 dB,      exp(F r) = e^-r [[1 + r, r], [-r, 1 - r]],
+    dx = w dr,  dw = -(x + 2 w) dr + 2 dB,      exp(F r) = e^-r [[1 + r, r], [-r, 1 - r]].
 
-which gives z_t | x_0 ~ N(a x_0, S), a(t) of 2 numbers and S(t) of 2 x 2, in closed form. v_0 is within S, not conditioned
-on: that is hybrid score matching, whose kernel stays smooth as t falls to 0.
+Hence z_t | x_0 ~ N(a x_0, S) for each data value, with a(t) of shape (2,) and S(t) of shape (2, 2) in closed form. The
+kernel is marginalized over v_0, whose variance is part of S (hybrid score matching), so it stays smooth as t goes to 0.
 
-The process fits the library as follows. The score of z is S^-1 (a E[x_0 | z] - z), so a Denoiser E[x_0 | z_t = z] gives
-score and velocity. E[x_0 | z] depends on z only through, for each number of the data,
+Relation to the interfaces of the library: the score of z is S^-1 (a E[x_0 | z] - z), so the Denoiser E[x_0 | z_t = z]
+determines score and velocity. A sufficient statistic of z for x_0 is, for each data value,
 
-    y = a^T S^-1 z / (a^T S^-1 a),      which is x_0 + noise of variance 1 / SNR,      SNR = a^T S^-1 a,
+    y = a^T S^-1 z / (a^T S^-1 a) = x_0 + noise of variance 1 / SNR,      SNR = a^T S^-1 a.
 
-so what is written for (y, noise level) works unchanged: a network of EDM's preconditioning sees y alone, with the data's
-shape; exact Denoisers, time grids, weightings and time distributions in log-SNR likewise. `noise` is that of the lower
-Cholesky factor, z = a x_0 + L noise, L L^T = S: its first number is the data's, its second the velocity's.
+Code that depends on (y, noise level) therefore works unchanged: EDM's preconditioning passes only y, of the shape of
+the data, to its network; exact Denoisers, time grids, weightings and time distributions in log-SNR need no change
+either. `noise` is defined by the lower Cholesky factor L of S, z = a x_0 + L noise: its first component belongs to the
+data, its second to the velocity.
 
-Samplers that need no scalar alpha and sigma sample it: `SSCS`, made for it, `EulerMaruyama`, and the probability flow.
+Samplers that need no scalar alpha and sigma support this process: `SSCS`, designed for it, `EulerMaruyama`, and solvers
+of the probability flow.
 
 Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3 and appendix B.
 """
@@ -37,7 +40,7 @@ from sde_lib.struct import Struct
 
 
 def _apply(rows: tuple, z: Array, transpose: bool = False) -> Array:
-    """The 2 x 2 matrix of rows ((m00, m01), (m10, m11)), each of t's shape, times z (B, *event, 2) on the last axis."""
+    """Applies the 2 x 2 matrix ((m00, m01), (m10, m11)), entries of t's shape, to the last axis of z (B, *event, 2)."""
     x, v = z[..., 0], z[..., 1]
     (m00, m01), (m10, m11) = (tuple(expand(entry, x) for entry in row) for row in rows)
     if transpose:
@@ -46,7 +49,7 @@ def _apply(rows: tuple, z: Array, transpose: bool = False) -> Array:
 
 
 def _poisson_tail(mean: Array) -> Array:
-    """1 - e^-m (1 + m + m^2 / 2), with all its digits: for m < 2 as e^-m sum_{k >= 3} m^k / k!."""
+    """1 - e^-m (1 + m + m^2 / 2), without cancellation: for m < 2 as e^-m sum_{k >= 3} m^k / k!."""
     m = jnp.minimum(mean, 2)
     series = jnp.zeros_like(m)
     for k in range(24, 2, -1):
@@ -57,16 +60,17 @@ def _poisson_tail(mean: Array) -> Array:
 
 @struct.dataclass
 class CriticallyDampedLangevin(Process):
-    """Critically damped Langevin diffusion, with beta constant in t; see the module's text.
+    """Critically damped Langevin diffusion with constant beta: the state has a velocity for each data value.
 
-    t_min is where the last denoising step is made; at 1e-3 float32 still holds the noise in x, of standard deviation 1e-3.
+    The last denoising step starts at t_min. At the default of 1e-3 the noise in x has a standard deviation of 2e-3,
+    which float32 resolves.
 
-    Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068; the defaults are their experiments'.
+    Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, also for the defaults.
 
     Attributes:
-        beta: the speed, per unit of time.
-        mass: M, the variance of the velocity at t_max; the friction Gamma is 2 sqrt(M).
-        gamma: the velocity's variance at t = 0 is gamma M.
+        beta: rate of the diffusion, per unit of time.
+        mass: M, the stationary variance of the velocity; the friction Gamma is 2 sqrt(M).
+        gamma: initial variance of the velocity, divided by M: Var[v_0] = gamma M.
     """
 
     has_velocity: ClassVar[bool] = True
@@ -78,58 +82,61 @@ class CriticallyDampedLangevin(Process):
 
     @property
     def friction(self) -> Array:
-        """Gamma = 2 sqrt(M): critical damping."""
+        """Gamma = 2 sqrt(M), the friction at critical damping."""
         return 2 * jnp.sqrt(self.mass)
 
     def _scaled_time(self, t: ArrayLike) -> Array:
         return self.beta * jnp.asarray(t, jnp.result_type(float, t)) / jnp.sqrt(self.mass)
 
     def _propagator(self, r: Array) -> tuple:
-        """exp(F r) on (x, v), as rows."""
+        """exp(F r) on (x, v), as rows; each entry has the shape of r."""
         root, decay = jnp.sqrt(self.mass), jnp.exp(-r)
         return ((1 + r) * decay, r * decay / root), (-root * r * decay, (1 - r) * decay)
 
     def _kernel_covariance(self, r: Array, gamma: ArrayLike) -> tuple[Array, Array, Array, Array]:
-        """Variance of x, covariance, variance of w = v / sqrt(M) and the determinant, from x_0 and w_0 ~ N(., gamma).
+        """Returns Var[x], Cov[x, w], Var[w] and the determinant, for fixed x_0, Var[w_0] = gamma and w = v / sqrt(M).
 
-        The covariance without gamma is 1 - exp(F r) exp(F r)^T. Its first entry, 1 - e^-2r (1 + 2 r + 2 r^2), is the
-        probability that a Poisson variable of mean 2 r is 3 or more: about (2 r)^3 / 6 where r is small.
+        For gamma = 0 the covariance is I - exp(F r) exp(F r)^T. Its first entry, 1 - e^-2r (1 + 2 r + 2 r^2), is the
+        probability that a Poisson variable of mean 2 r is at least 3, about (2 r)^3 / 6 for small r.
         """
         decay = jnp.exp(-2 * r)
         tail = _poisson_tail(2 * r)
         xx, xw, ww = tail, 2 * r**2 * decay, tail + 4 * r * decay
-        # gamma b b^T, b = e^-r (r, 1 - r), with the determinant of the sum expanded: no difference of near-equal terms.
+        # Adds gamma b b^T, b = e^-r (r, 1 - r). The determinant of the sum is expanded to avoid cancellation.
         square, product, rest = r**2 * decay, r * (1 - r) * decay, (1 - r) ** 2 * decay
         determinant = xx * ww - xw**2 + gamma * (square * ww - 2 * product * xw + rest * xx)
         return xx + gamma * square, xw + gamma * product, ww + gamma * rest, determinant
 
     def _cholesky(self, covariance: tuple[Array, Array, Array, Array]) -> tuple:
-        """The lower factor on (x, v), as rows, of a covariance on (x, w)."""
+        """Returns the lower Cholesky factor on (x, v), as rows, from a covariance on (x, w)."""
         xx, xw, _, determinant = covariance
         root = jnp.sqrt(self.mass)
         return (jnp.sqrt(xx), jnp.zeros_like(xx)), (root * xw / jnp.sqrt(xx), root * jnp.sqrt(determinant / xx))
 
     def mean_coefficients(self, t: ArrayLike) -> tuple[Array, Array]:
-        """a(t): the factors of x_0 in the means of x and of v, each of t's shape."""
+        """Returns a(t): the coefficients of x_0 in the means of x and of v, each of t's shape."""
         (a_x, _), (a_v, _) = self._propagator(self._scaled_time(t))
         return a_x, a_v
 
     def covariance(self, t: ArrayLike) -> tuple[Array, Array, Array]:
-        """S(t): the variance of x, the covariance of x and v, the variance of v given x_0, each of t's shape."""
+        """Returns S(t): Var[x | x_0], Cov[x, v | x_0] and Var[v | x_0], each of t's shape."""
         xx, xw, ww, _ = self._kernel_covariance(self._scaled_time(t), self.gamma)
         return xx, jnp.sqrt(self.mass) * xw, self.mass * ww
 
     def cholesky(self, t: ArrayLike) -> tuple:
-        """L(t) with L L^T = S(t), as rows ((L_xx, 0), (L_vx, L_vv)), each of t's shape."""
+        """Returns L(t) with L L^T = S(t), as rows ((L_xx, 0), (L_vx, L_vv)), each entry of t's shape."""
         return self._cholesky(self._kernel_covariance(self._scaled_time(t), self.gamma))
 
     def whitened_mean_coefficients(self, t: ArrayLike) -> tuple[Array, Array]:
-        """L^-1 a, each of t's shape: an error in x_0 times this is one in the noise of x and of v. Its square is the SNR."""
+        """Returns L^-1 a, two entries of t's shape. Its squared norm is the SNR.
+
+        An error e in x_0 is an error -L^-1 a e in the noise of x and of v.
+        """
         (a_x, a_v), ((l_xx, _), (l_vx, l_vv)) = self.mean_coefficients(t), self.cholesky(t)
         return a_x / l_xx, (a_v - l_vx * a_x / l_xx) / l_vv
 
     def log_snr(self, t: ArrayLike) -> Array:
-        """log(a^T S^-1 a)."""
+        """log(a^T S^-1 a), natural logarithm."""
         in_x, in_v = self.whitened_mean_coefficients(t)
         return jnp.log(in_x**2 + in_v**2)
 
@@ -156,7 +163,7 @@ class CriticallyDampedLangevin(Process):
         return jnp.stack([expand(a_x, x0) * x0, expand(a_v, x0) * x0], -1), self.cholesky(t)
 
     def perturb(self, x0: Array, noise: Array, t: ArrayLike) -> Array:
-        """z_t = a x_0 + L noise, (B, *event, 2) as the noise is."""
+        """z_t = a x_0 + L noise, (B, *event, 2), with x0 (B, *event) and noise (B, *event, 2)."""
         mean, cholesky = self.marginal(x0, t)
         return mean + _apply(cholesky, noise)
 
@@ -166,16 +173,16 @@ class CriticallyDampedLangevin(Process):
         return _apply(self._propagator(r), x_s), self._cholesky(self._kernel_covariance(r, 0.0))
 
     def reverse_velocity(self, x: Array) -> Array:
-        """(x, -v): in equilibrium, this is what reversing time does to the process."""
+        """(x, -v): the time reversal of the stationary process."""
         return x * jnp.array([1, -1], x.dtype)
 
     def diffuse(self, x_s: Array, noise: Array, s: ArrayLike, t: ArrayLike) -> Array:
-        """A draw from p(z_t | z_s), for s < t, made of standard normal noise of z's shape."""
+        """Samples p(z_t | z_s), for s < t, from standard normal noise of the shape of z."""
         mean, cholesky = self.transition(x_s, s, t)
         return mean + _apply(cholesky, noise)
 
     def prior_sample(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """A draw (*shape, 2) of L(t_max) noise, what is left of data of the given shape."""
+        """Samples L(t_max) noise, (*shape, 2), the prior of states whose data has the given shape."""
         return _apply(self.cholesky(self.t_max), jax.random.normal(key, self.state_shape(shape)))
 
     def prior_log_prob(self, x: Array) -> Array:
@@ -194,7 +201,7 @@ class CriticallyDampedLangevin(Process):
         return (*event_shape, 2)
 
     def clean_state(self, x0: Array) -> Array:
-        """(x0, 0): the velocity's mean."""
+        """(x0, 0): the data and the mean of the initial velocity."""
         return jnp.stack([x0, jnp.zeros_like(x0)], -1)
 
     def clean_data(self, x: Array) -> Array:
@@ -223,7 +230,7 @@ class CriticallyDampedLangevin(Process):
         return self._whiten(x - self.marginal(x0, t)[0], t)
 
     def noise_from_data_scale(self, x: Array, noise: Array, t: ArrayLike) -> Array:
-        """L^-1 z with its part along L^-1 a, where x_0 is, replaced by the given noise of y (B, *event)."""
+        """L^-1 z with its component along L^-1 a, the direction of x_0, replaced by the noise of y (B, *event)."""
         whitened = self._whiten(x, t)
         in_x, in_v = (expand(part, noise) for part in self.whitened_mean_coefficients(t))
         length = jnp.hypot(in_x, in_v)
@@ -238,12 +245,12 @@ class CriticallyDampedLangevin(Process):
 
 
 def with_velocity(process: Process, owner: str, instead: str) -> CriticallyDampedLangevin:
-    """The process as one whose state has a velocity, for a computation that needs it.
+    """Returns the process if its state has a velocity, for computations that need one.
 
     Args:
         process: the process.
-        owner: name of the computation, for the message.
-        instead: names of alternatives for processes without a velocity, for the message.
+        owner: name of the computation, for the error message.
+        instead: names of alternatives for processes without a velocity, for the error message.
 
     Raises:
         ValueError: the state of the process has no velocity.
@@ -251,17 +258,17 @@ def with_velocity(process: Process, owner: str, instead: str) -> CriticallyDampe
     if not process.has_velocity:
         raise ValueError(
             f"{owner} needs CriticallyDampedLangevin, whose state has a velocity, not {type(process).__name__}: choose "
-            f"{instead} for it"
+            f"{instead}"
         )
     return cast(CriticallyDampedLangevin, process)
 
 
 @struct.dataclass
 class HybridNoiseWeighting(Struct):
-    """(L^-1 a)_v^2: the squared error of the velocity's noise, the reweighted objective of hybrid score matching.
+    """(L^-1 a)_v^2: the squared error of the velocity noise, the reweighted objective of hybrid score matching.
 
-    Since noise_hat - noise = -L^-1 a (D - x_0) and only the velocity's score enters the reverse-time SDE, the published
-    loss |noise_v - alpha_theta(z, t)|^2 is this weight times the squared error in x_0.
+    Since noise_hat - noise = -L^-1 a (D - x_0) and only the score of the velocity enters the reverse-time SDE, the
+    published loss |noise_v - alpha_theta(z, t)|^2 equals this weight times the squared error of x_0.
 
     Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3.2, lambda(t) = 1 / l_t^2 with
     l_t = 1 / L_vv.
@@ -275,10 +282,12 @@ class HybridNoiseWeighting(Struct):
 
 @struct.dataclass
 class HybridWeighting(Struct):
-    """(S^-1 a)_v^2: the squared error of the velocity's score. Times Gamma beta it bounds the likelihood.
+    """(S^-1 a)_v^2: the squared error of the velocity score, proportional to a bound on the negative log-likelihood.
 
-    Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3.2, their lambda(t) = Gamma beta
-    for maximum likelihood, less that constant.
+    The factor of the bound, Gamma beta, is constant and left out.
+
+    Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3.2, lambda(t) = Gamma beta for
+    maximum likelihood.
     """
 
     def __call__(self, sde: Process, t: Array) -> Array:
@@ -287,5 +296,5 @@ class HybridWeighting(Struct):
         return (sde.whitened_mean_coefficients(t)[1] / sde.cholesky(t)[1][1]) ** 2
 
 
-# By the name that a config gives.
+# Names used in configs.
 PROCESSES = {"critically_damped": CriticallyDampedLangevin}

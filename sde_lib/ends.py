@@ -1,14 +1,15 @@
-"""The ends of a process and of a time grid: the noise levels between which a computation can run.
+"""Validation of the noise levels at the ends of a process and of a time grid.
 
-Sampling, the probability flow and likelihoods run between t_min and t_max, and all that they know of a process is its noise
-level sigma / alpha. At t_max = 1 of rectified flow it is infinite; a variance-preserving process whose beta is ten times as
-large reaches 1e21. There D = (x - sigma noise) / alpha has no digits, and a grid that is even in a power of sigma / alpha
-spends its steps where nothing of the data is left. So `check_ends` refuses
+Sampling, the probability flow and likelihoods run between t_min and t_max and depend on a process through its noise
+level sigma / alpha. The noise level is infinite for rectified flow at t_max = 1, and reaches 1e21 for a
+variance-preserving process whose beta is ten times the published one. There D = (x - sigma noise) / alpha is lost in
+rounding, and a grid that is uniform in a power of sigma / alpha spends its steps where no information on the data
+remains. `check_ends` therefore rejects
 
-    sigma / alpha above 1 / (8 eps)      1.05e6 in float32: half a unit in the last place of the noise moves D by 1 / 16
-    sigma / alpha below eps              1.2e-7 in float32: noise that the rounding of data of size 1 drowns
-    sigma / alpha that does not rise     time grids and reverse steps assume that it does
-    alpha or sigma below 0 or not finite no noise level is defined by them
+    sigma / alpha above 1 / (8 eps)        1.05e6 in float32: half an ulp of the noise changes D by 1 / 16
+    sigma / alpha below eps                1.2e-7 in float32: the noise is below the rounding of data of size 1
+    sigma / alpha that does not increase   time grids and reverse steps assume an increasing noise level
+    alpha or sigma negative or not finite  the noise level is undefined
 
 with eps the distance from 1 to the next number. In float64 the limits are 5.6e14 and 2.2e-16.
 """
@@ -24,21 +25,21 @@ from jax.typing import ArrayLike
 
 from sde_lib.sde import Process
 
-PLACES = 33  # times, the ends included, at which the noise level is compared with its neighbours
+PLACES = 33  # number of times, ends included, at which the noise level is checked
 
 
-USUAL = 152.0  # sigma / alpha of the published VP process at its largest time
+USUAL = 152.0  # sigma / alpha of the published VP process at t_max
 
 
 class Ends(NamedTuple):
-    """The noise levels sigma / alpha at the smallest and at the largest time."""
+    """The noise levels sigma / alpha at the smallest and the largest time."""
 
     smallest: float
     largest: float
 
 
 def noise_level_limits() -> Ends:
-    """The smallest and the largest sigma / alpha that JAX's default float type carries."""
+    """Returns the smallest and the largest valid sigma / alpha in JAX's default float type."""
     eps = float(jnp.finfo(jnp.result_type(float)).eps)
     return Ends(eps, 1 / (8 * eps))
 
@@ -50,13 +51,16 @@ def _levels(sde, low, high):
 
 
 def _time(t: ArrayLike) -> str:
-    """A time in the fewest digits that are enough to tell it from its neighbours, at least as many as `:g` has."""
-    held, short = np.asarray(t), f"{t:g}"
-    return short if held.dtype.type(short) == held or np.isnan(held) else str(held)
+    """Formats a time with the fewest digits that identify it in its dtype, and at least those of `:g`."""
+    value, short = np.asarray(t), f"{t:g}"
+    return short if value.dtype.type(short) == value or np.isnan(value) else str(value)
 
 
 def _require_scales(name: str, times: np.ndarray, levels: np.ndarray, scales: dict[str, np.ndarray]) -> None:
-    """Raises ValueError for an alpha or a sigma that is not finite, or negative at an end, where sigma / alpha hides it."""
+    """Raises ValueError if alpha or sigma is not finite, or negative at an end.
+
+    sigma / alpha does not reveal the sign where both are negative.
+    """
     is_end = np.isin(np.arange(PLACES), (0, PLACES - 1))
     for scale, values in scales.items():
         faults = np.flatnonzero(~np.isfinite(values) | (is_end & (values < 0)))
@@ -69,26 +73,26 @@ def _require_scales(name: str, times: np.ndarray, levels: np.ndarray, scales: di
 
 
 def _usual(sde: Process, low: Any, high: Any) -> str:
-    """Where a process that rises too far has a usual noise level, for the message."""
+    """Returns the time at which the noise level is the usual maximum, for the error message; empty if there is none."""
     times = np.linspace(float(low), float(high), 1001)
     with jax.ensure_compile_time_eval():
-        reached = np.flatnonzero(np.asarray(sde.noise_to_signal(jnp.asarray(times))) <= USUAL)
-    return f"; it is {USUAL:g} near t={times[reached[-1]]:.3g}" if reached.size else ""
+        below = np.flatnonzero(np.asarray(sde.noise_to_signal(jnp.asarray(times))) <= USUAL)
+    return f"; it is {USUAL:g} near t={times[below[-1]]:.3g}" if below.size else ""
 
 
 def check_ends(sde: Process, t_min: ArrayLike | None = None, t_max: ArrayLike | None = None) -> Ends | None:
-    """Makes sure that a computation can run between two times of a process.
+    """Checks that the noise levels of a process are valid between two times.
 
     Args:
         sde: the process.
-        t_min, t_max: the two times; the process's by default.
+        t_min, t_max: the two times; None uses those of the process.
 
     Returns:
-        sigma / alpha at both; None where the process or a time is traced, so that nothing is checked.
+        sigma / alpha at both times; None, without a check, if the process or a time is traced.
 
     Raises:
-        ValueError: the times are in the wrong order, alpha or sigma is negative or not finite, or sigma / alpha is beyond
-            what the float type carries or does not rise with the time.
+        ValueError: the times are in the wrong order; alpha or sigma is negative or not finite; or sigma / alpha exceeds
+            the limits of the float type or does not increase with time.
     """
     whole = t_min is None and t_max is None
     low: Any
@@ -100,8 +104,8 @@ def check_ends(sde: Process, t_min: ArrayLike | None = None, t_max: ArrayLike | 
     if low > high or (whole and low == high):
         raise ValueError(f"{name}: t_min={_time(low)} must be less than t_max={_time(high)}")
     with jax.ensure_compile_time_eval():
-        found = jax.tree.map(lambda values: np.asarray(values, np.float64), _levels(sde, low, high))
-    times, levels, log_snr, scales = found
+        evaluated = jax.tree.map(lambda values: np.asarray(values, np.float64), _levels(sde, low, high))
+    times, levels, log_snr, scales = evaluated
     _require_scales(name, times, levels, scales)
     ends = Ends(float(levels[0]), float(levels[-1]))
     if not limits.smallest <= ends.smallest < np.inf:
@@ -115,7 +119,7 @@ def check_ends(sde: Process, t_min: ArrayLike | None = None, t_max: ArrayLike | 
             f"most {limits.largest:.3g}, or rounding exceeds the data: choose less noise or a smaller t_max"
             + _usual(sde, low, high)
         )
-    # Neighbours may be equal by rounding where the process hardly changes.
+    # The tolerance allows for rounding where the noise level hardly changes.
     falls = np.flatnonzero(~(log_snr[1:] <= log_snr[:-1] + 1e-4 * np.maximum(np.abs(log_snr[:-1]), 1)))
     if falls.size or not (low == high or ends.smallest < ends.largest):
         i, j = (falls[0], falls[0] + 1) if falls.size else (0, -1)
@@ -127,16 +131,16 @@ def check_ends(sde: Process, t_min: ArrayLike | None = None, t_max: ArrayLike | 
 
 
 def check_times(times: Array | np.ndarray, sde: Process, *, denoise: bool = True) -> None:
-    """Makes sure that a time grid is one of a process, as far as neither is traced.
+    """Checks that a time grid is valid for a process. For traced times only the shape is checked.
 
     Args:
-        times: (n + 1,).
+        times: the time grid, (n + 1,).
         sde: the process.
-        denoise: whether the grid ends in clean data, at time 0.
+        denoise: True if the grid ends in clean data, at time 0.
 
     Raises:
-        ValueError: the grid is no vector of at least 2 finite, decreasing times, reaches beyond t_max, or does not end as
-            `denoise` says; or as `check_ends` between its first and its last noisy time.
+        ValueError: the grid is not a vector of at least 2 finite, decreasing times, exceeds t_max, does not end at 0
+            with `denoise`, or ends at 0 without; or as in `check_ends` between its first and its last noisy time.
     """
     traced = isinstance(times, jax.core.Tracer)
     if not traced:
@@ -146,11 +150,11 @@ def check_times(times: Array | np.ndarray, sde: Process, *, denoise: bool = True
         raise ValueError(f"times must be a vector of at least 2 times, not of shape {times.shape}")
     if traced:
         return
-    broken = np.flatnonzero(~np.isfinite(times))
-    if broken.size:
+    infinite = np.flatnonzero(~np.isfinite(times))
+    if infinite.size:
         raise ValueError(
-            f"times must be finite, but times[{broken[0]}] is {times[broken[0]]:g} (of {len(times)} times, {broken.size} "
-            "are not finite)"
+            f"times must be finite, but times[{infinite[0]}] is {times[infinite[0]]:g} (of {len(times)} times, "
+            f"{infinite.size} are not finite)"
         )
     rises = np.flatnonzero(~(times[:-1] > times[1:]))
     if rises.size:

@@ -1,14 +1,15 @@
-"""Denoisers with no network: distributions whose posterior mean has a closed form. The ground truth of the tests.
+"""Exact Denoisers of Gaussians and Gaussian mixtures, in closed form. They serve as references in the tests.
 
-What x_t tells of x_0 is y = x_t / alpha: x_0 plus noise of standard deviation n = sigma / alpha (`sde.py`, "views").
-For data N(m, s^2 I), y is N(m, (s^2 + n^2) I) and
+y = x_t / alpha, which is x_0 plus noise of standard deviation n = sigma / alpha, is a sufficient statistic of x_t for
+x_0 (`sde.py`, "views"). For data N(m, s^2 I), y ~ N(m, (s^2 + n^2) I) and
 
-    E[x_0 | x_t] = m + s^2 / (s^2 + n^2) (y - m);
+    E[x_0 | x_t] = m + s^2 / (s^2 + n^2) (y - m).
 
-a mixture averages its components' posterior means with their posterior probabilities.
+The posterior mean of a mixture is the average of the components' posterior means, weighted by their posterior
+probabilities.
 
-Given a linear measurement of x_0, a mixture of Gaussians is one again: `CorrelatedMixture.given`. So the answer of an
-inverse problem has an exact Denoiser too, and can be drawn from.
+The posterior of a Gaussian mixture given a linear Gaussian measurement of x_0 is a Gaussian mixture too
+(`CorrelatedMixture.given`), so linear inverse problems also have exact Denoisers and exact posterior samples.
 """
 
 import jax
@@ -22,7 +23,7 @@ from sde_lib.sde import expand, scalar
 
 
 def isotropic_variance(noise_to_signal: ArrayLike, data_std: ArrayLike) -> Array:
-    """Var[x_0 | x_t] of each value of data N(m, v I): n^2 v / (n^2 + v), v = data_std^2; n^2 where data_std is infinite."""
+    """Returns Var[x_0 | x_t] per value of data N(m, v I): n^2 v / (n^2 + v), v = data_std^2; n^2 for infinite v."""
     return 1 / (1 / jnp.square(noise_to_signal) + 1 / jnp.square(data_std))
 
 
@@ -32,41 +33,41 @@ def _event_sum(x: Array, event_ndim: int) -> Array:
 
 @struct.dataclass
 class Gaussian(Denoiser):
-    """The exact Denoiser of data N(mean, std^2).
+    """The exact Denoiser of data N(mean, std^2), independent between dimensions.
 
     Attributes:
-        mean, std: of the data, each () or of the event's shape (then std is the diagonal).
+        mean, std: mean and standard deviation of the data, each () or of the event's shape.
     """
 
     mean: ArrayLike = 0.0
     std: ArrayLike = 1.0
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """The posterior mean, (B, *event)."""
+        """Returns the posterior mean, (B, *event)."""
         y, variance = self.sde.to_data_scale(x, t), jnp.square(self.std)
         share = variance / (variance + expand(self.sde.noise_to_signal(t), y) ** 2)
         return jnp.add(self.mean, share * jnp.subtract(y, self.mean))
 
     def marginal_std(self, t: ArrayLike) -> Array:
-        """The standard deviation of x_t itself, for an `SDE`; t is ()."""
+        """Returns the standard deviation of x_t, not conditioned on x_0, for an `SDE`; t is ()."""
         sde = scalar(self.sde)
         return jnp.sqrt((sde.alpha(t) * jnp.asarray(self.std)) ** 2 + sde.sigma(t) ** 2)
 
     def flow(self, x: Array, t: ArrayLike, s: ArrayLike) -> Array:
-        """The exact solution at time s of the probability-flow ODE that is at x at time t; t and s are ()."""
+        """Returns the exact solution at time s of the probability-flow ODE with value x at time t; t and s are ()."""
         sde = scalar(self.sde)
         z = (x - sde.alpha(t) * self.mean) / self.marginal_std(t)
         return sde.alpha(s) * self.mean + self.marginal_std(s) * z
 
     def log_prob(self, x: Array, t: ArrayLike) -> Array:
-        """log p_t(x) in nats, (B,)."""
+        """Returns log p_t(x) in nats, (B,)."""
         y = self.sde.to_data_scale(x, t)
         std = jnp.sqrt(jnp.square(self.std) + expand(self.sde.noise_to_signal(t), y) ** 2)
         log_density = _event_sum(jax.scipy.stats.norm.logpdf(y, self.mean, std), y.ndim - 1)
         return log_density + self.sde.log_prob_beyond_data_scale(x, t)
 
     def sample(self, key: Array, shape: tuple[int, ...]) -> Array:
-        """Draws of the data, of the given shape (B, *event)."""
+        """Returns samples of the data, of the given shape (B, *event)."""
         return jnp.add(self.mean, jnp.multiply(self.std, jax.random.normal(key, shape)))
 
 
@@ -76,7 +77,7 @@ class CorrelatedGaussian(Denoiser):
 
     Attributes:
         mean: () or of the event's shape.
-        covariance: (d, d) of the event's d numbers, in the order of `ravel`.
+        covariance: (d, d), of the d values of an event in the order of `ravel`.
     """
 
     mean: ArrayLike
@@ -98,8 +99,8 @@ class GaussianMixture(Denoiser):
 
     Attributes:
         means: (K, *event).
-        stds: () or (K,).
-        weights: (K,), summing to 1; None for equal ones.
+        stds: standard deviations of the components, () or (K,).
+        weights: (K,), summing to 1; None for equal weights.
     """
 
     means: Array
@@ -107,7 +108,7 @@ class GaussianMixture(Denoiser):
     weights: Array | None = None
 
     def _log_joint(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-        """log(weight_k p(y | k)) (B, K), y - mean_k (B, K, *event) and the variance of y in each component (B, K)."""
+        """Returns log(weight_k p(y | k)) (B, K), y - mean_k (B, K, *event) and Var[y | k] (B, K)."""
         k, event_ndim = self.means.shape[0], self.means.ndim - 1
         offset = self.sde.to_data_scale(x, t)[:, None] - self.means
         noise_to_signal = self.sde.noise_to_signal(jnp.broadcast_to(t, x.shape[:1]))[:, None]
@@ -128,7 +129,7 @@ class GaussianMixture(Denoiser):
         return jax.nn.logsumexp(self._log_joint(x, t)[0], axis=1) + self.sde.log_prob_beyond_data_scale(x, t)
 
     def sample(self, key: Array, n: int) -> Array:
-        """n draws of the data, (n, *event)."""
+        """Returns n samples of the data, (n, *event)."""
         key_component, key_noise = jax.random.split(key)
         k = self.means.shape[0]
         component = jax.random.choice(key_component, k, (n,), p=self.weights)
@@ -138,12 +139,12 @@ class GaussianMixture(Denoiser):
 
 @struct.dataclass
 class CorrelatedMixture(Denoiser):
-    """The exact Denoiser of a mixture of K Gaussians of any covariances.
+    """The exact Denoiser of a mixture of K Gaussians with arbitrary covariances.
 
     Attributes:
         means: (K, *event).
-        covariances: (K, d, d) of the event's d numbers, in the order of `ravel`; singular ones too.
-        weights: (K,), summing to 1; None for equal ones.
+        covariances: (K, d, d), of the d values of an event in the order of `ravel`; may be singular.
+        weights: (K,), summing to 1; None for equal weights.
     """
 
     means: Array
@@ -158,16 +159,19 @@ class CorrelatedMixture(Denoiser):
         return jnp.asarray(self.means).reshape(len(self.means), -1)
 
     def _in_axes(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array, Array]:
-        """Of each component k, along its principal axes: log(weight_k p(y | k)) (B, K), y - mean_k (B, K, d), the share of
-        y's variance that is the data's (B, K, d), and the axes (K, d, d)."""
+        """Evaluates each component k along its principal axes.
+
+        Returns:
+            log(weight_k p(y | k)) (B, K), y - mean_k (B, K, d), Var[x_0 | k] / Var[y | k] (B, K, d), axes (K, d, d).
+        """
         variances, axes = jnp.linalg.eigh(self.covariances)
         noise_to_signal = self.sde.noise_to_signal(jnp.broadcast_to(t, x.shape[:1]))[:, None, None]
         y = self.sde.to_data_scale(x, t).reshape(len(x), 1, -1)
         offset = jnp.einsum("bkd,kde->bke", y - self._flat_means(), axes)
-        variances = jnp.maximum(variances, 0)  # rounding leaves some below 0 where the covariance is singular
-        of_y = variances + noise_to_signal**2
-        log_density = -0.5 * (offset**2 / of_y + jnp.log(2 * jnp.pi * of_y)).sum(-1)
-        return self._log_weights() + log_density, offset, variances / of_y, axes
+        variances = jnp.maximum(variances, 0)  # rounding makes eigenvalues of singular covariances negative
+        y_variances = variances + noise_to_signal**2
+        log_density = -0.5 * (offset**2 / y_variances + jnp.log(2 * jnp.pi * y_variances)).sum(-1)
+        return self._log_weights() + log_density, offset, variances / y_variances, axes
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
         """The posterior mean, (B, *event)."""
@@ -181,7 +185,7 @@ class CorrelatedMixture(Denoiser):
         return jax.nn.logsumexp(self._in_axes(x, t)[0], axis=1) + self.sde.log_prob_beyond_data_scale(x, t)
 
     def sample(self, key: Array, n: int) -> Array:
-        """n draws of the data, (n, *event)."""
+        """Returns n samples of the data, (n, *event)."""
         key_component, key_noise = jax.random.split(key)
         component = jax.random.categorical(key_component, self._log_weights(), shape=(n,))
         variances, axes = jnp.linalg.eigh(self.covariances)
@@ -192,21 +196,27 @@ class CorrelatedMixture(Denoiser):
         return x.reshape(n, *self.means.shape[1:])
 
     def given(self, matrix: Array, y: Array, std: ArrayLike) -> "CorrelatedMixture":
-        """The data given y (M,) = matrix x_0.ravel() + noise N(0, std^2), std () or (M,): the exact posterior.
+        """Returns the exact posterior of the data given y = A x_0 + noise, noise ~ N(0, std^2).
 
-        With the gain G_k = C_k A^T S_k^-1 and S_k = A C_k A^T + std^2, component k has mean m_k + G_k (y - A m_k),
-        covariance (I - G_k A) C_k (I - G_k A)^T + std^2 G_k G_k^T, and a weight times N(y; A m_k, S_k).
+        With the gain G_k = C_k A^T S_k^-1 and S_k = A C_k A^T + std^2, component k of the posterior has the mean m_k +
+        G_k (y - A m_k) and the covariance (I - G_k A) C_k (I - G_k A)^T + std^2 G_k G_k^T. Its weight is multiplied by
+        N(y; A m_k, S_k).
 
         Source: Bishop (2006), Pattern Recognition and Machine Learning, section 2.3.3.
+
+        Args:
+            matrix: A, (M, d), applied to x_0.ravel().
+            y: the measurement, (M,).
+            std: standard deviation of the noise, () or (M,).
         """
         means, noise = self._flat_means(), jnp.broadcast_to(jnp.asarray(std) ** 2, y.shape)
 
         def condition(mean, covariance):
-            of_y = matrix @ covariance @ matrix.T + jnp.diag(noise)
-            gain = jnp.linalg.solve(of_y, matrix @ covariance).T
-            rest = jnp.eye(len(mean)) - gain @ matrix
-            log_density = jax.scipy.stats.multivariate_normal.logpdf(y, matrix @ mean, of_y)
-            posterior = rest @ covariance @ rest.T + (gain * noise) @ gain.T
+            y_covariance = matrix @ covariance @ matrix.T + jnp.diag(noise)
+            gain = jnp.linalg.solve(y_covariance, matrix @ covariance).T
+            residual = jnp.eye(len(mean)) - gain @ matrix
+            log_density = jax.scipy.stats.multivariate_normal.logpdf(y, matrix @ mean, y_covariance)
+            posterior = residual @ covariance @ residual.T + (gain * noise) @ gain.T
             return mean + gain @ (y - matrix @ mean), posterior, log_density
 
         means, covariances, log_density = jax.vmap(condition)(means, self.covariances)

@@ -1,15 +1,15 @@
-"""The likelihood of data under the probability flow: log p_{t_min}(x) = log prior(z) + integral of div v, z = encode(x).
+"""Likelihood of data under the probability flow: log p_{t_min}(x) = log prior(z) + integral of div v, z = encode(x).
 
-What it is the density of:
+The density at the two ends of the flow:
 
-- **t_min.** x is taken as a state at t_min, so the density is that of p_{t_min}, data with noise of sigma(t_min), not of
-  clean data. For data with a smooth density the two differ by O(sigma(t_min)^2) nats; for discrete data (images) p_0 has
-  no density, and a bound on the probability of the levels follows without a gap from dequantization
-  (`sde_lib.dequantization`: `ModelDequantizer` includes the term of t_min exactly).
-- **t_max.** The flow starts from the process's prior, not from p_{t_max}. That is the model's own density; with an exact
-  Denoiser it differs from the data's by log(prior / p_{t_max}) at the encoding.
+- **t_min.** x is taken as a state at t_min, so the result is the density of p_{t_min}, of data with noise sigma(t_min),
+  and not of clean data. For data with a smooth density the two differ by O(sigma(t_min)^2) nats. Discrete data (images)
+  have no density p_0; `sde_lib.dequantization` gives bounds on the probability of the levels, and its
+  `ModelDequantizer` accounts for the noise at t_min exactly.
+- **t_max.** The flow starts from the prior of the process, not from p_{t_max}, so the result is the density of the
+  model. With an exact Denoiser it differs from the density of the data by log(prior / p_{t_max}) at the encoding.
 
-The variational bound for the reverse-time SDE of the same Denoiser is in `sde_lib.variational_bound`.
+`sde_lib.variational_bound` has the variational bound for the reverse-time SDE.
 
 Sources: Chen et al. (2018), https://arxiv.org/abs/1806.07366, for the instantaneous change of variables; Song et al.
 (2021), https://arxiv.org/abs/2011.13456, eq. 39 and appendix D.2.
@@ -32,14 +32,14 @@ from sde_lib.struct import Struct
 
 @struct.dataclass
 class LogLikelihood(Struct):
-    """The log-likelihood of each example.
+    """Log-likelihoods of a batch of examples.
 
     Attributes:
-        log_prob: (B,), nats; NaN for an example that was not solved.
-        standard_error: (B,), nats, of `log_prob` as an estimate: 0 with the exact divergence, NaN with a single probe.
-        z: (B, *event), the encodings.
-        nfe: (B,), evaluations of the Denoiser; each step's derivatives come on top, one per probe or dimension.
-        status: (B,), a `Status` for each example: 0 is solved.
+        log_prob: the log-likelihoods, (B,), nats; NaN for examples that were not solved.
+        standard_error: standard error of `log_prob`, (B,), nats: 0 with the exact divergence, NaN with a single probe.
+        z: the encodings, (B, *event).
+        nfe: evaluations of the Denoiser, (B,). Each also costs one derivative per probe or dimension, not counted here.
+        status: a `Status` per example, (B,): 0 if solved.
     """
 
     log_prob: Array
@@ -60,22 +60,25 @@ def log_likelihood(
     max_steps: int = 4096,
     adjoint: diffrax.AbstractAdjoint | None = None,
 ) -> LogLikelihood:
-    """log p_{t_min}(x0) under the probability flow; see the module's text for t_min and t_max.
+    """Returns log p_{t_min}(x0) under the probability flow; see the module docstring for t_min and t_max.
 
     Args:
-        keys: (B,), one per example: example i depends on `keys[i]` alone. None will do for `ExactDivergence`.
-        denoiser: the Denoiser whose density to measure.
+        keys: one per example, (B,): the result for example i depends only on `keys[i]`. None is valid with
+            `ExactDivergence`.
+        denoiser: the Denoiser that defines the density.
         x0: (B, *event), taken as states at t_min.
-        divergence: `ExactDivergence()`, or `Hutchinson(...)`; None is `Hutchinson(num_probes=4)`.
-        rtol, atol: tolerances of a step, on the larger of the root mean square of the state and of the log-density's
-            change per dimension.
+        divergence: `ExactDivergence()` or `Hutchinson(...)`; None selects `Hutchinson(num_probes=4)`.
+        rtol, atol: relative and absolute tolerance of a step, on the larger of the root mean squares of the state and
+            of the change in log-density per dimension.
         max_steps, adjoint: as in `encode`; for `jax.grad` pass `adjoint=diffrax.RecursiveCheckpointAdjoint()`.
 
     Returns:
-        log-likelihoods, NaN with a `status` other than 0 for examples that were not solved. Nothing is raised for them.
+        The log-likelihoods. Examples that were not solved are NaN, with a nonzero `status`; no error is raised for
+        them.
 
     Raises:
-        ValueError: the number of keys is not that of examples, or as in `encode`.
+        ValueError: the number of keys differs from the number of examples, keys are missing for a random estimator, or
+            as in `encode`.
     """
     divergence = Hutchinson() if divergence is None else divergence
     x0 = check_solve(x0, rtol, atol, max_steps)

@@ -1,9 +1,9 @@
-"""LinearSDE: a process told by its drift and diffusion, whose moments nobody has integrated in closed form.
+"""Processes specified by drift and diffusion, whose alpha and sigma are integrated numerically.
 
     dx = f(t) x dt + g(t) dw:    d log alpha / dt = f,    d sigma^2 / dt = 2 f sigma^2 + g^2,    both 0 at t = 0
 
-diffrax integrates both from 0 to each t that is asked, each with its own steps, so a result does not depend on what else
-is in the batch. Their derivatives with respect to t are the right-hand sides above, not those of the solver.
+diffrax solves these equations from 0 to each requested t with separate steps, so a result does not depend on the other
+times of the batch. Derivatives with respect to t are the right-hand sides above, not derivatives of the solver.
 """
 
 from collections.abc import Callable
@@ -24,14 +24,15 @@ Rate = Callable[[Array], Array]
 
 @partial(jax.jit, static_argnums=(0, 1))
 def _integrate(f: Rate, g2: Rate, t: Array) -> tuple[Array, Array]:
-    """log alpha and sigma^2 at each t, of its shape."""
+    """Returns log alpha and sigma^2 at t, of the shape of t."""
 
     def slope(u, moments, t):
         _, variance = moments
         rate = f(u * t)
         return t * rate, t * (2 * rate * variance + g2(u * t))
 
-    # Over u = t' / t in [0, 1], so that a small t is as exact as a large one; atol only avoids 0 / 0 for f = 0.
+    # Integrates over u = t' / t in [0, 1], so that the accuracy is equal for small and large t; atol only avoids 0 / 0
+    # for f = 0.
     rtol = 3e-6 if t.dtype == jnp.float32 else 1e-10
     controller = diffrax.PIDController(rtol=rtol, atol=1e-30)
 
@@ -62,17 +63,18 @@ def _moments_jvp(f, g2, primals, tangents):
 
 @struct.dataclass
 class LinearSDE(SDE):
-    """dx = f(t) x dt + sqrt(g2(t)) dw for any functions f and g2; alpha and sigma are integrated by diffrax.
+    """Linear SDE dx = f(t) x dt + sqrt(g2(t)) dw with arbitrary f and g2; alpha and sigma are integrated by diffrax.
 
-    Accurate to some 1e-9 (float64) or 1e-5 (float32), at the price of an ODE solve for each time at which alpha or sigma
-    is asked: for a process that is used much, write alpha and sigma down. The moments differentiate with respect to t, to
-    any order; parameters inside f and g2 are constants, and differentiating with respect to one is an error.
+    The relative accuracy is about 1e-9 in float64 and 1e-5 in float32. Each evaluation of alpha or sigma costs one ODE
+    solve per time, so an `SDE` with alpha and sigma in closed form is preferable for frequent use. The moments are
+    differentiable with respect to t, to any order. Parameters inside f and g2 are constants; differentiation with
+    respect to them raises an error.
 
-    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix B, for the moments' equations.
+    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix B, for the equations of the moments.
 
     Attributes:
-        f: t -> drift rate, per unit of time; acts element by element, keeps t's shape and is finite on [0, t_max].
-            Static; so is g2, of which the same is asked.
+        f: t -> drift rate, per unit of time. f and g2 act element by element, return the shape of t and are finite on
+            [0, t_max]; both are static.
         g2: t -> squared diffusion, positive, in squared units of the data per unit of time.
     """
 
@@ -104,9 +106,9 @@ class LinearSDE(SDE):
         return jnp.exp(-0.5 * self.log_snr(t))
 
     def drift_rate(self, t):
-        """`f(t)` itself."""
+        """`f(t)`."""
         return self.f(jnp.asarray(t, jnp.result_type(float, t)))
 
     def squared_diffusion(self, t):
-        """`g2(t)` itself."""
+        """`g2(t)`."""
         return self.g2(jnp.asarray(t, jnp.result_type(float, t)))

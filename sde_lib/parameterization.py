@@ -1,7 +1,7 @@
-"""Parameterizations: what a network sees, and what its output means.
+"""Parameterizations: inputs and prediction targets of a network.
 
-Each turns one evaluation of `network(x, noise_level)` into the pair (x0, noise) with alpha x0 + sigma noise = x, and
-offers the way back, the output that a perfect network would give:
+A parameterization converts one evaluation of `network(x, noise_level)` to the pair (x0, noise) with
+alpha x0 + sigma noise = x, and (x0, noise) to the output of a perfect network, its target:
 
 | parameterization     | the output F is                  | noise_level        | published in |
 |----------------------|----------------------------------|--------------------|--------------|
@@ -12,17 +12,17 @@ offers the way back, the output that a perfect network would give:
 | `VelocityPrediction` | dx/dt = alpha' x0 + sigma' noise | 1000 t             | rectified flow, SD3 |
 | `EDMPreconditioning` | (x0 - c_skip x / alpha) / c_out  | log(sigma/alpha)/4 | EDM |
 
-with r = sqrt(alpha^2 + sigma^2), which is 1 for a variance-preserving process. Every F is linear in (x0, noise), so any
-output becomes any other at the same x and t:
+with r = sqrt(alpha^2 + sigma^2), which is 1 for a variance-preserving process. Every F is linear in (x0, noise), so the
+output of one parameterization can be converted to the output of another at equal x and t (`convert`):
 
-    other.output(sde, *one.x0_and_noise(network, sde, x, t), t)                       (`convert` does it)
+    target.output(sde, *source.x0_and_noise(network, sde, x, t), t)
 
-What a conversion can know is another matter: x0 = (x - sigma noise) / alpha multiplies the error of a predicted noise by
-sigma / alpha, and noise = (x - alpha x0) / sigma that of predicted data by alpha / sigma. v and EDM's output are rotations
-of (alpha x0, sigma noise) and keep both to rounding at every t. Here each formula is the one that loses no more than
-its parameterization must.
+Conversions amplify errors: x0 = (x - sigma noise) / alpha multiplies the error of predicted noise by sigma / alpha, and
+noise = (x - alpha x0) / sigma multiplies the error of predicted data by alpha / sigma. v and EDM's output are
+components of a rotation of (x0, noise), with x0 in units of sigma_data for EDM, so both x0 and noise are accurate to
+rounding at every t. Each implementation below uses the formula with the least amplification.
 
-The unit of `noise_level` is what the published networks were trained on, so that their weights keep their meaning.
+The units of `noise_level` are those of the published networks, so that published weights can be loaded.
 
 Sources: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix
 H and its code (https://github.com/yang-song/score_sde, models/utils.py) for the units; Salimans and Ho (2022),
@@ -45,39 +45,42 @@ Network = Callable[[Array, Array], Array]
 
 @struct.dataclass
 class Parameterization(Struct):
-    """Turns a network's output into (x0, noise), and back; x (B, *event), t (B,)."""
+    """Conversion between the output of a network and (x0, noise); x (B, *event), t (B,)."""
 
     def x0_and_noise(self, network: Network, sde: Process, x: Array, t: Array) -> tuple[Array, Array]:
-        """Both views, of the shape of x, from one call of `network(x, noise_level)`."""
+        """Returns x0 and noise, of the shape of x, from one call of `network(x, noise_level)`."""
         raise NotImplementedError(f"{type(self).__name__} must define x0_and_noise")
 
     def inputs(self, sde: Process, x: Array, t: Array) -> tuple[Array, Array]:
-        """(x, noise_level): what a network of this parameterization sees at (x, t)."""
-        seen = []
+        """Returns the inputs (x, noise_level) of a network of this parameterization at (x, t)."""
+        inputs = []
 
         def network(x, noise_level):
-            seen.append((x, noise_level))
+            inputs.append((x, noise_level))
             return jnp.zeros_like(x)
 
         self.x0_and_noise(network, sde, x, t)
-        return seen[0]
+        return inputs[0]
 
     def output(self, sde: Process, x0: Array, noise: Array, t: Array) -> Array:
-        """The output F that means (x0, noise) at x = alpha x0 + sigma noise: the network's target, of the shape of x0."""
+        """Returns the target F of the network at x = alpha x0 + sigma noise, of the shape of x0."""
         raise NotImplementedError(f"{type(self).__name__} must define output")
 
 
 def convert(
     output: Array, source: Parameterization, target: Parameterization, sde: Process, x: Array, t: Array
 ) -> Array:
-    """What a network of the parameterization `target` would say where one of `source` says `output`.
+    """Converts the output of a network from the parameterization `source` to `target`.
 
     Args:
-        output: what the source's network returned at (x, t), of the shape of x (B, *event).
+        output: the output of the source network at (x, t), of the shape of x.
         source, target: the parameterizations.
         sde: the forward process.
         x: the noisy data, (B, *event).
-        t: its times, (B,).
+        t: the times of x, (B,).
+
+    Returns:
+        The equivalent output of a network of the parameterization `target`, of the shape of x.
     """
     x0, noise = source.x0_and_noise(lambda inputs, noise_level: output, sde, x, t)
     return target.output(sde, x0, noise, t)
@@ -94,13 +97,13 @@ def _noise_from_x0(sde: Process, x: Array, x0: Array, t: Array) -> Array:
 
 
 @struct.dataclass
-class _OfTime(Parameterization):
-    """A network that sees noise_level = time_scale * t + time_offset.
+class _TimeConditioned(Parameterization):
+    """Base class for networks with the input noise_level = time_scale * t + time_offset.
 
     Attributes:
-        time_scale: 999 for networks trained on continuous t in [0, 1], as score_sde's.
-        time_offset: with a scale of 1000, -1 gives the networks of DDPM, trained on the indices 0 to 999, their index at
-            every step of `DiscreteVP`, whose index i is the time (i + 1) / 1000.
+        time_scale: 999 for networks trained on continuous t in [0, 1], as in score_sde.
+        time_offset: -1, with a scale of 1000, for the networks of DDPM, trained on the indices i = 0 to 999: the step i
+            of `DiscreteVP` is at time (i + 1) / 1000.
     """
 
     time_scale: float = 999.0
@@ -111,8 +114,8 @@ class _OfTime(Parameterization):
 
 
 @struct.dataclass
-class NoisePrediction(_OfTime):
-    """The network predicts the noise. Attributes: as of all networks that see the time, `time_scale`, `time_offset`."""
+class NoisePrediction(_TimeConditioned):
+    """Noise prediction (epsilon prediction), with the input noise_level = time_scale * t + time_offset."""
 
     def x0_and_noise(self, network, sde, x, t):
         """noise = F(x, time_scale t + time_offset)."""
@@ -126,17 +129,19 @@ class NoisePrediction(_OfTime):
 
 @struct.dataclass
 class ScorePrediction(Parameterization):
-    """The network, divided by sigma, is the score: score = F(c_in x, log(sigma_scale sigma / alpha)) / sigma.
+    """Score prediction, scaled by sigma: score = F(c_in x, log(sigma_scale sigma / alpha)) / sigma.
 
-    Without the division the output would have to span the scales of 1 / sigma, four decades for VE.
+    Without the factor the output would have to span the scales of 1 / sigma, four orders of magnitude for VE.
 
     Attributes:
-        sigma_data: the standard deviation of the data: c_in = 1 / sqrt(alpha^2 sigma_data^2 + sigma^2) gives the network
-            an input of unit variance at every t. `None` leaves the input as it is, as score_sde's networks expect.
-        sigma_scale: the network's unit of sigma in the data's: 0.5 where a network that was trained on data in [0, 1] runs
-            on data in [-1, 1], as score_sde's VE networks do here.
-        levels: 0; or the number of noise levels, evenly spaced in t, of a network that is told the number of the level
-            instead of the logarithm: (levels - 1) (1 - t / t_max), 0 at the highest noise. score_sde's DDPM for VE is one.
+        sigma_data: the standard deviation of the data: c_in = 1 / sqrt(alpha^2 sigma_data^2 + sigma^2) gives the
+            network an input of unit variance at every t. `None` passes x unscaled (c_in = 1), as the networks of
+            score_sde expect.
+        sigma_scale: conversion factor of sigma from the units of the data to those of the network: 0.5 for a network
+            that was trained on data in [0, 1], such as the VE networks of score_sde, and runs on data in [-1, 1].
+        levels: number of noise levels, evenly spaced in t, for a network whose input is the index of the level,
+            (levels - 1) (1 - t / t_max), 0 at the highest noise, as in score_sde's DDPM network for VE. 0 selects the
+            logarithm of the noise level as input.
     """
 
     sigma_data: float | None = None
@@ -161,8 +166,8 @@ class ScorePrediction(Parameterization):
 
 
 @struct.dataclass
-class DataPrediction(_OfTime):
-    """The network predicts the data. Attributes: `time_scale`, `time_offset`, as in `NoisePrediction`."""
+class DataPrediction(_TimeConditioned):
+    """Data prediction (x0 prediction), with the input noise_level = time_scale * t + time_offset."""
 
     def x0_and_noise(self, network, sde, x, t):
         """x0 = F(x, time_scale t + time_offset)."""
@@ -175,19 +180,20 @@ class DataPrediction(_OfTime):
 
 
 @struct.dataclass
-class VPrediction(_OfTime):
-    """The network predicts v, the direction at right angles to x: a rotation of x0 and noise by the angle of the noise.
+class VPrediction(_TimeConditioned):
+    """v-prediction: (x / r, v) is a rotation of (x0, noise) by the angle arctan(sigma / alpha).
 
     With r = sqrt(alpha^2 + sigma^2), cos = alpha / r and sin = sigma / r,
 
         x / r = cos x0 + sin noise            x0    = cos x / r - sin v
         v     = cos noise - sin x0            noise = sin x / r + cos v
 
-    For a variance-preserving process r = 1, and this is Salimans and Ho's v = alpha noise - sigma x0; for the others
-    (VE, sub-VP, rectified flow) the division by r keeps input and output at the scale of x0 and noise at every t, where
-    alpha noise - sigma x0 itself would grow with sigma. It is `EDMPreconditioning(sigma_data=1)` with the sign changed.
+    For a variance-preserving process r = 1 and v = alpha noise - sigma x0, as defined by Salimans and Ho. For other
+    processes (VE, sub-VP, rectified flow) the division by r keeps input and output at the scale of x0 and noise at
+    every t, whereas alpha noise - sigma x0 would grow with sigma. v is minus the output of
+    `EDMPreconditioning(sigma_data=1)`.
 
-    Attributes: `time_scale`, `time_offset`, as in `NoisePrediction`.
+    The input noise level is time_scale * t + time_offset.
 
     Source: Salimans and Ho (2022), https://arxiv.org/abs/2202.00512, appendix D.
     """
@@ -200,7 +206,7 @@ class VPrediction(_OfTime):
         return alpha / r, sigma / r, r
 
     def x0_and_noise(self, network, sde, x, t):
-        """The rotation back, of (x / r, F(x / r, time_scale t + time_offset))."""
+        """The inverse rotation of (x / r, F(x / r, time_scale t + time_offset))."""
         cos, sin, r = self._rotation(sde, x, t)
         inputs = x / r
         v = network(inputs, self._noise_level(t))
@@ -214,22 +220,22 @@ class VPrediction(_OfTime):
 
 @struct.dataclass
 class VelocityPrediction(Parameterization):
-    """The network predicts the velocity of the probability flow, as in flow matching: u = dx/dt = alpha' x0 + sigma' noise.
+    """Velocity prediction, as in flow matching: u = dx/dt = alpha' x0 + sigma' noise of the probability flow.
 
-    For rectified flow (alpha = 1 - t, sigma = t) that is noise - x0. From x and u
+    For rectified flow (alpha = 1 - t, sigma = t) u = noise - x0. From x and u,
 
         x0 = (sigma' x - sigma u) / w,    noise = (alpha u - alpha' x) / w,    w = alpha sigma' - alpha' sigma > 0.
 
-    The output is per unit of time: its scale is that of alpha' and sigma', which for VP grows as 1 / sqrt(t) near 0 and
-    for VE as sigma. The straight paths of rectified flow are its home.
+    The output has the scale of alpha' and sigma', which grows as 1 / sqrt(t) near t = 0 for VP and as sigma for VE. The
+    parameterization is intended for rectified flow, where this scale is constant.
 
     Sources: Liu et al. (2023), https://arxiv.org/abs/2209.03003, eq. 1; Lipman et al. (2023),
     https://arxiv.org/abs/2210.02747, eq. 15; Esser et al. (2024), https://arxiv.org/abs/2403.03206, for SD3.
 
     Attributes:
         time_scale: noise_level = time_scale * t; 1000 for SD3's networks.
-        data_last: the network's own time runs from noise at 0 to data at 1, as in Liu et al.'s and Lipman et al.'s
-            networks: it sees time_scale * (1 - t) and its output is -dx/dt, which is x0 - noise for rectified flow.
+        data_last: True for networks whose time runs from noise at 0 to data at 1, as those of Liu et al. and Lipman et
+            al.: the input is time_scale * (1 - t) and the output -dx/dt, which is x0 - noise for rectified flow.
     """
 
     time_scale: float = 1000.0
@@ -250,7 +256,7 @@ class VelocityPrediction(Parameterization):
         return (d_sigma * x - sigma * u) / w, (alpha * u - d_alpha * x) / w
 
     def output(self, sde, x0, noise, t):
-        """The velocity; its opposite with `data_last`."""
+        """The velocity; minus the velocity with `data_last`."""
         d_alpha, d_sigma = self._rates(sde, x0, t)
         u = d_alpha * x0 + d_sigma * noise
         return -u if self.data_last else u
@@ -281,7 +287,7 @@ class EDMPreconditioning(Parameterization):
         return self.sigma_data / r, s / r, r
 
     def x0_and_noise(self, network, sde, x, t):
-        """x0 as above; noise from the same output by its own formula, for y - x0 loses its digits at small s."""
+        """x0 as above; noise = (s y - sigma_data F r) / r^2, r^2 = s^2 + sigma_data^2, as y - x0 cancels at small s."""
         y = sde.to_data_scale(x, t)
         cos, sin, r = self._coefficients(sde, y, t)
         inputs = y / r
@@ -289,6 +295,6 @@ class EDMPreconditioning(Parameterization):
         return self.sigma_data * (cos * inputs + sin * output), sin * inputs - cos * output
 
     def output(self, sde, x0, noise, t):
-        """(x0 - c_skip y) / c_out, in which the noise of y cancels all but c_skip s / c_out of itself."""
+        """(x0 - c_skip y) / c_out, with y = x0 + s noise inserted to avoid cancellation."""
         cos, sin, _ = self._coefficients(sde, x0, t)
         return sin * x0 / self.sigma_data - cos * noise

@@ -1,4 +1,4 @@
-"""The processes of the literature: each an alpha and a sigma, with whatever keeps their digits or inverts them.
+"""Published forward processes, specified by alpha(t) and sigma(t), with accurate numerics and inverses.
 
 | process         | alpha(t)           | sigma(t)          | t              | published in                  |
 |-----------------|--------------------|-------------------|----------------|-------------------------------|
@@ -10,10 +10,10 @@
 | `RectifiedFlow` | 1 - t              | t                 | [t_min, 0.995] | rectified flow, flow matching |
 | `DiscreteVP`    | a table of N betas | sqrt(1 - alpha^2) | [1 / N, 1]     | DDPM, iDDPM                   |
 
-`LinearSDE`, for a drift and a diffusion whose moments nobody has integrated, is in `linear.py`.
+`LinearSDE` in `linear.py` supports drifts and diffusions whose moments have no closed form.
 
-Numerics: sigma near the data and alpha near the prior are small differences of numbers of size 1; each is written so that
-it has float32's digits there (expm1, log1p, products of sines, sigmoids of the log-SNR).
+Numerics: sigma near the data and alpha near the prior are small differences of numbers of size 1. Each is computed
+without cancellation (expm1, log1p, products of sines, sigmoids of the log-SNR), to full float32 precision.
 """
 
 import math
@@ -43,7 +43,7 @@ class VPSDE(SDE):
     beta_max: float = 20.0
 
     def log_alpha(self, t):
-        """-1/2 the integral of beta from 0 to t."""
+        """-1/2 times the integral of beta from 0 to t."""
         return -0.25 * t**2 * (self.beta_max - self.beta_min) - 0.5 * t * self.beta_min
 
     def alpha(self, t):
@@ -60,7 +60,8 @@ class VPSDE(SDE):
 
     def _time_at_log_alpha(self, log_alpha):
         slope = self.beta_max - self.beta_min
-        # The root of slope/4 t^2 + beta_min/2 t + log_alpha = 0, written without cancellation (beta_max = beta_min too).
+        # The root of slope/4 t^2 + beta_min/2 t + log_alpha = 0 without cancellation; valid for beta_max = beta_min
+        # too.
         return -4 * log_alpha / (self.beta_min + jnp.sqrt(self.beta_min**2 - 4 * slope * log_alpha))
 
 
@@ -97,11 +98,11 @@ class VESDE(SDE):
     sigma_max: float = 50.0
 
     def log_alpha(self, t):
-        """0: the data keep their scale."""
+        """0: the data are not scaled."""
         return jnp.zeros_like(t, jnp.result_type(float, t))
 
     def alpha(self, t):
-        """1: the data keep their scale."""
+        """1: the data are not scaled."""
         return jnp.ones_like(t, jnp.result_type(float, t))
 
     def log_sigma(self, t):
@@ -126,20 +127,20 @@ class VESDE(SDE):
 class CosineVPSDE(SDE):
     """The cosine schedule in continuous time: alpha = cos(theta) / cos(theta_0), theta = pi/2 (t + s) / (1 + s).
 
-    alpha is 0 at t = 1, where the drift and the log-SNR are infinite. The default t_max stops at alpha = 0.0078, about
-    what VPSDE leaves of the data (0.0066).
+    alpha is 0 at t = 1, where the drift and the log-SNR are infinite. At the default t_max alpha is 0.0078, close to
+    the alpha of VPSDE at t = 1 (0.0066).
 
     Source: Nichol and Dhariwal (2021), https://arxiv.org/abs/2102.09672, eq. 17.
 
     Attributes:
-        offset: s, which keeps beta from vanishing at t = 0.
+        offset: s, which makes beta(0) > 0.
     """
 
     t_max: float = struct.field(default=0.995, kw_only=True)
     offset: float = 0.008
 
     def _angles(self, t):
-        """theta - theta_0 and pi/2 - theta, each without cancellation, and theta_0."""
+        """Returns theta - theta_0 and pi/2 - theta, each without cancellation, and theta_0."""
         scale = 0.5 * jnp.pi / (1 + self.offset)
         return scale * t, scale * (1 - t), scale * self.offset
 
@@ -154,7 +155,7 @@ class CosineVPSDE(SDE):
         return jnp.sqrt(jnp.sin(advance) * jnp.sin(advance + 2 * first)) / jnp.cos(first)
 
     def time_at_log_snr(self, log_snr):
-        """In closed form: from alpha where noise prevails, from sigma where the data do."""
+        """In closed form: from alpha at log-SNR <= 0, from sigma at log-SNR > 0."""
         log_snr, first = jnp.asarray(log_snr), self._angles(0.0)[2]
         per_angle = (1 + self.offset) / (0.5 * jnp.pi)
         alpha = jnp.exp(0.5 * jax.nn.log_sigmoid(jnp.minimum(log_snr, 0)))
@@ -168,7 +169,7 @@ class CosineVPSDE(SDE):
 
 @struct.dataclass
 class EDMSDE(SDE):
-    """EDM's process: alpha = 1 and sigma = t, so that time is the noise level. In units of the data.
+    """EDM's process: alpha = 1 and sigma = t, so that time is the noise level, in units of the data.
 
     Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 1 and eq. 5 (sigma_min 0.002, sigma_max 80).
     """
@@ -177,15 +178,15 @@ class EDMSDE(SDE):
     t_max: float = struct.field(default=80.0, kw_only=True)
 
     def log_alpha(self, t):
-        """0: the data keep their scale."""
+        """0: the data are not scaled."""
         return jnp.zeros_like(t, jnp.result_type(float, t))
 
     def alpha(self, t):
-        """1: the data keep their scale."""
+        """1: the data are not scaled."""
         return jnp.ones_like(t, jnp.result_type(float, t))
 
     def sigma(self, t):
-        """The noise level is t itself."""
+        """t."""
         return jnp.asarray(t, jnp.result_type(float, t))
 
     def time_at_log_snr(self, log_snr):
@@ -195,11 +196,12 @@ class EDMSDE(SDE):
 
 @struct.dataclass
 class RectifiedFlow(SDE):
-    """The straight path from data to noise: x_t = (1 - t) x_0 + t noise. Its velocity is noise - x_0.
+    """The straight path from data to noise: x_t = (1 - t) x_0 + t noise, with the velocity noise - x_0.
 
-    At t = 1 the velocity is finite, but the drift -x / (1 - t), the diffusion 2 t / (1 - t) and the log-SNR are not, and
-    no x_0 can be had from x. The default t_max stops at alpha = 0.005 (VPSDE stops at 0.0066), where they are 200, 400
-    and -10.6, so that every method runs from there; the prior is N(0, t_max^2 I).
+    At t = 1 the velocity is finite, but the drift -x / (1 - t), the squared diffusion 2 t / (1 - t) and the log-SNR are
+    not, and x carries no information on x_0. At the default t_max alpha is 0.005 (0.0066 for VPSDE), the drift rate
+    -200, the squared diffusion 398 and the log-SNR -10.6, so that every sampler can start there. The prior is
+    N(0, t_max^2 I).
 
     Sources: Liu et al. (2023), https://arxiv.org/abs/2209.03003; Lipman et al. (2023), https://arxiv.org/abs/2210.02747,
     whose time runs the other way.
@@ -216,7 +218,7 @@ class RectifiedFlow(SDE):
         return 1 - jnp.asarray(t, jnp.result_type(float, t))
 
     def sigma(self, t):
-        """As large as t."""
+        """t."""
         return jnp.asarray(t, jnp.result_type(float, t))
 
     def time_at_log_snr(self, log_snr):
@@ -224,14 +226,23 @@ class RectifiedFlow(SDE):
         return jax.nn.sigmoid(-0.5 * jnp.asarray(log_snr))
 
 
-# (beta_first, beta_last) of the published tables, of 1,000 steps.
+# (beta_first, beta_last) of the published tables of 1,000 steps.
 PUBLISHED_BETAS = {"linear": (1e-4, 0.02), "scaled_linear": (0.0015, 0.0195)}
 
 
 def published_betas(
     table: str, num_steps: int, beta_first: float | None = None, beta_last: float | None = None
 ) -> tuple[float, float]:
-    """The first and the last beta of a table of `PUBLISHED_BETAS`; None is the published one, times 1000 / num_steps."""
+    """Returns the first and the last beta of a table of `PUBLISHED_BETAS`.
+
+    Args:
+        table: the name of the table.
+        num_steps: number of steps, at least 2.
+        beta_first, beta_last: None selects the published beta, times 1000 / num_steps.
+
+    Raises:
+        ValueError: num_steps is less than 2, or so small that the scaled published last beta is not less than 1.
+    """
     if num_steps < 2:
         raise ValueError(f"DiscreteVP: num_steps={num_steps} must be at least 2")
     first, last = (1000 / num_steps * beta for beta in PUBLISHED_BETAS[table])
@@ -239,29 +250,30 @@ def published_betas(
         least = math.floor(1000 * PUBLISHED_BETAS[table][1]) + 1
         raise ValueError(
             f"DiscreteVP: num_steps={num_steps} must be at least {least}, or the published last beta, times "
-            f"1000 / num_steps, is {last:g} and no longer less than 1"
+            f"1000 / num_steps, is {last:g} and not less than 1"
         )
     return (first if beta_first is None else beta_first), (last if beta_last is None else beta_last)
 
 
 @struct.dataclass
 class DiscreteVP(SDE):
-    """A discrete variance-preserving chain x_k = sqrt(1 - beta_k) x_{k-1} + sqrt(beta_k) noise, made continuous.
+    """Continuous interpolation of a discrete VP chain x_k = sqrt(1 - beta_k) x_{k-1} + sqrt(beta_k) noise.
 
-    Step k = 1 ... N of the chain is at t = k / N, and time 0 is the data: an index i = k - 1 of the published codes is the
-    time (i + 1) / N. At these knots the marginal is the table's, alpha^2 = alpha_bar_k = prod_{j <= k} (1 - beta_j).
-    Between them the log-SNR is the monotone piecewise cubic of Fritsch and Butland (1984), continuous with its derivative,
-    so drift and diffusion are continuous and g^2 > 0; before the first knot it is linear in log t. Hence methods may stop
-    at any time, and at knots they meet what the network was trained on.
+    Step k = 1 ... N of the chain is at t = k / N, and time 0 is the data: the index i = k - 1 of the published codes is
+    the time (i + 1) / N. At these knots the marginal is that of the chain, alpha^2 = alpha_bar_k = prod_{j <= k} (1 -
+    beta_j). Between the knots the log-SNR is the monotone piecewise cubic of Fritsch and Butland (1984), whose
+    derivative is continuous, so drift and diffusion are continuous and g^2 > 0. Before the first knot the log-SNR is
+    linear in log t. Samplers may therefore use any times; at the knots the noise levels are those on which the network
+    was trained.
 
-    The published tables have 1,000 steps. `linear` and `scaled_linear` with another number of steps N scale the published
-    betas by 1000 / N, which leaves the integral of beta over the chain, hence the prior, as it is; so does the code of
-    improved DDPM (https://github.com/openai/improved-diffusion, improved_diffusion/gaussian_diffusion.py,
-    `get_named_beta_schedule`) for the linear table. Betas that are given are taken as they are, as diffusers takes
-    beta_start and beta_end. The cosine table is defined for every N.
+    The published tables have 1,000 steps. For another number of steps N, `linear` and `scaled_linear` scale the
+    published betas by 1000 / N, which preserves the integral of beta over the chain, hence the prior, as does the code
+    of improved DDPM for the linear table (https://github.com/openai/improved-diffusion,
+    improved_diffusion/gaussian_diffusion.py, `get_named_beta_schedule`). Explicit betas are not scaled, like beta_start
+    and beta_end in diffusers. The cosine table is defined for every N.
 
-    Make one with `DiscreteVP.linear()` (DDPM), `DiscreteVP.cosine()` (iDDPM), `DiscreteVP.scaled_linear()` (latent
-    diffusion) or `DiscreteVP.from_betas(betas)`.
+    Constructors: `DiscreteVP.linear()` (DDPM), `DiscreteVP.cosine()` (iDDPM), `DiscreteVP.scaled_linear()` (latent
+    diffusion) and `DiscreteVP.from_betas(betas)`.
 
     Sources: Ho et al. (2020), https://arxiv.org/abs/2006.11239, eq. 4 and section 4; Nichol and Dhariwal (2021),
     https://arxiv.org/abs/2102.09672, eq. 17; Rombach et al. (2022), https://arxiv.org/abs/2112.10752, in
@@ -269,8 +281,8 @@ class DiscreteVP(SDE):
     https://doi.org/10.1137/0905021.
 
     Attributes:
-        log_snr_knots: log(alpha_bar_k / (1 - alpha_bar_k)), (N,), falling.
-        slopes: its derivatives with respect to t at the knots, (N,).
+        log_snr_knots: log(alpha_bar_k / (1 - alpha_bar_k)), (N,), decreasing.
+        slopes: derivatives of the log-SNR with respect to t at the knots, (N,).
     """
 
     log_snr_knots: Array | np.ndarray
@@ -278,10 +290,10 @@ class DiscreteVP(SDE):
 
     @classmethod
     def from_betas(cls, betas: ArrayLike, *, t_min: float | None = None, t_max: float = 1.0) -> "DiscreteVP":
-        """The process of a table of betas, (N,), each in (0, 1). t_min is by default the first knot, 1 / N.
+        """Returns the process of a table of betas, (N,), each in (0, 1). t_min defaults to the first knot, 1 / N.
 
         Raises:
-            ValueError: fewer than two betas, or one outside (0, 1).
+            ValueError: there are fewer than two betas, or a beta is outside (0, 1).
         """
         betas = np.asarray(betas, np.float64)
         if betas.ndim != 1 or len(betas) < 2:
@@ -307,10 +319,10 @@ class DiscreteVP(SDE):
     ) -> "DiscreteVP":
         """DDPM's table: betas evenly spaced from beta_first to beta_last (Ho et al., section 4).
 
-        None is the published 1e-4 or 0.02, times 1000 / num_steps.
+        None selects the published 1e-4 or 0.02, times 1000 / num_steps.
 
         Raises:
-            ValueError: a beta is outside (0, 1); so is the published table's with fewer than 21 steps.
+            ValueError: a beta is outside (0, 1), as for the published table with fewer than 21 steps.
         """
         first, last = published_betas("linear", num_steps, beta_first, beta_last)
         return cls.from_betas(np.linspace(first, last, num_steps), t_min=t_min, t_max=t_max)
@@ -325,12 +337,12 @@ class DiscreteVP(SDE):
         t_min: float | None = None,
         t_max: float = 1.0,
     ) -> "DiscreteVP":
-        """Latent diffusion's table: betas whose square roots are evenly spaced (Rombach et al.; their code's "linear").
+        """Latent diffusion's table: betas with evenly spaced square roots (Rombach et al.; "linear" in their code).
 
-        None is the published 0.0015 or 0.0195, times 1000 / num_steps.
+        None selects the published 0.0015 or 0.0195, times 1000 / num_steps.
 
         Raises:
-            ValueError: a beta is outside (0, 1); so is the published table's with fewer than 20 steps.
+            ValueError: a beta is outside (0, 1), as for the published table with fewer than 20 steps.
         """
         first, last = published_betas("scaled_linear", num_steps, beta_first, beta_last)
         roots = np.linspace(math.sqrt(first), math.sqrt(last), num_steps)
@@ -346,13 +358,16 @@ class DiscreteVP(SDE):
         t_min: float | None = None,
         t_max: float = 1.0,
     ) -> "DiscreteVP":
-        """iDDPM's table: betas that give the squared cosine, clipped at beta_limit (Nichol and Dhariwal, eq. 17)."""
+        """iDDPM's table: the betas of alpha_bar = squared cosine, clipped at beta_limit (Nichol and Dhariwal, eq. 17).
+
+        `offset` is s in their equation.
+        """
         alpha_bar = np.cos(0.5 * math.pi * (np.arange(num_steps + 1) / num_steps + offset) / (1 + offset)) ** 2
         betas = np.minimum(1 - alpha_bar[1:] / alpha_bar[:-1], beta_limit)
         return cls.from_betas(betas, t_min=t_min, t_max=t_max)
 
     def log_snr(self, t):
-        """The cubic Hermite polynomial between the two knots around t."""
+        """Cubic Hermite interpolation between the two knots around t."""
         t = jnp.asarray(t, jnp.result_type(float, t))
         knots, slopes = (jnp.asarray(table, t.dtype) for table in (self.log_snr_knots, self.slopes))
         n = knots.shape[0]
@@ -361,7 +376,8 @@ class DiscreteVP(SDE):
         start, rise = knots[left], knots[left + 1] - knots[left]
         first, last = slopes[left] / n, slopes[left + 1] / n
         cubic = start + u * (first + u * ((3 * rise - 2 * first - last) + u * (first + last - 2 * rise)))
-        # Before the first knot: the line in log t of the same value and slope. The inner `where` keeps gradients finite.
+        # Before the first knot: linear in log t, with value and slope at the knot. The inner `where` avoids NaN
+        # gradients.
         early = t * n < 1
         line = knots[0] + slopes[0] / n * jnp.log(jnp.where(early, t * n, 1))
         return jnp.where(early, line, cubic)
@@ -379,7 +395,7 @@ class DiscreteVP(SDE):
         return jnp.exp(0.5 * jax.nn.log_sigmoid(-self.log_snr(t)))
 
 
-# By the name that a config gives.
+# Names used in configs.
 PROCESSES = {
     "vp": VPSDE,
     "subvp": SubVPSDE,

@@ -1,11 +1,11 @@
-"""The reverse-time SDE and the probability flow of a process and a Denoiser, for any solver.
+"""Reverse-time SDE and probability flow of a process and a Denoiser, for external solvers.
 
-A process dx = f x dt + g dw has, for every lambda >= 0, the same marginals as
+For every lambda >= 0, the process dx = f x dt + g dw has the same marginals as
 
     dx = [f x - (1 + lambda^2) / 2 g^2 score(x, t)] dt + lambda g dw,      run from t_max down to t_min.
 
-lambda = 1 is the reverse-time SDE, lambda = 0 the probability-flow ODE. `sample` has samplers made for these equations;
-`reverse` is for solvers that want a drift and a diffusion:
+lambda = 1 is the reverse-time SDE, lambda = 0 the probability-flow ODE. The samplers of `sample` are designed for these
+equations; `reverse` is for general solvers that require a drift and a diffusion:
 
     backward = reverse(sde, denoiser)
     term = diffrax.ODETerm(lambda t, x, args: backward.flow(x, t))
@@ -28,7 +28,7 @@ from sde_lib.struct import Struct
 
 @struct.dataclass
 class ReverseSDE(Struct):
-    """Drift and diffusion with time running as in the forward process: a solver takes negative steps of t.
+    """Drift and diffusion in forward time t: a solver integrates with negative steps in t.
 
     Attributes:
         sde: the forward process.
@@ -42,22 +42,22 @@ class ReverseSDE(Struct):
 
     def drift(self, x: Array, t: ArrayLike) -> Array:
         """f x - (1 + lambda^2) / 2 g^2 score, of the shape of x (B, *state), per unit of t; t is () or (B,)."""
-        pull = self.sde.apply_squared_diffusion(self.denoiser.score(x, t), t)
-        return self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * pull
+        score_term = self.sde.apply_squared_diffusion(self.denoiser.score(x, t), t)
+        return self.sde.drift(x, t) - 0.5 * (1 + self.stochasticity**2) * score_term
 
     def diffusion(self, t: ArrayLike) -> Array:
-        """lambda g(t), of t's shape, for an `SDE`; for any process see `apply_diffusion`."""
+        """lambda g(t), of t's shape, for an `SDE`; `apply_diffusion` supports every process."""
         return jnp.multiply(self.stochasticity, scalar(self.sde).diffusion(t))
 
     def apply_diffusion(self, noise: Array, t: ArrayLike) -> Array:
-        """lambda g(t) noise, of the noise's shape (the state's): what dw = noise adds, for any process."""
+        """lambda g(t) noise, of the shape of the noise (B, *state): the diffusion term for dw = noise."""
         return jnp.multiply(self.stochasticity, self.sde.apply_diffusion(noise, t))
 
     def flow(self, x: Array, t: ArrayLike) -> Array:
-        """dx/dt of the probability flow, whatever the stochasticity; of the shape of x."""
+        """dx/dt of the probability flow, independent of the stochasticity, of the shape of x."""
         return self.denoiser.velocity(x, t)
 
 
 def reverse(sde: Process, denoiser: Denoiser, stochasticity: ArrayLike = 1.0) -> ReverseSDE:
-    """The reverse-time SDE of `sde` whose score is the Denoiser's; see `ReverseSDE`."""
+    """Returns the reverse-time SDE of `sde` with the score of `denoiser`; see `ReverseSDE` for the arguments."""
     return ReverseSDE(sde, denoiser, stochasticity)

@@ -1,16 +1,17 @@
-"""The base of every dataclass of the library: a pytree without a decorator; and functions as fields.
+"""`Struct`, the base class of all dataclasses of the library: pytrees without a decorator, with functions as fields.
 
-A subclass of a `Struct` is a pytree:
+A subclass of `Struct` is a pytree:
 
     class Bridge(SDE):                  class Scaled(SDE):               class Table(SDE):
         def alpha(self, t): ...             rate: float = 2.0                def __init__(self, betas):
         def sigma(self, t): ...             def alpha(self, t): ...              super().__init__(t_max=0.9)
                                             def sigma(self, t): ...              self.betas = betas
 
-Annotated names are the fields of a frozen dataclass. A class with an `__init__` has its attributes for fields. Numbers,
-arrays and pytrees are leaves, so that one compilation serves all their values; strings, booleans, functions and fields made
-with `struct.field(pytree_node=False)` are static. `flax.struct.dataclass` and `dataclasses.dataclass(frozen=True)` may be
-used as well, with any arguments; with the former every field is a leaf that is not marked.
+Annotated names are the fields of a frozen dataclass. In a class with an `__init__`, the attributes of the object are
+the fields. Numbers, arrays and pytrees are leaves, so that one compilation serves all their values. Strings, booleans,
+functions and fields defined with `struct.field(pytree_node=False)` are static. The decorators `flax.struct.dataclass`
+and `dataclasses.dataclass(frozen=True)` are supported, with any arguments; with the former, every field is a leaf
+unless marked with `pytree_node=False`.
 """
 
 import copy
@@ -21,26 +22,28 @@ from typing import TYPE_CHECKING, Any, Self
 import jax
 from flax import struct
 
-# Attribute of an object made by a transformation, which may have put any values in the places of the leaves.
+# Attribute with the names of the leaves, for objects that were built by a JAX transformation: their leaves may have any
+# type.
 _LEAVES = "_names_of_leaves"
 
 
 class Struct:
-    """A dataclass with its own class among its static fields, so that no compiled program of another class is used for it.
+    """Base class of dataclasses that are pytrees; each has its class as a static field.
 
-    `flax.struct.dataclass` registers classes with `jax.tree_util.register_dataclass`, and tree structures that come from
-    it compare equal for any two classes with equal static fields (seen from jax 0.10.2 to 0.12.0). `jax.jit` finds its
-    compiled programs by hash and comparison, so by an accident of hashing, about once in a hundred pairs of classes, it
-    would run the program of one process for another. https://github.com/cusp-ai-oss/kUPS/pull/114 met the same.
+    The static field prevents a collision in the cache of `jax.jit`: `flax.struct.dataclass` registers classes with
+    `jax.tree_util.register_dataclass`, whose tree structures compare equal for any two classes with equal static fields
+    (observed in jax 0.10.2 to 0.12.0). `jax.jit` looks up compiled programs by hash and equality, so for about one in a
+    hundred pairs of classes, on a hash collision, it would run the program of one process for another.
+    https://github.com/cusp-ai-oss/kUPS/pull/114 reports the same problem.
 
-    A subclass without a decorator is registered when its first object is made or its first subclass is defined: decorators
-    run after `__init_subclass__`, and must find the class as it was written.
+    A subclass without a decorator is registered when its first object is created or its first subclass is defined,
+    because decorators run after `__init_subclass__` and require the class as it was written.
     """
 
     def __init_subclass__(cls, **kwargs):
         super().__init_subclass__(**kwargs)
         for base in cls.__bases__:
-            if "_has_init" in vars(base):  # a subclass of this one
+            if "_has_init" in vars(base):  # a subclass of Struct
                 _register(base)
         cls._has_init = "__init__" in vars(cls) or any(getattr(base, "_has_init", False) for base in cls.__bases__)
         # Before a decorator reads the class's annotations.
@@ -51,45 +54,45 @@ class Struct:
     if TYPE_CHECKING:
 
         def replace(self, **updates: Any) -> Self:
-            """A copy with other values of some fields; added when the class is registered."""
+            """Returns a copy with new values of some fields; defined when the class is registered."""
             raise NotImplementedError
 
     def __new__(cls, *args, **kwargs):
-        """An object whose class is a pytree."""
+        """Registers the class as a pytree before its first object is created."""
         if "_flax_dataclass" not in vars(cls):
             _register(cls)
         return super().__new__(cls)
 
 
 def _new_defaults(cls: type) -> dict[str, Any]:
-    """Turns new values of inherited fields, as `t_max = 0.9` in a class, into defaults; returns the fields' annotations.
+    """Converts new values of inherited fields, such as `t_max = 0.9`, to defaults; returns their annotations.
 
-    Without it a dataclass ignores a value without an annotation, and an annotated keyword-only field becomes positional.
+    Otherwise a dataclass ignores a value without an annotation, and an annotated keyword-only field becomes positional.
     """
-    annotated, found = inspect.get_annotations(cls), {}
+    annotated, annotations = inspect.get_annotations(cls), {}
     for field in _fields(cls.__mro__[1:]).values():
         value = vars(cls).get(field.name, dataclasses.MISSING)
         if value is dataclasses.MISSING or type(value) is dataclasses.Field or hasattr(value, "__get__"):
             continue
         if field.kw_only or field.name not in annotated:
-            found[field.name] = field.type
+            annotations[field.name] = field.type
             new = dataclasses.field(default=value, kw_only=field.kw_only, metadata=field.metadata)
             setattr(cls, field.name, new)
-    return found
+    return annotations
 
 
 def _fields(classes: tuple[type, ...]) -> dict[str, dataclasses.Field]:
-    """The dataclass fields of classes in the order of method resolution, by name."""
-    found = {}
+    """Returns the dataclass fields, by name, of classes given in method resolution order."""
+    fields = {}
     for cls in reversed(classes):
-        known = vars(cls).get("__dataclass_fields__", {})  # with class variables, which may hide an inherited field
-        found = {name: field for name, field in found.items() if name not in known}
-        found |= {field.name: field for field in (dataclasses.fields(cls) if known else ()) if field.name != "_class"}
-    return found
+        own = vars(cls).get("__dataclass_fields__", {})  # includes class variables, which may hide an inherited field
+        fields = {name: field for name, field in fields.items() if name not in own}
+        fields |= {field.name: field for field in (dataclasses.fields(cls) if own else ()) if field.name != "_class"}
+    return fields
 
 
 def _register(cls: type) -> None:
-    """Makes a class without `flax.struct.dataclass` a pytree; does nothing for any other."""
+    """Registers a class without `flax.struct.dataclass` as a pytree; a no-op for registered classes."""
     if "_flax_dataclass" in vars(cls):
         return
     static = set()
@@ -103,30 +106,30 @@ def _register(cls: type) -> None:
     static |= {name for name, field in fields.items() if not field.metadata.get("pytree_node", True)}
 
     def flatten(self):
-        given = vars(self)
-        names = sorted(given.keys() - {_LEAVES, "_class"}) if cls._has_init else fields
-        leaves = given.get(_LEAVES)
+        attributes = vars(self)
+        names = sorted(attributes.keys() - {_LEAVES, "_class"}) if cls._has_init else fields
+        leaves = attributes.get(_LEAVES)
         if leaves is None:
-            leaves = tuple(name for name in names if name not in static and _is_data(given[name]))
-        rest = tuple((name, given[name]) for name in names if name not in leaves)
-        return [(jax.tree_util.GetAttrKey(name), given[name]) for name in leaves], (leaves, rest)
+            leaves = tuple(name for name in names if name not in static and _is_data(attributes[name]))
+        rest = tuple((name, attributes[name]) for name in names if name not in leaves)
+        return [(jax.tree_util.GetAttrKey(name), attributes[name]) for name in leaves], (leaves, rest)
 
     def unflatten(structure, values):
         leaves, rest = structure
-        made = object.__new__(cls)
-        vars(made).update({**dict(rest), **dict(zip(leaves, values, strict=True)), "_class": cls, _LEAVES: leaves})
-        return made
+        result = object.__new__(cls)
+        vars(result).update({**dict(rest), **dict(zip(leaves, values, strict=True)), "_class": cls, _LEAVES: leaves})
+        return result
 
     try:
         jax.tree_util.register_pytree_with_keys(cls, flatten, unflatten)
     except ValueError as error:
         if "Duplicate" not in str(error):
-            raise  # else the user has registered the class
+            raise  # a duplicate means that the user has registered the class
     cls._flax_dataclass = True
 
 
 def _open(cls: type) -> set[str]:
-    """Lets a user's `__init__` assign attributes; returns the names marked with `struct.field(pytree_node=False)`."""
+    """Allows `__init__` to assign attributes; returns the names marked with `struct.field(pytree_node=False)`."""
     static = set()
     for name, value in list(vars(cls).items()):
         if type(value) is dataclasses.Field:
@@ -136,14 +139,14 @@ def _open(cls: type) -> set[str]:
                 delattr(cls, name)
             else:
                 setattr(cls, name, value.default)
-    for method in ("__setattr__", "__delattr__", "__eq__", "__hash__"):  # a frozen dataclass's otherwise
+    for method in ("__setattr__", "__delattr__", "__eq__", "__hash__"):  # not those of a frozen dataclass
         if method not in vars(cls):
             setattr(cls, method, getattr(object, method))
     return static
 
 
 def _replace(self: Struct, **updates: Any) -> Struct:
-    """A copy of an object with other values of some attributes.
+    """Returns a copy of an object with new values of some attributes.
 
     Raises:
         TypeError: the object has no such attribute.
@@ -151,14 +154,14 @@ def _replace(self: Struct, **updates: Any) -> Struct:
     unknown = [name for name in updates if not hasattr(self, name)]
     if unknown:
         raise TypeError(f"{type(self).__name__} has no attribute {unknown[0]!r}")
-    made = copy.copy(self)
-    vars(made).pop(_LEAVES, None)
-    vars(made).update(updates)
-    return made
+    result = copy.copy(self)
+    vars(result).pop(_LEAVES, None)
+    vars(result).update(updates)
+    return result
 
 
 def _is_data(value: Any) -> bool:
-    """Whether a value is a number, an array or a pytree, and not a string, a boolean, a function or another object."""
+    """Returns True for numbers, arrays and pytrees; False for strings, booleans, functions and other objects."""
     if not jax.tree_util.all_leaves([value]):
         return True
     if inspect.isclass(value):
@@ -167,10 +170,11 @@ def _is_data(value: Any) -> bool:
 
 
 def as_pytree(function: Any) -> Any:
-    """The function as a pytree, so that it can be a field of a `Struct` and an argument of `jit`.
+    """Returns a function as a pytree, valid as a field of a `Struct` and as an argument of `jit`.
 
-    A pytree (a `Struct` with `__call__`, a `jax.tree_util.Partial`) is itself, and its arrays are leaves. Of a bound method
-    the object is the pytree where it can be one. Any other function is static: a new function object compiles anew.
+    Callable pytrees (a `Struct` with `__call__`, a `jax.tree_util.Partial`) are returned unchanged; their arrays are
+    leaves. For a bound method of a pytree, the object's arrays are leaves. Other functions are static, so each new
+    function object is recompiled.
     """
     if not callable(function) or not jax.tree_util.all_leaves([function]):
         return function

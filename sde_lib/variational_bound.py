@@ -1,24 +1,25 @@
-"""The variational bound on the log-likelihood of the reverse-time SDE: no ODE to solve, no divergence.
+"""Variational bound (ELBO) on the log-likelihood under the reverse-time SDE, without an ODE solve or a divergence.
 
-With l for the log-SNR, eps for the noise and eps_hat for the Denoiser's, the bound has three terms:
+With the log-SNR l, the noise eps and the Denoiser's estimate eps_hat of it, the bound has three terms:
 
     -log p(x_0) <= KL(q(x_T | x_0) || prior)                                                        prior
                  + 1/2 integral over l from l(t_max) to l(t_min) of E |eps - eps_hat(x_l)|^2 dl     diffusion
                  + E[-log p(x_0 | x_{t_min})]                                                       reconstruction
 
-It holds for a model: the reverse-time SDE with the Denoiser's score, run from the prior to t_min, and the last step
-p(x_0 | x_{t_min}). For the exact Denoiser that SDE and the probability flow have one and the same density at t_min;
-otherwise the two densities differ, and the bound is one for the SDE's. The last step accounts for everything below t_min:
+The model is the reverse-time SDE with the Denoiser's score, from the prior to t_min, followed by the last step
+p(x_0 | x_{t_min}). For the exact Denoiser, the SDE and the probability flow have equal densities at t_min; otherwise
+the densities differ, and the bound is on the density of the SDE. The last step covers the times below t_min:
 
-- for continuous data, p(x_0 | x) = N(x_0; x / alpha, (sigma / alpha)^2), and the term is a constant. For the exact
-  Denoiser the model then is the data with noise of variance 2 (sigma / alpha)^2: at an example the bound may exceed the
-  clean data's log-density by as much as that changes it; averaged over data it does not;
-- for levels, P(q | x) of `sde_lib.dequantization`, and the bound is on log P(q): no dequantization is needed.
+- for continuous data, p(x_0 | x) = N(x_0; x / alpha, (sigma / alpha)^2), and the reconstruction term is a constant. For
+  the exact Denoiser, the model density is then that of data with noise of variance 2 (sigma / alpha)^2. The bound for a
+  single example may exceed the log-density of the clean data by the effect of this noise; the average over data does
+  not;
+- for discrete levels, P(q | x) of `sde_lib.dequantization`. The bound is on log P(q), and no dequantization is needed.
 
-Times are drawn uniform in log-SNR, one in each of `num_times` equal strata: the importance sampling under which the
-integrand is bounded, whatever the process. Two more devices leave the mean as it is and take most of the variance: each
-noise comes with its negative; and where the noise cannot be seen (high SNR) the integrand is |eps|^2, whose mean is
-known, so that much is subtracted and its mean added.
+Times are sampled uniformly in log-SNR, one in each of `num_times` equal strata; with this importance sampling the
+integrand is bounded for every process. Two unbiased methods of variance reduction are applied: antithetic noise (eps
+and -eps), and a control variate. At high SNR the noise cannot be estimated and the integrand is about |eps|^2, whose
+mean is known; this part is subtracted and its mean added.
 
 Sources: Kingma et al. (2021), https://arxiv.org/abs/2107.00630, sections 3.5 and 5; Song et al. (2021),
 https://arxiv.org/abs/2101.09258, theorem 3, for the bound and the importance sampling of its times.
@@ -43,12 +44,12 @@ from sde_lib.struct import Struct
 
 @struct.dataclass
 class Elbo(Struct):
-    """A lower bound on each example's log-likelihood.
+    """Lower bounds on the log-likelihoods of a batch of examples.
 
     Attributes:
-        log_prob: (B,), nats: -(prior + diffusion + reconstruction), an unbiased estimate of the bound.
-        standard_error: (B,), nats, of `log_prob`; NaN with a single estimate.
-        prior, diffusion, reconstruction: (B,), nats: the terms.
+        log_prob: an unbiased estimate of the bound, -(prior + diffusion + reconstruction), (B,), nats.
+        standard_error: standard error of `log_prob`, (B,), nats; NaN with a single estimate.
+        prior, diffusion, reconstruction: the three terms, (B,), nats.
     """
 
     log_prob: Array
@@ -68,31 +69,36 @@ def elbo(
     num_estimates: int = 4,
     data_std: float = 0.5,
 ) -> Elbo:
-    """A lower bound on log p(x0) under the reverse-time SDE, from 2 * num_times * num_estimates evaluations.
+    """Estimates a lower bound on log p(x0) under the reverse-time SDE, by 2 * num_times * num_estimates evaluations.
 
-    The process must be one with marginals N(alpha x_0, sigma^2 I).
+    The process must be an `SDE`, with marginals N(alpha x_0, sigma^2 I).
 
     Args:
-        keys: (B,), one per example: example i depends on `keys[i]` alone.
-        denoiser: the Denoiser whose bound to measure.
-        x0: (B, *event): clean data; or, with `quantization`, integer levels.
-        quantization: where the levels lie; the bound then is on the log-probability of the levels.
-        num_times: times in one estimate, each in its own stratum of log-SNR; two evaluations at each.
-        num_estimates: independent estimates; their mean is returned, their spread gives the standard error.
-        data_std: about the standard deviation of the data, in their units; sets the control variate, hence the
-            variance, never the mean.
+        keys: one per example, (B,): the result for example i depends only on `keys[i]`.
+        denoiser: the Denoiser that defines the model.
+        x0: (B, *event): clean data or, with `quantization`, integer levels.
+        quantization: the bins of the levels; the bound is then on the log-probability of the levels.
+        num_times: number of times per estimate, one in each stratum of log-SNR, with two evaluations each.
+        num_estimates: number of independent estimates, whose mean is returned and whose spread gives the standard
+            error.
+        data_std: approximate standard deviation of the data, in their units. It sets the control variate and changes
+            the variance, not the mean.
+
+    Returns:
+        The bounds, their standard errors and terms.
 
     Raises:
-        ValueError: the number of keys is not that of examples, a count is below 1, data_std is not positive, x0 has no
-            event axis, x0 is not of integers just where `quantization` is given, or an end of the process has no usable
-            sigma / alpha (`sde_lib.ends`).
+        ValueError: the number of keys differs from the number of examples, a count is less than 1, data_std is not
+            positive, x0 has no event axis, x0 is integer without `quantization` or real with `quantization`, the
+            process has no scalar alpha and sigma, or sigma / alpha is invalid at an end of the process
+            (`sde_lib.ends`).
     """
     x0 = jnp.asarray(x0)
     is_levels = bool(jnp.issubdtype(x0.dtype, jnp.integer))
     if is_levels != (quantization is not None):
         raise ValueError(
-            f"x0 of {x0.dtype} {'with' if quantization is not None else 'without'} quantization: integer levels go with "
-            "a quantization, which says where they lie, and real data without one"
+            f"x0 of {x0.dtype} {'with' if quantization is not None else 'without'} quantization: integer levels "
+            "require a quantization, real data require None"
         )
     at_least("elbo", 1, num_times=num_times, num_estimates=num_estimates)
     positive("elbo", data_std=data_std)
@@ -114,7 +120,7 @@ def _elbo(keys, denoiser, x0, quantization, data_std, num_times, num_estimates):
 
 
 def _estimate(keys, denoiser, x0, quantization, data_std, num_times):
-    """One draw of the three terms, each (B,)."""
+    """Returns one estimate of each of the three terms, (B,)."""
     key_prior, key_diffusion, key_reconstruction = split(keys, 3)
     clean = x0 if quantization is None else quantization.centre(x0)
     sde = scalar(denoiser.sde)
@@ -128,12 +134,12 @@ def _event_sum(x):
 
 
 def _log_normal(noise, sigma):
-    """The log-density (B,) of sigma noise under N(0, sigma^2 I)."""
+    """Returns the log-density (B,) of sigma * noise under N(0, sigma^2 I)."""
     return _event_sum(jax.scipy.stats.norm.logpdf(noise) - jnp.log(sigma))
 
 
 def _prior(keys, sde, x0):
-    """KL(q(x_T | x_0) || prior), from noise and its negative: without error where the prior is N(0, sigma^2 I)."""
+    """Estimates KL(q(x_T | x_0) || prior) from antithetic noise; exact if the prior is N(0, sigma^2 I)."""
     noise = standard_normal(keys, x0)
     log_ratios = [
         _log_normal(noise, sde.sigma(sde.t_max)) - sde.prior_log_prob(sde.perturb(x0, sign * noise, sde.t_max))
@@ -155,9 +161,9 @@ def _diffusion(keys, denoiser, x0, data_std, num_times):
         errors = [
             _event_sum(jnp.square(denoiser.noise(sde.perturb(x0, signed, t), t) - signed)) for signed in (noise, -noise)
         ]
-        # For normal data of this standard deviation, the part of the error that is the noise's own square.
-        share = jax.nn.sigmoid(log_snr + 2 * jnp.log(data_std)) ** 2
-        return total + 0.5 * sum(errors) - share * (_event_sum(jnp.square(noise)) - x0[0].size), None
+        # The coefficient of |eps|^2 in the error, for Gaussian data of this standard deviation.
+        coefficient = jax.nn.sigmoid(log_snr + 2 * jnp.log(data_std)) ** 2
+        return total + 0.5 * sum(errors) - coefficient * (_event_sum(jnp.square(noise)) - x0[0].size), None
 
     total, _ = jax.lax.scan(stratum, jnp.zeros(x0.shape[0], x0.dtype), jnp.arange(num_times))
     return 0.5 * (highest - lowest) * total / num_times

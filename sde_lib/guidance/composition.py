@@ -1,16 +1,18 @@
-"""Sums and products of distributions, and their tempering, from Denoisers of the parts.
+"""Mixtures, products and powers of distributions, composed from the Denoisers of their components.
 
-On y = x_t / alpha, which is x_0 plus noise of standard deviation n, a Denoiser is y + n^2 grad log p(y), so that what is
-linear in the scores is linear in the Denoisers. `Flat`, whose density is constant, has D(y) = y and is the zero of scores:
+For y = x_t / alpha, which is x_0 plus noise of standard deviation n, a Denoiser is D = y + n^2 grad log p(y), so linear
+combinations of scores correspond to linear combinations of Denoisers. `Flat`, with constant density, has D(y) = y and
+score 0:
 
     sum_k w_k score_k          <->   y + sum_k w_k (D_k - y)                               product, powers
     grad log sum_k w_k p_k     <->   sum_k P(k | y) D_k,    P(k | y) ~ w_k p_k(y)          mixture
 
-A mixture of noisy densities is the noisy density of the mixture: it is exact. A product is not that of the product, but for
-t -> 0: samples are near the product's, and nearer with Langevin corrections (`PredictorCorrector`).
+A mixture is exact, because the mixture of diffused densities is the diffused density of the mixture. A product is not
+exact for t > 0: the product of diffused densities is not the diffused product. Samples are approximately distributed as
+the product, and Langevin corrections (`PredictorCorrector`) reduce the error.
 
 Sources: Liu et al. (2022), https://arxiv.org/abs/2206.01714, section 3; Du et al. (2023),
-https://arxiv.org/abs/2302.11552, section 3, for what products miss.
+https://arxiv.org/abs/2302.11552, section 3, for the error of products.
 """
 
 from collections.abc import Callable, Sequence
@@ -28,7 +30,7 @@ from sde_lib.struct import as_pytree
 
 
 def _weighted(weights: Sequence[Array] | Array, views: Sequence[tuple[Array, Array]]) -> tuple[Array, Array]:
-    """sum_k w_k of each view, the weights () or (B,)."""
+    """Returns sum_k w_k x0_k and sum_k w_k noise_k for pairs (x0_k, noise_k) and weights w_k () or (B,)."""
 
     def total(*parts):
         return sum(expand(w.astype(part.dtype), part) * part for w, part in zip(weights, parts, strict=True))
@@ -38,21 +40,22 @@ def _weighted(weights: Sequence[Array] | Array, views: Sequence[tuple[Array, Arr
 
 @struct.dataclass
 class Flat(Denoiser):
-    """The Denoiser of data spread evenly over all of space: D = y, score 0. It says nothing of the data."""
+    """The Denoiser of a constant (improper) density: D = y and score 0."""
 
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """x / alpha, and noise of score 0."""
+        """Returns y = `to_data_scale(x, t)` and the noise of score 0."""
         x0 = self.sde.to_data_scale(x, t)
         return x0, self.sde.noise_from_data_scale(x, jnp.zeros_like(x0), t)
 
 
 @struct.dataclass
 class Composition(DerivedDenoiser):
-    """D + sum_k w_k (D_k - D): several conditions at once, each as strong as its weight. An evaluation of each.
+    """D + sum_k w_k (D_k - D): several conditions with a weight each. One evaluation of each Denoiser.
 
-    With D unconditional and D_k conditional on c_k it draws from p(x | c_1, c_2, ...) for independent conditions and
-    weights of 1 (Liu et al.'s AND); a negative weight keeps away from a condition (their NOT). Weights of 0 are D and a
-    single 1 is its D_k, to the last bit.
+    With D unconditional, D_k conditional on c_k and all weights 1, this is the Denoiser of p(x | c_1, c_2, ...) for
+    conditions that are independent given x (AND in Liu et al.), up to the approximation of products above. A negative
+    weight repels samples from a condition (NOT). Weights of 0 give exactly D; a weight of 1 with the other weights 0
+    gives exactly D_k.
 
     Source: Liu et al. (2022), https://arxiv.org/abs/2206.01714, section 3.
 
@@ -66,18 +69,18 @@ class Composition(DerivedDenoiser):
     weights: ArrayLike
 
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views, each composed of its own kind, which keeps the noise's digits."""
+        """Returns x0 and noise, each composed directly, for accuracy at small sigma."""
         weights = jnp.asarray(self.weights)
         views = [denoiser.x0_and_noise(x, t) for denoiser in (self.denoiser, *self.parts)]
         return _weighted([1 - weights.sum(0), *weights], views)
 
 
 def product(parts: Sequence[Denoiser], weights: ArrayLike | None = None) -> Composition:
-    """The product of densities p_1^w_1 p_2^w_2 ... at each noise level: score = sum_k w_k score_k.
+    """Returns the product of densities p_1^w_1 p_2^w_2 ... at each noise level: score = sum_k w_k score_k.
 
     Args:
         parts: K Denoisers of the same process.
-        weights: (K,) or (K, B); None for 1 each.
+        weights: w_k, (K,) or (K, B); None sets all weights to 1.
     """
     weights = jnp.ones(len(parts)) if weights is None else weights
     return Composition(Flat(parts[0].sde), tuple(parts), weights)
@@ -85,21 +88,22 @@ def product(parts: Sequence[Denoiser], weights: ArrayLike | None = None) -> Comp
 
 @struct.dataclass
 class Mixture(Denoiser):
-    """The Denoiser of the mixture sum_k w_k p_k: the average of the D_k with their posterior probabilities. Exact.
+    """The exact Denoiser of the mixture sum_k w_k p_k: the average of the D_k, weighted by posterior probabilities.
 
     Attributes:
         parts: the D_k, K Denoisers of the same process.
-        weights: w_k, (K,) or (K, B), up to a constant; None for equal ones.
-        log_densities: (x, t) -> (B, K), log p_k(x_t) up to a constant of x and t: the logits of a classifier of noisy
-            data that tells the parts apart, if it was trained on as many of each. A function or a pytree that is one. None
-            asks the parts for their `log_prob(x, t)`, which those of `exact` have.
+        weights: w_k, (K,) or (K, B), up to normalization; None for equal weights.
+        log_densities: (x, t) -> (B, K), log p_k(x_t) up to a constant that does not depend on k; a function or a
+            callable pytree. The logits of a classifier of noisy data over the components are valid if it was trained
+            with equal class frequencies. None evaluates `log_prob(x, t)` of the parts, which the Denoisers of `exact`
+            define.
     """
 
     parts: tuple[Denoiser, ...]
     weights: ArrayLike | None = None
     log_densities: Callable[[Array, ArrayLike], Array] | None = None
 
-    sde: ClassVar[Process]  # no field: see below  # pyright: ignore[reportRedeclaration]
+    sde: ClassVar[Process]  # a property, not a field  # pyright: ignore[reportRedeclaration]
 
     def __post_init__(self):
         object.__setattr__(self, "log_densities", as_pytree(self.log_densities))
@@ -110,9 +114,9 @@ class Mixture(Denoiser):
         return self.parts[0].sde
 
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views, each averaged, which keeps the noise's digits."""
+        """Returns x0 and noise, each averaged directly, for accuracy at small sigma."""
         if self.log_densities is None:
-            parts: tuple[Any, ...] = self.parts  # with a `log_prob`
+            parts: tuple[Any, ...] = self.parts  # Denoisers that define `log_prob`
             logits = jnp.stack([part.log_prob(x, t) for part in parts])
         else:
             logits = self.log_densities(x, t).T
@@ -124,29 +128,30 @@ class Mixture(Denoiser):
 
 @struct.dataclass
 class Temperature(DerivedDenoiser):
-    """Sharper (T < 1) or broader (T > 1) data: p^(1/T), by a larger or smaller score. One evaluation.
+    """Temperature scaling p^(1/T) of the data: sharper for T < 1, broader for T > 1. One evaluation.
 
         score = score of p_t times (s^2 + n^2) / (T s^2 + n^2),      n = sigma / alpha,  s = data_std
 
-    The factor is 1 / T where there is little noise and 1 where there is much, as it must be: the noise is not tempered. For
-    Gaussian data of standard deviation s this is the Denoiser of p^(1/T) exactly; with s the width of separate modes it
-    sharpens each and leaves their weights (Xu et al.). An infinite s gives 1 / T at every noise level, the score of
-    p_t^(1/T), which is for Langevin steps: the paths of samplers end elsewhere. T = 1 is the Denoiser itself, exactly.
+    The factor is 1 / T at low noise and 1 at high noise, because the noise is not tempered. For Gaussian data of
+    standard deviation s this is the exact Denoiser of p^(1/T). With s the width of separate modes, each mode is
+    sharpened and the weights of the modes are preserved (Xu et al.). Infinite s gives the factor 1 / T at every noise
+    level, the score of p_t^(1/T), which is valid for Langevin steps only: other samplers do not sample p^(1/T) with it.
+    T = 1 gives exactly the original Denoiser.
 
     Sources: Xu et al. (2025), https://arxiv.org/abs/2510.01184, with k = 1 / T and their sigma for s; Ingraham et al.
     (2023), https://doi.org/10.1038/s41586-023-06728-8, for data of unit variance.
 
     Attributes:
-        denoiser: the one to temper.
+        denoiser: the Denoiser of the data with density p.
         temperature: T > 0, () or (B,).
-        data_std: s, in the units of the data; () or (B,), as the temperature.
+        data_std: s, in the units of the data; () or (B,).
     """
 
     temperature: ArrayLike = 1.0
     data_std: ArrayLike = 1.0
 
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views from one evaluation: those of the power of p_t that has the score above."""
-        noise = (self.sde.noise_to_signal(t) / self.data_std) ** 2
-        factor = (1 + noise) / (self.temperature + noise)
+        """Returns x0 and noise from one evaluation, as a power of p_t with the score above."""
+        noise_variance = (self.sde.noise_to_signal(t) / self.data_std) ** 2
+        factor = (1 + noise_variance) / (self.temperature + noise_variance)
         return product((self.denoiser,), jnp.asarray(factor)[None]).x0_and_noise(x, t)

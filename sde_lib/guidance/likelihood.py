@@ -1,13 +1,15 @@
-"""Guidance by the gradient of a log-likelihood: of the noisy state (a classifier), or of the data it is expected to be.
+"""Guidance by the gradient of a log-likelihood, of the noisy state (classifiers) or of the clean data (energies).
 
-By Bayes' rule score(x | c) = score(x) + grad log p(c | x_t = x). On y = x_t / alpha = x_0 + n noise that is
+By Bayes' rule score(x | c) = score(x) + grad log p(c | x_t = x). In terms of y = x_t / alpha = x_0 + n noise this is
 
     D(y | c) = D(y) + n^2 grad_y log p(c | y),
 
-exact where p(c | y) is that of the noisy state. Only log p(c | x_0) is known for a measurement, a penalty or an energy
-E = -log p(c | x_0), trained on clean data; then p(c | y) = E[p(c | x_0) | y] is estimated from the Denoiser's posterior.
+which is exact if p(c | y) is known for the noisy state. For a measurement, a penalty or an energy E = -log p(c | x_0),
+only log p(c | x_0) is known, for clean data. Then p(c | y) = E[p(c | x_0) | y] is estimated with a posterior from the
+Denoiser.
 
-Gradients are taken with respect to a shift of the data within the state, x + alpha y', so that every process is served.
+Gradients are taken with respect to a shift of the data within the state (`with_data_shifted`), which is defined for
+every process.
 """
 
 from collections.abc import Callable
@@ -27,16 +29,16 @@ from sde_lib.struct import Struct, as_pytree
 
 @struct.dataclass
 class NetworkClassifier(Struct):
-    """log p(label | x_t) of a classifier network that was trained on noisy data: a `log_likelihood(x, t)`.
+    """log p(label | x_t) of a noise-conditional classifier network, a `log_likelihood(x, t)` for `ClassifierGuidance`.
 
     Attributes:
-        network: anything with `apply(variables, x, noise_level, None, train=False)` -> logits (B, classes), such as the
-            classifiers of `models`; static.
-        variables: its weights.
-        labels: (B,), the classes that are wanted; None where the logits alone are.
-        inputs: (x, t) -> (x, noise_level), what the network sees, t (B,); None for x and t. Static: a new function object
-            compiles anew.
-        dropout_keys: None, or one key per example: then the network runs with `train=True`.
+        network: an object with `apply(variables, x, noise_level, None, train=False)` -> logits (B, classes), such as
+            the classifiers of `models`; static.
+        variables: the network's weights.
+        labels: class indices, (B,); None if only `logits` is used.
+        inputs: (x, t) -> (x, noise_level), the inputs of the network, with t (B,); None passes x and t. Static, so each
+            new function object is recompiled.
+        dropout_keys: one key per example, (B,), which runs the network with `train=True`; None disables dropout.
     """
 
     network: Any = struct.field(pytree_node=False)
@@ -46,7 +48,7 @@ class NetworkClassifier(Struct):
     dropout_keys: Array | None = None
 
     def logits(self, x: Array, t: ArrayLike) -> Array:
-        """The logits of all classes, (B, classes)."""
+        """Returns the logits of all classes, (B, classes), for x (B, *state) and t () or (B,)."""
         t = jnp.broadcast_to(t, x.shape[:1])
         x, noise_level = (x, t) if self.inputs is None else self.inputs(x, t)
         mode: dict[str, Any] = (
@@ -55,11 +57,11 @@ class NetworkClassifier(Struct):
         return self.network.apply(self.variables, x, noise_level, None, **mode)
 
     def training(self, keys: Array) -> "NetworkClassifier":
-        """The classifier in training mode, dropout on, example i by `keys[i]`."""
+        """Returns the classifier in training mode, with dropout by one key per example."""
         return self.replace(dropout_keys=keys)
 
     def __call__(self, x: Array, t: ArrayLike) -> Array:
-        """log p(label | x_t), (B,), in nats; ValueError without labels."""
+        """Returns log p(label | x_t), (B,), in nats; raises ValueError without labels."""
         if self.labels is None:
             raise ValueError("NetworkClassifier: log p(label | x_t) needs labels")
         logits = self.logits(x, t)
@@ -71,16 +73,17 @@ class NetworkClassifier(Struct):
 class ClassifierGuidance(DerivedDenoiser):
     """D + scale n^2 grad log p(c | x_t): score = score of D + scale grad log p(c | x_t).
 
-    Scale 1 is the conditional Denoiser as far as the classifier is right; larger scales draw from p(x_t) p(c | x_t)^scale.
-    One evaluation of the Denoiser; one of the classifier with its gradient.
+    With an exact classifier, scale 1 gives the conditional Denoiser. Other scales give the score of p(x_t)
+    p(c | x_t)^scale. The cost is one evaluation of the Denoiser and one of the classifier with its gradient.
 
     Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, section 5 and appendix I.1; Dhariwal and Nichol (2021),
     https://arxiv.org/abs/2105.05233, section 4, for the scale.
 
     Attributes:
-        denoiser: D, the unconditional one (or a conditional one, as theirs).
-        log_likelihood: (x, t) -> (B,), log p(c | x_t = x) up to a constant of x, where entry i depends on x_i alone. A
-            function, or a pytree that is one (`NetworkClassifier`), whose arrays may change without compiling anew.
+        denoiser: D, unconditional (or conditional, as in Dhariwal and Nichol).
+        log_likelihood: (x, t) -> (B,), log p(c | x_t = x) up to a constant independent of x, where entry i depends only
+            on x[i]. A function, or a callable pytree (`NetworkClassifier`), whose arrays may change without
+            recompilation.
         scale: () or (B,).
     """
 
@@ -91,7 +94,7 @@ class ClassifierGuidance(DerivedDenoiser):
         object.__setattr__(self, "log_likelihood", as_pytree(self.log_likelihood))
 
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views from one evaluation; the noise is the Denoiser's less scale n grad."""
+        """Returns x0 and noise from one evaluation; the noise is that of the Denoiser minus scale n grad."""
         y = self.sde.to_data_scale(x, t)
 
         def total(shift):
@@ -108,18 +111,19 @@ class EnergyGuidance(DerivedDenoiser):
 
     The posterior of x_0 given y is taken as
 
-    - `draws` None: the point D(y); log p(c | y) = log p(c | x_0 = D(y)), as in DPS and FreeDoM;
-    - draws (M, *event) of N(0, I): the Gaussian N(D(y), r^2 I) with r^2 = n^2 s^2 / (n^2 + s^2), s = `data_std`;
-      log p(c | y) = log of the mean of p(c | D(y) + r draw), as in LGD. They are the same for all examples and all times: a
-      sample still depends on its own key alone, and the guided score is the gradient of one function.
+    - `draws` None: a point mass at D(y); log p(c | y) = log p(c | x_0 = D(y)), as in DPS and FreeDoM;
+    - `draws` (M, *event), samples of N(0, I): the Gaussian N(D(y), r^2 I) with r^2 = n^2 s^2 / (n^2 + s^2), s =
+      `data_std`; log p(c | y) = log of the mean of p(c | D(y) + r draw), as in LGD. The draws are shared by all
+      examples and times, so that a sample depends only on its own key and the guided score is the gradient of one
+      function.
 
-    With `through_denoiser` the gradient is taken through D, one evaluation and its transposed derivative. Without, dD/dy is
-    taken as that of Gaussian data, s^2 / (n^2 + s^2): one evaluation, no derivative of D, in little memory (as MPGD). For
-    Gaussian data of standard deviation s and a Gaussian likelihood both are the exact posterior, with enough draws; for a
-    linear log-likelihood without any.
+    With `through_denoiser` the gradient is backpropagated through D: one evaluation and one vector-Jacobian product.
+    Without, dD/dy is approximated by that of Gaussian data, s^2 / (n^2 + s^2): one evaluation and no derivative of D,
+    with less memory (as in MPGD). For Gaussian data of standard deviation s and a Gaussian likelihood, both variants
+    converge to the exact posterior as M grows; for a linear log-likelihood both are exact without draws.
 
-    At scale 1 a likelihood of small variance, as a precise measurement is, makes stiff guidance when taken at a point; then
-    lower the scale where n is large, take draws, or take a posterior Denoiser of `inverse`.
+    With a point mass, a likelihood of small variance, such as a precise measurement, makes the guidance stiff at scale
+    1. Then reduce the scale at large n, pass `draws`, or use a posterior Denoiser of `inverse`.
 
     Sources: Chung et al. (2023), https://arxiv.org/abs/2209.14687, eq. 10, for the point; Yu et al. (2023),
     https://arxiv.org/abs/2303.09833, for energies; Song et al. (2023), https://proceedings.mlr.press/v202/song23k.html,
@@ -127,12 +131,12 @@ class EnergyGuidance(DerivedDenoiser):
 
     Attributes:
         denoiser: D.
-        log_likelihood: x0 -> (B,), log p(c | x_0) or minus an energy, up to a constant, where entry i depends on x0_i
-            alone; differentiable. A function, or a pytree that is one.
+        log_likelihood: x0 -> (B,), log p(c | x_0) or minus an energy, up to a constant, differentiable, where entry i
+            depends only on x0[i]. A function or a callable pytree.
         scale: () or (B,).
-        draws: None, or (M, *event); M evaluations of `log_likelihood`.
-        data_std: s, the standard deviation of the data in its units; without effect where nothing above names s.
-        through_denoiser: whether to differentiate D; static.
+        draws: samples of N(0, I), (M, *event), with M evaluations of `log_likelihood`; None for a point mass.
+        data_std: s, the standard deviation of the data; not used with `draws` None and `through_denoiser`.
+        through_denoiser: True differentiates D; static.
     """
 
     log_likelihood: Callable[[Array], Array]
@@ -145,7 +149,7 @@ class EnergyGuidance(DerivedDenoiser):
         object.__setattr__(self, "log_likelihood", as_pytree(self.log_likelihood))
 
     def _log_evidence(self, x0: Array, level: Array) -> Array:
-        """log p(c | y), (B,), with x0 = D(y); level is n."""
+        """Returns log p(c | y), (B,), with x0 = D(y) and level = n."""
         if self.draws is None:
             return self.log_likelihood(x0)
         std = expand(jnp.sqrt(isotropic_variance(level, self.data_std)), x0)
@@ -153,7 +157,7 @@ class EnergyGuidance(DerivedDenoiser):
         return jax.nn.logsumexp(log_probs, axis=0) - jnp.log(len(self.draws))
 
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views from one evaluation."""
+        """Returns x0 and noise from one evaluation of the Denoiser."""
         level = self.sde.noise_to_signal(t)
 
         def total(shift):
@@ -161,8 +165,8 @@ class EnergyGuidance(DerivedDenoiser):
             return self._log_evidence(x0, level).sum(), (x0, noise)
 
         if self.through_denoiser:
-            none = jnp.zeros_like(self.sde.to_data_scale(x, t))
-            gradient, (x0, noise) = jax.grad(total, has_aux=True)(none)
+            zero_shift = jnp.zeros_like(self.sde.to_data_scale(x, t))
+            gradient, (x0, noise) = jax.grad(total, has_aux=True)(zero_shift)
             variance = level**2
         else:
             x0, noise = self.denoiser.x0_and_noise(x, t)

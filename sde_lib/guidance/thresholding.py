@@ -1,7 +1,7 @@
-"""Thresholding: the expected data, held within the data's range.
+"""Thresholding: restriction of the expected data to the range of the data.
 
-Guidance at large scales drives D beyond the range of the data, where no network was trained. Clipping D at every step
-keeps the samples inside of it, but saturates many values; dynamic thresholding scales an excess down instead.
+Guidance at large scales drives D out of the range of the data, on which the network was trained. Static thresholding
+clips D at every step, which saturates many values. Dynamic thresholding also rescales D.
 """
 
 import jax.numpy as jnp
@@ -15,18 +15,18 @@ from sde_lib.sde import expand
 
 @struct.dataclass
 class Thresholding(DerivedDenoiser):
-    """clip(D, -s, s) bound / s, where s is a quantile of |D| over the values of a sample, and at least `bound`.
+    """Dynamic thresholding: clip(D, -s, s) bound / s, where s is a quantile of |D| over a sample, and at least `bound`.
 
-    What is within the range stays as it is, and noise, score and velocity follow the new D (so DDIM and all other samplers
-    step with the noise that x holds beside it). One evaluation.
+    A sample within [-bound, bound] is unchanged. Noise, score and velocity are recomputed from the new D, so that
+    `sde.perturb(x0, noise, t)` is still x. One evaluation.
 
-    Source: Saharia et al. (2022), https://arxiv.org/abs/2205.11487, section 2.3, for both; quantiles of 0.95 to 0.999 are
-    in use.
+    Source: Saharia et al. (2022), https://arxiv.org/abs/2205.11487, section 2.3, for static and dynamic thresholding.
+    Quantiles of 0.95 to 0.999 are common.
 
     Attributes:
-        denoiser: the one to threshold, such as a `Guided`.
+        denoiser: the Denoiser to threshold, such as a `Guided`.
         bound: the data lie in [-bound, bound]; () or (B,).
-        quantile: from 0 to 1; None for static thresholding, s = bound, which is plain clipping.
+        quantile: in [0, 1]; None selects static thresholding, s = bound, which is clipping.
     """
 
     bound: ArrayLike = 1.0
@@ -41,7 +41,7 @@ class Thresholding(DerivedDenoiser):
         return jnp.clip(x0, -size, size) * (bound / size)
 
     def x0_and_noise(self, x: Array, t: ArrayLike) -> tuple[Array, Array]:
-        """Both views; the noise is the Denoiser's own, with its digits, wherever nothing was clipped or scaled."""
+        """Returns thresholded x0 and the noise of x; the noise is unchanged where x0 is unchanged."""
         x0, noise = self.denoiser.x0_and_noise(x, t)
-        within = self._threshold(x0)
-        return within, shifted(self.sde, x, x0, noise, within - x0, t)[1]
+        clipped = self._threshold(x0)
+        return clipped, shifted(self.sde, x, x0, noise, clipped - x0, t)[1]

@@ -1,8 +1,8 @@
-"""Losses: how a Denoiser, a score or a noise-conditional classifier is learned.
+"""Losses for Denoisers, scores and noise-conditional classifiers.
 
-`denoising.py` is denoising score matching, the loss of nearly every published model: the squared error of x_0 under a
-weighting (`weightings.py`, a table of them) at times of a distribution (`time_distributions.py`, another). So a published
-loss is a pair, and a process:
+`denoising.py` has denoising score matching, the loss of nearly all published models: the squared error of x_0,
+multiplied by a weighting (`weightings.py`), at times sampled from a time distribution (`time_distributions.py`). A
+published loss corresponds to a process, a weighting and a time distribution:
 
 | published loss              | process        | weighting                        | times |
 |-----------------------------|----------------|----------------------------------|-------|
@@ -22,15 +22,17 @@ loss is a pair, and a process:
 | rectified flow              | rectified flow | `VelocityWeighting`              | `UniformTime` |
 | SD3                         | rectified flow | `VelocityWeighting`              | `LogitNormalTime(0, 1)` |
 
-progressive distillation's is its "SNR + 1" weighting; the learned u of EDM2 is `log_variance=LearnedLogVariance.init()`.
-Discrete grids on a continuous process have the noise levels of DDPM's tables to O(1/N).
+For progressive distillation the row is its "SNR + 1" weighting. The learned u of EDM2 is
+`log_variance=LearnedLogVariance.init()`. Discrete grids on a continuous process have the noise levels of DDPM's tables
+to O(1/N).
 
-Here errors are means over the event's dimensions, so that a loss does not depend on the image's size. Papers that sum the
-squares differ by the factor `dimensions`, those that take half of the sum (score_sde without `reduce_mean`, VDM, score_flow)
-by half of it; the minimum is the same, and Adam does not see the factor.
+Squared errors are averaged over the dimensions of an event, so that the loss is independent of the image size. Losses
+of papers that sum the squares are larger by the factor `dimensions`; losses with half the sum (score_sde without
+`reduce_mean`, VDM, score_flow) by `dimensions / 2`. The factor changes neither the minimum nor, with Adam, the
+training.
 
-`uncertainty.py` evens out the noise levels by a learned u(t); `implicit.py` learns scores where no kernel is known.
-`classification.py` trains classifiers of noisy data, for guidance.
+`uncertainty.py` balances the noise levels by a learned u(t). `implicit.py` has losses for scores of processes with
+unknown kernel, `classification.py` the loss of noise-conditional classifiers, for guidance.
 """
 
 from sde_lib.losses.classification import noisy_classification

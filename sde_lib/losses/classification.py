@@ -1,9 +1,9 @@
-"""Training of noise-conditional classifiers: the cross-entropy of the class of noisy data.
+"""Loss of noise-conditional classifiers: the cross-entropy of the class given noisy data.
 
     loss(x_0, c) = -log p(c | x_t, t),     x_t = alpha x_0 + sigma noise,  t ~ p(t),  noise ~ N(0, I)
 
-Its minimum over p is the posterior p(c | x_t) at every time that p(t) covers. The gradient of its logarithm guides samples
-to a class, see `ClassifierGuidance`.
+The minimizer is the posterior p(c | x_t) at every time in the support of p(t). Classifier guidance
+(`ClassifierGuidance`) uses the gradient of log p(c | x_t).
 
 Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, section 5 and appendix I.1; Dhariwal and Nichol (2021),
 https://arxiv.org/abs/2105.05233, section 4.
@@ -36,16 +36,16 @@ def noisy_classification(
     The times and the noise are those of `denoising_score_matching` with the same keys.
 
     Args:
-        keys: (B,), one per example; example i depends on `keys[i]` alone.
-        classifier: the classifier; its own labels are not used.
+        keys: one per example, (B,); the result for example i depends only on `keys[i]`.
+        classifier: the classifier; its field `labels` is not used.
         sde: the forward process.
         x0: clean data, (B, *event).
-        labels: the classes, (B,) whole numbers.
-        times: the distribution of t; None is `UniformTime()`.
-        train: run the network as in training (dropout on).
+        labels: the class indices, integers (B,).
+        times: the distribution of t; None selects `UniformTime()`.
+        train: True runs the network in training mode, with dropout.
 
     Returns:
-        the cross-entropies in nats (B,), the logits (B, classes), the times (B,).
+        The cross-entropies in nats (B,), the logits (B, classes) and the times (B,).
     """
     times = UniformTime() if times is None else times
     key_time, key_noise, key_network = split(keys, 3)

@@ -1,10 +1,10 @@
-"""Denoising score matching: a weighting, a distribution of times, and the squared error of the Denoiser.
+"""Denoising score matching: the weighted squared error of a Denoiser at random times.
 
     loss(x_0) = w(t) |D(alpha x_0 + sigma noise, t) - x_0|^2 / dimensions,     t ~ p(t), noise ~ N(0, I)
 
-Its minimum over D is the posterior mean, whatever w > 0 and p. What w and p decide is how much each noise level counts: the
-product w(t) p(t). With `importance=True` the loss is divided by p(t) relative to uniform times, so that it estimates the
-average over uniform times whatever p is, and p decides on the variance alone.
+The minimizer is the posterior mean for all w > 0 and p. The product w(t) p(t) determines the weight of each noise level
+in the loss. With `importance=True` the loss is divided by the density ratio of p(t) and uniform times. It is then an
+unbiased estimate of the average over uniform times, and p(t) only changes its variance.
 
 Sources: Vincent (2011), https://doi.org/10.1162/NECO_a_00142, for denoising score matching; Song et al. (2021a),
 https://arxiv.org/abs/2011.13456, eq. 7; Song et al. (2021b), https://arxiv.org/abs/2101.09258, for importance
@@ -36,23 +36,26 @@ def denoising_score_matching(
     train: bool = False,
     return_times: bool = False,
 ) -> Array | tuple[Array, Array]:
-    """The loss of each example, (B,): weighted squared error of the Denoiser at one random time and noise.
+    """Returns the loss of each example, (B,): the weighted squared error of the Denoiser at one random time and noise.
 
-    The error is the mean over the event's dimensions; papers that sum them differ by the factor `dimensions`.
+    Squared errors are averaged over the dimensions of an event; papers that sum them differ by the factor `dimensions`.
 
     Args:
-        keys: (B,), one per example; example i depends on `keys[i]` alone.
-        denoiser: the Denoiser to judge.
+        keys: one per example, (B,); the result for example i depends only on `keys[i]`.
+        denoiser: the Denoiser to train or evaluate.
         x0: clean data, (B, *event).
-        weighting: w(sde, t), the weight of the error of x_0; None is `NoiseWeighting()`.
-        times: the distribution of t; None is `UniformTime()`.
-        importance: divide by the density of `times` relative to uniform: an estimate of the average over uniform times.
+        weighting: w(sde, t), the weight of the squared error of x_0; None selects `NoiseWeighting()`.
+        times: the distribution of t; None selects `UniformTime()`.
+        importance: True divides by the density of `times` relative to uniform times (importance sampling).
         log_variance: u(sde, t); the loss becomes e^{-u} w |D - x_0|^2 + u. See `sde_lib.losses.uncertainty`.
-        train: run the Denoiser as in training (dropout on).
-        return_times: also give the times, (B,), at which the losses are.
+        train: True runs the Denoiser in training mode, with dropout.
+        return_times: True also returns the times of the losses, (B,).
+
+    Returns:
+        The losses, (B,); with `return_times` the pair of losses and times.
 
     Raises:
-        ValueError: `importance` with times that have no density.
+        ValueError: `importance` with a time distribution that has no density.
     """
     weighting = NoiseWeighting() if weighting is None else weighting
     times = UniformTime() if times is None else times

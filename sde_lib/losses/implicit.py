@@ -1,20 +1,21 @@
-"""Implicit and sliced score matching: scores learned from samples alone, for processes whose kernel is unknown.
+"""Implicit and sliced score matching: scores learned from samples of p_t, for processes with unknown kernel.
 
-Denoising score matching needs p(x_t | x_0). Where only samples of p_t can be had (a nonlinear drift, a simulator, data whose
-noise is already in them), integration by parts rids |s - grad log p_t|^2 / 2 of the unknown score:
+Denoising score matching requires the kernel p(x_t | x_0). If only samples of p_t are available (a nonlinear drift, a
+simulator, noisy data), integration by parts eliminates the unknown score from |s - grad log p_t|^2 / 2:
 
     E |s - grad log p|^2 / 2 = E[ |s|^2 / 2 + tr(grad s) ] + E |grad log p|^2 / 2
 
-The bracket is `implicit_score_matching`, its trace exact: one directional derivative per dimension. For large dimensions
-`sliced_score_matching` takes the trace along random probes v with E[v v^T] = I, at one directional derivative a probe:
+`implicit_score_matching` evaluates the bracket with the exact trace, by one directional derivative per dimension. For
+high dimensions `sliced_score_matching` estimates the trace with random probes v, E[v v^T] = I, by one derivative per
+probe:
 
     SSM      v^T (grad s) v + (v^T s)^2 / 2
-    SSM-VR   v^T (grad s) v + |s|^2 / 2           the same expectation, less variance
+    SSM-VR   v^T (grad s) v + |s|^2 / 2           equal expectation, lower variance
 
-All are sums over dimensions, in nats; their minimum is the score, where they equal -E |grad log p|^2 / 2.
+All losses are sums over dimensions, in nats. The minimizer is the score, and the minimum is -E |grad log p|^2 / 2.
 
-The score is a function (x, t) -> s, such as a Denoiser's: `implicit_score_matching(denoiser.score, x_t, t)`. s of example i
-must depend on example i of x alone, as a network's does. A weight of t multiplies the result.
+The score is a function (x, t) -> s, for example that of a Denoiser: `implicit_score_matching(denoiser.score, x_t, t)`.
+s[i] must depend only on x[i], as for a network. A time weighting multiplies the result.
 
 Sources: Hyvarinen (2005), https://jmlr.org/papers/v6/hyvarinen05a.html, theorem 1; Song et al. (2019),
 https://arxiv.org/abs/1905.07088, section 3.
@@ -35,7 +36,7 @@ Probe = Callable[[Array, Array], Array]
 
 
 def rademacher(keys: Array, x: Array) -> Array:
-    """Independent random signs of the shape and dtype of x (B, *event): the probe of least variance."""
+    """Returns random signs of the shape and dtype of x (B, *event), from keys (B,): the probes of least variance."""
     return jax.vmap(lambda key: jax.random.rademacher(key, x.shape[1:], x.dtype))(keys)
 
 
@@ -44,14 +45,14 @@ def _event_sum(x: Array) -> Array:
 
 
 def implicit_score_matching(score: Score, x: Array, t: ArrayLike) -> Array:
-    """|s|^2 / 2 + tr(grad s) at each sample, (B,), with the exact trace.
+    """Returns |s|^2 / 2 + tr(grad s) for each sample, (B,), with the exact trace.
 
-    The memory of one evaluation times the number of dimensions.
+    Memory and time scale with the number of dimensions.
 
     Args:
         score: (x, t) -> s, of the shape of x.
         x: samples of p_t, (B, *event).
-        t: their times, () or (B,).
+        t: times of the samples, () or (B,).
     """
     s, derivative = jax.linearize(lambda x: score(x, t), x)
     dimensions = x[0].size
@@ -70,20 +71,20 @@ def sliced_score_matching(
     probe: Probe = rademacher,
     variance_reduced: bool = True,
 ) -> Array:
-    """An unbiased estimate of `implicit_score_matching` at each sample, (B,), along random probes.
+    """Returns an unbiased estimate of `implicit_score_matching` for each sample, (B,), from random probes.
 
     Args:
-        keys: (B,), one per sample; estimate i depends on `keys[i]` alone.
+        keys: one per sample, (B,); the result for sample i depends only on `keys[i]`.
         score: (x, t) -> s, of the shape of x.
         x: samples of p_t, (B, *event).
-        t: their times, () or (B,).
-        probes: random directions for each sample, over which the estimate is averaged.
-        probe: (keys, x) -> v of the shape of x, with mean 0 and covariance I: `rademacher`, or `standard_normal` of
-            `sde_lib.randomness`.
-        variance_reduced: |s|^2 itself (SSM-VR), not its estimate (v^T s)^2 (SSM).
+        t: times of the samples, () or (B,).
+        probes: number of probes per sample, at least 1, over which the estimate is averaged.
+        probe: distribution of the probes, (keys, x) -> v of the shape of x, with mean 0 and covariance I: `rademacher`,
+            or `sde_lib.randomness.standard_normal`.
+        variance_reduced: True uses the exact |s|^2 (SSM-VR), False its estimate (v^T s)^2 (SSM).
 
     Raises:
-        ValueError: fewer than one probe.
+        ValueError: `probes` is less than 1.
     """
     at_least("sliced_score_matching", 1, probes=probes)
     s, derivative = jax.linearize(lambda x: score(x, t), x)

@@ -1,20 +1,20 @@
-"""Time distributions: at which times the loss is asked.
+"""Distributions of the training time t.
 
-Each is told by its quantile function: t = quantile(u) for u uniform on [0, 1]. One uniform number per key gives
-independent times; evenly spread numbers give a batch of low discrepancy, of any distribution (`LowDiscrepancyTimes`).
-`log_density` is the natural logarithm of the density with respect to dt on [t_min, t_max], which is what importance
-weighting divides by. A discrete grid has none, and says so.
+A distribution is specified by its quantile function: t = quantile(u) for u uniform on [0, 1]. One uniform number per
+key gives independent times; evenly spaced numbers give times of low discrepancy (`LowDiscrepancyTimes`, for every
+distribution). `log_density` is the natural logarithm of the density with respect to dt on [t_min, t_max], by which
+importance sampling divides. It raises ValueError for discrete distributions.
 
-| distribution           | is uniform in                            | density, up to a constant              |
-|------------------------|------------------------------------------|----------------------------------------|
-| `UniformTime`          | t                                        | 1                                      |
-| `UniformLogSNR`        | log_snr                                  | -d log_snr / dt = g^2 / sigma^2        |
-| `LogNormalSigma`       | the normal probability of log(sigma / alpha) | a normal one of it, times -d log_snr / dt |
-| `LogitNormalTime`      | the normal probability of logit t        | a normal one of it, over t (1 - t)     |
-| `GeometricSigma`       | the index of K geometric noise levels    | none: K values                         |
-| `DiscreteTime`         | i in t = i t_max / N, i = 1..N           | none: N values                         |
+| distribution      | distribution of t                          | density, up to a constant                  |
+|-------------------|--------------------------------------------|--------------------------------------------|
+| `UniformTime`     | t uniform                                  | 1                                          |
+| `UniformLogSNR`   | log_snr uniform                            | -d log_snr / dt = g^2 / sigma^2            |
+| `LogNormalSigma`  | log(sigma / alpha) normal                  | normal density times -d log_snr / dt       |
+| `LogitNormalTime` | logit of the relative position of t normal | normal density over t (1 - t), t on [0, 1] |
+| `GeometricSigma`  | uniform over K geometric noise levels      | none: discrete                             |
+| `DiscreteTime`    | uniform over t = i t_max / N, i = 1..N     | none: discrete                             |
 
-Any callable (keys, sde) -> t is a time distribution too, as long as nobody asks for its density.
+Any callable (keys, sde) -> t is a time distribution too, without importance sampling.
 
 Sources: Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 1; Esser et al. (2024),
 https://arxiv.org/abs/2403.03206, section 3.1; Song et al. (2021b), https://arxiv.org/abs/2101.09258; Kingma et al.
@@ -36,14 +36,14 @@ from sde_lib.struct import Struct
 
 @struct.dataclass
 class TimeDistribution(Struct):
-    """A distribution of times on a process's [t_min, t_max]; a new one defines `quantile`, and its `log_density` if any."""
+    """A distribution of times in [t_min, t_max]. A subclass defines `quantile` and, for continuous t, `log_density`."""
 
     def quantile(self, sde: Process, u: Array) -> Array:
-        """The time below which a share u in [0, 1] of the distribution lies, of the shape of u."""
+        """Returns the quantile of u in [0, 1], a time, of the shape of u."""
         raise NotImplementedError(f"{type(self).__name__} must define quantile(sde, u)")
 
     def log_density(self, sde: Process, t: Array) -> Array:
-        """The natural logarithm of the density with respect to dt, of the shape of t.
+        """Returns the natural logarithm of the density with respect to dt, of the shape of t.
 
         Raises:
             ValueError: the distribution has no density.
@@ -51,11 +51,11 @@ class TimeDistribution(Struct):
         raise ValueError(f"{type(self).__name__} has no density in t, which importance weighting needs")
 
     def coverage(self, sde: Process) -> Array:
-        """The share in [0, 1] of the distribution, before it is cut at [t_min, t_max], that lies there; 1 if none is cut."""
+        """Returns the probability of [t_min, t_max] under the distribution before truncation; 1 without truncation."""
         return jnp.ones(())
 
     def __call__(self, keys: Array, sde: Process) -> Array:
-        """One time per key, (B,); time i depends on `keys[i]` alone."""
+        """Samples one time per key, (B,); time i depends only on `keys[i]`."""
         return self.quantile(sde, jax.vmap(jax.random.uniform)(keys))
 
 
@@ -74,30 +74,30 @@ class UniformTime(TimeDistribution):
 
 @struct.dataclass
 class UniformLogSNR(TimeDistribution):
-    """log_snr(t) uniform between its ends: the importance distribution of the likelihood weighting.
+    """log_snr(t) uniform on the range of the process: the importance distribution of the likelihood weighting.
 
-    Its density is proportional to -d log_snr / dt = g^2 / sigma^2, so that `LikelihoodWeighting` over it is a multiple of
-    `NoiseWeighting`: the wide range of the weight goes into the times, and the loss keeps its expectation (with
-    `importance=True`) at a fraction of the variance.
+    The density is proportional to -d log_snr / dt = g^2 / sigma^2, so `LikelihoodWeighting` divided by the density is a
+    multiple of `NoiseWeighting`. With `importance=True` the expectation of the loss is that of uniform times, at a
+    fraction of the variance.
 
-    Sources: Song et al. (2021b), https://arxiv.org/abs/2101.09258, on variance reduction; Kingma et al. (2021),
-    https://arxiv.org/abs/2107.00630, where the integral over log-SNR does not depend on the process.
+    Sources: Song et al. (2021b), https://arxiv.org/abs/2101.09258, for variance reduction; Kingma et al. (2021),
+    https://arxiv.org/abs/2107.00630, for the integral over log-SNR, which is independent of the process.
     """
 
     def quantile(self, sde, u):
-        """The time at which a share u of the fall of log_snr is done."""
+        """The time at which log_snr has decreased by the fraction u of its range."""
         high, low = sde.log_snr(sde.t_min), sde.log_snr(sde.t_max)
         return jnp.clip(sde.time_at_log_snr(high + (low - high) * u), sde.t_min, sde.t_max)
 
     def log_density(self, sde, t):
-        """log of -d log_snr / dt over its fall from t_min to t_max."""
-        fall = sde.log_snr(sde.t_min) - sde.log_snr(sde.t_max)
-        return jnp.log(-time_derivative(sde.log_snr, t) / fall)
+        """log(-d log_snr / dt) - log(log_snr(t_min) - log_snr(t_max))."""
+        log_snr_range = sde.log_snr(sde.t_min) - sde.log_snr(sde.t_max)
+        return jnp.log(-time_derivative(sde.log_snr, t) / log_snr_range)
 
 
 @struct.dataclass
 class LogNormalSigma(TimeDistribution):
-    """log(sigma / alpha) ~ N(mean, std^2), the noise level of EDM's training, given that it lies within the process's.
+    """log(sigma / alpha) ~ N(mean, std^2), as in EDM, truncated to the noise levels of the process.
 
     Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 1 (P_mean, P_std).
 
@@ -115,21 +115,22 @@ class LogNormalSigma(TimeDistribution):
         return (-0.5 * sde.log_snr(t) - self.mean) / self.std
 
     def _ends(self, sde):
-        """+1 or -1, and the normal probabilities below that multiple of the standardized ends.
+        """Returns a sign and the normal probabilities ndtr(sign * end) of the standardized ends.
 
-        If all of the process lies above the mean, the signs are turned: there float32 rounds the probabilities to 1.
+        The sign is -1 if all noise levels of the process are above the mean, where float32 would round the
+        probabilities to 1, and +1 otherwise.
         """
         low, high = self._standardized(sde, sde.t_min), self._standardized(sde, sde.t_max)
         sign = jnp.where(low > 0, -1, 1)
         return sign, ndtr(sign * low), ndtr(sign * high)
 
     def coverage(self, sde):
-        """The normal probability between the ends."""
+        """The normal probability between the ends of the process."""
         _, low, high = self._ends(sde)
         return jnp.abs(high - low)
 
     def quantile(self, sde, u):
-        """That of the normal distribution between the ends; where no probability is left, the level nearest to the mean."""
+        """The quantile of the truncated normal; if its probability underflows, the noise level nearest to the mean."""
         sign, low, high = self._ends(sde)
         nearest = jnp.clip(0.0, self._standardized(sde, sde.t_min), self._standardized(sde, sde.t_max))
         standardized = jnp.where(low == high, nearest, sign * ndtri(low + (high - low) * u))
@@ -144,9 +145,9 @@ class LogNormalSigma(TimeDistribution):
 
 @struct.dataclass
 class LogitNormalTime(TimeDistribution):
-    """logit of (t - t_min) / (t_max - t_min) ~ N(mean, std^2): the middle times more often than the ends.
+    """logit of (t - t_min) / (t_max - t_min) ~ N(mean, std^2): middle times are more frequent than the ends.
 
-    For rectified flow over all of [0, 1] it is `LogNormalSigma` of the same mean and std: there logit t is
+    For rectified flow on [0, 1] it equals `LogNormalSigma` with equal mean and std, because logit t =
     log(sigma / alpha).
 
     Source: Esser et al. (2024), https://arxiv.org/abs/2403.03206, section 3.1 (SD3: mean 0, std 1).
@@ -162,21 +163,21 @@ class LogitNormalTime(TimeDistribution):
         positive("LogitNormalTime", std=self.std)
 
     def quantile(self, sde, u):
-        """The sigmoid of a normal quantile, stretched over the range."""
+        """The sigmoid of a normal quantile, scaled to [t_min, t_max]."""
         return sde.t_min + (sde.t_max - sde.t_min) * jax.nn.sigmoid(self.mean + self.std * ndtri(u))
 
     def log_density(self, sde, t):
-        """By change of variables; -infinity at the two ends and beyond."""
+        """By change of variables; -infinity at and beyond both ends."""
         length = sde.t_max - sde.t_min
-        share = (t - sde.t_min) / length
-        standardized = (logit(share) - self.mean) / self.std
-        log_density = norm.logpdf(standardized) - jnp.log(self.std * share * (1 - share) * length)
+        position = (t - sde.t_min) / length
+        standardized = (logit(position) - self.mean) / self.std
+        log_density = norm.logpdf(standardized) - jnp.log(self.std * position * (1 - position) * length)
         return jnp.where(jnp.isfinite(standardized), log_density, -jnp.inf)
 
 
 @struct.dataclass
 class GeometricSigma(TimeDistribution):
-    """K levels of sigma / alpha in geometric progression from that of t_min to that of t_max, each equally likely.
+    """K noise levels sigma / alpha, equally likely, in geometric progression between those of t_min and t_max.
 
     Source: Song and Ermon (2019), https://arxiv.org/abs/1907.05600, sections 4 and 5 (SMLD, with K = 10; NCSNv2: 232).
 
@@ -190,7 +191,7 @@ class GeometricSigma(TimeDistribution):
         at_least("GeometricSigma", 2, levels=self.levels)
 
     def quantile(self, sde, u):
-        """Level floor(u K), by its log-SNR."""
+        """The time of noise level floor(u K)."""
         level = jnp.minimum(jnp.floor(u * self.levels), self.levels - 1)
         high, low = sde.log_snr(sde.t_min), sde.log_snr(sde.t_max)
         log_snr = high + (low - high) * level / (self.levels - 1)
@@ -199,12 +200,12 @@ class GeometricSigma(TimeDistribution):
 
 @struct.dataclass
 class DiscreteTime(TimeDistribution):
-    """t = i t_max / N for i = 1..N, each equally likely: the steps of DDPM.
+    """t = i t_max / N for i = 1..N, equally likely: the steps of DDPM.
 
     Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239, algorithm 1.
 
     Attributes:
-        steps: N, at least 1 (ValueError). t_max / N must not lie below t_min (ValueError when the times are drawn).
+        steps: N, at least 1 (ValueError). t_max / N must be at least t_min (ValueError when times are sampled).
     """
 
     steps: int = struct.field(pytree_node=False, default=1000)
@@ -213,7 +214,7 @@ class DiscreteTime(TimeDistribution):
         at_least("DiscreteTime", 1, steps=self.steps)
 
     def quantile(self, sde, u):
-        """Step floor(u N) + 1."""
+        """The time of step floor(u N) + 1."""
         traced = any(type(t) not in (int, float) for t in (sde.t_min, sde.t_max))
         if not traced and sde.t_min > sde.t_max / self.steps:
             raise ValueError(
@@ -226,20 +227,20 @@ class DiscreteTime(TimeDistribution):
 
 @struct.dataclass
 class LowDiscrepancyTimes(TimeDistribution):
-    """Times of any distribution, spread evenly over a batch: u_i = (u_0 + i / B) mod 1, with u_0 uniform.
+    """Low-discrepancy times of any distribution: quantiles of u_i = (u_0 + i / B) mod 1, with u_0 uniform.
 
-    Every u_i is uniform by itself, so nothing is biased, and every batch covers the distribution, which lowers the variance
-    of its mean loss. It is the one deliberate coupling of the examples of a batch, and an explicit one: they share u_0,
-    which comes from a key of the step, and each takes its place in the global batch. So time i depends on this key, i and
-    B; it does not depend on how the batch is divided among devices, and not on `keys`.
+    Each u_i is uniform, so the loss is unbiased, and each batch covers the distribution evenly, which lowers the
+    variance of the mean loss. The examples of a batch are coupled through u_0, which is sampled from `key`; all other
+    losses and samplers treat examples independently. Time i depends on `key`, on the index i in the global batch and on
+    its size B. It does not depend on `keys` or on the distribution of the batch over devices.
 
     Source: Kingma et al. (2021), https://arxiv.org/abs/2107.00630, appendix I.1.
 
     Attributes:
-        key: one key, the same for all examples of the step and used for nothing else.
-        places: (B,), the places 0, 1, ... in the global batch of the examples at hand.
-        size: the number of examples of the global batch, at least 1 (ValueError).
-        times: the distribution.
+        key: one key, shared by all examples of a step and not used elsewhere.
+        places: the indices 0, 1, ... of the local examples in the global batch, (local B,).
+        size: B, the number of examples of the global batch, at least 1 (ValueError).
+        times: the time distribution.
     """
 
     key: Array
@@ -251,23 +252,23 @@ class LowDiscrepancyTimes(TimeDistribution):
         at_least("LowDiscrepancyTimes", 1, size=self.size)
 
     def __call__(self, keys: Array, sde: Process) -> Array:
-        """One time per place, (B,).
+        """Returns one time per entry of `places`. `keys` are only checked for their shape.
 
         Raises:
-            ValueError: there are not as many keys as places.
+            ValueError: the shapes of keys and places differ.
         """
         if keys.shape != self.places.shape:
             raise ValueError(f"LowDiscrepancyTimes: {keys.shape} keys for {self.places.shape} places")
         return self.quantile(sde, (jax.random.uniform(self.key) + self.places / self.size) % 1)
 
     def quantile(self, sde, u):
-        """That of `times`."""
+        """The quantile function of `times`."""
         return self.times.quantile(sde, u)
 
     def coverage(self, sde):
-        """That of `times`."""
+        """The coverage of `times`."""
         return self.times.coverage(sde)
 
     def log_density(self, sde, t):
-        """That of `times`: of every one of the times by itself."""
+        """The log-density of `times`, which is the marginal density of each time."""
         return self.times.log_density(sde, t)

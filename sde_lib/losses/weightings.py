@@ -1,7 +1,8 @@
 """Weightings: w(sde, t), the factor of the squared error of x_0 in denoising score matching.
 
-Papers state their losses as errors of the noise, the score, v, a velocity or a network's output. At one x they are all
-multiples of the error of x_0, e = D - x_0, so that each loss is a weight of |e|^2. With SNR = alpha^2 / sigma^2:
+Papers state losses as errors of the noise, the score, v, the velocity or the output of a network. At fixed x all these
+errors are multiples of the error of x_0, e = D - x_0, so that each loss is a weight of |e|^2. With SNR = alpha^2 /
+sigma^2:
 
 | the error of          | is                                        | so that |error|^2 / |e|^2 is           |
 |-----------------------|-------------------------------------------|----------------------------------------|
@@ -12,7 +13,7 @@ multiples of the error of x_0, e = D - x_0, so that each loss is a weight of |e|
 | velocity dx/dt        | (alpha' - alpha sigma' / sigma) e         | (alpha' - alpha sigma' / sigma)^2      |
 | EDM's network output  | e / c_out                                 | 1 / sigma_data^2 + SNR                 |
 
-A weight published for the error in one of these rows is multiplied by that row to become one of x_0:
+A published weight of one of these errors, multiplied by the last column, is a weight of the error of x_0:
 
 | weighting             | w(t), of the error of x_0                 | as published                           |
 |-----------------------|-------------------------------------------|----------------------------------------|
@@ -31,10 +32,11 @@ A weight published for the error in one of these rows is multiplied by that row 
 Any callable (sde, t) -> weight, of the shape of t, is a weighting too.
 
 Sources: Song et al. (2021a), https://arxiv.org/abs/2011.13456, eq. 7; Song et al. (2021b),
-https://arxiv.org/abs/2101.09258, theorem 1, for g^2; Salimans and Ho (2022), https://arxiv.org/abs/2202.00512, section 4;
-Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 1; Hang et al. (2023), https://arxiv.org/abs/2303.09556;
-Crowson et al. (2024), https://arxiv.org/abs/2401.11605; Kingma and Gao (2023), https://arxiv.org/abs/2303.00848, who relate
-them all; Hoogeboom et al. (2024), https://arxiv.org/abs/2410.19324.
+https://arxiv.org/abs/2101.09258, theorem 1, for g^2; Salimans and Ho (2022), https://arxiv.org/abs/2202.00512, section
+4; Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 1; Hang et al. (2023),
+https://arxiv.org/abs/2303.09556; Crowson et al. (2024), https://arxiv.org/abs/2401.11605; Kingma and Gao (2023),
+https://arxiv.org/abs/2303.00848, for the relations between weightings; Hoogeboom et al. (2024),
+https://arxiv.org/abs/2410.19324.
 """
 
 from collections.abc import Callable
@@ -82,7 +84,7 @@ class ScoreWeighting(Struct):
 class LikelihoodWeighting(Struct):
     """g^2 alpha^2 / sigma^4: with uniform times, a bound on the negative log-likelihood (up to a constant and a factor).
 
-    It is `PerLogSNR(NoiseWeighting())`, for g^2 / sigma^2 = -d log_snr / dt.
+    It equals `PerLogSNR(NoiseWeighting())`, since g^2 / sigma^2 = -d log_snr / dt.
 
     Source: Song et al. (2021b), https://arxiv.org/abs/2101.09258, theorem 1.
     """
@@ -140,7 +142,7 @@ class EDMWeighting(Struct):
 
 @struct.dataclass
 class MinSNRWeighting(Struct):
-    """min(SNR, gamma): the error of the noise where there is much, of x_0 where there is little.
+    """min(SNR, gamma): the squared error of the noise at SNR < gamma, gamma times the squared error of x_0 above.
 
     Source: Hang et al. (2023), https://arxiv.org/abs/2303.09556.
 
@@ -160,10 +162,10 @@ class MinSNRWeighting(Struct):
 
 @struct.dataclass
 class SoftMinSNRWeighting(Struct):
-    """SNR gamma / (SNR + gamma): min-SNR with its corner rounded.
+    """SNR gamma / (SNR + gamma): a smooth version of `MinSNRWeighting`.
 
-    With gamma = 1 / sigma_data^2 it is 1 / (s^2 + sigma_data^2), s = sigma / alpha, which as a weight of the error of EDM's
-    network output is (s sigma_data)^2 / (s^2 + sigma_data^2)^2.
+    For gamma = 1 / sigma_data^2 it equals 1 / (s^2 + sigma_data^2), s = sigma / alpha. As a weight of the error of
+    EDM's network output this is (s sigma_data)^2 / (s^2 + sigma_data^2)^2.
 
     Source: Crowson et al. (2024), https://arxiv.org/abs/2401.11605 (HDiT).
 
@@ -185,15 +187,15 @@ class SoftMinSNRWeighting(Struct):
 class SigmoidWeighting(Struct):
     """SNR sigmoid(bias - log SNR) = e^bias sigmoid(log SNR - bias), natural logarithm.
 
-    Its papers give it per unit of log-SNR: take it with `UniformLogSNR` times, or as `PerLogSNR(SigmoidWeighting(bias))`
-    with uniform ones. Alone, with the times of another distribution, it is the weight of the noise's error at the times
-    that come. It is `SoftMinSNRWeighting(gamma=e^bias)`: two papers found one function.
+    The papers define the weight per unit of log-SNR: use it with `UniformLogSNR` times, or as
+    `PerLogSNR(SigmoidWeighting(bias))` with uniform times. With other time distributions the effective weight per unit
+    of log-SNR also contains their density. The function equals `SoftMinSNRWeighting(gamma=e^bias)`.
 
     Sources: Kingma and Gao (2023), https://arxiv.org/abs/2303.00848 (VDM++); Hoogeboom et al. (2024),
     https://arxiv.org/abs/2410.19324 (simpler diffusion).
 
     Attributes:
-        bias: the log-SNR at which the weight of the noise's error is one half.
+        bias: the log-SNR at which the weight of the squared error of the noise is 1/2.
     """
 
     bias: float = 2.0
@@ -205,7 +207,7 @@ class SigmoidWeighting(Struct):
 
 @struct.dataclass
 class PerLogSNR(Struct):
-    """-(d log_snr / dt) w: with uniform times, the integral over log-SNR of the loss weighted by w, whatever the process.
+    """-(d log_snr / dt) w: with uniform times, the loss weighted by w and integrated over log-SNR, for every process.
 
     Source: Kingma and Gao (2023), https://arxiv.org/abs/2303.00848.
 

@@ -1,6 +1,6 @@
-"""Sampling: the loop `sample` and the samplers, which work with every Denoiser.
+"""Sampling: the loop `sample` and the samplers, which support every Denoiser.
 
-Start at `sample.py`, the loop, then `sampler.py`, the base class.
+Read `sample.py`, the sampling loop, and then `sampler.py`, the base class of samplers.
 """
 
 from sde_lib.sampling.adams import Adams

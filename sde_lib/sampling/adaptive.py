@@ -1,8 +1,8 @@
-"""The probability flow solved to a tolerance: diffrax chooses the steps, for each example its own.
+"""Adaptive solver of the probability flow, with separate step sizes for each example.
 
-`Adaptive` is `sde_lib.flow`'s solve as a sampler: between two times of the grid it takes as many steps as it needs. The
-grid of one solve has two steps, the solve and the denoising step: `uniform_times(sde, 2)`. `decode` is the same without
-the denoising step, and tells how many evaluations it took and which examples were not solved.
+`Adaptive` is the solver of `sde_lib.flow` as a sampler: it solves the ODE between consecutive times of the grid. For a
+single solve and the denoising step, use a grid of two steps, `uniform_times(sde, 2)`. `decode` omits the denoising step
+and also returns the number of evaluations and the status of each example.
 """
 
 from typing import ClassVar
@@ -17,14 +17,15 @@ from sde_lib.sampling.sampler import Sampler
 
 @struct.dataclass
 class Adaptive(Sampler):
-    """Tsit5, of order 5, with the error of each step kept to `atol + rtol |x|`, root mean square over the event.
+    """Adaptive solver of the probability flow: Tsit5 (order 5) with the error of each step below `atol + rtol |x|`.
 
-    An example that cannot be solved comes back as NaN and costs the others nothing.
+    The error is the root mean square over the event. Examples that cannot be solved are NaN and do not affect other
+    examples.
 
     Attributes:
-        rtol, atol: relative and absolute tolerance of a step.
-        max_steps: steps allowed for each example between two times, rejected ones included.
-        adjoint: None has forward-mode derivatives (`jax.jvp`); for `jax.grad` see `encode`.
+        rtol, atol: relative and absolute tolerance of a step, > 0 (ValueError).
+        max_steps: maximum number of steps per example between two times, including rejected steps.
+        adjoint: None supports forward-mode derivatives (`jax.jvp`); for `jax.grad` see `encode`.
     """
 
     is_predictor: ClassVar[bool] = False
@@ -38,14 +39,14 @@ class Adaptive(Sampler):
         positive("Adaptive", rtol=self.rtol, atol=self.atol, max_steps=self.max_steps)
 
     def step(self, carry, keys, x, t, s, denoiser):
-        """From t to s, in steps of its own."""
+        """From t to s, with adaptive steps."""
         limits = {"rtol": self.rtol, "atol": self.atol, "max_steps": self.max_steps}
         return carry, integrate(denoiser, x, t, s, **limits, adjoint=self.adjoint)[0].x
 
     def nfe(self, n_steps):
-        """None: the solver chooses, for each example; `decode` tells."""
+        """Returns None: the number of evaluations is adaptive. `decode` returns it for each example."""
         return None
 
 
-# By the name that a config gives.
+# Names used in configs.
 SAMPLERS = {"adaptive": Adaptive}

@@ -1,8 +1,9 @@
-"""Correctors: Langevin dynamics, which move a sample at one time towards p_t without changing the time.
+"""Correctors: Langevin dynamics at fixed time t, with stationary distribution p_t.
 
     x <- x + step score(x, t) + sqrt(2 step) z
 
-and their use: alone (annealed Langevin dynamics) or before each step of a predictor (predictor-corrector sampling).
+They are used as samplers (annealed Langevin dynamics) or before each step of a predictor (predictor-corrector
+sampling).
 
 Sources: Song and Ermon (2019), https://arxiv.org/abs/1907.05600, algorithm 1; Song et al. (2021),
 https://arxiv.org/abs/2011.13456, algorithms 2 to 5.
@@ -31,24 +32,24 @@ def _norms(x: Array) -> Array:
 
 @struct.dataclass
 class Langevin(Sampler):
-    """Langevin dynamics with a step set by a signal-to-noise ratio: step = 2 (snr |z| / |score|)^2.
+    """Langevin dynamics with a step size set by a signal-to-noise ratio: step = 2 (snr |z| / |score|)^2.
 
-    The ratio of norms can be taken in three ways:
+    The option `norm` sets the ratio of norms |z| / |score|:
 
-    - "process": its value under the perturbation kernel, |z| / |score| = sigma_t. The step is the same for every sample
-      and every state, so the dynamics keep p_t as the step goes to 0, in any dimension.
-    - "sample": each sample's own norms, as Song's text has it. Near a mode, where the score vanishes, the step grows
-      without bound: for images only.
-    - "batch": the means over the batch, as score_sde's code has it. Couples the samples of a batch (and of a device):
-      to reproduce published figures only.
+    - "process": sigma_t, the ratio under the perturbation kernel. The step size is independent of the state, so p_t is
+      the stationary distribution as the step size goes to 0, in any dimension.
+    - "sample": the norms of each sample, as in the text of Song et al. The step size diverges near a mode, where the
+      score vanishes; suitable for images only.
+    - "batch": the mean norms over the batch, as in the code of score_sde. Couples the samples of a batch (on each
+      device); intended only to reproduce published results.
 
-    As a sampler of its own it takes x as it is to the smaller time and corrects it there: annealed Langevin dynamics. Each
-    correction shrinks surplus noise by a factor 1 - 2 snr^2 only, so it needs hundreds of them.
+    Used as a sampler (annealed Langevin dynamics), it keeps x when the time decreases and corrects x at the new time.
+    Each correction multiplies the excess noise by about 1 - 2 snr^2, so hundreds of corrections are needed.
 
     Attributes:
-        snr: the signal-to-noise ratio, sqrt(step / 2) in units of |score| / |z|.
-        steps: corrections at each time.
-        norm: see above.
+        snr: the signal-to-noise ratio, sqrt(step / 2) in units of |z| / |score|, > 0 (ValueError).
+        steps: corrections at each time, at least 1 (ValueError).
+        norm: "process", "sample" or "batch"; see above.
     """
 
     is_predictor: ClassVar[bool] = False
@@ -76,7 +77,7 @@ class Langevin(Sampler):
         return _norms(noise).mean() / _norms(score).mean()
 
     def correct(self, keys: Array, x: Array, t: Array, denoiser: Denoiser) -> Array:
-        """`steps` corrections of x (B, *event) at time t (); keys (B,)."""
+        """Applies `steps` corrections to x (B, *event) at time t (), with keys (B,)."""
         sigma = scalar(denoiser.sde).sigma(t)
 
         def body(x, index):
@@ -87,17 +88,17 @@ class Langevin(Sampler):
         return jax.lax.scan(body, x, jnp.arange(self.steps))[0]
 
     def step(self, carry, keys, x, t, s, denoiser):
-        """To time s without moving x, then corrections there."""
+        """Corrections at time s, from unchanged x; `steps` evaluations."""
         return carry, self.correct(keys, x, s, denoiser)
 
 
 @struct.dataclass
 class AnnealedLangevin(Langevin):
-    """Annealed Langevin dynamics as published for NCSN: many corrections at each of a few noise levels.
+    """Annealed Langevin dynamics as published for NCSN and NCSNv2: several corrections at each noise level.
 
-    A step of Song and Ermon's, epsilon sigma_i^2 / sigma_L^2, is 2 (snr sigma_i)^2 with snr^2 = epsilon / (2 sigma_L^2):
-    0.316 with 100 steps at 10 levels (NCSN), 0.176 with 5 steps at 232 levels (NCSNv2). Use it with `log_snr_times`, whose
-    levels are geometric.
+    The step size of Song and Ermon, epsilon sigma_i^2 / sigma_L^2, equals 2 (snr sigma_i)^2 with snr^2 = epsilon / (2
+    sigma_L^2). Published settings: snr 0.316 with 100 steps at 10 noise levels (NCSN), 0.176 with 5 steps at 232 noise
+    levels (NCSNv2). Use with `log_snr_times`, whose noise levels are geometric.
 
     Sources: Song and Ermon (2019), https://arxiv.org/abs/1907.05600, algorithm 1; Song and Ermon (2020),
     https://arxiv.org/abs/2006.09011.
@@ -109,11 +110,14 @@ class AnnealedLangevin(Langevin):
 
 @struct.dataclass
 class PredictorCorrector(Sampler):
-    """At each time first the corrector, then the predictor's step to the next (Song et al., 2021, appendix G).
+    """Predictor-corrector sampling: at each time the corrector, then the predictor's step to the next time.
+
+    Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix G.
 
     Attributes:
-        predictor: any one-step sampler (a multistep sampler does not know what a corrector moved).
-        corrector: anything with `correct` and `evaluations_per_step`.
+        predictor: a one-step sampler. Multistep samplers are unsuitable, as the corrector changes x between their
+            steps.
+        corrector: an object with `correct` and `evaluations_per_step`.
     """
 
     is_predictor: ClassVar[bool] = False
@@ -123,7 +127,7 @@ class PredictorCorrector(Sampler):
 
     @property
     def evaluations_per_step(self) -> int:
-        """Those of both."""
+        """Evaluations of predictor and corrector together."""
         return self.predictor.evaluations_per_step + self.corrector.evaluations_per_step
 
     def init(self, x: Array, denoiser: Denoiser, times: Array) -> Any:
@@ -131,11 +135,11 @@ class PredictorCorrector(Sampler):
         return self.predictor.init(x, denoiser, times)
 
     def step(self, carry, keys, x, t, s, denoiser):
-        """Corrects at t, then goes from t to s."""
+        """Corrects x at t, then applies the predictor from t to s."""
         key_corrector, key_predictor = split(keys, 2)
         x = self.corrector.correct(key_corrector, x, t, denoiser)
         return self.predictor.step(carry, key_predictor, x, t, s, denoiser)
 
 
-# By the name that a config gives.
+# Names used in configs.
 SAMPLERS = {"langevin": Langevin, "predictor_corrector": PredictorCorrector}

@@ -1,12 +1,12 @@
-"""SSCS: the symmetric splitting sampler of critically damped Langevin diffusion.
+"""SSCS, the symmetric splitting sampler for critically damped Langevin diffusion.
 
-The reverse-time SDE of (x, v), in time s = t_max - t, is the sum of two parts that each can be solved:
+The reverse-time SDE of (x, v), in time s = t_max - t, is split into two parts that can be solved separately:
 
-    A:  dx = -beta v / M ds,   dv = beta x ds - beta Gamma v / M ds + sqrt(2 Gamma beta) dw     (linear: a Gaussian kernel)
-    S:  dv = 2 Gamma beta [score_v(x, v, t) + v / M] ds                                         (x stands still)
+    A:  dx = -beta v / M ds,   dv = beta x ds - beta Gamma v / M ds + sqrt(2 Gamma beta) dw   (linear: Gaussian kernel)
+    S:  dv = 2 Gamma beta [score_v(x, v, t) + v / M] ds                                       (x constant)
 
-A is the forward process with the velocity reversed, and keeps the stationary law N(0, 1) x N(0, M); S is what the data adds.
-A step is half of A, all of S, half of A.
+A is the forward process with reversed velocity, with the stationary distribution N(0, 1) x N(0, M). S contains the
+score. A step consists of half a step of A, a step of S and half a step of A.
 
 Source: Dockhorn, Vahdat and Kreis (2022), https://arxiv.org/abs/2112.07068, section 3.3 and appendix D.
 """
@@ -22,25 +22,26 @@ from sde_lib.sampling.sampler import Sampler
 
 @struct.dataclass
 class SSCS(Sampler):
-    """Half of A, all of S with the time held at the middle of the step, half of A. For `CriticallyDampedLangevin` only.
+    """Symmetric splitting sampler for `CriticallyDampedLangevin`: half a step of A, a step of S, half a step of A.
 
-    S is solved by an Euler step, as published: one evaluation, and the weak error falls as 1 / n; or by the midpoint rule:
-    two evaluations, and it falls as 1 / n^2, which from some 20 steps on is the better use of evaluations. A keeps the
-    stationary law, so the splitting gains most over `EulerMaruyama` on data of unit variance.
+    S is evaluated at the midpoint time of the step. With order 1, S is solved by an Euler step, as published: one
+    evaluation per step and a weak error of O(1 / n). With order 2, S is solved by the midpoint rule: two evaluations
+    per step and a weak error of O(1 / n^2), which is more accurate for equal evaluations from about 20 steps. A
+    preserves the stationary distribution, so the advantage over `EulerMaruyama` is largest for data of unit variance.
 
     Attributes:
-        order: 1 or 2, of the weak error.
+        order: weak order of convergence, 1 or 2.
     """
 
     order: int = struct.field(pytree_node=False, default=1)
 
     @property
     def evaluations_per_step(self) -> int:
-        """As many as the order."""
+        """Evaluations per step: the order."""
         return self.order
 
     def init(self, x: Array, denoiser: Denoiser, times: Array) -> tuple:
-        """Nothing to carry.
+        """Returns an empty carry.
 
         Raises:
             ValueError: `order` is neither 1 nor 2, or the process has no velocity.
@@ -54,7 +55,7 @@ class SSCS(Sampler):
         return with_velocity(denoiser.sde, "SSCS", "DDIM, Heun or EulerMaruyama")
 
     def _equilibrium(self, keys: Array, x: Array, t: Array, s: Array, denoiser: Denoiser) -> Array:
-        """A from t to s < t."""
+        """Part A from t to s < t."""
         sde = self._process(denoiser)
         return sde.reverse_velocity(sde.diffuse(sde.reverse_velocity(x), standard_normal(keys, x), s, t))
 
@@ -72,5 +73,5 @@ class SSCS(Sampler):
         return carry, self._equilibrium(second, x, middle, s, denoiser)
 
 
-# By the name that a config gives.
+# Names used in configs.
 SAMPLERS = {"sscs": SSCS}

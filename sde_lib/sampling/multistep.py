@@ -1,18 +1,19 @@
-"""Multistep methods: one evaluation a step, and a polynomial through those of the steps before.
+"""Multistep methods: one evaluation per step, and a polynomial through the values of previous steps.
 
-| sampler            | polynomial through                                                        | order           |
-|--------------------|---------------------------------------------------------------------------|-----------------|
-| `DPMSolver(order)` | the Denoiser at the last `order` times                                    | order           |
-| `UniPC(order)`     | the same; and each step is done again when the Denoiser at its end is known | order + 1, at most 3 |
-| `DEIS(order)`      | the noise at the last `order` times                                       | order           |
+| sampler            | polynomial through                                                  | order                |
+|--------------------|---------------------------------------------------------------------|----------------------|
+| `DPMSolver(order)` | the Denoiser at the last `order` times                              | order                |
+| `UniPC(order)`     | as `DPMSolver`; each step is corrected with the Denoiser at its end | order + 1, at most 3 |
+| `DEIS(order)`      | the noise at the last `order` times                                 | order                |
 
-The first steps know fewer values. That costs a method of order 3 its order, unless the first step is done again, as in
-`UniPC`, once a second value is known: no evaluation is added. (The published third-order code of DPM-Solver++ is of
-second order for another reason: its second difference lacks a factor 2.)
+The first steps have fewer previous values, which would reduce the order of convergence of methods of order 3. Their
+first step is therefore corrected, as in `UniPC`, once the second value is known, without an additional evaluation. (The
+published third-order code of DPM-Solver++ is of second order for another reason: its second difference lacks a factor
+2.)
 
-The polynomial may be in any variable. Published methods take half the log-SNR (DPM-Solver++, UniPC) or the process's time
-(DEIS). At few steps "angle", arctan(sigma / alpha), is the better one: it stays in [0, pi / 2], where the log-SNR's long
-steps at the noisy end throw extrapolations far off.
+The polynomial may be in any variable. Published methods use half the log-SNR (DPM-Solver++, UniPC) or the time of the
+process (DEIS). For few steps "angle", arctan(sigma / alpha), is more accurate: it is bounded to [0, pi / 2], whereas
+steps in log-SNR are long at high noise and make extrapolation inaccurate.
 
 Sources: Lu et al. (2022), https://arxiv.org/abs/2211.01095, algorithm 2; Zhao et al. (2023),
 https://arxiv.org/abs/2302.04867, algorithms 1 and 2; Zhang and Chen (2023), https://arxiv.org/abs/2204.13902, section 3;
@@ -45,14 +46,15 @@ from sde_lib.struct import Struct
 
 @struct.dataclass
 class History(Struct):
-    """Evaluations of the last K steps, the newest first, and what the newest step did with them.
+    """Evaluations of the last K = `order` steps, the newest first, and quantities for the correction of the last step.
 
     Attributes:
-        count: (), how many steps were made.
-        nodes: (K,), where the evaluations were made, in the sampler's variable.
-        values: (K, B, *event), what was found.
-        start, base: the newest step's lambda at its start (), and its result less what the values gave (B, *event).
-        steps: (), how many steps there will be.
+        count: number of completed steps, ().
+        nodes: positions of the evaluations in the variable of the polynomial, (K,).
+        values: the evaluated Denoiser or noise, (K, B, *event).
+        start: lambda at the start of the last step, ().
+        base: the result of the last step without the integral over the values, (B, *event).
+        steps: total number of steps, without the denoising step, ().
     """
 
     count: Array
@@ -65,13 +67,13 @@ class History(Struct):
 
 @struct.dataclass
 class Multistep(Sampler):
-    """What the multistep methods share; see the module's text.
+    """Base class of multistep methods; see the module docstring.
 
     Attributes:
-        order: how many values the polynomial goes through: 1, 2 or 3.
-        variable: what the polynomial is in: "log_snr" (half of it), "angle" or "time".
-        lower_order_final: let the order fall to 1 towards the last step, which some published samplers do below 15 steps.
-            The denoising step to clean data, which `sample` makes, is of order 1 in any case.
+        order: number of values of the polynomial, 1, 2 or 3.
+        variable: variable of the polynomial: "log_snr" (half the log-SNR), "angle" or "time".
+        lower_order_final: True reduces the order to 1 towards the last step, as some published samplers do for fewer
+            than 15 steps. The denoising step of `sample` to clean data is always of order 1.
     """
 
     is_predictor: ClassVar[bool] = False
@@ -85,36 +87,36 @@ class Multistep(Sampler):
         one_of(type(self).__name__, VARIABLES, variable=self.variable)
 
     def _value(self, denoiser: Denoiser, x: Array, t: Array) -> Array:
-        """What the polynomial goes through, (B, *event); one evaluation."""
+        """Evaluates the interpolated quantity, (B, *event); one evaluation of the Denoiser."""
         raise NotImplementedError
 
     def _kernel(self, start: Array, u: Array, h: Array) -> Array:
-        """What the value at start + u counts for in y(start + h)."""
+        """Integration kernel: weight of the value at start + u in y(start + h), per unit of u."""
         raise NotImplementedError
 
     def _base(self, keys: Array, y: Array, start: Array, h: Array) -> Array:
-        """y(start + h) less what the values give."""
+        """Returns y(start + h) without the integral over the values."""
         raise NotImplementedError
 
-    def _does_again(self, count: Array) -> Array:
-        """Whether the newest of `count` steps is done again with the value found at its end."""
+    def _applies_corrector(self, count: Array) -> Array:
+        """Returns True if the last of `count` steps is corrected with the value at its end."""
         return (count == 1) & (self.order == 3)
 
     def _integral(self, denoiser: Denoiser, start: Array, h: Array, nodes: Array, known: Array, values: Array) -> Array:
-        """What the polynomial through the known values gives to y(start + h), (B, *event)."""
+        """Returns the integral of kernel times polynomial through the known values, (B, *event)."""
         u, weights = quadrature(h)
         polynomials = lagrange(VARIABLES[self.variable](denoiser.sde, start + u), nodes, known)
         return combine(polynomials @ (weights * self._kernel(start, u, h)), values)
 
     def init(self, x: Array, denoiser: Denoiser, times: Array) -> History:
-        """An empty history."""
+        """Returns an empty history."""
         return History(
             count=jnp.zeros((), int),
             nodes=jnp.zeros((self.order,), times.dtype),
             values=jnp.zeros((self.order, *x.shape), x.dtype),
             start=jnp.zeros((), times.dtype),
             base=jnp.zeros_like(x),
-            steps=times.shape[0] - 1 - (times[-1] == 0).astype(int),  # the last is the denoising step if it ends at 0
+            steps=times.shape[0] - 1 - (times[-1] == 0).astype(int),  # without the denoising step to time 0
         )
 
     def step(self, carry, keys, x, t, s, denoiser):
@@ -125,8 +127,8 @@ class Multistep(Sampler):
         nodes = jnp.concatenate([VARIABLES[self.variable](sde, now)[None], carry.nodes])
         values = jnp.concatenate([self._value(denoiser, x, t)[None], carry.values])
         known = jnp.arange(self.order + 1) <= carry.count
-        again = carry.base + self._integral(denoiser, carry.start, now - carry.start, nodes, known, values)
-        y = jnp.where(self._does_again(carry.count), again, y)
+        corrected = carry.base + self._integral(denoiser, carry.start, now - carry.start, nodes, known, values)
+        y = jnp.where(self._applies_corrector(carry.count), corrected, y)
 
         nodes, values, known = nodes[:-1], values[:-1], known[:-1]
         used = known & (jnp.arange(self.order) < carry.steps - carry.count) if self.lower_order_final else known
@@ -138,11 +140,12 @@ class Multistep(Sampler):
 
 @struct.dataclass
 class DPMSolver(Multistep):
-    """DPM-Solver++ as a multistep method: the polynomial is the Denoiser's.
+    """DPM-Solver++ as a multistep method: a polynomial approximation of the Denoiser.
 
     Attributes:
-        tau: stochasticity, >= 0. 0 follows the probability flow, 1 the reverse-time SDE (SDE-DPM-Solver++); all values have
-            the same marginals. At order 1 tau = 0 is `DDIM` with eta = 0, and tau = 1 is `Ancestral`.
+        tau: stochasticity, >= 0 (ValueError). 0 is the probability flow, 1 the reverse-time SDE (SDE-DPM-Solver++); the
+            exact marginals are equal for all values. At order 1, tau = 0 is `DDIM` with eta = 0 and tau = 1 is
+            `Ancestral`.
     """
 
     tau: float = 0.0
@@ -163,21 +166,21 @@ class DPMSolver(Multistep):
 
 @struct.dataclass
 class UniPC(DPMSolver):
-    """`DPMSolver`, each step done again with the Denoiser at its end, which the next step needs anyway.
+    """UniPC: `DPMSolver` with each step corrected by the Denoiser at its end (UniC), without additional evaluations.
 
-    The polynomial of the second round goes through one value more: UniC with the coefficients of the exact integral.
+    The polynomial of the correction has one more value. The coefficients are those of the exact integral.
     """
 
-    def _does_again(self, count):
+    def _applies_corrector(self, count):
         return count > 0
 
 
 @struct.dataclass
 class DEIS(Multistep):
-    """DEIS: the polynomial is the noise's, in the process's time as published (tAB-DEIS).
+    """DEIS: a polynomial approximation of the noise, by default in the time of the process as published (tAB-DEIS).
 
     Attributes:
-        corrected: do each step again as `UniPC` does, which raises the order by 1 (to 3 at most).
+        corrected: True corrects each step as in `UniPC`, which raises the order by 1 (to at most 3).
     """
 
     variable: Variable = struct.field(pytree_node=False, default="time")
@@ -192,9 +195,9 @@ class DEIS(Multistep):
     def _base(self, keys, y, start, h):
         return y
 
-    def _does_again(self, count):
-        return count > 0 if self.corrected else super()._does_again(count)
+    def _applies_corrector(self, count):
+        return count > 0 if self.corrected else super()._applies_corrector(count)
 
 
-# By the name that a config gives.
+# Names used in configs.
 SAMPLERS = {"dpm_solver": DPMSolver, "unipc": UniPC, "deis": DEIS}

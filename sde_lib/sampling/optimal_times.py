@@ -1,12 +1,12 @@
-"""A time grid fitted to a Denoiser: where a sampler of few steps comes closest to what it would reach with many.
+"""Time grids fitted to a Denoiser: minimal discretization error of a sampler with few steps.
 
-The grid is a monotone map of the quadratic one with a few free numbers: log-lengths of the steps at a few knots, linear
-between them. They minimize the squared distance between the ends of short runs and of one long run from the same starts,
-by the Levenberg-Marquardt method. Only the Denoiser is asked: no data, no answer known beforehand. The fit costs some
-hundreds of short runs and is worth it for a model that is sampled often: the error falls by two to ten times.
+The grid is a monotone map of the quadratic grid with few parameters: the log-lengths of the steps at a few knots,
+linearly interpolated. The Levenberg-Marquardt method minimizes the squared distance between the results of runs with
+few steps and a reference run with many steps from the same initial noise. No data are needed. The fit costs a few
+hundred runs and reduces the error by a factor of two to ten, which pays off for models that are sampled often.
 
-Related: Sabour et al. (2024), https://arxiv.org/abs/2404.14507, and Tong et al. (2024), https://arxiv.org/abs/2405.15506,
-who fit grids to a teacher too, by other objectives and means.
+Related work: Sabour et al. (2024), https://arxiv.org/abs/2404.14507, and Tong et al. (2024),
+https://arxiv.org/abs/2405.15506, who fit grids to a teacher with other objectives and methods.
 """
 
 from functools import partial
@@ -36,19 +36,21 @@ def optimal_times(
     iterations: int = 60,
     denoise: bool = True,
 ) -> Array:
-    """The grid of n steps, (n + 1,), on which `sampler` comes closest to the probability flow; ends as any grid does.
+    """Returns the grid of n steps, (n + 1,), that minimizes the error of `sampler` against the probability flow.
 
     Args:
-        denoiser: the Denoiser to fit to. Must be differentiable in forward mode.
-        n: steps, the denoising step included.
-        keys: (B,), of the starts to fit to: 64 for some 10 steps, hundreds for 50, where few starts make most of the error.
+        denoiser: the Denoiser to fit to; must support forward-mode derivatives.
+        n: number of steps, including the denoising step.
+        keys: one per initial state of the fit, (B,): 64 suffice for about 10 steps; 50 steps need hundreds, because a
+            few initial states cause most of the error.
         event_shape: the shape of one sample.
-        sampler: the deterministic sampler that will be used with the grid; None is `UniPC(order=3, variable="angle")`.
-        x_init: (B, *event), starts at t_max; None draws from the prior.
-        reference_steps: steps of the long runs, by `UniPC(3)` on the quadratic grid.
-        knots: free numbers of the grid; with n steps or fewer, every step is free.
-        iterations: of the minimization, at most.
-        denoise: as in the other grids.
+        sampler: the deterministic sampler for which the grid is fitted; None selects
+            `UniPC(order=3, variable="angle")`.
+        x_init: initial states at t_max, (B, *event); None samples from the prior.
+        reference_steps: number of steps of the reference run, by `UniPC(3)` on the quadratic grid.
+        knots: number of parameters; values above the number of steps have no further effect.
+        iterations: maximum number of iterations of the minimization.
+        denoise: True ends at time 0, False at t_min, as in `sde_lib.times`.
     """
     sampler = UniPC(order=3, variable="angle") if sampler is None else sampler
     fine = quadratic_times(denoiser.sde, reference_steps, denoise=denoise)

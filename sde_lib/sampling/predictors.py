@@ -1,17 +1,17 @@
-"""Stochastic predictors: steps of the reverse-time SDE.
+"""Stochastic predictors: discretizations of the reverse-time SDE.
 
-    dx = [f(t) x - g(t)^2 score(x, t)] dt + g(t) dw,   run from t_max down
+    dx = [f(t) x - g(t)^2 score(x, t)] dt + g(t) dw,   from t_max down to t_min
 
-They differ in how a step from t to s is discretized. With a and v of the forward kernel p(x_t | x_s) = N(a x_s, v I):
+With the forward kernel p(x_t | x_s) = N(a x_s, v I), a step from t to s is
 
 | sampler            | x_s                                                            |
 |--------------------|----------------------------------------------------------------|
 | `EulerMaruyama`    | x - (t - s) [f x - g^2 score] + g sqrt(t - s) z                |
 | `ReverseDiffusion` | (2 - a) x + v score + sqrt(v) z                                |
-| `Ancestral`        | a draw from p(x_s | x_t, x_0 = D(x_t, t))                      |
+| `Ancestral`        | a sample from p(x_s | x_t, x_0 = D(x_t, t))                    |
 
-`ReverseDiffusion` reverses the forward step x_t = a x_s + sqrt(v) z in Song's way, where a and v are those of the exact
-kernel; for the discrete chains of DDPM and SMLD they are sqrt(1 - beta) and beta, 1 and sigma_t^2 - sigma_s^2.
+`ReverseDiffusion` reverses the forward step x_t = a x_s + sqrt(v) z as in Song et al., with a and v of the exact
+kernel. For the discrete chains (a, v) is (sqrt(1 - beta), beta) for DDPM and (1, sigma_t^2 - sigma_s^2) for SMLD.
 
 Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendices D to F; Ho et al. (2020),
 https://arxiv.org/abs/2006.11239, eq. 7.
@@ -28,7 +28,7 @@ from sde_lib.sde import SDE, scalar
 
 @struct.dataclass
 class EulerMaruyama(Sampler):
-    """The Euler-Maruyama step of the reverse-time SDE."""
+    """The Euler-Maruyama step of the reverse-time SDE, for any process."""
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
@@ -49,13 +49,13 @@ class ReverseDiffusion(Sampler):
 
 
 def posterior_variance(sde: SDE, s: Array, t: Array) -> Array:
-    """The variance of p(x_s | x_t, x_0), the same at every x: v sigma_s^2 / sigma_t^2, for s < t."""
+    """Returns the variance of p(x_s | x_t, x_0), v sigma_s^2 / sigma_t^2, for s < t; independent of x_t and x_0."""
     return -(sde.sigma(s) ** 2) * jnp.expm1(sde.log_snr(t) - sde.log_snr(s))
 
 
 @struct.dataclass
 class Ancestral(Sampler):
-    """Draws from p(x_s | x_t, x_0) with the Denoiser's x_0: DDPM's sampler, for any process. It is DDIM with eta = 1."""
+    """Ancestral sampling as in DDPM: a sample from p(x_s | x_t, x_0 = D(x_t, t)). Equals `DDIM` with eta = 1."""
 
     def step(self, carry, keys, x, t, s, denoiser):
         """From t to s; one evaluation."""
@@ -67,5 +67,5 @@ class Ancestral(Sampler):
         return carry, mean + jnp.sqrt(posterior_variance(sde, s, t)) * standard_normal(keys, x)
 
 
-# By the name that a config gives.
+# Names used in configs.
 SAMPLERS = {"euler_maruyama": EulerMaruyama, "reverse_diffusion": ReverseDiffusion, "ancestral": Ancestral}

@@ -23,35 +23,34 @@ def sample(
     denoise: bool = True,
     return_trajectory: bool = False,
 ) -> Array:
-    """Draws one sample per key. Sample i depends on `keys[i]` alone.
+    """Draws one sample per key. Sample i depends only on `keys[i]`.
 
-    The n = len(times) - 1 steps are n - 1 calls of `sampler.step` and, last, `sampler.finish`: for most samplers the
-    denoising step x = D(x, times[-2]), which leaves no noise. `sampler.nfe(n)` counts the evaluations. The loop is a
-    `lax.scan`, compiled once for all weights, numbers and conditions of the same structure.
+    The n = len(times) - 1 steps are n - 1 calls of `sampler.step` and one call of `sampler.finish`, for most samplers
+    the denoising step x = D(x, times[-2]), after which the sample has no noise. `sampler.nfe(n)` returns the number of
+    evaluations. The loop is a `lax.scan`, compiled once for all weights, numbers and conditions of equal structure.
 
     Args:
-        keys: (B,), typed PRNG keys: `jax.random.split(jax.random.key(0), B)`.
-        denoiser: the Denoiser to sample from; its SDE gives the prior.
+        keys: typed PRNG keys, (B,): `jax.random.split(jax.random.key(0), B)`.
+        denoiser: the Denoiser to sample from; its process defines the prior.
         sampler: the discretization of the reverse process; see `sde_lib.sampling`.
         times: (n + 1,), decreasing, ending in 0 (clean data): `uniform_times(denoiser.sde, n)`.
         event_shape: the shape of one sample.
-        x_init: (B, *state), where to start at times[0]; None draws from the prior.
-        denoise: False makes all n steps the sampler's: the sample keeps the noise of times[-1], which then must be
-            positive: `uniform_times(denoiser.sde, n, denoise=False)`.
-        return_trajectory: return the states at all times, (n + 1, B, *state), the start first.
+        x_init: initial states at times[0], (B, *state); None samples from the prior.
+        denoise: False replaces the denoising step by a step of the sampler. The sample retains the noise of times[-1],
+            which must be positive: `uniform_times(denoiser.sde, n, denoise=False)`.
+        return_trajectory: True returns the states at all times, (n + 1, B, *state), the initial states first.
 
     Returns:
-        (B, *event), or the trajectory. States have the data's shape, here and above, unless the process says otherwise
-        (`Process.state_shape`); with denoise=False the sample is a state.
+        The samples, (B, *event), or the trajectory. The shapes of states and data are equal unless the process
+        overrides `Process.state_shape`. With denoise=False the sample is a state, (B, *state).
 
     Raises:
-        ValueError: a shape does not fit, or, where `times` is not traced, as `sde_lib.ends.check_times`: a time is not
-            finite, times do not decrease, or the process has no usable sigma / alpha at an end of the grid.
+        ValueError: a shape is invalid, or as in `sde_lib.ends.check_times`, if `times` is not traced: a time is not
+            finite, times do not decrease, or sigma / alpha is invalid at an end of the grid.
     """
     event_shape = tuple(event_shape)
-    _check(
-        keys, denoiser.sde, times, event_shape, x_init, denoise
-    )  # before times become part of a program being traced
+    # Checked outside of the compiled function, in which `times` is traced.
+    _check(keys, denoiser.sde, times, event_shape, x_init, denoise)
     return _sample(keys, denoiser, sampler, jnp.asarray(times), event_shape, x_init, denoise, return_trajectory)
 
 
@@ -59,7 +58,7 @@ def _check(keys, sde, times, event_shape, x_init, denoise):
     check_keys(keys)
     if x_init is not None and x_init.shape != (*keys.shape, *sde.state_shape(event_shape)):
         expected = (*keys.shape, *sde.state_shape(event_shape))
-        raise ValueError(f"x_init has shape {x_init.shape}; keys and event_shape ask for {expected}")
+        raise ValueError(f"x_init has shape {x_init.shape}; keys and event_shape require {expected}")
     check_times(times, sde, denoise=denoise)
 
 

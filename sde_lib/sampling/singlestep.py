@@ -1,13 +1,13 @@
-"""Singlestep methods: a step asks the Denoiser at points of its own and remembers nothing.
+"""Singlestep methods: several evaluations of the Denoiser per step, and no history.
 
-| sampler                         | points, as parts of the step in log-SNR | evaluations | order |
-|---------------------------------|-----------------------------------------|-------------|-------|
-| `SinglestepDPMSolver(order=1)`  | 0                                       | 1           | 1     |
-| `SinglestepDPMSolver(order=2)`  | 0, 1/2                                  | 2           | 2     |
-| `SinglestepDPMSolver(order=3)`  | 0, 1/3, 2/3                             | 3           | 3     |
+| sampler                         | stages, as fractions of the log-SNR step | evaluations | order |
+|---------------------------------|------------------------------------------|-------------|-------|
+| `SinglestepDPMSolver(order=1)`  | 0                                        | 1           | 1     |
+| `SinglestepDPMSolver(order=2)`  | 0, 1/2                                   | 2           | 2     |
+| `SinglestepDPMSolver(order=3)`  | 0, 1/3, 2/3                              | 3           | 3     |
 
 Sources: Lu et al. (2022), https://arxiv.org/abs/2206.00927, algorithms 1 and 2, and https://arxiv.org/abs/2211.01095
-(for the Denoiser in place of the noise, and for the stochastic step); Gonzalez et al. (2023),
+(for data prediction instead of noise prediction, and for the stochastic step); Gonzalez et al. (2023),
 https://arxiv.org/abs/2305.14267 (SEEDS), for noise that is shared by the stages of a step.
 """
 
@@ -26,13 +26,13 @@ STAGES = {1: (), 2: (1 / 2,), 3: (1 / 3, 2 / 3)}
 
 @struct.dataclass
 class SinglestepDPMSolver(Sampler):
-    """DPM-Solver++ with its evaluations inside the step.
+    """DPM-Solver++ as a singlestep method, with intermediate stages within each step.
 
-    The noise of a stochastic step is one path: that of a stage goes on to the step's end, so stages and step agree.
+    The stages and the end of a stochastic step share one noise path.
 
     Attributes:
-        order: 1, 2 or 3: evaluations a step.
-        tau: stochasticity, >= 0, as in `DPMSolver`.
+        order: order of convergence and number of evaluations per step: 1, 2 or 3.
+        tau: stochasticity, >= 0 (ValueError), as in `DPMSolver`.
     """
 
     order: int = struct.field(pytree_node=False, default=2)
@@ -44,7 +44,7 @@ class SinglestepDPMSolver(Sampler):
 
     @property
     def evaluations_per_step(self) -> int:
-        """One at the start and one at each point within."""
+        """Evaluations per step: the order."""
         return self.order
 
     def _integral(self, h: Array, nodes: list[Array], values: list[Array]) -> Array:
@@ -62,7 +62,7 @@ class SinglestepDPMSolver(Sampler):
         for key, part in zip(split(keys, self.order), (*stages, 1.0), strict=True):
             base = homogeneous(key, base, start + reached, part * h - reached, self.tau)
             reached = part * h
-            # The newest value with the first: a polynomial through all three would need stages of higher order.
+            # Only the first and the newest value: a polynomial through all three requires stages of higher order.
             y = base + self._integral(reached, [nodes[0], *nodes[1:][-1:]], [values[0], *values[1:][-1:]])
             if part < 1:
                 at = sde.time_at_log_snr(2 * (start + reached))
@@ -71,5 +71,5 @@ class SinglestepDPMSolver(Sampler):
         return carry, sde.alpha(s) * y
 
 
-# By the name that a config gives.
+# Names used in configs.
 SAMPLERS = {"dpm_solver_singlestep": SinglestepDPMSolver}

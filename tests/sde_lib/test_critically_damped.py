@@ -328,7 +328,7 @@ def test_what_does_not_fit_is_named():
         sample(keys(1), exact.Gaussian(VPSDE()), SSCS(), karras_times(VPSDE(), 4), (1,))
     with pytest.raises(ValueError, match="order=3 is not implemented: choose 1 or 2"):
         sample(keys(1), gaussian, SSCS(order=3), karras_times(DEFAULT, 4), (1,))
-    with pytest.raises(ValueError, match=r"keys and event_shape ask for \(1, 1, 2\)"):
+    with pytest.raises(ValueError, match=r"keys and event_shape require \(1, 1, 2\)"):
         sample(keys(1), gaussian, SSCS(), karras_times(DEFAULT, 4), (1,), x_init=jnp.ones((1, 1)))
 
 

@@ -217,9 +217,9 @@ def test_data_that_are_not_8_bit_are_refused():
         bits_per_dim(log_prob[:3], x, quantization=RANGES[0])
     with pytest.raises(ValueError, match="integer levels, not float"):
         dequantize(keys(4), x, RANGES[0])
-    with pytest.raises(ValueError, match=r"run from 0 to 256, outside \[0, 255\]"):
+    with pytest.raises(ValueError, match=r"range from 0 to 256, outside \[0, 255\]"):
         dequantize(keys(1), jnp.array([[0, 256]]), RANGES[0])
-    with pytest.raises(ValueError, match=r"given \(4, 5\) and \(3,\)"):
+    with pytest.raises(ValueError, match=r"not \(4, 5\) and \(3,\)"):
         dequantize(keys(3), noise_images((4, 5)), RANGES[0])
     with pytest.raises(ValueError, match=r"low < high, not \[1, -1\]"):
         Quantization.filling(1, -1)
