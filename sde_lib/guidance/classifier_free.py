@@ -31,6 +31,12 @@ def _between(weak: Array, strong: Array, scale: ArrayLike) -> Array:
     return (1 - scale) * weak + scale * strong
 
 
+def _std(x: Array, axes: tuple[int, ...]) -> Array:
+    """Returns the standard deviation over axes, with a derivative of 0 where it is 0 (that of the square root is infinite)."""
+    variance = x.var(axes, keepdims=True)
+    return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 0.0)
+
+
 def _extrapolate(
     sde: Process,
     x: Array,
@@ -45,7 +51,8 @@ def _extrapolate(
     if rescale is None:
         return x0, noise
     axes = tuple(range(1, x0.ndim))
-    ratio = strong[0].std(axes, keepdims=True) / x0.std(axes, keepdims=True)
+    target, std = (_std(values, axes) for values in (strong[0], x0))
+    ratio = jnp.where(std > 0, target / jnp.where(std > 0, std, 1.0), 1.0)
     return shifted(sde, x, x0, noise, expand(rescale, x0) * (ratio - 1) * x0, t)
 
 
@@ -58,8 +65,8 @@ class Guided(DerivedDenoiser):
 
     `rescale` reduces the excess contrast at large scales by scaling the guided x0 towards the standard deviation of D:
     x0 (1 + rescale (std(D) / std(x0) - 1)), with the standard deviations of each sample over all its values (Lin et
-    al., who suggest 0.7 at scale 7.5). With `rescale`, scale 0 does not give D_weak. Events with a single value have no
-    standard deviation and cannot be rescaled.
+    al., who suggest 0.7 at scale 7.5). With `rescale`, scale 0 does not give D_weak. Samples whose values are all equal,
+    such as events with a single value, are not rescaled.
 
     Sources: Ho and Salimans (2022), https://arxiv.org/abs/2207.12598; Karras et al. (2024),
     https://arxiv.org/abs/2406.02507; Lin et al. (2023), https://arxiv.org/abs/2305.08891, eq. 14 to 16, for `rescale`,

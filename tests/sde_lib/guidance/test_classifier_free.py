@@ -77,6 +77,15 @@ def test_rescaling_gives_each_sample_the_spread_it_is_to_have():
         np.testing.assert_allclose(np.ptp(x0 / plain, axis=1), 0, atol=1e-12)
 
 
+def test_samples_of_equal_values_are_not_rescaled():
+    """Their standard deviation is 0; neither values nor derivatives become NaN."""
+    guided = Guided(gaussian(VPSDE(), 1.0, 0.5), gaussian(VPSDE(), -0.5, 0.4), 5.0)
+    for x in (np.array([[0.3], [-1.2]]), np.array([[0.3, 0.3], [-1.2, -1.2]])):
+        np.testing.assert_allclose(guided.replace(rescale=0.7)(x, 0.6), guided(x, 0.6), rtol=1e-12)
+        slope = jax.grad(lambda x: guided.replace(rescale=0.7)(x, 0.6).sum())(x)
+        assert np.isfinite(slope).all()
+
+
 def counted(denoiser, calls):
     """The same Denoiser, which notes the times at which it is run (which tracing does not)."""
 
