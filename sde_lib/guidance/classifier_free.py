@@ -32,7 +32,7 @@ def _between(weak: Array, strong: Array, scale: ArrayLike) -> Array:
 
 
 def _std(x: Array, axes: tuple[int, ...]) -> Array:
-    """Returns the standard deviation over axes, with a derivative of 0 where it is 0 (that of the square root is infinite)."""
+    """Returns the standard deviation over axes; its derivative is 0 where it is 0, not that of the square root."""
     variance = x.var(axes, keepdims=True)
     return jnp.where(variance > 0, jnp.sqrt(jnp.where(variance > 0, variance, 1.0)), 0.0)
 
