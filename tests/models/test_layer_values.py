@@ -218,6 +218,13 @@ def test_instance_norm_plus_is_its_formula(conditions):
     np.testing.assert_allclose(y, expected, atol=1e-4)
 
 
+def test_magnitudes_of_bfloat16_are_those_of_float32():
+    """Squares rounded to bfloat16 would give other magnitudes for some of 256 arrays."""
+    x = jnp.asarray(np.random.default_rng(0).normal(size=(256, 30)), jnp.bfloat16)
+    magnitude = np.sqrt(np.mean(np.square(np.asarray(x, np.float64)), 1, keepdims=True)) + 1e-4
+    np.testing.assert_array_equal(normalize(x, 1), x / jnp.asarray(magnitude, jnp.float32).astype(jnp.bfloat16))
+
+
 def test_magnitudes_are_normalized_up_to_their_epsilon():
     """4e-5 over 4e-5 + 1e-4; what is 0 everywhere stays 0, and so does its gradient."""
     x = jnp.asarray([[3.0, -4.0], [4e-5, -4e-5], [0.0, 0.0]])
