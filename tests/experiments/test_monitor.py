@@ -188,20 +188,20 @@ def test_operations_are_those_of_the_whole_batch_and_of_nothing_twice():
 
 
 def test_each_example_is_in_the_bin_of_its_noise_level(monkeypatch):
-    """Times whose log-SNR is known: within bins 0, 1, 1 and 4, at both ends, and just above an edge."""
+    """Times whose log-SNR is known: within bins 0, 1, 1 and 4, at both ends, just above an edge, and beyond the ends."""
     config = tiny_config(training__loss_bins=5)
     edges = factory.loss_bin_edges(config)
     process = factory.sde(config, config.training.t_min)
     ends = process.log_snr(jnp.array([process.t_max, process.t_min]))
     np.testing.assert_allclose(edges, np.linspace(*ends, 6), rtol=1e-5)
-    places = np.array([0.5, 1.2, 1.7, 4.5, 0.0, 4.999, 3.001])
+    places = np.array([0.5, 1.2, 1.7, 4.5, 0.0, 4.999, 3.001, 5.002, -0.002])
     t = process.time_at_log_snr(jnp.asarray(edges[0] + places * (edges[1] - edges[0]), jnp.float32))
-    losses = jnp.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, jnp.inf])
+    losses = jnp.array([1.0, 2.0, 4.0, 8.0, 16.0, 32.0, jnp.inf, 64.0, 128.0])
     monkeypatch.setattr("experiments.factory.losses.loss", lambda config: lambda *arguments, return_times: (losses, t))
     given, found = factory.binned_loss(config)(None, None, None, None)
     np.testing.assert_array_equal(given, losses)
-    np.testing.assert_array_equal(found[factory.BINNED_LOSS].sum(0), [17, 6, 0, np.inf, 40])
-    np.testing.assert_array_equal(found[factory.BIN_SHARE].sum(0), [2, 2, 0, 1, 2])
+    np.testing.assert_array_equal(found[factory.BINNED_LOSS].sum(0), [145, 6, 0, np.inf, 104])
+    np.testing.assert_array_equal(found[factory.BIN_SHARE].sum(0), [3, 2, 0, 1, 3])
     config.training.loss_bins = 0
     assert factory.binned_loss(config)(None, None, None, None)[1] == {}
 
