@@ -131,7 +131,7 @@ class Pmap(Strategy):
         return self.place(jax.jit(function, **options)(*arguments))
 
     def mean_gradient(self, function: Callable) -> Callable:
-        """Returns (params, batch, step, frozen) -> (value, gradient), the results of `function` averaged over devices."""
+        """Returns `function`, whose (value, gradient) is averaged over devices."""
         return lambda *arguments: lax.pmean(function(*arguments), AXIS)
 
     def map(
