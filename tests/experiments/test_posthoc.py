@@ -203,7 +203,7 @@ def test_an_average_may_be_off_by_three_tenths(tmp_path, monkeypatch, error, mad
     if made:
         assert posthoc.reconstruct(tmp_path, SHAPES, 0.2).error == error
         return
-    with pytest.raises(UserError, match=rf"the 1 snapshots up to step 8 .* off by {error:.0%}"):
+    with pytest.raises(UserError, match=rf"the 1 snapshots up to step 8 .* error of its profile: {error:.0%}"):
         posthoc.reconstruct(tmp_path, SHAPES, 0.2)
 
 
