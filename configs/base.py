@@ -62,9 +62,11 @@ def get_config() -> ConfigDict:
     config.parameterization = parameterization = ConfigDict()
     parameterization.name = "edm"  # edm, noise, score, data, v, velocity (of the probability flow)
     parameterization.sigma_data = 0.5  # edm, score: standard deviation of the data in [-1, 1]
-    parameterization.scale_input = True  # score: scale the network's input to unit variance; score_sde: False
+    # score: whether to scale the network's input to unit variance; False for networks of score_sde
+    parameterization.scale_input = True
     parameterization.sigma_scale = 1.0  # score: the network's unit of sigma; 0.5 if trained on data in [0, 1]
-    parameterization.levels = 0  # score: number of noise levels, whose index the network gets; 0 passes log(sigma)
+    # score: number of noise levels, for a network conditioned on the index of the level; 0 conditions it on log(sigma)
+    parameterization.levels = 0
     parameterization.time_scale = 999.0  # noise, data, v, velocity: noise_level = time_scale * t + time_offset
     parameterization.time_offset = 0.0  # noise, data, v: -1, with time_scale=1000, for networks of the indices 0 to 999
 

@@ -1,6 +1,7 @@
 """Noise prediction on a discrete chain: DDPM and its successors, with a network conditioned on the step index, from 0.
 
-Sources: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Nichol and Dhariwal (2021), https://arxiv.org/abs/2102.09672.
+Sources: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Nichol and Dhariwal (2021),
+https://arxiv.org/abs/2102.09672.
 """
 
 from ml_collections import ConfigDict

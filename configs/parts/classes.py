@@ -1,7 +1,7 @@
 """Class-conditional models, and noise-conditional classifiers for guidance.
 
-Source: Ho and Salimans (2022), https://arxiv.org/abs/2207.12598, for the dropout of classes; Dhariwal and Nichol (2021),
-https://arxiv.org/abs/2105.05233, for the classifier.
+Source: Ho and Salimans (2022), https://arxiv.org/abs/2207.12598, for the dropout of classes; Dhariwal and Nichol
+(2021), https://arxiv.org/abs/2105.05233, for the classifier.
 """
 
 import difflib

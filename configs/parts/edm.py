@@ -1,8 +1,8 @@
 """Training and sampling of EDM and EDM2.
 
 Sources: Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 1 and appendix F.3;
-https://github.com/NVlabs/edm#training-new-models. Karras et al. (2024), https://arxiv.org/abs/2312.02696, tables 1 and 6;
-https://github.com/NVlabs/edm2/blob/main/train_edm2.py.
+https://github.com/NVlabs/edm#training-new-models. Karras et al. (2024), https://arxiv.org/abs/2312.02696, tables 1 and
+6; https://github.com/NVlabs/edm2/blob/main/train_edm2.py.
 """
 
 from collections.abc import Mapping

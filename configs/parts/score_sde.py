@@ -1,8 +1,8 @@
 """Training and sampling of "Score-based generative modeling through SDEs", for its networks and for NCSN and NCSNv2.
 
-Adam at 2e-4 with 5,000 steps of warm-up, gradients clipped to norm 1, 1.3 M steps of 128 images; VE's loss is summed over
-pixels. The published VE models are for data in [0, 1]. Here data are in [-1, 1], so all sigmas are twice the published
-values, and the network is conditioned on half of sigma (`sigma_scale`).
+Adam at 2e-4 with 5,000 steps of warm-up, gradients clipped to norm 1, 1.3 M steps of 128 images; VE's loss is summed
+over pixels. The published VE models are for data in [0, 1]. Here data are in [-1, 1], so all sigmas are twice the
+published values, and the network is conditioned on half of sigma (`sigma_scale`).
 
 Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendices C, G and H;
 https://github.com/yang-song/score_sde/tree/main/configs. For NCSN and NCSNv2: Song and Ermon (2019),

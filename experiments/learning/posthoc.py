@@ -11,8 +11,8 @@ products with the target profile.
 
     <p_1, p_2> = (gamma_1 + 1) (gamma_2 + 1) / (gamma_1 + gamma_2 + 1) (n_1 / n_2)^gamma_2 / n_2      for n_1 <= n_2
 
-Source: Karras et al. (2024), https://arxiv.org/abs/2312.02696, section 3.2 and appendix C.2 (eq. 146 to 151, algorithm 3);
-https://github.com/NVlabs/edm2/blob/main/training/phema.py.
+Source: Karras et al. (2024), https://arxiv.org/abs/2312.02696, section 3.2 and appendix C.2 (eq. 146 to 151, algorithm
+3); https://github.com/NVlabs/edm2/blob/main/training/phema.py.
 
 A snapshot is an .npz file `STEP-STD.npz` of the weights by their path, without pickled objects.
 """

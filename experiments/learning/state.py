@@ -101,7 +101,7 @@ class Draws:
 
 
 def draws(seed: Array, step: Array, places: Array, size: int, num_steps: int | None = None) -> Draws:
-    """Returns the draws of a step.
+    """Returns the PRNG keys and positions of the examples of a step.
 
     Args:
         seed: PRNG key of the training.

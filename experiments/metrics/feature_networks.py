@@ -147,9 +147,9 @@ class FeatureNetwork:
             `preprocessing` and `sha256` are equal.
         sha256: SHA-256 of the weight file, hexadecimal.
         as_published: whether the SHA-256 matches the published one; None if none is published.
-        apply: apply(variables, images) maps uint8 (B, H, W, C), C 1 or 3, to a dictionary of float32 arrays: `pool` (B, d);
-            `spatial` (B, s) and `logits` (B, k) if the network has them. Pure, so it can be jitted, mapped and sharded.
-            The features of an image do not depend on the other images.
+        apply: apply(variables, images) maps uint8 (B, H, W, C), C 1 or 3, to a dictionary of float32 arrays:
+            `pool` (B, d); `spatial` (B, s) and `logits` (B, k) if the network has them. Pure, so it can be jitted,
+            mapped and sharded. The features of an image do not depend on the other images.
         variables: the weights, a pytree of numpy arrays.
         batch_size: images per call of the network.
     """

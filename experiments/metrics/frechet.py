@@ -55,8 +55,8 @@ def frechet_distance_and_error(features: np.ndarray, b: Moments) -> tuple[float,
     where T is the linear map of the optimal transport from N(m_a, S_a) to N(m_b, S_b), and 1 - T is the derivative of
     the distance with respect to S_a. The reference b is held fixed, as are published reference statistics.
 
-    Sources: Jaeckel (1972) and Efron (1982), https://doi.org/10.1137/1.9781611970319, chapter 6, for the jackknife; Rippl,
-    Munk and Sturm (2016), https://arxiv.org/abs/1507.04090, theorem 2.1, for the derivative.
+    Sources: Jaeckel (1972) and Efron (1982), https://doi.org/10.1137/1.9781611970319, chapter 6, for the jackknife;
+    Rippl, Munk and Sturm (2016), https://arxiv.org/abs/1507.04090, theorem 2.1, for the derivative.
     """
     blocks = (features[i : i + BLOCK] for i in range(0, len(features), BLOCK))
     return streamed_frechet_distance(blocks, Moments.of(features), b)

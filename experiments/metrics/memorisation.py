@@ -3,8 +3,8 @@
 Absolute distances are not conclusive: some images have close relatives, and some data sets contain duplicates. Each
 metric is therefore compared with its value for held-out images, which the model cannot have copied:
 
-- `nearer_than_held_out`: the probability that a sample is nearer to its nearest training image than a held-out image is to
-  its nearest training image (ties count half). It is 1/2 if samples are distributed like held-out images, tends to 1
+- `nearer_than_held_out`: the probability that a sample is nearer to its nearest training image than a held-out image is
+  to its nearest training image (ties count half). It is 1/2 if samples are distributed like held-out images, tends to 1
   for copies, and to 0 for samples far from the data. Meehan et al. (2020), https://arxiv.org/abs/2004.05675, section 3;
   their statistic is 1 minus this probability, standardised.
 - `copies`: the fraction of samples whose distance to the nearest training image is less than a third of the distance to

@@ -162,7 +162,7 @@ class Statistics:
             raise UserError(f"statistics: {path} is not a file of statistics, or it is damaged") from error
 
     def check(self, name: str, network: Any) -> None:
-        """Checks that the statistics are in the features of a network.
+        """Checks that the statistics were computed with the given feature network.
 
         Args:
             name: name of the statistics in the message, such as the file.
