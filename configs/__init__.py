@@ -1,1 +1,1 @@
-"""Experiments as plain Python: `base.py` has every key, `parts/` the pieces, each other file is one experiment."""
+"""Experiments as Python files: `base.py` defines all keys, `parts/` has shared parts, other files are experiments."""

@@ -2,8 +2,8 @@
 
     python -m experiments train --config=configs/celeba64.py:ve,ncsnpp --workdir=runs/celeba
 
-The argument names the network: `ncsnpp` (with 1,000 noise levels), `ncsn` (with techniques 124 and 5 of NCSNv2's paper, if
-those words are there) or `ncsnv2`. All are VE.
+The argument selects the network: `ncsnpp` (with 1,000 noise levels), `ncsn` (optionally with the techniques 124 and 5
+of the NCSNv2 paper) or `ncsnv2`. The process is VE.
 
 | argument     | published | parameters |    state | an image |
 |--------------|-----------|------------|----------|----------|
@@ -14,7 +14,7 @@ those words are there) or `ncsnv2`. All are VE.
 | ve,ncsn,1245 |           |     51.4 M | 0.96 GiB |  445 MiB |
 | ve,ncsnv2    | 10.23     |     29.7 M | 0.55 GiB |  468 MiB |
 
-Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
+Memory: the training state, and the additional memory per image of the batch (less with `model.remat`).
 
 Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix G; Song and Ermon (2020),
 https://arxiv.org/abs/2006.09011; https://github.com/yang-song/score_sde/tree/main/configs/ve.
@@ -26,7 +26,7 @@ from configs.parts.arguments import Words
 
 
 def get_config(argument: str = ""):
-    """The experiment that the argument names; see above."""
+    """Returns the experiment for an argument; see the module docstring."""
     words = Words(argument)
     config = base.get_config()
     config.data.source = "folder:celeba64"

@@ -2,7 +2,7 @@
 
     python -m experiments train --config=configs/celebahq.py:256,ve,ncsnpp --workdir=runs/celebahq
 
-The argument names the size of the images (256, 1024) and `ve,ncsnpp` or, at 256, `vp,ddpm`.
+The argument selects the image size (256, 1024) and `ve,ncsnpp` or, at 256, `vp,ddpm`.
 
 | argument       | published | parameters |    state |  an image |
 |----------------|-----------|------------|----------|-----------|
@@ -10,10 +10,10 @@ The argument names the size of the images (256, 1024) and `ve,ncsnpp` or, at 256
 | 256,vp,ddpm    |           |    111.6 M | 2.08 GiB |  4178 MiB |
 | 1024,ve,ncsnpp |           |    105.8 M | 1.97 GiB | 11009 MiB |
 
-Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
+Memory: the training state, and the additional memory per image of the batch (less with `model.remat`).
 
-The papers show pictures and no figure. Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix H; Ho et al.
-(2020), https://arxiv.org/abs/2006.11239; https://github.com/yang-song/score_sde/tree/main/configs.
+The papers show samples but report no metrics. Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix
+H; Ho et al. (2020), https://arxiv.org/abs/2006.11239; https://github.com/yang-song/score_sde/tree/main/configs.
 """
 
 from configs import base
@@ -22,7 +22,7 @@ from configs.parts.arguments import Words
 
 
 def get_config(argument: str = ""):
-    """The experiment that the argument names; see above."""
+    """Returns the experiment for an argument; see the module docstring."""
     words = Words(argument)
     size = words.one_of("size", ("256", "1024"), default="256")
     network = words.one_of("network", ("ncsnpp", "ddpm") if size == "256" else ("ncsnpp",), default="ncsnpp")

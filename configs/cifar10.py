@@ -2,9 +2,9 @@
 
     python -m experiments train --config=configs/cifar10.py:ve,ncsnpp,deep --workdir=runs/ve_deep
 
-The argument names a process, a network and variants of them. `deep` has 8 residual blocks a level, `discrete` is trained at
-1,000 noise levels alone (SMLD, DDPM), `conditional` knows the ten classes; 124 and 5 are the techniques of NCSNv2's paper
-with which NCSN is trained.
+The argument selects a process, a network and variants. `deep` has 8 residual blocks per level, `discrete` is trained at
+1,000 discrete noise levels (SMLD, DDPM), `conditional` is class-conditional; 124 and 5 are techniques of the NCSNv2
+paper for the training of NCSN.
 
 | argument               | published         | parameters |    state | an image |
 |------------------------|-------------------|------------|----------|----------|
@@ -35,14 +35,15 @@ with which NCSN is trained.
 | edm,ncsnpp             | 1.98              |     56.4 M | 1.05 GiB |  245 MiB |
 | edm,ncsnpp,conditional | 1.79              |     56.4 M | 1.05 GiB |  245 MiB |
 
-Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
+Memory: the training state, and the additional memory per image of the batch (less with `model.remat`).
 
-Published: FID of 50,000 samples (Inception score), by the method that the config has; after the semicolon FID of the
+Published: FID of 50,000 samples (Inception Score), with the sampler of the config; after the semicolon, FID of the
 probability flow. Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, tables 2 and 3; Karras et al. (2022),
 https://arxiv.org/abs/2206.00364, table 2.
 
-A process alone (`configs/cifar10.py:vp`, any of `configs/parts/sde.py`) is our own experiment: DDPM's U-Net of 35.7 M
-parameters with EDM's preconditioning, loss and noise levels. Expected result: none measured yet.
+An argument with only a process (`configs/cifar10.py:vp`, any of `configs/parts/sde.py`) selects an experiment that is
+not from a paper: DDPM's U-Net of 35.7 M parameters with EDM's preconditioning, loss and noise levels. No result was
+measured.
 """
 
 from configs import base
@@ -51,7 +52,7 @@ from configs.parts.arguments import Words
 
 
 def get_config(argument: str = ""):
-    """The experiment that the argument names; see above."""
+    """Returns the experiment for an argument; see the module docstring."""
     words = Words(argument)
     config = base.get_config()
     config.data.source = "npz:cifar10.npz"
@@ -68,7 +69,7 @@ def get_config(argument: str = ""):
         for variant in ("deep", "discrete", "conditional"):
             words.flag(variant)
         words.done()
-        raise ValueError("name a process and a network, as ve,ncsnpp, or a process alone")
+        raise ValueError("name a process and a network, such as ve,ncsnpp, or only a process")
     if process == "edm":
         _edm(config, words, network)
     elif network in ("ncsn", "ncsnv2"):

@@ -1,16 +1,17 @@
-"""CIFAR-10 (32x32 RGB) for restoring in colour: the network of configs/mnist32.py, trained on one CPU core for an hour.
+"""CIFAR-10 (32x32 RGB) for restoration in colour: the network of configs/mnist32.py, trained for one hour on one core.
 
 python -m experiments train --config=configs/cifar10_small.py --workdir=runs/colour --config.data.source=npz:cifar10.npz
 
-A prior for restoration, which needs little of one; what generates well is configs/cifar10.py. 3,000 steps take a core 66
-minutes. Frechet distance 1.52 in the features of our perceptron, 1,000 samples of 35 evaluations; training images have 0.69.
+A prior for restoration, for which a small model is sufficient; for generation, use configs/cifar10.py. 3,000 steps take
+66 minutes on one core. Frechet distance in the perceptron's features 1.52 (1,000 samples of 35 evaluations); of
+training images 0.69.
 """
 
 from configs import mnist32
 
 
 def get_config(process: str = "vp"):
-    """The experiment; `process` is one of `configs/parts/sde.py`: vp, subvp, ve, edm, ..."""
+    """Returns the experiment; `process` is one of `configs/parts/sde.py`: vp, subvp, ve, edm, ..."""
     config = mnist32.get_config(process)
 
     config.data.source = "npz:cifar10.npz"

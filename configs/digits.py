@@ -1,13 +1,14 @@
-"""scikit-learn's handwritten digits (1,797 images, 8x8, no download): the first thing to run.
+"""scikit-learn's handwritten digits (1,797 images, 8x8, no download): the recommended first experiment.
 
 python -m experiments train --config=configs/digits.py --workdir=runs/digits          (VP; `:subvp`, `:ve`)
-python -m experiments train --config=configs/digits.py:conditional --workdir=runs/classes     (knows the ten classes)
+python -m experiments train --config=configs/digits.py:conditional --workdir=runs/classes     (class-conditional)
 python -m experiments evaluate --workdir=runs/classes --sweep-guidance=1,1.5,2,3
-python -m experiments train --config=configs/digits.py:classifier --workdir=runs/classifier   (of noisy digits, to guide)
+python -m experiments train --config=configs/digits.py:classifier --workdir=runs/classifier   (for guidance)
 python -m experiments evaluate --workdir=runs/digits --guide=runs/classifier --sweep-guidance=1,2,4
 
-On two CPU cores: 4 minutes and a Frechet distance of 0.73, class-conditional 5 minutes and 0.37 (898 samples; training
-images have 0.45); the classifier 1.5 minutes and an accuracy of 0.57, the mean over even log-SNRs from noise to clean data.
+On two CPU cores: 4 minutes and a Frechet distance of 0.73; class-conditional, 5 minutes and 0.37 (898 samples; training
+images: 0.45). The classifier takes 1.5 minutes and has an accuracy of 0.57, the mean over evenly spaced log-SNRs from
+noise to clean data.
 """
 
 from configs import base
@@ -15,8 +16,11 @@ from configs.parts import classes, sde
 
 
 def get_config(argument: str = "vp"):
-    """The experiment: one of `configs/parts/sde.py` (vp, subvp, ve, edm, ...), `conditional` or `classifier`, or a process
-    and one of these, as ve,conditional."""
+    """Returns the experiment for an argument.
+
+    The argument is a process of `configs/parts/sde.py` (vp, subvp, ve, edm, ...), `conditional` or `classifier`, or a
+    process and one of the latter, such as ve,conditional.
+    """
     config = base.get_config()
     process, kind = classes.split(argument)
 

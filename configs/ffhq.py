@@ -2,7 +2,7 @@
 
     python -m experiments train --config=configs/ffhq.py:256,ve,ncsnpp --workdir=runs/ffhq
 
-The argument names the size of the images, and `ve,ncsnpp` (256, 1024), `edm,ddpmpp` or `edm,ncsnpp` (64).
+The argument selects the image size, and `ve,ncsnpp` (256, 1024), `edm,ddpmpp` or `edm,ncsnpp` (64).
 
 | argument       | published | parameters |    state |  an image |
 |----------------|-----------|------------|----------|-----------|
@@ -11,9 +11,9 @@ The argument names the size of the images, and `ve,ncsnpp` (256, 1024), `edm,ddp
 | 256,ve,ncsnpp  |           |     65.6 M | 1.22 GiB |  4917 MiB |
 | 1024,ve,ncsnpp |           |    105.8 M | 1.97 GiB | 11009 MiB |
 
-Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
+Memory: the training state, and the additional memory per image of the batch (less with `model.remat`).
 
-Published: FID; where there is none the paper shows pictures. Sources: Song et al. (2021),
+Published: FID, if the paper reports it. Sources: Song et al. (2021),
 https://arxiv.org/abs/2011.13456, appendix H; https://github.com/yang-song/score_sde/tree/main/configs/ve;
 Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 2; https://github.com/NVlabs/edm#training-new-models.
 """
@@ -24,7 +24,7 @@ from configs.parts.arguments import Words
 
 
 def get_config(argument: str = ""):
-    """The experiment that the argument names; see above."""
+    """Returns the experiment for an argument; see the module docstring."""
     words = Words(argument)
     size = words.one_of("size", ("64", "256", "1024"), default="256")
     network = words.one_of("network", ("ncsnpp", "ddpmpp") if size == "64" else ("ncsnpp",), default="ncsnpp")
@@ -43,6 +43,6 @@ def get_config(argument: str = ""):
         faces.ncsnpp_256(config)
     else:
         faces.ncsnpp_1024(config)
-        config.loss.reduction = "mean"  # CelebA-HQ's experiment sums; published so
+        config.loss.reduction = "mean"  # as published; CelebA-HQ's experiment uses the sum
     words.done()
     return config

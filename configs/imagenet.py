@@ -13,9 +13,9 @@ The argument is the size of the images. The published file for 64 px is of the f
 | 256      | 10.94 (4.59) |    553.8 M | 10.32 GiB | 10122 MiB |
 | 512      | 23.24 (7.72) |    559.0 M | 10.41 GiB | 24748 MiB |
 
-Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
+Memory: the training state, and the additional memory per image of the batch (less with `model.remat`).
 
-Published: FID of 50,000 samples of 250 steps without guidance (with that of a classifier). Source: Dhariwal and Nichol
+Published: FID of 50,000 samples of 250 steps without guidance (with classifier guidance). Source: Dhariwal and Nichol
 (2021), https://arxiv.org/abs/2105.05233, tables 4 and 5.
 """
 
@@ -25,7 +25,7 @@ from configs.parts.arguments import Words
 
 
 def get_config(argument: str = ""):
-    """The experiment that the argument names; see above."""
+    """Returns the experiment for an argument; see the module docstring."""
     words = Words(argument)
     words.flag("adm")
     size = int(words.one_of("size", ("64", "128", "256", "512"), default="64"))

@@ -2,7 +2,7 @@
 
     python -m experiments import --from=DiT-XL-2-256x256.pt --format=dit --workdir=runs/dit
 
-The argument names DiT's size (s, b, l, xl) and patch: `dit,xl,2`.
+The argument selects the size (s, b, l, xl) and the patch size of DiT: `dit,xl,2`.
 
 | argument | published   | parameters |     state | an image |
 |----------|-------------|------------|-----------|----------|
@@ -19,13 +19,14 @@ The argument names DiT's size (s, b, l, xl) and patch: `dit,xl,2`.
 | dit,xl,4 | 43.01       |    675.0 M | 12.57 GiB |  315 MiB |
 | dit,xl,8 | 106.41      |    675.7 M | 12.59 GiB |   77 MiB |
 
-Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
+Memory: the training state, and the additional memory per image of the batch (less with `model.remat`).
 
-Published: FID of 50,000 samples without guidance, after 400,000 steps and, of XL/2, after 7 M; guidance of scale 1.5 makes
-2.27 of the latter. Source: Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, tables 1, 2 and 4.
+Published: FID of 50,000 samples without guidance, after 400,000 steps and, for XL/2, after 7 M steps; the latter
+improves to 2.27 with guidance of scale 1.5. Source: Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, tables 1,
+2 and 4.
 
-Latents are what Stable Diffusion's encoder makes of images. It is not here yet, nor are sources of such data: the model can
-be imported and sampled, and trained by a program of one's own.
+Latents are outputs of Stable Diffusion's encoder. The encoder and sources of latents are not implemented: the model can
+be imported and sampled, but `train` cannot train it.
 """
 
 from configs import base
@@ -34,7 +35,7 @@ from configs.parts.arguments import Words
 
 
 def get_config(argument: str = ""):
-    """The experiment that the argument names; see above."""
+    """Returns the experiment for an argument; see the module docstring."""
     words = Words(argument)
     config = base.get_config()
     config.data.source = "latents"

@@ -2,7 +2,7 @@
 
     python -m experiments import --from=edm2-img512-s-2147483-0.130.pkl --format=edm2 --workdir=runs/edm2
 
-The argument names the network: `edm2` and its size (xxs, xs, s, m, l, xl, xxl), or `dit`.
+The argument selects the network: `edm2` and its size (xxs, xs, s, m, l, xl, xxl), or `dit`.
 
 | argument | published    | parameters |     state | an image |
 |----------|--------------|------------|-----------|----------|
@@ -15,13 +15,13 @@ The argument names the network: `edm2` and its size (xxs, xs, s, m, l, xl, xxl),
 | edm2,xxl | 1.91 (1.81)  |   1523.2 M | 28.37 GiB | 1997 MiB |
 | dit,xl,2 | 12.03 (3.04) |    674.8 M | 12.57 GiB | 8395 MiB |
 
-Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
+Memory: the training state, and the additional memory per image of the batch (less with `model.remat`).
 
-Published: FID of 50,000 samples without guidance, in brackets with it. Sources: Karras et al. (2024),
+Published: FID of 50,000 samples without guidance (with guidance). Sources: Karras et al. (2024),
 https://arxiv.org/abs/2312.02696, table 2; Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, table 3.
 
-Latents are what Stable Diffusion's encoder makes of images. It is not here yet, nor are sources of such data: the model can
-be imported and sampled, and trained by a program of one's own.
+Latents are outputs of Stable Diffusion's encoder. The encoder and sources of latents are not implemented: the model can
+be imported and sampled, but `train` cannot train it.
 """
 
 from configs import base
@@ -30,7 +30,7 @@ from configs.parts.arguments import Words
 
 
 def get_config(argument: str = ""):
-    """The experiment that the argument names; see above."""
+    """Returns the experiment for an argument; see the module docstring."""
     words = Words(argument)
     config = base.get_config()
     config.data.source = "latents"

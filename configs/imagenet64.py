@@ -2,7 +2,7 @@
 
     python -m experiments train --config=configs/imagenet64.py:edm,adm --workdir=runs/imagenet64
 
-The argument names the recipe: `edm,adm`, or `edm2` and its size (xs, s, m, l, xl).
+The argument selects the recipe: `edm,adm`, or `edm2` and its size (xs, s, m, l, xl).
 
 | argument | published | parameters |     state | an image |
 |----------|-----------|------------|-----------|----------|
@@ -13,11 +13,11 @@ The argument names the recipe: `edm,adm`, or `edm2` and its size (xs, s, m, l, x
 | edm2,l   | 1.33      |    777.5 M | 14.48 GiB | 1426 MiB |
 | edm2,xl  | 1.33      |   1119.3 M | 20.85 GiB | 1712 MiB |
 
-Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
+Memory: the training state, and the additional memory per image of the batch (less with `model.remat`).
 
-Published: FID of 50,000 samples, by the method that the config has: EDM's stochastic sampler of 256 steps with churn, Heun
-with 32 steps for EDM2. Sources: Karras et al. (2022), https://arxiv.org/abs/2206.00364, section 5; Karras et al. (2024),
-https://arxiv.org/abs/2312.02696, table 3.
+Published: FID of 50,000 samples with the sampler of the config: EDM's stochastic sampler of 256 steps with churn; for
+EDM2, Heun with 32 steps. Sources: Karras et al. (2022), https://arxiv.org/abs/2206.00364, section 5; Karras et al.
+(2024), https://arxiv.org/abs/2312.02696, table 3.
 """
 
 from configs import base
@@ -26,7 +26,7 @@ from configs.parts.arguments import Words
 
 
 def get_config(argument: str = ""):
-    """The experiment that the argument names; see above."""
+    """Returns the experiment for an argument; see the module docstring."""
     words = Words(argument)
     config = base.get_config()
     config.data.source = "folder:imagenet64"

@@ -2,7 +2,8 @@
 
     python -m experiments train --config=configs/lsun.py:church,ve,ncsnpp --workdir=runs/church
 
-The argument names the category (`bedroom`, `church`) and `ve,ncsnpp` or `vp,ddpm`; `ncsnv2` takes bedrooms of 128x128.
+The argument selects the category (`bedroom`, `church`) and `ve,ncsnpp` or `vp,ddpm`; `ncsnv2` is for bedrooms of
+128x128.
 
 | argument          | published | parameters |    state | an image |
 |-------------------|-----------|------------|----------|----------|
@@ -12,11 +13,11 @@ The argument names the category (`bedroom`, `church`) and `ve,ncsnpp` or `vp,ddp
 | church,vp,ddpm    | 7.89      |    111.6 M | 2.08 GiB | 4178 MiB |
 | bedroom,ve,ncsnv2 |           |     83.4 M | 1.55 GiB | 1551 MiB |
 
-Memory: the training's state, and what each image of the batch adds to it (less with `model.remat`).
+Memory: the training state, and the additional memory per image of the batch (less with `model.remat`).
 
-Published: FID. Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix H, which shows pictures and no
-figure; Ho et al. (2020), https://arxiv.org/abs/2006.11239, table 3; Song and Ermon (2020),
-https://arxiv.org/abs/2006.09011; https://github.com/yang-song/score_sde/tree/main/configs.
+Published: FID. Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix H, which reports no metrics; Ho
+et al. (2020), https://arxiv.org/abs/2006.11239, table 3; Song and Ermon (2020), https://arxiv.org/abs/2006.09011;
+https://github.com/yang-song/score_sde/tree/main/configs.
 """
 
 from configs import base
@@ -27,7 +28,7 @@ SIGMA_MAX = {"bedroom": 378.0, "church": 380.0}  # the largest distance between 
 
 
 def get_config(argument: str = ""):
-    """The experiment that the argument names; see above."""
+    """Returns the experiment for an argument; see the module docstring."""
     words = Words(argument)
     category = words.one_of("category", SIGMA_MAX, default="bedroom")
     network = words.one_of("network", ("ncsnpp", "ddpm", "ncsnv2"), default="ncsnpp")

@@ -1,9 +1,9 @@
-"""MNIST at 32x32, for restoring: the network of configs/mnist.py, trained for as long as two CPU cores take an hour for.
+"""MNIST at 32x32 for restoration: the network of configs/mnist.py, trained for about one hour on two CPU cores.
 
 python -m experiments train --config=configs/mnist32.py --workdir=runs/mnist32 --config.data.source=npz:mnist.npz
 
-5,000 steps are 105 minutes of one core (1.26 CPU-seconds each); an H100 trains it in two minutes. Frechet distance 1.22 in
-the features of our perceptron, 2,000 samples of 35 evaluations; training images have 0.54. With labels
+5,000 steps take 105 minutes on one core (1.26 CPU-seconds each), or two minutes on an H100. Frechet distance in the
+perceptron's features 1.22 (2,000 samples of 35 evaluations); of training images 0.54. With labels
 (--config.model.num_classes=10 --config.condition.label.dropout=0.1) 0.72.
 """
 
@@ -11,7 +11,7 @@ from configs import mnist
 
 
 def get_config(process: str = "vp"):
-    """The experiment; `process` is one of `configs/parts/sde.py`: vp, subvp, ve, edm, ..."""
+    """Returns the experiment; `process` is one of `configs/parts/sde.py`: vp, subvp, ve, edm, ..."""
     config = mnist.get_config(process)
 
     config.data.image_size = 32

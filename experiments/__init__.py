@@ -1,4 +1,4 @@
-"""What is launched: `python -m experiments COMMAND`; and `load_run` and `load_pretrained` for notebooks."""
+"""The program `python -m experiments COMMAND`, and `load_run` and `load_pretrained` for notebooks."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def load_run(path: str | Path, config: "ConfigDict | None" = None, **average: str | float) -> "Run":
     """Opens a trained run: see `experiments.loading.runs.load_run`."""
-    from experiments.loading.runs import load_run  # here, so that `--help` need not wait for JAX
+    from experiments.loading.runs import load_run  # a local import, so that `--help` does not import JAX
 
     return load_run(path, config, **average)
 

@@ -1,6 +1,6 @@
 """The command line: `python -m experiments {prepare,train,sample,restore,edit,evaluate,...}`; see `cli/`.
 
-Errors that a user can mend are one line and exit code 2; a run that cannot go on is one line and exit code 1.
+Errors print one line: invalid input exits with code 2 (`UserError`), a run that has to stop with code 1 (`RunError`).
 """
 
 import argparse
@@ -18,7 +18,7 @@ from experiments.errors import RunError, UserError
 
 
 class _PrintCompletion(argparse.Action):
-    """Prints the script by which a shell completes `ornstein`, and exits."""
+    """Prints the shell completion script of `ornstein` and exits."""
 
     def __call__(self, parser, namespace, values, option_string=None):
         import shtab
@@ -28,10 +28,10 @@ class _PrintCompletion(argparse.Action):
 
 
 def _parsers(prog: str = "python -m experiments") -> tuple[arguments.Parser, dict[str, arguments.Parser]]:
-    """The parser of the whole, and those of the commands by name."""
+    """Returns the main parser and the parsers of the commands by name."""
     parser = arguments.Parser(
         prog=prog,
-        description="Train score-based diffusion models, sample from them and judge them.",
+        description="Train score-based diffusion models, sample from them and evaluate them.",
         epilog="Start with: python -m experiments train --config=configs/digits.py --workdir=runs/digits",
         allow_abbrev=False,
     )
@@ -40,7 +40,7 @@ def _parsers(prog: str = "python -m experiments") -> tuple[arguments.Parser, dic
         "--print-completion",
         action=_PrintCompletion,
         choices=("bash", "zsh", "tcsh"),
-        help="print the script by which a shell completes commands and flags of `ornstein`",
+        help="print a shell completion script for the commands and flags of `ornstein`",
     )
     parsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
     for name, command in COMMANDS.items():
@@ -56,7 +56,7 @@ def _parsers(prog: str = "python -m experiments") -> tuple[arguments.Parser, dic
 
 
 def _require_known_flags(texts: list[str], parser: arguments.Parser, commands: dict[str, arguments.Parser]) -> None:
-    """Makes sure that the command has every flag: argparse would name missing ones first, which are the misspelt ones.
+    """Checks that the command defines every flag; argparse alone would report a misspelt flag as a missing one.
 
     Raises:
         UserError: a flag is unknown.
@@ -64,7 +64,7 @@ def _require_known_flags(texts: list[str], parser: arguments.Parser, commands: d
     command = next((text for text in texts if not text.startswith("-")), None)
     parser = parser if command is None else commands.get(command)
     if parser is None:
-        return  # an unknown command, which argparse refuses
+        return  # argparse refuses the unknown command
     known = {flag for action in parser._actions for flag in action.option_strings}
     for text in texts:
         if text.startswith("--") and text != "--" and text.partition("=")[0] not in known:
@@ -72,10 +72,10 @@ def _require_known_flags(texts: list[str], parser: arguments.Parser, commands: d
 
 
 def _parse(texts: list[str]) -> argparse.Namespace:
-    """The arguments, with `overrides` as (key, text) pairs, and `texts` as they were after the command.
+    """Returns the parsed arguments, with `overrides` as (key, text) pairs and `texts`, the raw texts after the command.
 
     Raises:
-        UserError: something is wrong with them.
+        UserError: an argument is invalid.
     """
     rest, overrides = arguments.split_overrides(texts)
     parser, commands = _parsers()
@@ -99,7 +99,7 @@ def _parse(texts: list[str]) -> argparse.Namespace:
 
 
 def _use_compilation_cache() -> None:
-    """Keeps compiled programs between starts, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    """Caches compiled programs on disk, in JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
     import jax
 
     home = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
@@ -110,10 +110,10 @@ def _use_compilation_cache() -> None:
 
 
 def _use_threaded_convolutions() -> None:
-    """Has XLA run convolutions on all CPU cores, by Eigen; must come before JAX is used.
+    """Makes XLA run convolutions on all CPU cores (Eigen); must be called before JAX is used.
 
-    jaxlib 0.10 hands them to a library that runs each on one core. An unknown flag ends the process, so only releases
-    that are known to have it get it.
+    jaxlib 0.10 runs each convolution on one core by default (YNNPACK fusion). XLA aborts the process on an unknown
+    flag, so the flag is set only for releases that are known to define it.
     """
     name = "--xla_cpu_experimental_ynn_fusion_type"
     release = tuple(map(int, metadata.version("jaxlib").split(".")[:2]))
@@ -123,12 +123,12 @@ def _use_threaded_convolutions() -> None:
 
 
 def _check_environment() -> None:
-    """Validates the variables of the environment that the networks read.
+    """Validates the environment variables that the networks read.
 
     Raises:
         UserError: a variable has an unknown value.
     """
-    if os.environ.get("ORNSTEIN_CONV"):  # flax is not imported for nothing
+    if os.environ.get("ORNSTEIN_CONV"):  # flax is imported only if the variable is set
         from models.layers import convolution
 
         try:
@@ -153,7 +153,7 @@ def main_or_raise(texts: list[str]) -> int:
 
 
 def main(texts: list[str]) -> int:
-    """Runs a command line; returns the exit code, errors being one line."""
+    """Runs a command line, prints an error as one line, and returns the exit code."""
     try:
         return main_or_raise(texts)
     except UserError as error:
@@ -177,8 +177,8 @@ def run() -> None:
     try:
         code = main(sys.argv[1:])
         sys.stdout.flush()
-    except BrokenPipeError:  # the reader has gone, as in `list | head`
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for what Python flushes at its end
+    except BrokenPipeError:  # the reader has closed the pipe, as in `list | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # so that the flush at exit succeeds
         code = 128 + signal.SIGPIPE
     sys.exit(code)
 

@@ -1,24 +1,25 @@
-"""Errors that a user can mend: one line each, no traceback, and what would have been right."""
+"""User-facing errors: one-line messages that name the key, its value and the allowed values."""
 
 import difflib
 from collections.abc import Iterable
 
 
 class UserError(Exception):
-    """The user's input is wrong. The message is one line: the key or file, its value and what is allowed.
+    """Invalid user input. The message is one line with the key or file, its value and the allowed values.
 
-    The command line prints it and exits with code 2; in a notebook it is an ordinary exception.
+    The command line prints the message without a traceback and exits with code 2; in a notebook it is an ordinary
+    exception.
     """
 
 
 class RunError(Exception):
-    """A run cannot go on (a loss that is not finite, a disk that is full). The message is one line; the exit code is 1."""
+    """A failure that stops a run (a non-finite loss, a full disk). The message is one line; the exit code is 1."""
 
 
 def nearest(name: str, allowed: Iterable[str]) -> str:
-    """Returns `"; did you mean 'x'?"` for the allowed name closest to `name`, or an empty string where none is close.
+    """Returns `"; did you mean 'x'?"` for the allowed name closest to `name`, or an empty string if none is close.
 
-    Numbers have none: 12 is not a misspelt 2.
+    Numbers get no suggestion: 12 is not a misspelling of 2.
     """
     try:
         float(name)
@@ -31,11 +32,11 @@ def nearest(name: str, allowed: Iterable[str]) -> str:
 
 
 def unknown_name(key: str, name: str, allowed: Iterable[str]) -> UserError:
-    """The error for a `name` given to config key `key` that is none of `allowed`."""
+    """Returns the error for a value `name` of config key `key` that is not in `allowed`."""
     allowed = sorted(allowed)
     return UserError(f"{key}={name!r} is unknown: choose from {', '.join(allowed)}{nearest(name, allowed)}")
 
 
 def counted(number: int, noun: str) -> str:
-    """A number and a noun, in the plural with an s if the number is not 1: "1 device", "2 devices"."""
+    """Returns a number and a noun, with a plural s if the number is not 1: "1 device", "2 devices"."""
     return f"{number} {noun}{'' if number == 1 else 's'}"

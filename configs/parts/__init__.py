@@ -1,1 +1,1 @@
-"""Fragments that experiments are composed of: each changes one section of a config."""
+"""Shared parts of experiments: functions that modify a config."""

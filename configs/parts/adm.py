@@ -1,6 +1,6 @@
 """Training and sampling of ADM (guided-diffusion) on ImageNet.
 
-The published networks also learn a variance, by iDDPM's bound; here their mean alone is trained.
+The published networks also learn a variance, by iDDPM's variational bound; here only the mean is trained.
 
 Source: Dhariwal and Nichol (2021), https://arxiv.org/abs/2105.05233, appendix I (tables 11 and 12);
 https://github.com/openai/guided-diffusion.
@@ -12,7 +12,7 @@ from configs.parts import chain, networks
 
 
 def adm(config: ConfigDict, size: int) -> None:
-    """The recipe for images of `size` px: 64, 128, 256 or 512."""
+    """Sets the recipe for images of `size` px: 64, 128, 256 or 512."""
     networks.adm(config, size)
     config.model.learned_variance = True
     if size == 64:

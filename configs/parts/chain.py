@@ -1,15 +1,20 @@
-"""Noise prediction on a chain of steps: DDPM and those after it, whose network sees the number of the step, from 0.
+"""Noise prediction on a discrete chain: DDPM and its successors, with a network conditioned on the step index, from 0.
 
-Sources: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Nichol and Dhariwal (2021), https://arxiv.org/abs/2102.09672.
+Sources: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Nichol and Dhariwal (2021),
+https://arxiv.org/abs/2102.09672.
 """
 
 from ml_collections import ConfigDict
 
 
 def noise_prediction(config: ConfigDict, process: str, *, steps: int = 1000, last: int | None = None) -> None:
-    """The process, its network and loss, at each of `steps` steps alone; `last` is the one that sampling starts from.
+    """Sets process, parameterization, loss and sampler of a chain of `steps` discrete times.
 
-    The betas are those of the process's own table. iDDPM's last steps have betas near 1, and are left out.
+    Args:
+        config: is modified.
+        process: name of the process, which defines the betas.
+        steps: number of steps of the chain.
+        last: step at which sampling starts; by default `steps`. iDDPM's last steps, with betas near 1, are left out.
     """
     last = steps if last is None else last
     config.sde.name = process

@@ -1,7 +1,7 @@
-"""Models that know the class, and classifiers of noisy data that guide the others.
+"""Class-conditional models, and noise-conditional classifiers for guidance.
 
-Source: Ho and Salimans (2022), https://arxiv.org/abs/2207.12598, for the dropout of classes; Dhariwal and Nichol (2021),
-https://arxiv.org/abs/2105.05233, for the classifier.
+Source: Ho and Salimans (2022), https://arxiv.org/abs/2207.12598, for the dropout of classes; Dhariwal and Nichol
+(2021), https://arxiv.org/abs/2105.05233, for the classifier.
 """
 
 import difflib
@@ -14,7 +14,18 @@ KINDS = ("conditional", "classifier")
 
 
 def split(argument: str, default: str = "vp") -> tuple[str, str]:
-    """The process and the kind of model, or an empty text, of an argument such as `ve,conditional` or `classifier`."""
+    """Splits an argument such as `ve,conditional` or `classifier` into the process and the kind of model.
+
+    Args:
+        argument: of the config.
+        default: process of an argument without a process.
+
+    Returns:
+        The process, and "conditional", "classifier" or "".
+
+    Raises:
+        ValueError: a word is unknown, or there is more than one process or kind.
+    """
     words = argument.split(",")
     known = [*sde.PROCESSES, *KINDS]
     for word in words:
@@ -30,13 +41,13 @@ def split(argument: str, default: str = "vp") -> tuple[str, str]:
 
 
 def conditional(config: ConfigDict, num_classes: int) -> None:
-    """A network that is told the class, and in a tenth of its examples "no class"."""
+    """Makes the network class-conditional, with a probability of 0.1 of "no class" for classifier-free guidance."""
     config.model.num_classes = num_classes
     config.condition.label.dropout = 0.1
 
 
 def classifier(config: ConfigDict, num_classes: int, **options) -> None:
-    """A small `unet_classifier` of noisy data, trained at even log-SNRs; `options` are the network's."""
+    """Sets a small `unet_classifier` of noisy data, trained at uniform log-SNRs, with `options` of the network."""
     config.objective.name = "classification"
     options = {"channels": 32, "blocks_per_level": 1, "head_channels": 32, "norm_groups": 0, "dropout": 0.2} | options
     config.model = ConfigDict({"name": "unet_classifier", "num_classes": num_classes} | options)

@@ -1,6 +1,6 @@
-"""Training and sampling of diffusion transformers: DDPM's chain on latents, ADM's settings.
+"""Training and sampling of diffusion transformers (DiT): DDPM's chain on latents, with ADM's settings.
 
-The published network also learns a variance, by iDDPM's bound; here its mean alone is trained.
+The published network also learns a variance, by iDDPM's variational bound; here only the mean is trained.
 
 Source: Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, section 4; https://github.com/facebookresearch/DiT.
 """
@@ -11,7 +11,7 @@ from configs.parts import chain, networks
 
 
 def dit(config: ConfigDict, size: str, patch_size: int) -> None:
-    """The paper's recipe for a size of the network, with the 7 M steps of DiT-XL/2 (the others: 400,000)."""
+    """Sets the paper's recipe for a network size, with 7 M steps for DiT-XL/2 and 400,000 for other networks."""
     networks.dit(config, size, patch_size)
     chain.noise_prediction(config, "ddpm")
     config.sde.beta_first = 1e-4

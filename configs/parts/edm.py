@@ -1,8 +1,8 @@
 """Training and sampling of EDM and EDM2.
 
 Sources: Karras et al. (2022), https://arxiv.org/abs/2206.00364, table 1 and appendix F.3;
-https://github.com/NVlabs/edm#training-new-models. Karras et al. (2024), https://arxiv.org/abs/2312.02696, tables 1 and 6;
-https://github.com/NVlabs/edm2/blob/main/train_edm2.py.
+https://github.com/NVlabs/edm#training-new-models. Karras et al. (2024), https://arxiv.org/abs/2312.02696, tables 1 and
+6; https://github.com/NVlabs/edm2/blob/main/train_edm2.py.
 """
 
 from collections.abc import Mapping
@@ -17,9 +17,16 @@ MILLION = 1_000_000
 def edm(
     config: ConfigDict, *, batch_size: int, lr: float, images: float, half_life: float, augmentation: float = 0.0
 ) -> None:
-    """EDM; `images` of training and the `half_life` of the average are in millions of images.
+    """Sets the recipe of EDM.
 
-    With `augmentation`, of which mirror images are part, the data set is not mirrored besides.
+    Args:
+        config: is modified.
+        batch_size: images per step.
+        lr: learning rate.
+        images: length of the training, in millions of images.
+        half_life: half-life of the average of the weights, in millions of images.
+        augmentation: probability of each transform of the augmentation. It includes mirroring, so data.random_flip is
+            off.
     """
     _process(config)
     config.data.augmentation = augmentation
@@ -53,7 +60,7 @@ def _process(config: ConfigDict) -> None:
     config.evaluation.num_samples = 50_000
 
 
-# By the size of the network: images of training in units of 2^20, learning rate.
+# By network size: (training images in units of 2^20, learning rate).
 EDM2_512: Mapping[str, tuple[int, float]] = {
     "xxs": (2048, 0.0170),
     "xs": (2048, 0.0120),
@@ -81,10 +88,10 @@ def edm2(
     log_sigma_std: float,
     decay_steps: int,
 ) -> None:
-    """EDM2, by the size of its network.
+    """Sets the recipe of EDM2 for a network size.
 
-    It keeps the averages of widths 0.05 and 0.1 every 8 * 2^20 images in half precision; the published models are averages
-    of other widths, made of them (`sampling.ema_std`). The one of 0.1 is in the grids.
+    Snapshots of averages of widths 0.05 and 0.1 are stored every 8 * 2^20 images in half precision; the published
+    models are post-hoc averages of other widths (`sampling.ema_std`). Sample grids during training use the width 0.1.
     """
     images, lr = presets[size]
     _process(config)

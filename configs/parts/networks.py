@@ -1,4 +1,4 @@
-"""The networks of the papers. What a fragment leaves out has the default of its file in `models/`, which is a paper's."""
+"""Networks of papers. Options that a function leaves out have the defaults in `models/`, which are published values."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ from ml_collections import ConfigDict
 
 
 def use(config: ConfigDict, name: str, **options: Any) -> None:
-    """Replaces the network, options and all."""
+    """Replaces the network and all its options."""
     config.model = ConfigDict({"name": name} | options)
 
 
@@ -35,14 +35,14 @@ def ncsnpp(config: ConfigDict, *, blocks: int = 4, embedding: str = "fourier") -
 
 
 def ddpmpp(config: ConfigDict, *, blocks: int = 4) -> None:
-    """DDPM++: NCSN++ without its filters and its pyramid of the input, with DDPM's embedding."""
+    """DDPM++: NCSN++ without FIR filters and without the input pyramid, with DDPM's embedding."""
     ncsnpp(config, blocks=blocks, embedding="positional")
     config.model.fir = False
     config.model.progressive_input = "none"
 
 
 def ncsnpp_256(config: ConfigDict) -> None:
-    """NCSN++ for 256 px: pyramids of both the input and the output, less blocks, no dropout."""
+    """NCSN++ for 256 px: input and output pyramids, fewer blocks, no dropout."""
     ncsnpp(config, blocks=2)
     config.model.channel_multipliers = (1, 1, 2, 2, 2, 2, 2)
     config.model.progressive = "output_skip"
@@ -51,7 +51,7 @@ def ncsnpp_256(config: ConfigDict) -> None:
 
 
 def ncsnpp_1024(config: ConfigDict) -> None:
-    """NCSN++ for 1024 px: narrow at full resolution."""
+    """NCSN++ for 1024 px, with few channels at full resolution."""
     ncsnpp_256(config)
     config.model.channels = 16
     config.model.channel_multipliers = (1, 2, 4, 8, 16, 32, 32, 32)
@@ -59,7 +59,7 @@ def ncsnpp_1024(config: ConfigDict) -> None:
 
 
 def ddpm(config: ConfigDict) -> None:
-    """DDPM's U-Net for 32 px as score_sde has it: attention once a level on the way up."""
+    """DDPM's U-Net for 32 px as in score_sde: one attention per level on the way up."""
     use(
         config,
         "ddpm",
@@ -73,14 +73,14 @@ def ddpm(config: ConfigDict) -> None:
 
 
 def ddpm_256(config: ConfigDict) -> None:
-    """The same for 256 px, without dropout."""
+    """DDPM's U-Net for 256 px, without dropout."""
     ddpm(config)
     config.model.channel_multipliers = (1, 1, 2, 2, 4, 4)
     config.model.dropout = 0.0
 
 
 def ncsn(config: ConfigDict) -> None:
-    """NCSN: parameters of its norms for each noise level."""
+    """NCSN, with parameters of the norms for each noise level."""
     use(config, "ncsn", channels=128, channel_multipliers=(1, 2, 2, 2), dilations=(1, 1, 2, 4))
 
 
@@ -90,12 +90,12 @@ def ncsnv2(config: ConfigDict) -> None:
 
 
 def ncsnv2_128(config: ConfigDict) -> None:
-    """NCSNv2 for 128 px: one stage more, and a wider end."""
+    """NCSNv2 for 128 px: one more stage, and wider last stages."""
     use(config, "ncsnv2", channels=128, channel_multipliers=(1, 2, 2, 4, 4), dilations=(1, 1, 1, 2, 4))
 
 
 def edm_ddpmpp(config: ConfigDict) -> None:
-    """EDM's DDPM++: three levels of equal width, and the labels of its augmentation."""
+    """EDM's DDPM++: three levels of equal width, conditioned on augmentation labels."""
     ddpmpp(config)
     config.model.channel_multipliers = (2, 2, 2)
     config.model.augment_features = 9
@@ -103,14 +103,14 @@ def edm_ddpmpp(config: ConfigDict) -> None:
 
 
 def edm_ncsnpp(config: ConfigDict) -> None:
-    """EDM's NCSN++, likewise."""
+    """EDM's NCSN++: three levels of equal width, conditioned on augmentation labels."""
     ncsnpp(config)
     config.model.channel_multipliers = (2, 2, 2)
     config.model.augment_features = 9
     config.model.dropout = 0.13
 
 
-# By the size of the image; 192 channels and 64 to a head where nothing else is said.
+# Options by image size; the defaults are in `adm`.
 ADM_SIZES: Mapping[int, Mapping[str, Any]] = {
     64: {"channel_multipliers": (1, 2, 3, 4), "blocks_per_level": 3, "dropout": 0.1},
     128: {"channels": 256, "channel_multipliers": (1, 1, 2, 3, 4), "num_heads": 4, "head_channels": 0},
@@ -129,7 +129,7 @@ EDM2_CHANNELS: Mapping[str, int] = {"xxs": 64, "xs": 128, "s": 192, "m": 256, "l
 
 
 def edm2(config: ConfigDict, size: str) -> None:
-    """EDM2 for ImageNet: one width, from XXS to XXL."""
+    """EDM2 for ImageNet, in a size from xxs to xxl."""
     use(
         config,
         "edm2",
@@ -148,5 +148,5 @@ DIT_SIZES: Mapping[str, Mapping[str, int]] = {
 
 
 def dit(config: ConfigDict, size: str, patch_size: int) -> None:
-    """DiT for latents of ImageNet, table 1 of the paper; its label 1000 is no class."""
+    """DiT for latents of ImageNet (table 1 of the paper); label 1000 means no class."""
     use(config, "dit", **DIT_SIZES[size], patch_size=patch_size, num_classes=1000, learned_variance=True)

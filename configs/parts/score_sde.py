@@ -1,8 +1,8 @@
-"""Training and sampling of "Score-based generative modeling through SDEs", for its networks and those before them.
+"""Training and sampling of "Score-based generative modeling through SDEs", for its networks and for NCSN and NCSNv2.
 
-Adam at 2e-4 with 5,000 steps of warm-up, gradients clipped to norm 1, 1.3 M steps of 128 images; VE's loss is summed over
-the pixels. Our data lie in [-1, 1]; the VE models were made for [0, 1], so all sigmas here are twice the published ones, and
-the network is told half of them (`sigma_scale`).
+Adam at 2e-4 with 5,000 steps of warm-up, gradients clipped to norm 1, 1.3 M steps of 128 images; VE's loss is summed
+over pixels. The published VE models are for data in [0, 1]. Here data are in [-1, 1], so all sigmas are twice the
+published values, and the network is conditioned on half of sigma (`sigma_scale`).
 
 Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendices C, G and H;
 https://github.com/yang-song/score_sde/tree/main/configs. For NCSN and NCSNv2: Song and Ermon (2019),
@@ -17,14 +17,14 @@ from configs.parts import chain, networks
 def recipe(
     config: ConfigDict, process: str, *, discrete: bool = False, sigma_max: float = 50.0, steps: int = 1000
 ) -> None:
-    """What all experiments of the paper share, for one process.
+    """Sets the shared settings of all experiments of the paper for one process.
 
     Args:
-        config: whose network is chosen.
+        config: is modified; its network must be set before.
         process: vp, subvp or ve.
-        discrete: train at the process's `steps` noise levels alone, as SMLD and DDPM do.
+        discrete: whether to train only at the `steps` discrete noise levels of the process, as SMLD and DDPM do.
         sigma_max: ve: in units of data in [0, 1], as published.
-        steps: of the process and of sampling.
+        steps: number of steps of the process and of sampling.
 
     Raises:
         ValueError: sub-VP has no discrete version.
@@ -61,7 +61,7 @@ def recipe(
 
 
 def _ve(config: ConfigDict, discrete: bool, sigma_max: float, steps: int) -> None:
-    """The networks' own division by sigma (`scale_by_sigma`) is the parameterization's here."""
+    """Sets VE. The parameterization divides the output by sigma, in score_sde the network does (`scale_by_sigma`)."""
     config.sde.name = "ve"
     config.sde.sigma_min = 2 * 0.01
     config.sde.sigma_max = 2 * sigma_max
@@ -100,7 +100,7 @@ def _vp(config: ConfigDict, process: str) -> None:
 
 
 def _ddpm(config: ConfigDict, steps: int) -> None:
-    """DDPM's chain."""
+    """Sets DDPM's chain."""
     chain.noise_prediction(config, "ddpm", steps=steps)
     config.sde.beta_first = 1e-4
     config.sde.beta_last = 0.02
@@ -108,16 +108,19 @@ def _ddpm(config: ConfigDict, steps: int) -> None:
 
 
 def deep(config: ConfigDict) -> None:
-    """The deep networks were trained for fewer steps."""
+    """Sets the number of blocks and of training steps of the deep networks."""
     config.model.blocks_per_level = 8
     config.training.num_steps = 950_000
 
 
-TECHNIQUES = ("124", "5", "1245")  # of NCSNv2's paper
+TECHNIQUES = ("124", "5", "1245")  # techniques of the NCSNv2 paper
 
 
 def ncsn(config: ConfigDict, techniques: str, *, levels: int, sigma_max: float, snr: float) -> None:
-    """NCSN: 10 noise levels and no average; `levels` up to `sigma_max` with techniques 1, 2 and 4, an average with 5."""
+    """Sets NCSN with 10 noise levels and without an average of the weights.
+
+    Techniques 1, 2 and 4 use `levels` noise levels up to `sigma_max`; technique 5 uses an average of the weights.
+    """
     networks.ncsn(config)
     if techniques.startswith("124"):
         annealed(config, levels=levels, sigma_max=sigma_max, corrections=5, snr=snr, lr=1e-3)
@@ -128,10 +131,11 @@ def ncsn(config: ConfigDict, techniques: str, *, levels: int, sigma_max: float, 
 
 
 def annealed(config: ConfigDict, *, levels: int, sigma_max: float, corrections: int, snr: float, lr: float) -> None:
-    """NCSN and NCSNv2: few noise levels, and annealed Langevin dynamics alone to sample.
+    """Sets training and sampling of NCSN and NCSNv2: few noise levels, and sampling by annealed Langevin dynamics.
 
-    `levels` noise levels up to `sigma_max`, in units of data in [0, 1]; `corrections` Langevin steps at each. The
-    published sampler makes them at sigma_max too, where this one starts from the prior.
+    There are `levels` noise levels up to `sigma_max`, in units of data in [0, 1], with `corrections` Langevin steps at
+    each level. The published sampler makes Langevin steps at sigma_max too, while this sampler starts from the prior
+    there.
     """
     recipe(config, "ve", discrete=True, sigma_max=sigma_max, steps=levels)
     if config.model.name == "ncsn":
@@ -147,7 +151,10 @@ def annealed(config: ConfigDict, *, levels: int, sigma_max: float, corrections: 
 
 
 def large_images(config: ConfigDict, process: str, *, sigma_max: float = 50.0, snr: float = 0.16) -> None:
-    """256 px and more: 2.4 M steps of 64 images. VE is continuous with 2,000 steps of sampling, VP is DDPM's chain."""
+    """Sets the recipe for 256 px and more: 2.4 M steps of 64 images.
+
+    VE is continuous, with 2,000 sampling steps; VP is DDPM's chain.
+    """
     recipe(config, process, discrete=process == "vp", sigma_max=sigma_max, steps=2000 if process == "ve" else 1000)
     config.data.batch_size = 64
     config.training.num_steps = 2_400_000

@@ -1,22 +1,22 @@
-"""The forward processes, chosen by name: each from where sampling and evaluation end to the time of the prior."""
+"""Settings of the forward processes by name: the process, and the times at which sampling and evaluation end."""
 
 from ml_collections import ConfigDict
 
 
 def vp(config: ConfigDict) -> None:
-    """VP: beta from 0.1 to 20; sigma / alpha from 0.010 (t_min) to 152."""
+    """VP with beta from 0.1 to 20: sigma / alpha from 0.010 (at t_min) to 152."""
     config.sde.name = "vp"
     config.sampling.t_min = config.evaluation.t_min = 1e-3
 
 
 def subvp(config: ConfigDict) -> None:
-    """Sub-VP: its sigma is the square of VP's, so the same noise level comes later in t: 0.012 at t_min."""
+    """Sub-VP: sigma is the square of VP's sigma, so t_min is larger; sigma / alpha is 0.012 at t_min."""
     config.sde.name = "subvp"
     config.sampling.t_min = config.evaluation.t_min = 3e-2
 
 
 def ve(config: ConfigDict) -> None:
-    """VE: sigma from 0.01 to sigma_max, by default 50 (CIFAR-10's)."""
+    """VE: sigma from 0.01 to sigma_max, by default 50 (the value for CIFAR-10)."""
     config.sde.name = "ve"
     config.sampling.t_min = config.evaluation.t_min = 1e-5
 
@@ -57,13 +57,13 @@ def iddpm(config: ConfigDict) -> None:
 
 
 def scaled_linear(config: ConfigDict) -> None:
-    """Latent diffusion's table: 1,000 betas even in their roots; t_min is its first step, sigma / alpha from 0.039 to 84."""
+    """Latent diffusion's 1,000 betas, linear in sqrt(beta); t_min is the first step, sigma / alpha from 0.039 to 84."""
     config.sde.name = "scaled_linear"
     config.training.t_min = config.sampling.t_min = config.evaluation.t_min = 1e-3
 
 
 def critically_damped(config: ConfigDict) -> None:
-    """Critically damped Langevin diffusion, the published constants; noise level from 0.010 to 248; its own method."""
+    """Critically damped Langevin diffusion, published constants, sampler sscs: noise level from 0.010 to 248."""
     config.sde.name = "critically_damped"
     config.training.t_min = 1e-3
     config.sampling.t_min = config.evaluation.t_min = 7.5e-3
@@ -85,7 +85,11 @@ PROCESSES = {
 
 
 def choose(config: ConfigDict, name: str) -> None:
-    """Sets the process by the config's argument, as in `configs/digits.py:ve`."""
+    """Sets a process by its name, such as the argument of `configs/digits.py:ve`.
+
+    Raises:
+        ValueError: the name is unknown.
+    """
     if name not in PROCESSES:
         raise ValueError(f"the SDE {name!r} is unknown: choose from {', '.join(PROCESSES)}")
     PROCESSES[name](config)

@@ -1,4 +1,4 @@
-"""Conditions: the leaves that a network receives beside the noisy data and the noise level."""
+"""Conditions: the inputs of a network in addition to the noisy data and the noise level."""
 
 from experiments.conditions.augmentation import AugmentationCondition
 from experiments.conditions.base import Condition, dropout_tag

@@ -1,4 +1,4 @@
-"""How an example was augmented in training, so that samples are not augmented.
+"""Augmentation labels: conditions the network on the augmentation of each example, so samples are not augmented.
 
 Source: Karras et al. (2022), https://arxiv.org/abs/2206.00364, appendix F.2.
 """
@@ -18,14 +18,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class AugmentationCondition(Condition):
-    """The labels of the augmentation: float32 (B, features); the null is zeros, which stands for an image as it is.
+    """Augmentation labels, float32 (B, features). The null, zeros, means an image without augmentation.
 
-    `data.augmentation` is the probability of the augmentation, whose labels `experiments/data/augmentation.py` lists.
-    Training on null labels with an augmented image would teach the network to augment samples, so the condition has no
-    dropout. Samples are drawn with the null, for which the leaf may be left out.
+    `data.augmentation` is the probability of the augmentation; `experiments/data/augmentation.py` lists its labels. The
+    condition has no dropout: augmented images with null labels would teach the network to generate augmented samples.
+    Samples are drawn with the null; the leaf may then be left out.
 
     Attributes:
-        features: the number of labels; EDM's augmentation has 9.
+        features: number of labels; EDM's augmentation has 9.
     """
 
     features: int
@@ -44,10 +44,10 @@ class AugmentationCondition(Condition):
         return jnp.zeros((len(keys), self.features))
 
     def of_user(self, value: Any) -> jax.Array:
-        """Returns stated labels, `features` numbers.
+        """Returns the labels of a user as float32 (features,).
 
         Raises:
-            ValueError: the numbers are more or fewer.
+            ValueError: there are more or fewer than `features` labels.
         """
         labels = jnp.asarray(value, jnp.float32)
         if labels.shape != (self.features,):

@@ -1,4 +1,4 @@
-"""The class of an example."""
+"""Class labels."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class LabelCondition(Condition):
-    """The class: int32 (B,) in [0, num_classes); the null is num_classes, which stands for no class.
+    """Class labels, int32 (B,) in [0, num_classes). The null, num_classes, means no class.
 
     Attributes:
-        num_classes: the number of classes.
-        class_names: by number, where they are known.
+        num_classes: number of classes.
+        class_names: names by class number; empty if they are not known.
     """
 
     num_classes: int
@@ -37,7 +37,7 @@ class LabelCondition(Condition):
         return batch["label"]
 
     def of_user(self, value: int | str) -> jax.Array:
-        """Returns the number of a class that is given by name, which comes first where names are numbers too, or number.
+        """Returns the number of a class by its name or number; a name has priority if names are numbers too.
 
         Raises:
             ValueError: there is no such class.
@@ -50,7 +50,7 @@ class LabelCondition(Condition):
         raise ValueError(f"no class {text!r} among {self.num_classes}")
 
     def null(self, leaf: jax.Array) -> jax.Array:
-        """Returns num_classes, no class, for each example."""
+        """Returns num_classes for each example."""
         return jnp.full_like(leaf, self.num_classes)
 
 

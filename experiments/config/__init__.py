@@ -1,1 +1,1 @@
-"""Config files, choices among names, ranges of numbers, and the generated table of keys. Builds nothing."""
+"""Config files, components by name, ranges of numbers, and the table of keys. This package builds no objects."""

@@ -1,4 +1,4 @@
-"""A name of the config and what it stands for."""
+"""Lookup of a named value of the config in a table."""
 
 from typing import Any
 
@@ -6,10 +6,15 @@ from experiments.errors import unknown_name
 
 
 def choose(key: str, name: str, table: dict[str, Any]) -> Any:
-    """What the table has under the name that the config's key has.
+    """Returns the entry `name` of `table`.
+
+    Args:
+        key: the config key that has the value `name`, for messages.
+        name: the value of the key.
+        table: objects by name.
 
     Raises:
-        UserError: it has none.
+        UserError: the table has no such entry.
     """
     if name not in table:
         raise unknown_name(key, name, table)

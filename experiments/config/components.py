@@ -1,7 +1,7 @@
-"""Components that a user gives by import path, `module:name`, where a name is accepted.
+"""User components by import path: `module:name` is accepted wherever a config key accepts the name of a component.
 
-`--config.sde.name=my_sdes:Bridge` takes the class `Bridge` of the module `my_sdes`, which lies in the current folder or is
-installed. Importing it runs it: an import path is code, like a config file.
+`--config.sde.name=my_sdes:Bridge` selects the class `Bridge` of the module `my_sdes`, which is in the current folder
+or installed. Importing a module runs its code, so an import path has to be trusted like a config file.
 """
 
 import dataclasses
@@ -16,36 +16,36 @@ from typing import Any
 
 from experiments.errors import UserError, nearest, unknown_name
 
-RESERVED = ("name", "parent", "t_min")  # options that the program sets
+RESERVED = ("name", "parent", "t_min")  # fields that the program sets, so they are no options
 
 
 def is_path(name: str) -> bool:
-    """Returns True for `module:name`, both of them identifiers (the module with dots)."""
+    """Returns True for `module:name`, where both parts are identifiers (the module may be dotted)."""
     module, colon, attribute = name.partition(":")
     return bool(colon) and attribute.isidentifier() and all(part.isidentifier() for part in module.split("."))
 
 
 def has_module(name: str) -> bool:
-    """Returns True if there is a module of this name in the current folder or installed."""
-    _find_modules_here()
+    """Returns True if a module of this name is in the current folder or installed."""
+    _add_current_folder_to_path()
     try:
         return importlib.util.find_spec(name) is not None
     except (ImportError, ValueError):
         return False
 
 
-def _find_modules_here() -> None:
-    """Lets modules of the current folder be imported, as `python -m` does and a console script does not."""
+def _add_current_folder_to_path() -> None:
+    """Makes modules of the current folder importable: `python -m` does this too, a console script does not."""
     folder = os.getcwd()
     if folder not in sys.path:
         sys.path.insert(0, folder)
 
 
 def component(key: str, name: str, table: dict[str, Any]) -> Any:
-    """Returns what a name of the config stands for: the table's entry, or the object at an import path.
+    """Returns the component of a config key: the entry `name` of `table`, or the object at the import path `name`.
 
     Raises:
-        UserError: there is neither.
+        UserError: `name` is neither in the table nor an import path that can be imported.
     """
     if name in table:
         return table[name]
@@ -65,14 +65,14 @@ def load(key: str, path: str) -> Any:
     """Returns the object at an import path; modules of the current folder are found too.
 
     Args:
-        key: that the path was given to, for messages.
+        key: config key or flag with this value, for messages.
         path: `module:name`.
 
     Raises:
         UserError: there is no such module or name, or importing the module raises.
     """
     module_name, _, attribute = path.partition(":")
-    _find_modules_here()
+    _add_current_folder_to_path()
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
@@ -88,7 +88,7 @@ def load(key: str, path: str) -> Any:
 
 
 def _broken(key: str, path: str, error: Exception) -> UserError:
-    """The error for a module that raises when it is imported: the line of its file and the reason."""
+    """Returns the error for a module that raises on import, with the line of its file and the reason."""
     module = path.partition(":")[0].rpartition(".")[2]
     frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename.endswith(f"{module}.py")]
     line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else frames[-1].lineno if frames else None
@@ -99,9 +99,9 @@ def _broken(key: str, path: str, error: Exception) -> UserError:
 def options(made: Any) -> dict[str, Any]:
     """Returns the options of a class or function with their defaults, as keys of a config.
 
-    Those of a class are its annotated attributes, as of a dataclass; those of a function its parameters. Options without a
-    default, or with one that a config cannot hold (other than None, booleans, numbers, texts and sequences of these), are
-    left out.
+    Options are the annotated attributes of a class (as in a dataclass), or the parameters of a function. Options
+    without a default are left out, and so are options whose default cannot be stored in a config. A config can store
+    None, booleans, numbers, texts and sequences of these.
     """
     return {name: _plain(value) for name, value in fields(made).items() if _is_public(name) and _is_plain(value)}
 

@@ -1,7 +1,7 @@
-"""Config files: loading one with its argument, applying overrides, comparing and storing.
+"""Config files: loading, overrides from the command line, comparison and storage.
 
-A config is a Python file with `get_config()`, or `get_config(argument)` for `--config=FILE:ARGUMENT`. It is trusted code:
-it is run. A stored `config.json` is data.
+A config is a Python file that defines `get_config()`, or `get_config(argument)` for `--config=FILE:ARGUMENT`. Loading a
+config runs its code, so the file must be trusted. A stored `config.json` is data only.
 """
 
 import ast
@@ -24,10 +24,10 @@ from experiments.errors import UserError, nearest
 
 
 def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
-    """The config of `FILE` or `FILE:ARGUMENT`, with (dotted key, text) overrides applied in order.
+    """Loads the config of `FILE` or `FILE:ARGUMENT` and applies the (dotted key, text) overrides in order.
 
     Raises:
-        UserError: no such file, a wrong argument, an unknown key or a value of the wrong type.
+        UserError: the file does not exist, the argument is invalid, a key is unknown, or a value has the wrong type.
     """
     path, _, argument = spec.partition(":")
     config = _run_file(Path(path), argument)
@@ -38,19 +38,19 @@ def load(spec: str, overrides: Iterable[tuple[str, str]] = ()) -> ConfigDict:
 
 
 def _require_keys(path: str, config: ConfigDict) -> None:
-    """Makes sure that a config file has the keys of base.py, and of its network, and no others.
+    """Checks that a config file has all keys of base.py and of its network, and no other keys.
 
     Raises:
         UserError: a key is missing or unknown.
     """
-    needed = dict(leaves(base.get_config()))
+    required = dict(leaves(base.get_config()))
     for section in base.get_config():
         if not isinstance(config.get(section), ConfigDict):
             raise UserError(f"--config={path}: the section {section} is missing; start from configs.base.get_config()")
     name = config.model.get("name")
-    known = {key for key in needed if not key.startswith("model.")} | {"model.name"}
-    found = dict(leaves(config))
-    for key in sorted(known - found.keys()):
+    known = {key for key in required if not key.startswith("model.")} | {"model.name"}
+    values = dict(leaves(config))
+    for key in sorted(known - values.keys()):
         if not key.startswith("sde.") or key == "sde.name":  # a process has its own defaults
             raise UserError(f"--config={path}: {key} is missing; start from configs.base.get_config()")
     if name in models.KNOWN:
@@ -58,16 +58,17 @@ def _require_keys(path: str, config: ConfigDict) -> None:
     elif components.is_path(name):
         known |= {f"model.{option}" for option in components.options(components.load("model.name", name))}
     else:
-        known |= {key for key in found if key.startswith("model.")}  # the unknown name is refused by itself
+        known |= {key for key in values if key.startswith("model.")}  # the unknown name is refused later
     for key in named.EXTENDED:
         section = key.rpartition(".")[0]
-        known |= {f"{section}.{option}" for option in named.options(key, found[key])}
-    for key in found:
+        known |= {f"{section}.{option}" for option in named.options(key, values[key])}
+    for key in values:
         if key not in known and key.startswith("model."):
             option = key.removeprefix("model.")
             raise UserError(
-                f"--config={path}: {key} is no option of model.name={name!r}{nearest(option, models.options(name))}; a "
-                f"config of another network starts with config.model = ConfigDict({{'name': {name!r}}})"
+                f"--config={path}: {key} is not an option of model.name={name!r}"
+                f"{nearest(option, models.options(name))}; to replace the network of the base config, start with "
+                f"config.model = ConfigDict({{'name': {name!r}}})"
             )
         if key not in known:
             raise UserError(f"--config={path}: {key} is an unknown key{_nearest_key(key, sorted(known))}")
@@ -75,39 +76,39 @@ def _require_keys(path: str, config: ConfigDict) -> None:
 
 
 def _require_own_defaults(path: str, section: ConfigDict) -> None:
-    """Makes sure that the process of a config file does not have a default of base.py in place of its own.
+    """Checks that no option of the process has the default of base.py instead of the process's own default.
 
     Raises:
-        UserError: an option has the value of base.py, where the process has another default.
+        UserError: an option has the value of base.py, but the default of the process differs.
     """
     general = base.get_config().sde
     if not set(general) <= set(section):
-        return  # not the section of base.py
+        return  # the config file has replaced the section of base.py
     for option, own in named.options("sde.name", section.name).items():
         value = section.get(option)
         if None not in (own, value) and value == general.get(option) != own:
             raise UserError(
-                f"--config={path}: sde.{option}={value} is the default of configs/base.py, that of {section.name} is {own}: "
-                f"set config.sde = ConfigDict({{'name': {section.name!r}, '{option}': ...}}), where options left out have "
-                "the defaults of the process"
+                f"--config={path}: sde.{option}={value} is the default of configs/base.py, but the default of "
+                f"{section.name} is {own}: set config.sde = ConfigDict({{'name': {section.name!r}, '{option}': ...}}); "
+                "omitted options get the defaults of the process"
             )
 
 
 def apply(
     config: ConfigDict, overrides: Iterable[tuple[str, str]], *, allowed: tuple[str, ...] = ("",), command: str = ""
 ) -> ConfigDict:
-    """The config with the (dotted key, text) overrides applied in order; see `override`.
+    """Applies the (dotted key, text) overrides to a config, which is modified and returned; see `override`.
 
     Args:
-        config: is changed.
-        overrides: what to set.
-        allowed: the beginnings of the keys that may be set; of a trained run some may not.
-        command: that allows no others.
+        config: is modified in place.
+        overrides: pairs of a dotted key and the text of its value.
+        allowed: prefixes of the keys that may be set; some keys of a trained run may not change.
+        command: name of the command that restricts the keys, for messages.
 
     Raises:
-        UserError: as `override`; or a key begins with none of those allowed.
+        UserError: as `override`; or a key has none of the allowed prefixes.
     """
-    # A component that adds keys first, so that these are known whatever the order on the command line.
+    # Components are set first: they may add keys, which then are known in any order of the command line.
     overrides = list(overrides)
     for key, text in sorted(overrides, key=lambda pair: pair[0] not in named.EXTENDED):
         override(config, key, text)
@@ -120,10 +121,10 @@ def apply(
 
 
 def _choose_sampler(config: ConfigDict, chosen: Mapping[str, str]) -> None:
-    """Lets keys of the sampler that were set by hand disable `sampling.evaluations`.
+    """Disables `sampling.evaluations` if an override sets the sampler, its steps or its times.
 
     Raises:
-        UserError: both were set by hand.
+        UserError: overrides set both `sampling.evaluations` and such a key.
     """
     others = [key for key in chosen if key in ("sampling.sampler", "sampling.steps", "sampling.times")]
     if not others or not config.get("sampling", {}).get("evaluations", 0):
@@ -137,26 +138,26 @@ def _choose_sampler(config: ConfigDict, chosen: Mapping[str, str]) -> None:
 
 
 def takes_argument(spec: str) -> bool:
-    """Whether the config file of `FILE` or `FILE:ARGUMENT` takes an argument.
+    """Returns True if the config file of `FILE` or `FILE:ARGUMENT` takes an argument.
 
     Raises:
-        UserError: it cannot be loaded.
+        UserError: the file cannot be loaded.
     """
     return bool(inspect.signature(_get_config(Path(spec.partition(":")[0]))).parameters)
 
 
 def _get_config(path: Path) -> Callable[..., ConfigDict]:
-    """The function of that name in a file."""
+    """Returns the function `get_config` of a config file."""
     if not path.is_file():
-        there = sorted(str(p) for p in path.parent.glob("*.py") if p.stem not in ("__init__", "base"))
-        alike = difflib.get_close_matches(path.stem, [Path(other).stem for other in there], 1, 0.5)
-        hint = f"; there are {', '.join(there)}" if there else ""
-        if alike:
-            hint = f"; did you mean {str(path.with_name(f'{alike[0]}.py'))!r}?"
+        existing = sorted(str(p) for p in path.parent.glob("*.py") if p.stem not in ("__init__", "base"))
+        similar = difflib.get_close_matches(path.stem, [Path(other).stem for other in existing], 1, 0.5)
+        hint = f"; there are {', '.join(existing)}" if existing else ""
+        if similar:
+            hint = f"; did you mean {str(path.with_name(f'{similar[0]}.py'))!r}?"
         raise UserError(f"--config={path}: no such file{hint}")
     module_spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     if module_spec is None:
-        raise UserError(f"--config={path}: a config is a Python file (.py)")
+        raise UserError(f"--config={path}: a config must be a Python file (.py)")
     module = importlib.util.module_from_spec(module_spec)
     try:
         module_spec.loader.exec_module(module)
@@ -184,7 +185,7 @@ def _run_file(path: Path, argument: str) -> ConfigDict:
 
 
 def _broken(path: Path, error: Exception) -> UserError:
-    """The error for a config file that raises: the line of the file and the reason."""
+    """Returns the error for a config file that raises, with the line of the file and the reason."""
     lines = [frame.lineno for frame in traceback.extract_tb(error.__traceback__) if Path(frame.filename) == path]
     line = getattr(error, "lineno", None) if isinstance(error, SyntaxError) else lines[-1] if lines else None
     reason = " ".join(str(error).split())[:300]
@@ -192,10 +193,9 @@ def _broken(path: Path, error: Exception) -> UserError:
 
 
 def complete(config: ConfigDict) -> ConfigDict:
-    """The config with the defaults of its network for the options that it leaves out.
+    """Adds the missing options of the network and of the other components with their own defaults.
 
-    base.py says those of the U-Net; the options of another network are explained in its file in `models/`. Options of other
-    components that base.py does not have are added with their own defaults.
+    base.py documents the options of the U-Net; the options of another network are documented in its file in `models/`.
     """
     if config.model.name in models.KNOWN or components.is_path(config.model.name):
         config.model = ConfigDict(
@@ -216,7 +216,7 @@ def _network_options(name: str) -> dict[str, Any]:
 
 
 def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """(dotted key, value) of every value in the config."""
+    """Yields (dotted key, value) of every value in the config."""
     for key, value in config.items():
         if isinstance(value, ConfigDict):
             yield from leaves(value, f"{prefix}{key}.")
@@ -225,13 +225,14 @@ def leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def override(config: ConfigDict, key: str, text: str) -> None:
-    """Sets a dotted key from text, in the type that its value has.
+    """Sets a dotted key from text, converted to the type of the current value.
 
-    Another network (`model.name`), and a process given by import path, begin with their own defaults; a process given by
-    name does where the value is still that of base.py. Another component adds its options to the section.
+    Setting another network (`model.name`), or a process by import path, resets its section to the defaults of this
+    component. A process set by name replaces only those options that still have the default of base.py. Another
+    component adds its options to the section.
 
     Raises:
-        UserError: the key does not exist, or the text is not of its type.
+        UserError: the key does not exist, or the text cannot be converted to the type of the value.
     """
     if key == "model.name" and text != config.model.name and (text in models.KNOWN or components.is_path(text)):
         config.model = ConfigDict({"name": text} | _network_options(text))
@@ -244,7 +245,7 @@ def override(config: ConfigDict, key: str, text: str) -> None:
         return
     known = dict(leaves(config))
     if key in RENAMED:
-        raise UserError(f"--config.{key}={text}: this key is {RENAMED[key]} now")
+        raise UserError(f"--config.{key}={text}: this key was renamed to {RENAMED[key]}")
     if key not in known:
         raise UserError(f"--config.{key}={text}: unknown key{_nearest_key(key, known)}")
     parent, name = _parent(config, key)
@@ -264,10 +265,10 @@ def _parent(config: ConfigDict, key: str) -> tuple[ConfigDict, str]:
 
 
 def _choose(config: ConfigDict, key: str, chosen: str) -> None:
-    """Sets a component by name or import path; its section gets options with the component's own defaults.
+    """Sets a component by name or import path, and adds its options with their defaults to the section.
 
-    Components with names share keys of base.py: of their options only those are set that the section lacks, and, of a
-    process, those that are at the default of base.py.
+    Named components share keys of base.py, so an option that the section already has keeps its value. Only an option of
+    a process that still has the default of base.py is reset to the default of the process.
     """
     section, name = _parent(config, key)
     own, general = named.options(key, chosen), base.get_config().sde
@@ -283,35 +284,40 @@ def _choose(config: ConfigDict, key: str, chosen: str) -> None:
 
 
 def _extend(config: ConfigDict, key: str) -> None:
-    """Adds options that the section of a component lacks, with the component's own defaults."""
+    """Adds the missing options of a component to its section, with the component's own defaults."""
     section, name = _parent(config, key)
     with section.ignore_type():
         section.update({k: v for k, v in named.options(key, section[name]).items() if k not in section})
 
 
 def _nearest_key(key: str, known: Iterable[str]) -> str:
-    """What to say of an unknown key: the key meant, or those that there are.
+    """Returns the hint for an unknown key: the most similar known key, or a list of the known keys.
 
-    Meant is, in this order: one of its section that is all but spelt alike, that is short for it (lr for learning_rate),
-    that it is short for, or that shares all words of the shorter one (steps for num_steps); one of the same name in another
-    section; one of its section that is close in spelling; one of another section of any of these kinds.
+    The candidates are, in this order:
+
+    - a key of the same section that is almost equal in spelling (ratio 0.85),
+    - a key of the same section of which one name abbreviates the other (lr, learning_rate) or the words of one name
+      include those of the other (steps, num_steps),
+    - a key of another section with the same name,
+    - a key of the same section that is similar in spelling (ratio 0.6),
+    - a key of another section by any of these criteria (spelling: ratio 0.75).
     """
     section, _, name = key.rpartition(".")
     by_name: dict[str, list[str]] = {}
-    for k in sorted(known, key=lambda k: k.rpartition(".")[0] != section):  # its own section first
+    for k in sorted(known, key=lambda k: k.rpartition(".")[0] != section):  # the same section first
         by_name.setdefault(k.rpartition(".")[2], []).append(k)
     own = [n for n, keys in by_name.items() if keys[0].rpartition(".")[0] == section]
 
-    def spelt(names, alike):
-        return difflib.get_close_matches(name, names, 1, alike)
+    def similar(names, ratio):
+        return difflib.get_close_matches(name, names, 1, ratio)
 
     def related(names):
         short = [n for n in names if _is_short_for(n, name) or _is_short_for(name, n)]
         sharing = [n for n in names if _words(n) <= _words(name) or _words(name) <= _words(n)]
-        return spelt(short or sharing, 0)
+        return similar(short or sharing, 0)
 
-    best = spelt(own, 0.85) or related(own) or spelt(by_name, 1.0) or spelt(own, 0.6)
-    best = best or related(by_name) or spelt(by_name, 0.75)
+    best = similar(own, 0.85) or related(own) or similar(by_name, 1.0) or similar(own, 0.6)
+    best = best or related(by_name) or similar(by_name, 0.75)
     if best:
         return f"; did you mean {by_name[best[0]][0]!r}?"
     if own:
@@ -324,7 +330,7 @@ def _words(name: str) -> set[str]:
 
 
 def _is_short_for(short: str, name: str) -> bool:
-    """Whether it is the initials of the name's words (lr, of learning_rate) or begins each of them (ch_mult)."""
+    """Returns True if `short` abbreviates `name` by initials (lr, learning_rate) or by prefixes of words (ch_mult)."""
     words, parts = name.split("_"), short.split("_")
     initials = len(words) > 1 and short == "".join(word[:1] for word in words)
     return initials or (len(words) == len(parts) and all(w.startswith(p) for w, p in zip(words, parts, strict=True)))
@@ -376,16 +382,16 @@ def _example(value: Any) -> str:
 
 
 def to_json(config: ConfigDict) -> str:
-    """The config as indented JSON text."""
+    """Returns the config as indented JSON text."""
     return json.dumps(config.to_dict(), indent=2) + "\n"
 
 
-# Old name -> name of keys in configs that were stored under the old one.
+# Keys that were renamed, old -> new: stored configs may still have the old key.
 RENAMED = {"sampling.method": "sampling.sampler", "training.class_dropout": "condition.label.dropout"}
 
 
 def _rename(stored: Any) -> None:
-    """Moves the values of renamed keys in a stored config, a nested dict, to their names of today."""
+    """Moves the values of renamed keys in a stored config, a nested dict, to their current keys."""
     for old, new in RENAMED.items():
         *sections, key = old.split(".")
         parent = stored
@@ -402,10 +408,10 @@ def _rename(stored: Any) -> None:
 
 
 def from_json(text: str) -> ConfigDict:
-    """The config of `to_json`'s text; lists become tuples again. Keys younger than the text have the defaults of base.py.
+    """Returns the config of a text of `to_json`; lists become tuples, and keys that the text lacks get their defaults.
 
     Raises:
-        ValueError: the text is not JSON, or a section or the kind of a value is another than in base.py.
+        ValueError: the text is not JSON, or a section or value has another type than in base.py.
     """
 
     def restore(value):
@@ -428,34 +434,34 @@ def from_json(text: str) -> ConfigDict:
 
 
 def _require_kinds(defaults: dict[str, Any], stored: Any) -> None:
-    """Makes sure that stored values are sections, texts, numbers and so on where the defaults are.
+    """Checks that stored values have the types of the defaults (section, text, number, ...).
 
     Raises:
-        ValueError: one is not.
+        ValueError: a value has another type.
     """
     if not isinstance(stored, dict):
-        raise ValueError("it is no object of sections")
+        raise ValueError("the config must be an object of sections")
     for section, values in defaults.items():
         if not isinstance(stored.get(section, {}), dict):
-            raise ValueError(f"{section} is no section")
+            raise ValueError(f"{section} must be a section")
         _require_kinds_of(section, values, stored.get(section, {}))
 
 
 def _require_kinds_of(section: str, defaults: dict[str, Any], stored: dict[str, Any]) -> None:
-    """`_require_kinds` of a section and those within it."""
+    """Checks the types in a section and its subsections; see `_require_kinds`."""
     for name, default in defaults.items():
         value = stored.get(name, default)
         if f"{section}.{name}" in sizes.KEYS and isinstance(value, str):
             continue
         if isinstance(default, dict):
             if not isinstance(value, dict):
-                raise ValueError(f"{section}.{name} is no section")
+                raise ValueError(f"{section}.{name} must be a section")
             _require_kinds_of(f"{section}.{name}", default, value)
         else:
             number = isinstance(default, int | float) and not isinstance(default, bool)
             kind = "a number" if number else _KINDS[type(default)]
-            given = isinstance(value, int | float) and not isinstance(value, bool)
-            if not (given or (value is None and section == "model") if number else isinstance(value, type(default))):
+            numeric = isinstance(value, int | float) and not isinstance(value, bool)
+            if not (numeric or (value is None and section == "model") if number else isinstance(value, type(default))):
                 raise ValueError(f"{section}.{name}={value!r} must be {kind}")
 
 
@@ -463,7 +469,7 @@ _KINDS = {bool: "true or false", str: "a text", tuple: "a list"}
 
 
 def differences(old: ConfigDict, new: ConfigDict) -> list[str]:
-    """`key: old -> new` for each key that differs; "absent" where one has it not."""
+    """Returns `key: old -> new` for each key that differs; "absent" stands for a missing key."""
     old_leaves, new_leaves = dict(leaves(old)), dict(leaves(new))
     keys = sorted(old_leaves.keys() | new_leaves.keys())
     pairs = [(k, old_leaves.get(k, "absent"), new_leaves.get(k, "absent")) for k in keys]

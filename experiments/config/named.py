@@ -1,4 +1,4 @@
-"""Names of the components of a config, as the modules that define the components state them, and options of each."""
+"""Named components of a config (processes, samplers, guidance, objectives) and the options of each component."""
 
 import functools
 import importlib
@@ -17,7 +17,7 @@ PROCESSES = named(sde_lib, "PROCESSES")
 SAMPLERS = named(sampling, "SAMPLERS")
 GUIDANCES = named(guidance, "GUIDANCES")
 
-# Keys of `sampling` for the fields of samplers that have another name there, since samplers share the section.
+# Samplers share the section `sampling`; these fields of samplers have another name there.
 KEYS_OF_FIELDS: Mapping[str, Mapping[str, str]] = {
     "adaptive": {"rtol": "tolerance", "atol": "tolerance"},
     "dpm_solver": {"tau": "stochastic"},
@@ -25,7 +25,7 @@ KEYS_OF_FIELDS: Mapping[str, Mapping[str, str]] = {
     "langevin": {"steps": "corrector_steps", "norm": "langevin_norm"},
     "unipc": {"tau": "stochastic"},
 }
-# Keys whose components have options in the section of the key, beside those of base.py.
+# Keys whose components may add options to the section of the key.
 EXTENDED = ("sde.name", "sampling.sampler", "sampling.guidance.name", "objective.name")
 # Keys of these sections that are not options of the component; an option of this name would set them.
 KEYS_OF_SECTIONS: Mapping[str, tuple[str, ...]] = {
@@ -37,8 +37,8 @@ KEYS_OF_SECTIONS: Mapping[str, tuple[str, ...]] = {
 
 
 def table(key: str) -> Mapping[str, Any]:
-    """Returns the components that a key of `EXTENDED` names."""
-    if key == "objective.name":  # objectives stand above configs, and are found like the components of a user
+    """Returns the named components that a key of `EXTENDED` can be set to."""
+    if key == "objective.name":  # objectives are a higher layer than configs, so their package is imported late
         return named(importlib.import_module("experiments.objectives"), "OBJECTIVES")
     return {"sde.name": PROCESSES, "sampling.sampler": SAMPLERS, "sampling.guidance.name": GUIDANCES}[key]
 
@@ -47,16 +47,16 @@ def options(key: str, name: str) -> dict[str, Any]:
     """Returns the options of a component, as keys of its section, with the component's own defaults.
 
     Args:
-        key: of `EXTENDED`.
-        name: of the component, or its import path; an unknown name has no options.
+        key: one of `EXTENDED`.
+        name: name or import path of the component; an unknown name has no options.
 
     Raises:
-        UserError: nothing can be imported from the path, or an option has the name of another key of the section.
+        UserError: the import path cannot be imported, or an option has the name of another key of the section.
     """
     known = table(key)
     if name in known:
-        elsewhere = KEYS_OF_FIELDS.get(name, {}) if key == "sampling.sampler" else {}
-        own = {field: value for field, value in components.options(known[name]).items() if field not in elsewhere}
+        renamed = KEYS_OF_FIELDS.get(name, {}) if key == "sampling.sampler" else {}
+        own = {field: value for field, value in components.options(known[name]).items() if field not in renamed}
         section = functools.reduce(getitem, key.split(".")[:-1], base.get_config())
         return {field: value for field, value in own.items() if value is not None or field in section}
     if not components.is_path(name):

@@ -1,8 +1,8 @@
-"""Allowed range of every number in a config: one declaration for each key of `configs/base.py` and each option of a network.
+"""Allowed range of every number in a config: one declaration per key of `configs/base.py` and per option of a network.
 
-Ranges are intervals, "[" and "]" including the end and "(" and ")" excluding it, of numbers as float32 holds them: 1e-50 is
-0 and 1e50 is infinite. NaN and infinity are outside of all ranges, except where a declaration names infinity. Networks share
-the declarations of `OPTIONS`; "NETWORK.OPTION" is the declaration of a network that differs.
+A range is an interval: "[" and "]" include the end, "(" and ")" exclude it. Values are compared in float32: 1e-50 is 0
+and 1e50 is infinite. NaN is outside of every range, and infinity is allowed only where a declaration names it.
+Networks share the declarations of `OPTIONS`; the entry "NETWORK.OPTION" overrides "OPTION" for one network.
 
 `docs/config.md` has the table (`python -m experiments.config.table`).
 """
@@ -18,9 +18,9 @@ from ml_collections import ConfigDict
 from experiments.config import sizes
 from experiments.errors import UserError
 
-INT32 = 2**31 - 1  # the largest index, step and shape that programs count with
-SEEDS = 2**32 - 1  # JAX keys of larger seeds repeat those of smaller ones
-LARGEST_STD = 12**-0.5 + 1e-9  # of a power average: the standard deviation of equal weights over the training
+INT32 = 2**31 - 1  # the largest index, step and shape of compiled programs
+SEEDS = 2**32 - 1  # JAX uses 32 bits of a seed: larger seeds repeat the keys of smaller ones
+LARGEST_STD = 12**-0.5 + 1e-9  # largest width of a power average: equal weights over the whole training
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class Range:
         whole: whether only whole numbers are allowed.
         also: allowed values outside of the interval.
         note: meaning of special values, for messages.
-        entries: least number of entries of a tuple; None for a number.
+        entries: minimum number of entries of a tuple; None for a single number.
     """
 
     low: float
@@ -47,12 +47,12 @@ class Range:
 
     @classmethod
     def of(cls, interval: str, **options: Any) -> "Range":
-        """The range of an interval in text, such as "(0, inf)" or "[0, 1)"."""
+        """Returns the range of an interval in text, such as "(0, inf)" or "[0, 1)"."""
         low, high = interval[1:-1].split(",")
         return cls(float(low), float(high), interval[0] == "(", interval[-1] == ")", **options)
 
     def __str__(self) -> str:
-        """The range in words that follow "must"."""
+        """Returns the range as words that follow "must"."""
         low, high = _text(self.low), _text(self.high)
         least = f"more than {low}" if self.open_low else f"at least {low}"
         if self.whole and self.low == 1:
@@ -68,12 +68,12 @@ class Range:
 
     @property
     def interval(self) -> str:
-        """The interval in text, as of `of`."""
+        """The interval in text, in the notation of `of`."""
         left, right = "(" if self.open_low else "[", ")" if self.open_high else "]"
         return f"{left}{_text(self.low)}, {_text(self.high)}{right}"
 
     def allows(self, value: Any) -> bool:
-        """Returns True for a single number in the range."""
+        """Returns True if `value` is a single number in the range."""
         if value in self.also:
             return True
         if isinstance(value, bool) or not isinstance(value, int if self.whole else int | float):
@@ -86,7 +86,7 @@ class Range:
         return math.isfinite(held) and above and below
 
     def require(self, key: str, value: Any) -> None:
-        """Makes sure that a key's value is in the range.
+        """Checks that the value of a key is in the range.
 
         Raises:
             UserError: the value is outside of the range, or of another type.
@@ -109,7 +109,7 @@ class Range:
                 raise UserError(f"{key}={text}: each entry must {self.demand(entry)}, not {entry}")
 
     def demand(self, value: Any) -> str:
-        """The demand, in words that follow "must", that a value does not meet."""
+        """Returns the violated requirement of an invalid value, as words that follow "must"."""
         number = isinstance(value, int | float) and not isinstance(value, bool)
         if number and not (self.whole and isinstance(value, float)):
             held, wide = _float32(value), math.isinf(self.high) and math.isfinite(self.low)
@@ -125,7 +125,7 @@ class SizeRange(Range):
     """Allowed sizes of images: numbers of pixels, and HEIGHTxWIDTH of two such numbers."""
 
     def allows(self, value: Any) -> bool:
-        """Returns True for a size."""
+        """Returns True if `value` is a size."""
         try:
             self.require("size", value)
         except UserError:
@@ -133,15 +133,19 @@ class SizeRange(Range):
         return True
 
     def require(self, key: str, value: Any) -> None:
-        """Makes sure that a key's value is a size; see `sizes.parse`."""
+        """Checks that the value of a key is a size; see `sizes.parse`.
+
+        Raises:
+            UserError: the value is not a size.
+        """
         sizes.parse(value, key)
 
 
-MOST_ENTRIES = 64  # levels of a network; all of them are traced
+MOST_ENTRIES = 64  # each entry is a level of a network, and tracing time grows with the levels
 
 
 def _float32(value: float) -> float:
-    """A number as programs compute with it: rounded, 0 below the smallest normal number, infinite beyond the largest."""
+    """Returns `value` rounded to float32: 0 below the smallest normal number, infinite beyond the largest number."""
     if not abs(value) <= float(np.finfo(np.float32).max):
         return math.nan if math.isnan(value) else math.copysign(math.inf, value)
     return 0.0 if abs(value) < float(np.finfo(np.float32).tiny) else float(np.float32(value))
@@ -165,7 +169,7 @@ POSITIVE, NOT_NEGATIVE, ANY = _real("(0, inf)"), _real("[0, inf)"), _real("(-inf
 COUNT = _whole(f"[1, {INT32}]")
 SEED = _whole(f"[0, {SEEDS}]")
 PROBABILITY = _real("[0, 1]", "a probability")
-PUBLISHED = "0 takes the published table's, times 1000 / num_steps"
+PUBLISHED = "0 selects the published value times 1000 / num_steps"
 
 
 KEYS: dict[str, Range] = {
@@ -201,11 +205,11 @@ KEYS: dict[str, Range] = {
     "data.range": _real("(-inf, inf)", entries=2),
     "data.batch_size": _whole("[1, 16777216]"),
     "data.test_fraction": _real("(0, 1)"),
-    "data.validation_fraction": _real("[0, 1)", "0 sets no images apart"),
+    "data.validation_fraction": _real("[0, 1)", "0 disables the validation split"),
     "data.white": _real("[0, inf)", "0 refuses images that are not of 8 bits"),
-    "data.memory_gb": _real("[0, inf)", "0 keeps no images in memory"),
+    "data.memory_gb": _real("[0, inf)", "0 caches no images in memory"),
     "data.augmentation": _real("[0, 1]", "a probability; 0 disables the augmentation"),
-    "data.workers": _whole("[0, 1024]", "0 reads in a thread"),
+    "data.workers": _whole("[0, 1024]", "0 reads in a thread of the main process"),
     "data.worker_timeout": _real("(0, 1e9]"),
     "training.num_steps": COUNT,
     "training.steps_per_call": _whole("[1, 1000000]"),
@@ -213,12 +217,12 @@ KEYS: dict[str, Range] = {
     "training.keep_checkpoints": COUNT,
     "training.log_every": COUNT,
     "training.sample_every": COUNT,
-    "training.loss_bins": _whole("[0, 1000]", "0 logs no loss by noise level"),
+    "training.loss_bins": _whole("[0, 1000]", "0 disables the loss by noise level"),
     "training.ema_decay": _real("[0, 1)"),
     "training.ema_half_life": _whole(f"[1, {2**53}]"),
     "training.ema_ramp": _real("[0, inf)", "0 disables the ramp"),
     "training.ema_std": Range.of(f"(0, {LARGEST_STD}]"),
-    "training.ema_snapshot_every": _whole(f"[0, {INT32}]", "0 keeps no snapshots"),
+    "training.ema_snapshot_every": _whole(f"[0, {INT32}]", "0 disables snapshots"),
     "training.max_skips": _whole(f"[0, {INT32}]"),
     "condition.label.dropout": _real("[0, 1]", "a probability; 0 disables the dropout of classes"),
     "training.t_min": POSITIVE,
@@ -233,13 +237,13 @@ KEYS: dict[str, Range] = {
     "optim.weight_decay": _real("[0, inf)", "0 disables the decay"),
     "optim.grad_clip": _real("[0, inf)", "0 disables clipping"),
     "optim.accumulate": _whole("[1, 1000000]"),
-    "sampling.ema_std": _real(f"(0, {LARGEST_STD}]", "0 takes the average of sampling.ema", also=(0,)),
+    "sampling.ema_std": _real(f"(0, {LARGEST_STD}]", "0 selects the average of sampling.ema", also=(0,)),
     "sampling.evaluations": _whole("[1, 1000000]", "0 disables the recommended sampler", also=(0,)),
     "sampling.steps": _whole("[1, 1000000]"),
     "sampling.rho": _real("(0, inf)", also=(math.inf,)),
     "sampling.t_min": POSITIVE,
     "sampling.batch_size": _whole("[1, 16777216]"),
-    "sampling.label": _whole(f"[0, {INT32}]", "-1 takes the classes in turn", also=(-1,)),
+    "sampling.label": _whole(f"[0, {INT32}]", "-1 cycles through the classes", also=(-1,)),
     "sampling.guidance.scale": _real("[0, 10000]", "1 disables guidance"),
     "sampling.guidance.low": NOT_NEGATIVE,
     "sampling.guidance.high": _real("(0, inf)", also=(math.inf,)),
@@ -274,7 +278,7 @@ KEYS: dict[str, Range] = {
 WIDTH = _whole("[1, 65536]")
 LEVELS = _real("(0, 1024]", entries=1)
 WHOLE_LEVELS = _whole("[1, 1024]", entries=1)
-INPUT_CHANNELS = "0 takes the number of the input"
+INPUT_CHANNELS = "0 uses the number of the input"
 OPTIONS: dict[str, Range] = {
     "channels": WIDTH,
     "channel_multipliers": LEVELS,
@@ -285,24 +289,24 @@ OPTIONS: dict[str, Range] = {
     "blocks_per_level": _whole("[1, 256]"),
     "attention_resolutions": _whole("[1, 16384]", entries=0),
     "num_heads": _whole("[1, 65536]"),
-    "head_channels": _whole("[0, 65536]", "0 leaves the choice to num_heads"),
+    "head_channels": _whole("[0, 65536]", "0 uses num_heads instead"),
     "edm2.head_channels": WIDTH,
     "dropout": _real("[0, 1)", "a probability"),
     "num_classes": _whole("[0, 10000000]", "0 is unconditional"),
     "augment_features": _whole("[0, 65536]", "0 disables the input"),
     "fourier_scale": POSITIVE,
-    "norm_groups": _whole("[0, 65536]", "0 takes 32, or fewer for few channels"),
+    "norm_groups": _whole("[0, 65536]", "0 selects 32, or fewer for few channels"),
     "norm_epsilon": POSITIVE,
     "out_channels": _whole("[0, 4096]", INPUT_CHANNELS),
     "width": WIDTH,
     "depth": _whole("[1, 1024]"),
     "patch_size": _whole("[1, 16384]"),
     "mlp_ratio": _real("(0, 1024]"),
-    "position_span": _whole("[0, 65536]", "0 counts patches"),
+    "position_span": _whole("[0, 65536]", "0 uses the index of the patch as position"),
     "mlp_norm_epsilon": POSITIVE,
     "out_features": _whole("[0, 65536]", INPUT_CHANNELS),
-    "fourier_channels": _whole("[0, 65536]", "0 takes the number of the finest level"),
-    "embedding_channels": _whole("[0, 65536]", "0 takes the number of the widest level"),
+    "fourier_channels": _whole("[0, 65536]", "0 uses the number of the finest level"),
+    "embedding_channels": _whole("[0, 65536]", "0 uses the number of the widest level"),
     "class_balance": _real("[0, 1]"),
     "concat_balance": _real("[0, 1]"),
     "residual_balance": _real("[0, 1]"),
@@ -318,11 +322,11 @@ OPTIONS: dict[str, Range] = {
 
 
 def of(key: str, network: str) -> Range | None:
-    """The range of a key of the config, None for a key that is no number.
+    """Returns the range of a config key, or None for a key whose value is not a number.
 
     Args:
-        key: dotted.
-        network: `model.name`, whose options the keys of `model` are.
+        key: dotted key.
+        network: `model.name`; the keys of the section `model` are options of this network.
     """
     section, _, name = key.partition(".")
     if section == "model":
@@ -339,22 +343,22 @@ def _leaves(config: ConfigDict, prefix: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def check(config: ConfigDict, *prefixes: str) -> None:
-    """Makes sure that numbers are in their ranges.
+    """Checks that the numbers of a config are in their ranges.
 
     Args:
         config: of the experiment.
-        prefixes: beginnings of the keys to check; all by default.
+        prefixes: prefixes of the keys to check; all keys by default.
 
     Raises:
-        UserError: one is not; the message names its key, its value and the range.
+        UserError: a number is outside of its range; the message names the key, the value and the range.
     """
     for key, value in _leaves(config):
-        if key.startswith(prefixes or ("",)) and (found := of(key, config.model.name)) is not None:
-            found.require(key, value)
+        if key.startswith(prefixes or ("",)) and (allowed := of(key, config.model.name)) is not None:
+            allowed.require(key, value)
 
 
 def check_keys(config: ConfigDict, keys: Iterable[str]) -> None:
-    """As `check`, of these keys alone."""
+    """Checks the numbers of these keys only; see `check`."""
     for key, value in _leaves(config):
-        if key in keys and (found := of(key, config.model.name)) is not None:
-            found.require(key, value)
+        if key in keys and (allowed := of(key, config.model.name)) is not None:
+            allowed.require(key, value)

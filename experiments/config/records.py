@@ -1,7 +1,7 @@
-"""Components that the modules of a package define: found by looking at every module, without a table by hand.
+"""Discovery of the components that the modules of a package define; no central table has to be maintained.
 
-A module of a package of records defines one record (`records`). A module of another package may name some of what it
-defines (`named`):
+In a package of records each module defines one record (`records`). In other packages a module may define a mapping from
+names to components (`named`):
 
     SAMPLERS = {"ddim": DDIM, "heun": Heun}
 """
@@ -18,45 +18,45 @@ from typing import Any
 def records(package: str, path: Iterable[str], attribute: str) -> dict[str, Any]:
     """Returns the records of a package by name, in alphabetical order of the files.
 
-    The name is the record's own `name`; where this is empty, that of the file with - for _.
+    The name of a record is its attribute `name` or, if this is empty, the file name with - for _.
 
     Args:
         package: dotted name, `__name__` in the package.
         path: folders of the package, `__path__` in the package.
-        attribute: of each module that is a record.
+        attribute: name of the record in each module.
 
     Raises:
         AttributeError: a module has no such attribute.
-        ValueError: two records have one name.
+        ValueError: two records have the same name.
     """
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for file in sorted(module.name for module in pkgutil.iter_modules(path)):
         record = getattr(importlib.import_module(f"{package}.{file}"), attribute)
         name = record.name or file.replace("_", "-")
-        if name in found:
+        if name in by_name:
             raise ValueError(f"{package}: two records are named {name!r}")
-        found[name] = record
-    return found
+        by_name[name] = record
+    return by_name
 
 
 def named(package: ModuleType, attribute: str) -> dict[str, Any]:
-    """Returns the components that the modules of a package name, in alphabetical order of the modules.
+    """Returns the named components of all modules of a package, in alphabetical order of the modules.
 
     Args:
-        package: its modules are imported; folders in it are left out.
-        attribute: of those modules that name components: a mapping by name.
+        package: all its modules are imported; subpackages are skipped.
+        attribute: name of the mapping {name: component}; a module without it has no named components.
 
     Raises:
-        ValueError: two modules use one name.
+        ValueError: two modules use the same name.
     """
-    found: dict[str, Any] = {}
+    by_name: dict[str, Any] = {}
     for file in sorted(module.name for module in pkgutil.iter_modules(package.__path__) if not module.ispkg):
         module = importlib.import_module(f"{package.__name__}.{file}")
         for name, component in getattr(module, attribute, {}).items():
-            if name in found:
+            if name in by_name:
                 raise ValueError(f"{module.__name__}: another module of {package.__name__} has the name {name!r}")
-            found[name] = component
-    return found
+            by_name[name] = component
+    return by_name
 
 
 def names(folder: Path, attribute: str) -> list[str]:

@@ -1,1 +1,1 @@
-"""Programs over devices and processes: strategies, several hosts, batched drawing."""
+"""Programs over devices and processes: parallel strategies, multi-process runs, batched sampling."""

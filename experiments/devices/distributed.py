@@ -1,8 +1,8 @@
-"""Several processes as one run: started by `jax.distributed`, they agree, and the first one speaks and writes for all.
+"""Multi-process runs with `jax.distributed`: start, agreement between processes, and output by the first process only.
 
-Every process runs the same program on its own devices. What is decided by one of them alone (a signal, a full disk, a
-folder that holds another experiment) is told to the others at points that all of them pass, so that none waits for
-a process that has stopped. Alone, every function here is free.
+Every process runs the same program on its own devices. A condition that only one process observes (a signal, a full
+disk, a folder that contains another experiment) is communicated at points that all processes pass, so that no process
+waits for one that has stopped. With one process, none of these functions communicates.
 """
 
 import json
@@ -22,30 +22,32 @@ from experiments.errors import RunError, UserError
 
 T = TypeVar("T")
 
-WAIT = 600  # seconds for all processes to come: machines of a cluster may start minutes apart
+WAIT = 600  # seconds until all processes must have joined: machines of a cluster may start minutes apart
 
 
 def start(
     coordinator_address: str | None = None, num_processes: int | None = None, process_id: int | None = None
 ) -> None:
-    """Joins the processes of this run; must come before JAX is used. Returns when all of them are there.
+    """Joins the processes of this run; must be called before JAX is used. Returns when all processes have joined.
+
+    Without arguments, JAX reads their values from the environment of SLURM, Kubernetes, Open MPI or a TPU pod.
 
     Args:
-        coordinator_address: HOST:PORT of process 0, for all. With none of the three, JAX finds them in the environment
-            of SLURM, Kubernetes, Open MPI or a TPU pod.
-        num_processes: how many there are.
-        process_id: which one this is, from 0.
+        coordinator_address: HOST:PORT of process 0, the same in all processes.
+        num_processes: the number of processes.
+        process_id: the index of this process, from 0.
 
     Raises:
-        UserError: some are given and some not, one cannot be, process 0 does not answer, or no cluster is found.
+        UserError: only some arguments are passed, an argument is invalid, process 0 does not answer, or no cluster is
+            found.
 
     Source: https://docs.jax.dev/en/latest/multi_process.html.
     """
-    given = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
-    missing = [f"--{name}" for name, value in given.items() if value is None]
-    if missing and len(missing) < len(given):
+    arguments = {"coordinator_address": coordinator_address, "num_processes": num_processes, "process_id": process_id}
+    missing = [f"--{name}" for name, value in arguments.items() if value is None]
+    if missing and len(missing) < len(arguments):
         raise UserError(
-            f"{' and '.join(missing)} missing: pass all of {', '.join(f'--{name}' for name in given)}, or none"
+            f"{' and '.join(missing)} missing: pass all of {', '.join(f'--{name}' for name in arguments)}, or none"
         )
     if not missing:
         if not re.fullmatch(r".+:\d+", coordinator_address):
@@ -56,13 +58,13 @@ def start(
             )
         if process_id:
             _await(coordinator_address)
-    # Signals are the launcher's own business (`experiments/runs/interruption.py`): JAX's service would swallow SIGTERM.
+    # `experiments/runs/interruption.py` handles signals: JAX's preemption service would intercept SIGTERM.
     jax.config.update("jax_enable_preemption_service", False)
     patience = threading.Timer(30, print, ["waiting for the other processes of this run"], {"file": sys.stderr})
     patience.daemon = True
     patience.start()
     try:
-        # What is given is all there is to know: no look at the environment, which may restrict the devices.
+        # With explicit arguments, cluster detection is disabled: it could restrict the devices of this process.
         method = None if missing else "deactivate"
         jax.distributed.initialize(
             coordinator_address, num_processes, process_id, cluster_detection_method=method, initialization_timeout=WAIT
@@ -72,7 +74,7 @@ def start(
         if missing and "coordinator_address" in reason:
             raise UserError(
                 "--distributed: no cluster found (SLURM's srun, Kubernetes with the package `kubernetes`, Open MPI, a TPU "
-                f"pod): pass {', '.join(f'--{name}' for name in given)}"
+                f"pod): pass {', '.join(f'--{name}' for name in arguments)}"
             ) from error
         raise UserError(f"--distributed: the processes of this run cannot be joined: {reason[:300]}") from error
     finally:
@@ -80,10 +82,10 @@ def start(
 
 
 def _await(address: str) -> None:
-    """Waits until process 0 answers: where it does not, JAX would end this process with a trace of C++.
+    """Waits until process 0 answers: without an answer, JAX would abort this process with a C++ stack trace.
 
     Raises:
-        UserError: it has not for a long time.
+        UserError: process 0 has not answered for `WAIT` seconds.
     """
     host, _, port = address.rpartition(":")
     deadline = time.monotonic() + WAIT
@@ -100,20 +102,23 @@ def _await(address: str) -> None:
 
 
 def is_first() -> bool:
-    """Whether this process prints and writes for all."""
+    """Returns True in the process that prints and writes files."""
     return jax.process_index() == 0
 
 
 def any_process(flag: bool) -> bool:
-    """Whether any process says so; all must ask at the same point of the program. They wait for each other here."""
+    """Returns True if `flag` is True in any process. A collective: all processes must call it at the same point."""
     return flag if jax.process_count() == 1 else bool(multihost_utils.process_allgather(np.asarray(flag)).any())
 
 
 def together(action: Callable[[], T]) -> T:
-    """Runs the action on every process and returns its value; all go on when all are done, or fail when one fails.
+    """Runs the action in every process and returns its value in this process.
+
+    All processes continue when all actions are complete; if one action raises, every process raises.
 
     Raises:
-        UserError, RunError: the action's own; where it went well, that another process has stopped.
+        UserError, RunError: as the action; a process whose action succeeded raises a RunError that another process has
+            stopped.
     """
     value, error = None, None
     try:
@@ -126,22 +131,22 @@ def together(action: Callable[[], T]) -> T:
 
 
 def first_process_does(action: Callable[[], object]) -> None:
-    """Runs the action on the first process; all go on when it is done, or fail when it fails.
+    """Runs the action in the first process only; all processes continue when it is complete, or raise if it raises.
 
     Raises:
-        UserError, RunError: the action's own on the first process; on the others, that it has stopped.
+        UserError, RunError: in the first process as the action; in the other processes a RunError.
     """
     together(lambda: action() if is_first() else None)
 
 
 def first_tells(action: Callable[[], T]) -> T:
-    """What the action gives on the first process, in every process; it runs on the first alone.
+    """Runs the action in the first process only and broadcasts its value to all processes.
 
     Args:
-        action: its value is one that JSON can hold; where there is one process it may be any.
+        action: returns a value that JSON can represent; with one process, any value.
 
     Raises:
-        UserError, RunError: the action's own on the first process; on the others, that it has stopped.
+        UserError, RunError: in the first process as the action; in the other processes a RunError.
     """
     if jax.process_count() == 1:
         return action()

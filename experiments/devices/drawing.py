@@ -1,6 +1,6 @@
-"""One compiled program of a fixed batch per device, mapped over devices and called as often as needed.
+"""Batched evaluation: one compiled program with a fixed batch per device, mapped over devices and called repeatedly.
 
-The last call is filled up with examples that are thrown away, so every call has the same shape.
+The last batch is padded with repeated examples whose results are dropped, so all calls have the same shape.
 """
 
 from collections.abc import Callable, Iterator
@@ -15,14 +15,14 @@ from experiments.devices.parallel import BATCH, SAME, STATE, Strategy
 
 
 class Drawing:
-    """Makes images of numbered examples. Compiles at the first call; weights may differ from call to call.
+    """Evaluates a program for numbered examples, batch by batch; compiles at the first call. Weights may change later.
 
     Args:
-        program: (examples, same, variables) -> (B, ...), for one device: a pytree of arrays (B, ...), one that is the same
-            for all examples, and the weights.
+        program: (examples, same, variables) -> (B, ...), for one device. `examples` is a pytree of arrays (B, ...),
+            `same` a pytree that all examples share, `variables` the weights.
         strategy: the mapping over devices.
-        batch_size: of one call on one device.
-        most: no more will be asked for at once, so that the batch need not be larger.
+        batch_size: examples per device and call.
+        most: upper bound of the number of examples of one call; the batch is reduced to it.
     """
 
     def __init__(
@@ -43,33 +43,33 @@ class Drawing:
         progress: bool = False,
         unit: str = "img",
     ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
-        """Draws call by call: (the numbers of one call's examples, what the program gave for them), in every process.
+        """Yields (indices, results) of each batch, in every process.
 
-        The devices draw the next call while the caller works on this one.
+        The devices compute the next batch while the caller processes the current one.
 
         Args:
             indices: the numbers of the examples.
-            take: gives the examples with these numbers, a pytree of numpy arrays (B, ...).
-            same: what all examples share.
+            take: indices (B,) -> examples, a pytree of numpy arrays (B, ...).
+            same: the pytree that all examples share.
             variables: the network's weights.
-            progress: whether the first process shows a bar.
-            unit: what the bar counts.
+            progress: whether the first process shows a progress bar.
+            unit: unit of the progress bar.
         """
         pending, variables = None, self._strategy.place(variables)
         mine = self._strategy.rows(self._batch_size)
         shown = progress and distributed.is_first()
         with tqdm(total=len(indices), unit=unit, desc="sampling", disable=not shown) as bar:
             for start in range(0, len(indices), self._batch_size):
-                asked = indices[start : start + self._batch_size]
-                examples = take(np.resize(asked, self._batch_size)[mine])
-                drawing = self._program(self._strategy.shard(examples), same, variables)
+                batch = indices[start : start + self._batch_size]
+                examples = take(np.resize(batch, self._batch_size)[mine])
+                results = self._program(self._strategy.shard(examples), same, variables)
                 if pending is not None:
                     yield self._finish(*pending, bar)
-                pending = asked, drawing
+                pending = batch, results
             if pending is not None:
                 yield self._finish(*pending, bar)
 
-    def _finish(self, indices: np.ndarray, drawing: Any, bar: tqdm) -> tuple[np.ndarray, np.ndarray]:
-        drawn = self._strategy.gather(drawing)[: len(indices)]
-        bar.update(len(drawn))
-        return indices, drawn
+    def _finish(self, indices: np.ndarray, results: Any, bar: tqdm) -> tuple[np.ndarray, np.ndarray]:
+        gathered = self._strategy.gather(results)[: len(indices)]
+        bar.update(len(gathered))
+        return indices, gathered

@@ -1,16 +1,17 @@
-"""The mapping of programs over the devices of all processes.
+"""Parallel strategies: the mapping of programs over the devices of all processes.
 
-Programs are written once, for one device: they see a share of the batch and the whole weights, and average over the axis
-`AXIS`; `axis_name=None` means alone. A strategy maps them. What it lays out on the devices is opaque to others: `place`
-puts it there, `whole` gives it back as arrays of its own shapes, for checkpoints.
+Programs are written for one device: they see a shard of the batch and the full weights, and average over the mapped
+axis `AXIS`; with `axis_name=None` they run on one device. A strategy maps such a program over devices. The layout of
+its arrays on the devices is private to the strategy: `place` distributes a tree, `whole` returns it as arrays of the
+original shapes, for checkpoints.
 
-- `Pmap`: one program per device with `jax.pmap`; every device has all of the training state, and gradients are averaged.
-- `Fsdp`: `jax.jit` over a mesh; every device has a share of the parameters, the optimizer's state and their averages. It
-  gathers the weights for a gradient, whose sum over devices it scatters again (Rajbhandari et al. (2020),
-  https://arxiv.org/abs/1910.02054). Devices exchange as many bytes as for the average of `Pmap`.
+- `Pmap`: one program per device with `jax.pmap`; the training state is replicated and gradients are averaged.
+- `Fsdp`: `jax.jit` over a mesh; parameters, optimizer state and moving averages are sharded over devices. For a
+  gradient the weights are gathered, and the sum of the gradients over devices is scattered (Rajbhandari et al. (2020),
+  https://arxiv.org/abs/1910.02054). The communication volume is that of the all-reduce of `Pmap`.
 
-Devices are ordered by process, so that the batch of process h of n is the h-th of n equal parts of the global batch, in
-which examples keep their places whatever the strategy and the number of processes.
+Devices are ordered by process: process h of n holds the h-th of n equal parts of the global batch. The position of an
+example in the global batch therefore depends neither on the strategy nor on the number of processes.
 """
 
 from collections.abc import Callable
@@ -24,17 +25,17 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS = "devices"
 
-# What an argument or a result of a mapped program is.
-STATE = "state"  # laid out by `place`: training state or weights; the program sees it whole
-BATCH = "batch"  # of examples: the program sees its device's share
-SAME = "same"  # the same on all devices
+# Kinds of arguments and results of a mapped program.
+STATE = "state"  # training state or weights, distributed by `place`; the program sees the full arrays
+BATCH = "batch"  # examples; the program sees the shard of its device
+SAME = "same"  # replicated: equal on all devices
 
 
 class Strategy:
-    """What the strategies share.
+    """Base class of the strategies.
 
     Attributes:
-        devices: those that share the work, of all processes, in the order of processes.
+        devices: the devices of all processes that take part, in the order of processes.
     """
 
     axis_name = AXIS
@@ -46,25 +47,28 @@ class Strategy:
 
     @property
     def num_devices(self) -> int:
-        """How many devices share the work."""
+        """The number of devices."""
         return len(self.devices)
 
     @property
     def local_devices(self) -> list[jax.Device]:
-        """Those of them that are this process's."""
+        """The devices of this process."""
         return [device for device in self.devices if device.process_index == jax.process_index()]
 
     def rows(self, size: int) -> slice:
-        """Which of the `size` examples of a global batch are this process's."""
+        """Returns the slice of this process in a global batch of `size` examples."""
         first, share = self.devices.index(self.local_devices[0]), size // self.num_devices
         return slice(first * share, (first + len(self.local_devices)) * share)
 
     def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
-        """How an array of the training state lies on the devices."""
+        """Returns the partition of an array of this shape in the training state."""
         raise NotImplementedError
 
     def layout(self, tree: Any) -> Any:
-        """The shapes and dtypes of a training state or of weights, with how they lie on the devices: where to restore."""
+        """Returns the shapes, dtypes and shardings of a training state or of weights, for restoring.
+
+        The leaves are `jax.ShapeDtypeStruct` with a sharding.
+        """
 
         def leaf(x):
             return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=NamedSharding(self.mesh, self.spec(x.shape)))
@@ -76,7 +80,11 @@ class Strategy:
         return isinstance(x, jax.Array) and x.sharding.is_equivalent_to(sharding, x.ndim)
 
     def place(self, tree: Any) -> Any:
-        """Lays out a training state or weights, which all processes have; what is laid out already stays as it is."""
+        """Distributes a training state or weights over the devices; arrays that are already distributed are not copied.
+
+        Args:
+            tree: equal in all processes.
+        """
 
         def put(x):
             sharding = NamedSharding(self.mesh, self.spec(np.shape(x)))
@@ -90,49 +98,52 @@ class Strategy:
         return jax.tree.map(put, tree)
 
     def whole(self, tree: Any) -> Any:
-        """What `place` or a mapped program gave, as arrays that all processes know; copies nothing."""
+        """Returns a result of `place` or of a mapped program as global arrays of all processes, without a copy."""
         raise NotImplementedError
 
     def to_host(self, tree: Any) -> Any:
-        """The same as numpy arrays, in every process; all must ask."""
+        """Returns a result of `place` or of a mapped program as numpy arrays, in every process.
+
+        A collective: all processes must call it.
+        """
 
         def fetch(x):
-            known = x.is_fully_addressable or x.is_fully_replicated
-            return np.asarray(x) if known else multihost_utils.process_allgather(x, tiled=True)
+            is_local = x.is_fully_addressable or x.is_fully_replicated
+            return np.asarray(x) if is_local else multihost_utils.process_allgather(x, tiled=True)
 
         return jax.tree.map(fetch, self.whole(tree))
 
 
 class Pmap(Strategy):
-    """One program per device with `jax.pmap`; each device has the whole training state."""
+    """One program per device with `jax.pmap`; the training state is replicated on every device."""
 
     def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
-        """On each device, whole."""
+        """Returns the replicated partition."""
         return PartitionSpec()
 
     def _is_placed(self, x: Any) -> bool:
-        """Results of `jax.pmap` are known to this process alone, though all have the same."""
-        everywhere = isinstance(x, jax.Array) and x.is_fully_replicated
-        return everywhere and x.sharding.device_set in (set(self.devices), set(self.local_devices))
+        """Returns True for replicated arrays: results of `jax.pmap` are on local devices only, but equal everywhere."""
+        replicated = isinstance(x, jax.Array) and x.is_fully_replicated
+        return replicated and x.sharding.device_set in (set(self.devices), set(self.local_devices))
 
     def create(self, function: Callable, *arguments: Any, **options: Any) -> Any:
-        """Lays out the training state or the weights that a function computes, compiled with `jax.jit`'s options."""
+        """Computes a training state or weights with `jax.jit(function, **options)` and replicates them."""
         return self.place(jax.jit(function, **options)(*arguments))
 
     def mean_gradient(self, function: Callable) -> Callable:
-        """Averages over devices what (params, batch, step, frozen) -> (value, gradient) gives on each."""
+        """Returns `function`, whose (value, gradient) is averaged over devices."""
         return lambda *arguments: lax.pmean(function(*arguments), AXIS)
 
     def map(
         self, function: Callable, inputs: tuple[str, ...], outputs: Any, donate_argnums: tuple[int, ...] = ()
     ) -> Callable:
-        """`function` on every device at once, compiled.
+        """Returns `function` compiled and mapped over all devices.
 
         Args:
             function: for one device; collectives inside use `AXIS`.
             inputs: STATE, BATCH or SAME for each argument; at least one is a BATCH, from `shard`.
-            outputs: the same for each result.
-            donate_argnums: arguments whose memory the results may take.
+            outputs: STATE, BATCH or SAME for each result.
+            donate_argnums: arguments whose memory may be reused for the results.
         """
         axes = {STATE: None, BATCH: 0, SAME: None}
         return jax.pmap(
@@ -145,23 +156,23 @@ class Pmap(Strategy):
         )
 
     def map_training(self, train_steps: Callable) -> Callable:
-        """(state, batches, n) -> (state, metrics) on all devices, compiled; it takes the state's memory."""
+        """Returns (state, batches, n) -> (state, metrics) compiled for all devices; the state's memory is donated."""
         return self.map(train_steps, (STATE, BATCH, SAME), (STATE, SAME), donate_argnums=(0,))
 
     def whole(self, tree: Any) -> Any:
-        """What `place` or a mapped program gave, as arrays that all processes know; copies nothing."""
+        """Returns a result of `place` or of a mapped program as global arrays of all processes, without a copy."""
         sharding = NamedSharding(self.mesh, PartitionSpec())
 
-        def known(x):
+        def as_global(x):
             if jax.process_count() == 1 or not x.is_fully_addressable:
                 return x
             copies = [shard.data for shard in x.addressable_shards]
             return jax.make_array_from_single_device_arrays(x.shape, sharding, copies)
 
-        return jax.tree.map(known, tree)
+        return jax.tree.map(as_global, tree)
 
     def shard(self, tree: Any, axis: int = 0) -> Any:
-        """Splits `axis` of this process's examples evenly over its devices, which become the leading axis."""
+        """Splits `axis` of this process's examples evenly over its devices; the devices are the new leading axis."""
         devices = len(self.local_devices)
 
         def split(x):
@@ -172,7 +183,7 @@ class Pmap(Strategy):
         return jax.tree.map(split, tree)
 
     def gather(self, tree: Any) -> Any:
-        """A mapped program's BATCH results of all processes, in every process, in the order of examples."""
+        """Returns BATCH results of a mapped program of all processes, in every process, in the order of examples."""
 
         def join(x):
             x = np.asarray(x).reshape(-1, *x.shape[2:])
@@ -182,16 +193,16 @@ class Pmap(Strategy):
 
 
 class Fsdp(Strategy):
-    """`jax.jit` over a mesh; each device has a share of the training state (fully sharded data parallel).
+    """Fully sharded data parallelism: `jax.jit` over a mesh with a sharded training state.
 
-    An array is split along its largest axis that the number of devices divides, the last of equals; an array that has none
-    (a scalar, a small bias) is on every device. The gradient is a program per device on gathered weights
-    (`jax.shard_map`); the update is written for the whole arrays and XLA splits it as they are, so that norms over
-    parameters, projections and optimizers of whole matrices mean what they say.
+    An array is split along its largest axis whose size the number of devices divides (the last one of equal size); an
+    array without such an axis (a scalar, a small bias) is replicated. The gradient is a program per device on gathered
+    weights (`jax.shard_map`). The update is written for full arrays and partitioned by XLA, so norms over all
+    parameters, projections and optimizers that act on matrices are exact.
     """
 
     def spec(self, shape: tuple[int, ...]) -> PartitionSpec:
-        """Split along the largest axis that the number of devices divides."""
+        """Returns the partition along the largest axis whose size the number of devices divides."""
         axis = self._split_axis(shape)
         return PartitionSpec() if axis is None else PartitionSpec(*[None] * axis, AXIS)
 
@@ -203,9 +214,9 @@ class Fsdp(Strategy):
         return jax.tree.map(lambda x: x.sharding, self.layout(tree))
 
     def create(self, function: Callable, *arguments: Any, **options: Any) -> Any:
-        """Lays out the training state or the weights that a function computes, compiled with `jax.jit`'s options.
+        """Computes a training state or weights with `jax.jit(function, **options)`, sharded over devices.
 
-        Each device computes its share, so that none needs the memory of the whole.
+        Each device computes its shard, so no device needs the memory of the full state.
         """
         shardings = self._shardings(jax.eval_shape(function, *arguments))
         return jax.jit(function, out_shardings=shardings, **options)(*arguments)
@@ -214,9 +225,9 @@ class Fsdp(Strategy):
         return jax.tree.map(lambda x: self.spec(x.shape), tree)
 
     def mean_gradient(self, function: Callable) -> Callable:
-        """Averages what (params, batch, step, frozen) -> (value, gradient) gives on each device.
+        """Returns (params, batch, step, frozen) -> (value, gradient), the results of `function` averaged over devices.
 
-        Gradients are split as params; the frozen weights are gathered as the others.
+        Gradients are sharded like `params`; the frozen weights are gathered like `params`.
         """
 
         def scatter(g):
@@ -227,8 +238,8 @@ class Fsdp(Strategy):
 
         def averaged(params, batch, step, frozen=None):
             def on_device(shares, batch, step, frozen_shares):
-                whole = self._gathered(shares, params), self._gathered(frozen_shares, frozen)
-                value, gradient = function(whole[0], batch, step, whole[1])
+                full_params, full_frozen = self._gathered(shares, params), self._gathered(frozen_shares, frozen)
+                value, gradient = function(full_params, batch, step, full_frozen)
                 return lax.pmean(value, AXIS), jax.tree.map(scatter, gradient)
 
             specs = self._specs(params)
@@ -238,7 +249,7 @@ class Fsdp(Strategy):
         return averaged
 
     def _gathered(self, shares: Any, whole: Any) -> Any:
-        """All devices' shares of each array, joined to one of the shape of `whole`."""
+        """Returns full arrays, with the shapes of `whole`, from the shares of all devices."""
 
         def join(share, x):
             axis = self._split_axis(x.shape)
@@ -247,11 +258,11 @@ class Fsdp(Strategy):
         return jax.tree.map(join, shares, whole)
 
     def _on_devices(self, function: Callable, inputs: Any, outputs: Any) -> Callable:
-        # Without check_vma, which would have gradients of replicated values summed over devices a second time.
+        # check_vma=True would sum gradients with respect to replicated values over devices a second time.
         return jax.shard_map(function, mesh=self.mesh, in_specs=inputs, out_specs=outputs, check_vma=False)
 
     def map(self, function: Callable, inputs: tuple[str, ...], outputs: Any) -> Callable:
-        """`function` on every device at once, compiled; it sees the weights whole.
+        """Returns `function` compiled and mapped over all devices; it sees the full weights.
 
         Args:
             function: for one device; collectives inside use `AXIS`.
@@ -274,7 +285,7 @@ class Fsdp(Strategy):
         return jax.jit(mapped)
 
     def map_training(self, train_steps: Callable) -> Callable:
-        """(state, batches, n) -> (state, metrics) on all devices, compiled; it takes the state's memory."""
+        """Returns (state, batches, n) -> (state, metrics) compiled for all devices; the state's memory is donated."""
 
         def mapped(state, batches, n):
             shardings = self._shardings(state)
@@ -284,11 +295,11 @@ class Fsdp(Strategy):
         return jax.jit(mapped, donate_argnums=(0,))
 
     def whole(self, tree: Any) -> Any:
-        """What `place` or a mapped program gave: they are arrays that all processes know."""
+        """Returns `tree`: results of `place` and of mapped programs are global arrays already."""
         return tree
 
     def shard(self, tree: Any, axis: int = 0) -> Any:
-        """Splits `axis` of the examples over all devices; each process brings its own."""
+        """Splits `axis` of the examples over all devices; each process passes its own examples."""
 
         def split(x):
             shape = (*x.shape[:axis], x.shape[axis] // len(self.local_devices) * self.num_devices, *x.shape[axis + 1 :])
@@ -298,7 +309,7 @@ class Fsdp(Strategy):
         return jax.tree.map(split, tree)
 
     def gather(self, tree: Any) -> Any:
-        """A mapped program's BATCH results of all processes, in every process, in the order of examples."""
+        """Returns BATCH results of a mapped program of all processes, in every process, in the order of examples."""
         if jax.process_count() == 1:
             return jax.tree.map(np.asarray, tree)
         return multihost_utils.process_allgather(tree, tiled=True)

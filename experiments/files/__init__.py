@@ -1,4 +1,4 @@
-"""Writing of files: atomic replacement (`atomic`), JSON without NaN (`strict_json`), and what a command made (`results`)."""
+"""File output: atomic replacement (`atomic`), JSON without NaN (`strict_json`), results of commands (`results`)."""
 
 from experiments.files.atomic import naming, replace_bytes, replace_file, replace_text
 from experiments.files.results import Results

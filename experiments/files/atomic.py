@@ -1,4 +1,4 @@
-"""Atomic writes: a reader, or an interruption, sees either all of the old file or all of the new one."""
+"""Atomic writes: at any time, also after an interruption, a file has its complete old or its complete new content."""
 
 import contextlib
 import os
@@ -8,15 +8,19 @@ from typing import BinaryIO
 
 
 def replace_text(path: Path, text: str) -> None:
-    """Writes a file so that a reader, or an interruption, sees either all of the old text or all of the new."""
+    """Replaces the content of a file by `text`, atomically.
+
+    Raises:
+        OSError: the file, which the error names, cannot be written; the old content is unchanged.
+    """
     replace_bytes(path, text.encode())
 
 
 def replace_bytes(path: Path, content: bytes) -> None:
-    """As `replace_text`.
+    """Replaces the content of a file by `content`, atomically.
 
     Raises:
-        OSError: the file, which the error names, cannot be written; what was there is as it was.
+        OSError: the file, which the error names, cannot be written; the old content is unchanged.
     """
     with replace_file(path) as file:
         file.write(content)
@@ -24,13 +28,13 @@ def replace_bytes(path: Path, content: bytes) -> None:
 
 @contextlib.contextmanager
 def replace_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` once it is complete; else nothing is left of it.
+    """Context manager of a temporary file that replaces `path` on exit; after an exception it is deleted.
 
-    It is on the disk before it gets the name, so that a power failure sees the same. Each process writes to a file of its
-    own, so that two that make the same file do not meet.
+    The temporary file is flushed to disk (fsync) before it is renamed, so the write is atomic also under a power
+    failure. Its name contains the process id, so that two processes can write the same path.
 
     Raises:
-        OSError: the file, which the error names, cannot be written; what was there is as it was.
+        OSError: the file, which the error names, cannot be written; the old content is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
@@ -48,7 +52,7 @@ def replace_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextlib.contextmanager
 def naming(path: Path) -> Iterator[None]:
-    """Gives an OSError within it the name of the file: what writes to an open file does not know it."""
+    """Context manager that sets the file name of an OSError: errors of writes to an open file do not have one."""
     try:
         yield
     except OSError as error:

@@ -1,4 +1,4 @@
-"""What a command has made, for the command line, notebooks and commands that call it as a function."""
+"""Results of a command, for the command line, notebooks and other commands that call it as a function."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -8,13 +8,13 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Results:
-    """Results of a command. Those of a process other than the first, which writes nothing, are empty.
+    """Results of a command. They are empty in processes other than the first, which write nothing.
 
     Attributes:
-        summary: text for people; empty where nothing was made.
-        files: that were written, the one to look at first.
-        metrics: settings and figures, as the command's JSON file has them.
-        arrays: numpy arrays by name, as the command's .npz file has them.
+        summary: text for people; empty if there are no results.
+        files: paths of the written files, the most important one first.
+        metrics: settings and metrics, as in the command's JSON file.
+        arrays: numpy arrays by name, as in the command's .npz file.
     """
 
     summary: str = ""

@@ -1,6 +1,6 @@
-"""JSON as RFC 8259 has it, which knows neither NaN nor infinity: the one writer of what the program measures.
+"""JSON according to RFC 8259, which has neither NaN nor infinity. All measured numbers are written by this module.
 
-NaN is written as null, and an infinite number as the text "inf" or "-inf", as the command line takes it.
+NaN is written as null, and an infinite number as the text "inf" or "-inf", which the command line accepts too.
 """
 
 import json
@@ -13,7 +13,7 @@ import numpy as np
 
 from experiments.files import replace_text
 
-# The keys of a run's metrics.json, and of a task's results.json, below which all numbers are measured.
+# Keys of a run's metrics.json and of a task's results.json below which all numbers are measured, so null is NaN.
 METRICS = (
     "samples",
     "real",
@@ -29,26 +29,26 @@ RESULTS = ("figures", "inputs")
 
 
 def dumps(value: Any, indent: int | None = 2) -> str:
-    """The text of a value of dictionaries, sequences, numbers (numpy's too), texts, booleans and None.
+    """Returns the JSON text of a value of dictionaries, sequences, numbers (numpy's too), texts, booleans and None.
 
     Raises:
-        TypeError: the value holds anything else.
+        TypeError: the value contains another type.
     """
     return json.dumps(_finite(value), indent=indent, allow_nan=False)
 
 
 def write(path: Path, value: Any) -> None:
-    """Writes a file, at once and whole.
+    """Writes the JSON text of a value to a file, atomically.
 
     Raises:
-        OSError: the file cannot be written; what was there is as it was.
+        OSError: the file cannot be written; the old content is unchanged.
         TypeError: as `dumps`.
     """
     replace_text(path, dumps(value) + "\n")
 
 
 def read(path: Path, figures: Collection[str] = ()) -> Any:
-    """Returns the value of a file of `write`, with NaN and infinity restored below some keys.
+    """Returns the value of a file of `write`, with NaN and infinity restored below the keys `figures`.
 
     Args:
         path: the file.
@@ -60,7 +60,7 @@ def read(path: Path, figures: Collection[str] = ()) -> Any:
     stored = json.loads(path.read_text())
     if not isinstance(stored, dict):
         return stored
-    return {key: _figures(value) if key in figures else value for key, value in stored.items()}
+    return {key: _restore_nonfinite(value) if key in figures else value for key, value in stored.items()}
 
 
 def _finite(value: Any) -> Any:
@@ -75,11 +75,11 @@ def _finite(value: Any) -> Any:
     return value
 
 
-def _figures(value: Any) -> Any:
+def _restore_nonfinite(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _figures(entry) for key, entry in value.items()}
+        return {key: _restore_nonfinite(entry) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_figures(entry) for entry in value]
+        return [_restore_nonfinite(entry) for entry in value]
     if value is None:
         return math.nan
     return float(value) if value in ("inf", "-inf") else value

@@ -1,1 +1,1 @@
-"""The pure training step, optimizers, and averages of the weights."""
+"""The pure training step, optimizers, and moving averages of the weights."""

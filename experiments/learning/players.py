@@ -1,8 +1,8 @@
 """Players: sets of weights that are trained together, each with its own optimizer, averages and projection.
 
-One player is the usual training of one network: its weights are the training state's. Several players, such as a generator
-and a discriminator, are a dict of weights by name, in the state, in the optimizer's state and in the averages; the functions
-of this file make of them what `experiments.learning.state` takes.
+Usual training of one network has one player: the weights of the training state are the player's weights. With several
+players, such as a generator and a discriminator, the weights are a dict by name, and so are the optimizer state and the
+averages. The functions of this module combine the players into the arguments of `experiments.learning.state`.
 """
 
 import dataclasses
@@ -21,9 +21,9 @@ class Player:
     """One set of weights in training.
 
     Attributes:
-        optimizer: of the weights.
-        averages: the rules of its moving averages.
-        project: where the weights must lie after every update.
+        optimizer: optimizer of the weights.
+        averages: rules of the moving averages of the weights.
+        project: projection of the weights, applied after every update.
     """
 
     optimizer: optax.GradientTransformation
@@ -39,7 +39,7 @@ def _only(players: Players) -> Player | None:
 
 
 def optimizer(players: Players) -> optax.GradientTransformation:
-    """Returns the optimizer of all: that of the only player, or each for its own weights."""
+    """Returns the joint optimizer: each player's optimizer updates the weights of this player."""
     if (one := _only(players)) is not None:
         return one.optimizer
 
@@ -47,17 +47,18 @@ def optimizer(players: Players) -> optax.GradientTransformation:
         return {name: player.optimizer.init(params[name]) for name, player in players.items()}
 
     def update(gradients, states, params=None):
-        made = {
+        results = {
             name: player.optimizer.update(gradients[name], states[name], None if params is None else params[name])
             for name, player in players.items()
         }
-        return {name: updates for name, (updates, _) in made.items()}, {name: new for name, (_, new) in made.items()}
+        updates = {name: result[0] for name, result in results.items()}
+        return updates, {name: result[1] for name, result in results.items()}
 
     return optax.GradientTransformation(init, update)
 
 
 def averages(players: Players) -> tuple[Callable[[Array], Any], ...]:
-    """Returns the rules of all: average i has the i-th average of each player that has so many."""
+    """Returns the joint rules: average i contains the i-th average of each player with more than i averages."""
     if (one := _only(players)) is not None:
         return tuple(one.averages)
     return tuple(
@@ -67,7 +68,7 @@ def averages(players: Players) -> tuple[Callable[[Array], Any], ...]:
 
 
 def averaged(players: Players) -> int | list[list[str]]:
-    """Returns the number of averages of the only player; of several, the names of those that have each."""
+    """Returns the number of averages of a single player; of several players, their names in each average."""
     if (one := _only(players)) is not None:
         return len(one.averages)
     most = max(len(player.averages) for player in players.values())
@@ -75,7 +76,7 @@ def averaged(players: Players) -> int | list[list[str]]:
 
 
 def project(players: Players) -> Callable[[Any], Any]:
-    """Returns the projection of all weights."""
+    """Returns the joint projection of all weights."""
     if (one := _only(players)) is not None:
         return one.project
     return lambda params: {name: player.project(params[name]) for name, player in players.items()}

@@ -1,7 +1,8 @@
 """The training state and the pure training step.
 
-The step is written for one device; `axis_name=None` means alone. All randomness comes from the seed, the step and an
-example's place in the global batch, so one device and eight draw the same times, noise and dropout.
+The step is written for one device; `axis_name=None` means a single device. All random numbers are functions of the
+seed, the step and the position of an example in the global batch, so times, noise and dropout do not depend on the
+number of devices.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -18,19 +19,19 @@ Params = Any
 
 @struct.dataclass
 class TrainState:
-    """All that training carries from step to step.
+    """State of the training that is carried from step to step.
 
-    Each moving average costs what `params` cost: 4 bytes for each weight, on every device and in every checkpoint.
+    Each moving average costs as much memory as `params`: 4 bytes per weight, on every device and in every checkpoint.
 
     Attributes:
-        step: steps made, int32.
-        params: the network's weights; of several players a dict by name, see `players.py`.
-        opt_state: the optimizer's.
+        step: number of completed steps, int32.
+        params: weights of the network; with several players a dict by name, see `players.py`.
+        opt_state: state of the optimizer.
         emas: moving averages of `params`, in the order of their rules.
-        skipped: how many of the steps left the weights alone, since the loss or its gradient was not finite, int32; None in
-            a run that does not skip such steps.
-        frozen: weights that the loss reads and training leaves alone, such as a teacher's; None without any. They are in no
-            checkpoint.
+        skipped: number of steps that did not change the weights because the loss or its gradient was not finite, int32;
+            None in a run that does not skip such steps.
+        frozen: weights that the loss reads and training does not change, such as a teacher's, or None. They are not
+            stored in checkpoints.
     """
 
     step: Array
@@ -42,12 +43,12 @@ class TrainState:
 
     @property
     def ema(self) -> Params:
-        """The first of the averages."""
+        """The first moving average."""
         return self.emas[0]
 
     @property
     def updates(self) -> Array:
-        """How many of the steps moved the weights."""
+        """The number of steps that changed the weights."""
         return self.step if self.skipped is None else self.step - self.skipped
 
 
@@ -63,9 +64,9 @@ def create(
 
     Args:
         params: the weights.
-        optimizer: of the weights.
-        emas: the number of moving averages; of several players, the names of those that have each.
-        skip_nonfinite: whether steps that are not finite are counted and change no weight.
+        optimizer: optimizer of the weights.
+        emas: number of moving averages; with several players, the names of the players in each average.
+        skip_nonfinite: whether non-finite steps are counted and skipped.
         frozen: weights that the loss reads.
     """
     averaged = [params] * emas if isinstance(emas, int) else [{name: params[name] for name in names} for names in emas]
@@ -81,15 +82,15 @@ def create(
 
 @struct.dataclass
 class Draws:
-    """The randomness of one step: of its examples, and what they share.
+    """PRNG keys and positions of the examples of one step.
 
     Attributes:
-        keys: (B,), one per example at hand.
-        shared: (), one for the step, the same on all devices.
-        places: (B,), where in the global batch the examples are.
-        size: of the global batch.
-        progress: (), the share of the training's steps that were made before this one, from 0 to 1; None where their number
-            is not known.
+        keys: (B,), one key per example on this device.
+        shared: (), one key per step, equal on all devices.
+        places: (B,), positions of the examples in the global batch.
+        size: size of the global batch.
+        progress: (), fraction of the training completed before this step, in [0, 1); None if the number of steps is not
+            known.
     """
 
     keys: Array
@@ -100,15 +101,23 @@ class Draws:
 
 
 def draws(seed: Array, step: Array, places: Array, size: int, num_steps: int | None = None) -> Draws:
-    """Those of the examples at `places` (B,) in a global batch of the given size, from the seed's key and the step."""
+    """Returns the PRNG keys and positions of the examples of a step.
+
+    Args:
+        seed: PRNG key of the training.
+        step: the step.
+        places: (B,), positions of the examples in the global batch.
+        size: size of the global batch.
+        num_steps: number of steps of the training, for `Draws.progress`.
+    """
     key = jax.random.fold_in(seed, step)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
     progress = None if num_steps is None else jnp.asarray(step, jnp.float32) / float(num_steps)
-    return Draws(keys, jax.random.fold_in(key, size), places, size, progress)  # no example is at the place `size`
+    return Draws(keys, jax.random.fold_in(key, size), places, size, progress)  # positions are less than `size`
 
 
 def unchanged(params: Params) -> Params:
-    """The projection of a network that has none."""
+    """Returns `params`: the identity projection."""
     return params
 
 
@@ -125,35 +134,36 @@ def make_train_step(
     axis_name: str | None = None,
     mean_gradient: Callable[[Callable], Callable] | None = None,
 ) -> Callable[[TrainState, dict[str, Array]], tuple[TrainState, dict[str, Array]]]:
-    """Returns (state, batch) -> (state, metrics): one update on this device's share of the batch.
+    """Returns (state, batch) -> (state, metrics): one update on this device's shard of the batch.
 
     Args:
-        loss: (draws, params, batch, frozen) -> (B,), the loss of each example in training. Of several players, whose
-            weights are a dict by name, it may be a dict by name too: each player then descends its own loss alone.
-        optimizer: of the parameters.
-        emas: for each average of the state, n -> the share of the new weights in it, after n updates before; see
-            `experiments.learning.averaging`. Of several players, a dict of shares by name.
-        seed: of all randomness.
-        num_steps: of the training, for `Draws.progress`.
-        project: where the weights must lie: what the optimizer makes of them enters the averages, and is then replaced by
-            its projection. EDM2's forced weight normalization is one.
-        accumulate: into how many parts this device's share is split, one gradient after the other; the update is of their
-            mean. Memory is that of one part and one more gradient; the numbers are those of the whole, to rounding.
-        has_aux: `loss` also gives a dict of what else is to be known of the examples, arrays (B, ...) by name.
-        axis_name: of the devices, to average over.
-        mean_gradient: makes of (params, batch, step, frozen) -> (value, gradient) of one device's examples the mean over
-            devices;
-            `lax.pmean` by default. See `experiments.devices.parallel`.
+        loss: (draws, params, batch, frozen) -> (B,), the training loss of each example. With several players, whose
+            weights are a dict by name, it may return a dict of losses by name: each player then minimizes its own loss
+            only.
+        optimizer: optimizer of the parameters.
+        emas: one rule per average of the state: n -> share of the new weights, where n is the number of updates before;
+            see `experiments.learning.averaging`. With several players, a dict of shares by name.
+        seed: seed of all random numbers.
+        num_steps: number of steps of the training, for `Draws.progress`.
+        project: projection of the weights, such as EDM2's forced weight normalization. The averages are updated with
+            the weights before the projection.
+        accumulate: number of parts into which this device's shard is split; gradients are computed part by part and
+            averaged. Activation memory is that of one part, plus one gradient; results are equal up to rounding.
+        has_aux: whether `loss` returns a pair (losses, aux), where aux is a dict of arrays (B, ...) to average as
+            metrics.
+        axis_name: mapped axis of the devices to average over.
+        mean_gradient: transforms (params, batch, step, frozen) -> (value, gradient) of one device's examples to the
+            mean over devices; `lax.pmean` by default. See `experiments.devices.parallel`.
 
-    Where the state counts `skipped` steps, one whose loss or gradient is not finite changes nothing but `step` and that
-    count; loss and gradient are those of the whole global batch, so that all devices decide alike.
+    If the state counts `skipped` steps, a step whose loss or gradient is not finite changes only `step` and `skipped`.
+    Loss and gradient are means over the global batch, so all devices take the same decision.
 
-    The metrics are the means over the global batch of `loss` and of what else it gives; the gradient's norm before
-    clipping, `grad_norm`; and where the state counts them, the steps `skipped` so far. Of losses by player `loss` is the
-    sum, and each is there as `loss_NAME`.
+    The metrics are the means of `loss` and of aux over the global batch; `grad_norm`, the norm of the gradient before
+    clipping; and `skipped`, the number of skipped steps, if the state counts them. For losses by player, `loss` is
+    their sum and `loss_NAME` each loss.
     """
 
-    def of_this_device(params, batch, step, frozen):
+    def device_gradient(params, batch, step, frozen):
         examples = jax.tree.leaves(batch)[0].shape[0]
         device, devices = (0, 1) if axis_name is None else (jax.lax.axis_index(axis_name), jax.lax.axis_size(axis_name))
 
@@ -172,7 +182,7 @@ def make_train_step(
     def pmean(function):
         return function if axis_name is None else lambda *args: jax.lax.pmean(function(*args), axis_name)
 
-    gradient_of = (mean_gradient or pmean)(of_this_device)
+    gradient_of = (mean_gradient or pmean)(device_gradient)
 
     def train_step(state, batch):
         (value, aux), gradient = gradient_of(state.params, batch, state.step, state.frozen)
@@ -185,8 +195,8 @@ def make_train_step(
         metrics = {"loss": value, **aux, "grad_norm": grad_norm}
         if state.skipped is not None:
             finite = jnp.isfinite(value) & jnp.isfinite(grad_norm)
-            same = state.replace(step=state.step + 1, skipped=state.skipped + 1)
-            new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, same)
+            unchanged_state = state.replace(step=state.step + 1, skipped=state.skipped + 1)
+            new = jax.tree.map(lambda a, b: jnp.where(finite, a, b), new, unchanged_state)
             metrics["skipped"] = new.skipped.astype(value.dtype)
         return new, metrics
 
@@ -194,7 +204,7 @@ def make_train_step(
 
 
 def _moved(average: Params, params: Params, share: Any) -> Params:
-    """An average moved towards the weights by a share; of several players, each by its own."""
+    """Returns an average moved towards the weights by a share; with several players, each by its own share."""
     if isinstance(share, Mapping):
         return {name: _moved(average[name], params[name], own) for name, own in share.items()}
     return jax.tree.map(lambda e, p: e + share * (p - e), average, params)
@@ -203,29 +213,31 @@ def _moved(average: Params, params: Params, share: Any) -> Params:
 def _losses(
     loss: Callable, has_aux: bool, drawn: Draws, params: Params, batch: dict[str, Array], frozen: Any
 ) -> tuple[Array, dict[str, Array]]:
-    """The losses (B,) and what else is to be known of the examples.
+    """Returns the losses (B,) and the auxiliary metrics of the examples.
 
-    Where a loss gives one for each player, the sum is such that its gradient with respect to a player's weights is that of
-    the player's own loss: the function is written out once per player, with all other players constant.
+    For losses by player, returns the sum of the losses, constructed so that its gradient with respect to a player's
+    weights is the gradient of the player's own loss: the loss is evaluated once per player, with a stopped gradient for
+    the weights of all other players.
     """
 
-    def given(params):
+    def losses_and_aux(params):
         return loss(drawn, params, batch, frozen) if has_aux else (loss(drawn, params, batch, frozen), {})
 
-    losses, aux = given(params)
+    losses, aux = losses_and_aux(params)
     if not isinstance(losses, Mapping):
         return losses, aux
     own = {
-        name: given({n: p if n == name else jax.lax.stop_gradient(p) for n, p in params.items()})[0][name]
+        name: losses_and_aux({n: p if n == name else jax.lax.stop_gradient(p) for n, p in params.items()})[0][name]
         for name in losses
     }
     return sum(own.values()), aux | {f"loss_{name}": value for name, value in own.items()}
 
 
 def mean_over_parts(function: Callable, parts: int) -> Callable:
-    """The mean of a function's results over equal parts of its arguments' leading axis (B, ...), one part after the other.
+    """Returns the mean of `function` over equal parts of its arguments, evaluated part by part.
 
-    Part i has the entries i, i + parts, ...: where the axis is sharded over devices, each has its share of every part.
+    Arguments (B, ...) are split along the leading axis. Part i has the entries i, i + parts, ..., so that with an axis
+    sharded over devices each device has a share of every part.
     """
     if parts == 1:
         return function
@@ -246,9 +258,10 @@ def mean_over_parts(function: Callable, parts: int) -> Callable:
 def make_train_steps(train_step: Callable, steps_per_call: int) -> Callable:
     """Returns (state, batches, n) -> (state, metrics): n <= steps_per_call steps in one compiled loop.
 
-    `batches` has a leading axis of `steps_per_call`, of which the first n are used; so have the metrics, NaN past n.
-    n is traced: one compilation serves every n. `param_norm` is the norm of the weights after the last step, at every
-    place: reading all weights in each step would take a hundredth of a small network's time.
+    `batches` has a leading axis of length `steps_per_call`, of which the first n entries are used. The metrics have the
+    same leading axis, with NaN after the first n entries. n is traced, so one compilation serves every n. All entries
+    of the metric `param_norm` are the norm of the weights after the last step: computing the norm in each step would
+    take about 1 % of the time of a small network.
     """
 
     def train_steps(state, batches, n):

@@ -1,1 +1,1 @@
-"""Rows and pictures of training: the history of a run and the writers."""
+"""Logging of training: the history of a run and its writers."""

@@ -1,4 +1,4 @@
-"""The course of training: rows of figures and pictures by their step, for every writer of the run."""
+"""History of a run: metrics and pictures by step, passed to every writer of the run."""
 
 import contextlib
 import math
@@ -15,16 +15,16 @@ __all__ = ["History", "read"]
 
 
 class History:
-    """Gives rows and pictures to the writers that `training.writers` names.
+    """Passes rows and pictures to the writers of `training.writers`.
 
     Args:
-        workdir: the run's folder.
-        config: the experiment.
-        step: rows past it, of a run that went on beyond its last checkpoint, are dropped.
-        write: whether to; of several processes one does.
+        workdir: folder of the run.
+        config: config of the experiment.
+        step: step at which training starts; rows of later steps, written after the last checkpoint, are dropped.
+        write: whether this process writes; only one process should.
 
     Attributes:
-        before: the last row up to that step; empty if there is none.
+        before: the last row up to `step`; empty if there is none.
     """
 
     def __init__(self, workdir: Workdir, config: ConfigDict, step: int, *, write: bool = True):
@@ -33,7 +33,7 @@ class History:
         self.before: dict[str, float] = rows[-1] if rows else {}
 
     def append(self, step: int, values: dict[str, float]) -> None:
-        """Writes the figures of one step; those that are not finite are left out."""
+        """Writes the metrics of one step; values that are not finite are left out."""
         finite = {name: value for name, value in values.items() if math.isfinite(value)}
         for writer in self._writers:
             writer.scalars(step, finite)
@@ -44,7 +44,7 @@ class History:
             writer.picture(step, name, picture)
 
     def close(self) -> None:
-        """Has every writer write what is left."""
+        """Closes every writer, which writes buffered data."""
         for writer in self._writers:
             writer.close()
 
@@ -52,5 +52,5 @@ class History:
         return self
 
     def __exit__(self, kind: type | None, *exception: object) -> None:
-        with contextlib.suppress(*([OSError] if kind else [])):  # a disk that was full before is full still
+        with contextlib.suppress(*([OSError] if kind else [])):  # after an exception, a full disk is not reported again
             self.close()

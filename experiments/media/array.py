@@ -1,4 +1,4 @@
-"""Arrays of numbers of any shape: vectors (D,), profiles (L, C), volumes (D, H, W, C). They have no picture."""
+"""Arrays of numbers of any shape, without pictures: vectors (D,), profiles (L, C), volumes (D, H, W, C)."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 class ArrayMedium(Medium):
     """Arrays: raw data float32 (*event), x = 2 (u - low) / (high - low) - 1.
 
-    Values outside [low, high] are not clipped, in either direction.
+    Neither `forward` nor `inverse` clips values outside of the range.
 
     Attributes:
-        event_shape: of one array, of at least one axis.
-        low, high: the raw values that are -1 and 1 for the model.
+        event_shape: shape of one array, with at least one axis.
+        low, high: the raw values that are mapped to -1 and 1 for the model.
     """
 
     event_shape: tuple[int, ...]
@@ -35,13 +35,13 @@ class ArrayMedium(Medium):
         return self.low, self.high
 
     def forward(self, raw: "jax.typing.ArrayLike") -> "jax.Array":
-        """Returns arrays in the model's range, float32."""
+        """Maps raw arrays to the model's range, float32."""
         import jax.numpy as jnp
 
         return (jnp.asarray(raw, jnp.float32) - self.low) * (2 / (self.high - self.low)) - 1
 
     def inverse(self, x: "jax.typing.ArrayLike") -> np.ndarray:
-        """Returns raw arrays of x, float32."""
+        """Maps x to raw arrays, float32."""
         scale = (self.high - self.low) / 2
         return ((np.asarray(x, np.float64) + 1) * scale + self.low).astype(np.float32)
 

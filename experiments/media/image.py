@@ -1,6 +1,6 @@
 """Images of 8-bit grey levels: grey, RGB, RGB with alpha, or any other number of channels.
 
-Of 4 channels the last is alpha, the opacity, and the first three are red, green and blue multiplied by alpha.
+With 4 channels, the last is alpha (opacity), and the first three are red, green and blue multiplied by alpha.
 """
 
 from dataclasses import dataclass
@@ -22,7 +22,7 @@ class ImageMedium(Medium):
 
     Attributes:
         event_shape: (H, W, C).
-        background: red, green and blue that images with alpha are shown over.
+        background: RGB colour behind images with alpha, for display.
         levels_per_unit: grey levels per unit of x; a density over x has log2(levels_per_unit) fewer bits per dimension
             than the same density over grey levels.
     """
@@ -39,13 +39,13 @@ class ImageMedium(Medium):
         return 0.0, 2 * self.levels_per_unit
 
     def forward(self, images: "jax.typing.ArrayLike") -> "jax.Array":
-        """Returns grey levels in [0, 255], uint8 or (dequantized) floats, of any shape, as float32 in [-1, 1]."""
-        import jax.numpy as jnp  # here, so that worker processes, which load `sources`, need not wait for JAX
+        """Maps grey levels in [0, 255] of any shape, uint8 or (dequantized) floats, to float32 in [-1, 1]."""
+        import jax.numpy as jnp  # a local import, so that data worker processes do not import JAX
 
         return jnp.asarray(images, jnp.float32) / self.levels_per_unit - 1
 
     def inverse(self, x: "jax.typing.ArrayLike") -> np.ndarray:
-        """Returns the nearest grey levels of x of any shape: uint8, values outside [-1, 1] clipped.
+        """Maps x of any shape to the nearest grey levels, uint8; values outside [-1, 1] are clipped.
 
         Raises:
             RunError: an element is NaN, which the conversion to uint8 would turn into a plausible grey level.
@@ -53,12 +53,12 @@ class ImageMedium(Medium):
         x = np.asarray(x, np.float32)
         if np.isnan(x).any():
             raise RunError(
-                f"{int(np.isnan(x).sum())} of {x.size} image elements are NaN: there is no grey level for it"
+                f"{int(np.isnan(x).sum())} of {x.size} image elements are NaN and cannot be converted to grey levels"
             )
         return np.clip(np.rint((x + 1) * self.levels_per_unit), 0, 255).astype(np.uint8)
 
     def shown(self, raw: np.ndarray) -> np.ndarray:
-        """Returns images uint8 (..., h, w, C) with alpha over the background; without alpha as by `pictures.visible`."""
+        """Composites images uint8 (..., h, w, 4) over the background; converts other images by `pictures.visible`."""
         return pictures.over(raw, self.background) if raw.shape[-1] == pictures.WITH_ALPHA else pictures.visible(raw)
 
     def picture(self, raw: np.ndarray, columns: int | None = None) -> np.ndarray:

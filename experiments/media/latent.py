@@ -1,4 +1,4 @@
-"""Latents: the codes of an autoencoder, which no decoder is here to make images of."""
+"""Latents of an autoencoder. No decoder is included, so latents have no pictures."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar
@@ -10,12 +10,12 @@ from experiments.media.base import Medium
 if TYPE_CHECKING:
     import jax
 
-LATENTS = "latents"  # the `data.source` of a model of latents
+LATENTS = "latents"  # value of `data.source` for models of latents
 
 
 @dataclass(frozen=True)
 class LatentMedium(Medium):
-    """Latents: float32 (h, w, C), on the scale that the network was trained on.
+    """Latents: float32 (h, w, C), in the scale of the network's training data; raw data are the model's values.
 
     Attributes:
         event_shape: (h, w, C).
@@ -25,7 +25,7 @@ class LatentMedium(Medium):
     raw_range: ClassVar[tuple[float, float]] = (-1.0, 1.0)
     has_pixels: ClassVar[bool] = False
     noun: ClassVar[str] = "latents"
-    without_picture: ClassVar[str] = "float32 latents, which the decoder of the model's publisher makes images of"
+    without_picture: ClassVar[str] = "float32 latents, which need the decoder of the model's publisher"
 
     def forward(self, raw: "jax.typing.ArrayLike") -> "jax.Array":
         """Returns the latents, float32."""
@@ -34,7 +34,7 @@ class LatentMedium(Medium):
         return jnp.asarray(raw, jnp.float32)
 
     def inverse(self, x: "jax.typing.ArrayLike") -> np.ndarray:
-        """Returns the same numbers, float32."""
+        """Returns x as float32."""
         return np.asarray(x, np.float32)
 
     def shown(self, raw: np.ndarray) -> None:

@@ -1,9 +1,9 @@
-"""How good samples are: a feature space that needs no download (`features`), and distances between sets in it.
+"""Metrics of samples: distances between sets of features, and a feature space that needs no download (`features`).
 
-The distances are the Frechet distance (`frechet`, and `moments` for features that are never all in memory), the kernel
-distance (`kernel`), precision with recall and density with coverage (`precision_recall`, on `neighbours`); `memorisation`
-looks for copies of training images, and `inception_score` at a classifier's outputs. All of them take numpy arrays (N, d),
-compute in float64, and work in any feature space.
+The metrics are the Frechet distance (`frechet`; `moments` for features that do not fit in memory), the kernel distance
+(`kernel`), precision and recall, density and coverage (`precision_recall`, based on `neighbours`), the detection of
+copies of training images (`memorisation`), and the Inception Score of a classifier's outputs (`inception_score`). All
+functions take numpy arrays (N, d), compute in float64, and apply to any feature space.
 """
 
 import numpy as np
@@ -60,7 +60,7 @@ def compare(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
         reference's scale; lower is better), `precision` and `recall` (in [0, 1]; higher is better).
 
     Raises:
-        UserError: too few samples, unequal dimensions, a feature that is not finite, or a reference that does not vary.
+        UserError: too few samples, unequal dimensions, a feature that is not finite, or a constant reference.
     """
     check_comparable(features, reference)
     precision, recall = precision_and_recall(features, reference)
@@ -73,11 +73,15 @@ def compare(features: np.ndarray, reference: np.ndarray) -> dict[str, float]:
 
 
 def check_comparable(features: np.ndarray, reference: np.ndarray) -> None:
-    """Raises `UserError` where features (N, d) and those of a reference (M, d) cannot be compared; see `compare`."""
+    """Checks that features (N, d) can be compared with the features of a reference (M, d); see `compare`.
+
+    Raises:
+        UserError: too few samples, unequal dimensions, a feature that is not finite, or a constant reference.
+    """
     for name, array in (("samples", features), ("reference", reference)):
         if np.ndim(array) != 2 or len(array) <= NEIGHBOURS:
-            needed = f"(N, d) features with N > {NEIGHBOURS} are needed"
-            raise UserError(f"cannot compare: the {name} have shape {np.shape(array)}; {needed}")
+            required = f"(N, d) features with N > {NEIGHBOURS} are needed"
+            raise UserError(f"cannot compare: the {name} have shape {np.shape(array)}; {required}")
         if not np.isfinite(array).all():
             raise UserError(f"cannot compare: features of the {name} are not all finite")
     if features.shape[1] != reference.shape[1]:
@@ -85,4 +89,4 @@ def check_comparable(features: np.ndarray, reference: np.ndarray) -> None:
             f"cannot compare {features.shape[1]} features of samples with {reference.shape[1]} of the reference"
         )
     if np.ptp(reference, axis=0).max() == 0:
-        raise UserError("cannot compare: all images of the reference have the same features, which leaves no scale")
+        raise UserError("cannot compare: all images of the reference have the same features, so there is no scale")

@@ -1,6 +1,6 @@
-"""What EfficientNet-lite0 sees of images at each of its five resolutions: for distances of content and of style.
+"""Feature maps of EfficientNet-lite0 at its five resolutions, for content and style distances.
 
-Its weights come with an installed package.
+The weights are part of an installed package.
 """
 
 import functools
@@ -18,7 +18,7 @@ LAYERS = ("block_0", "block_2", "block_4", "block_10", "block_15")
 
 @functools.cache
 def variables() -> Any:
-    """The weights, on the first device.
+    """Returns the weights, on the first device.
 
     Raises:
         UserError: the package is not installed.
@@ -27,16 +27,16 @@ def variables() -> Any:
 
 
 def of(variables: Any, images: jax.Array, *, clip: bool) -> tuple[jax.Array, ...]:
-    """The five maps, (N, 112, 112, 16) to (N, 7, 7, 320).
+    """Returns the five feature maps, (N, 112, 112, 16) to (N, 7, 7, 320).
 
     Args:
         variables: the weights.
-        images: (N, H, W, 1 or 3) in [-1, 1], of any size; gray ones are shown as equal red, green and blue.
-        clip: whether pixels beyond black and white are seen as those. Without it the maps can be differentiated there.
+        images: (N, H, W, 1 or 3) in [-1, 1], of any size; grey images are repeated to three channels.
+        clip: whether pixels are clipped to [-1, 1] after resizing. Without clipping, gradients do not vanish outside.
     """
     resize = resizing.pil_float if clip else resizing.unclipped
     pixels = resize((feature_networks.rgb(images) + 1) * 127.5, efficientnet.SIZE, "bicubic")
-    _, kept = EfficientNetLite0().apply(
+    _, captured = EfficientNetLite0().apply(
         variables, (pixels - 127) / 128, capture_intermediates=lambda module, _: module.name in LAYERS
     )
-    return tuple(kept["intermediates"][layer]["__call__"][0] for layer in LAYERS)
+    return tuple(captured["intermediates"][layer]["__call__"][0] for layer in LAYERS)

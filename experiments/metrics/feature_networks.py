@@ -1,25 +1,26 @@
-"""Published networks whose features images are compared in: pixels in, features out, preprocessing included.
+"""Published feature networks, including their preprocessing.
 
     network = load("efficientnet-lite0")
     features = network(images)["pool"]          # images uint8 (N, H, W, C), features float32 (N, d)
 
-| name | weights | `pool` | `spatial` | `logits` | a Frechet distance in it is |
+| name | weights | `pool` | `spatial` | `logits` | Frechet distance in these features |
 |---|---|---|---|---|---|
-| efficientnet-lite0 | come with an installed package | 1280 | 1372 | 1000 | named after its features; no FID |
-| inception | pt_inception-2015-12-05-6726825d.pth, named by the user | 2048 | 2023 | 1008 | FID as pytorch-fid has it |
-| inception-tf1 | the same | 2048 | 2023 | 1008 | FID of the original code, of ADM's evaluator and of EDM |
-| inception-clean | the same | 2048 | 2023 | 1008 | FID as clean-fid has it |
-| dinov2-vits14, -vitb14, -vitl14 | dinov2_vitl14_pretrain.pth etc. | 384, 768, 1024 | | | FD-DINOv2 as dgm-eval has it |
+| efficientnet-lite0 | part of an installed package | 1280 | 1372 | 1000 | named after the features; not a FID |
+| inception | pt_inception-2015-12-05-6726825d.pth, file of the user | 2048 | 2023 | 1008 | FID of pytorch-fid |
+| inception-tf1 | same as inception | 2048 | 2023 | 1008 | FID of the original code, ADM's evaluator and EDM |
+| inception-clean | same as inception | 2048 | 2023 | 1008 | FID of clean-fid |
+| dinov2-vits14, -vitb14, -vitl14 | dinov2_vitl14_pretrain.pth etc. | 384, 768, 1024 | | | FD-DINOv2 of dgm-eval |
 
-The three ways to Inception differ in the pixels that it sees, and their figures must not be mixed:
+The three variants of Inception differ in the preprocessing, and their values must not be mixed:
 
 - inception: bilinear without antialiasing to 299 x 299, x / 127.5 - 1. pytorch-fid/src/pytorch_fid/inception.py.
-- inception-tf1: the same with TensorFlow 1's positions, which are off by up to half a pixel, (x - 128) / 128. It is what the
-  graph classify_image_graph_def.pb does (guided-diffusion/evaluations/evaluator.py), and what the detector of EDM and
-  StyleGAN repeats (clean-fid's mode "legacy_tensorflow").
+- inception-tf1: bilinear with the positions of TensorFlow 1, which are off by up to half a pixel, (x - 128) / 128. This
+  is the preprocessing of the graph classify_image_graph_def.pb (guided-diffusion/evaluations/evaluator.py) and of the
+  detector of EDM and StyleGAN (clean-fid's mode "legacy_tensorflow").
 - inception-clean: Pillow's bicubic filter, antialiased, on floats, (x - 128) / 128. clean-fid/cleanfid/resize.py.
 
-`spatial` is for the sFID (Nash et al. 2021, https://arxiv.org/abs/2103.03841), `logits` for the Inception Score.
+`spatial` features are for the sFID (Nash et al. 2021, https://arxiv.org/abs/2103.03841), `logits` for the Inception
+Score.
 """
 
 import hashlib
@@ -41,20 +42,20 @@ from models.inception import InceptionV3
 from models.pretrained import dinov2, efficientnet, inception
 
 Features = dict[str, jax.Array]
-CHANNELS = (1, 3)  # of images, gray or RGB
+CHANNELS = (1, 3)  # channels of images: grey or RGB
 
 
 class Kind(NamedTuple):
-    """What a name stands for.
+    """Definition of a feature network.
 
     Attributes:
-        module: makes the network, of preprocessed images (B, size, size, 3) to a dictionary of features.
-        read: its variables from a weight file.
-        preprocess: uint8 RGB (B, H, W, 3) to the network's input.
-        preprocessing: the same in words, exact enough to tell any two ways apart.
-        digits: the first digits of the SHA-256 that the publisher gives; "" where it gives none.
-        packaged_file: finds the file where the user names none; None where the user must.
-        published_as: the file's name and where it is to be had.
+        module: returns the network, which maps preprocessed images (B, size, size, 3) to a dictionary of features.
+        read: reads the variables from a weight file.
+        preprocess: maps uint8 RGB (B, H, W, 3) to the network's input.
+        preprocessing: exact description of the preprocessing, different for any two variants.
+        digits: first digits of the published SHA-256 of the weight file; "" if none is published.
+        packaged_file: returns the weight file of an installed package; None if the user must name the file.
+        published_as: name and location of the published weight file.
     """
 
     module: Callable[[], Any]
@@ -132,25 +133,25 @@ DEFAULT = "efficientnet-lite0"
 
 
 def names() -> list[str]:
-    """The networks that `load` knows."""
+    """Returns the names that `load` accepts."""
     return sorted(KINDS)
 
 
 @dataclass(frozen=True, eq=False)
 class FeatureNetwork:
-    """A network with its weights: `network(images)` for arrays of any length, `apply` within programs of one's own.
+    """A feature network with weights: `network(images)` for arrays of any length, `apply` for use in compiled programs.
 
     Attributes:
         name: one of `names()`.
-        preprocessing: what happens to the pixels before the network, in words. Features of two networks can be compared
-            where `name`, `preprocessing` and `sha256` are equal.
-        sha256: of the weight file, hexadecimal.
-        as_published: whether the file is the publisher's by its SHA-256; None where none is published.
-        apply: apply(variables, images) maps uint8 (B, H, W, C), C 1 or 3, to a dictionary of float32 arrays: `pool` (B, d);
-            `spatial` (B, s) and `logits` (B, k) where the network has them. Pure: to be jitted, mapped and sharded. No image
-            sees another.
+        preprocessing: description of the preprocessing. Features of two networks are comparable if `name`,
+            `preprocessing` and `sha256` are equal.
+        sha256: SHA-256 of the weight file, hexadecimal.
+        as_published: whether the SHA-256 matches the published one; None if none is published.
+        apply: apply(variables, images) maps uint8 (B, H, W, C), C 1 or 3, to a dictionary of float32 arrays:
+            `pool` (B, d); `spatial` (B, s) and `logits` (B, k) if the network has them. Pure, so it can be jitted,
+            mapped and sharded. The features of an image do not depend on the other images.
         variables: the weights, a pytree of numpy arrays.
-        batch_size: images that a call of the network takes at a time.
+        batch_size: images per call of the network.
     """
 
     name: str
@@ -162,30 +163,30 @@ class FeatureNetwork:
     batch_size: int = 32
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
-        """The features of all images, on one device.
+        """Returns the features of all images, computed on one device.
 
-        Batches are of one size: the last is filled up with repeats, which are cut off again. One program is compiled for
-        each shape of image.
+        All batches have the same size: the last batch is padded with repeated images. One program is compiled per image
+        shape.
 
         Args:
             images: uint8 (N, H, W, C) with C = 1 or 3 and N at least 1.
 
         Returns:
-            `pool` (N, d) float32; `spatial` (N, s) and `logits` (N, k) where the network has them.
+            `pool` (N, d) float32; `spatial` (N, s) and `logits` (N, k) if the network has them.
 
         Raises:
-            UserError: images of another dtype or shape, or none.
+            UserError: the images have another dtype or shape, or there are none.
         """
         check_images(images)
         batches = []
         for start in range(0, len(images), self.batch_size):
-            places = np.minimum(np.arange(start, start + self.batch_size), len(images) - 1)
-            features = self._compiled(self._on_device, images[places])
+            indices = np.minimum(np.arange(start, start + self.batch_size), len(images) - 1)
+            features = self._compiled(self._on_device, images[indices])
             batches.append({name: np.asarray(array)[: len(images) - start] for name, array in features.items()})
         return {name: np.concatenate([batch[name] for batch in batches]) for name in batches[0]}
 
     def dimensions(self) -> dict[str, int]:
-        """The number of features of each kind, as {"pool": 1280, ...}."""
+        """Returns the number of features of each kind, such as {"pool": 1280, ...}."""
         image = jax.ShapeDtypeStruct((1, 32, 32, 3), jnp.uint8)
         return {name: array.shape[1] for name, array in jax.eval_shape(self.apply, self.variables, image).items()}
 
@@ -199,16 +200,17 @@ class FeatureNetwork:
 
 
 def load(name: str = DEFAULT, weights_path: str | Path | None = None, batch_size: int = 32) -> FeatureNetwork:
-    """The feature network `name` with the weights of a file.
+    """Loads the feature network `name` with the weights of a file.
 
     Args:
         name: one of `names()`.
-        weights_path: the publisher's file, of PyTorch or safetensors; None takes the one of an installed package, where
-            there is one. Nothing in it is executed.
-        batch_size: images at a time.
+        weights_path: published weight file, in PyTorch or safetensors format; None selects the file of an installed
+            package, if there is one. No code in the file is executed.
+        batch_size: images per call of the network.
 
     Raises:
-        UserError: an unknown name; a file that is missing, broken, unsafe or of another network (weights are named).
+        UserError: the name is unknown, or the file is missing, damaged, unsafe or of another network (the message names
+            the weights that differ).
     """
     if name not in KINDS:
         raise unknown_name("features", name, KINDS)
@@ -226,7 +228,11 @@ def load(name: str = DEFAULT, weights_path: str | Path | None = None, batch_size
 
 
 def check_images(images: np.ndarray) -> None:
-    """Raises UserError where images are not uint8 (N, H, W, C) with C = 1 or 3 and N at least 1."""
+    """Checks that images are uint8 (N, H, W, C) with C = 1 or 3 and N at least 1.
+
+    Raises:
+        UserError: they are not.
+    """
     shape = np.shape(images)
     if getattr(images, "dtype", None) != np.uint8 or len(shape) != 4 or shape[3] not in CHANNELS or 0 in shape:
         dtype = getattr(images, "dtype", type(images).__name__)
@@ -234,12 +240,12 @@ def check_images(images: np.ndarray) -> None:
 
 
 def rgb(images: jax.Array) -> jax.Array:
-    """(..., 1 or 3) to (..., 3): gray as equal red, green and blue."""
+    """Repeats grey images (..., 1) to RGB (..., 3); returns images (..., 3) unchanged."""
     return jnp.broadcast_to(images, (*images.shape[:-1], 3))
 
 
 def apply_of(kind: Kind) -> Callable[[Any, jax.Array], Features]:
-    """The pure function (variables, uint8 images (B, H, W, 1 or 3)) -> features, preprocessing included."""
+    """Returns the pure function (variables, uint8 images (B, H, W, 1 or 3)) -> features, including preprocessing."""
     network = kind.module()
 
     def apply(variables, images):
@@ -252,7 +258,7 @@ def _file(name: str, kind: Kind, weights_path: str | Path | None) -> Path:
     if weights_path is not None:
         return Path(weights_path)
     if kind.packaged_file is None:
-        raise UserError(f"{name}: its weights come with no package; name the file {kind.published_as}")
+        raise UserError(f"{name}: its weights are in no installed package; name the file {kind.published_as}")
     try:
         return kind.packaged_file()
     except FileNotFoundError as error:

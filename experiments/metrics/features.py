@@ -1,10 +1,10 @@
-"""The feature space in which samples are compared: a small classifier, fitted to the training images in seconds.
+"""Feature space of a small classifier that is fitted to the training images in seconds; the default for evaluations.
 
-Distances between pixels say little about images; features of a network trained to tell images apart say more (Heusel
-et al. 2017, https://arxiv.org/abs/1706.08500). Published figures use the Inception network and its weights. Here a
-multilayer perceptron learns the classes of the training images, or, where there are no classes, the clusters that
-k-means finds in their pixels (as in DeepCluster, Caron et al. 2018, https://arxiv.org/abs/1807.05520). Its last hidden
-layer is the feature space. So figures compare runs on one data set with each other, and never with published ones.
+Distances of pixels are poor measures of the similarity of images; features of a classifier are better (Heusel et al.
+2017, https://arxiv.org/abs/1706.08500). Published values use the Inception network and its weights. Here a multilayer
+perceptron learns the classes of the training images or, without classes, k-means clusters of their pixels (as in
+DeepCluster, Caron et al. 2018, https://arxiv.org/abs/1807.05520). Its last hidden layer is the feature space. Distances
+in these features compare runs on one data set; they are not comparable with published values.
 """
 
 import hashlib
@@ -20,13 +20,13 @@ import numpy as np
 from experiments.data.sources import Images, Source
 from experiments.errors import UserError
 
-MAX_IMAGES = 10_000  # to fit on: more take longer and change the distances little
-MAX_SIZE = 32  # pixels; larger images are averaged down to it
+MAX_IMAGES = 10_000  # maximum number of images to fit to: more images change the distances little
+MAX_SIZE = 32  # pixels; larger images are averaged down to this size
 HIDDEN_UNITS = (128, 64)  # the last number is the number of features
-NUM_CLUSTERS = 10  # classes made by k-means where there are none
-MIN_EPOCHS, MIN_EXAMPLES = 10, 64_000  # the training of the perceptron: whichever is longer
-MIN_BATCH, BATCHES_PER_EPOCH = 64, 50  # batches grow with the number of images, since a step costs much by itself
-BLOCK = 1000  # images turned into features at a time
+NUM_CLUSTERS = 10  # k-means clusters, for data without classes
+MIN_EPOCHS, MIN_EXAMPLES = 10, 64_000  # minimum length of the training; both must be reached
+MIN_BATCH, BATCHES_PER_EPOCH = 64, 50  # batches grow with the number of images, since each step has a fixed cost
+BLOCK = 1000  # images per block
 
 
 @dataclass(frozen=True)
@@ -34,12 +34,12 @@ class FeatureSpace:
     """A fitted feature space: `space(images)` maps uint8 (N, H, W, C), or float32 (N, *event), to float64 (N, d).
 
     Attributes:
-        name: a sentence for reports that says what the features are.
-        image_shape: (H, W, C) of the images, or event shape of the arrays, that it was fitted on, the only ones it takes.
-        layers: weights (n_in, n_out) and biases (n_out,) of the perceptron, its output layer last.
-        classes: int32, the label that each output stands for; None where the outputs are clusters.
-        dtype: of the data that it was fitted on, uint8 or float32, the only one that it takes.
-        raw_range: values that are 0 and 1 for the perceptron.
+        name: description of the features, for reports.
+        image_shape: (H, W, C) of the images, or event shape of the arrays, that the space was fitted on and accepts.
+        layers: weights (n_in, n_out) and biases (n_out,) of the perceptron, output layer last.
+        classes: int32, the label of each output; None if the outputs are clusters.
+        dtype: dtype of the data that the space was fitted on and accepts, uint8 or float32.
+        raw_range: raw values that are mapped to 0 and 1 for the perceptron.
     """
 
     name: str
@@ -53,7 +53,7 @@ class FeatureSpace:
         """Returns the activations (N, d), d = 64, of the last hidden layer (after its ReLU).
 
         Raises:
-            UserError: the images are not of the dtype, or not of the shape, that the space was fitted on.
+            UserError: the images have another dtype or shape than those that the space was fitted on.
         """
         if images.dtype != self.dtype or images.shape[1:] != self.image_shape:
             needed = ", ".join(map(str, self.image_shape))
@@ -61,7 +61,7 @@ class FeatureSpace:
         return np.concatenate([self._features(x) for x in _pixels(images, self.raw_range)])
 
     def accuracy(self, images: Images) -> float | None:
-        """Returns the fraction of `images` whose label the classifier finds; None without classes."""
+        """Returns the accuracy of the classifier on `images`; None without classes."""
         if self.classes is None:
             return None
         weights, biases = self.layers[-1]
@@ -75,14 +75,15 @@ class FeatureSpace:
 
 
 def fit_features(train: Source, seed: int = 0, raw_range: tuple[float, float] = (0.0, 255.0)) -> FeatureSpace:
-    """Fits a feature space to training images; the same images and seed give the same space on the same machine.
+    """Fits a feature space to training images; on one machine, the result is a function of the images and the seed.
 
-    (On another machine, matrix products round differently and training amplifies it: figures then differ a little.)
+    (On another machine, matrix products round differently, and training amplifies the difference, so distances differ
+    slightly.)
 
     Args:
-        train: the training images; at most 10,000 of them, drawn at random, are used.
-        seed: of that draw, of the initial weights and of the order of training.
-        raw_range: values that are 0 and 1 for the perceptron.
+        train: training images; a random subset of at most 10,000 is used.
+        seed: seed of the subset, of the initial weights and of the order of training.
+        raw_range: raw values that are mapped to 0 and 1 for the perceptron.
     """
     import sklearn
     from sklearn.exceptions import ConvergenceWarning
@@ -102,9 +103,9 @@ def fit_features(train: Source, seed: int = 0, raw_range: tuple[float, float] = 
         n_iter_no_change=epochs,  # no early stopping: the fit takes the same number of steps everywhere
         random_state=seed,
     )
-    # One thread: sums then do not depend on the number of cores, and threads would gain little on matrices so small.
+    # With one thread, sums do not depend on the number of cores; more threads would gain little on small matrices.
     with threadpool_limits(1), warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # a fixed number of epochs is what was asked for
+        warnings.simplefilter("ignore", ConvergenceWarning)  # the number of epochs is fixed
         classifier.fit(pixels, train.labels if has_classes else _clusters(pixels, seed))
     layers = [
         (np.asarray(weights, np.float64), np.asarray(biases, np.float64))
@@ -143,7 +144,7 @@ class Perceptron:
 
     @property
     def preprocessing(self) -> str:
-        """Of the raw data, in words."""
+        """Description of the preprocessing of raw data."""
         low, high = self.space.raw_range
         if self.space.dtype != "uint8":
             return f"[{low:g}, {high:g}] to [0, 1], linearly"
@@ -151,7 +152,7 @@ class Perceptron:
 
     @cached_property
     def sha256(self) -> str:
-        """Of the weights, hexadecimal."""
+        """SHA-256 of the weights, hexadecimal."""
         digest = hashlib.sha256(str(self.space.image_shape).encode())
         for array in (array for layer in self.space.layers for array in layer):
             digest.update(str(array.shape).encode() + np.ascontiguousarray(array).tobytes())
@@ -159,7 +160,7 @@ class Perceptron:
 
     @property
     def description(self) -> str:
-        """A sentence for reports that says what the features are."""
+        """Description of the features, for reports."""
         return self.space.name
 
     def __call__(self, images: np.ndarray) -> dict[str, np.ndarray]:
@@ -174,9 +175,9 @@ def _clusters(pixels: np.ndarray, seed: int) -> np.ndarray:
 
 
 def _pixels(images: np.ndarray, raw_range: tuple[float, float] = (0.0, 255.0)) -> Iterator[np.ndarray]:
-    """Yields blocks (B, d) of values that are 0 and 1 at the ends of the range.
+    """Yields blocks (B, d) of values, scaled such that `raw_range` becomes [0, 1].
 
-    Images uint8 (N, H, W, C) are at most 32 pixels high and wide in them; arrays of floats (N, *event) keep all values.
+    Images uint8 (N, H, W, C) are averaged down to at most 32 x 32 pixels; arrays of floats (N, *event) keep all values.
     """
     low, high = raw_range
     if images.dtype != np.uint8:
@@ -193,9 +194,10 @@ def _pixels(images: np.ndarray, raw_range: tuple[float, float] = (0.0, 255.0)) -
 
 
 def _box_average(size: int, new_size: int) -> np.ndarray:
-    """The matrix (new_size, size) that averages `size` pixels over `new_size` boxes of equal width.
+    """Returns the matrix (new_size, size) that averages `size` pixels over `new_size` boxes of equal width.
 
-    A pixel that two boxes share counts in each by its overlap, so any size goes into any smaller one.
+    A pixel that overlaps two boxes is weighted by its overlap with each box, so `size` need not be a multiple of
+    `new_size`.
     """
     box = np.arange(new_size)[:, None] * (size / new_size)
     pixel = np.arange(size)[None, :]

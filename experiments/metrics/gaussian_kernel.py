@@ -1,9 +1,9 @@
-"""Squared maximum mean discrepancy (MMD) with a Gaussian kernel, which sees every moment of the features.
+"""Squared maximum mean discrepancy (MMD) with a Gaussian kernel, which depends on all moments of the features.
 
     MMD^2 = E k(a, a') + E k(b, b') - 2 E k(a, b),    k(u, v) = exp(-|u - v|^2 / (2 w^2))
 
-With w^2 the total variance of the real features the figure depends on neither their unit nor their origin. Real against
-real is 0 on average, and an estimate may be negative.
+With w^2 equal to the total variance of the real features, the distance depends on neither their unit nor their origin.
+The estimate for two sets of real images is 0 on average and may be negative.
 
 Sources: Gretton et al. (2012), https://jmlr.org/papers/v13/gretton12a.html, eq. 3; for images, in the features of CLIP,
 Jayasumana et al. (2024), https://arxiv.org/abs/2401.09603.
@@ -14,19 +14,19 @@ import numpy as np
 from experiments.metrics.frechet import total_variance
 from experiments.metrics.records import Metric
 
-BLOCK = 1000  # rows of the kernel matrix held at a time
+BLOCK = 1000  # rows of the kernel matrix in memory at a time
 
 
 def gaussian_kernel_distance(samples: np.ndarray, real: np.ndarray) -> tuple[float, float]:
     """Returns 1000 MMD^2, estimated without bias, and its standard error over draws of the samples.
 
-    The error is the infinitesimal jackknife's, as of `kernel.kernel_distance_and_error`.
+    The error is that of the infinitesimal jackknife, as in `kernel.kernel_distance_and_error`.
 
     Args:
         samples, real: features (N, d) and (M, d), each of at least two rows.
     """
     real = np.asarray(real, np.float64)
-    centre, width = real.mean(axis=0), total_variance(real)  # centred, so that squared norms round little
+    centre, width = real.mean(axis=0), total_variance(real)  # centring reduces rounding errors of squared norms
     a, b = np.asarray(samples, np.float64) - centre, real - centre
     within = (_row_sums(a, a, width) - 1) / (len(a) - 1)  # k(u, u) = 1
     of_real = (_row_sums(b, b, width) - 1) / (len(b) - 1)
@@ -36,7 +36,7 @@ def gaussian_kernel_distance(samples: np.ndarray, real: np.ndarray) -> tuple[flo
 
 
 def _row_sums(a: np.ndarray, b: np.ndarray, width: float) -> np.ndarray:
-    """The sums (N,) over b of the kernel matrix; `width` is w^2."""
+    """Returns the sums (N,) of the kernel matrix over b; `width` is w^2."""
     squares = np.sum(b**2, axis=1)
     blocks = (a[i : i + BLOCK] for i in range(0, len(a), BLOCK))
     distances = (np.sum(rows**2, axis=1)[:, None] + squares - 2 * rows @ b.T for rows in blocks)

@@ -1,17 +1,20 @@
-"""Memorisation: are samples copies of training images? Their nearest training images in features say.
+"""Memorisation: metrics that detect copies of training images among samples, by nearest neighbours in feature space.
 
-Distances alone say nothing: some images have close relatives, some data sets have copies. Each figure is therefore read
-beside that of held-out images, which no model can have copied:
+Absolute distances are not conclusive: some images have close relatives, and some data sets contain duplicates. Each
+metric is therefore compared with its value for held-out images, which the model cannot have copied:
 
-- `nearer_than_held_out`: the probability that a sample is nearer to its nearest training image than a held-out image is to
-  its own (ties count half): 1/2 where samples are like held-out images, towards 1 where they are copied, towards 0 where
-  they are poor. Meehan et al. (2020), https://arxiv.org/abs/2004.05675, section 3, whose statistic is 1 minus this,
-  standardised.
-- `copies`: the fraction of samples whose nearest training image is less than a third as far as the second nearest. Yoon et
-  al. (2023), https://openreview.net/forum?id=shciCbSk9h; Gu et al. (2023), https://arxiv.org/abs/2310.02664, section 2.
-- `authenticity`: the fraction of samples farther from their nearest training image than that image is from any other
-  training image. Alaa et al. (2022), https://arxiv.org/abs/2102.08921, section 3.2. Stein et al. (2023),
-  https://arxiv.org/abs/2306.04675, section 4.5, compare all of them: in features, no figure replaces looking at the pairs.
+- `nearer_than_held_out`: the probability that a sample is nearer to its nearest training image than a held-out image is
+  to its nearest training image (ties count half). It is 1/2 if samples are distributed like held-out images, tends to 1
+  for copies, and to 0 for samples far from the data. Meehan et al. (2020), https://arxiv.org/abs/2004.05675, section 3;
+  their statistic is 1 minus this probability, standardised.
+- `copies`: the fraction of samples whose distance to the nearest training image is less than a third of the distance to
+  the second nearest. Yoon et al. (2023), https://openreview.net/forum?id=shciCbSk9h; Gu et al. (2023),
+  https://arxiv.org/abs/2310.02664, section 2.
+- `authenticity`: the fraction of samples that are farther from their nearest training image than that image is from any
+  other training image. Alaa et al. (2022), https://arxiv.org/abs/2102.08921, section 3.2.
+
+Stein et al. (2023), https://arxiv.org/abs/2306.04675, section 4.5, compare these metrics; none of them replaces a
+visual inspection of the pairs.
 """
 
 from dataclasses import dataclass
@@ -20,19 +23,19 @@ import numpy as np
 
 from experiments.metrics.neighbours import Points, nearest, together
 
-COPY = 1 / 3  # of the distance to the second nearest training image
+COPY = 1 / 3  # largest ratio of the distances to the nearest and second nearest training images of a copy
 
 
 @dataclass(frozen=True)
 class Memorisation:
-    """What the figures are the means of, one entry per sample, and which training image is nearest.
+    """Values of each sample, whose means are the metrics, and the nearest training images.
 
     Attributes:
-        nearer_than_held_out: (N,), the fraction of held-out images that are farther from the training images.
-        copies: bool (N,).
-        authenticity: bool (N,).
-        nearest: int (N,), the number of the nearest training image.
-        distance: (N,), to it.
+        nearer_than_held_out: (N,), the fraction of held-out images that are farther from their nearest training image.
+        copies: bool (N,), the sample is a copy.
+        authenticity: bool (N,), the sample is authentic.
+        nearest: int (N,), the index of the nearest training image.
+        distance: (N,), the distance to it.
     """
 
     nearer_than_held_out: np.ndarray
@@ -43,7 +46,7 @@ class Memorisation:
 
 
 def memorisation(features: np.ndarray, train: np.ndarray, held_out: np.ndarray) -> Memorisation:
-    """Compares features of samples (N, d) with those of training images (L, d), L at least 2, and held-out ones (M, d)."""
+    """Compares features of samples (N, d) with training images (L, d), L at least 2, and held-out images (M, d)."""
     samples, others, training = together(features, held_out, train)
     distances, numbers = nearest(samples, training, 2)
     held_out_distances = np.sort(nearest(others, training, 1)[0][:, 0])
@@ -59,7 +62,7 @@ def memorisation(features: np.ndarray, train: np.ndarray, held_out: np.ndarray) 
 
 
 def _spacing(training: Points, numbers: np.ndarray) -> np.ndarray:
-    """Squared distances (N,) of the training images with these numbers to the nearest of the other training images."""
-    asked, places = np.unique(numbers, return_inverse=True)
-    chosen = Points(training.points[asked], 0.0)
-    return nearest(chosen, training, 2)[0][places, 1]
+    """Returns the squared distances (N,) of training images to their nearest other training images."""
+    unique, inverse = np.unique(numbers, return_inverse=True)
+    chosen = Points(training.points[unique], 0.0)
+    return nearest(chosen, training, 2)[0][inverse, 1]

@@ -1,11 +1,12 @@
-"""Mean and covariance of features that are never all in memory: parts are summarised, and the summaries merged.
+"""Mean and covariance of features that do not fit in memory, merged from the moments of blocks.
 
-With counts n, means m and scatters S = sum (x - m)(x - m)^T of two parts, the whole has
+With counts n, means m and scatters S = sum (x - m)(x - m)^T of two parts a and b, their union has
 
     n = n_a + n_b,    m = m_a + (n_b / n) d,    S = S_a + S_b + (n_a n_b / n) d d^T,    d = m_b - m_a.
 
-Nothing large is subtracted from anything large, as it would be with sums of squares, so that the result is as exact as that
-of all features at once. Source: Chan, Golub and LeVeque (1983), https://doi.org/10.1080/00031305.1983.10483115, eq. 2.1.
+Unlike sums of squares, these updates have no cancellation of large numbers, so the result is as accurate as the moments
+of all features at once. Source: Chan, Golub and LeVeque (1983), https://doi.org/10.1080/00031305.1983.10483115, eq.
+2.1.
 """
 
 from collections.abc import Iterable
@@ -14,7 +15,7 @@ from typing import Self
 
 import numpy as np
 
-BLOCK = 1000  # features summarised at a time
+BLOCK = 1000  # features per block
 
 
 @dataclass(frozen=True)
@@ -33,7 +34,7 @@ class Moments:
 
     @classmethod
     def of(cls, features: np.ndarray) -> Self:
-        """The moments of features (N, d), N > 0."""
+        """Returns the moments of features (N, d), N > 0."""
         parts = (cls._of_block(features[i : i + BLOCK]) for i in range(0, len(features), BLOCK))
         return cls.merge(parts)
 
@@ -42,21 +43,21 @@ class Moments:
         features = np.asarray(features, np.float64)
         mean = features.mean(axis=0)
         centred = features - mean
-        # The mean of float64 numbers is off by a rounding, and so is the sum of what is centred by it: taken out here.
+        # Corrects for the rounding error of the mean, because of which the centred features do not sum to 0.
         slack = centred.sum(axis=0)
         return cls(len(features), mean, centred.T @ centred - np.outer(slack, slack) / len(features))
 
     @classmethod
     def of_covariance(cls, count: int, mean: np.ndarray, covariance: np.ndarray) -> Self:
-        """The moments whose unbiased covariance (d, d) is this, as files hold them."""
+        """Returns the moments with an unbiased covariance (d, d), as stored in files."""
         return cls(int(count), np.asarray(mean, np.float64), np.asarray(covariance, np.float64) * (count - 1))
 
     @classmethod
     def merge(cls, parts: Iterable[Self]) -> Self:
-        """The moments of all parts together.
+        """Returns the moments of the union of all parts.
 
         Raises:
-            ValueError: there is no part.
+            ValueError: there are no parts.
         """
         whole = None
         for part in parts:

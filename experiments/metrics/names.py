@@ -1,8 +1,8 @@
-"""Names and meanings of the figures of samples, by feature network.
+"""Names and descriptions of the metrics of samples, by feature network.
 
-A figure is named after its features: FID is the Frechet distance in the features of Inception, and no other. In the features
-of the perceptron, which belong to one data set, distances are on the scale of its reference; in those of published networks
-they are not scaled.
+The name of a metric depends on the features: only the Frechet distance in Inception features is called FID. Distances
+in the features of the perceptron, which is fitted to one data set, are scaled to the variance of the reference;
+distances in the features of published networks are not scaled.
 """
 
 from collections.abc import Mapping
@@ -14,12 +14,12 @@ LESS, MORE = "less is better", "more is better"
 
 @dataclass(frozen=True)
 class Names:
-    """The keys of the distances in some features, each with its title for people.
+    """Keys and titles of the metrics in the features of one network.
 
     Attributes:
-        frechet, kernel, spatial, score: (key, title) of the Frechet and kernel distances, of the Frechet distance in spatial
-            features, and of the classifier's score.
-        scaled: distances are given with the reference's variance = 100.
+        frechet, kernel, spatial, score: (key, title) of the Frechet distance, the kernel distance, the Frechet distance
+            in spatial features, and the classifier score.
+        scaled: whether distances are scaled such that the variance of the reference is 100.
     """
 
     frechet: tuple[str, str]
@@ -30,7 +30,7 @@ class Names:
 
 
 def distances(network: str) -> Names:
-    """The names of the distances in the features of a network."""
+    """Returns the names of the metrics in the features of a network."""
     if network in NAMES:
         return NAMES[network]
     slug = network.replace("-", "_")
@@ -62,11 +62,11 @@ NAMES = {
 
 
 def meanings(network: str, more: Mapping[str, Mapping[str, Any]] | None = None) -> dict[str, tuple[str, str]]:
-    """key -> (title, meaning) of every figure that an evaluation may give, in the order of a table, the main one first.
+    """Returns {key: (title, meaning)} of every metric of an evaluation, in the order of tables, main metric first.
 
     Args:
-        network: whose features they are in.
-        more: metrics of the user, as metrics.json describes them.
+        network: name of the feature network.
+        more: metrics of the user, as described in metrics.json.
     """
     named = distances(network)
     return {
@@ -84,7 +84,7 @@ def meanings(network: str, more: Mapping[str, Mapping[str, Any]] | None = None) 
 def is_better(
     network: str, key: str, value: float, other: float, more: Mapping[str, Mapping[str, Any]] | None = None
 ) -> bool:
-    """Whether one value of a figure is better than another; arguments as of `meanings`."""
+    """Returns True if `value` of the metric `key` is better than `other`; further arguments as in `meanings`."""
     less = more[key]["less"] if key in (more or {}) else meanings(network)[key][1] == LESS
     return value < other if less else value > other
 

@@ -1,25 +1,27 @@
-"""Nearest neighbours and balls around points, exact and in blocks: no matrix of all distances is ever in memory.
+"""Exact nearest neighbours and membership in balls, computed in blocks without the full matrix of distances.
 
-Inner products are fast and round: |u|^2 + |v|^2 - 2 u v may put a point outside a ball that ends at its own copy. They
-decide where they can, up to a bound of their rounding; the few pairs closer to a border than that are decided by the
-squared differences, which are the same number for the same pair wherever it is asked for.
+Distances by inner products, |u|^2 + |v|^2 - 2 u v, are fast but have rounding errors: a point may fall outside of a
+ball whose radius is its distance. Inner products decide all pairs whose distance differs from the threshold by more
+than a bound of the rounding error. The few remaining pairs are decided by squared differences, which give the same
+number for the same pair in every function.
 """
 
 from collections.abc import Iterator
 
 import numpy as np
 
-BLOCK = 2**22  # distances held at a time: 32 MB
+BLOCK = 2**22  # distances in memory at a time: 32 MB
 MAX_ROWS = 1000
-SPARE = 4  # candidates for the nearest neighbours beyond those asked for
+SPARE = 4  # candidates in addition to the requested number of nearest neighbours
 
 
 class Points:
-    """Points (N, d) in float64 around a common origin, with their squared lengths.
+    """Points (N, d) in float64 relative to an origin, with their squared lengths.
 
     Args:
         points: (N, d).
-        origin: (d,), what is subtracted: near the points, so that little is lost to rounding; one for all sets compared.
+        origin: (d,), subtracted from the points. It should be near the points, to reduce rounding errors, and must be
+            equal for all sets that are compared.
     """
 
     def __init__(self, points: np.ndarray, origin: np.ndarray):
@@ -31,13 +33,13 @@ class Points:
 
 
 def together(*sets: np.ndarray) -> list[Points]:
-    """The sets (N, d) around one origin, the mean of the last."""
+    """Returns sets (N, d) as `Points` with a common origin, the mean of the last set."""
     origin = np.asarray(sets[-1], np.float64).mean(axis=0)
     return [Points(points, origin) for points in sets]
 
 
 def _blocks(rows: Points, columns: Points) -> Iterator[tuple[slice, np.ndarray]]:
-    """(rows, their squared distances (B, M) to all columns, up to `_slack`)."""
+    """Yields blocks of rows and their squared distances (B, M) to all columns, with errors of at most `_slack`."""
     size = min(MAX_ROWS, max(1, BLOCK // len(columns)))
     for start in range(0, len(rows), size):
         block = slice(start, start + size)
@@ -48,20 +50,20 @@ def _blocks(rows: Points, columns: Points) -> Iterator[tuple[slice, np.ndarray]]
 
 
 def _slack(rows: Points, columns: Points) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds (N,) and (M,) whose sum bounds the rounding of a squared distance in `_blocks`: (d + 4) eps (|u|^2 + |v|^2)."""
+    """Returns (N,) and (M,) whose sum bounds the rounding error in `_blocks`: (d + 4) eps (|u|^2 + |v|^2)."""
     factor = (rows.points.shape[1] + 4) * np.finfo(np.float64).eps
     return factor * rows.lengths, factor * columns.lengths
 
 
 def _exact(u: np.ndarray, v: np.ndarray) -> np.ndarray:
-    """Squared distances of points (..., d) that broadcast."""
+    """Returns the squared distances of points (..., d), with broadcasting."""
     return np.square(u - v).sum(axis=-1)
 
 
 def nearest(rows: Points, columns: Points, count: int) -> tuple[np.ndarray, np.ndarray]:
-    """The `count` columns nearest to each row: squared distances (N, count), ascending, and numbers (N, count).
+    """Returns the `count` nearest columns of each row: squared distances (N, count), ascending, and indices (N, count).
 
-    Where rows and columns are the same points, each is its own first neighbour, at distance 0.
+    If rows and columns are the same points, each point is its own first neighbour, at distance 0.
     """
     taken = min(count + SPARE, len(columns))
     row_slack, column_slack = _slack(rows, columns)
@@ -73,7 +75,7 @@ def nearest(rows: Points, columns: Points, count: int) -> tuple[np.ndarray, np.n
         order = np.argsort(exact, axis=1, kind="stable")[:, :count]
         all_distances[block] = np.take_along_axis(exact, order, axis=1)
         all_indices[block] = np.take_along_axis(candidates, order, axis=1)
-        # What was not taken is at least as far as `farthest`, up to rounding.
+        # Columns that are not candidates are at least as far as `farthest`, up to rounding.
         certain = all_distances[block, -1] <= farthest - row_slack[block] - column_slack.max()
         for i in () if taken == len(columns) else block.start + np.flatnonzero(~certain):
             exact = _exact(rows.points[i], columns.points)
@@ -85,15 +87,16 @@ def nearest(rows: Points, columns: Points, count: int) -> tuple[np.ndarray, np.n
 def within(
     rows: Points, columns: Points, row_radii: list[np.ndarray], column_radii: list[np.ndarray]
 ) -> Iterator[tuple[slice, list[np.ndarray], list[np.ndarray]]]:
-    """Who lies in whose ball, borders included, in blocks of rows.
+    """Determines for closed balls around rows and columns whether they contain the other point, in blocks of rows.
 
     Args:
         rows, columns: N and M points.
-        row_radii, column_radii: squared radii, each (N,) and (M,), of balls around the rows and around the columns.
+        row_radii: lists of squared radii (N,) of balls around the rows.
+        column_radii: lists of squared radii (M,) of balls around the columns.
 
     Yields:
-        the rows of a block; for each of `row_radii` and each of `column_radii`, a matrix (B, M): whether row and column are
-        no farther apart than it.
+        (block, inside_rows, inside_columns): the slice of rows, and for each entry of `row_radii` and of `column_radii`
+        a boolean matrix (B, M), True where the distance of row and column is at most the radius.
     """
     row_slack, column_slack = _slack(rows, columns)
     for block, distances in _blocks(rows, columns):

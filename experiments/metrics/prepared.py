@@ -1,4 +1,4 @@
-"""Statistics of prepared images, which evaluation then need not compute."""
+"""Feature statistics of prepared images, computed in advance for evaluations."""
 
 import dataclasses
 import math
@@ -13,15 +13,15 @@ from experiments.data.records import Description
 from experiments.data.sources import load
 from experiments.metrics.statistics import compute_statistics
 
-BLOCK_BYTES = 2**25  # pixels read at once
+BLOCK_BYTES = 2**25  # bytes of pixels per block
 
 
 @dataclasses.dataclass(frozen=True)
 class FeatureStatistics:
-    """Writes `training_NETWORK.npz` and `held_out_NETWORK.npz`, for `evaluation.statistics`, into a folder of records.
+    """Writes `training_NETWORK.npz` and `held_out_NETWORK.npz`, for `evaluation.statistics`, to a folder of records.
 
-    They are of the images that `data.source=arrayrecord:FOLDER` trains on and holds out with the default fractions of
-    configs/base.py; evaluation refuses them where others are set.
+    The statistics are those of the training and held-out images of `data.source=arrayrecord:FOLDER` with the default
+    fractions of configs/base.py; with other fractions, evaluation refuses the files.
 
     Attributes:
         network: the feature network.

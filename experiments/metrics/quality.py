@@ -1,13 +1,15 @@
-"""How near images are to the true ones: for restorations and reconstructions, of which the truth is known.
+"""Full-reference image quality metrics, for restorations and reconstructions with known references.
 
-| name         | better | is                                                                                            |
+| name         | better | definition
+|
 |--------------|--------|-----------------------------------------------------------------------------------------------|
-| `psnr`       | higher | peak signal-to-noise ratio, 10 log10(range^2 / mean squared error), in decibels                |
-| `ssim`       | higher | structural similarity, at most 1                                                              |
-| `perceptual` | lower  | distance in the features of EfficientNet-lite0: made as LPIPS is, but of another network      |
+| `psnr`       | higher | peak signal-to-noise ratio, 10 log10(range^2 / mean squared error), in decibels
+| | `ssim`       | higher | structural similarity, at most 1
+| | `perceptual` | lower  | distance in the features of EfficientNet-lite0, defined like LPIPS with another network
+|
 
-Images are float (N, H, W, C) in the models' range [-1, 1], which is 2 wide; the figures are (N,), an image each. Nothing is
-clipped or rounded first.
+Images are float (N, H, W, C) in the models' range [-1, 1], so the range is 2; metrics are (N,), one per image. Images
+are neither clipped nor rounded.
 
 Sources: Wang et al. (2004), https://doi.org/10.1109/TIP.2003.819861, for SSIM; Zhang et al. (2018),
 https://arxiv.org/abs/1801.03924, for distances between features (eq. 1, there LPIPS).
@@ -30,7 +32,7 @@ BATCH_SIZE = 16  # images through the network at a time
 
 
 def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Peak signal-to-noise ratio in dB, (N,); infinite where an image is the truth.
+    """Returns the peak signal-to-noise ratio in dB, (N,); infinite for an image equal to its reference.
 
     Raises:
         ValueError: the shapes differ, or are not (N, H, W, C).
@@ -41,17 +43,17 @@ def psnr(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def ssim_window(height: int, width: int) -> int:
-    """The side in pixels of the window of the SSIM: the published 11, or the largest odd number that fits the image."""
+    """Returns the side of the SSIM window in pixels: the published 11, or the largest odd number that fits."""
     fits = min(height, width, WINDOW)
     return fits - (fits + 1) % 2
 
 
 def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Structural similarity, (N,): the mean over channels and over the windows that lie within the image.
+    """Returns the structural similarity, (N,): the mean over channels and over all windows inside the image.
 
-    The window is the published one, 11 x 11 with Gaussian weights of standard deviation 1.5, and so are the constants. Where
-    an image is smaller than that, window and standard deviation shrink together to `ssim_window` pixels (7 for images of 8
-    pixels), and the figures compare with others of that size only.
+    Window and constants are the published ones: 11 x 11 with Gaussian weights of standard deviation 1.5. For smaller
+    images, window and standard deviation are scaled to `ssim_window` pixels (7 for images of 8 pixels); such values are
+    comparable only between images of one size.
 
     Raises:
         ValueError: the shapes differ, or are not (N, H, W, C).
@@ -70,12 +72,13 @@ def ssim(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
 
 
 def perceptual(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """Distance in the features of EfficientNet-lite0, (N,), from 0; it compares with no published LPIPS.
+    """Returns the perceptual distance in the features of EfficientNet-lite0, (N,), at least 0.
 
-    Images are resized to the network's 224 x 224 (Pillow's bicubic filter, unrounded), gray ones shown as equal red, green
-    and blue. At the end of each of the network's five resolutions, the channels of each place are scaled to unit length;
-    the squared distances of these vectors are averaged over places, then over the five. LPIPS sums over layers of VGG or
-    AlexNet, with weights fitted to the judgements of people.
+    The values are not comparable with published LPIPS values: LPIPS sums over layers of VGG or AlexNet, with weights
+    fitted to human judgements. Images are resized to the network's 224 x 224 (Pillow's bicubic filter, unrounded); grey
+    images are repeated to three channels. At the end of each of the network's five resolutions, the feature vector of
+    each position is normalised to unit length; squared distances of these vectors are averaged over positions, then
+    over the resolutions.
 
     Raises:
         ValueError: the shapes differ, or are not (N, H, W, 1 or 3).
@@ -85,8 +88,8 @@ def perceptual(images: np.ndarray, truth: np.ndarray) -> np.ndarray:
         raise ValueError(f"the perceptual distance needs images of 1 or 3 channels, not {images.shape[-1]}")
     distances = []
     for start in range(0, len(images), BATCH_SIZE):
-        places = np.minimum(np.arange(start, start + BATCH_SIZE), len(images) - 1)  # the last call filled with repeats
-        distances.append(np.asarray(_feature_distance(feature_maps.variables(), images[places], truth[places])))
+        indices = np.minimum(np.arange(start, start + BATCH_SIZE), len(images) - 1)  # the last batch is padded
+        distances.append(np.asarray(_feature_distance(feature_maps.variables(), images[indices], truth[indices])))
     return np.concatenate(distances)[: len(images)].astype(np.float64)
 
 
@@ -103,7 +106,7 @@ def _feature_distance(variables, images, truth):
 
 
 def _map_distance(features):
-    """The mean over places of the squared distance of unit vectors, (N,), of maps (2 N, h, w, C)."""
+    """Returns the mean squared distance over positions of normalised feature vectors, (N,), of maps (2 N, h, w, C)."""
     features = features / jnp.maximum(jnp.linalg.norm(features, axis=-1, keepdims=True), 1e-10)
     images, truth = jnp.split(features, 2)
     return jnp.square(images - truth).sum(-1).mean((1, 2))

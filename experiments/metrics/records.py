@@ -1,9 +1,9 @@
-"""Records of metrics: what an evaluation computes in addition to the metrics of `names`, given by name or import path.
+"""Records of metrics that an evaluation computes in addition to those of `names`, selected by name or import path.
 
     VENDI = Metric("vendi", "Vendi score", vendi, meaning="effective number of different samples", less=False)
 
-`evaluate --config.evaluation.metrics=my_metric:VENDI` computes it of samples, and of real images for comparison. A module of
-this package names its own: `METRICS = {"vendi": VENDI}`.
+`evaluate --config.evaluation.metrics=my_metric:VENDI` computes the metric for samples, and for real images as a
+baseline. A module of this package registers its metrics by name: `METRICS = {"vendi": VENDI}`.
 """
 
 import importlib
@@ -23,11 +23,12 @@ class Metric:
     """A metric of samples in the features of a network.
 
     Attributes:
-        key: in metrics.json, and for --metric.
-        title: for tables.
-        compute: features (N, d) of samples and (M, d) of real images, float64 -> the value, or (value, standard error).
-        meaning: for tables; by default which direction is better.
-        less: whether less is better.
+        key: key in metrics.json, and value of --metric.
+        title: title in tables.
+        compute: (features of samples (N, d), features of real images (M, d)), float64 -> value, or (value, standard
+            error).
+        meaning: description in tables; by default the better direction.
+        less: whether lower values are better.
     """
 
     key: str
@@ -38,18 +39,18 @@ class Metric:
 
     @property
     def described(self) -> dict[str, str | bool]:
-        """What a report needs to know."""
+        """Title, meaning and direction, for reports."""
         return {"title": self.title, "meaning": self.meaning or (LESS if self.less else MORE), "less": self.less}
 
     def __call__(self, samples: np.ndarray, real: np.ndarray) -> tuple[float, float | None]:
-        """Returns the value and its standard error, None where it is unknown.
+        """Returns the value and its standard error, or None if the error is unknown.
 
         Raises:
-            UserError: `compute` raises, or returns something else.
+            UserError: `compute` raises, or returns a result of another type.
         """
         try:
-            found = self.compute(samples, real)
-            value, error = found if isinstance(found, tuple) else (found, None)
+            result = self.compute(samples, real)
+            value, error = result if isinstance(result, tuple) else (result, None)
             value, error = float(value), None if error is None else float(error)
             if error is not None and error < 0:
                 raise ValueError(f"the standard error is {error:g}")
@@ -65,26 +66,27 @@ class Metric:
 
 
 def known() -> dict[str, Metric]:
-    """Returns the metrics that have names."""
+    """Returns the registered metrics by name."""
     return named(importlib.import_module("experiments.metrics"), "METRICS")
 
 
 def load(text: str, taken: list[str]) -> tuple[Metric, ...]:
-    """Returns the metrics of names and import paths with commas between.
+    """Returns the metrics of comma-separated names and import paths.
 
     Args:
-        text: of the config; empty for none.
-        taken: keys that others have.
+        text: value of evaluation.metrics; empty for no metrics.
+        taken: keys of other metrics.
 
     Raises:
-        UserError: one is unknown, cannot be imported, is no `Metric`, or has a key that is taken.
+        UserError: a metric is unknown, cannot be imported, is not a `Metric`, fails on random features, or has a key
+            that is taken.
     """
-    found: list[Metric] = []
+    metrics: list[Metric] = []
     named_metrics = known()
     for path in filter(None, (part.strip() for part in text.split(","))):
         if path not in named_metrics and not components.is_path(path):
             error = unknown_name("evaluation.metrics", path, named_metrics)
-            raise UserError(f"{error}; or give an import path, as my_metrics:VENDI")
+            raise UserError(f"{error}; or give an import path, such as my_metrics:VENDI")
         metric = named_metrics[path] if path in named_metrics else components.load("evaluation.metrics", path)
         missing = [name for name in ("key", "title", "compute", "described") if not hasattr(metric, name)]
         if missing or not callable(metric):
@@ -96,8 +98,8 @@ def load(text: str, taken: list[str]) -> tuple[Metric, ...]:
             raise UserError(
                 f"evaluation.metrics={path}: its key and title are {metric.key!r}, {metric.title!r}; texts are needed"
             )
-        if metric.key in (*taken, *(other.key for other in found)):
+        if metric.key in (*taken, *(other.key for other in metrics)):
             raise UserError(f"evaluation.metrics={path}: another metric has the key {metric.key!r}")
-        metric(*(np.random.default_rng(0).normal(size=(count, 8)) for count in (16, 24)))  # refused before any sample
-        found.append(metric)
-    return tuple(found)
+        metric(*(np.random.default_rng(0).normal(size=(count, 8)) for count in (16, 24)))  # a trial, before any sample
+        metrics.append(metric)
+    return tuple(metrics)

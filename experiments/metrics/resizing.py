@@ -1,20 +1,20 @@
-"""Resizing as the feature networks' authors do it, to the last bit where that is bytes: differences here move a FID.
+"""Resizing methods of the published feature networks, bit for bit for uint8 results: differences change FID values.
 
-Every way is separable: along each axis an output pixel is a weighted sum of input pixels,
+All methods are separable: along each axis, an output pixel is a weighted sum of input pixels,
 
     y[i] = sum_j w((j + 1/2 - c_i) / s) x[j] / sum_j w(...),    c_i = (i + 1/2) n_in / n_out
 
-- `pil`: Pillow. The filter w widens by s = max(1, n_in / n_out), so that nothing aliases. On uint8 the weights are
-  integers of 22 bits after the point, and columns are rounded to bytes before rows are summed. (Pillow 13 takes the rows
-  first for some images that are not square; here columns come first always, as in the releases before, with which figures
-  were published.)
-- `pil_float`: Pillow on float32 channels, with the same weights unrounded; clean-fid's way, which clips to [0, 255].
-- `bilinear`: PyTorch's interpolate(mode="bilinear", align_corners=False), s = 1 whatever the sizes: it aliases where it
-  shrinks, and pytorch-fid's figures depend on it.
+- `pil`: Pillow. The filter w is widened by s = max(1, n_in / n_out), for antialiasing. On uint8 the weights are
+  fixed-point numbers with 22 fractional bits, and the result of the columns is rounded to bytes before the rows are
+  summed. (Pillow 13 processes the rows first for some images that are not square; here columns are always first, as in
+  earlier releases, with which values were published.)
+- `pil_float`: Pillow on float32 channels, with unrounded weights, clipped to [0, 255]; used by clean-fid.
+- `bilinear`: PyTorch's interpolate(mode="bilinear", align_corners=False), s = 1 for all sizes, so downsampling aliases;
+  used by pytorch-fid.
 - `bilinear_tf1`: TensorFlow 1's resize_bilinear(align_corners=False) in the graph of the original FID: s = 1 and
   c_i - 1/2 = i n_in / n_out, so the image is shifted by up to half a pixel.
 
-All four take every image by itself, at any size, and give square ones; the aspect ratio is not kept, as by their authors.
+All methods resize images of any size to squares, without keeping the aspect ratio, as the published implementations do.
 
 Sources: https://github.com/python-pillow/Pillow/blob/main/src/libImaging/Resample.c; Parmar et al. (2022),
 https://arxiv.org/abs/2104.11222, https://github.com/GaParmar/clean-fid/blob/main/cleanfid/resize.py.
@@ -27,7 +27,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-PRECISION_BITS = 22  # Pillow's for 8-bit channels: 32 bits, less 8 of the pixel and 2 for overshoot
+PRECISION_BITS = 22  # of Pillow's weights for 8-bit channels: 32 bits minus 8 for the pixel and 2 for overshoot
 
 
 def _triangle(x):
@@ -41,11 +41,11 @@ def _cubic(x, a=-0.5):
     return np.where(x < 1, near, np.where(x < 2, far, 0))
 
 
-FILTERS = {"bilinear": (_triangle, 1.0), "bicubic": (_cubic, 2.0)}  # and the half-width of each
+FILTERS = {"bilinear": (_triangle, 1.0), "bicubic": (_cubic, 2.0)}  # (filter, half-width)
 
 
 class Taps(NamedTuple):
-    """For each output pixel the input pixels that it is a sum of: places and weights, both (n_out, taps)."""
+    """Indices and weights of the input pixels of each output pixel, both (n_out, taps)."""
 
     places: np.ndarray
     weights: np.ndarray
@@ -53,7 +53,7 @@ class Taps(NamedTuple):
 
 @functools.cache
 def pil_taps(size: int, new_size: int, filter_name: str) -> Taps:
-    """Pillow's weights, float64, with zeros where an output pixel has fewer than the others."""
+    """Returns Pillow's taps with float64 weights, padded with zero weights to a common number of taps."""
     function, half_width = FILTERS[filter_name]
     scale = size / new_size
     stretch = max(scale, 1.0)
@@ -68,7 +68,7 @@ def pil_taps(size: int, new_size: int, filter_name: str) -> Taps:
 
 @functools.cache
 def bilinear_taps(size: int, new_size: int, half_pixel: bool) -> Taps:
-    """Two neighbours with float32 weights; `half_pixel` puts the centre of pixel i at i + 1/2, else at i."""
+    """Returns two taps with float32 weights; the centre of pixel i is at i + 1/2 with `half_pixel`, else at i."""
     scale = np.float32(size) / np.float32(new_size)
     places = np.arange(new_size, dtype=np.float32)
     places = np.maximum((places + np.float32(0.5)) * scale - np.float32(0.5), 0) if half_pixel else places * scale
@@ -102,7 +102,7 @@ def pil_float(images: jax.Array, size: int, filter_name: str) -> jax.Array:
 
 
 def unclipped(images: jax.Array, size: int, filter_name: str) -> jax.Array:
-    """`pil_float` with what lies beyond black and white left there: linear, so that gradients do not end."""
+    """Resizes like `pil_float` without clipping: linear, so gradients do not vanish outside of [0, 255]."""
     x = images.astype(jnp.float32)
     for axis in (2, 1):
         if x.shape[axis] != size:
@@ -129,7 +129,7 @@ def _two_taps(images, size, half_pixel):
 
 
 def _weighted_sum(x, taps, axis):
-    """sum over j of weights[i, j] x[places[i, j]] along the axis, in the dtype of x."""
+    """Returns sum_j weights[i, j] x[places[i, j]] along the axis, in the dtype of x."""
     shape = [1] * x.ndim
     shape[axis] = -1
     terms = (

@@ -1,13 +1,13 @@
-"""What evaluation needs to know of real images: the moments of their features, some features, and whose they are.
+"""Feature statistics of real images for evaluations: moments of the features, a subset of the features, their origin.
 
-A file of statistics says of which images it is (`images`), in which features and after which preprocessing. A figure against
-statistics of other images or features would look like any other, so a mismatch is refused.
+A file of statistics identifies its images (`images`), the feature network and the preprocessing. A distance to
+statistics of other images or features would look plausible, so a mismatch raises an error.
 
     statistics = compute_statistics(blocks_of_images, network)
     statistics.save("cifar10_train.npz")
     Statistics.load("cifar10_train.npz")
 
-Computed once for a data set, such a file serves all runs on it (`evaluation.statistics`).
+A file is computed once for a data set and shared by all runs on it (`evaluation.statistics`).
 """
 
 import hashlib
@@ -26,14 +26,15 @@ from experiments.files import replace_file
 from experiments.metrics.moments import Moments
 
 VERSION = 1
-KEPT = 10_000  # features kept beside the moments
+KEPT = 10_000  # maximum number of features stored in addition to the moments
 
 
 def spread(count: int, limit: int) -> np.ndarray:
-    """The numbers of at most `limit` of `count` things, rising: one at random of each of so many equal parts of them.
+    """Returns min(count, limit) increasing indices below `count` by stratified random sampling: one per equal part.
 
-    They are the same in every run. Data sets are often sorted by class, so that the first ones would not do, or have two
-    sources in turns, as MNIST's training images, so that every twelfth would be of one source.
+    The indices are equal in every run. Random indices are needed because the first images or equally spaced images may
+    not be representative: many data sets are sorted by class, and MNIST's training images alternate between two
+    sources.
     """
     kept = min(count, limit)
     edges = np.arange(kept + 1) * count // max(kept, 1)
@@ -41,9 +42,9 @@ def spread(count: int, limit: int) -> np.ndarray:
 
 
 class ImageHash:
-    """The hash of a set of images, whatever their order and however they are divided into blocks.
+    """Hash of a set of images, independent of their order and of their division into blocks.
 
-    It is the sum of the SHA-256 of each image, so that shards may be read in any order, or by several processes.
+    It is a hash of the sum of the SHA-256 of all images, so shards may be read in any order.
     """
 
     def __init__(self):
@@ -58,12 +59,12 @@ class ImageHash:
         self._count += len(images)
 
     def hexdigest(self) -> str:
-        """64 hexadecimal digits."""
+        """Returns the hash as 64 hexadecimal digits."""
         return hashlib.sha256(f"{self._count} {self._sum:064x}".encode()).hexdigest()
 
 
 def image_hash(images: np.ndarray) -> str:
-    """The `ImageHash` of images uint8 (N, H, W, C)."""
+    """Returns the `ImageHash` of images uint8 (N, H, W, C)."""
     hashed = ImageHash()
     hashed.update(images)
     return hashed.hexdigest()
@@ -74,16 +75,16 @@ class Statistics:
     """Statistics of the features of images.
 
     Attributes:
-        network: the feature network's name.
-        sha256: of its weights.
-        preprocessing: of the images, in words.
+        network: name of the feature network.
+        sha256: SHA-256 of the weights of the network.
+        preprocessing: description of the preprocessing.
         image_shape: (H, W, C).
-        images: the images' `ImageHash`.
-        fingerprint: of the source that they came from (`data.Source.fingerprint`), which may be had without reading all of
-            them; "" where there was none.
+        images: `ImageHash` of the images.
+        fingerprint: fingerprint of the source of the images (`data.Source.fingerprint`), which can be computed without
+            reading all images; "" if there is none.
         pool: moments of the features (d,).
-        spatial: moments of the spatial features, where the network has them; else None.
-        features: some of the features (K, d): all, in order, if they were no more than asked for, or a random choice.
+        spatial: moments of the spatial features; None if the network has none.
+        features: all features (K, d) in order if there are no more than the maximum number, else a random subset.
     """
 
     network: str
@@ -102,7 +103,7 @@ class Statistics:
         return self.pool.count
 
     def save(self, path: str | Path) -> None:
-        """Writes an .npz file, all at once: an interruption leaves no half of one."""
+        """Writes an .npz file, atomically."""
         path = Path(path)
         arrays = {"features": self.features, "count": self.count}
         for name, moments in (("", self.pool), ("spatial_", self.spatial)):
@@ -124,10 +125,10 @@ class Statistics:
 
     @classmethod
     def load(cls, path: str | Path) -> Self:
-        """Reads what `save` wrote. Nothing in the file is executed.
+        """Reads a file of `save`. Pickled objects are not loaded, so no code in the file is executed.
 
         Raises:
-            UserError: there is no such file, or it is something else or damaged.
+            UserError: the file does not exist, is damaged, or is not a file of statistics.
         """
         path = Path(path).expanduser()
         if not path.is_file():
@@ -154,64 +155,64 @@ class Statistics:
                 )
         except KeyError as error:
             raise UserError(
-                f"statistics: {path} has no {error.args[0]!r}: `prepare` writes such files; others do not say of which "
-                "images and features they are"
+                f"statistics: {path} has no {error.args[0]!r}: only files of `prepare` are supported; other files do "
+                "not identify their images and features"
             ) from error
         except (ValueError, TypeError, AttributeError, EOFError, OSError, zipfile.BadZipFile, zlib.error) as error:
             raise UserError(f"statistics: {path} is not a file of statistics, or it is damaged") from error
 
     def check(self, name: str, network: Any) -> None:
-        """Makes sure that these are statistics in the features of a network.
+        """Checks that the statistics were computed with the given feature network.
 
         Args:
-            name: what to call them in the message: the file.
-            network: a feature network.
+            name: name of the statistics in the message, such as the file.
+            network: the expected feature network.
 
         Raises:
-            UserError: they are in others.
+            UserError: network, preprocessing or weights differ.
         """
-        for what, mine, wanted in (
+        for what, stored, expected in (
             ("feature network", self.network, network.name),
             ("preprocessing", self.preprocessing, network.preprocessing),
             ("weights' SHA-256", self.sha256, network.sha256),
         ):
-            if mine != wanted:
-                raise UserError(f"{name}: its {what} is {mine!r}, not {wanted!r}")
+            if stored != expected:
+                raise UserError(f"{name}: its {what} is {stored!r}, not {expected!r}")
 
     def check_images(self, name: str, fingerprint: str, blocks: Iterable[np.ndarray]) -> None:
-        """Makes sure that these are statistics of certain images.
+        """Checks that the statistics are those of the given images.
 
         Args:
             name: as in `check`.
-            fingerprint: of the source of the images; where it is that of the statistics, no image is read.
+            fingerprint: fingerprint of the source of the images; if it equals that of the statistics, no image is read.
             blocks: the images (N, H, W, C) in blocks, in any order.
 
         Raises:
-            UserError: they are of others.
+            UserError: the statistics are of other images.
         """
         if fingerprint and fingerprint == self.fingerprint:
             return
-        found = ImageHash()
+        actual = ImageHash()
         for block in blocks:
-            found.update(block)
-        if found.hexdigest() != self.images:
+            actual.update(block)
+        if actual.hexdigest() != self.images:
             raise UserError(
                 f"{name}: it is of other images (hash {self.images[:12]}) than those to compare with (hash "
-                f"{found.hexdigest()[:12]})"
+                f"{actual.hexdigest()[:12]})"
             )
 
 
 def compute_statistics(
     images: Iterable[np.ndarray], network: Any, keep: int = KEPT, fingerprint: str = ""
 ) -> Statistics:
-    """The statistics of images in the features of a network; no more than one block of images is in memory.
+    """Computes the statistics of images in the features of a network, with only one block of images in memory.
 
     Args:
-        images: blocks uint8 (N, H, W, C), such as batches, all of one image shape.
+        images: blocks uint8 (N, H, W, C), such as batches, all with the same image shape.
         network: a feature network (`experiments/metrics/feature_networks.py`).
-        keep: how many features to keep beside the moments: those of all images, or else of a random choice, which is the
-            same each time.
-        fingerprint: of the source that the images come from, if they do: it saves reading them to compare their hash.
+        keep: maximum number of features to store in addition to the moments; of more images, a random subset, which is
+            equal in every run.
+        fingerprint: fingerprint of the source of the images, if any; with it, `check_images` need not read the images.
 
     Raises:
         UserError: there are no images.
@@ -243,15 +244,16 @@ def compute_statistics(
 
 
 def _add(total: list[Moments], features: np.ndarray | None) -> None:
-    """Adds a block to the moments in a list of one or none."""
+    """Adds the moments of a block to `total`, a list of no or one moments."""
     if features is not None:
         total[:] = [Moments.merge([*total, Moments.of(features)])]
 
 
 class _Reservoir:
-    """Keeps rows of a stream of unknown length: each with the same probability, in their order while there is room.
+    """Reservoir sampling: a uniform random subset of the rows of a stream of unknown length.
 
-    Source: Vitter (1985), https://doi.org/10.1145/3147.3165, algorithm R.
+    As long as the reservoir is not full, it has all rows in order. Source: Vitter (1985),
+    https://doi.org/10.1145/3147.3165, algorithm R.
     """
 
     def __init__(self, size: int):

@@ -1,4 +1,4 @@
-"""Objectives: what is trained, by which loss, and how it is shown and judged. One file for each; see `objective.py`."""
+"""Training objectives: the trained weights, their loss, pictures and evaluation. One file each; see `objective.py`."""
 
 from experiments.objectives.classification import Classification
 from experiments.objectives.denoising import Denoising

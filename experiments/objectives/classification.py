@@ -1,4 +1,4 @@
-"""Noise-conditional classification: a network that tells the class of noisy data, for classifier guidance.
+"""Noise-conditional classification: a network that predicts the class of noisy data, for classifier guidance.
 
     python -m experiments train --config=configs/digits.py:classifier --workdir=runs/classifier
     python -m experiments sample --workdir=runs/digits --guide=runs/classifier --guidance=1 --label=7
@@ -20,19 +20,19 @@ from experiments.learning.state import Draws
 from experiments.objectives.objective import Objective, abstract
 
 SHOWN = 10  # examples in a picture
-RIGHT, WRONG = (40, 150, 60), (200, 40, 40)  # red, green, blue of the frame of an image
-BATCH = 256  # images at once in an evaluation
+RIGHT, WRONG = (40, 150, 60), (200, 40, 40)  # RGB colours of frames
+BATCH = 256  # images per batch in an evaluation
 
 
 class Classification(Objective):
-    """The cross-entropy of the class of noisy data, at the times of the section `loss`."""
+    """Cross-entropy of the class of noisy data, at times from the distribution `loss.times`."""
 
     samples: ClassVar[bool] = False
 
     def loss(
         self, draws: Draws, params: Any, example: Mapping[str, Any], frozen: Any
     ) -> tuple[Array, dict[str, Array]]:
-        """Returns the cross-entropies (B,) in nats, in the bins of their noise levels, and the accuracy."""
+        """Returns the cross-entropies (B,) in nats, the accuracy, and the cross-entropies by bin of the noise level."""
         experiment = self.experiment
         losses, logits, t = sde_lib.noisy_classification(
             draws.keys,
@@ -43,14 +43,14 @@ class Classification(Objective):
             times=experiment.training_times(draws),
             train=True,
         )
-        right = (logits.argmax(-1) == example["label"]).astype(losses.dtype)
-        return losses, {"accuracy": right} | experiment.binned(losses, t)
+        correct = (logits.argmax(-1) == example["label"]).astype(losses.dtype)
+        return losses, {"accuracy": correct} | experiment.binned(losses, t)
 
     def check(self) -> None:
-        """Makes sure that the network gives one logit for each class.
+        """Checks that the network outputs one logit per class.
 
         Raises:
-            ValueError: it does not, or the config names no number of classes.
+            ValueError: the output has another shape, or model.num_classes is 0.
         """
         experiment = self.experiment
         classes = experiment.num_classes
@@ -68,47 +68,54 @@ class Classification(Objective):
         except ValueError as error:
             raise ValueError(f"{chosen}: {error}") from error
         if logits.shape != (1, classes):
-            made = "x".join(map(str, logits.shape[1:]))
-            raise ValueError(f"{chosen}: the output is {made}, not a logit for each of {classes} classes; {advice}")
+            shape = "x".join(map(str, logits.shape[1:]))
+            raise ValueError(f"{chosen}: the output is {shape}, not a logit for each of {classes} classes; {advice}")
 
     def picture(self, variables: Any, images: np.ndarray, labels: np.ndarray | None) -> np.ndarray | None:
-        """Returns noisy images with a frame that tells whether their class is found: noise rises from row to row."""
+        """Returns noisy images with a frame that is green for a correct and red for a wrong predicted class.
+
+        The noise level increases from row to row.
+        """
         if labels is None or not self.experiment.medium.has_pixels:
             return None
         images, labels = images[:SHOWN], labels[:SHOWN]
         x0, rows = self.experiment.medium.forward(images), []
         for _, t in self._levels(SHOWN):
             keys = jax.random.split(jax.random.key(0), len(images))
-            y, found = _noisy_and_found(self._held(variables), jnp.asarray(x0), t, keys)
+            y, predictions = _noisy_and_predicted(self._model(variables), jnp.asarray(x0), t, keys)
             shown = self.experiment.medium.shown(self.experiment.medium.inverse(np.asarray(y)))
-            frames = np.where((np.asarray(found) == labels)[:, None], RIGHT, WRONG).astype(np.uint8)
+            frames = np.where((np.asarray(predictions) == labels)[:, None], RIGHT, WRONG).astype(np.uint8)
             rows.append([_framed(image, frame) for image, frame in zip(shown, frames, strict=True)])
         return np.concatenate([np.concatenate(row, axis=1) for row in rows])
 
     def evaluate(self, variables: Any, images: np.ndarray, labels: np.ndarray | None) -> dict[str, Any]:
-        """Returns the accuracy and the cross-entropy of the class at even log-SNRs, and their means over these."""
+        """Returns the accuracy and the cross-entropy in nats at evenly spaced log-SNRs, and their means over log-SNRs.
+
+        Raises:
+            ValueError: the examples have no classes.
+        """
         if labels is None:
             raise ValueError("objective.name='classification' needs held-out examples with classes")
         evaluation, rows = self.experiment.evaluation, []
-        x0, held = np.asarray(self.experiment.medium.forward(images)), self._held(variables)
+        x0, model = np.asarray(self.experiment.medium.forward(images)), self._model(variables)
         key = jax.random.key(evaluation.seed)
         for log_snr, t in self._levels(evaluation.noise_levels):
-            found = []
+            batches = []
             for start in range(0, len(x0), BATCH):
-                places = np.arange(start, start + BATCH) % len(x0)  # the last batch is filled up, and cut again
-                keys = jax.vmap(jax.random.fold_in, (None, 0))(key, places)
-                judged = _judged(held, jnp.asarray(x0[places]), jnp.asarray(labels[places]), t, keys)
-                found.append(np.asarray(judged)[:, : len(x0) - start])
-            entropy, right = np.concatenate(found, axis=1).astype(np.float64)
-            rows.append({"log_snr": log_snr, "accuracy": right.mean(), "cross_entropy": entropy.mean()})
+                indices = np.arange(start, start + BATCH) % len(x0)  # pads the last batch, whose padding is cut off
+                keys = jax.vmap(jax.random.fold_in, (None, 0))(key, indices)
+                scores = _scores(model, jnp.asarray(x0[indices]), jnp.asarray(labels[indices]), t, keys)
+                batches.append(np.asarray(scores)[:, : len(x0) - start])
+            entropy, correct = np.concatenate(batches, axis=1).astype(np.float64)
+            rows.append({"log_snr": log_snr, "accuracy": correct.mean(), "cross_entropy": entropy.mean()})
         figures = {name: float(np.mean([row[name] for row in rows])) for name in ("accuracy", "cross_entropy")}
         return {"figures": figures, "levels": rows, "examples": len(images)}
 
-    def _held(self, variables: Any) -> tuple[sde_lib.Process, sde_lib.NetworkClassifier]:
+    def _model(self, variables: Any) -> tuple[sde_lib.Process, sde_lib.NetworkClassifier]:
         return self.experiment.sde(self.experiment.evaluation.t_min), self.experiment.classifier(variables)
 
     def _levels(self, count: int) -> list[tuple[float, Array]]:
-        """Even log-SNRs of the process, from clean to noisy, with their times."""
+        """Returns `count` evenly spaced log-SNRs of the process, from clean to noisy, and their times."""
         sde = self.experiment.sde(self.experiment.evaluation.t_min)
         ends = (float(sde.log_snr(sde.t_min)), float(sde.log_snr(sde.t_max)))
         return [(float(level), sde.time_at_log_snr(jnp.float32(level))) for level in np.linspace(*ends, count)]
@@ -120,24 +127,24 @@ def _perturbed(sde, x0, t, keys):
 
 
 @jax.jit
-def _judged(held, x0, labels, t, keys):
-    """The cross-entropies and whether the class is right, (2, B)."""
-    sde, classifier = held
+def _scores(model, x0, labels, t, keys):
+    """Returns the cross-entropy and the correctness (0 or 1) of each example, (2, B)."""
+    sde, classifier = model
     logits = classifier.logits(_perturbed(sde, x0, t, keys), t)
     entropy = -jnp.take_along_axis(jax.nn.log_softmax(logits), labels[:, None], axis=1)[:, 0]
     return jnp.stack([entropy, (logits.argmax(-1) == labels).astype(entropy.dtype)])
 
 
 @jax.jit
-def _noisy_and_found(held, x0, t, keys):
-    """The noisy data, at the scale of data of unit variance, and the classes found in it."""
-    sde, classifier = held
+def _noisy_and_predicted(model, x0, t, keys):
+    """Returns noisy data, scaled to unit variance for data of unit variance, and the predicted classes."""
+    sde, classifier = model
     x = _perturbed(sde, x0, t, keys)
     return sde.to_data_scale(x, t) / jnp.sqrt(1 + sde.noise_to_signal(t) ** 2), classifier.logits(x, t).argmax(-1)
 
 
 def _framed(image, colour):
-    """An image (h, w, C) as RGB in a frame of one pixel, with one of white around it."""
+    """Returns an image (h, w, C) as RGB with a coloured frame of one pixel and a white border of one pixel."""
     rgb = np.broadcast_to(image, (*image.shape[:2], 3)) if image.shape[-1] == 1 else image[..., :3]
     framed = np.full((rgb.shape[0] + 4, rgb.shape[1] + 4, 3), 255, np.uint8)
     framed[1:-1, 1:-1] = colour
@@ -145,5 +152,5 @@ def _framed(image, colour):
     return framed
 
 
-# By the name that a config gives.
+# Values of objective.name.
 OBJECTIVES = {"classification": Classification}

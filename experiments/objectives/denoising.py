@@ -1,4 +1,4 @@
-"""Denoising score matching: one network, whose Denoiser learns the posterior mean of the data."""
+"""Denoising score matching: one network whose Denoiser approximates the posterior mean E[x_0 | x_t]."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -15,10 +15,10 @@ class Denoising(Objective):
     def loss(
         self, draws: Draws, params: Any, example: Mapping[str, Any], frozen: Any
     ) -> tuple[Array, dict[str, Array]]:
-        """Returns the losses (B,), and each in the bin of its noise level."""
+        """Returns the losses (B,), and the losses by bin of the noise level."""
         condition = self.experiment.condition_of_batch(draws.keys, example)
         return self.experiment.loss(draws, params, example["data"], condition)
 
 
-# By the name that a config gives.
+# Values of objective.name.
 OBJECTIVES = {"denoising": Denoising}

@@ -1,1 +1,1 @@
-"""Parts of pictures and pages: PNG grids, curves, HTML."""
+"""Plotting: PNG grids and contact sheets, SVG curves, HTML pages."""

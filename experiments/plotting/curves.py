@@ -1,11 +1,11 @@
-"""Curves of training as SVG pictures: light on the page, sharp at any size."""
+"""Training curves as SVG."""
 
 import io
 from collections.abc import Sequence
 
 import numpy as np
 
-MAX_POINTS = 600  # of a curve; more are averaged in groups
+MAX_POINTS = 600  # per curve; longer curves are averaged in groups
 COLOURS = ("#1f5fbf", "#c8471f", "#2b8a57", "#8c4fb0", "#b8860b", "#3d9bb3", "#a1365c", "#66707d")
 FAINT = "#c6cfda"
 
@@ -13,7 +13,7 @@ Rows = Sequence[dict[str, float]]
 
 
 def column(rows: Rows, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-    """What the rows that have both say of x and y, (n,) each, thinned to `MAX_POINTS` by averages."""
+    """Returns keys x and y of the rows that have both, (n,) each, averaged in groups to at most `MAX_POINTS` points."""
     pairs = np.array([(row[x], row[y]) for row in rows if x in row and y in row], float).reshape(-1, 2)
     groups = np.array_split(pairs, MAX_POINTS) if len(pairs) > MAX_POINTS else [pairs]
     thin = np.stack([group.mean(0) for group in groups]) if len(groups) > 1 else pairs
@@ -21,7 +21,7 @@ def column(rows: Rows, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def smoothed(values: np.ndarray) -> np.ndarray:
-    """The mean of each value and those before it, a twentieth of all of them."""
+    """Returns the running mean of values (n,) over each value and the n // 20 values before it."""
     width = 1 + len(values) // 20
     sums = np.cumsum(np.concatenate([[0.0], values]))
     ends = np.arange(1, len(values) + 1)
@@ -30,10 +30,10 @@ def smoothed(values: np.ndarray) -> np.ndarray:
 
 
 class Curves:
-    """One plot, to which lines are added, as SVG.
+    """A line plot as SVG.
 
     Args:
-        xlabel, ylabel: what the axes are.
+        xlabel, ylabel: labels of the axes.
         size: width and height, in inches of 72 points.
     """
 
@@ -55,7 +55,14 @@ class Curves:
     def add(
         self, x: np.ndarray, y: np.ndarray, colour: str, label: str = "", *, behind: np.ndarray | None = None
     ) -> None:
-        """A line, none where there are no points; `behind` is what it is a smoothed view of, and is drawn faintly."""
+        """Adds a line; without points, does nothing.
+
+        Args:
+            x, y: (n,) coordinates.
+            colour: colour of the line.
+            label: entry in the legend, if any.
+            behind: (n,) values before smoothing, drawn faintly behind the line.
+        """
         if not len(x):
             return
         marker = "o" if len(x) == 1 else None
@@ -67,12 +74,12 @@ class Curves:
         self._labels += bool(label)
 
     def svg(self, *, logarithmic: bool = False, zero: bool = False, legend_outside: bool = False) -> str:
-        """The picture as text.
+        """Returns the plot as SVG text.
 
         Args:
-            logarithmic: the y axis, where all values are more than 0 and they differ by a factor of 3 or more.
-            zero: the y axis begins at 0.
-            legend_outside: the names of the lines stand beside the plot, not in it.
+            logarithmic: use a logarithmic y axis if all values are positive and span more than a factor of 3.
+            zero: start the y axis at 0.
+            legend_outside: draw the legend to the right of the plot instead of inside it.
         """
         import matplotlib
         from matplotlib.ticker import LogFormatterSciNotation, MaxNLocator
@@ -87,13 +94,13 @@ class Curves:
         elif (np.abs(values) < 0.01).all() or (np.abs(values) >= 1e5).any():
             self._axes.ticklabel_format(axis="y", style="sci", scilimits=(0, 0), useMathText=True)
             self._axes.yaxis.get_offset_text().set(fontsize=8, color="#556070")
-            self._figure.subplots_adjust(top=0.9)  # the power of ten stands above the axes
+            self._figure.subplots_adjust(top=0.9)  # space for the power of ten above the axes
         self._axes.xaxis.set_major_locator(MaxNLocator(6))
         if self._labels:
-            where = {"loc": "upper left", "bbox_to_anchor": (1, 1.02)} if legend_outside else {"loc": "upper right"}
+            location = {"loc": "upper left", "bbox_to_anchor": (1, 1.02)} if legend_outside else {"loc": "upper right"}
             if legend_outside:
                 self._figure.subplots_adjust(right=0.72)
-            self._axes.legend(frameon=False, fontsize=8, labelcolor="#394250", handlelength=1.2, **where)
+            self._axes.legend(frameon=False, fontsize=8, labelcolor="#394250", handlelength=1.2, **location)
         buffer = io.StringIO()
         with matplotlib.rc_context({"svg.fonttype": "none", "font.family": "sans-serif", "svg.hashsalt": "ornstein"}):
             self._figure.savefig(buffer, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
@@ -101,7 +108,7 @@ class Curves:
 
 
 def colours_between(count: int) -> list[str]:
-    """So many colours from noise (dark violet) to data (light green), of the viridis map."""
+    """Returns `count` colours of the viridis map, from noise (dark violet) to data (light green)."""
     import matplotlib
     from matplotlib.colors import to_hex
 

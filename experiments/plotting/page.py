@@ -1,4 +1,4 @@
-"""Parts of the HTML pages: one self-contained file each, without scripts."""
+"""Elements of HTML pages. Each page is one self-contained file without scripts."""
 
 import base64
 import html
@@ -35,7 +35,11 @@ pre { background: #f4f6f8; padding: 1rem; overflow-x: auto; font-size: .85rem; }
 
 
 def write(path: Path, title: str, sections: Iterable[str]) -> None:
-    """Writes a page, so that a reader sees either all of the old one or all of the new."""
+    """Writes a page atomically.
+
+    Raises:
+        OSError: the file cannot be written; the old content is unchanged.
+    """
     content = "\n".join(sections)
     replace_text(
         path,
@@ -46,42 +50,42 @@ def write(path: Path, title: str, sections: Iterable[str]) -> None:
 
 
 def section(title: str, content: str) -> str:
-    """A heading (text) and what is below it (HTML); nothing without content."""
+    """Returns a section with a heading (text) and content (HTML); an empty string without content."""
     return f"<section><h2>{html.escape(title)}</h2>\n{content}</section>" if content else ""
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A table of texts."""
+    """Returns a table of texts."""
     head = "".join(f"<th>{html.escape(name)}</th>" for name in header)
     body = "".join("<tr>" + "".join(f"<td>{html.escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
     return f'<div class="scroll"><table><tr>{head}</tr>{body}</table></div>'
 
 
 def picture(path: Path, caption: str) -> str:
-    """A PNG file with its caption."""
+    """Returns a PNG file, embedded in the page, with a caption."""
     source = f"data:image/png;base64,{base64.b64encode(path.read_bytes()).decode()}"
     return f'<figure class="pixels">{_image(source, caption)}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def grids(figures: Iterable[str]) -> str:
-    """Pictures side by side; nothing without any."""
+    """Returns pictures side by side; an empty string without pictures."""
     joined = "".join(figures)
     return f'<div class="grids">{joined}</div>' if joined else ""
 
 
 def plot(title: str, svg: str, *, wide: bool = False) -> str:
-    """A plot (SVG text) below its title, for `plots`."""
+    """Returns a plot (SVG text) with its title, for `plots`."""
     source = f"data:image/svg+xml;base64,{base64.b64encode(svg.encode()).decode()}"
     return f'<figure class="{"wide" if wide else ""}"><h3>{html.escape(title)}</h3>{_image(source, title)}</figure>'
 
 
 def plots(figures: Iterable[str]) -> str:
-    """Plots in as many columns as there is room for."""
+    """Returns plots in as many columns as the width of the page allows."""
     return f'<div class="plots">{"".join(figures)}</div>'
 
 
 def facts(pairs: Iterable[tuple[str, str]]) -> str:
-    """Figures in a row, (what it is, figure)."""
+    """Returns a row of (name, value) pairs."""
     return (
         '<div class="facts">'
         + "".join(f"<div><b>{html.escape(value)}</b><span>{html.escape(name)}</span></div>" for name, value in pairs)
@@ -90,7 +94,7 @@ def facts(pairs: Iterable[tuple[str, str]]) -> str:
 
 
 def progress(share: float) -> str:
-    """A bar, of which a share in [0, 1] is full."""
+    """Returns a progress bar, filled to the fraction `share` in [0, 1]."""
     return f'<div class="progress"><div style="width:{100 * share:.1f}%"></div></div>'
 
 

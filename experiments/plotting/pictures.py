@@ -10,15 +10,15 @@ from PIL import Image
 
 from experiments.files import replace_bytes
 
-WITH_ALPHA = 4  # channels of colours multiplied by alpha, and alpha
-MIN_TILE = 48  # pixels on the page of the smaller side of one image
+WITH_ALPHA = 4  # channels of RGBA images: three colours multiplied by alpha, and alpha
+MIN_TILE = 48  # smallest displayed side of an image, in pixels
 
 
 def visible(images: np.ndarray) -> np.ndarray:
-    """Images (..., H, W, C) of any number of channels as pictures of 1 or 3, of the same dtype.
+    """Converts images (..., H, W, C) with any number of channels to pictures with 1 or 3 channels, of the same dtype.
 
-    Of more than three channels the first three are shown as red, green and blue. Two are shown as grey pictures side by
-    side, (..., H, 2 W, 1).
+    Of more than three channels, the first three become red, green and blue. Two channels become two grey pictures side
+    by side, (..., H, 2 W, 1).
     """
     if images.shape[-1] == 2:
         return np.concatenate([images[..., :1], images[..., 1:]], -2)
@@ -26,15 +26,16 @@ def visible(images: np.ndarray) -> np.ndarray:
 
 
 def over(images: np.ndarray, background: tuple[int, int, int]) -> np.ndarray:
-    """Composites images uint8 (..., 4), colours multiplied by alpha and alpha, over an opaque colour: uint8 (..., 3)."""
-    seen = images[..., :3] + (1 - images[..., 3:] / 255) * np.array(background)
-    return np.rint(np.minimum(seen, 255)).astype(np.uint8)
+    """Composites images uint8 (..., 4), with colours multiplied by alpha, over an opaque colour: uint8 (..., 3)."""
+    composite = images[..., :3] + (1 - images[..., 3:] / 255) * np.array(background)
+    return np.rint(np.minimum(composite, 255)).astype(np.uint8)
 
 
 def straight(images: np.ndarray) -> np.ndarray:
-    """Divides the colours of images uint8 (..., 4) by alpha, as PNG files hold them.
+    """Converts images uint8 (..., 4) from colours multiplied by alpha to straight colours, as PNG files store them.
 
-    Where colours are at most alpha, multiplying the result by alpha gives the same levels. Transparent pixels are black.
+    Multiplying the result by alpha restores the levels exactly if colours are at most alpha. Transparent pixels are
+    black.
     """
     colours, alpha = images[..., :3].astype(np.float64), images[..., 3:]
     divided = np.rint(np.minimum(255 * colours / np.maximum(alpha, 1), 255))
@@ -42,7 +43,7 @@ def straight(images: np.ndarray) -> np.ndarray:
 
 
 def png(picture: np.ndarray) -> Image.Image:
-    """A picture uint8 (h, w, C) as an image to save; see `visible` for C other than 1, 3 and 4."""
+    """Converts a picture uint8 (h, w, C) to a PIL image; see `visible` for C other than 1, 3 and 4."""
     if picture.shape[-1] == WITH_ALPHA:
         return Image.fromarray(straight(picture))
     picture = visible(picture)
@@ -50,11 +51,11 @@ def png(picture: np.ndarray) -> Image.Image:
 
 
 def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
-    """Lays images uint8 (N, H, W, C) out row by row with a gap of one pixel, as uint8 (height, width, 1 or 3).
+    """Lays out images uint8 (N, H, W, C) row by row with a gap of one pixel, as uint8 (height, width, 1 or 3).
 
     Args:
-        images: N of them, shown as `visible`.
-        columns: by default about as many as rows.
+        images: the images, converted by `visible`.
+        columns: number of columns; by default about the number of rows.
     """
     images = visible(images)
     columns = columns or math.ceil(math.sqrt(len(images)))
@@ -65,15 +66,15 @@ def grid(images: np.ndarray, columns: int | None = None) -> np.ndarray:
 
 
 def save(path: Path, picture: np.ndarray, tile: int) -> None:
-    """Writes a picture uint8 (height, width, C) as PNG, enlarged by whole pixels where its tiles are small.
+    """Writes a picture uint8 (height, width, C) as PNG, enlarged by an integer factor if its tiles are small.
 
     Args:
         path: the file.
-        picture: from `grid`, of 1 or 3 channels.
-        tile: the pixels of the smaller side of one image in it.
+        picture: result of `grid`, with 1 or 3 channels.
+        tile: smaller side of one image in the picture, in pixels; enlarged to at least `MIN_TILE`.
 
     Raises:
-        OSError: the file cannot be written; what was there is as it was.
+        OSError: the file cannot be written; the old content is unchanged.
     """
     factor = max(1, math.ceil(MIN_TILE / tile))
     picture = np.repeat(np.repeat(picture, factor, 0), factor, 1)

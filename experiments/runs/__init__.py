@@ -1,1 +1,1 @@
-"""The folder of a run, checkpoints, integrity, the lock and interruption."""
+"""Run folders: paths, checkpoints, checksums, the lock and graceful shutdown."""

@@ -1,13 +1,13 @@
-"""Checkpoints with Orbax: the training state, the averages of the weights beside it, and the position in the data.
+"""Checkpoints with Orbax: the training state, the moving averages of the weights, and the position in the data.
 
-They are separate items of one step, so that sampling reads one average alone: the first is `ema`, then come `ema_1` and so
-on. A run that skips steps has the count of them in `counters`. Saving is asynchronous; an interrupted save leaves a
-temporary folder that is never taken for a checkpoint and is removed at the next start. Once a checkpoint is complete its
-files' sums are written into it, in the background (`integrity.py`); it is restored only if they are right, and if they
-are not, the one before is.
+Each is a separate item of a step, so that sampling reads only one average. The averages are `ema`, `ema_1`, and so on;
+a run that skips steps stores their number in `counters`. Saving is asynchronous. An interrupted save leaves a temporary
+folder, which is not read as a checkpoint and is removed at the next start. After a checkpoint is complete, a background
+thread adds checksums of its files (`integrity.py`). A checkpoint whose checksums do not match is quarantined, and the
+previous checkpoint is restored.
 
-Arrays are saved whole, by whichever processes have their parts, and restored to any number of devices and processes. The
-position in the data is one for all processes: the number of batches taken, not which rows of them a process has read.
+Arrays are saved with their global shapes by all processes, and restored to any number of devices and processes. The
+position in the data, a number of batches, is global too: it does not depend on the number of processes.
 """
 
 import contextlib
@@ -32,30 +32,30 @@ from experiments.errors import RunError, UserError
 from experiments.learning.state import TrainState
 from experiments.runs import integrity
 
-# What Orbax and tensorstore raise when a disk fails them in writing.
+# Exceptions of Orbax and tensorstore on write failures.
 WRITE_ERRORS = (OSError, ValueError)
 
 
-def _is_wanted(record: logging.LogRecord) -> bool:
-    """Returns False for records that repeat what is raised or say nothing of the run.
+def _is_relevant(record: logging.LogRecord) -> bool:
+    """Returns False for log records of Orbax without information for the user.
 
-    These are the traceback of a save that failed, which is raised too, the note that a reader only reads, and the warning
-    that an item has no metadata of a whole checkpoint.
+    These are the traceback of a failed save (the error is raised too), the note that a manager is read-only, and the
+    warning that an item lacks the metadata of a complete checkpoint.
     """
-    ours, message = "orbax" in record.pathname, record.getMessage()
-    of_a_save = record.exc_info and (ours or "orbax" in str(record.exc_info[1]))
-    of_reading = ours and "read" in message and "only" in message
-    return not (of_a_save or of_reading or (ours and message.startswith("Metadata file does not exist")))
+    of_orbax, message = "orbax" in record.pathname, record.getMessage()
+    failed_save = record.exc_info and (of_orbax or "orbax" in str(record.exc_info[1]))
+    read_only = of_orbax and "read" in message and "only" in message
+    return not (failed_save or read_only or (of_orbax and message.startswith("Metadata file does not exist")))
 
 
 class _WithoutClosedLoops:
-    """A hook for errors that nobody can catch: drops those of reads that end after Orbax has closed their event loop.
+    """Hook for unraisable errors that drops errors of reads that end after Orbax has closed their event loop.
 
-    Once one read has failed, threads of tensorstore report the others of the same call at any time later. The failure itself
-    is raised, or, in reading the metadata, means that there is none.
+    After the first failed read of a call, threads of tensorstore report the failures of the call's other reads at any
+    later time. The first failure is raised; when metadata are read, it means that there are none.
 
     Args:
-        before: the hook that gets all other errors.
+        before: the previous hook, which receives all other errors.
     """
 
     def __init__(self, before: Callable[[Any], Any]):
@@ -67,26 +67,29 @@ class _WithoutClosedLoops:
             self._before(unraisable)
 
 
-def _quiet() -> None:
-    """Drops these records and errors from now on; a second call changes nothing."""
+def _filter_logs() -> None:
+    """Installs the log filter and the error hook; a second call has no effect."""
     for name in ("absl", "asyncio"):
-        logging.getLogger(name).addFilter(_is_wanted)
+        logging.getLogger(name).addFilter(_is_relevant)
     if not isinstance(sys.unraisablehook, _WithoutClosedLoops):
         sys.unraisablehook = _WithoutClosedLoops(sys.unraisablehook)
 
 
-MOST_SHOWN = 10  # steps that a message lists
+MOST_SHOWN = 10  # maximum number of steps listed in a message
 
 
 def complete_steps(folder: Path) -> list[int]:
-    """The steps of the checkpoints in a folder, increasing: each gets its name when it is complete."""
+    """Returns the steps of the complete checkpoints in a folder, increasing.
+
+    Orbax renames a checkpoint's folder to the number of its step when the checkpoint is complete.
+    """
     if not folder.is_dir():
         return []
     return sorted(int(path.name) for path in folder.iterdir() if path.name.isdigit())
 
 
 def last_good(folder: Path) -> str:
-    """What of a run is saved, as a sentence without its end."""
+    """Returns a description of the last checkpoint of a run, a sentence without its full stop."""
     steps = complete_steps(folder)
     return f"The last good checkpoint is step {steps[-1]}" if steps else "There is no checkpoint yet"
 
@@ -95,20 +98,20 @@ class Checkpoints:
     """The checkpoints in one folder.
 
     Args:
-        folder: created if need be.
-        keep: how many of the newest to keep.
-        read_only: somebody else may be writing: nothing is created, removed or renamed.
+        folder: created if necessary.
+        keep: number of the newest checkpoints to keep.
+        read_only: another process may be writing, so nothing is created, removed or renamed.
 
     Raises:
         UserError: the folder cannot be written.
     """
 
     def __init__(self, folder: Path, keep: int, *, read_only: bool = False):
-        _quiet()
+        _filter_logs()
         self.folder = folder
         self._keep = keep
         self._read_only = read_only
-        self._checked: int | None = None  # the step whose files were found to be right
+        self._checked: int | None = None  # the step whose checksums were verified
         self._summing: threading.Thread | None = None
         self._sum_error: OSError | None = None
         if read_only:
@@ -118,7 +121,7 @@ class Checkpoints:
         try:
             self._manager = ocp.CheckpointManager(folder.resolve(), options=options)
         except OSError as error:
-            raise UserError(f"checkpoints cannot be kept in {folder}: {error.strerror or error}") from error
+            raise UserError(f"checkpoints cannot be stored in {folder}: {error.strerror or error}") from error
 
     def __enter__(self) -> Self:
         return self
@@ -127,18 +130,18 @@ class Checkpoints:
         self.close()
 
     def latest_step(self) -> int | None:
-        """The step of the newest complete checkpoint, whatever is being written now."""
+        """Returns the step of the newest complete checkpoint, or None."""
         return max(complete_steps(self.folder), default=None)
 
     def all_steps(self) -> list[int]:
-        """The steps of the complete checkpoints, in order."""
+        """Returns the steps of the complete checkpoints, increasing."""
         return complete_steps(self.folder)
 
     def save(self, state: TrainState, data_iterator: grain.DatasetIterator) -> None:
-        """Starts saving; returns before it is written. A step already saved is left alone.
+        """Starts an asynchronous save of the state and the position in the data; skips a step that is already saved.
 
         Raises:
-            RunError: this save or the one before could not be written (the disk is full).
+            RunError: this save or the previous one could not be written (for example, the disk is full).
         """
         self._save(
             int(state.step),
@@ -148,10 +151,10 @@ class Checkpoints:
         )
 
     def save_weights(self, step: int, variables: Any) -> None:
-        """Starts saving the weights of a model that was trained elsewhere: training begins with them.
+        """Starts an asynchronous save of the weights of an imported model, from which training can start.
 
         Raises:
-            RunError: they could not be written.
+            RunError: the weights could not be written.
         """
         self._save(step, ema=ocp.args.StandardSave(variables))
 
@@ -167,11 +170,11 @@ class Checkpoints:
         self._summing.start()
 
     def _sum(self, step: int) -> None:
-        """Waits for the save of a step, then writes its files' sums; its errors wait for `wait`."""
+        """Waits for the save of a step, then writes the checksums of its files; `wait` raises the errors."""
         try:
             self._manager.wait_until_finished()
         except Exception:
-            return  # the main thread's own waiting raises it
+            return  # `wait` raises this error in the main thread
         try:
             if distributed.is_first():
                 integrity.write(self.folder / str(step))
@@ -179,10 +182,10 @@ class Checkpoints:
             self._sum_error = error
 
     def wait(self) -> None:
-        """Waits for a save under way.
+        """Waits for the current save.
 
         Raises:
-            RunError: it could not be written.
+            RunError: the save could not be written.
         """
         try:
             self._manager.wait_until_finished()
@@ -196,7 +199,7 @@ class Checkpoints:
             raise self._not_written(error) from error
 
     def _not_written(self, error: Exception) -> RunError:
-        """What to say; what was half-written is removed, to make room."""
+        """Removes incomplete checkpoints to free space and returns the error to raise."""
         for path in self.folder.glob("*.orbax-checkpoint-tmp*") if distributed.is_first() else ():
             shutil.rmtree(path, ignore_errors=True)
         number = error.errno if isinstance(error, OSError) else re.search(r"os_error_code='(\d+)'", str(error))
@@ -209,19 +212,20 @@ class Checkpoints:
         )
 
     def holds_weights_alone(self) -> bool:
-        """Whether the newest checkpoint is one of `save_weights`."""
+        """Returns True if the newest checkpoint was written by `save_weights`."""
         return not self._has(self.latest_step(), "state")
 
     def _has(self, step: int | None, item: str) -> bool:
         return (self.folder / str(step) / item).is_dir()
 
     def set_aside_broken(self) -> int | None:
-        """Sets the newest checkpoints aside while they are broken; the step of the newest good one, None without any.
+        """Quarantines broken checkpoints that are newer than the newest good one, and returns the good one's step.
 
-        What a kill in the middle of removing an old one has left is removed. Of many processes the first does this.
+        Returns None if the folder has no checkpoints. Checkpoints beyond the number to keep, left by a process that was
+        killed while it removed them, are removed. With several processes, the first process changes the files.
 
         Raises:
-            RunError: there were some, and all are broken.
+            RunError: all checkpoints are broken.
         """
 
         def check() -> None:
@@ -237,17 +241,16 @@ class Checkpoints:
         return self._checked
 
     def _newest_first(self) -> Iterator[int]:
-        """The steps of complete checkpoints; whoever asks for one more has found the one before broken.
+        """Yields the steps of complete checkpoints, decreasing; the caller stops at the first good checkpoint.
 
         Raises:
-            RunError: there were some, and all are broken.
+            RunError: there are no more checkpoints, and at least one is broken.
         """
         seen: set[int] = set()
-        while left := [
-            step for step in complete_steps(self.folder) if step not in seen
-        ]:  # training may go on beside a reader
-            seen.add(left[-1])
-            yield left[-1]
+        # The folder is listed each time: a training process may add checkpoints while this process reads.
+        while unseen := [step for step in complete_steps(self.folder) if step not in seen]:
+            seen.add(unseen[-1])
+            yield unseen[-1]
         if seen or any(self.folder.glob("broken-*")):
             raise RunError(
                 f"no checkpoint in {self.folder} is good: remove the broken ones to start again from step 0, or choose "
@@ -255,11 +258,14 @@ class Checkpoints:
             )
 
     def _is_broken(self, step: int, *parts: str) -> bool:
-        """Whether a checkpoint lacks something or has other bytes than were written; if so it is set aside.
+        """Returns True if a checkpoint is incomplete or does not match its checksums, and quarantines it in this case.
 
         Args:
-            step: which.
-            parts: the items to read; all, where none are given.
+            step: step of the checkpoint.
+            parts: items to check; all items by default.
+
+        Raises:
+            RunError: the checkpoint cannot be read for a reason other than damage.
         """
         folder = self.folder / str(step)
         missing = [] if self._has(step, "ema") else ["ema"]
@@ -274,9 +280,9 @@ class Checkpoints:
         return fault is not None
 
     def _set_aside(self, step: int, fault: str) -> None:
-        """Says what is wrong with a checkpoint, and renames it where it is ours to rename."""
+        """Prints a warning about a broken checkpoint and renames it, unless this process is a reader."""
         if not (self.folder / str(step)).exists():
-            return  # training that goes on beside a reader has removed it
+            return  # a training process has removed it in the meantime
         remedy = "skipped"
         if not self._read_only and distributed.is_first():
             remedy = f"set aside as {integrity.set_aside(self.folder / str(step)).name}"
@@ -289,19 +295,22 @@ class Checkpoints:
         )
 
     def restore(self, abstract: TrainState, data_iterator: grain.DatasetIterator) -> TrainState:
-        """The newest good checkpoint's state; `data_iterator` is moved to its position. Broken ones are set aside.
+        """Restores the state of the newest good checkpoint and sets `data_iterator` to its position in the data.
+
+        Broken checkpoints are quarantined.
 
         Args:
-            abstract: the shapes and dtypes expected (`jax.eval_shape`), and where to lay them (`Strategy.layout`), whatever
-                devices and processes saved them; on one device by default.
-            data_iterator: as made for this config, at its start.
+            abstract: expected shapes and dtypes (`jax.eval_shape`) with the shardings to restore to
+                (`Strategy.layout`); without a sharding, one local device. The devices and processes that saved the
+                state may differ.
+            data_iterator: iterator of the run's config, at its start.
 
         Raises:
             UserError: the checkpoint is of another network or optimizer, or has fewer averages.
-            RunError: no checkpoint is good.
+            RunError: all checkpoints are broken.
         """
         counters = {} if abstract.skipped is None else {"counters": ocp.args.JsonRestore()}
-        _, restored = self._restore(_trees(_somewhere(abstract)), data=data_iterator, **counters)
+        _, restored = self._restore(_trees(_with_default_sharding(abstract)), data=data_iterator, **counters)
         skipped = restored["counters"]["skipped"] if "counters" in restored else 0
         return TrainState(
             step=restored["state"]["step"],
@@ -312,32 +321,41 @@ class Checkpoints:
         )
 
     def restore_ema(self, abstract: Any, step: int | None = None, *, place: int = 0) -> tuple[int, Any]:
-        """The step of a checkpoint (None: the newest good one) and one of its averages, of the shapes of `abstract`.
+        """Restores one average of a checkpoint; returns its step and the weights.
 
-        Of a model that was trained elsewhere (`save_weights`) every average is its weights.
+        For an imported model (`save_weights`) every average is the imported weights.
+
+        Args:
+            abstract: expected shapes and dtypes, with optional shardings.
+            step: step of the checkpoint; the newest good one by default.
+            place: index of the average.
 
         Raises:
-            UserError: the checkpoint is of another network, or has no average at this place.
-            RunError: no checkpoint is good, or that of the step asked for is not.
+            UserError: the checkpoint is of another network, or has no average with this index.
+            RunError: all checkpoints are broken, or the checkpoint of the requested step is.
         """
-        step, restored = self._restore({_average(place): _somewhere(abstract)}, step)
+        step, restored = self._restore({_average(place): _with_default_sharding(abstract)}, step)
         return step, restored[_average(place)]
 
     def _restore(
         self,
         trees: dict[str, Any],
-        wanted: int | None = None,
+        requested: int | None = None,
         data: grain.DatasetIterator | None = None,
         **others: Any,
     ) -> tuple[int, dict[str, Any]]:
-        """The step that is restored, and its items by name; `data` is moved to its position.
+        """Restores items of a checkpoint; returns its step and the items by name.
 
-        Of `others`, what to restore with, those are restored that it has.
+        Args:
+            trees: abstract trees by name of the item.
+            requested: step of the checkpoint; the newest good one by default.
+            data: iterator that is set to the stored position.
+            others: Orbax arguments of optional items by name; items that the checkpoint lacks are skipped.
         """
-        if wanted is not None:
-            self._require_step(wanted)
+        if requested is not None:
+            self._require_step(requested)
         parts = (*trees, *others, *([] if data is None else ["data"]))
-        for step in self._newest_first() if wanted is None else [wanted]:
+        for step in self._newest_first() if requested is None else [requested]:
             if step != self._checked and self._is_broken(step, *parts):
                 continue
             stored = {name: self._stored_name(step, name) for name in trees}
@@ -351,7 +369,7 @@ class Checkpoints:
             except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
                 reason = " ".join(str(error).split())[:200]
                 if integrity.is_summed(self.folder / str(step)) or not self._fits(step, trees):
-                    raise self._of_another(step, f"{reason} ...") from error
+                    raise self._mismatch(step, f"{reason} ...") from error
                 self._set_aside(step, reason)
             else:
                 return step, {
@@ -359,15 +377,15 @@ class Checkpoints:
                     for name in (*trees, *others)
                     if stored.get(name, name) in items
                 }
-        if wanted is not None:
-            raise RunError(f"the checkpoint of step {wanted} in {self.folder} is broken")
+        if requested is not None:
+            raise RunError(f"the checkpoint of step {requested} in {self.folder} is broken")
         raise UserError(f"{self.folder} has no checkpoint yet: run `train` on it first")
 
     def _require_step(self, step: int) -> None:
-        """Makes sure that there is a checkpoint of a step.
+        """Checks that there is a checkpoint of a step.
 
         Raises:
-            UserError: there is none; those that there are are named.
+            UserError: there is none; the message lists the existing steps.
         """
         steps = complete_steps(self.folder)
         if steps and step not in steps:
@@ -376,7 +394,7 @@ class Checkpoints:
             raise UserError(f"{self.folder} has no checkpoint of step {step}: there are {more}{shown}")
 
     def _stored_name(self, step: int, name: str) -> str:
-        """The item that holds a tree: every average of `save_weights` is its one.
+        """Returns the stored item of a tree; in a checkpoint of `save_weights` every average is the item `ema`.
 
         Raises:
             UserError: the checkpoint has no such average.
@@ -385,36 +403,36 @@ class Checkpoints:
         if is_average and not self._has(step, "state"):
             return _average(0)
         if is_average and not self._has(step, name):
-            held, named = len(list((self.folder / str(step)).glob("ema*"))), 1 + int(name.removeprefix("ema_"))
+            stored, named = len(list((self.folder / str(step)).glob("ema*"))), 1 + int(name.removeprefix("ema_"))
             raise UserError(
-                f"the checkpoint of step {step} in {self.folder} has {held} of the {named} averages that training.ema "
-                "names: one that is added to a run has nothing to go on from"
+                f"the checkpoint of step {step} in {self.folder} has {stored} of the {named} averages that "
+                "training.ema names: an average cannot be added to a run after its start"
             )
         return name
 
-    def _of_another(self, step: int, reason: str) -> UserError:
-        """The error for a checkpoint whose arrays are not those of the config."""
+    def _mismatch(self, step: int, reason: str) -> UserError:
+        """Returns the error for a checkpoint whose arrays do not match the config."""
         return UserError(
             f"the checkpoint of step {step} in {self.folder} does not fit the config: another network or optimizer made it "
             f"({reason})"
         )
 
     def _stored_shapes(self, step: int, items: Iterable[str]) -> dict[str, dict[tuple[str, ...], tuple[int, ...]]]:
-        """The shapes of the arrays of a checkpoint by item, without the items whose description cannot be read."""
-        found = {}
+        """Returns the shapes of the arrays of a checkpoint by item, without items whose metadata cannot be read."""
+        shapes = {}
         with ocp.StandardCheckpointer() as reader:
             for name in items:
-                with contextlib.suppress(Exception):  # of a broken file nothing is known
+                with contextlib.suppress(Exception):  # metadata of a broken file
                     stored = reader.metadata((self.folder / str(step) / name).resolve()).item_metadata.tree
-                    found[name] = _shapes(stored)
-        return found
+                    shapes[name] = _shapes(stored)
+        return shapes
 
     def _require_shapes(self, step: int, trees: dict[str, Any]) -> None:
-        """Makes sure that arrays have the shapes expected, before Orbax reads any: its threads print a traceback for each.
+        """Checks the shapes of arrays before Orbax reads them: its threads print a traceback for each mismatch.
 
         Args:
-            step: of the checkpoint.
-            trees: what is expected, by the item that stores it.
+            step: step of the checkpoint.
+            trees: expected trees by stored item.
 
         Raises:
             UserError: an array has another shape; the message names the first one.
@@ -423,15 +441,15 @@ class Checkpoints:
             for path, shape in _shapes(trees[name]).items():
                 if stored.get(path, shape) != shape:
                     array = "/".join(path)
-                    raise self._of_another(step, f"{array} has the shape {stored[path]}, in the config {shape}")
+                    raise self._mismatch(step, f"{array} has the shape {stored[path]}, in the config {shape}")
 
     def require_fit(self, abstract: TrainState) -> None:
-        """Makes sure that the newest checkpoint can be restored, by the description of its arrays; reads none of them.
+        """Checks that the newest checkpoint matches `abstract`, by its metadata; reads no arrays.
 
-        A checkpoint whose description cannot be read is left to `restore`.
+        A checkpoint whose metadata cannot be read passes; `restore` checks it.
 
         Args:
-            abstract: the shapes expected, as in `restore`.
+            abstract: expected shapes, as in `restore`.
 
         Raises:
             UserError: the checkpoint is of another network or optimizer, or has fewer averages.
@@ -447,17 +465,17 @@ class Checkpoints:
         for name, stored in self._stored_shapes(step, trees).items():
             if differing := sorted(stored.keys() ^ _shapes(trees[name]).keys()):
                 array, holder = "/".join(differing[0]), "checkpoint" if differing[0] in stored else "config"
-                raise self._of_another(step, f"the {holder} alone has {array}")
+                raise self._mismatch(step, f"the {holder} alone has {array}")
 
     def _fits(self, step: int, trees: dict[str, Any]) -> bool:
-        """Returns False if the arrays of a checkpoint are known to differ from the expected ones in name or shape."""
+        """Returns False if the readable metadata of a checkpoint differ from the expected names or shapes."""
         return all(stored == _shapes(trees[name]) for name, stored in self._stored_shapes(step, trees).items())
 
     def close(self) -> None:
-        """Waits for a save under way.
+        """Waits for the current save.
 
         Raises:
-            RunError: it could not be written.
+            RunError: the save could not be written.
         """
         try:
             self.wait()
@@ -466,18 +484,18 @@ class Checkpoints:
 
 
 def _average(place: int) -> str:
-    """The item of the average at this place."""
+    """Returns the name of the item of the average with index `place`."""
     return f"ema_{place}" if place else "ema"
 
 
 def _trees(state: TrainState) -> dict[str, Any]:
-    """The items of a state that are trees of arrays. The state's own empty `ema` is of the layout."""
+    """Returns the items of a state that are trees of arrays; the file format needs the empty entry `ema` of `state`."""
     own = {"step": state.step, "params": state.params, "opt_state": state.opt_state, "ema": None}
     return {"state": own} | {_average(i): ema for i, ema in enumerate(state.emas)}
 
 
 def _shapes(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
-    """The shapes of a tree's arrays by their names, which are the same for a field, a key and an index."""
+    """Returns the shapes of the arrays of a tree by path; fields, keys and indices have equal path entries."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {
         tuple(str(getattr(k, "name", getattr(k, "key", getattr(k, "idx", k)))) for k in path): tuple(leaf.shape)
@@ -486,7 +504,7 @@ def _shapes(tree: Any) -> dict[tuple[str, ...], tuple[int, ...]]:
 
 
 def _position(folder: Path) -> dict[str, Any]:
-    """The position in the data: the one JSON file of the item, written by Orbax, or by grain in runs of before."""
+    """Returns the position in the data: the JSON file of the item, written by Orbax or, in old runs, by grain."""
     for name in ("metadata", "process_0-of-1.json"):
         if (folder / name).exists():
             return json.loads((folder / name).read_text())
@@ -494,12 +512,12 @@ def _position(folder: Path) -> dict[str, Any]:
 
 
 def _number(value: int, abstract: Any) -> jax.Array:
-    """A number as an array that lies where `abstract` says."""
-    sharding = _somewhere(abstract).sharding
+    """Returns a number as an array with the dtype and sharding of `abstract`."""
+    sharding = _with_default_sharding(abstract).sharding
     return jax.make_array_from_callback((), sharding, lambda index: np.asarray(value, abstract.dtype))
 
 
-def _somewhere(abstract: Any) -> Any:
-    """Where to restore to: one device of this process, for what has no sharding."""
+def _with_default_sharding(abstract: Any) -> Any:
+    """Sets the first local device as sharding of leaves without a sharding."""
     first = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding or first), abstract)

@@ -1,7 +1,7 @@
-"""Whether a folder's files are what was written: their sizes and CRC-32s, kept in a file beside them.
+"""Checksums of the files of a folder: sizes and CRC-32s, stored in a file in the folder.
 
-A CRC-32 sees every change within 32 bits in a row, and of other damage all but one part in four thousand million; zlib's
-reads some 3 GB/s of one core. It is no protection against a person who means harm.
+A CRC-32 detects every error burst of up to 32 bits and misses other damage with probability 2^-32. zlib computes about
+3 GB/s on one core. Checksums do not protect against deliberate changes.
 """
 
 import errno
@@ -14,19 +14,19 @@ from experiments.files import replace_text
 
 SUMS = "checksums.json"
 CHUNK = 1 << 22  # bytes read at once
-# What reading a damaged disk or a file that is gone says; other errors are of the connection or the rights, not the file.
+# Errors of reading from a damaged disk or of a missing file; other errors concern the connection or permissions.
 DAMAGE = (errno.ENOENT, errno.EIO, errno.EISDIR, errno.ENOTDIR, getattr(errno, "EUCLEAN", errno.EIO))
 
 
 def _files(folder: Path) -> Iterator[str]:
-    """The names within the folder of all its files, but for the sums."""
+    """Yields the relative paths of all files in the folder except the checksum file."""
     for path in sorted(folder.rglob("*")):
         if path.is_file() and not path.name.startswith(SUMS):
             yield path.relative_to(folder).as_posix()
 
 
 def _sum(path: Path) -> list[int]:
-    """Size and CRC-32."""
+    """Returns the size in bytes and the CRC-32."""
     size, value = 0, 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -35,28 +35,28 @@ def _sum(path: Path) -> list[int]:
 
 
 def write(folder: Path) -> None:
-    """Writes the sums of a complete folder's files into it.
+    """Writes the checksums of all files of a complete folder into the folder.
 
     Raises:
-        OSError: they cannot be read or written.
+        OSError: a file cannot be read, or the checksums cannot be written.
     """
     replace_text(folder / SUMS, json.dumps({name: _sum(folder / name) for name in _files(folder)}, indent=0) + "\n")
 
 
 def is_summed(folder: Path) -> bool:
-    """Whether the folder has sums; one that was complete for a moment only, before a kill, has none."""
+    """Returns True if the folder has checksums; a save that was killed just after completion has none."""
     return (folder / SUMS).exists()
 
 
 def fault(folder: Path, parts: tuple[str, ...] = ()) -> str | None:
-    """The first thing that is wrong with a folder's files, in words, or None; without sums nothing is known to be wrong.
+    """Returns a description of the first damaged file of a folder, or None if all files match their checksums.
 
     Args:
-        folder: with or without sums.
-        parts: where any are given, files in other sub-folders than these are not read.
+        folder: folder to check; without checksums the result is None.
+        parts: if not empty, only these subfolders and the files at the top level are checked.
 
     Raises:
-        OSError: the folder cannot be read, for another reason than damage.
+        OSError: the folder cannot be read for a reason other than damage.
     """
     if not is_summed(folder):
         return None
@@ -69,9 +69,9 @@ def fault(folder: Path, parts: tuple[str, ...] = ()) -> str | None:
         if parts and "/" in name and name.split("/")[0] not in parts:
             continue
         try:
-            found = (folder / name).stat().st_size
-            if found != size:
-                return f"{name} has {found} bytes instead of {size}"
+            actual = (folder / name).stat().st_size
+            if actual != size:
+                return f"{name} has {actual} bytes instead of {size}"
             if _sum(folder / name)[1] != value:
                 return f"{name} has other bytes than were written"
         except OSError as error:
@@ -82,10 +82,10 @@ def fault(folder: Path, parts: tuple[str, ...] = ()) -> str | None:
 
 
 def set_aside(folder: Path) -> Path:
-    """Renames a broken folder to `broken-NAME`, or `broken-NAME-2` and so on; the new path.
+    """Quarantines a broken folder: renames it to `broken-NAME` (`broken-NAME-2`, ...) and returns the new path.
 
     Raises:
-        OSError: it cannot be renamed.
+        OSError: the folder cannot be renamed.
     """
     target, number = folder.with_name(f"broken-{folder.name}"), 1
     while target.exists():

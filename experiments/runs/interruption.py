@@ -1,15 +1,15 @@
-"""Ctrl-C and SIGTERM as a question that a loop asks, so that it can save before it stops.
+"""Graceful shutdown: Ctrl-C (SIGINT) and SIGTERM are recorded and polled by the training loop, which saves and stops.
 
-The first signal is only noted. The loop asks after each call, saves, and ends. Three things bound the wait:
+The first signal is only recorded. The loop polls it after each call, saves, and returns. Three rules bound the delay:
 
-- where nothing would be lost (`nothing_to_save`: data are loaded, programs compiled, or the run is saved and evaluated),
-  SIGTERM ends the process at once, with its line and exit code (0), and Ctrl-C raises KeyboardInterrupt;
-- with a deadline, the process ends that many seconds after SIGTERM whatever it does, with a line that says what is saved
-  and exit code 1. A save that is not complete then is removed at the next start: what is there is complete;
-- a second signal acts as it usual does.
+- In phases without unsaved progress (`nothing_to_save`: loading data, compiling, evaluating a saved run), SIGTERM ends
+  the process at once with a message and an exit code (0 by default), and Ctrl-C raises KeyboardInterrupt.
+- With a deadline, the process ends that many seconds after SIGTERM in any case, with exit code 1 and a message that
+  states what is saved. An incomplete save is removed at the next start.
+- A second signal goes to the previous signal handlers, which end the process by default.
 
-Python runs a signal's handler between two of its own instructions, so not while XLA compiles or computes. What the handler
-cannot do in time, a thread does, which the signal wakes by a byte in a pipe (`signal.set_wakeup_fd`).
+Python runs signal handlers between bytecode instructions, hence not while XLA compiles or computes. A watcher thread
+handles such cases; the signal wakes it by a byte in a pipe (`signal.set_wakeup_fd`).
 """
 
 import contextlib
@@ -24,12 +24,15 @@ from types import FrameType
 
 
 class Interruption:
-    """Within the context, the first Ctrl-C or SIGTERM only sets `signal`; a second one acts as usual.
+    """Context manager in which the first Ctrl-C or SIGTERM only sets `signal`; a second one ends the process.
+
+    It is true as a boolean once a signal was received.
 
     Args:
-        deadline: seconds from SIGTERM to the end of the process; 0 is no deadline.
-        code: of the exit on SIGTERM where nothing would be lost.
-        saved: says what of the run is saved, in a sentence without its end; asked when the deadline has passed.
+        deadline: seconds from SIGTERM to the end of the process; 0 disables the deadline.
+        code: exit code on SIGTERM in phases without unsaved progress.
+        saved: () -> description of what is saved, a sentence without its full stop; called when the deadline has
+            passed.
 
     Attributes:
         signal: the signal received, or None.
@@ -42,12 +45,12 @@ class Interruption:
         self._deadline = deadline
         self._code = code
         self._saved = saved
-        self._idle: str | None = None  # why nothing would be lost now
-        self._lock = threading.Lock()  # of `_idle`: the thread must not end the process after it has begun to matter
+        self._idle: str | None = None  # description of the current phase without unsaved progress
+        self._lock = threading.Lock()  # guards `_idle`: the watcher must not end the process after such a phase
         self._previous: dict[signal.Signals, object] = {}
 
     def __enter__(self) -> "Interruption":
-        if threading.current_thread() is threading.main_thread():  # elsewhere Python allows no handlers
+        if threading.current_thread() is threading.main_thread():  # other threads cannot set signal handlers
             self._read, self._write = os.pipe()
             os.set_blocking(self._write, False)
             self._previous_fd = signal.set_wakeup_fd(self._write, warn_on_full_buffer=False)
@@ -71,7 +74,7 @@ class Interruption:
         self._restore_handlers()
         if hasattr(self, "_thread"):
             signal.set_wakeup_fd(self._previous_fd)
-            os.write(self._write, b"\0")  # no signal's number: the end
+            os.write(self._write, b"\0")  # 0 is not the number of a signal: the watcher returns
             self._thread.join()
             os.close(self._read)
             os.close(self._write)
@@ -82,10 +85,10 @@ class Interruption:
 
     @contextlib.contextmanager
     def nothing_to_save(self, why: str) -> Iterator[None]:
-        """A part of the run that SIGTERM ends at once.
+        """Context manager of a phase without unsaved progress, which SIGTERM ends at once.
 
         Args:
-            why: where it is and what is saved, after "Interrupted by SIGTERM", as "at step 8: saved".
+            why: position and saved state, to follow "Interrupted by SIGTERM", such as "at step 8: saved".
         """
         self._set_idle(why)
         try:
@@ -106,7 +109,7 @@ class Interruption:
                 os._exit(self._code)
 
     def _watch(self) -> None:
-        """The thread: ends the process on SIGTERM where nothing would be lost, or at the deadline."""
+        """Watcher thread: ends the process on SIGTERM in a phase without unsaved progress, or at the deadline."""
         ends = None
         while True:
             left = None if ends is None else max(0.0, ends - time.monotonic())

@@ -1,11 +1,13 @@
-"""One process at a time in a folder.
+"""Lock files: only one process at a time may use a folder.
 
-The lock is a file that says who holds it, and that its holder rewrites every few seconds, with a number that grows.
+The lock file contains the host and process id of the holder and a heartbeat counter. The holder increments the counter
+every few seconds.
 
-- On the same machine the kernel decides: it holds the file's `flock` for as long as the process lives, so that what a
-  killed process leaves is known to be stale at once. A machine is known by its kernel's boot id: containers share it.
-- Of another machine on a shared disk, where a kernel may know nothing of the other's locks, or a server may keep those of a
-  machine that is gone, the number decides: a lock whose number stands still for some time is stale. No clocks are compared.
+- Between processes on one machine, `flock` decides. The kernel releases it when the process ends, so the lock of a
+  killed process is stale at once. A machine is identified by the boot id of its kernel, which containers share.
+- Between machines on a shared disk, `flock` is not reliable: a kernel may not see the locks of another machine, or a
+  server may keep the locks of a machine that is gone. The heartbeat decides: a lock whose counter does not change for
+  `PATIENCE` seconds is stale. Clocks of different machines are not compared.
 """
 
 import contextlib
@@ -21,14 +23,14 @@ from pathlib import Path
 
 from experiments.errors import UserError
 
-BEAT = 5.0  # seconds between two numbers
-PATIENCE = 20.0  # seconds without a new number after which the lock of another machine is stale
-LENGTH = 512  # bytes of the file
-NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # of file systems without flock
+BEAT = 5.0  # seconds between two heartbeats
+PATIENCE = 20.0  # seconds without a heartbeat after which the lock of another machine is stale
+LENGTH = 512  # size of the file in bytes
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP, errno.EINVAL)  # errors of file systems without flock
 
 
 def _machine() -> str:
-    """What tells this machine, since it was started, from all others."""
+    """Returns an identifier of this machine since its last boot."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
     except OSError:
@@ -36,14 +38,14 @@ def _machine() -> str:
 
 
 class Lock:
-    """Within the context, no other process holds the lock of this path.
+    """Context manager that holds the lock file `path`.
 
     Args:
-        path: of the lock's file; its folder is created if need be.
-        what: what is locked, to begin the message with, as "--workdir=runs/digits".
+        path: path of the lock file; its folder is created if necessary.
+        what: name of the locked object, at the start of messages, such as "--workdir=runs/digits".
 
     Raises:
-        UserError: another process holds it, or the folder cannot be written.
+        UserError: another process holds the lock, or the folder cannot be written.
     """
 
     def __init__(self, path: Path, what: str):
@@ -64,27 +66,31 @@ class Lock:
         return self
 
     def _acquire(self) -> int:
-        """The open file, once it is ours."""
+        """Acquires the lock and returns the descriptor of the open file.
+
+        Raises:
+            UserError: another process holds the lock.
+        """
         while True:
             file = os.open(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             try:
-                ours = self._try_flock(file)
+                locked = self._try_flock(file)
                 before = os.pread(file, LENGTH, 0)
                 holder = _parse(before)
-                elsewhere = bool(before) and holder.get("machine") != _machine()
-                if ours is False and not elsewhere:
+                other_machine = bool(before) and holder.get("machine") != _machine()
+                if locked is False and not other_machine:
                     raise self._in_use(holder)
-                if (elsewhere or (before and ours is None)) and self._beats(before, holder):
+                if (other_machine or (before and locked is None)) and self._beats(before, holder):
                     raise self._in_use(holder)
                 if _is(file, self._path):
                     return file
             except BaseException:
                 os.close(file)
                 raise
-            os.close(file)  # its holder has just removed it
+            os.close(file)  # the previous holder has just removed the file: try again
 
     def _try_flock(self, file: int) -> bool | None:
-        """Whether the kernel gives it to us; None where it knows no locks."""
+        """Returns True if `flock` succeeds, False if another process has it, None if the file system has no locks."""
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -96,7 +102,7 @@ class Lock:
         return True
 
     def _beats(self, before: bytes, holder: dict[str, str]) -> bool:
-        """Whether the number of a lock, of another machine, grows."""
+        """Waits up to `PATIENCE` seconds; returns True as soon as the file of another holder changes."""
         print(
             f"{self._what} was in use by {_name(holder)}: waiting {PATIENCE:g} s to see whether it still is",
             file=sys.stderr,
@@ -105,7 +111,7 @@ class Lock:
         while time.monotonic() < end:
             time.sleep(PATIENCE / 20)
             with contextlib.suppress(FileNotFoundError):
-                if self._path.read_bytes()[:LENGTH] != before:  # opened anew, which makes NFS look
+                if self._path.read_bytes()[:LENGTH] != before:  # opening the file makes NFS refresh its cache
                     return True
         return False
 
@@ -117,8 +123,8 @@ class Lock:
     def _beat(self) -> None:
         self._number += 1
         holder = {"host": socket.gethostname(), "pid": os.getpid(), "machine": _machine(), "number": self._number}
-        content = json.dumps(holder).encode()[:LENGTH].ljust(LENGTH)  # one write, and nothing left of what was there
-        with contextlib.suppress(OSError):  # a full disk: who writes what matters says so
+        content = json.dumps(holder).encode()[:LENGTH].ljust(LENGTH)  # one write replaces all old content
+        with contextlib.suppress(OSError):  # a full disk is reported by the code that writes results
             os.pwrite(self._file, content, 0)
 
     def _beat_on(self) -> None:
@@ -135,7 +141,7 @@ class Lock:
 
 
 def _is(file: int, path: Path) -> bool:
-    """Whether the path still names the open file."""
+    """Returns True if the path still refers to the open file."""
     with contextlib.suppress(FileNotFoundError):
         return os.path.samestat(os.fstat(file), path.stat())
     return False

@@ -1,11 +1,11 @@
-"""A run's folder: what lies where, and the guard that one folder holds one experiment.
+"""The folder of a run: its paths, and the check that a folder contains only one experiment.
 
-config.json     the experiment          checkpoints/   Orbax, the newest ones      metrics.jsonl  the loss over steps
-samples/        grids over training     events.*       TensorBoard                 metrics.json   the evaluation
-report.html     everything on one page  train.lock     while it trains: which process
-data.json       the images it is of: counts by split, class names, what is left out
-evaluation/     features of samples while they are drawn; statistics of real images
-ema_snapshots/  power averages of the weights, all of them, if they are kept
+config.json     configuration           checkpoints/   newest Orbax checkpoints    metrics.jsonl  training metrics by
+step samples/        sample grids            events.*       TensorBoard                 metrics.json   results of
+`evaluate` report.html     report of the run       train.lock     lock of the training process data.json
+description of the data set: counts by split, class names, excluded images evaluation/     features of samples during an
+evaluation; statistics of real images ema_snapshots/  snapshots of power averages of the weights, if enabled (none is
+removed)
 """
 
 import dataclasses
@@ -22,74 +22,79 @@ from experiments.files import replace_text
 
 @dataclasses.dataclass(frozen=True)
 class Workdir:
-    """The paths in a run's folder."""
+    """Paths in the folder of a run."""
 
     path: Path
 
     @property
     def config(self) -> Path:
-        """The experiment's config."""
+        """Config of the experiment."""
         return self.path / "config.json"
 
     @property
     def data(self) -> Path:
-        """The description of the images (`experiments/loading/dataset.py`)."""
+        """Description of the data set (`experiments/loading/dataset.py`)."""
         return self.path / "data.json"
 
     @property
     def checkpoints(self) -> Path:
-        """The folder of Orbax's checkpoints."""
+        """Folder of the Orbax checkpoints."""
         return self.path / "checkpoints"
 
     @property
     def ema_snapshots(self) -> Path:
-        """The folder of power averages of the weights (`experiments/learning/posthoc.py`)."""
+        """Folder of the snapshots of power averages (`experiments/learning/posthoc.py`)."""
         return self.path / "ema_snapshots"
 
     @property
     def samples(self) -> Path:
-        """The folder of sample grids made in training."""
+        """Folder of the sample grids of training."""
         return self.path / "samples"
 
     def grid(self, step: int) -> Path:
-        """The grid of samples made after so many steps."""
+        """Returns the path of the sample grid after `step` steps."""
         return self.samples / f"step_{step:08d}.png"
 
     @property
     def strip(self) -> Path:
-        """The picture of noise becoming images."""
+        """Picture of the generation of samples from noise."""
         return self.samples / "from_noise.png"
 
     @property
     def history(self) -> Path:
-        """One JSON line per logged step."""
+        """Training metrics: one JSON line per logged step."""
         return self.path / "metrics.jsonl"
 
     @property
     def metrics(self) -> Path:
-        """What `evaluate` measured."""
+        """Results of `evaluate`."""
         return self.path / "metrics.json"
 
     @property
     def evaluation(self) -> Path:
-        """What `evaluate` keeps while it works, and the statistics of the real images."""
+        """Folder of the intermediate results of `evaluate` and of the statistics of real images."""
         return self.path / "evaluation"
 
     @property
     def report(self) -> Path:
-        """The page with everything on it."""
+        """HTML report of the run."""
         return self.path / "report.html"
 
     @property
     def lock(self) -> Path:
-        """Says which process trains here; there only while one does."""
+        """Lock file of the training process; it exists only during training."""
         return self.path / "train.lock"
 
     def claim(self, config: ConfigDict, *, resume_with_changes: bool = False) -> None:
-        """Makes the folder this experiment's, or makes sure that it holds this one; `lock` is held.
+        """Stores the config in a new folder, or checks that the folder contains this experiment; requires `lock`.
+
+        Args:
+            config: config of the experiment.
+            resume_with_changes: replace the stored config if it differs, instead of raising.
 
         Raises:
-            UserError: another experiment is in it (the keys that differ are named), or it cannot be written.
+            UserError: the folder contains another experiment (the message lists the keys that differ), or it cannot be
+                written.
         """
         changed = ["config.json is new"]
         if self.config.exists():
@@ -103,22 +108,22 @@ class Workdir:
             raise UserError(f"--workdir={self.path} has checkpoints but no config.json: choose another workdir")
         try:
             self.samples.mkdir(parents=True, exist_ok=True)
-            for left in (*self.path.glob("*.tmp"), *self.samples.glob("*.tmp")):  # of a process that was killed
-                left.unlink()
+            for leftover in (*self.path.glob("*.tmp"), *self.samples.glob("*.tmp")):  # of a killed process
+                leftover.unlink()
             if changed:
                 replace_text(self.config, configs.to_json(config))
         except OSError as error:
             raise UserError(f"--workdir={self.path} cannot be written: {error.strerror}") from error
 
     def require_same(self, config: ConfigDict) -> None:
-        """Makes sure that this process sees the folder that the first one has claimed, for the same experiment.
+        """Checks that this process sees the folder that the first process has claimed, with the same config.
 
         Raises:
-            UserError: it sees another one, or none.
+            UserError: the folder is empty here, or its config differs.
         """
         if not self.config.exists():
             raise UserError(
-                f"--workdir={self.path}: must lie on a file system that all processes share; here it is empty"
+                f"--workdir={self.path}: must be on a file system that all processes share; here it is empty"
             )
         if changed := configs.differences(self.read_config(), config):
             raise UserError(
@@ -126,7 +131,7 @@ class Workdir:
             )
 
     def is_evaluated(self, step: int) -> bool:
-        """Whether the model of this step was evaluated, and the report made after that."""
+        """Returns True if the model of this step was evaluated and the report was written after the evaluation."""
         try:
             measured = json.loads(self.metrics.read_text())["step"]
             return measured == step and self.report.stat().st_mtime_ns >= self.metrics.stat().st_mtime_ns
@@ -138,10 +143,10 @@ class Workdir:
         return any(path.name.isdigit() for path in self.checkpoints.glob("*"))
 
     def read_data(self) -> dict[str, Any]:
-        """The stored description of the images; empty for a run from before it was stored.
+        """Returns the stored description of the data set; empty for an old run without it.
 
         Raises:
-            UserError: it is not JSON.
+            UserError: the file is not JSON.
         """
         if not self.data.is_file():
             return {}
@@ -152,18 +157,18 @@ class Workdir:
         return stored if isinstance(stored, dict) else {}
 
     def class_names(self) -> tuple[str, ...] | None:
-        """The names of the classes by number; None without names, or for a run from before they were stored."""
+        """Returns the class names by class number; None without names, or for an old run that has not stored them."""
         names = self.read_data().get("class_names")
         return None if names is None else tuple(names)
 
     def read_config(self, flag: str = "--workdir") -> ConfigDict:
-        """The stored config.
+        """Returns the stored config.
 
         Args:
-            flag: that the folder was given to, for messages.
+            flag: flag that specifies the folder, for messages.
 
         Raises:
-            UserError: there is none, or it is not JSON.
+            UserError: the file does not exist or is not a valid config.
         """
         if not self.config.is_file():
             siblings = [str(p.parent) for p in self.path.parent.glob("*/config.json")]
@@ -174,4 +179,4 @@ class Workdir:
         except json.JSONDecodeError as error:
             raise UserError(f"{self.config} is not valid JSON: {error}") from error
         except (OSError, ValueError, RecursionError) as error:
-            raise UserError(f"{self.config} is no config: {error}") from error
+            raise UserError(f"{self.config} is not a valid config: {error}") from error

@@ -1,12 +1,12 @@
-"""How many floating-point operations a function makes in its matrix products and convolutions.
+"""FLOP count of a function: floating-point operations of its matrix products and convolutions.
 
-A multiplication with its addition counts as two, as the papers of this field that say FLOP (and not MAC) have it. What is
-counted is the program as written, before a compiler changes it: `dot_general`, `conv_general_dilated` and the convolution
-of `models/layers/trilinear.py`. Taps of a kernel that fall on padding count; those that fall between the pixels of a
-dilated image do not. Both implementations of a convolution (ORNSTEIN_CONV) and of its gradients therefore have the same
-count, except that taps on padding make the input gradient of an unpadded convolution of stride 1 count more in
-`conv_general_dilated`. Norms, activations and sums, a few hundredths of the whole, count nothing, nor do filters that are
-written as sums of shifted images. PyTorch's `FlopCounterMode` has the same rule, so that figures of both can be compared.
+A multiply-add counts as two operations (FLOP, not MAC). The count is that of the traced program before compilation,
+over `dot_general`, `conv_general_dilated` and the convolution of `models/layers/trilinear.py`. Kernel taps on padding
+count; taps between the pixels of a dilated image do not. Both implementations of a convolution (ORNSTEIN_CONV) and of
+its gradients therefore have the same count, with one exception: for the input gradient of an unpadded convolution of
+stride 1, `conv_general_dilated` has a higher count because of taps on padding. Norms, activations and sums (a few
+percent of the total) are not counted, nor are filters that are written as sums of shifted images. PyTorch's
+`FlopCounterMode` follows the same rule, so the counts are comparable.
 
 Source: https://github.com/pytorch/pytorch/blob/main/torch/utils/flop_counter.py.
 """
@@ -23,10 +23,14 @@ from models.layers.trilinear import trilinear_p
 
 
 def flops(function: Callable[..., Any], *arguments: Any) -> int:
-    """The operations of one call with such arguments (arrays or their shapes); nothing is run.
+    """Returns the number of operations of one call with arguments of these shapes; traces the function only.
+
+    Args:
+        function: the function.
+        arguments: arrays, or their shapes and dtypes.
 
     Raises:
-        ValueError: a loop of unknown length has some of them.
+        ValueError: a loop of unknown length contains matrix products or convolutions.
     """
     return _total(jax.make_jaxpr(function)(*arguments).jaxpr)
 
@@ -56,11 +60,11 @@ def _count(equation: JaxprEqn) -> int:
 
 
 def _convolution(x, kernel, output, params) -> int:
-    """Products of `conv_general_dilated`: one per example, pair of channels, tap and position.
+    """Returns the operations of `conv_general_dilated`: two per example, pair of channels, tap and position.
 
-    Positions are those of the output or, where zeros dilate the input (a transposed convolution, the input gradient of a
-    strided convolution), those of the input. The kernel gradient of a transposed convolution has the kernel as its output
-    and an image in the place of the kernel; JAX writes kernel gradients with the batch axis in the channels' place.
+    Positions are output positions or, if the input is dilated (a transposed convolution, the input gradient of a
+    strided convolution), input positions. In the kernel gradient of a transposed convolution, the kernel is the output
+    and an image takes the role of the kernel; JAX writes kernel gradients with the batch axis as channel axis.
     """
     layout = params["dimension_numbers"]
     products = math.prod(kernel[axis] for axis in layout.rhs_spec[:2]) * output[layout.out_spec[0]]
@@ -76,14 +80,14 @@ def _convolution(x, kernel, output, params) -> int:
 
 
 def _trilinear(a, b, open_leg, geometry) -> int:
-    """Products of each of the three bilinear maps: one per example, output position, tap and pair of channels."""
+    """Returns the operations of a bilinear map: two per example, output position, tap and pair of channels."""
     images = b[0] if open_leg == "input" else a[0]
     channels = {"output": b[-2:], "input": a[-2:], "kernel": (a[-1], b[-1])}[open_leg]
     return 2 * images * math.prod((*geometry.output_size, *geometry.kernel_size, *channels))
 
 
 def _inner(params: dict[str, Any]) -> Iterator[Jaxpr]:
-    """The programs that an equation runs: of jit, remat, custom derivatives, loops and branches."""
+    """Yields the inner programs of an equation: of jit, remat, custom derivatives, loops and branches."""
     for value in params.values():
         for item in value if isinstance(value, tuple | list) else (value,):
             if isinstance(item, ClosedJaxpr):

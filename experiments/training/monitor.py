@@ -1,10 +1,15 @@
-"""Watching a run while it trains: its metrics become progress, history, and an error when a loss is not finite.
+"""Monitor of a training run: progress bar, history, and an error if a loss is not finite.
 
-A row of the history has, of the steps of its last call, the means of `loss` and `grad_norm` (before clipping), the
-`param_norm` after them, and of each bin of noise levels `loss_bin_I` with `loss_bin_I_count`, the examples in it (bin 0
-has the most noise; see `factory.loss_bin_edges`; a bin without examples is left out); and the `learning_rate` of the next
-step. Of all steps since the row before it has what `MEASURED` names, which says how the run went and not what it does: two
-runs of the same config agree in all but these.
+A row of the history has these values of the steps of its last call:
+
+- `loss` and `grad_norm` (before clipping): means over the steps,
+- `param_norm`: after the last step,
+- `loss_bin_I` and `loss_bin_I_count`: mean loss and number of examples by bin of the noise level; bin 0 has the most
+  noise (see `factory.loss_bin_edges`), and a bin without examples is left out,
+- `learning_rate`: of the next step.
+
+In addition, a row has the values of `MEASURED` over all steps since the previous row. They depend on the machine; all
+other values are equal in two runs of the same config.
 """
 
 import contextlib
@@ -27,29 +32,31 @@ from experiments.runs.checkpoint import Checkpoints, last_good
 from experiments.training import utilization
 from experiments.training.timing import CHECKPOINTS, SAMPLES, Completions, Speedometer
 
-# The figures of a row that depend on the machine and its hour.
+# Values of a row that depend on the machine.
 MEASURED = (
-    "images_per_second",  # in training alone, without checkpoints and pictures
-    "mfu",  # model FLOP utilization: operations of the network per second, of those of a large matrix product
-    "seconds",  # of training so far, in all starts of the run, without checkpoints, pictures and each start's first call
-    "data_fraction",  # of that time, in which the host got batches ready; it costs nothing while it is well below 1
-    "seconds_in_checkpoints",  # in which training waited for checkpoints
-    "seconds_in_samples",  # in which it waited for grids of samples and the report
-    "memory_mib",  # in use, of the fullest device; on CPU of the process
-    "memory_peak_mib",  # the most of it so far
+    "images_per_second",  # during training, without checkpoints and pictures
+    "mfu",  # model FLOP utilization: the network's operations per second, relative to a large matrix product
+    "seconds",  # total training time over all starts, without checkpoints, pictures and the first call of each start
+    "data_fraction",  # fraction of the training time in which batches are prepared; free while well below 1
+    "seconds_in_checkpoints",  # time in which training waits for checkpoints
+    "seconds_in_samples",  # time in which training waits for sample grids and the report
+    "memory_mib",  # memory in use, of the fullest device; on CPU, of the process
+    "memory_peak_mib",  # peak of the memory in use so far
 )
 
 
 class Monitor:
-    """Reads the metrics one call late, so that the device computes while the host looks: progress, history, finiteness.
+    """Progress bar, history and check for non-finite losses.
+
+    Metrics are read one call late, so that the devices compute while the host processes them.
 
     Args:
-        experiment: its objects.
-        step: where training starts.
-        history: gets a row each `training.log_every` steps.
-        checkpoints: to name the last good one when the loss is not finite.
-        step_flops: gives the operations of one step of all devices, asked in a thread while the first calls run; None has no
-            MFU measured.
+        experiment: objects of the experiment.
+        step: step at which training starts.
+        history: receives a row every `training.log_every` steps.
+        checkpoints: for the last good checkpoint in the message about a non-finite loss.
+        step_flops: returns the operations of one step of all devices; called in a thread during the first calls. None
+            disables the MFU.
     """
 
     def __init__(
@@ -69,7 +76,7 @@ class Monitor:
         self._speed = Speedometer(history.before.get("seconds", 0.0))
         self._step_flops, self._flops_thread, self._flops = step_flops, None, None
         self._peak = utilization.peak_flops(experiment.compute_dtype) if step_flops else None
-        interval = 0.1 if sys.stderr.isatty() else 10.0  # seconds; a log file wants few lines
+        interval = 0.1 if sys.stderr.isatty() else 10.0  # seconds; fewer lines in a log file
         self._bar = tqdm(
             total=experiment.training.num_steps, initial=step, unit="step", desc="compiling", mininterval=interval,
             disable=not distributed.is_first(),
@@ -85,10 +92,15 @@ class Monitor:
         self._bar.close()
 
     def watch(self, step: int, n: int, metrics: dict[str, jax.Array]) -> None:
-        """Looks at the call before, and keeps this one (n steps up to `step`) for the next time.
+        """Processes the metrics of the previous call, and stores those of this call for the next time.
+
+        Args:
+            step: step after this call.
+            n: number of steps of this call.
+            metrics: metrics of this call, as returned by the training program.
 
         Raises:
-            RunError: a loss or gradient of the call before is not finite, and may not be skipped.
+            RunError: a loss or gradient of the previous call is not finite, and may not be skipped.
         """
         done, data_seconds = self._completions.time_of(metrics), self._speed.data_seconds()
         if self._step_flops and self._flops_thread is None:
@@ -98,15 +110,15 @@ class Monitor:
         self._pending = (step, n, metrics, done, data_seconds)
 
     def _count_flops(self) -> None:
-        with contextlib.suppress(ValueError):  # a loop of unknown length: no MFU
+        with contextlib.suppress(ValueError):  # no MFU for a loop of unknown length
             self._flops = self._step_flops()
 
     def waiting_for_data(self) -> contextlib.AbstractContextManager[None]:
-        """Around the making of a call's batches."""
+        """Returns a context manager that times batch preparation."""
         return self._speed.waiting_for_data()
 
     def saving(self) -> contextlib.AbstractContextManager[None]:
-        """Around the saving of a checkpoint, which waits for the call that is pending.
+        """Processes the pending call and returns a context manager that times saving a checkpoint.
 
         Raises:
             RunError: a loss is not finite.
@@ -115,7 +127,7 @@ class Monitor:
         return self._speed.away(CHECKPOINTS)
 
     def sampling(self) -> contextlib.AbstractContextManager[None]:
-        """Around the drawing of a grid of samples, which waits for the call that is pending.
+        """Processes the pending call and returns a context manager that times drawing a grid of samples.
 
         Raises:
             RunError: a loss is not finite.
@@ -124,7 +136,7 @@ class Monitor:
         return self._speed.away(SAMPLES)
 
     def catch_up(self) -> None:
-        """Looks at the call that is pending; waits for it.
+        """Waits for the pending call and processes its metrics.
 
         Raises:
             RunError: a loss or gradient is not finite, and may not be skipped.
@@ -141,7 +153,7 @@ class Monitor:
             what = "gradient" if np.isfinite(values["loss"][bad[0]]) else "loss"
             self._stop(step - n + 1 + int(bad[0]), what, skipped is not None)
         self._speed.call_done(n, done.result(), data_seconds)
-        # A step that was skipped has no part in the means; there are none where all were.
+        # Skipped steps are excluded from the means; if all steps are skipped, there are no means.
         values = {name: value[finite] for name, value in values.items()}
         bins = self._loss_bins(values.pop(factory.BINNED_LOSS, None), values.pop(factory.BIN_SHARE, None))
         means = {name: float(value.mean()) for name, value in values.items() if finite.any()}
@@ -158,7 +170,7 @@ class Monitor:
             self._history.append(step, means | bins | {"learning_rate": rate} | measured)
 
     def _speeds(self) -> dict[str, float]:
-        """Of training since the last row; nothing is said where only the first call was."""
+        """Returns the training speed since the last row; empty if the first call was the only one."""
         if not self._speed.seconds:
             return {}
         steps_per_second = self._speed.steps / self._speed.seconds
@@ -168,7 +180,7 @@ class Monitor:
         return speeds
 
     def _loss_bins(self, loss: np.ndarray | None, share: np.ndarray | None) -> dict[str, float]:
-        """The mean loss of the examples in each bin, and their number, from (steps, bins) of `factory.binned_loss`."""
+        """Returns the mean loss and the number of examples in each bin, from (steps, bins) of `factory.binned_loss`."""
         if loss is None:
             return {}
         loss, share = loss.sum(0, np.float64), share.sum(0, np.float64)
@@ -181,7 +193,7 @@ class Monitor:
     def _stop(self, step: int, what: str, skipping: bool) -> None:
         batch, limit = self._experiment.data.batch_size, self._experiment.training.max_skips
         folder = self._checkpoints.folder
-        with contextlib.suppress(RunError):  # that of the save under way, which is told at its own place
+        with contextlib.suppress(RunError):  # the error of a concurrent save is not the cause
             self._checkpoints.wait()
         advice = (
             "The network as initialized does not give finite values: evaluate it for each class and for the null, the label "

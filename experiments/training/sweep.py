@@ -1,17 +1,17 @@
-"""Sweeps: one run for each combination of values, in folders of readable names below one.
+"""Sweeps: one run per combination of values, in subfolders with readable names.
 
-`--sweep="optim.lr=1e-4,2e-4;sde=vp,ve"` is four runs, in `lr=1e-4,sde=vp` and so on; values with commas of their own stand
-in brackets, as in `model.channel_multipliers=(1,2),(1,2,2)`. What stands before `=` is
+`--sweep="optim.lr=1e-4,2e-4;sde=vp,ve"` makes four runs, in the folders `lr=1e-4,sde=vp` and so on. Values that contain
+commas are written in brackets, as in `model.channel_multipliers=(1,2),(1,2,2)`. The text before `=` is one of:
 
-- a key of the config, such as `optim.lr` or `sde.name`: as `--config.optim.lr=1e-4`, after the other overrides;
-- `sde`, short for the process. Where the config file takes an argument (`configs/digits.py:ve`), it is the word of the
-  argument that chooses the process, in the place of the one that is there: with it the file sets all that goes with a
-  process (its t_min, the published loss, ...), which `sde.name` alone would leave as it was for another one. Where it
-  takes none, it is `sde.name`;
-- another section that has a `name`, such as `model` or `optim`: short for `model.name`.
+- A key of the config, such as `optim.lr` or `sde.name`: equivalent to `--config.optim.lr=1e-4`, after the other
+  overrides.
+- `sde`: the process. If the config file takes an argument (`configs/digits.py:ve`), the value replaces the word of the
+  argument that selects the process. The file then sets everything that depends on the process (t_min, the published
+  loss, ...), which `sde.name` would leave unchanged. If the config file takes no argument, `sde` is `sde.name`.
+- Another section with a key `name`, such as `model` or `optim`: short for `model.name`.
 
-Everything is checked before the first run starts. Each run is a process of its own, so that nothing of one is left for the
-next; the same command goes on with what was interrupted and passes over what is complete.
+All configs are checked before the first run starts. Each run is a separate process, so runs share no state. The same
+command continues interrupted runs and skips complete runs.
 """
 
 import dataclasses
@@ -33,7 +33,7 @@ from experiments.reports import compare
 from experiments.runs.workdir import Workdir
 
 Overrides = Sequence[tuple[str, str]]
-PROCESS = "sde"  # the short name that may stand for a word of the config's argument
+PROCESS = "sde"  # short name of the process, which may select a word of the config's argument
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,9 +41,9 @@ class Child:
     """One run of a sweep.
 
     Attributes:
-        name: of its folder.
-        spec: the config file, with its argument.
-        overrides: (dotted key, text) of the values that this run has of its own.
+        name: name of the folder.
+        spec: config file, with its argument.
+        overrides: (dotted key, text) pairs of the swept values of this run.
     """
 
     name: str
@@ -52,10 +52,10 @@ class Child:
 
 
 def parse(text: str) -> dict[str, list[str]]:
-    """The values of each key, in the order of the text.
+    """Returns the values by key, in the order of the text.
 
     Raises:
-        UserError: the text is not `KEY=VALUE,VALUE;KEY=VALUE`, or a key or a value of one is there twice.
+        UserError: the text is not `KEY=VALUE,VALUE;KEY=VALUE`, or a key or a value of a key is repeated.
     """
     axes: dict[str, list[str]] = {}
     for part in filter(None, map(str.strip, text.split(";"))):
@@ -72,20 +72,21 @@ def parse(text: str) -> dict[str, list[str]]:
 
 
 def _split(text: str) -> list[str]:
-    """The words between commas that stand in no brackets."""
+    """Splits a text at commas outside of brackets."""
     return [word.strip() for word in re.split(r",(?![^()\[\]]*[)\]])", text)]
 
 
 def children(spec: str, overrides: Overrides, text: str) -> list[Child]:
-    """The runs of a sweep; the last key's values follow each other first.
+    """Returns the runs of a sweep; the values of the last key vary fastest.
 
     Args:
         spec: `FILE` or `FILE:ARGUMENT`.
-        overrides: that all runs have.
-        text: of `--sweep`.
+        overrides: overrides of all runs.
+        text: value of `--sweep`.
 
     Raises:
-        UserError: a key does not exist, or a value is not of its type.
+        UserError: the text is invalid, a key does not exist, a value has the wrong type, or two runs have the same
+            folder.
     """
     axes = parse(text)
     sections = {
@@ -93,38 +94,38 @@ def children(spec: str, overrides: Overrides, text: str) -> list[Child]:
     }
     short = _short_names(axes)
     if PROCESS in axes and "sde.name" in dict(overrides):
-        raise UserError("--sweep: sde and --config.sde.name both say which process: take one of them")
-    found = []
+        raise UserError("--sweep: sde and --config.sde.name both set the process: use only one of them")
+    runs = []
     for values in itertools.product(*axes.values()):
-        chosen, of_its_own = spec, []
+        run_spec, own = spec, []
         for key, value in zip(axes, values, strict=True):
             if key == PROCESS and config.takes_argument(spec):
-                chosen = _with_process(spec, value)
+                run_spec = _with_process(spec, value)
             else:
-                of_its_own.append((f"{key}.name" if key in sections else key, value))
+                own.append((f"{key}.name" if key in sections else key, value))
         pairs = zip(axes, values, strict=True)
         name = ",".join(
             f"{short[key]}={re.sub(r'[^A-Za-z0-9._+-]+', '-', value.strip('()[]'))}" for key, value in pairs
         )
         try:
-            config.load(chosen, [*overrides, *of_its_own])
+            config.load(run_spec, [*overrides, *own])
         except UserError as error:
             raise UserError(f"--sweep: {error}") from error
-        found.append(Child(name, chosen, tuple(of_its_own)))
-    names = [child.name for child in found]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise UserError(f"--sweep: two runs would have the folder {twice}: their values differ in signs alone")
-    return found
+        runs.append(Child(name, run_spec, tuple(own)))
+    names = [child.name for child in runs]
+    if duplicate := next((name for name in names if names.count(name) > 1), None):
+        raise UserError(f"--sweep: two runs would have the folder {duplicate}: their values differ only in punctuation")
+    return runs
 
 
 def _short_names(axes: dict[str, list[str]]) -> dict[str, str]:
-    """Each key's last word, or the whole key where two have the same."""
+    """Returns the last word of each key, or the full key if two keys have the same last word."""
     last = [key.rpartition(".")[2] for key in axes]
     return {key: word if last.count(word) == 1 else key for key, word in zip(axes, last, strict=True)}
 
 
 def _with_process(spec: str, process: str) -> str:
-    """The config with another process in its argument, in the place of the one that is there, or as its first word."""
+    """Returns the spec with `process` in its argument: in place of the word for the process, else as the first word."""
     if process not in PROCESSES:
         raise unknown_name("--sweep: sde", process, PROCESSES)
     path, _, argument = spec.partition(":")
@@ -135,40 +136,40 @@ def _with_process(spec: str, process: str) -> str:
 
 
 def arguments(child: Child, workdir: Path, passed: Sequence[str]) -> list[str]:
-    """The arguments after `python -m experiments` that make one of the runs.
+    """Returns the arguments after `python -m experiments` of one run.
 
     Args:
         child: the run.
-        workdir: of the sweep.
-        passed: arguments that all runs have: overrides and flags of `train`.
+        workdir: folder of the sweep.
+        passed: arguments of all runs: overrides and flags of `train`.
     """
     own = [f"--config.{key}={value}" for key, value in child.overrides]
     return ["train", f"--config={child.spec}", f"--workdir={workdir / child.name}", *passed, *own]
 
 
 def command(child: Child, workdir: Path, passed: Sequence[str]) -> str:
-    """One line for a shell that makes one of the runs, to be run where this code base is."""
+    """Returns the shell command of one run, to be executed in the folder of this code base."""
     return shlex.join(["python", "-m", "experiments", *arguments(child, workdir, passed)])
 
 
 def is_complete(child: Child, workdir: Path, overrides: Overrides) -> bool:
-    """Whether the run's folder holds this experiment, trained to its end and evaluated."""
+    """Returns True if the run's folder contains this experiment, completely trained and evaluated."""
     folder = Workdir(workdir / child.name)
     if not folder.config.is_file():
         return False
-    wanted = config.load(child.spec, [*overrides, *child.overrides])
-    same = not config.differences(folder.read_config(), wanted)
-    return same and folder.is_evaluated(wanted.training.num_steps)
+    expected = config.load(child.spec, [*overrides, *child.overrides])
+    is_equal = not config.differences(folder.read_config(), expected)
+    return is_equal and folder.is_evaluated(expected.training.num_steps)
 
 
 class Sweep:
-    """Makes the runs one after the other, in this order.
+    """Executes runs one after another, in the given order.
 
     Args:
-        runs: from `children`.
-        workdir: the folder of their folders.
-        overrides: that all have, for telling which are complete.
-        passed: as of `arguments`.
+        runs: runs from `children`.
+        workdir: folder of the sweep.
+        overrides: overrides of all runs, to determine which runs are complete.
+        passed: as in `arguments`.
     """
 
     def __init__(self, runs: Sequence[Child], workdir: Path, overrides: Overrides, passed: Sequence[str]):
@@ -180,9 +181,10 @@ class Sweep:
         self._signal: signal.Signals | None = None
 
     def run(self) -> int:
-        """Makes them all, says which failed, and writes `compare.html`; the exit code.
+        """Executes all runs, prints which failed, writes `compare.html`, and returns the exit code.
 
-        A run that fails holds up no other; SIGTERM or Ctrl-C is handed to the one under way, and ends the sweep after it.
+        The sweep continues after a failed run. SIGTERM and Ctrl-C are forwarded to the current run and end the sweep
+        after it.
         """
         failed: dict[str, str] = {}
         handlers = {number: signal.signal(number, self._hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
@@ -214,27 +216,27 @@ class Sweep:
             self._process.send_signal(number)
 
     def _run_one(self, child: Child) -> tuple[int, str]:
-        """The run's exit code, and the error that it said last."""
+        """Executes a run; returns its exit code and its last error message."""
         texts = [sys.executable, "-m", "experiments", *arguments(child, self._workdir, self._passed)]
-        # A group of its own: Ctrl-C in a terminal reaches this process alone, which hands it on once.
+        # In a new session, Ctrl-C in a terminal reaches only this process, which forwards it once.
         self._process = subprocess.Popen(texts, stderr=subprocess.PIPE, start_new_session=True)
-        if self._signal is not None:  # it came in between
+        if self._signal is not None:  # received before the process was started
             self._process.send_signal(self._signal)
         errors = _Echo(self._process.stderr.fileno())
         code, last = self._process.wait(), errors.last()
-        self._process = None  # not before the pipe is read to its end: its file is closed with the process object
+        self._process = None  # this closes the pipe, so it must follow the last read
         return code, last
 
     def _compare(self) -> None:
         folders = [self._workdir / child.name for child in self._runs]
-        there = [folder for folder in folders if Workdir(folder).config.is_file()]
-        if there:
-            compare.write(there, self._workdir / "compare.html")
-            print(f"All in one page: {self._workdir / 'compare.html'}")
+        existing = [folder for folder in folders if Workdir(folder).config.is_file()]
+        if existing:
+            compare.write(existing, self._workdir / "compare.html")
+            print(f"Comparison of all runs: {self._workdir / 'compare.html'}")
 
 
 class _Echo:
-    """Passes a pipe on to this process's standard error, and keeps its end."""
+    """Copies a pipe to this process's standard error, and keeps its last 4096 bytes."""
 
     def __init__(self, pipe: int):
         self._pipe, self._end = pipe, b""
@@ -248,8 +250,8 @@ class _Echo:
             self._end = (self._end + chunk)[-4096:]
 
     def last(self) -> str:
-        """The last line that begins with `error: `, without that; empty if there is none."""
+        """Returns the last line that begins with `error: `, without this prefix; empty if there is none."""
         self._thread.join(timeout=5)
         lines = re.split(r"[\r\n]", self._end.decode(errors="replace"))
-        found = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
-        return found[-1] if found else ""
+        errors = [line.removeprefix("error: ") for line in lines if line.startswith("error: ")]
+        return errors[-1] if errors else ""

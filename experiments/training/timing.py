@@ -1,7 +1,8 @@
-"""Where the time of training goes: when each call was done, to the moment, and what lay between.
+"""Timing of training: completion times of calls, and the time in data preparation, checkpoints and sampling.
 
-The devices work while the host looks at earlier calls, and some hold the host up until they are done, so the moment at which
-the host reads a result says little of the moment at which it was there. A thread waits for each result and notes the time.
+Devices compute while the host processes earlier calls, and some devices block the host until they are done, so the time
+at which the host reads a result is not the time at which the result was complete. A thread waits for each result and
+records its completion time.
 """
 
 import contextlib
@@ -14,11 +15,11 @@ from typing import Any
 
 import jax
 
-DATA, CHECKPOINTS, SAMPLES = "data", "checkpoints", "samples"  # what the host does beside training
+DATA, CHECKPOINTS, SAMPLES = "data", "checkpoints", "samples"  # activities of the host
 
 
 class Completions:
-    """Notes when results are there, by `time.perf_counter`."""
+    """Records the completion times of results, by `time.perf_counter`."""
 
     def __init__(self):
         self._waiting: queue.SimpleQueue = queue.SimpleQueue()
@@ -26,7 +27,7 @@ class Completions:
         self._thread.start()
 
     def time_of(self, results: Any) -> Future:
-        """The moment, now or later, at which all arrays of a tree are there; what their computation raises, it raises."""
+        """Returns a future of the time at which all arrays of a tree are complete, or of the error of a computation."""
         future: Future = Future()
         if all(leaf.is_ready() for leaf in jax.tree.leaves(results) if hasattr(leaf, "is_ready")):
             future.set_result(time.perf_counter())
@@ -45,24 +46,24 @@ class Completions:
             del future, results, item
 
     def close(self) -> None:
-        """Ends the thread when it has noted what it waits for."""
+        """Ends the thread after the pending results are complete."""
         self._waiting.put(None)
 
 
 class Speedometer:
-    """The speed of training alone, over all calls since the last reading.
+    """Training speed over all calls since the last reading.
 
-    A call takes the time from the end of the one before to its own end, less what the host did in `away`, for which it has
-    waited for the devices: so waiting for data counts, and checkpoints and pictures do not. The first call, in which
-    programs are compiled, counts not at all.
+    The time of a call is the time from the end of the previous call to its own end, without the time in `away`, before
+    which the host has waited for the devices. Hence waiting for data counts, and checkpoints and pictures do not. The
+    first call, which compiles, is excluded.
 
     Args:
-        seconds: of training, before; see `total_seconds`.
+        seconds: training time of earlier starts of the run; see `total_seconds`.
 
     Attributes:
-        total_seconds: of training so far.
-        steps: of the calls since the last reading.
-        seconds: that they took.
+        total_seconds: total training time.
+        steps: number of steps since the last reading.
+        seconds: time of these steps.
     """
 
     def __init__(self, seconds: float = 0.0):
@@ -75,7 +76,7 @@ class Speedometer:
 
     @contextlib.contextmanager
     def away(self, what: str) -> Iterator[None]:
-        """Around what the host does while the devices have nothing to do: CHECKPOINTS or SAMPLES."""
+        """Context manager that times an activity of the host while the devices are idle: CHECKPOINTS or SAMPLES."""
         start = time.perf_counter()
         try:
             yield
@@ -86,7 +87,7 @@ class Speedometer:
 
     @contextlib.contextmanager
     def waiting_for_data(self) -> Iterator[None]:
-        """Around the making of a call's batches; the devices may be at work on the call before."""
+        """Context manager that times batch preparation; the devices may be computing the previous call."""
         start = time.perf_counter()
         try:
             yield
@@ -94,12 +95,18 @@ class Speedometer:
             self._data += time.perf_counter() - start
 
     def data_seconds(self) -> float:
-        """What the batches of the next call took; to be asked once for each call, when it starts."""
+        """Returns and resets the preparation time of the next call's batches; call it once per call, at its start."""
         seconds, self._data = self._data, 0.0
         return seconds
 
     def call_done(self, steps: int, done: float, data_seconds: float) -> None:
-        """Counts a call of so many steps that was done at a moment of `time.perf_counter`."""
+        """Counts a call.
+
+        Args:
+            steps: number of steps of the call.
+            done: completion time of the call, by `time.perf_counter`.
+            data_seconds: preparation time of its batches.
+        """
         if self._since is not None:
             seconds = max(done - self._since - self._away, 0.0)
             self.steps += steps
@@ -109,7 +116,7 @@ class Speedometer:
         self._since, self._away = done, 0.0
 
     def read(self) -> dict[str, float]:
-        """What there is to say of the calls since the last reading, which begins anew."""
+        """Returns the timing values of a row for the calls since the last reading, and starts a new reading."""
         row = {"seconds": self.total_seconds}
         if self.seconds > 0:
             row["data_fraction"] = min(self._spent[DATA] / self.seconds, 1.0)

@@ -2,8 +2,8 @@
 
     data -> train_steps (mapped over devices) -> state -> metrics, checkpoints, grids of samples -> evaluation, report
 
-It reads from top to bottom in `train`. On resume the checkpoint gives the state and the position in the data; every key
-comes from the seed and the step; so a run that was stopped goes on as if it had not been.
+Read `train` first. On resume, the checkpoint restores the state and the position in the data, and all PRNG keys are
+functions of the seed and the step, so a resumed run is identical to an uninterrupted one.
 """
 
 import contextlib
@@ -41,13 +41,18 @@ from experiments.training.flops import flops
 from experiments.training.monitor import Monitor
 
 GRID_SIZE = 64  # samples in a grid
-GRID_SEED = 0  # the same noise in every grid, so that they show the model change
-# What a disk says that cannot be written: it is full, its owner's share is, or it may not be; it or the file is too large.
+GRID_SEED = 0  # all grids have the same noise, so that they differ only by the model
+# Write errors of a disk: disk or quota is full, no permission, read-only, file too large, input/output error.
 DISK_ERRORS = (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EIO)
 
 
 def make_step(experiment: Experiment, strategy: Strategy | None) -> Any:
-    """The pure training step of an experiment, (state, batch) -> (state, metrics), for a strategy to map; None is alone."""
+    """Returns the pure training step of an experiment, (state, batch) -> (state, metrics).
+
+    Args:
+        experiment: objects of the experiment.
+        strategy: strategy that will map the step over devices; None for a single device.
+    """
     objective, prepare = experiment.objective, experiment.preparation
     trained = objective.players
 
@@ -69,13 +74,13 @@ def make_step(experiment: Experiment, strategy: Strategy | None) -> Any:
 
 
 def step_flops(experiment: Experiment, batches: dict[str, np.ndarray]) -> int:
-    """The operations of one training step of the global batch, counted as written; nothing is compiled or run.
+    """Returns the operations of one training step of the global batch; traces the step only. See `flops`.
 
-    What is computed a second time to save memory (`model.remat`) does not count: these are the model's operations.
+    Recomputation that saves memory (`model.remat`) is not counted.
 
     Args:
-        experiment: its objects.
-        batches: of `take_batches`.
+        experiment: objects of the experiment.
+        batches: result of `take_batches`.
     """
     once = experiment.without_remat()
     shapes = {
@@ -85,7 +90,13 @@ def step_flops(experiment: Experiment, batches: dict[str, np.ndarray]) -> int:
 
 
 def initial_state(experiment: Experiment, weights: Any = None, strategy: Strategy | None = None) -> state.TrainState:
-    """The state before the first step, with random weights unless some are given; laid out by a strategy if there is one."""
+    """Returns the state before the first step.
+
+    Args:
+        experiment: objects of the experiment.
+        weights: initial weights; random weights by default.
+        strategy: distributes the state over devices, if given.
+    """
     project, frozen = players.project(experiment.objective.players), experiment.objective.frozen()
     if strategy is None:
         weights = experiment.init_params() if weights is None else weights
@@ -107,16 +118,17 @@ def _create(experiment: Experiment, params: Any, frozen: Any = None) -> state.Tr
 
 
 def abstract_state(experiment: Experiment) -> state.TrainState:
-    """The shapes and dtypes of the state; compiles nothing."""
+    """Returns the shapes and dtypes of the state; compiles nothing."""
     return jax.eval_shape(functools.partial(_create, experiment), experiment.abstract_params)
 
 
 def training_stream(experiment: Experiment, images: data.Source) -> Any:
-    """This host's iterator over its rows of the experiment's batches, from the first on; they are those that
-    `Strategy.shard` takes. Leaving `with` ends its worker processes.
+    """Returns this host's iterator over its rows of the training batches, from the first batch, for `Strategy.shard`.
+
+    The iterator is a context manager, which ends its worker processes on exit.
 
     Raises:
-        UserError: the hosts cannot share the batch.
+        UserError: the number of hosts does not divide the batch.
     """
     return data.training_batches(
         images,
@@ -131,15 +143,18 @@ def training_stream(experiment: Experiment, images: data.Source) -> Any:
 
 
 def take_batches(iterator: Any, n: int, size: int) -> dict[str, np.ndarray]:
-    """The next n batches stacked along a new first axis, filled up to `size` with zeros that are not used."""
+    """Stacks the next n batches along a new first axis, padded with zeros to the length `size`."""
     batches = [next(iterator) for _ in range(n)]
     stacked = {name: np.stack([batch[name] for batch in batches]) for name in batches[0]}
     return {k: np.concatenate([v, np.zeros((size - n, *v.shape[1:]), v.dtype)]) for k, v in stacked.items()}
 
 
 @contextlib.contextmanager
-def _told_of_the_data(step: int, checkpoints: Checkpoints) -> Iterator[None]:
-    """Whatever the data raise becomes one line: where it was raised, for which step, and what is saved."""
+def _data_errors(step: int, checkpoints: Checkpoints) -> Iterator[None]:
+    """Context manager that converts exceptions of the data pipeline to a one-line `RunError`.
+
+    The message states the step, the line of code and the last checkpoint.
+    """
     try:
         yield
     except (UserError, RunError):
@@ -148,7 +163,7 @@ def _told_of_the_data(step: int, checkpoints: Checkpoints) -> Iterator[None]:
         place = traceback.extract_tb(error.__traceback__)[-1]
         what = " ".join(f"{type(error).__name__}: {error}".split())[:400]
         raise RunError(
-            f"the data after step {step} cannot be had: {what} ({Path(place.filename).name}:{place.lineno}). "
+            f"the data after step {step} cannot be read: {what} ({Path(place.filename).name}:{place.lineno}). "
             f"{last_good(checkpoints.folder)} in {checkpoints.folder}; the same command goes on from there"
         ) from error
 
@@ -161,31 +176,35 @@ def train(
     deadline: float = 0.0,
     interrupted_code: int = 0,
 ) -> signal.Signals | None:
-    """Trains an experiment to its end, or goes on with it, then evaluates it and writes the report.
+    """Trains an experiment to its end, or resumes it, then evaluates it and writes the report.
 
     Args:
-        config: of the experiment.
-        path: of the run's folder.
-        resume_with_changes: whether to go on with a run of another config.
-        deadline: seconds from SIGTERM to the end of the process, saved or not; 0 is no deadline. See `Interruption`.
-        interrupted_code: exit code of the process where SIGTERM ends it at once, as nothing would be lost.
+        config: config of the experiment.
+        path: folder of the run.
+        resume_with_changes: whether to resume a run that was started with another config.
+        deadline: seconds from SIGTERM to the end of the process, even if the run is not saved; 0 disables the deadline.
+            See `Interruption`.
+        interrupted_code: exit code if SIGTERM ends the process at once because there is no unsaved progress.
 
     Returns:
-        None when the run is complete, or the signal that interrupted it (it is saved, and the same call goes on).
+        None if the run is complete, or the signal that interrupted it; then the run is saved, and the same call resumes
+        it.
 
     Raises:
-        UserError: the config, the data or the folder cannot work, or another process trains in it; nothing is changed.
-        RunError: the loss is not finite, the data stopped, or a file cannot be written; the last checkpoint is intact.
+        UserError: the config, the data or the folder is invalid, or another process trains in the folder; nothing is
+            changed.
+        RunError: the loss is not finite, the data cannot be read, or a file cannot be written; the last checkpoint is
+            intact.
     """
     workdir = Workdir(path)
     with Interruption(deadline, interrupted_code, lambda: last_good(workdir.checkpoints)) as interruption:
         with interruption.nothing_to_save(_at(workdir, "it was starting")):
             experiment = Experiment.from_config(config)
             strategy = experiment.strategy
-            load_guide(experiment)  # refused before anything slow
+            load_guide(experiment)  # checks the guide before slow operations
             dataset = distributed.together(lambda: _load_data(experiment, workdir))
             distributed.first_process_does(lambda: shared_statistics(experiment, dataset))
-        with contextlib.ExitStack() as held, _told_of_the_disk(workdir):
+        with contextlib.ExitStack() as held, _disk_errors(workdir):
             distributed.first_process_does(lambda: held.enter_context(Lock(workdir.lock, f"--workdir={path}")))
             if resume_with_changes and distributed.first_tells(lambda: _changes_a_checkpoint(experiment, workdir)):
                 distributed.together(lambda: _require_fit(experiment, workdir))
@@ -195,11 +214,15 @@ def train(
             distributed.together(lambda: workdir.require_same(experiment.config))
             distributed.together(lambda: _check_names(experiment, dataset, workdir, warn=resume_with_changes))
             distributed.first_process_does(lambda: store(experiment, dataset, workdir))
-            return _go_on(experiment, workdir, dataset, strategy, interruption)
+            return _continue_run(experiment, workdir, dataset, strategy, interruption)
 
 
 def _load_data(experiment: Experiment, workdir: Workdir) -> data.Dataset:
-    """The images, announced; what cannot be trained on or evaluated with is refused, unless the run has begun already."""
+    """Loads and announces the data set.
+
+    Data that cannot be used for training or evaluation raise a UserError; if the run has a checkpoint, only a warning
+    is printed.
+    """
     dataset = load_data(experiment, workdir)
     announce(experiment, dataset)
     try:
@@ -212,7 +235,7 @@ def _load_data(experiment: Experiment, workdir: Workdir) -> data.Dataset:
 
 
 def _check_names(experiment: Experiment, dataset: data.Dataset, workdir: Workdir, *, warn: bool) -> None:
-    """Makes sure that the classes have the names that are stored with the run; with `warn`, prints a warning if not.
+    """Checks that the class names are those stored with the run; with `warn`, prints a warning instead of raising.
 
     Raises:
         UserError: as `check_names`, without `warn`.
@@ -233,7 +256,7 @@ def _changes_a_checkpoint(experiment: Experiment, workdir: Workdir) -> list[str]
 
 
 def _require_fit(experiment: Experiment, workdir: Workdir) -> None:
-    """Makes sure that a changed config fits the run's newest checkpoint, before the config is stored.
+    """Checks that a changed config fits the run's newest checkpoint, before the config is stored.
 
     Raises:
         UserError: network, optimizer or averages differ; the message names the keys that differ.
@@ -246,10 +269,10 @@ def _require_fit(experiment: Experiment, workdir: Workdir) -> None:
         raise UserError(f"--resume_with_changes: {error}; these keys differ: {changed}") from error
 
 
-def _go_on(
+def _continue_run(
     experiment: Experiment, workdir: Workdir, dataset: data.Dataset, strategy: Strategy, interruption: Interruption
 ) -> signal.Signals | None:
-    """What is left to do in a folder that is ours: training, evaluation, or nothing. Returns what `train` does."""
+    """Does the remaining work of a run in a claimed folder: training and evaluation. Returns the result of `train`."""
     num_steps = experiment.training.num_steps
     with Checkpoints(workdir.checkpoints, experiment.training.keep_checkpoints) as checkpoints:
         step = checkpoints.set_aside_broken() or 0
@@ -259,7 +282,7 @@ def _go_on(
         if step < num_steps or _lacks_grid(experiment, workdir, step):
             step = _run_to_end(experiment, workdir, dataset.train, strategy, checkpoints, interruption)
     if distributed.any_process(bool(interruption)):
-        number = interruption.signal or signal.SIGTERM  # another process's
+        number = interruption.signal or signal.SIGTERM  # without a signal here, another process was interrupted
         print(f"Interrupted by {number.name} at step {step}: saved. Run the same command to go on.")
         return number
     print(f"Training is complete (step {step}). Evaluating the EMA model:")
@@ -269,14 +292,17 @@ def _go_on(
 
 
 def _at(workdir: Workdir, doing: str) -> str:
-    """Where a run is that has nothing to save."""
+    """Returns the position of a run without unsaved progress, for `Interruption.nothing_to_save`."""
     steps = complete_steps(workdir.checkpoints)
     return f"at step {steps[-1]}: saved ({doing})" if steps else f"at step 0: nothing to save yet ({doing})"
 
 
 @contextlib.contextmanager
-def _told_of_the_disk(workdir: Workdir) -> Iterator[None]:
-    """What a full or failing disk raises becomes one line: which file, and what is saved."""
+def _disk_errors(workdir: Workdir) -> Iterator[None]:
+    """Context manager that converts write errors of a full or failing disk to a one-line `RunError`.
+
+    The message states the file and the last checkpoint.
+    """
     try:
         yield
     except OSError as error:
@@ -284,12 +310,15 @@ def _told_of_the_disk(workdir: Workdir) -> Iterator[None]:
             raise
         raise RunError(
             f"{error.filename or 'a file'} cannot be written: {error.strerror}. {last_good(workdir.checkpoints)}; "
-            "make room, or give the right to write, and run the same command again"
+            "make room, or grant write permission, and run the same command again"
         ) from error
 
 
 def steps_of_next_call(experiment: Experiment, step: int) -> int:
-    """How many steps the call after so many makes: a function of `step` alone, so that a resumed run makes the same."""
+    """Returns the number of steps of the next call after `step` steps.
+
+    It depends only on `step` and the config, so that a resumed run makes the same calls.
+    """
     training = experiment.training
     periods = (training.steps_per_call, training.log_every, training.checkpoint_every, training.sample_every)
     periods += (training.ema_snapshot_every,) if training.ema_snapshot_every else ()
@@ -297,12 +326,12 @@ def steps_of_next_call(experiment: Experiment, step: int) -> int:
 
 
 def _is_drawn(experiment: Experiment, step: int) -> bool:
-    """Whether a grid of samples is made after so many steps."""
+    """Returns True if a grid of samples is drawn after `step` steps."""
     return step % experiment.training.sample_every == 0 or step == experiment.training.num_steps
 
 
 def _lacks_grid(experiment: Experiment, workdir: Workdir, step: int) -> bool:
-    """Whether the grid of samples after so many steps is still to be drawn; data without pictures have none."""
+    """Returns True if the grid of samples after `step` steps is missing; data without pictures have no grids."""
     return experiment.medium.has_pixels and not distributed.first_tells(workdir.grid(step).exists)
 
 
@@ -314,14 +343,14 @@ def _run_to_end(
     checkpoints: Checkpoints,
     interruption: Interruption,
 ) -> int:
-    """The loop. Returns the step at which it ended, which is saved.
+    """Runs the training loop and returns its last step, which is saved.
 
-    Until the first call has returned (it compiles) nothing is lost if the process ends at once. A run that is complete but
-    for its last grid gets that.
+    Until the first call has returned (it compiles), there is no unsaved progress, so SIGTERM ends the process at once.
+    If only the last grid of samples is missing, it is drawn.
     """
     training = experiment.training
-    at_once = contextlib.ExitStack()
-    at_once.enter_context(interruption.nothing_to_save(_at(workdir, "it was starting")))
+    startup = contextlib.ExitStack()
+    startup.enter_context(interruption.nothing_to_save(_at(workdir, "it was starting")))
     iterator = training_stream(experiment, images)
     if checkpoints.latest_step() is None:
         current = initial_state(experiment, None, strategy)
@@ -342,7 +371,7 @@ def _run_to_end(
     count = (lambda: step_flops(experiment, taken)) if training.measure_peak else None
 
     def take(n: int) -> dict[str, np.ndarray]:
-        with _told_of_the_data(step, checkpoints):
+        with _data_errors(step, checkpoints):
             return take_batches(iterator, n, training.steps_per_call)
 
     with (
@@ -362,14 +391,14 @@ def _run_to_end(
                 report.write(workdir)
 
         if step and _is_drawn(experiment, step) and _lacks_grid(experiment, workdir, step):
-            draw()  # killed before it was drawn
+            draw()  # the process was killed before it drew the grid
         while step < training.num_steps and not distributed.any_process(bool(interruption)):
             n = steps_of_next_call(experiment, step)
             with monitor.waiting_for_data():
                 taken = distributed.together(lambda n=n: take(n))
                 batches = strategy.shard(taken, axis=1)
             current, metrics = train_steps(current, batches, np.int32(n))
-            at_once.close()
+            startup.close()
             step += n
             monitor.watch(step, n, metrics)
             if step % training.checkpoint_every == 0 or step == training.num_steps:
@@ -388,9 +417,10 @@ def _run_to_end(
 
 
 def _picture(experiment: Experiment, strategy: Strategy, images: data.Source) -> Callable[[Any], np.ndarray | None]:
-    """state -> what its averaged weights do, (h, w, 3) uint8 or grey: samples, or the objective's picture; None for none.
+    """Returns a function state -> picture uint8 (h, w, 1 or 3) of the averaged weights, or None without a picture.
 
-    All processes call it; the picture of an objective without samples is of the first process alone.
+    The picture shows samples or, for an objective without samples, is the objective's own picture. All processes must
+    call the function; the picture of an objective without samples is returned only in the first process.
     """
     objective, place = experiment.objective, experiment.sampling_ema
     if not experiment.medium.has_pixels:
@@ -405,13 +435,13 @@ def _picture(experiment: Experiment, strategy: Strategy, images: data.Source) ->
         return samples
     shown = images.take(np.arange(min(len(images), GRID_SIZE)))
 
-    def own(current):
+    def objective_picture(current):
         variables = strategy.to_host(current.emas[place])
         if not distributed.is_first():
             return None
         return objective.picture(objective.network_variables(variables), shown.images, shown.labels)
 
-    return own
+    return objective_picture
 
 
 def _keep_averages(
@@ -422,7 +452,7 @@ def _keep_averages(
     strategy: Strategy,
     current: state.TrainState,
 ) -> None:
-    """Writes the power averages, of these `widths` by place, on the first process; all bring what they have of them."""
+    """Gathers the power averages, with `widths` by index of the average, and writes snapshots in the first process."""
     for place, std in widths.items():
         average = strategy.to_host(current.emas[place])
         if distributed.is_first():

@@ -1,4 +1,4 @@
-"""How much of the devices training uses: operations per second beside those of a large matrix product, and memory."""
+"""Device utilization: the peak rate of a large matrix product, for the MFU, and memory."""
 
 import resource
 import sys
@@ -9,17 +9,17 @@ import jax
 import jax.numpy as jnp
 
 MIB = 2**20
-SIZES = (1024, 2048, 4096, 8192)  # of the square matrices; the next is for devices too fast for the one before
-LONG_ENOUGH = 0.01  # seconds that a product shall take
-REPEATS, BUDGET = 4, 0.4  # products of one size, and seconds for all of them
+SIZES = (1024, 2048, 4096, 8192)  # sizes of the square matrices, tried in order until a product takes long enough
+LONG_ENOUGH = 0.01  # minimum seconds of one product
+REPEATS, BUDGET = 4, 0.4  # products of one size, and time limit of the measurement in seconds
 
 
 def peak_flops(dtype: str) -> float:
-    """Operations per second of all devices of all processes, each at a large matrix product at once.
+    """Measures the operations per second of a large matrix product, summed over all devices of all processes.
 
-    A multiplication with its addition counts as two. It is what can be had on this machine as it is now, for matrices
-    of this dtype at JAX's default precision (TensorFloat-32 for float32, where the device has it); data sheets say more. It
-    takes under a second.
+    A multiply-add counts as two operations. The result is the rate that this machine reaches now with matrices of this
+    dtype at JAX's default precision (TensorFloat-32 for float32, if the device supports it); data sheets state higher
+    rates. The measurement takes under a second.
     """
     devices, best, start = jax.local_devices(), 0.0, time.perf_counter()
     multiply = jax.pmap(lambda a: a @ a, devices=devices)
@@ -45,7 +45,7 @@ def peak_flops(dtype: str) -> float:
 
 
 def memory() -> dict[str, float]:
-    """Memory in use and its peak so far, in MiB: of the fullest device of this process, or of the process on CPU."""
+    """Returns the memory in use and its peak so far, in MiB: of the fullest local device or, on CPU, of the process."""
     statistics = [device.memory_stats() or {} for device in jax.local_devices()]
     if all("bytes_in_use" in s for s in statistics):
         used = max(s["bytes_in_use"] for s in statistics)

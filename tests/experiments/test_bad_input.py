@@ -256,7 +256,7 @@ def test_train_names_what_is_wrong_with_the_config(fails, tmp_path, argument, me
             "'vx' is unknown: choose from vp, subvp, ve, cosine, edm, rectified_flow, ddpm, iddpm, "
             "scaled_linear, critically_damped, conditional, classifier",
         ),
-        (f"{ROOT}/README.md", "README.md: a config is a Python file (.py)"),
+        (f"{ROOT}/README.md", "README.md: a config must be a Python file (.py)"),
         (f"{ROOT}/configs/base.py:vp", "base.py:vp: this config takes no argument"),
         (f"{ROOT}/configs/__init__.py", "the file defines no get_config()"),
     ],

@@ -191,7 +191,7 @@ def test_a_number_is_restored_in_its_dtype_and_place():
     found = checkpoint._number(7, jax.ShapeDtypeStruct((), np.int32, sharding=there))
     assert found.devices() == {jax.devices()[3]}
     given = {"a": jax.ShapeDtypeStruct((2,), np.int8, sharding=there), "b": jax.ShapeDtypeStruct((3,), np.int16)}
-    laid = checkpoint._somewhere(given)
+    laid = checkpoint._with_default_sharding(given)
     assert [(x.shape, x.dtype, x.sharding.device_set) for x in laid.values()] == [
         ((2,), np.int8, {jax.devices()[3]}), ((3,), np.int16, {first}),
     ]  # fmt: skip
@@ -225,16 +225,16 @@ def test_a_position_is_that_of_orbax_or_else_of_grain(tmp_path, names, found):
 def test_records_that_say_nothing_of_the_run_are_not_shown(tmp_path, place, message, error, wanted):
     info = None if error is None else (type(error), error, None)
     record = logging.LogRecord("absl", logging.ERROR, place, 1, message, None, info)
-    assert bool(checkpoint._is_wanted(record)) == wanted
+    assert bool(checkpoint._is_relevant(record)) == wanted
     with checkpoint.Checkpoints(tmp_path / "checkpoints", 1):
         pass
     for name in ("absl", "asyncio"):
-        assert logging.getLogger(name).filters.count(checkpoint._is_wanted) == 1
+        assert logging.getLogger(name).filters.count(checkpoint._is_relevant) == 1
 
 
 def test_a_folder_that_cannot_be_made_is_named(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(
-        UserError, match=f"^checkpoints cannot be kept in {tmp_path}/file/checkpoints: Not a directory$"
+        UserError, match=f"^checkpoints cannot be stored in {tmp_path}/file/checkpoints: Not a directory$"
     ):
         Checkpoints(tmp_path / "file" / "checkpoints", 2)

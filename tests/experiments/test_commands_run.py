@@ -100,7 +100,7 @@ def test_sample_says_of_which_class_and_what_is_no_image(monkeypatch, opened, tm
     assert asked[0][1] == [("sampling.label", "dog")]
     assert capsys.readouterr().out == (
         "2 samples (class 1 'dog') by heun, 4 steps, its own number of evaluations each, from step 40, average warmup: "
-        f"{out}, float32 latents, which the decoder of the model's publisher makes images of\n"
+        f"{out}, float32 latents, which need the decoder of the model's publisher\n"
     )
     assert [path.name for path in tmp_path.iterdir()] == ["s.npz"]
 

@@ -122,7 +122,7 @@ def test_a_config_that_was_stored_under_old_names_is_read_under_those_of_today()
     stored["training"]["class_dropout"] = 0.25
     stored["sampling"]["method"] = stored["sampling"].pop("sampler")
     assert config.differences(config.from_json(json.dumps(stored)), tiny_config(**changes)) == []
-    with pytest.raises(UserError, match=r"--config.sampling.method=ddim: this key is sampling.sampler now"):
+    with pytest.raises(UserError, match=r"--config.sampling.method=ddim: this key was renamed to sampling.sampler"):
         config.override(tiny_config(), "sampling.method", "ddim")
 
 

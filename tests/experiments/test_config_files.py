@@ -18,7 +18,7 @@ HEAD = "from configs import base\n\ndef get_config():\n    config = base.get_con
     [
         (f"{HEAD}    config.optim.learning_rate = 1\n    return config\n", "optim.learning_rate is an unknown key; did you"),
         (f"{HEAD}    config.training.epochs = 3\n    return config\n", "training.epochs is an unknown key"),
-        (f"{HEAD}    config.model.name = 'dit'\n    return config\n", "model.attention_resolutions is no option of"),
+        (f"{HEAD}    config.model.name = 'dit'\n    return config\n", "model.attention_resolutions is not an option of"),
         (f"{HEAD}    config.data.random_flip = 3\n    return config\n", ", line 5: TypeError: "),
         (f"{HEAD}    return config.nothing\n", ", line 5: AttributeError: "),
         (f"{HEAD}    return config.to_dict()\n", "get_config() must return a ConfigDict, not dict"),
@@ -40,15 +40,15 @@ def test_a_config_file_that_cannot_work_is_named_with_its_line_or_key(tmp_path, 
 @pytest.mark.parametrize(
     "text, message",
     [
-        ("[]", "it is no object of sections"),
-        ('{"optim": 3}', "optim is no section"),
+        ("[]", "the config must be an object of sections"),
+        ('{"optim": 3}', "optim must be a section"),
         ('{"optim": {"lr": "fast"}}', "optim.lr='fast' must be a number"),
         ('{"optim": {"lr": true}}', "optim.lr=True must be a number"),
         ('{"optim": {"lr": null}}', "optim.lr=None must be a number"),
         ('{"sampling": {"guidance": {"scale": null}}}', "sampling.guidance.scale=None must be a number"),
         ('{"sampling": {"guidance": {"name": 3}}}', "sampling.guidance.name=3 must be a text"),
-        ('{"sampling": {"guidance": 3}}', "sampling.guidance is no section"),
-        ('{"condition": {"label": []}}', "condition.label is no section"),
+        ('{"sampling": {"guidance": 3}}', "sampling.guidance must be a section"),
+        ('{"condition": {"label": []}}', "condition.label must be a section"),
         ('{"data": {"random_flip": 1}}', "data.random_flip=1 must be true or false"),
         ('{"data": {"random_flip": "yes"}}', "data.random_flip='yes' must be true or false"),
         ('{"training": {"writers": "jsonl"}}', "training.writers='jsonl' must be a list"),
@@ -191,5 +191,5 @@ def test_a_value_of_an_old_name_goes_to_the_name_of_today_unless_that_is_stored_
     leaves = dict(config.leaves(read))
     assert leaves[key] == value and not set(config.RENAMED) & set(leaves)
     for old, new in config.RENAMED.items():
-        with pytest.raises(UserError, match=rf"^--config\.{old}=x: this key is {new} now$"):
+        with pytest.raises(UserError, match=rf"^--config\.{old}=x: this key was renamed to {new}$"):
             config.override(read, old, "x")

@@ -83,7 +83,7 @@ def test_every_image_is_in_a_split_or_named_as_left_out(tmp_path):
 def test_a_run_keeps_what_was_found_and_shows_it_on_its_page(tmp_path, capsys, monkeypatch):
     """By the command line, cut short before anything is compiled."""
     source = folder_source("stray preview", tmp_path / "pictures")
-    monkeypatch.setattr("experiments.training.train._go_on", lambda *_: None)
+    monkeypatch.setattr("experiments.training.train._continue_run", lambda *_: None)
     arguments = [f"--config={DIGITS}", f"--workdir={tmp_path}/run", *flags(data__source=source, data__image_size=4)]
     assert main(["train", *arguments]) == 0
     line, warning = capsys.readouterr().out.splitlines()
@@ -427,7 +427,7 @@ def test_classes_of_other_names_are_refused(tmp_path):
 
 
 def test_classes_of_other_names_are_warned_of_on_request(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("experiments.training.train._go_on", lambda *_: None)
+    monkeypatch.setattr("experiments.training.train._continue_run", lambda *_: None)
     for name in ("cat", "dog"):
         images(tmp_path / "p" / name, 12, 20 * (name == "dog"))
     changes = {"data__source": f"folder:{tmp_path}/p", "model__num_classes": 2} | SIZE

@@ -538,7 +538,7 @@ def broken(tmp_path, monkeypatch):
         ("evaluation.metrics=broken:ONE", "evaluation.metrics: one: TypeError: "),
         (
             "evaluation.metrics=vendi",
-            "evaluation.metrics='vendi' is unknown: choose from gaussian_kernel_distance; or give an import path, as my",
+            "evaluation.metrics='vendi' is unknown: choose from gaussian_kernel_distance; or give an import path, such as",
         ),
     ],
 )  # fmt: skip

@@ -127,11 +127,11 @@ def test_training_tells_of_the_file_and_the_last_good_checkpoint(fails, tmp_path
         (workdir.checkpoints / "16").mkdir(parents=True)
         raise OSError(number, os.strerror(number), str(workdir.history))
 
-    monkeypatch.setattr("experiments.training.train._go_on", full)
+    monkeypatch.setattr("experiments.training.train._continue_run", full)
     message = fails("train", f"--config={ROOT}/configs/digits.py", f"--workdir={tmp_path}/run", *flags(), code=1)
     assert message == (
         f"{tmp_path}/run/metrics.jsonl cannot be written: {os.strerror(number)}. The last good checkpoint is step 16; "
-        "make room, or give the right to write, and run the same command again"
+        "make room, or grant write permission, and run the same command again"
     )
     assert not (tmp_path / "run" / "train.lock").exists()
 
@@ -140,6 +140,6 @@ def test_an_error_that_is_not_the_disks_is_shown_whole(tmp_path, monkeypatch):
     def wrong(*arguments):
         raise FileNotFoundError(errno.ENOENT, "No such file", "x")
 
-    monkeypatch.setattr("experiments.training.train._go_on", wrong)
+    monkeypatch.setattr("experiments.training.train._continue_run", wrong)
     with pytest.raises(FileNotFoundError):
         main(["train", f"--config={ROOT}/configs/digits.py", f"--workdir={tmp_path}/run", *flags()])

@@ -227,7 +227,7 @@ def test_a_run_from_before_guidance_has_none():
     with pytest.raises(ValueError, match=r"sampling\.guidance\.scale='2' must be a number"):
         configs.from_json(json.dumps(stored))
     stored["sampling"]["guidance"] = 2
-    with pytest.raises(ValueError, match=r"sampling\.guidance is no section"):
+    with pytest.raises(ValueError, match=r"sampling\.guidance must be a section"):
         configs.from_json(json.dumps(stored))
 
 

@@ -313,7 +313,7 @@ def go_on(monkeypatch, tmp_path, capsys):
         if grid:
             workdir.grid(22).touch()
         config = tiny_config(training__num_steps=22, training__keep_checkpoints=3)
-        found = train._go_on(Experiment(config), workdir, SimpleNamespace(train=None), None, interruption)
+        found = train._continue_run(Experiment(config), workdir, SimpleNamespace(train=None), None, interruption)
         return found, done, capsys.readouterr().out
 
     return run
@@ -385,12 +385,12 @@ def test_what_data_raise_is_told_with_its_place_and_step(tmp_path):
         raise KeyError("x" * 500)
 
     (tmp_path / "8").mkdir()
-    with pytest.raises(RunError) as told, train._told_of_the_data(12, SimpleNamespace(folder=tmp_path)):
+    with pytest.raises(RunError) as told, train._data_errors(12, SimpleNamespace(folder=tmp_path)):
         inner()
     line = inner.__code__.co_firstlineno + 1
     what = f"KeyError: '{'x' * 500}"[:400]
     assert str(told.value) == (
-        f"the data after step 12 cannot be had: {what} (test_loop.py:{line}). "
+        f"the data after step 12 cannot be read: {what} (test_loop.py:{line}). "
         f"The last good checkpoint is step 8 in {tmp_path}; the same command goes on from there"
     )
 

@@ -40,7 +40,7 @@ def test_features_that_are_not_finite_cannot_be_compared(value, place):
 
 def test_a_reference_varies_in_one_feature_at_least():
     reference = np.ones((6, 3))
-    with pytest.raises(UserError, match="leaves no scale"):
+    with pytest.raises(UserError, match="there is no scale"):
         metrics.check_comparable(RNG(0).normal(size=(6, 3)), reference)
     reference[3, 2] = 2
     metrics.check_comparable(RNG(0).normal(size=(6, 3)), reference)

@@ -121,7 +121,7 @@ def test_faults_of_name_and_file_are_one_line(tmp_path):
     + [(f"dinov2-{size}", f"dinov2_{size}_pretrain.pth") for size in ("vits14", "vitb14", "vitl14")],
 )
 def test_a_file_that_only_its_publisher_has_is_asked_for(name, file):
-    with pytest.raises(UserError, match=f"{name}: its weights come with no package; name the file {file} "):
+    with pytest.raises(UserError, match=f"{name}: its weights are in no installed package; name the file {file} "):
         feature_networks.load(name)
 
 

@@ -185,9 +185,9 @@ def test_what_cannot_be_made_is_one_line(run, tmp_path):
     assert "step 17:" in message(folder, step=17) and "16, 32, 48, ..., 512" in message(folder, step=17)
     few = thinned(folder, 256, tmp_path)
     assert "the 4 snapshots up to step 512" in message(few, 0.25)
-    assert "off by 73%" in message(few, 0.25)
+    assert "error of its profile: 73%" in message(few, 0.25)
     other = {"params": {"w": jax.ShapeDtypeStruct((4,), jnp.float32)}}
-    assert "is of another network" in message(folder, shapes=other)
+    assert "does not match the network" in message(folder, shapes=other)
     broken = few / "00000256-0.1.npz"
     broken.write_bytes(broken.read_bytes()[:-40])
     assert f"the snapshot {broken} cannot be read" in message(few)
@@ -203,7 +203,7 @@ def test_an_average_may_be_off_by_three_tenths(tmp_path, monkeypatch, error, mad
     if made:
         assert posthoc.reconstruct(tmp_path, SHAPES, 0.2).error == error
         return
-    with pytest.raises(UserError, match=rf"the 1 snapshots up to step 8 .* off by {error:.0%}"):
+    with pytest.raises(UserError, match=rf"the 1 snapshots up to step 8 .* error of its profile: {error:.0%}"):
         posthoc.reconstruct(tmp_path, SHAPES, 0.2)
 
 

@@ -45,7 +45,7 @@ def test_dead_data_are_one_line_with_the_step_and_lose_nothing(run, monkeypatch,
     before = sorted((run / "checkpoints").rglob("*"))
     assert main(train(run, training__num_steps=48)) == 1
     message = capsys.readouterr().err.strip().splitlines()[-1]
-    assert message.startswith("error: the data after step 40 cannot be had: TimeoutError: ")
+    assert message.startswith("error: the data after step 40 cannot be read: TimeoutError: ")
     assert "worker 3 gave no batch for 60 s" in message and "(test_survival.py:" in message
     assert message.endswith(
         f"The last good checkpoint is step 40 in {run}/checkpoints; the same command goes on from there"
@@ -63,7 +63,7 @@ def test_training_goes_on_from_the_checkpoint_before_a_broken_one(run, monkeypat
     assert len(lines) == 2
     assert lines[0].startswith(f"warning: the checkpoint of step 40 in {run}/checkpoints is broken (state/d/")
     assert lines[0].endswith("has other bytes than were written): set aside as broken-40, going back to step 32")
-    assert "the data after step 32 cannot be had" in lines[1]
+    assert "the data after step 32 cannot be read" in lines[1]
 
 
 def test_a_run_with_a_broken_newest_checkpoint_is_opened_at_the_one_before(run, capsys):

@@ -207,7 +207,7 @@ def test_a_key_may_begin_with_config_and_stand_between_spaces():
 
 
 def test_a_process_is_chosen_once():
-    with pytest.raises(UserError, match=r"sde and --config\.sde\.name both say which process"):
+    with pytest.raises(UserError, match=r"sde and --config\.sde\.name both set the process"):
         sweep.children(DIGITS, [("sde.name", "ve")], "sde=vp,ve")
     assert len(sweep.children(DIGITS, [("sde.sigma_max", "9")], "sde=vp,ve")) == 2
 
@@ -318,4 +318,4 @@ def test_runs_that_have_begun_are_compared(monkeypatch, tmp_path, capsys):
         Workdir(tmp_path / name).config.write_text("{}")
         made._compare()
         assert written.pop() == (begun, tmp_path / "compare.html")
-    assert capsys.readouterr().out.splitlines()[0] == f"All in one page: {tmp_path / 'compare.html'}"
+    assert capsys.readouterr().out.splitlines()[0] == f"Comparison of all runs: {tmp_path / 'compare.html'}"

@@ -49,7 +49,7 @@ def order(monkeypatch, tmp_path):
     for name, value in {
         "Interruption": interruption, "Lock": lambda path, what: Context("lock", path.name, what),
         "_load_data": note("data", "images"), "shared_statistics": note("statistics"),
-        "_check_names": note("names"), "store": note("stored"), "_go_on": note("goes on", "end"),
+        "_check_names": note("names"), "store": note("stored"), "_continue_run": note("goes on", "end"),
         "_require_fit": note("fits"), "Experiment": SimpleNamespace(from_config=from_config),
     }.items():  # fmt: skip
         monkeypatch.setattr(train, name, value)

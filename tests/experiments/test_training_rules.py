@@ -70,18 +70,18 @@ def test_where_a_run_is_is_told_by_its_last_checkpoint(tmp_path):
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EFBIG, errno.EIO])
 @pytest.mark.parametrize("name", [None, "a/b"])
 def test_a_disk_that_fails_is_one_line(tmp_path, number, name):
-    with pytest.raises(RunError) as told, train._told_of_the_disk(Workdir(tmp_path)):
+    with pytest.raises(RunError) as told, train._disk_errors(Workdir(tmp_path)):
         raise OSError(number, os.strerror(number), name)
     assert str(told.value).startswith(
         f"{name or 'a file'} cannot be written: {os.strerror(number)}. There is no checkpoint yet; make room"
     )
-    with pytest.raises(ConnectionError), train._told_of_the_disk(Workdir(tmp_path)):
+    with pytest.raises(ConnectionError), train._disk_errors(Workdir(tmp_path)):
         raise ConnectionError(errno.ECONNRESET, "reset")
 
 
 @pytest.mark.parametrize("error", [UserError("a"), RunError("b")])
 def test_errors_of_the_data_that_are_one_line_stay_it(tmp_path, error):
-    with pytest.raises(type(error), match=f"^{error}$"), train._told_of_the_data(4, SimpleNamespace(folder=tmp_path)):
+    with pytest.raises(type(error), match=f"^{error}$"), train._data_errors(4, SimpleNamespace(folder=tmp_path)):
         raise error
 
 

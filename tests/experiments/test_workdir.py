@@ -37,7 +37,7 @@ def test_a_folder_with_checkpoints_but_no_config_is_somebody_elses(tmp_path):
 
 def test_a_config_is_stored_where_it_is_new_or_may_change(tmp_path):
     workdir, one, two = Workdir(tmp_path), tiny_config(), tiny_config(optim__lr=0.5)
-    with pytest.raises(UserError, match="must lie on a file system that all processes share; here it is empty"):
+    with pytest.raises(UserError, match="must be on a file system that all processes share; here it is empty"):
         workdir.require_same(one)
     workdir.claim(one)
     written = workdir.config.stat().st_mtime_ns
@@ -172,5 +172,5 @@ def test_an_error_of_a_file_names_it(tmp_path):
 def test_a_stored_text_that_is_no_config_is_named(tmp_path, text):
     workdir = Workdir(tmp_path)
     workdir.config.write_text(text)
-    with pytest.raises(UserError, match=f"^{re.escape(str(workdir.config))} is (no config|not valid JSON): "):
+    with pytest.raises(UserError, match=f"^{re.escape(str(workdir.config))} is not (a valid config|valid JSON): "):
         workdir.read_config()

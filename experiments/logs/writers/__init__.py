@@ -1,8 +1,8 @@
-"""Where the course of training is written: each writer takes rows of figures and pictures by their step.
+"""Writers of training metrics and pictures by step.
 
-`jsonl` (metrics.jsonl in the run's folder) and `tensorboard` come with the code base; `wandb` and `trackio` are packages of
-their own (`pip install "ornstein[wandb]"`, `"ornstein[trackio]"`), configured by their own environment variables:
-`WANDB_MODE=offline`, `TRACKIO_SPACE_ID`. A run that goes on writes to the same run there.
+`jsonl` (metrics.jsonl in the run's folder) and `tensorboard` are always installed. `wandb` and `trackio` are optional
+packages (`pip install "ornstein[wandb]"`, `"ornstein[trackio]"`), configured by their own environment variables, such
+as `WANDB_MODE=offline` and `TRACKIO_SPACE_ID`. A resumed run continues the same run of the service.
 """
 
 import importlib.util
@@ -20,33 +20,33 @@ from experiments.runs.workdir import Workdir
 
 
 class Writer(Protocol):
-    """What a writer does; it is made of (workdir, config, step), and rows past that step are of no account any more."""
+    """Interface of writers. The constructor takes (workdir, config, step) and drops or hides rows of later steps."""
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes the figures of one step by name; all are finite."""
+        """Writes the metrics of one step by name; all are finite."""
 
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """Writes a picture, uint8 (height, width, C) with C = 1 or 3, where the writer keeps any."""
+        """Writes a picture, uint8 (height, width, C) with C = 1 or 3, if the writer supports pictures."""
 
     def close(self) -> None:
-        """Writes what is left."""
+        """Writes buffered data and closes the writer."""
 
 
-# By their names in training.writers; each needs the package of that name, if one is given.
+# Writers by their name in training.writers.
 WRITERS: dict[str, type[Writer]] = {
     "jsonl": Jsonl,
     "tensorboard": TensorBoard,
     "wandb": WeightsAndBiases,
     "trackio": Trackio,
 }
-EXTRAS = ("wandb", "trackio")  # writers whose package, of the same name, is an extra of the same name
+EXTRAS = ("wandb", "trackio")  # writers that need a package and an extra (optional dependency) of the same name
 
 
 def check(names: Iterable[str]) -> None:
-    """Makes sure that these writers can be had; imports none of their packages.
+    """Checks that writers are available; imports none of their packages.
 
     Raises:
-        UserError: a name is unknown or there twice, there is none, or a package is not installed.
+        UserError: a name is unknown or repeated, there are no names, or a package is not installed.
     """
     names = tuple(names)
     for name in names:
@@ -61,7 +61,7 @@ def check(names: Iterable[str]) -> None:
 
 
 def open_all(workdir: Workdir, config: ConfigDict, step: int) -> list[Writer]:
-    """The writers that `training.writers` names, for a run that goes on after `step`."""
+    """Returns the writers of `training.writers`, for training that starts at `step`."""
     return [WRITERS[name](workdir, config, step) for name in config.training.writers]
 
 

@@ -1,4 +1,4 @@
-"""`metrics.jsonl`: one JSON line for each row, strict JSON, which the report and `compare` read."""
+"""`metrics.jsonl`: one line of strict JSON per row, which the report and `compare` read."""
 
 import json
 from pathlib import Path
@@ -11,7 +11,7 @@ from experiments.runs.workdir import Workdir
 
 
 def read(path: Path) -> list[dict[str, float]]:
-    """The rows of a `metrics.jsonl`; a last line cut short by an interruption is left out."""
+    """Returns the rows of a `metrics.jsonl`, up to the first line that was truncated by an interruption."""
     rows = []
     for line in path.read_text(errors="replace").splitlines() if path.exists() else ():
         try:
@@ -22,7 +22,7 @@ def read(path: Path) -> list[dict[str, float]]:
 
 
 class Jsonl:
-    """Appends rows to `metrics.jsonl`; pictures lie in `samples/` anyway."""
+    """Appends rows to `metrics.jsonl`; pictures are ignored, since the training loop writes them to `samples/`."""
 
     def __init__(self, workdir: Workdir, config: ConfigDict, step: int):
         rows = [row for row in read(workdir.history) if row["step"] <= step]
@@ -31,7 +31,7 @@ class Jsonl:
         self._file = workdir.history.open("a")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """Writes one line, which is on the disk when this returns.
+        """Writes and flushes one line.
 
         Raises:
             OSError: the file, which the error names, cannot be written.
@@ -41,7 +41,7 @@ class Jsonl:
             self._file.flush()
 
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """Nothing: a line of JSON holds no picture."""
+        """Does nothing: the JSON lines contain no pictures."""
 
     def close(self) -> None:
         """Closes the file."""

@@ -1,8 +1,8 @@
-"""TensorBoard's events, written by the caller's own thread, so that a full disk is an error here and nowhere else.
+"""TensorBoard event files, written in the caller's thread, so that a full disk raises an error in the caller.
 
-tensorboardX is imported by the writer alone: it sets an environment variable when it is imported.
+tensorboardX is imported only by the writer, because its import sets an environment variable.
 
-All files of events in the folder are one run; rows past the step that a run goes on from are hidden by a session's start.
+All event files in the folder belong to one run. When a run is resumed, a session-start event hides rows of later steps.
 """
 
 import time
@@ -14,11 +14,11 @@ from ml_collections import ConfigDict
 from experiments.files import naming
 from experiments.runs.workdir import Workdir
 
-FLUSH_EVERY = 30.0  # seconds between two times that events reach the disk
+FLUSH_EVERY = 30.0  # seconds between two flushes to disk
 
 
 class TensorBoard:
-    """Writes figures as `train/NAME` and pictures as NAME."""
+    """Writes metrics as `train/NAME` and pictures as NAME."""
 
     def __init__(self, workdir: Workdir, config: ConfigDict, step: int):
         from tensorboardX.event_file_writer import EventsWriter
@@ -26,7 +26,7 @@ class TensorBoard:
 
         self._path = workdir.path / "events"
         with naming(self._path):
-            self._writer = EventsWriter(str(self._path), f".{time.time_ns()}")  # a name of its own
+            self._writer = EventsWriter(str(self._path), f".{time.time_ns()}")  # a unique suffix of the file
             if step:
                 self._write(Event(step=step + 1, session_log=SessionLog(status=SessionLog.START)))
             self._writer.flush()
@@ -37,7 +37,7 @@ class TensorBoard:
         self._writer.write_event(event)
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One event for the row."""
+        """Writes one event for the row."""
         from tensorboardX import summary
         from tensorboardX.proto.event_pb2 import Event
 
@@ -49,7 +49,7 @@ class TensorBoard:
                 self._writer.flush()
 
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """One event."""
+        """Writes one event for the picture."""
         from tensorboardX import summary
         from tensorboardX.proto.event_pb2 import Event
 

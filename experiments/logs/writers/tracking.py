@@ -1,7 +1,7 @@
-"""Weights & Biases and trackio: services that show runs. Their packages are imported when a run starts, and not before.
+"""Writers for the tracking services Weights & Biases and trackio. Their packages are imported when a run starts.
 
-`tracking.json` in the run's folder holds the run's id there, so that a run that goes on is the same run. Neither service
-forgets rows: those past the checkpoint that a run goes on from are there twice, the later ones with the later wall time.
+`tracking.json` in the run's folder stores the id of the run at the service, so that a resumed run continues it. Neither
+service deletes rows: rows after the checkpoint from which a run is resumed are there twice, with different wall times.
 
 Sources: https://docs.wandb.ai/ref/python/init, https://huggingface.co/docs/trackio.
 """
@@ -17,7 +17,7 @@ from experiments.runs.workdir import Workdir
 
 
 def run_id(workdir: Workdir) -> str:
-    """The id by which services know the run: made once, and kept in its folder."""
+    """Returns the id of the run at the service, which is created once and stored in the run's folder."""
     path = workdir.path / "tracking.json"
     if not path.exists():
         replace_text(path, json.dumps({"id": secrets.token_hex(4)}) + "\n")
@@ -25,12 +25,12 @@ def run_id(workdir: Workdir) -> str:
 
 
 def _image(picture: np.ndarray) -> np.ndarray:
-    """As the services take it: (height, width, 3)."""
+    """Returns the picture as RGB, (height, width, 3)."""
     return np.broadcast_to(picture, (*picture.shape[:2], 3))
 
 
 class WeightsAndBiases:
-    """A run of wandb; its mode, entity and key are what its environment variables say."""
+    """A run of wandb; environment variables of wandb set its mode, entity and key."""
 
     def __init__(self, workdir: Workdir, config: ConfigDict, step: int):
         import wandb
@@ -44,25 +44,25 @@ class WeightsAndBiases:
             config=config.to_dict(),
             resume="allow",
         )
-        # Its own count of steps never goes back, as a run that is resumed may.
+        # wandb's step counter cannot decrease, but the step of a resumed run can.
         self._run.define_metric("step")
         self._run.define_metric("*", step_metric="step")
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One row, as `train/NAME`."""
+        """Writes one row, with the names `train/NAME`."""
         self._run.log({"step": step} | {f"train/{name}": value for name, value in values.items()})
 
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """One row with the picture."""
+        """Writes one row with the picture."""
         self._run.log({"step": step, name: self._wandb.Image(_image(picture))})
 
     def close(self) -> None:
-        """Ends the run there."""
+        """Finishes the run at the service."""
         self._run.finish()
 
 
 class Trackio:
-    """A run of trackio, on this machine unless its environment variables name a Space."""
+    """A run of trackio, stored on this machine unless trackio's environment variables name a Space."""
 
     def __init__(self, workdir: Workdir, config: ConfigDict, step: int):
         import trackio
@@ -79,13 +79,13 @@ class Trackio:
         )
 
     def scalars(self, step: int, values: dict[str, float]) -> None:
-        """One row, as `train/NAME`."""
+        """Writes one row, with the names `train/NAME`."""
         self._run.log({f"train/{name}": value for name, value in values.items()}, step=step)
 
     def picture(self, step: int, name: str, picture: np.ndarray) -> None:
-        """One row with the picture."""
+        """Writes one row with the picture."""
         self._run.log({name: self._trackio.Image(_image(picture))}, step=step)
 
     def close(self) -> None:
-        """Ends the run there."""
+        """Finishes the run at the service."""
         self._run.finish()
