@@ -1,4 +1,4 @@
-"""Inverse problems: what is measured of an image, and the Denoisers and samplers that draw the images behind it."""
+"""Inverse problems y = A(x_0) + noise: forward operators, noise models, posterior Denoisers and posterior samplers."""
 
 from sde_lib.inverse.blur import Blur, PeriodicBlur, SeparableBlur, gaussian_kernel, motion_kernel, shake_kernel
 from sde_lib.inverse.compose import Compose, LinearCompose, Scaled

@@ -1,4 +1,4 @@
-"""Measurements made of others: one of what another has measured, outer(inner(x)), and one in other units."""
+"""Composition outer(inner(x)) and scaling factor A x of forward operators."""
 
 import jax.numpy as jnp
 from flax import struct
@@ -11,11 +11,11 @@ from sde_lib.inverse.measurement import LinearMeasurement, Measurement
 
 @struct.dataclass(kw_only=True)
 class Compose(Measurement):
-    """outer(inner(x)), where one of the two may be nonlinear. `LinearCompose` is for two linear ones.
+    """Composition outer(inner(x)) of two measurements; `LinearCompose` composes two linear measurements.
 
     Attributes:
-        outer: measures what `inner` gives.
-        inner: measures the image.
+        outer: the measurement applied to the output of `inner`.
+        inner: the measurement applied to the image.
     """
 
     outer: Measurement
@@ -28,12 +28,12 @@ class Compose(Measurement):
 
 @struct.dataclass(kw_only=True)
 class LinearCompose(LinearMeasurement):
-    """A B x, of two linear measurements; it is linear, and its solves take conjugate gradients.
+    """Composition A B x of two linear measurements; linear systems are solved by conjugate gradients.
 
     Attributes:
-        outer: A, of what B gives: its `event_shape` is the shape of what B measures.
-        inner: B, of the image.
-        event_shape: that of `inner`, from where it comes by default.
+        outer: A; its `event_shape` is the shape of one measurement of B.
+        inner: B, applied to the image.
+        event_shape: shape of one image; None for `inner.event_shape`; static.
     """
 
     outer: LinearMeasurement
@@ -55,12 +55,15 @@ class LinearCompose(LinearMeasurement):
 
 @struct.dataclass(kw_only=True)
 class Scaled(LinearMeasurement):
-    """factor A x: a linear measurement in other units, with its own solves in them.
+    """Scaled linear measurement factor A x; linear systems are solved by the methods of A.
 
     Attributes:
         measurement: A.
-        factor: more than 0, ().
-        event_shape: that of `measurement`, from where it comes by default.
+        factor: scale, (), more than 0.
+        event_shape: shape of one image; None for `measurement.event_shape`; static.
+
+    Raises:
+        ValueError: factor is a number that is not positive.
     """
 
     measurement: LinearMeasurement

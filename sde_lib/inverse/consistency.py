@@ -1,4 +1,4 @@
-"""Hard consistency with y: at each step the data that the Denoiser expects are moved until they fit y, by optimisation."""
+"""Hard data consistency: at each step, the Denoiser's x_0 is optimized until its misfit to y is at the noise level."""
 
 import jax
 import jax.numpy as jnp
@@ -19,29 +19,35 @@ from sde_lib.sde import expand, scalar
 
 @struct.dataclass
 class ReSample(Sampler):
-    """Hard data consistency, then resampling: what fits y is given back the noise of time s.
+    """Hard data consistency by optimization, followed by stochastic resampling at time s.
 
-    From the Denoiser's x_0 conjugate gradients go down |y - A(x_0)|^2, until it is what the noise of y makes it (or
-    `fit_steps` are done): to x_0', for a linear A without noise the nearest image with A x_0' = y, which is what `DDNM` has.
-    x' being the prior's DDIM step, x_s is drawn from the product of N(alpha_s x_0', sigma_s^2 I) and N(x', v I),
+    Starting from the Denoiser's x_0, nonlinear conjugate gradients minimize |y - A(x_0)|^2 until the misfit is at most
+    its expected value under the noise of y, or `fit_steps` are done. The result is x_0'. For a linear A without noise,
+    x_0' is the nearest image with A x_0' = y, as in `DDNM`. With x' the DDIM step of the prior, x_s is drawn from the
+    normalized product of N(alpha_s x_0', sigma_s^2 I) and N(x', v I), which has
 
         mean (v alpha_s x_0' + sigma_s^2 x') / (v + sigma_s^2),   variance v sigma_s^2 / (v + sigma_s^2),
 
-    v being gamma times the variance of the ancestral step. So small steps lean on the path that x is on, and large ones on
-    y; gamma without bound is `Renoise(zeta=1)` on the fitted x_0. Published for latents, of which this is the form for
-    pixels, with each step made consistent, not some of them. Run on the prior's Denoiser; its last step, x = D(x, t),
-    leaves a misfit of some sigma at that t.
+    where v is gamma times the variance of the ancestral step. With small steps the mean is close to the DDIM step x',
+    with large steps close to alpha_s x_0'; the limit of infinite gamma is `Renoise(zeta=1)` on the fitted x_0. The
+    published method works on latents and fits only some of the steps; this is the form for pixels, which fits every
+    step. The sampler runs on the prior's Denoiser. The final step, x = D(x, t), leaves a misfit of the order of
+    sigma(t).
 
-    Cost: one evaluation, and `fit_steps` products with A's derivative and its transpose at most.
+    Cost per step: one evaluation, and at most `fit_steps` products with the derivative of A and its transpose.
 
     Source: Song et al. (2024), https://arxiv.org/abs/2307.08123, algorithm 1; gamma is 40 in their code.
 
     Attributes:
         measurement: A, linear or not; differentiable.
-        y: (B, *measured), or (1, *measured) for all of a batch.
-        measurement_noise: a `Noise`, or the standard deviation of Gaussian noise, that says when to stop; 0 for never.
-        gamma: how much x_s leans on the fitted data, with noise of its own.
-        fit_steps: of the optimisation, at most.
+        y: (B, *measured), or (1, *measured) for the whole batch.
+        measurement_noise: a `Noise`, or the standard deviation of Gaussian noise; sets the misfit at which the
+            optimization stops. 0 disables this criterion.
+        gamma: ratio of v to the variance of the ancestral step; larger values give x_0' more weight.
+        fit_steps: maximal number of optimization steps.
+
+    Raises:
+        ValueError: gamma is not positive, or fit_steps is below 1.
     """
 
     measurement: Measurement
@@ -55,54 +61,57 @@ class ReSample(Sampler):
         at_least("ReSample", 1, fit_steps=self.fit_steps)
 
     def fit(self, x0: Array) -> Array:
-        """x0 (B, *event) moved until it fits y to its noise."""
+        """Minimizes |y - A(x)|^2 from x0 (B, *event) until the misfit of each example is at its noise level."""
 
-        def look(x):
-            """Minus half the gradient of the squared misfit, the squared misfit (B,), and whether it is more than noise."""
+        def evaluate(x):
+            """Returns -1/2 grad |y - A(x)|^2, |y - A(x)|^2 (B,), and whether |y - A(x)|^2 exceeds the noise (B,)."""
             clean, pull = jax.vjp(self.measurement.forward, x)
             misfit = self.y - clean
-            # What is 0 in both is not measured (a masked pixel, a lost ray), and has no noise that may be left.
-            of_noise = jnp.where((clean != 0) | (self.y != 0), variance(self.measurement_noise, clean), 0)
+            # Values that are 0 in y and in A(x) are not measured (a masked pixel, a lost ray), so their noise is not
+            # counted.
+            noise_variance = jnp.where((clean != 0) | (self.y != 0), variance(self.measurement_noise, clean), 0)
             square = dot(misfit, misfit)
-            return pull(misfit)[0], square, square > of_noise.sum(tuple(range(1, clean.ndim)))
+            return pull(misfit)[0], square, square > noise_variance.sum(tuple(range(1, clean.ndim)))
 
         def unfinished(state):
-            step, *_, going = state
-            return (step < self.fit_steps) & going.any()
+            step, *_, active = state
+            return (step < self.fit_steps) & active.any()
 
         def descend(state):
-            step, x, direction, part, gradient, misfit, going = state
+            step, x, direction, fraction, gradient, square, active = state
             _, image = jax.jvp(self.measurement.forward, (x,), (direction,))
             curvature = dot(image, image)
-            moves = going & (curvature > 0)
-            # The length that is best for the linearized A.
-            length = part * jnp.where(moves, dot(direction, gradient) / jnp.where(moves, curvature, 1), 0)
-            there = x + expand(length, x) * direction
-            new, square, still = look(there)
-            # It may be too long for A itself: then half of it is tried, straight downhill. Rounding alone never is.
-            better = square <= misfit * (1 + 8 * jnp.finfo(x.dtype).eps)
-            old = dot(gradient, gradient)
-            turned = new + expand(dot(new, new) / jnp.where(old > 0, old, 1), x) * direction
-            kept = expand(better, x)
+            moves = active & (curvature > 0)
+            # The exact line search for the linearized A.
+            length = fraction * jnp.where(moves, dot(direction, gradient) / jnp.where(moves, curvature, 1), 0)
+            new_x = x + expand(length, x) * direction
+            new_gradient, new_square, above_noise = evaluate(new_x)
+            # For a nonlinear A the step may increase the misfit: it is then rejected, and retried at half the length
+            # along the gradient. An increase within rounding error is accepted.
+            accepted = new_square <= square * (1 + 8 * jnp.finfo(x.dtype).eps)
+            old_norm = dot(gradient, gradient)
+            beta = dot(new_gradient, new_gradient) / jnp.where(old_norm > 0, old_norm, 1)
+            new_direction = new_gradient + expand(beta, x) * direction
+            accepted_x = expand(accepted, x)
             return (
                 step + 1,
-                jnp.where(kept, there, x),
-                jnp.where(kept, turned, gradient),
-                jnp.where(better, 1, part / 2),
-                jnp.where(kept, new, gradient),
-                jnp.where(better, square, misfit),
-                moves & (still | ~better),
+                jnp.where(accepted_x, new_x, x),
+                jnp.where(accepted_x, new_direction, gradient),
+                jnp.where(accepted, 1, fraction / 2),
+                jnp.where(accepted_x, new_gradient, gradient),
+                jnp.where(accepted, new_square, square),
+                moves & (above_noise | ~accepted),
             )
 
-        gradient, square, going = look(x0)
-        start = 0, x0, gradient, jnp.ones_like(square), gradient, square, going
+        gradient, square, active = evaluate(x0)
+        start = 0, x0, gradient, jnp.ones_like(square), gradient, square, active
         return jax.lax.while_loop(unfinished, descend, start)[1]
 
     def step(self, carry, keys, x, t, s, denoiser: Denoiser):
         """From t to s; one evaluation."""
         sde = scalar(denoiser.sde)
         x0, noise = denoiser.x0_and_noise(x, t)
-        of_step, of_state = self.gamma * posterior_variance(sde, s, t), sde.sigma(s) ** 2
-        share = of_step / (of_step + of_state)
-        mean = share * sde.alpha(s) * self.fit(x0) + (1 - share) * sde.perturb(x0, noise, s)
-        return carry, mean + jnp.sqrt(share * of_state) * standard_normal(keys, x)
+        step_variance, state_variance = self.gamma * posterior_variance(sde, s, t), sde.sigma(s) ** 2
+        weight = step_variance / (step_variance + state_variance)
+        mean = weight * sde.alpha(s) * self.fit(x0) + (1 - weight) * sde.perturb(x0, noise, s)
+        return carry, mean + jnp.sqrt(weight * state_variance) * standard_normal(keys, x)

@@ -1,8 +1,8 @@
-"""Any linear measurement of small images as one of known singular values, by its matrix.
+"""Singular value decomposition of any linear measurement of small images, from its explicit matrix.
 
-A line of a sinogram or a coil's k-space has no closed singular values, and conjugate gradients visit every angle or coil
-some hundred times for each solve. Where images are small the matrix A (M, D) is too: it is decomposed once, and each
-solve is then a few matrix products.
+Sinograms and multi-coil k-space have no closed-form singular values, and conjugate gradients need about a hundred
+products with A, hence passes over all angles or coils, for each solve. For small images the matrix A (M, D) is small as
+well: it is decomposed once, and each solve then takes a few matrix products.
 """
 
 import jax
@@ -13,23 +13,23 @@ from jax import Array
 
 from sde_lib.inverse.measurement import LinearMeasurement, SpectralMeasurement
 
-MAX_IMAGE = 64 * 64  # values of an image, D
-MAX_MATRIX = 2**24  # values of the matrix, M D
-COLUMNS = 256  # made at once, which bounds the memory
+MAX_IMAGE = 64 * 64  # maximal number of values of an image, D
+MAX_MATRIX = 2**24  # maximal number of values of the matrix, M D
+COLUMNS = 256  # columns of the matrix evaluated at once, which bounds the memory
 
 
 @struct.dataclass(kw_only=True)
 class Decomposed(SpectralMeasurement):
-    """A = U diag(s) V^T of another measurement, as matrices: `Decomposed.of(measurement)`.
+    """A linear measurement as the matrices of its SVD, A = U diag(s) V^T; built by `Decomposed.of(measurement)`.
 
-    Spectra are vectors of D values. What costs is V: D^2 values to keep, and D^2 products for each image.
+    Spectra are vectors of D values. The dominant cost is V: D^2 values of memory, and D^2 multiplications per image.
 
     Attributes:
-        measured_shape: of one measurement, as the other's; static.
-        rows: (M,), the places in a measurement that are not 0 for every image, in row-major order.
-        u: (M, K), K = min(M, D); columns without a singular value are 0.
-        s: (D,), falling.
-        v: (D, D).
+        measured_shape: shape of one measurement; static.
+        rows: (M,), row-major indices of the values of a measurement that are not 0 for every image.
+        u: (M, K), K = min(M, D); columns whose singular value is 0 are 0.
+        s: (D,), singular values, decreasing.
+        v: (D, D), orthogonal.
     """
 
     measured_shape: tuple[int, ...] = struct.field(pytree_node=False)
@@ -40,15 +40,17 @@ class Decomposed(SpectralMeasurement):
 
     @classmethod
     def of(cls, measurement: LinearMeasurement, rcond: float | None = None) -> "Decomposed":
-        """The decomposition, by numpy in float64; the matrix is what `forward` gives in JAX's precision. Not under `jit`.
+        """Returns the decomposition of a linear measurement; cannot be called under `jit`.
+
+        The matrix is evaluated by `forward` in JAX's default precision; the SVD is computed by numpy in float64.
 
         Args:
             measurement: linear.
-            rcond: singular values below this share of the largest are 0; None for 100 times the rounding error of `forward`:
-                smaller ones are made of little else.
+            rcond: singular values below this fraction of the largest are set to 0; None for 100 times the machine
+                epsilon of the matrix, since smaller singular values are mostly rounding error of `forward`.
 
         Raises:
-            ValueError: the image or the matrix is too large.
+            ValueError: the image has more than `MAX_IMAGE` values, or the matrix more than `MAX_MATRIX`.
         """
         rows, measured_shape = _rows(measurement)
         size = int(np.prod(measurement.event_shape))
@@ -56,7 +58,7 @@ class Decomposed(SpectralMeasurement):
         if reason:
             raise ValueError(f"Decomposed: {type(measurement).__name__} {reason}")
         matrix = _matrix(measurement, rows)
-        # U has at most D columns, V always D: only one of the two needs completing, and numpy completes both or none.
+        # V must be a full (D, D) basis. numpy completes both U and V or neither; V is incomplete only where M < D.
         u, s, vt = np.linalg.svd(matrix.astype(np.float64), full_matrices=len(rows) < size)
         if rcond is None:
             rcond = 100 * float(jnp.finfo(matrix.dtype).eps)
@@ -72,7 +74,7 @@ class Decomposed(SpectralMeasurement):
 
     @classmethod
     def abstract(cls, measurement: LinearMeasurement) -> "Decomposed":
-        """What `of` gives, with a `jax.ShapeDtypeStruct` for each array: for `jax.eval_shape`, without the decomposition."""
+        """Returns the result of `of` with a `jax.ShapeDtypeStruct` per array, for `jax.eval_shape`; computes no SVD."""
         rows, measured_shape = _rows(measurement)
         size = int(np.prod(measurement.event_shape))
 
@@ -90,11 +92,11 @@ class Decomposed(SpectralMeasurement):
 
     @staticmethod
     def fits(measurement: LinearMeasurement) -> bool:
-        """Whether `of` takes it."""
+        """Returns whether `of` accepts the measurement: its image and its matrix are small enough."""
         return not _too_large(len(_rows(measurement)[0]), int(np.prod(measurement.event_shape)))
 
     def singular_values(self) -> Array:
-        """(D,), falling."""
+        """s, (D,), decreasing."""
         return self.s
 
     def to_spectrum(self, x: Array) -> Array:
@@ -118,7 +120,7 @@ class Decomposed(SpectralMeasurement):
 
 
 def _product(a: Array, b: Array) -> Array:
-    # Accelerators round factors to some three digits unless told not to, and what is divided by s shows it.
+    # By default, accelerators round the factors to about three digits, and division by small s amplifies that error.
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
@@ -136,15 +138,15 @@ def _forward(measurement: LinearMeasurement, x: Array) -> Array:
 
 
 def _rows(measurement: LinearMeasurement) -> tuple[np.ndarray, tuple[int, ...]]:
-    """The rows of the matrix that are not 0, and the shape of a measurement."""
-    # Of a random image, a row gives 0 only if it is 0.
+    """Returns the indices of the nonzero rows of the matrix, and the shape of one measurement."""
+    # The product of a row with a random image is 0 only if the row is 0 (almost surely).
     image = jnp.asarray(np.random.default_rng(0).standard_normal((1, *measurement.event_shape)), float)
     y = np.asarray(_forward(measurement, image))[0]
     return np.flatnonzero(y), y.shape
 
 
 def _matrix(measurement: LinearMeasurement, rows: np.ndarray) -> np.ndarray:
-    """(M, D)."""
+    """Returns the matrix (M, D) of A, restricted to `rows`."""
     size = int(np.prod(measurement.event_shape))
     forward = jax.jit(lambda first: measurement.forward(_units(first, measurement.event_shape)))
     parts = [np.asarray(forward(first)).reshape(COLUMNS, -1)[:, rows] for first in range(0, size, COLUMNS)]
@@ -152,6 +154,6 @@ def _matrix(measurement: LinearMeasurement, rows: np.ndarray) -> np.ndarray:
 
 
 def _units(first: Array, event_shape: tuple[int, ...]) -> Array:
-    """`COLUMNS` unit images, from the one that is 1 at place `first` on; 0 beyond the last."""
+    """Returns the unit images of row-major indices `first`, ..., `first + COLUMNS - 1`; zeros past the last index."""
     size = int(np.prod(event_shape))
     return jax.nn.one_hot(first + jnp.arange(COLUMNS), size, dtype=float).reshape(COLUMNS, *event_shape)

@@ -1,17 +1,17 @@
-"""Magnetic resonance imaging: some of an image's Fourier coefficients (its k-space), seen by one coil or by several.
+"""Magnetic resonance imaging: undersampled Fourier coefficients (k-space) of an image, with one coil or several.
 
     one coil:       y   = M F x
     several coils:  y_c = M F (S_c x),      S_c the sensitivity map of coil c
 
-F is the orthonormal Fourier transform, M keeps the sampled points and puts 0 at the others, so that every mask has the
-same shape of y and shares one compiled program. Both images and k-space are centred: position (H // 2, W // 2) is the origin
-of the image and the zero frequency.
+F is the orthonormal Fourier transform. M keeps the sampled points and sets all other points to 0, so that y has one
+shape for all masks and one compiled program serves all of them. Both images and k-space are centred: index (H // 2, W
+// 2) is the origin of the image and the zero frequency.
 
 Images are (B, H, W, 1), real, or (B, H, W, 2), complex with (real, imaginary) as channels; k-space always has
 (real, imaginary) as its last axis.
 
-Masks are (H, W), of booleans or of weights >= 0: `equispaced_mask` and `random_lines_mask` (lines that run along the height,
-as in fastMRI), `radial_mask` and `spiral_mask` (the points of the grid nearest to such a trajectory).
+Masks are (H, W), of booleans or of weights >= 0: `equispaced_mask` and `random_lines_mask` (lines along the height, as
+in fastMRI), `radial_mask` and `spiral_mask` (the grid points nearest to a radial or spiral trajectory).
 
 Sources: Lustig et al. (2007), https://doi.org/10.1002/mrm.21391, for the sampling patterns; Pruessmann et al. (1999),
 https://doi.org/10.1002/(SICI)1522-2594(199911)42:5<952::AID-MRM16>3.0.CO;2-S, for several coils; Zbontar et al. (2018),
@@ -31,7 +31,7 @@ _AXES = (-2, -1)
 
 
 def _fourier(z: Array) -> Array:
-    """The centred orthonormal transform of (..., H, W)."""
+    """Returns the centred orthonormal Fourier transform of (..., H, W)."""
     return jnp.fft.fftshift(jnp.fft.fft2(jnp.fft.ifftshift(z, _AXES), norm="ortho"), _AXES)
 
 
@@ -40,18 +40,18 @@ def _inverse_fourier(z: Array) -> Array:
 
 
 def _to_complex(x: Array) -> Array:
-    """(..., H, W) complex of (..., H, W, 1 or 2) real."""
+    """Converts real (..., H, W, 1 or 2) to complex (..., H, W)."""
     real = x[..., 0]
     return jax.lax.complex(real, x[..., 1] if x.shape[-1] == 2 else jnp.zeros_like(real))
 
 
 def _to_channels(z: Array, channels: int) -> Array:
-    """(..., H, W, channels) real of (..., H, W) complex: the real part alone, or the imaginary one too."""
+    """Converts complex (..., H, W) to real (..., H, W, channels): the real part, and with 2 channels the imaginary."""
     return jnp.stack([z.real, z.imag][:channels], axis=-1)
 
 
 def _at_negative_frequencies(k: Array) -> Array:
-    """k(-u, -v) of k (H, W): mirrored about the centre."""
+    """Returns k(-u, -v) for k (H, W), the reflection through the zero frequency."""
     return jnp.roll(jnp.flip(k), [1 - size % 2 for size in k.shape], (0, 1))
 
 
@@ -64,18 +64,18 @@ def _check(owner: str, event_shape: tuple[int, ...], mask: Array) -> None:
 
 @struct.dataclass(kw_only=True)
 class FourierSampling(SpectralMeasurement):
-    """MRI with one coil: y = M F x, (B, H, W, 2), of real or complex images.
+    """MRI with one coil: y = M F x, (B, H, W, 2), for real or complex images.
 
-    Its singular values are closed. Of a complex image they are the mask. Of a real one, the coefficients at k and -k are
-    each other's conjugates, so either of them tells the pair: both values of the pair are
-    sqrt((m(k)^2 + m(-k)^2) / 2), and V is the Hartley transform Re F - Im F, which is real, symmetric and orthogonal.
-    U follows as A V / s.
+    The singular values have a closed form. For complex images they are the mask m. For real images the coefficients at
+    k and -k are complex conjugates, so sampling either determines both: the singular value at k and at -k is
+    sqrt((m(k)^2 + m(-k)^2) / 2), and V is the Hartley transform Re F - Im F, which is real, symmetric and orthogonal. U
+    = A V / s.
 
     Attributes:
         mask: (H, W), booleans or weights >= 0, centred.
 
     Raises:
-        ValueError: in use, if the mask has not the image's size, or the image has more than 2 channels.
+        ValueError: in use, if the mask does not have the size of the image, or the image has more than 2 channels.
     """
 
     mask: Array
@@ -89,12 +89,12 @@ class FourierSampling(SpectralMeasurement):
         return _to_channels(self._checked_mask().astype(x.dtype) * _fourier(_to_complex(x)), 2)
 
     def adjoint(self, y: Array) -> Array:
-        """F^H M y, (B, H, W, 1 or 2); its real part where images are real."""
+        """F^H M y, (B, H, W, 1 or 2); its real part for real images."""
         k = self._checked_mask().astype(y.dtype) * _to_complex(y)
         return _to_channels(_inverse_fourier(k), self.event_shape[-1])
 
     def singular_values(self) -> Array:
-        """(H, W, 1 or 2)."""
+        """s, (H, W, 1 or 2)."""
         mask = self._checked_mask()
         squares = mask.astype(jnp.result_type(float, mask)) ** 2
         if self.event_shape[-1] == 1:
@@ -102,12 +102,12 @@ class FourierSampling(SpectralMeasurement):
         return jnp.broadcast_to(jnp.sqrt(squares)[..., None], self.event_shape)
 
     def to_spectrum(self, x: Array) -> Array:
-        """The Fourier transform of complex images, the Hartley transform of real ones; of the shape of x."""
+        """The Fourier transform of complex images, the Hartley transform of real images; the shape of x."""
         k = _fourier(_to_complex(x))
         return _to_channels(k, 2) if self.event_shape[-1] == 2 else (k.real - k.imag)[..., None]
 
     def from_spectrum(self, z: Array) -> Array:
-        """Its inverse; the Hartley transform is its own."""
+        """The inverse of `to_spectrum`; the Hartley transform is its own inverse."""
         return _to_channels(_inverse_fourier(_to_complex(z)), 2) if self.event_shape[-1] == 2 else self.to_spectrum(z)
 
     def measured_to_spectrum(self, y: Array) -> Array:
@@ -125,16 +125,17 @@ class FourierSampling(SpectralMeasurement):
 
 @struct.dataclass(kw_only=True)
 class MultiCoilFourierSampling(LinearMeasurement):
-    """MRI with several coils (SENSE): y_c = M F (S_c x), (B, coils, H, W, 2), of real or complex images.
+    """MRI with several coils (SENSE): y_c = M F (S_c x), (B, coils, H, W, 2), for real or complex images.
 
-    Solved by conjugate gradients: a step is two Fourier transforms for each coil.
+    Linear systems are solved by conjugate gradients; each iteration takes two Fourier transforms per coil.
 
     Attributes:
-        mask: (H, W), booleans or weights >= 0, centred; the same for every coil.
-        coil_maps: S, (coils, H, W, 2); `birdcage_maps` makes some.
+        mask: (H, W), booleans or weights >= 0, centred; shared by all coils.
+        coil_maps: S, (coils, H, W, 2), (real, imaginary) in the last axis; for example from `birdcage_maps`.
 
     Raises:
-        ValueError: in use, if the mask or the maps have not the image's size, or the image has more than 2 channels.
+        ValueError: in use, if the mask or the maps do not have the size of the image, or the image has more than 2
+            channels.
     """
 
     mask: Array
@@ -152,15 +153,16 @@ class MultiCoilFourierSampling(LinearMeasurement):
 
 
 def birdcage_maps(shape: tuple[int, int], coils: int, radius: float = 1.5) -> Array:
-    """Smooth sensitivity maps (coils, H, W, 2) of coils evenly spaced around the image, the first one at its right.
+    """Returns smooth sensitivity maps (coils, H, W, 2) of coils evenly spaced around the image, the first at its right.
 
-    Each coil is a straight wire across the plane: its field is as strong as the inverse of the distance to it, and turns
-    around it (law of Biot and Savart). At each pixel, the squares of the coils' sensitivities sum to 1.
+    Each coil is modelled as a straight wire perpendicular to the image plane, whose field circulates around it with a
+    magnitude inversely proportional to the distance (Biot-Savart law). At each pixel, the squared magnitudes of the
+    sensitivities sum to 1 over the coils.
 
     Args:
         shape: (H, W).
-        coils: how many.
-        radius: of the circle on which the wires lie, in half-sides of the image; 1.42 is just beyond its corners.
+        coils: number of coils.
+        radius: radius of the circle of wires, in half-sides of the image; 1.42 is just outside its corners.
     """
     rows, columns = (2 * (np.arange(size) - (size - 1) / 2) / size for size in shape)
     position = columns - 1j * rows[:, None]
@@ -171,7 +173,7 @@ def birdcage_maps(shape: tuple[int, int], coils: int, radius: float = 1.5) -> Ar
 
 
 def _center_and_outer_lines(width: int, acceleration: float, center_lines: int) -> tuple[np.ndarray, np.ndarray, int]:
-    """Indices of the central lines and of the others, and how many of the others are to be sampled."""
+    """Returns the indices of the central lines and of the outer lines, and the number of outer lines to sample."""
     total = round(width / acceleration)
     if not 0 <= center_lines <= total <= width:
         raise ValueError(
@@ -187,10 +189,15 @@ def _lines_mask(shape: tuple[int, int], *lines: ArrayLike) -> Array:
 
 
 def equispaced_mask(shape: tuple[int, int], acceleration: float, center_lines: int) -> Array:
-    """W / acceleration whole columns, (H, W): the `center_lines` central ones, and the rest evenly spread over the others.
+    """Returns a mask (H, W) of W / acceleration columns: the central columns, and evenly spaced outer columns.
+
+    Args:
+        shape: (H, W).
+        acceleration: number of columns W divided by the number of sampled columns; at least 1.
+        center_lines: number of central columns, which are all sampled.
 
     Raises:
-        ValueError: there are more central columns than columns to sample.
+        ValueError: acceleration is below 1, or there are more central columns than columns to sample.
     """
     center, outer, count = _center_and_outer_lines(shape[1], acceleration, center_lines)
     return _lines_mask(shape, center, outer[((np.arange(count) + 0.5) * len(outer) / max(count, 1)).astype(int)])
@@ -199,17 +206,18 @@ def equispaced_mask(shape: tuple[int, int], acceleration: float, center_lines: i
 def random_lines_mask(
     key: Array, shape: tuple[int, int], acceleration: float, center_lines: int, power: float = 0.0
 ) -> Array:
-    """W / acceleration whole columns, (H, W): the `center_lines` central ones, and the rest drawn among the others.
+    """Returns a mask (H, W) of W / acceleration columns: the central columns, and randomly drawn outer columns.
 
     Args:
-        key: of the draw.
+        key: PRNG key of the draw.
         shape: (H, W).
-        acceleration: columns over columns sampled.
-        center_lines: how many central columns are always sampled.
-        power: columns are drawn with a probability that falls to the edges as (1 - distance)^power; 0: all are alike.
+        acceleration: number of columns W divided by the number of sampled columns; at least 1.
+        center_lines: number of central columns, which are all sampled.
+        power: outer columns are drawn without replacement with probability proportional to (1 - distance)^power, where
+            the distance from the centre is about 1 at the edges; 0 for a uniform distribution.
 
     Raises:
-        ValueError: there are more central columns than columns to sample.
+        ValueError: acceleration is below 1, or there are more central columns than columns to sample.
     """
     center, outer, count = _center_and_outer_lines(shape[1], acceleration, center_lines)
     density = (1 - np.abs(outer - shape[1] // 2) / (shape[1] // 2 + 1)) ** power
@@ -218,7 +226,10 @@ def random_lines_mask(
 
 
 def _nearest_points_mask(shape: tuple[int, int], right: np.ndarray, up: np.ndarray) -> Array:
-    """The points of the grid nearest to (right, up) of the centre, in pixels; those beyond the grid are left out."""
+    """Returns the mask of the grid points nearest to offsets (right, up) from the centre, in pixels.
+
+    Points outside the grid are ignored.
+    """
     rows, columns = (np.rint(part).astype(int) for part in (shape[0] // 2 - up, shape[1] // 2 + right))
     inside = (rows >= 0) & (rows < shape[0]) & (columns >= 0) & (columns < shape[1])
     mask = np.zeros(shape, bool)
@@ -227,14 +238,20 @@ def _nearest_points_mask(shape: tuple[int, int], right: np.ndarray, up: np.ndarr
 
 
 def radial_mask(shape: tuple[int, int], spokes: int) -> Array:
-    """Points along `spokes` lines through the centre, (H, W), at angles pi i / spokes to the horizontal."""
+    """Returns a mask (H, W) of `spokes` lines through the centre, at angles pi i / spokes to the horizontal."""
     angle = np.pi * np.arange(spokes)[:, None] / spokes
     r = np.arange(-sum(shape), sum(shape) + 1) / 2
     return _nearest_points_mask(shape, r * np.cos(angle), r * np.sin(angle))
 
 
 def spiral_mask(shape: tuple[int, int], turns: float, interleaves: int = 1) -> Array:
-    """Points along `interleaves` Archimedean spirals, (H, W), from the centre to the edge of the longer side."""
+    """Returns a mask (H, W) of Archimedean spirals from the centre to the edge of the longer side.
+
+    Args:
+        shape: (H, W).
+        turns: number of turns of each spiral.
+        interleaves: number of spirals, rotated by 2 pi / interleaves from one to the next.
+    """
     radius = max(shape) / 2
     fraction = np.linspace(0, 1, int(4 * np.pi * max(turns, 1) * radius))
     angle = 2 * np.pi * (turns * fraction + np.arange(interleaves)[:, None] / interleaves)

@@ -1,19 +1,21 @@
-"""The update of a Gaussian N(D, C) by y = A x_0 + noise of variance S, where C is a Denoiser's n^2 dD/du:
+"""Gaussian conditioning in a Krylov space: the update of N(D, C) by y = A x_0 + noise of variance S.
 
-    update = C A^T v,      (A C A^T + S) v = r = y - A D.
+    update = C A^T v,      (A C A^T + S) v = r = y - A D,      C = n^2 dD/du of a Denoiser.
 
-C is known by its products alone, and only of the exact Denoiser is it a covariance. A network's is not symmetric, and some
-of its eigenvalues are negative; where those of A C A^T + S pass near 0, v is without bound, and with it what the update does
-to that part of x_0 which y does not see. How wrong C is, can be seen: C - C^T would be 0. So the equation is solved in the
-Krylov space of r, whose orthonormal basis V is made of the products in turn, with H = V^T A C A^T V:
+C is available only through matrix-vector products, and it is a covariance only for the exact Denoiser. The C of a
+network is not symmetric and has some negative eigenvalues. Where an eigenvalue of A C A^T + S is near 0, v is
+unbounded, and so is the update in the null space of A. The asymmetry C - C^T, which would be 0 for a covariance,
+measures the error of C. The equation is therefore solved in the Krylov space of r with Arnoldi's orthonormal basis V,
+with H = V^T A C A^T V:
 
-    (K + |N| I + V^T S V) c = V^T r,   v = V c,   K = (H + H^T) / 2 less its negative part,   N = (H - H^T) / 2.
+    (K + |N| I + V^T S V) c = V^T r,   v = V c,   K = positive part of (H + H^T) / 2,   N = (H - H^T) / 2.
 
-The part of C that is symmetric is as wrong as the part that is not, so |N|, the spectral norm, is variance that the error of
-C amounts to. For a covariance N = 0 and K = H, and v is that of as many steps of conjugate gradients; exact, once the space
-holds v. After one step N is 0 for any C.
+The error of the symmetric part of C is assumed to be as large as the antisymmetric part, so the spectral norm |N| is
+added as variance. For a covariance, N = 0 and K = H, and v equals the result of conjugate gradients after as many
+steps; it is exact once the space contains v. After one step, N = 0 for any C.
 
-Source: Saad (2003), https://doi.org/10.1137/1.9780898718003, sections 6.3 and 6.4, for Arnoldi's basis and the projection.
+Source: Saad (2003), https://doi.org/10.1137/1.9780898718003, sections 6.3 and 6.4, for Arnoldi's basis and the
+projection.
 """
 
 from collections.abc import Callable
@@ -33,21 +35,22 @@ Map = Callable[[Array], Array]
 def gaussian_update(
     covariance: Map, forward: Map, adjoint: Map, noise: ArrayLike, misfit: Array, rtol: float, max_steps: int
 ) -> Array:
-    """The update (B, *event) of the expected data; each step takes one product with C, and nothing else does.
+    """Returns the update (B, *event) of E[x_0]. Cost: one product with C per step.
 
-    Derivatives are those of the solution, not of the iterations.
+    Derivatives are those of the solution (implicit differentiation), not of the iterations.
 
     Args:
-        covariance: C, of x (B, *event).
-        forward, adjoint: A and A^T.
-        noise: S >= 0, that broadcasts against the misfit.
-        misfit: r (B, *measured).
-        rtol: an example rests when its residual is this part of r.
-        max_steps: the dimension of the space, at most.
+        covariance: the product with C, of and to arrays (B, *event).
+        forward, adjoint: the products with A and A^T.
+        noise: S >= 0, broadcast against the misfit.
+        misfit: r, (B, *measured).
+        rtol: an example stops when the norm of its residual is at most rtol |r|.
+        max_steps: maximal dimension of the Krylov space.
     """
 
-    # v and the update are the unknowns, so that the products that gave v give the update too: one array of both, since
-    # the derivative of a linear solve with several (JAX 0.10) fails where that of one is 0.
+    # Both v and the update are unknowns, so that the products computed for v also give the update. They are packed into
+    # one array, because the derivative of `custom_linear_solve` with several arrays (JAX 0.10) fails where one tangent
+    # is 0.
     size = misfit[0].size
     event_shape = jax.eval_shape(adjoint, misfit).shape
 
@@ -91,33 +94,33 @@ def gaussian_update(
 def _solve(
     products: Callable[[Array], tuple[Array, Array]], noise: ArrayLike, b: Array, rtol: float, max_steps: int
 ) -> tuple[Array, Array]:
-    """v and L v, where (G + S) v = b and products(v) = (L v, G v)."""
+    """Returns v and L v, where (G + S) v = b and products(v) = (L v, G v)."""
     shapes = jax.eval_shape(products, b)
     vectors, lengths = jnp.zeros((max_steps, *b.shape), b.dtype), sqrt_or_zero(dot(b, b))
     images, measured = (jnp.zeros((max_steps, *shape.shape), shape.dtype) for shape in shapes)
 
     def unfinished(state):
-        step, *_, going = state
-        return (step < max_steps) & going.any()
+        step, *_, active = state
+        return (step < max_steps) & active.any()
 
     def iterate(state):
-        step, vectors, images, measured, following, length, pivot, residual, going = state
-        v = jnp.where(expand(going & (length > 0), following), following, 0) / expand(
+        step, vectors, images, measured, following, length, pivot, residual, active = state
+        v = jnp.where(expand(active & (length > 0), following), following, 0) / expand(
             jnp.where(length > 0, length, 1), b
         )
         image, product = products(v)
         vectors, images = vectors.at[step].set(v), images.at[step].set(image)
         measured = measured.at[step].set(product)
         following = product + noise * v
-        # The recurrence of Lanczos, by which conjugate gradients know their residual; the basis itself is made orthogonal
-        # to all of its vectors, since that of a C that is not symmetric takes them all. Twice, for the sake of rounding.
+        # The residual follows from the Lanczos recurrence, as in conjugate gradients. The basis is orthogonalized
+        # against all previous vectors, which an asymmetric C requires (Arnoldi); twice, to remove rounding errors.
         curvature = dot(v, following)
         pivot = curvature - jnp.where(step > 0, length**2 / jnp.where(pivot != 0, pivot, 1), 0)
         for _ in range(2):
             following = following - jnp.einsum("mb...,mb->b...", vectors, jax.vmap(dot, (0, None))(vectors, following))
         length = sqrt_or_zero(dot(following, following))
         residual = residual * length / jnp.where(pivot != 0, jnp.abs(pivot), 1)
-        return step + 1, vectors, images, measured, following, length, pivot, residual, going & (residual > rtol)
+        return step + 1, vectors, images, measured, following, length, pivot, residual, active & (residual > rtol)
 
     one = jnp.ones_like(lengths)
     state = 0, vectors, images, measured, b, lengths, one, one, lengths > 0
@@ -128,19 +131,20 @@ def _solve(
 
 
 def _inner(a: Array, b: Array) -> Array:
-    """The inner products (B, M, M) of vectors (M, B, *event) of two sets."""
+    """Returns the inner products (B, M, M) between two sets of vectors, each (M, B, *event)."""
     a, b = (vectors.reshape(*vectors.shape[:2], -1) for vectors in (a, b))
     return jnp.einsum("mbi,nbi->bmn", a, b)
 
 
 def _projected_solve(h: Array, s: Array, b: Array) -> Array:
-    """(K + |N| I + s)^-1 b, (B, M); see above. Directions without variance, as those not used are, have weight 0."""
+    """Returns (K + |N| I + s)^-1 b, (B, M), see the module docstring; unused directions (variance 0) have weight 0."""
     symmetric, skew = 0.5 * (h + h.mT), 0.5 * (h - h.mT)
     variances, axes = jnp.linalg.eigh(symmetric)
-    # The eigenvalues of N come in pairs, so that its Frobenius norm is sqrt(2) |N| up to three steps, and more beyond.
+    # The eigenvalues of N come in pairs: its Frobenius norm is sqrt(2) |N| for up to three steps, and at least that
+    # beyond.
     error = sqrt_or_zero(0.5 * jnp.square(skew).sum((1, 2)))[:, None, None] * jnp.eye(h.shape[-1], dtype=h.dtype)
-    whole = (axes * jnp.maximum(variances, 0)[:, None, :]) @ axes.mT + error + s
-    values, axes = jnp.linalg.eigh(whole)
+    total = (axes * jnp.maximum(variances, 0)[:, None, :]) @ axes.mT + error + s
+    values, axes = jnp.linalg.eigh(total)
     kept = values > values[:, -1:] * len(values[0]) * jnp.finfo(values.dtype).eps
     along = jnp.einsum("bmk,bm->bk", axes, b) * jnp.where(kept, 1 / jnp.where(kept, values, 1), 0)
     return jnp.einsum("bmk,bk->bm", axes, along)

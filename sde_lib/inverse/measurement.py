@@ -1,20 +1,22 @@
 """Forward operators of inverse problems, y = A(x_0) + noise.
 
-A measurement is a class with `forward`. From that of a linear one all other methods are derived:
+A measurement is a class with the method `forward`. For a linear measurement all other methods are derived from
+`forward`:
 
     adjoint(y)           A^T y, by `jax.linear_transpose`, exact to rounding
     normal_solve(y, c)   (A A^T + c I)^-1 y, in closed form where there is one, by conjugate gradients otherwise
-    pseudo_inverse(y)    A^+ y, the image of least norm among those that fit y best
+    pseudo_inverse(y)    A^+ y, the least-squares solution of least norm
 
-so that a user's own operator is
+so a user-defined operator is
 
     class Mine(LinearMeasurement):
         def forward(self, x): return x[:, ::2]
 
-A nonlinear measurement has a `derivative` at each image, a linear measurement with these methods.
+A nonlinear measurement has a `derivative` at each image, which is a linear measurement with these methods.
 
-Arrays are real, with the batch first: x (B, *event), y (B, *measured). What is complex (k-space) has the real and the
-imaginary part as its last axis, so that transposes are adjoints. Sizes are those of the images that a model draws.
+Arrays are real, with the batch first: x (B, *event), y (B, *measured). Complex values (k-space) have the real and the
+imaginary part as their last axis, so that the real transpose is the adjoint. `event_shape` is the shape of the images
+that a model generates.
 
 Source: Daras et al. (2024), https://arxiv.org/abs/2410.00083, for the field and its names.
 """
@@ -32,24 +34,25 @@ from sde_lib.struct import Struct
 
 @struct.dataclass(kw_only=True)
 class Measurement(Struct):
-    """A map from images to what is measured of them, linear or not; without its noise, which is a `Noise`."""
+    """Forward operator A from images to noise-free measurements, linear or not; the noise model is a `Noise`."""
 
     def forward(self, x: Array) -> Array:
-        """A(x), (B, *measured), of x (B, *event)."""
+        """Returns A(x), (B, *measured), for x (B, *event)."""
         raise NotImplementedError(f"{type(self).__name__} must define forward(x)")
 
     def derivative(self, x: Array) -> "LinearMeasurement":
-        """A's derivative at images x (B, *event): near them A(x + d) is A(x) + derivative(x).forward(d)."""
+        """Returns the derivative of A at images x (B, *event): A(x + d) ~ A(x) + derivative(x).forward(d)."""
         return Derivative(event_shape=x.shape[1:], measurement=self, at=x)
 
 
 @struct.dataclass(kw_only=True)
 class LinearMeasurement(Measurement):
-    """A linear map.
+    """Linear forward operator A.
 
     Attributes:
-        event_shape: of one image; static.
-        rtol, max_steps: of the conjugate gradients, where there is no closed form: relative to the right-hand side; static.
+        event_shape: shape of one image; static.
+        rtol: tolerance of conjugate gradients (where there is no closed form), relative to the right-hand side; static.
+        max_steps: maximal number of steps of conjugate gradients; static.
     """
 
     event_shape: tuple[int, ...] = struct.field(pytree_node=False)
@@ -57,31 +60,35 @@ class LinearMeasurement(Measurement):
     max_steps: int = struct.field(pytree_node=False, default=256)
 
     def derivative(self, x: Array) -> "LinearMeasurement":
-        """A itself, anywhere."""
+        """Returns A itself, which is its own derivative at every x."""
         return self
 
     def adjoint(self, y: Array) -> Array:
-        """A^T y, (B, *event), of y (B, *measured)."""
+        """Returns A^T y, (B, *event), for y (B, *measured)."""
         x = jax.ShapeDtypeStruct((len(y), *self.event_shape), y.dtype)
         return jax.linear_transpose(self.forward, x)(y)[0]
 
     def normal_solve(self, y: Array, c: ArrayLike = 0.0) -> Array:
-        """(A A^T + c I)^-1 y for c >= 0, () or (B,); for c = 0 the solution of least norm for what of y is in A's range.
+        """Returns (A A^T + c I)^-1 y, (B, *measured), by conjugate gradients from zero.
 
-        By conjugate gradients from zero.
+        For c = 0, returns the solution of least norm for the projection of y onto range(A).
+
+        Args:
+            y: (B, *measured).
+            c: >= 0, () or (B,).
         """
         c = expand(jnp.asarray(c, y.dtype), y)
 
-        def within_range(y):  # beyond it A A^T is 0: without c there is no solution there
+        def within_range(y):  # A A^T is 0 outside range(A), where c = 0 has no solution
             return jnp.where(c > 0, y, self.forward(self.pseudo_inverse(y)))
 
         y = jax.lax.cond(jnp.all(c > 0), lambda y: y, within_range, y)
         return conjugate_gradients(lambda v: self.forward(self.adjoint(v)) + c * v, y, self.rtol, self.max_steps)
 
     def pseudo_inverse(self, y: Array) -> Array:
-        """A^+ y, (B, *event), of any y (B, *measured): of the images that fit y best, the one of least norm.
+        """Returns A^+ y, (B, *event), for any y (B, *measured): the least-squares solution of least norm.
 
-        From A^T A x = A^T y, which has a solution for every y; A A^T v = y has none for a noisy y outside the range of A.
+        Solves A^T A x = A^T y, which has a solution for every y; A A^T v = y has no solution for a y outside range(A).
         """
         image = self.adjoint(y)
         return conjugate_gradients(lambda x: self.adjoint(self.forward(x)), image, self.rtol, self.max_steps)
@@ -89,28 +96,29 @@ class LinearMeasurement(Measurement):
 
 @struct.dataclass(kw_only=True)
 class Derivative(LinearMeasurement):
-    """The derivative of a measurement at images, another one for each example: what `Measurement.derivative` returns.
+    """Derivative of a measurement at a batch of images, with one linear map per example.
 
     Attributes:
         measurement: A, differentiable.
-        at: the images (B, *event).
+        at: the images at which A is linearized, (B, *event).
     """
 
     measurement: Measurement
     at: Array
 
     def forward(self, x: Array) -> Array:
-        """A'(at) x, (B, *measured), of as many x (B, *event)."""
+        """Returns A'(at) x, (B, *measured), for x (B, *event) of the batch size of `at`."""
         return jax.jvp(self.measurement.forward, (self.at,), (x,))[1]
 
 
 def operator_norm(measurement: LinearMeasurement, steps: int = 30, dtype: DTypeLike = float) -> Array:
-    """The largest singular value of A, (), by power iteration from below.
+    """Returns the largest singular value of A, (), by power iteration, which converges from below.
 
     Args:
         measurement: linear.
-        steps: of the iteration, each an A and an A^T; 30 leave some 1 % where the next values are close to the largest.
-        dtype: of images.
+        steps: number of iterations, each one product with A and one with A^T; after 30 the error is about 1 % where the
+            next singular values are close to the largest.
+        dtype: dtype of the images.
     """
     x = jax.random.normal(jax.random.key(0), (1, *measurement.event_shape), dtype)
 
@@ -124,53 +132,53 @@ def operator_norm(measurement: LinearMeasurement, steps: int = 30, dtype: DTypeL
 
 @struct.dataclass(kw_only=True)
 class SpectralMeasurement(LinearMeasurement):
-    """A linear map of known singular values: A = U diag(s) V^T, with orthogonal U and V.
+    """Linear forward operator with known singular value decomposition A = U diag(s) V^T, with orthogonal U and V.
 
-    A new one defines `singular_values`, `to_spectrum` and `from_spectrum` (V^T and V), and `measured_to_spectrum` and
-    `measured_from_spectrum` (U^T and U). Spectra of images have the shape of `singular_values`, an entry for each
-    dimension of the image: 0 where nothing is measured. Those of measurements have the same shape; there U^T gives 0,
-    and U must be given 0.
+    A subclass defines `singular_values`, `to_spectrum` and `from_spectrum` (V^T and V), and `measured_to_spectrum` and
+    `measured_from_spectrum` (U^T and U). The spectra of images and of measurements have the shape of `singular_values`,
+    with one entry per dimension of the image. Entries that are not measured have singular value 0; there,
+    `measured_to_spectrum` returns 0, and the argument of `measured_from_spectrum` must be 0.
     """
 
     def singular_values(self) -> Array:
-        """s >= 0, of the spectrum's shape, without a batch."""
+        """Returns s >= 0, (*spectrum)."""
         raise NotImplementedError(f"{type(self).__name__} must define singular_values()")
 
     def to_spectrum(self, x: Array) -> Array:
-        """V^T x, (B, *spectrum), of x (B, *event)."""
+        """Returns V^T x, (B, *spectrum), for x (B, *event)."""
         raise NotImplementedError(f"{type(self).__name__} must define to_spectrum(x)")
 
     def from_spectrum(self, z: Array) -> Array:
-        """V z, (B, *event), of z (B, *spectrum)."""
+        """Returns V z, (B, *event), for z (B, *spectrum)."""
         raise NotImplementedError(f"{type(self).__name__} must define from_spectrum(z)")
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """U^T y, (B, *spectrum), of y (B, *measured)."""
+        """Returns U^T y, (B, *spectrum), for y (B, *measured); 0 where s = 0."""
         raise NotImplementedError(f"{type(self).__name__} must define measured_to_spectrum(y)")
 
     def measured_from_spectrum(self, z: Array) -> Array:
-        """U z, (B, *measured), of z (B, *spectrum) that is 0 where nothing is measured."""
+        """Returns U z, (B, *measured), for z (B, *spectrum), which must be 0 where s = 0."""
         raise NotImplementedError(f"{type(self).__name__} must define measured_from_spectrum(z)")
 
     def forward(self, x: Array) -> Array:
-        """A x, (B, *measured), of x (B, *event)."""
+        """Returns A x, (B, *measured), for x (B, *event)."""
         return self.measured_from_spectrum(self._singular_values(x) * self.to_spectrum(x))
 
     def adjoint(self, y: Array) -> Array:
-        """A^T y, (B, *event), of y (B, *measured)."""
+        """Returns A^T y, (B, *event), for y (B, *measured)."""
         return self.from_spectrum(self._singular_values(y) * self.measured_to_spectrum(y))
 
     def normal_solve(self, y: Array, c: ArrayLike = 0.0) -> Array:
-        """(A A^T + c I)^-1 y for c >= 0, () or (B,); for c = 0 the solution of least norm."""
+        """Returns (A A^T + c I)^-1 y for c >= 0, () or (B,); for c = 0, the solution of least norm."""
         s, z, c = self._singular_values(y), self.measured_to_spectrum(y), jnp.asarray(c, y.dtype)
         within = self.measured_from_spectrum(z / jnp.where(s > 0, s**2 + expand(c, z), 1))
-        # A A^T is 0 on what of y lies outside the range of A. Removed twice, because a small c makes much of what rounding
-        # leaves of the range.
-        beyond, c = self._outside_range(self._outside_range(y)), expand(c, y)
-        return within + jnp.where(c > 0, beyond / jnp.where(c > 0, c, 1), 0)
+        # Outside range(A), A A^T is 0 and the solution is y / c. The projection is applied twice, because the division
+        # by a small c amplifies rounding errors within range(A).
+        outside, c = self._outside_range(self._outside_range(y)), expand(c, y)
+        return within + jnp.where(c > 0, outside / jnp.where(c > 0, c, 1), 0)
 
     def pseudo_inverse(self, y: Array) -> Array:
-        """A^+ y = V (U^T y / s), (B, *event), of y (B, *measured)."""
+        """Returns A^+ y = V (U^T y / s), (B, *event), for y (B, *measured)."""
         s = self._singular_values(y)
         return self.from_spectrum(self.measured_to_spectrum(y) / jnp.where(s > 0, s, 1))
 
@@ -183,16 +191,16 @@ class SpectralMeasurement(LinearMeasurement):
 
 @struct.dataclass(kw_only=True)
 class Noise(Struct):
-    """How a measurement differs from A(x_0)."""
+    """Noise model p(y | A(x_0)) of a measurement."""
 
     def sample(self, keys: Array, clean: Array) -> Array:
-        """Measurements (B, *measured) of clean ones, example i by `keys[i]`."""
+        """Samples y (B, *measured) given A(x_0) = clean (B, *measured), example i with `keys[i]`."""
         raise NotImplementedError(f"{type(self).__name__} must define sample(keys, clean)")
 
     def log_prob(self, y: Array, clean: Array) -> Array:
-        """log p(y | A(x_0) = clean) in nats, (B,)."""
+        """Returns log p(y | A(x_0) = clean) in nats, (B,)."""
         raise NotImplementedError(f"{type(self).__name__} must define log_prob(y, clean)")
 
     def variance(self, clean: Array) -> Array:
-        """The variance of each value of y, of the shape of `clean` or ()."""
+        """Returns the variance of each value of y, of the shape of `clean` or ()."""
         raise NotImplementedError(f"{type(self).__name__} must define variance(clean)")

@@ -1,4 +1,4 @@
-"""The noise of measurements, with its exact likelihood."""
+"""Noise models of measurements with exact likelihoods: Gaussian and Poisson."""
 
 from typing import Any
 
@@ -20,10 +20,13 @@ def _sum_of_each(x: Array) -> Array:
 
 @struct.dataclass
 class GaussianNoise(Noise):
-    """y = A(x_0) + std z with standard normal z.
+    """Gaussian noise, y = A(x_0) + std z with standard normal z.
 
     Attributes:
-        std: in units of y, (); 0 for measurements without noise, which have no density.
+        std: standard deviation in units of y, (); 0 for measurements without noise, which have no density.
+
+    Raises:
+        ValueError: std is negative.
     """
 
     std: ArrayLike
@@ -32,7 +35,7 @@ class GaussianNoise(Noise):
         at_least("GaussianNoise", 0, std=self.std)
 
     def sample(self, keys: Array, clean: Array) -> Array:
-        """Measurements (B, *measured), example i by `keys[i]`."""
+        """Samples y (B, *measured), example i with `keys[i]`."""
         return clean + self.std * standard_normal(keys, clean)
 
     def log_prob(self, y: Array, clean: Array) -> Array:
@@ -46,14 +49,18 @@ class GaussianNoise(Noise):
 
 @struct.dataclass
 class PoissonNoise(Noise):
-    """Counts of photons, y = black + (white - black) counts / peak: on the scale of A(x_0), which is the mean of y.
+    """Poisson noise of photon counts on the scale of A(x_0): y = black + (white - black) counts / peak.
 
-    The counts are Poisson with mean peak (A(x_0) - black) / (white - black). Below black there is no light: what A(x_0)
-    has below it counts as black.
+    The counts are Poisson with mean peak (A(x_0) - black) / (white - black), so the mean of y is A(x_0). Values of
+    A(x_0) below black are treated as black.
 
     Attributes:
-        peak: the expected count where A(x_0) is white: the smaller, the noisier.
-        black, white: the values of A(x_0) for no light and for full light; -1 and 1 are those of images.
+        peak: the expected count where A(x_0) = white; smaller values mean more noise.
+        black: the value of A(x_0) for zero intensity; -1 for images in [-1, 1].
+        white: the value of A(x_0) for full intensity; 1 for images in [-1, 1].
+
+    Raises:
+        ValueError: peak is not positive.
     """
 
     peak: ArrayLike
@@ -64,19 +71,19 @@ class PoissonNoise(Noise):
         positive("PoissonNoise", peak=self.peak)
 
     def sample(self, keys: Array, clean: Array) -> Array:
-        """Measurements (B, *measured), example i by `keys[i]`."""
+        """Samples y (B, *measured), example i with `keys[i]`."""
         counts = jax.vmap(jax.random.poisson)(keys, self._mean_count(clean))
         return jnp.add(self.black, jnp.multiply(self._step, counts.astype(clean.dtype)))
 
     def log_prob(self, y: Array, clean: Array) -> Array:
-        """The logarithm of the probability of y's counts, (B,): a probability, not a density.
+        """The log-probability (of the counts, not a density) of y, (B,).
 
-        -infinity if a pixel without light has counts. Its gradient there is 0, as for all that is below black.
+        It is -infinity if a pixel with A(x_0) <= black has counts. The gradient with respect to such pixels is 0.
         """
         mean = self._mean_count(clean)
         lit = mean > 0
         counts = (y - self.black) / self._step
-        # Half a count, because y is rounded.
+        # The threshold is half a count, because y has rounding errors.
         dark = jnp.where(counts > 0.5, -jnp.inf, 0)
         safe = jnp.where(lit, mean, 1)
         return _sum_of_each(jnp.where(lit, xlogy(counts, safe) - safe - gammaln(counts + 1), dark))
@@ -87,8 +94,8 @@ class PoissonNoise(Noise):
 
     @property
     def _step(self) -> Any:
-        """What one count adds to y."""
-        white: Any = self.white  # a number stays one, in full precision
+        """The increment of y per count."""
+        white: Any = self.white  # Python numbers stay Python numbers, in full precision
         return (white - self.black) / self.peak
 
     def _mean_count(self, clean: Array) -> Array:

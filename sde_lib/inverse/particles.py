@@ -1,11 +1,13 @@
-"""Sequential Monte Carlo: particles that are weighed against y, exact in the limit of many of them.
+"""Sequential Monte Carlo: weighted particles for p(x_0 | y), exact in the limit of many particles.
 
-The target is p(x_{t_0}, ..., x_{t_n}, x_0) p(y | x_0) of the ancestral chain on the prior's Denoiser. Particles follow the
-chain with the gradient of a twist psi_t(x) ~ p(y | x_t = x) in it, and each step weighs what that has changed:
+The target is p(x_{t_0}, ..., x_{t_n}, x_0) p(y | x_0) of the ancestral chain with the prior's Denoiser. The proposal q
+is the ancestral step shifted by the gradient of a twisting function psi_t(x) ~ p(y | x_t = x). Each step updates the
+importance weights:
 
-    w <- w * p(x_s | x_t) psi_s(x_s) / (q(x_s | x_t) psi_t(x_t)),      and at last  w <- w * p(y | x_0) / psi(x).
+    w <- w * p(x_s | x_t) psi_s(x_s) / (q(x_s | x_t) psi_t(x_t)),      and finally  w <- w * p(y | x_0) / psi(x).
 
-Any psi > 0 is right; a good one keeps the weights even. Where they are not, particles are drawn anew by their weights.
+The estimate is consistent for any psi > 0; a psi close to p(y | x_t) gives nearly uniform weights. Particles are
+resampled when the effective sample size is small.
 
 Source: Wu et al. (2023), https://arxiv.org/abs/2306.17775 (the twisted diffusion sampler), algorithm 1.
 """
@@ -31,12 +33,13 @@ from sde_lib.struct import Struct
 
 @struct.dataclass
 class Particles(Struct):
-    """What `twisted_sample` returns: the weighted particles stand for p(x_0 | y).
+    """Weighted particles that approximate p(x_0 | y), as returned by `twisted_sample`.
 
     Attributes:
         x: (K, *event).
-        log_weights: (K,), whose exponentials sum to 1.
-        log_evidence: (), an estimate of log p(y) in nats; its exponential is unbiased, for the chain.
+        log_weights: normalized log-weights, (K,): their exponentials sum to 1.
+        log_evidence: estimate of log p(y) in nats, (); its exponential is an unbiased estimate of the evidence under
+            the ancestral chain.
     """
 
     x: Array
@@ -44,12 +47,17 @@ class Particles(Struct):
     log_evidence: Array
 
     def resample(self, key: Array) -> Array:
-        """K particles (K, *event) of equal weights, by systematic resampling."""
+        """Returns K equally weighted particles (K, *event), by systematic resampling."""
         return self.x[systematic(key, self.log_weights)]
 
 
 def systematic(key: Array, log_weights: Array) -> Array:
-    """Places (K,) of particles to keep: particle i comes K w_i times, rounded up or down, for log-weights of any scale."""
+    """Systematic resampling: returns indices (K,) in which i occurs K w_i times, rounded up or down.
+
+    Args:
+        key: PRNG key.
+        log_weights: (K,), not necessarily normalized.
+    """
     n = len(log_weights)
     edges = jnp.cumsum(jax.nn.softmax(log_weights))
     points = (jnp.arange(n) + jax.random.uniform(key, dtype=log_weights.dtype)) / n
@@ -58,21 +66,23 @@ def systematic(key: Array, log_weights: Array) -> Array:
 
 @struct.dataclass
 class _Twist(Posterior):
-    """psi_t(x): the likelihood N(y; A D, s^2 I + r^2 A A^T), less its constant, r^2 = n^2 v / (n^2 + v), v = data_std^2.
+    """The twisting function psi_t(x), proportional to N(y; A D, s^2 I + r^2 A A^T).
 
-    That is the p(y | x_t) of `PiGDM`, so that particles follow its Denoiser. A is the measurement's derivative at D, s^2 the
-    mean of the noise's variances: psi may be any function, and the last weights have the likelihood as it is.
+    r^2 = n^2 v / (n^2 + v) with v = data_std^2. This is the p(y | x_t) of `PiGDM` without the normalization, so
+    particles follow the Denoiser of `PiGDM`. A is the derivative of the measurement at D, and s^2 the mean of the noise
+    variances. These approximations do not bias the result, because the final weights use the exact likelihood.
     """
 
     data_std: ArrayLike = 1.0
 
     def evaluate(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-        """D (B, *event), n^2 (dD/du)^T grad log psi (B, *event) and log psi (B,)."""
+        """Returns D (B, *event), n^2 (dD/du)^T grad log psi (B, *event) and log psi (B,)."""
         x0, _, covariance = self.linearize(x, t)
         clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
-        of_y = jnp.broadcast_to(variance(self.measurement_noise, clean), clean.shape).reshape(len(clean), -1).mean(1)
-        of_x0, misfit = isotropic_variance(self.sde.noise_to_signal(t), self.data_std), self.y - clean
-        weights = isotropic_weights(tangent, misfit, of_y, of_x0)
+        variances = jnp.broadcast_to(variance(self.measurement_noise, clean), clean.shape)
+        noise_variance = variances.reshape(len(clean), -1).mean(1)
+        x0_variance, misfit = isotropic_variance(self.sde.noise_to_signal(t), self.data_std), self.y - clean
+        weights = isotropic_weights(tangent, misfit, noise_variance, x0_variance)
         return x0, covariance(tangent.adjoint(weights)), -0.5 * dot(misfit, weights)
 
 
@@ -89,25 +99,29 @@ def twisted_sample(
     data_std: ArrayLike = 1.0,
     threshold: ArrayLike = 0.5,
 ) -> Particles:
-    """The twisted diffusion sampler: particles for p(x_0 | y), of one y.
+    """Draws weighted particles for p(x_0 | y) of a single y with the twisted diffusion sampler.
 
-    Unlike all of `sample`, the particles of one call depend on one another: there is one key, and one y. As their number K
-    grows, averages over them become those of the posterior of the ancestral chain on `times`, at rate 1 / sqrt(K); the
-    chain becomes the prior's as the steps become small.
+    Unlike the examples of `sample`, the particles of one call are not independent: they share one key and one y. As
+    their number K grows, weighted averages converge at rate 1 / sqrt(K) to averages over the posterior of the ancestral
+    chain on `times`; that chain converges to the prior's process as the steps become small.
 
-    Cost: for each step and particle, one evaluation, one product with its Jacobian and one `normal_solve`.
+    Cost: one evaluation, one product with its Jacobian and one `normal_solve` per step and particle.
 
     Args:
         key: one typed key.
-        denoiser: the prior's, without y, on a process with scalar noise.
+        denoiser: the prior's Denoiser (not conditioned on y), on a process with scalar noise.
         measurement: linear or not; differentiable.
         y: (*measured), without a batch.
-        measurement_noise: a `Noise`, or the standard deviation, more than 0, of Gaussian noise.
+        measurement_noise: a `Noise`, or the standard deviation of Gaussian noise, more than 0.
         times: (n + 1,), decreasing, ending in 0, as for `sample`: the last step is x_0 = D(x, times[-2]).
-        event_shape: of one particle.
+        event_shape: shape of one particle.
         n_particles: K.
-        data_std: the spread of the data that x_t leaves in doubt, for the twist; see the module's text.
-        threshold: particles are drawn anew where the effective number falls below this part of K.
+        data_std: standard deviation of the data, for the variance of x_0 given x_t in the twisting function, as in
+            `PiGDM`.
+        threshold: particles are resampled when the effective sample size falls below this fraction of K.
+
+    Returns:
+        K weighted particles and an estimate of log p(y).
 
     Raises:
         ValueError: the noise is 0, which has no likelihood.
@@ -128,22 +142,22 @@ def _twisted_sample(key, twist, times, event_shape, n_particles, threshold):
     def step(state, step):
         x, evaluated, log_weights, log_evidence = state
         key, t, s = step
-        key_places, key_noise = jax.random.split(key)
-        # The mean of the weights goes to the evidence, and they go on with mean 1.
+        key_indices, key_noise = jax.random.split(key)
+        # The mean weight is moved to the evidence; the remaining weights have mean 1.
         mean = jax.nn.logsumexp(log_weights) - log_n
         log_weights, log_evidence = log_weights - mean, log_evidence + mean
-        uneven = 2 * log_n - jax.nn.logsumexp(2 * log_weights) < jnp.log(threshold) + log_n
-        places = jnp.where(uneven, systematic(key_places, log_weights), jnp.arange(n_particles))
-        log_weights = jnp.where(uneven, 0, log_weights)
-        x, (x0, pull, log_twist) = x[places], jax.tree.map(lambda a: a[places], evaluated)
+        is_uneven = 2 * log_n - jax.nn.logsumexp(2 * log_weights) < jnp.log(threshold) + log_n
+        indices = jnp.where(is_uneven, systematic(key_indices, log_weights), jnp.arange(n_particles))
+        log_weights = jnp.where(is_uneven, 0, log_weights)
+        x, (x0, gradient, log_twist) = x[indices], jax.tree.map(lambda a: a[indices], evaluated)
 
         scale, kernel_variance = sde.transition_coefficients(s, t)
-        of_x = scale * (sde.sigma(s) / sde.sigma(t)) ** 2
-        of_x0 = sde.alpha(s) * kernel_variance / sde.sigma(t) ** 2
-        std, shift = jnp.sqrt(posterior_variance(sde, s, t)), of_x0 * pull
+        x_weight = scale * (sde.sigma(s) / sde.sigma(t)) ** 2
+        x0_weight = sde.alpha(s) * kernel_variance / sde.sigma(t) ** 2
+        std, shift = jnp.sqrt(posterior_variance(sde, s, t)), x0_weight * gradient
         noise = jax.random.normal(key_noise, x.shape, x.dtype)
-        x = of_x * x + of_x0 * x0 + shift + std * noise
-        # log p(x_s | x_t) - log q(x_s | x_t): the same Gaussian, around a mean less by the shift.
+        x = x_weight * x + x0_weight * x0 + shift + std * noise
+        # log p(x_s | x_t) - log q(x_s | x_t): both are Gaussian with variance std^2, and the means differ by the shift.
         kernels = -(shift * noise / std + 0.5 * jnp.square(shift / std)).sum(tuple(range(1, x.ndim)))
         evaluated = twist.evaluate(x, s)
         return (x, evaluated, log_weights + kernels + evaluated[2] - log_twist, log_evidence), None

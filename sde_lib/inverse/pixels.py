@@ -1,4 +1,4 @@
-"""Measurements of single pixels: the noisy image itself, the image with pixels missing, the image without its colours."""
+"""Pixelwise forward operators: the identity (denoising), masking (inpainting) and the grey value (colorization)."""
 
 import jax
 import jax.numpy as jnp
@@ -13,10 +13,10 @@ from sde_lib.inverse.measurement import SpectralMeasurement
 
 @struct.dataclass(kw_only=True)
 class Denoising(SpectralMeasurement):
-    """The image itself: y = x_0 + noise."""
+    """The identity, for denoising: y = x_0 + noise."""
 
     def singular_values(self) -> Array:
-        """1."""
+        """Ones, of the shape of the image."""
         return jnp.ones(self.event_shape)
 
     def to_spectrum(self, x: Array) -> Array:
@@ -38,27 +38,31 @@ class Denoising(SpectralMeasurement):
 
 @struct.dataclass(kw_only=True)
 class Inpainting(SpectralMeasurement):
-    """The pixels where the mask is 1; y has the image's shape, and is 0 at the others.
+    """Masking, for inpainting: y has the shape of the image, and is 0 where the mask is 0.
 
-    Masks of the usual kinds, for images (H, W, C):
+    Constructors for images (H, W, C):
 
         Inpainting.box(event_shape, 128)                    a square is missing
-        Inpainting.random(key, event_shape, 0.08)           only a share of the pixels is measured
-        Inpainting.half(event_shape, "left")                a half is missing
-        Inpainting.free(event_shape, mask)                  any other
+        Inpainting.random(key, event_shape, 0.08)           a random fraction of the pixels is measured
+        Inpainting.half(event_shape, "left")                one half is missing
+        Inpainting.free(event_shape, mask)                  any mask
 
     Attributes:
-        mask: 1 where measured and 0 elsewhere, of the event's shape or (H, W, 1).
+        mask: 1 where measured and 0 elsewhere, of the shape of the image or (H, W, 1).
     """
 
     mask: Array | np.ndarray
 
     @classmethod
     def free(cls, event_shape: tuple[int, ...], mask: ArrayLike) -> "Inpainting":
-        """Measures where the mask is 1 (or True): it is (H, W), (H, W, 1) or (H, W, C).
+        """Returns inpainting with any mask.
+
+        Args:
+            event_shape: (H, W, C).
+            mask: 1 or True where measured, 0 or False elsewhere; (H, W), (H, W, 1) or (H, W, C).
 
         Raises:
-            ValueError: the mask has another size than the image, or values other than 0 and 1.
+            ValueError: the mask does not have the size of the image, or has values other than 0 and 1.
         """
         mask = np.asarray(mask)
         if mask.ndim == len(event_shape) - 1:
@@ -67,7 +71,7 @@ class Inpainting(SpectralMeasurement):
             raise ValueError(f"Inpainting: a mask of {mask.shape} does not fit images of {tuple(event_shape)}")
         if not np.isin(mask, (0, 1)).all():
             raise ValueError(
-                "Inpainting: a mask must hold 1 for measured pixels and 0 for missing ones, and nothing else"
+                "Inpainting: a mask must have no values other than 1 for measured and 0 for missing pixels"
             )
         return cls(event_shape=tuple(event_shape), mask=mask.astype(np.float32))
 
@@ -75,12 +79,12 @@ class Inpainting(SpectralMeasurement):
     def box(
         cls, event_shape: tuple[int, int, int], size: int | tuple[int, int], corner: tuple[int, int] | None = None
     ) -> "Inpainting":
-        """A box is missing.
+        """Returns inpainting of a missing box.
 
         Args:
             event_shape: (H, W, C).
-            size: the box's side, or its height and width, in pixels.
-            corner: the row and column of its first pixel; None for a box in the middle.
+            size: side of the box, or its height and width, in pixels.
+            corner: row and column of the top left pixel of the box; None centres the box.
 
         Raises:
             ValueError: the box is not inside the image.
@@ -96,10 +100,15 @@ class Inpainting(SpectralMeasurement):
 
     @classmethod
     def random(cls, key: Array, event_shape: tuple[int, int, int], share: float) -> "Inpainting":
-        """round(share H W) pixels drawn without replacement are measured, all channels of each.
+        """Returns inpainting from randomly drawn pixels, with all channels of each.
+
+        Args:
+            key: PRNG key of the draw.
+            event_shape: (H, W, C).
+            share: fraction of measured pixels; round(share H W) pixels are drawn without replacement.
 
         Raises:
-            ValueError: the share is not between 0 and 1.
+            ValueError: share is not in [0, 1].
         """
         if not 0 <= share <= 1:
             raise ValueError(f"Inpainting.random: share={share} of the pixels must be between 0 and 1")
@@ -109,10 +118,14 @@ class Inpainting(SpectralMeasurement):
 
     @classmethod
     def half(cls, event_shape: tuple[int, int, int], missing: str) -> "Inpainting":
-        """The left, right, top or bottom half is missing; of an odd number of rows or columns the middle one is measured.
+        """Returns inpainting of a missing half.
+
+        Args:
+            event_shape: (H, W, C).
+            missing: "left", "right", "top" or "bottom". The middle row or column of an odd size is measured.
 
         Raises:
-            ValueError: there is no such half.
+            ValueError: missing is none of the four.
         """
         height, width, _ = event_shape
         halves = {
@@ -149,32 +162,33 @@ class Inpainting(SpectralMeasurement):
 
 @struct.dataclass(kw_only=True)
 class Colorization(SpectralMeasurement):
-    """The grey image, a weighted sum of the channels: y (B, H, W, 1) of x (B, H, W, C).
+    """Weighted sum of the channels, for colorization of grey images: y (B, H, W, 1) from x (B, H, W, C).
 
-    With w = |w| v, A is |w| v^T at each pixel. V is the reflection that takes the first channel to v; y is the spectrum's
-    first channel.
+    With w = |w| v, A is |w| v^T at each pixel. V is the reflection that maps the first unit vector to v; y is
+    proportional to the first channel of the spectrum.
 
     Attributes:
-        weights: of the channels, (C,). The mean of three by default; (0.299, 0.587, 0.114) gives luma (ITU-R BT.601).
+        weights: weights w of the channels, (C,). By default, the mean of three channels; (0.299, 0.587, 0.114) gives
+            luma (ITU-R BT.601).
     """
 
     weights: ArrayLike | tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)
 
     def singular_values(self) -> Array:
-        """|w| for the first channel, 0 for the others."""
+        """|w| for the first channel, 0 for all other channels."""
         weights = jnp.asarray(self.weights)
         return jnp.zeros(self.event_shape).at[..., 0].set(jnp.linalg.norm(weights))
 
     def to_spectrum(self, x: Array) -> Array:
-        """The channels reflected: the first is v^T x."""
+        """V^T x: the reflected channels, of which the first is v^T x."""
         return self._reflect(x)
 
     def from_spectrum(self, z: Array) -> Array:
-        """The same: the reflection is its own inverse."""
+        """V z; the reflection is its own inverse."""
         return self._reflect(z)
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """y with channels of zeros."""
+        """y as the first channel, and zeros as all other channels."""
         return jnp.pad(y, ((0, 0), (0, 0), (0, 0), (0, self.event_shape[-1] - 1)))
 
     def measured_from_spectrum(self, z: Array) -> Array:
@@ -182,10 +196,10 @@ class Colorization(SpectralMeasurement):
         return z[..., :1]
 
     def _reflect(self, x: Array) -> Array:
-        """V x = +-(I - 2 u u^T / u^T u) x with u = v +- e_1, the sign being that of v_1, so that nothing cancels in u."""
+        """Returns V x = +-(I - 2 u u^T / u^T u) x with u = v +- e_1; the sign of v_1 avoids cancellation in u."""
         weights = jnp.asarray(self.weights, x.dtype)
         direction = weights / jnp.linalg.norm(weights)
         sign = jnp.where(direction[0] < 0, -1, 1).astype(x.dtype)
         u = direction.at[0].add(sign)
-        # A sum rather than a product of matrices, which accelerators would round to fewer digits.
+        # A sum instead of a matrix product, which accelerators evaluate in reduced precision.
         return -sign * (x - 2 / (u**2).sum() * (x * u).sum(-1, keepdims=True) * u)

@@ -1,13 +1,14 @@
-"""Computed tomography: line integrals of an image, the adjoint of taking them, and filtered back-projection.
+"""Computed tomography: the parallel-beam Radon transform, its adjoint, and filtered back-projection.
 
     (A x)(theta, s) = integral of x along { (X, Y): X cos(theta) + Y sin(theta) = s }
 
-X runs right and Y up from the middle of the image, in pixels. Sinograms are (B, angles, detectors, C), each channel of an
-image (B, H, W, C) by itself. Detectors are one pixel apart, and the middle of the row of detectors is at s = 0. For odd
-sizes this is the geometry of skimage.transform.radon; for even ones its axis is half a pixel right of and below ours.
+X points right and Y up from the centre of the image, in pixels. Sinograms are (B, angles, detectors, C); the channels
+of an image (B, H, W, C) are projected independently. Detectors are one pixel apart, and the centre of the detector row
+is at s = 0. For odd sizes this is the geometry of skimage.transform.radon; for even sizes the axis of skimage is half a
+pixel to the right of and below this axis.
 
-Sparse view and limited angle are choices of the angles, `parallel_angles`; rays that metal spoils are a mask on the
-sinogram, `metal_mask`, and `interpolated` is the classical guess at them.
+Sparse-view and limited-angle CT are choices of the angles (`parallel_angles`). Rays corrupted by metal are masked in
+the sinogram (`metal_mask`), and `interpolated` fills them by linear interpolation.
 
 Sources: Joseph (1982), https://doi.org/10.1109/TMI.1982.4307572, for the projector; Kak and Slaney (1988), chapter 3,
 https://engineering.purdue.edu/~malcolm/pct/, for filtered back-projection; Song et al. (2022),
@@ -26,26 +27,29 @@ from sde_lib.inverse.measurement import LinearMeasurement
 
 
 def parallel_angles(count: int, span: float = math.pi) -> Array:
-    """`count` angles evenly spaced over [0, span), in radians: few are a sparse view, a span below pi is a limited angle."""
+    """Returns `count` angles evenly spaced over [0, span), in radians.
+
+    A small count gives sparse-view CT, a span below pi limited-angle CT.
+    """
     return span * jnp.arange(count) / count
 
 
 @struct.dataclass(kw_only=True)
 class Radon(LinearMeasurement):
-    """Parallel-beam projections, (B, angles, detectors, C), in units of the image times a pixel's side.
+    """Parallel-beam projections, (B, angles, detectors, C), in units of the image times the side of a pixel.
 
-    Joseph's projector: a ray steps through the image row by row, or column by column where that is the steeper way, and
-    sums what linear interpolation finds in each. Angles are visited one by one, so memory is that of one angle:
-    detectors x max(H, W) values for each image and channel. Its adjoint is its exact transpose. It is badly
-    conditioned: `pseudo_inverse` ends at `max_steps`, and how early regularizes it.
+    Joseph's projector: each ray is sampled once per row of the image, or once per column if the ray is closer to
+    horizontal than to vertical, with linear interpolation between pixels. Angles are processed sequentially, which
+    bounds the memory by detectors x max(H, W) values per image and channel. The adjoint is the exact transpose. The
+    operator is ill-conditioned: `pseudo_inverse` stops at `max_steps`, and stopping earlier regularizes more.
 
     Attributes:
         angles: (angles,), in radians.
-        detectors: how many, static; None for enough to see all of the image, its corners too.
-        mask: None, or (angles, detectors): 0 for the rays that are lost, where y is 0.
+        detectors: number of detectors; None for a number that covers the whole image including its corners; static.
+        mask: (angles, detectors), 0 for missing rays, where y is 0; None if all rays are measured.
 
     Raises:
-        ValueError: in use, if the mask has not the sinogram's size.
+        ValueError: in use, if the mask does not have the size of the sinogram.
     """
 
     angles: Array
@@ -53,17 +57,20 @@ class Radon(LinearMeasurement):
     mask: Array | None = None
 
     def num_detectors(self) -> int:
-        """`detectors`, or as many as the diagonal has pixels; odd for an odd width: vertical rays hit the columns."""
+        """Returns `detectors`, or the length of the diagonal in pixels, rounded up to the parity of the width.
+
+        With equal parity, vertical rays pass through the centres of the columns.
+        """
         if self.detectors is not None:
             return self.detectors
-        enough = math.ceil(math.hypot(*self.event_shape[:2]))
-        return enough + (enough - self.event_shape[1]) % 2
+        diagonal = math.ceil(math.hypot(*self.event_shape[:2]))
+        return diagonal + (diagonal - self.event_shape[1]) % 2
 
     def forward(self, x: Array) -> Array:
         """The sinogram, (B, angles, detectors, C)."""
         batch, height, width, channels = x.shape
         size = max(height, width)
-        # The image and its transpose among zeros, so that rays always step along the first axis.
+        # The zero-padded image and its transpose, so that rays are always sampled along the first axis.
         pixels = x.transpose(1, 2, 0, 3).reshape(height, width, batch * channels)
         planes = jnp.stack(
             [
@@ -71,33 +78,37 @@ class Radon(LinearMeasurement):
                 for plane in (pixels, pixels.swapaxes(0, 1))
             ]
         )
-        neighbours = jnp.stack([planes[:, :, :-1], planes[:, :, 1:]], axis=-1)  # so that one look-up finds both
+        neighbours = jnp.stack([planes[:, :, :-1], planes[:, :, 1:]], axis=-1)  # one gather fetches both neighbours
         detectors = _centred(self.num_detectors(), x.dtype)
         step = jnp.arange(size)
 
-        @jax.checkpoint  # Otherwise a gradient keeps the places and weights of all angles.
+        @jax.checkpoint  # Otherwise reverse mode stores the positions and weights of all angles.
         def project(angle):
             cos, sin = jnp.cos(angle), jnp.sin(angle)
-            by_rows = jnp.abs(cos) > 0.999 * jnp.abs(sin)  # at 45 degrees, rounding must not decide
+            by_rows = jnp.abs(cos) > 0.999 * jnp.abs(sin)  # 0.999: independent of rounding at 45 degrees
             s = detectors[:, None]
             column = (s - sin * ((height - 1) / 2 - step)) / jnp.where(by_rows, cos, 1) + (width - 1) / 2
             row = (height - 1) / 2 - (s - cos * (step - (width - 1) / 2)) / jnp.where(by_rows, 1, sin)
-            place = jnp.clip(jnp.where(by_rows, column, row), -1, size)
-            below = jnp.floor(place)
-            weights = jnp.stack([1 - (place - below), place - below], axis=-1)
-            found = neighbours[jnp.where(by_rows, 0, 1), step, below.astype(int) + 1]  # + 1: after one zero
-            return jnp.einsum("dsn,dsin->di", weights, found) / jnp.maximum(jnp.abs(cos), jnp.abs(sin))
+            position = jnp.clip(jnp.where(by_rows, column, row), -1, size)
+            below = jnp.floor(position)
+            weights = jnp.stack([1 - (position - below), position - below], axis=-1)
+            values = neighbours[jnp.where(by_rows, 0, 1), step, below.astype(int) + 1]  # + 1 for the padding
+            return jnp.einsum("dsn,dsin->di", weights, values) / jnp.maximum(jnp.abs(cos), jnp.abs(sin))
 
         sinogram = jax.lax.map(project, jnp.asarray(self.angles, x.dtype))
         sinogram = sinogram.reshape(*sinogram.shape[:2], batch, channels).transpose(2, 0, 1, 3)
         return sinogram if self.mask is None else self.checked_mask()[..., None].astype(x.dtype) * sinogram
 
     def select(self, sinogram: Array) -> Array:
-        """The sinogram (B, angles, detectors, C) with 0 for the rays that are lost."""
+        """Returns the sinogram (B, angles, detectors, C) with missing rays set to 0."""
         return sinogram if self.mask is None else jnp.where(self.checked_mask()[..., None] == 0, 0, sinogram)
 
     def checked_mask(self) -> Array:
-        """The mask, which must have the sinogram's size."""
+        """Returns the mask (angles, detectors).
+
+        Raises:
+            ValueError: the mask does not have the size of the sinogram.
+        """
         shape = (len(self.angles), self.num_detectors())
         mask = jnp.asarray(self.mask)
         if mask.shape != shape:
@@ -111,10 +122,10 @@ def _centred(count: int, dtype: jnp.dtype) -> Array:
 
 
 def metal_mask(radon: Radon, metal: Array) -> Array:
-    """The mask (angles, detectors) that loses the rays through metal.
+    """Returns the mask (angles, detectors) that is False for rays through metal and True for all other rays.
 
     Args:
-        radon: the geometry; its own mask is left out.
+        radon: the geometry; its mask is ignored.
         metal: (H, W), True where there is metal.
     """
     unmasked = radon.replace(event_shape=(*metal.shape, 1), mask=None)
@@ -122,55 +133,58 @@ def metal_mask(radon: Radon, metal: Array) -> Array:
 
 
 def interpolated(radon: Radon, sinogram: Array) -> Array:
-    """The sinogram (B, angles, detectors, C) with each lost ray between those of its angle that are not, linearly.
+    """Returns the sinogram (B, angles, detectors, C) with missing rays interpolated linearly within each angle.
 
-    Beyond the last ray that there is, it goes on as that one; an angle without any stays 0. Back-projected without the
-    mask it is the classical reduction of metal artefacts.
+    Outside the measured rays of an angle, the nearest measured ray is repeated; an angle without measured rays is 0.
+    The back-projection of the result, without the mask, is the classical reduction of metal artefacts.
 
     Source: Kalender, Hebel and Ebersberger (1987), https://doi.org/10.1148/radiology.164.2.3602406.
 
     Args:
         radon: the geometry, with its mask.
-        sinogram: of its shape; what it has at lost rays does not count.
+        sinogram: (B, angles, detectors, C); its values at missing rays are ignored.
     """
     if radon.mask is None:
         return sinogram
-    sinogram, there = radon.select(sinogram), radon.checked_mask() != 0
-    count = there.shape[1]
-    place = jnp.arange(count)
-    before = jax.lax.cummax(jnp.where(there, place, -1), axis=1)
-    after = jax.lax.cummin(jnp.where(there, place, count), axis=1, reverse=True)
+    sinogram, is_measured = radon.select(sinogram), radon.checked_mask() != 0
+    count = is_measured.shape[1]
+    index = jnp.arange(count)
+    before = jax.lax.cummax(jnp.where(is_measured, index, -1), axis=1)
+    after = jax.lax.cummin(jnp.where(is_measured, index, count), axis=1, reverse=True)
     before, after = jnp.where(before < 0, after, before), jnp.where(after == count, before, after)
-    share = ((place - before) / jnp.maximum(after - before, 1)).astype(sinogram.dtype)[..., None]
+    weight = ((index - before) / jnp.maximum(after - before, 1)).astype(sinogram.dtype)[..., None]
 
-    def at(index):  # an angle without any has indices beyond the ends, and 0 everywhere
+    def at(index):  # the indices are out of range for an angle without measured rays, whose values are all 0
         return jnp.take_along_axis(sinogram, jnp.clip(index, 0, count - 1)[None, ..., None], axis=2)
 
-    return (1 - share) * at(before) + share * at(after)
+    return (1 - weight) * at(before) + weight * at(after)
 
 
 def ramp(frequency: Array) -> Array:
-    """1: the ramp filter alone. Windows map frequencies in [0, 1/2], in cycles per pixel, to factors of the ramp."""
+    """Window of the unmodified ramp filter, 1.
+
+    Windows map frequencies in [0, 1/2], in cycles per pixel, to factors that multiply the ramp filter.
+    """
     return jnp.ones_like(frequency)
 
 
 def shepp_logan(frequency: Array) -> Array:
-    """sinc: 2 / pi at the highest frequency."""
+    """Shepp-Logan window, a sinc that decreases to 2 / pi at frequency 1/2."""
     return jnp.sinc(frequency)
 
 
 def cosine(frequency: Array) -> Array:
-    """Falls to 0 at the highest frequency."""
+    """Cosine window, which decreases to 0 at frequency 1/2."""
     return jnp.cos(jnp.pi * frequency)
 
 
 def hamming(frequency: Array) -> Array:
-    """Falls to 0.08."""
+    """Hamming window, which decreases to 0.08 at frequency 1/2."""
     return 0.54 + 0.46 * jnp.cos(2 * jnp.pi * frequency)
 
 
 def hann(frequency: Array) -> Array:
-    """Falls to 0: the smoothest."""
+    """Hann window, which decreases to 0 at frequency 1/2; the strongest smoothing of these windows."""
     return 0.5 + 0.5 * jnp.cos(2 * jnp.pi * frequency)
 
 
@@ -179,16 +193,17 @@ def _spacing(angles: Array) -> Array | float:
 
 
 def filtered_back_projection(radon: Radon, sinogram: Array, window: Callable[[Array], Array] = ramp) -> Array:
-    """The classical reconstruction, (B, H, W, C), of a sinogram (B, angles, detectors, C).
+    """Returns the filtered back-projection (B, H, W, C) of a sinogram (B, angles, detectors, C).
 
-    The inverse of `radon` where the angles are many and cover [0, pi); rays that the mask loses count as 0, whatever the
-    sinogram has there. The ramp filter is sampled in space, not in frequency, so that the mean is right (Kak and Slaney,
-    section 3.3.3).
+    For many angles that cover [0, pi), this approximates the inverse of `radon`. Rays that the mask excludes are set to
+    0. The ramp filter is sampled in space, not in frequency, so that the mean is correct (Kak and Slaney, section
+    3.3.3).
 
     Args:
-        radon: the geometry. Its angles are evenly spaced.
-        sinogram: of its shape.
-        window: `ramp`, `shepp_logan`, `cosine`, `hamming`, `hann`, or a function of your own.
+        radon: the geometry, with evenly spaced angles.
+        sinogram: (B, angles, detectors, C).
+        window: window of the ramp filter: `ramp`, `shepp_logan`, `cosine`, `hamming`, `hann`, or a function that maps
+            frequencies in [0, 1/2] to factors.
     """
     height, width, _ = radon.event_shape
     sinogram = radon.select(sinogram)
@@ -196,7 +211,7 @@ def filtered_back_projection(radon: Radon, sinogram: Array, window: Callable[[Ar
     angles = jnp.asarray(radon.angles, sinogram.dtype)
     spacing = _spacing(angles)
 
-    size = 2 ** math.ceil(math.log2(2 * detectors))  # so that the convolution does not wrap around
+    size = 2 ** math.ceil(math.log2(2 * detectors))  # padding avoids wrap-around of the convolution
     n = jnp.fft.fftfreq(size, 1 / size, dtype=sinogram.dtype)
     kernel = jnp.where(n == 0, 1 / 4, jnp.where(n % 2 == 1, -1 / (jnp.pi * jnp.where(n == 0, 1, n)) ** 2, 0))
     response = jnp.fft.rfft(kernel).real * window(jnp.fft.rfftfreq(size, dtype=sinogram.dtype))
@@ -208,9 +223,9 @@ def filtered_back_projection(radon: Radon, sinogram: Array, window: Callable[[Ar
 
     def back_project(image, angle_and_row):
         angle, row = angle_and_row
-        place = jnp.clip(right * jnp.cos(angle) + up * jnp.sin(angle) + (detectors - 1) / 2, -1, detectors)
-        below = jnp.floor(place)
-        fraction = (place - below)[..., None]
+        position = jnp.clip(right * jnp.cos(angle) + up * jnp.sin(angle) + (detectors - 1) / 2, -1, detectors)
+        below = jnp.floor(position)
+        fraction = (position - below)[..., None]
         index = below.astype(int) + 1
         return image + (1 - fraction) * row[:, index] + fraction * row[:, index + 1], None
 
@@ -220,16 +235,17 @@ def filtered_back_projection(radon: Radon, sinogram: Array, window: Callable[[Ar
 
 @struct.dataclass(kw_only=True)
 class CompletedRadon(Radon):
-    """`Radon` among a complete set of angles: `pseudo_inverse` is their filtered back-projection, 0 where there are no data.
+    """`Radon` whose `pseudo_inverse` is the filtered back-projection of y, completed with 0 to a full set of angles.
 
-    As in score_inverse_problems, the complete set has as many angles over [0, pi) as the image has pixels on a side. So few
-    angles give an image that is too faint by their share, unlike `filtered_back_projection` of themselves; but added to an
-    image, such a correction does not overshoot at the frequencies that each angle measures, however few they are. One pass
-    over the angles, where `Radon` takes up to `max_steps` of them.
+    As in score_inverse_problems, the full set has as many angles over [0, pi) as the longer side of the image has
+    pixels. With few angles, the image of `pseudo_inverse` is therefore scaled by the fraction of measured angles,
+    unlike that of `filtered_back_projection`. As a correction that is added to an image, it does not overshoot at the
+    measured frequencies, for any number of angles. Cost: one pass over the angles; `pseudo_inverse` of `Radon` takes up
+    to `max_steps` passes.
     """
 
     def pseudo_inverse(self, y: Array) -> Array:
-        """The filtered back-projection of y (B, angles, detectors, C) as part of the complete set, (B, H, W, C)."""
+        """Returns the filtered back-projection (B, H, W, C) of y (B, angles, detectors, C), completed with zeros."""
         complete = max(len(self.angles), *self.event_shape[:2])
         spacing = _spacing(jnp.asarray(self.angles, y.dtype))
         return filtered_back_projection(self, y) * (math.pi / complete) / spacing

@@ -1,4 +1,4 @@
-"""Samplers that resample: RePaint repeats each step, DAPS draws the data anew at each step."""
+"""Samplers with resampling: RePaint repeats each step, DAPS samples x_0 given x_t and y in each step."""
 
 from typing import Any
 
@@ -19,21 +19,25 @@ from sde_lib.sampling.sampler import Sampler
 
 @struct.dataclass
 class RePaint(Sampler):
-    """Each step is made `resamplings` times, with noise added back to time t in between: x_s ~> x_t by the forward kernel.
+    """RePaint: each step is repeated `resamplings` times, and between repetitions x_s is diffused back to time t.
 
-    So that what a sampler such as `Replacement` puts in and what the Denoiser draws around it come to agree. A step of the
-    grid is a jump: it is made of `substeps` steps of the inner sampler, even in t. The published schedule for 250 steps,
-    jump length 10 and 10 resamplings is a grid of 25 steps with substeps = 10. Around `DDNM` or `DDNMPlus` it is their
-    time travel. It does not make `Replacement` exact: known pixels of x_s do not know of the others.
+    The repetitions harmonize the known values that a sampler such as `Replacement` inserts with the values that the
+    Denoiser generates. A step of the time grid is a jump of `substeps` steps of the inner sampler, evenly spaced in t.
+    The published schedule for 250 steps, jump length 10 and 10 resamplings is a grid of 25 steps with substeps = 10.
+    With `DDNM` or `DDNMPlus`, this is the time travel of their paper. `Replacement` remains inexact: the known pixels
+    of x_s are drawn independently of the generated pixels.
 
-    Cost: resamplings * substeps steps of the inner sampler.
+    Cost per step: resamplings * substeps steps of the inner sampler.
 
     Source: Lugmayr et al. (2022), https://arxiv.org/abs/2201.09865, algorithm 1 and appendix B.
 
     Attributes:
-        sampler: a one-step sampler, `Replacement(measurement, y)` as published.
-        resamplings: how often each jump is made; 1 is the inner sampler.
-        substeps: of each jump.
+        sampler: a one-step sampler; `Replacement(measurement, y)` in the paper.
+        resamplings: number of times that each jump is made; 1 is the inner sampler without repetition; static.
+        substeps: number of steps of each jump; static.
+
+    Raises:
+        ValueError: resamplings or substeps is below 1.
     """
 
     sampler: Sampler
@@ -45,7 +49,7 @@ class RePaint(Sampler):
 
     @property
     def evaluations_per_step(self) -> int:
-        """All resamplings of all substeps."""
+        """Evaluations of all resamplings and substeps."""
         return self.resamplings * self.substeps * self.sampler.evaluations_per_step
 
     def init(self, x: Array, denoiser: Denoiser, times: Array) -> Any:
@@ -53,7 +57,7 @@ class RePaint(Sampler):
         return self.sampler.init(x, denoiser, times)
 
     def step(self, carry, keys, x, t, s, denoiser):
-        """From t to s, and back and again."""
+        """Steps from t to s, then `resamplings - 1` times back to t and again to s."""
         key_down, key_up = split(keys, 2)
         times = jnp.linspace(t, s, self.substeps + 1)
 
@@ -75,33 +79,41 @@ class RePaint(Sampler):
 
 @struct.dataclass
 class DAPS(Sampler):
-    """Decoupled annealing posterior sampling: x_0 is drawn given x_t and y, and noise of time s is added to it.
+    """Decoupled annealing posterior sampling: samples x_0 given x_t and y, then adds fresh noise of time s.
 
-    p(x_0 | x_t) is taken to be N(x0, r^2 I), with x0 where the probability flow from x_t ends after `ode_steps` steps of
-    DDIM (on EDM's grid, rho = 7; one step is the Denoiser's mean), and x_0 given y too is drawn by Langevin dynamics from
-    there:
+    p(x_0 | x_t) is approximated by N(x0, r^2 I), where x0 is the endpoint of the probability flow from x_t after
+    `ode_steps` steps of DDIM (on EDM's grid, rho = 7; with one step, x0 is the Denoiser's mean). x_0 given x_t and y is
+    sampled by Langevin dynamics started at x0:
 
-        x_0 <- x_0 + h grad [log N(x_0; x0, r^2 I) + log p(y | x_0)] + sqrt(2 h) z,   h = step_size / (1 / r^2 + 1 / s^2).
+        x_0 <- x_0 + h grad [log N(x_0; x0, r^2 I) + log p(y | x_0)] + sqrt(2 h) z,   h = step_size / (1 / r^2 + 1 /
+        s^2).
 
-    No step leans on the one before, so errors of early steps can be undone; A may be any differentiable map. Langevin
-    dynamics are stable for step_size < 2 where |A| <= 1, and too wide by some step_size / 4 of the variance at most. They
-    start at the mean of what y does not see, and spread there in some (1 + r^2 / s^2) / step_size steps.
-    r is n, as published, or with data_std, r^2 = n^2 v / (n^2 + v), v = data_std^2: then, with one step of the flow and
-    many small ones of Langevin, exact for data N(mean, v I). Run on the prior's Denoiser.
+    x_s depends on x_t only through x_0, so errors of early steps can be corrected later. A can be any differentiable
+    map. For
+    |A| <= 1, the Langevin dynamics are stable for step_size < 2, and the variance is too large by at most a fraction of
+    about step_size / 4. In the null space of A they start at the mean, and reach the full variance after about
+    (1 + r^2 / s^2) / step_size steps. r = n as published; with data_std, r^2 = n^2 v / (n^2 + v), v = data_std^2, which
+    is exact for data N(mean, v I) with one step of the flow and many small Langevin steps. The sampler runs on the
+    prior's Denoiser.
 
-    Cost: `ode_steps` evaluations, and `langevin_steps` gradients of A alone.
+    Cost per step: `ode_steps` evaluations, and `langevin_steps` gradients of A (without the network).
 
     Source: Zhang et al. (2024), https://arxiv.org/abs/2407.01521, algorithm 1. Their code
-    (https://github.com/zhangbingliang2019/DAPS) takes 200 steps from n = 100 to 0.1, each with 5 of the flow and 100 of
-    Langevin, s = 0.01 for noise of 0.05, and h from 1e-4 (2e-5 for HDR) down to a hundredth of it.
+    (https://github.com/zhangbingliang2019/DAPS) uses 200 steps from n = 100 to 0.1, each with 5 flow steps and 100
+    Langevin steps, s = 0.01 for noise of 0.05, and h decreasing from 1e-4 (2e-5 for HDR) by a factor of 100.
 
     Attributes:
-        measurement: A, linear or not.
-        y: (B, *measured), or (1, *measured) for all of a batch.
-        measurement_noise: s, more than 0, or a `Noise` of one variance with its own log_prob.
-        ode_steps, langevin_steps: how many of each.
-        step_size: of Langevin dynamics, as above.
-        data_std: the spread of a pixel; infinite for r = n.
+        measurement: A, linear or not; differentiable.
+        y: (B, *measured), or (1, *measured) for the whole batch.
+        measurement_noise: s, the standard deviation of Gaussian noise, more than 0; or a `Noise` of one variance.
+        ode_steps: number of steps of the probability flow per sampler step; static.
+        langevin_steps: number of steps of Langevin dynamics per sampler step; static.
+        step_size: relative step size of Langevin dynamics, see h.
+        data_std: the standard deviation of a pixel; infinite for r = n.
+
+    Raises:
+        ValueError: ode_steps or langevin_steps is below 1, or step_size or data_std is not positive; in use, the noise
+            is 0 or has more than one variance.
     """
 
     measurement: Measurement
@@ -118,11 +130,11 @@ class DAPS(Sampler):
 
     @property
     def evaluations_per_step(self) -> int:
-        """Those of the probability flow."""
+        """Evaluations of the probability flow."""
         return self.ode_steps
 
     def estimate(self, x: Array, t: Array, denoiser: Denoiser) -> Array:
-        """Where the probability flow from x at time t () ends, (B, *event)."""
+        """Returns the endpoint (B, *event) of the probability flow from x at time t ()."""
         sde = denoiser.sde
         first, last = (sde.noise_to_signal(time) ** (1 / 7) for time in (t, sde.t_min))
         levels = jnp.linspace(first, last, self.ode_steps)[1:] ** 7
@@ -133,16 +145,16 @@ class DAPS(Sampler):
         return denoiser(x, times[-1])
 
     def draw_data(self, keys: Array, x0: Array, t: Array, denoiser: Denoiser) -> Array:
-        """Draws of x_0 given y and the estimate x0 (B, *event) of time t ()."""
+        """Samples x_0 (B, *event) given y and the estimate x0 (B, *event) at time t ()."""
         require_noise("DAPS", self.measurement_noise)
         clean = jax.eval_shape(self.measurement.forward, x0)
-        of_y = constant_variance("DAPS", self.measurement_noise, jnp.zeros(clean.shape, clean.dtype))
-        of_x0 = isotropic_variance(denoiser.sde.noise_to_signal(t), self.data_std)
-        h = self.step_size / (1 / of_x0 + 1 / of_y)
+        noise_variance = constant_variance("DAPS", self.measurement_noise, jnp.zeros(clean.shape, clean.dtype))
+        x0_variance = isotropic_variance(denoiser.sde.noise_to_signal(t), self.data_std)
+        h = self.step_size / (1 / x0_variance + 1 / noise_variance)
 
         def log_prob(x):
-            near = -0.5 * jnp.square(x - x0).sum() / of_x0
-            return near + log_likelihood(self.measurement_noise, self.y, self.measurement.forward(x)).sum()
+            log_prior = -0.5 * jnp.square(x - x0).sum() / x0_variance
+            return log_prior + log_likelihood(self.measurement_noise, self.y, self.measurement.forward(x)).sum()
 
         def langevin(x, i):
             return x + h * jax.grad(log_prob)(x) + jnp.sqrt(2 * h) * standard_normal(fold_in(keys, i), x), None

@@ -1,4 +1,4 @@
-"""Smaller images: super-resolution wants the large one back."""
+"""Downsampling operators, for super-resolution."""
 
 from collections.abc import Callable
 
@@ -10,40 +10,51 @@ from sde_lib.inverse.separable import SeparableMeasurement
 
 @struct.dataclass(kw_only=True)
 class SuperResolution(SeparableMeasurement):
-    """The image at a lower resolution: y (B, H', W', C) with H' = round(H / factor), W' = round(W / factor).
+    """Downsampling to y (B, H', W', C) with H' = round(H / factor), W' = round(W / factor).
 
         SuperResolution.average(event_shape, 4)             the mean of each block
-        SuperResolution.bicubic(event_shape, 4)             the resizing of image libraries
+        SuperResolution.bicubic(event_shape, 4)             bicubic with antialiasing, as in image libraries
 
-    The factor need not be whole, nor divide the size. The singular value decomposition is that of one matrix for each axis.
+    The factor does not have to be an integer or to divide the size. One small matrix per axis is decomposed.
     """
 
     @classmethod
     def average(cls, event_shape: tuple[int, int, int], factor: float, **settings) -> "SuperResolution":
-        """Each value is the mean over the area that it covers: over factor x factor pixels, or parts of them.
+        """Returns area averaging: each value is the mean over factor x factor pixels, including fractions of pixels.
+
+        Args:
+            event_shape: (H, W, C).
+            factor: size of the image divided by the size of y, at least 1.
+            **settings: fields of `SeparableMeasurement`, such as `rcond`.
 
         Raises:
-            ValueError: the factor is below 1, or nothing would be left of the image.
+            ValueError: the factor is below 1, or so large that y would have no pixels.
         """
         return cls.of(event_shape, *(_matrix(n, factor, _overlap) for n in event_shape[:2]), **settings)
 
     @classmethod
     def bicubic(cls, event_shape: tuple[int, int, int], factor: float, **settings) -> "SuperResolution":
-        """Cubic interpolation with antialiasing: the kernel is as many times wider as the image becomes smaller.
+        """Returns bicubic downsampling with antialiasing: the kernel is widened by the factor.
 
-        It is Keys's kernel with a = -0.5; at the borders the weights inside the image are scaled to sum to 1. So do
-        Pillow's `resize(..., BICUBIC)` and `jax.image.resize(..., "cubic")`; MATLAB's imresize differs at the borders.
+        The kernel is Keys's with a = -0.5; at the borders, the weights inside the image are normalized to sum to 1.
+        Pillow's `resize(..., BICUBIC)` and `jax.image.resize(..., "cubic")` do the same; MATLAB's imresize differs at
+        the borders.
 
         Source: Keys (1981), https://doi.org/10.1109/TASSP.1981.1163711, eq. 15.
 
+        Args:
+            event_shape: (H, W, C).
+            factor: size of the image divided by the size of y, at least 1.
+            **settings: fields of `SeparableMeasurement`, such as `rcond`.
+
         Raises:
-            ValueError: the factor is below 1, or nothing would be left of the image.
+            ValueError: the factor is below 1, or so large that y would have no pixels.
         """
         return cls.of(event_shape, *(_matrix(n, factor, _keys) for n in event_shape[:2]), **settings)
 
 
 def _matrix(n: int, factor: float, weight: Callable[[np.ndarray, float], np.ndarray]) -> np.ndarray:
-    """(m, n): rows of weights that sum to 1, of input pixels at a distance from the output pixel's centre."""
+    """Returns the matrix (m, n) of one axis; each row holds the weights of the input pixels, which sum to 1."""
     m = round(n / factor) if factor >= 1 else 0
     if m < 1:
         raise ValueError(f"SuperResolution: factor={factor} must be between 1 and the image's size, which is {n}")
@@ -54,12 +65,12 @@ def _matrix(n: int, factor: float, weight: Callable[[np.ndarray, float], np.ndar
 
 
 def _overlap(distance: np.ndarray, scale: float) -> np.ndarray:
-    """The length that a pixel of side 1 and one of side `scale` have in common."""
+    """Returns the length of the overlap of a pixel of side 1 and a pixel of side `scale`."""
     return np.clip(0.5 * (scale + 1) - np.abs(distance), 0, 1)
 
 
 def _keys(distance: np.ndarray, scale: float) -> np.ndarray:
-    """Keys's cubic kernel, `scale` times as wide."""
+    """Returns Keys's cubic kernel, widened by `scale`."""
     x = np.abs(distance) / scale
     near, far = (1.5 * x - 2.5) * x**2 + 1, ((-0.5 * x + 2.5) * x - 4) * x + 2
     return np.where(x < 1, near, np.where(x < 2, far, 0))

@@ -1,4 +1,4 @@
-"""Compressed sensing: few values, each of which knows of every pixel."""
+"""Compressed sensing: random subsampling of a transform that spreads each pixel over all coefficients."""
 
 import jax
 import jax.numpy as jnp
@@ -12,17 +12,17 @@ from sde_lib.inverse.measurement import SpectralMeasurement
 
 @struct.dataclass(kw_only=True)
 class CompressedSensing(SpectralMeasurement):
-    """A subsampled randomized cosine transform: M coefficients, drawn without replacement, of the image with random signs.
+    """Subsampled randomized cosine transform: M random DCT coefficients of the image with random pixel signs, (B, M).
 
-    `CompressedSensing.random(key, event_shape, share)` draws one; y is (B, M). The rows are orthonormal, so every singular
-    value is 1 or 0, and a matrix product is never formed. The signs spread each image over all coefficients.
+    `CompressedSensing.random(key, event_shape, share)` draws the operator. The rows of A are orthonormal, so every
+    singular value is 1 or 0, and no matrix is formed. The signs spread the energy of each image over all coefficients.
 
     Source: Do et al. (2012), "Fast and efficient compressive sensing using structurally random matrices",
     https://arxiv.org/abs/1106.5037.
 
     Attributes:
-        signs: of the event's shape, 1 and -1.
-        indices: (M,), of the measured coefficients in row-major order.
+        signs: 1 and -1, of the shape of the image.
+        indices: row-major indices of the measured coefficients, (M,).
     """
 
     signs: Array
@@ -30,7 +30,12 @@ class CompressedSensing(SpectralMeasurement):
 
     @classmethod
     def random(cls, key: Array, event_shape: tuple[int, ...], share: float) -> "CompressedSensing":
-        """M = round(share N) coefficients for images of N values.
+        """Draws an operator with M = round(share N) coefficients, for images of N values.
+
+        Args:
+            key: PRNG key of the signs and of the coefficients, which are drawn without replacement.
+            event_shape: shape of one image.
+            share: fraction of measured coefficients.
 
         Raises:
             ValueError: M is below 1 or above N.
@@ -51,15 +56,15 @@ class CompressedSensing(SpectralMeasurement):
         return self.measured_to_spectrum(jnp.ones((1, len(self.indices))))[0]
 
     def to_spectrum(self, x: Array) -> Array:
-        """The orthonormal cosine transform of the image with its signs changed, over all axes."""
+        """The orthonormal DCT of signs * x over all axes of the image."""
         return dctn(self.signs * x, norm="ortho", axes=self._axes)
 
     def from_spectrum(self, z: Array) -> Array:
-        """Its inverse."""
+        """The inverse of `to_spectrum`."""
         return self.signs * idctn(z, norm="ortho", axes=self._axes)
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """The coefficients at their places, and 0 elsewhere."""
+        """The measured coefficients at their indices, and 0 elsewhere."""
         size = int(np.prod(self.event_shape))
         return (
             jnp.zeros((len(y), size), y.dtype)

@@ -1,8 +1,8 @@
-"""Measurements that mix rows with rows and columns with columns, the channels alike: Y = R X K^T for each channel X.
+"""Separable forward operators, Y = R X K^T for each channel X, with matrices R (vertical) and K (horizontal).
 
 The singular value decompositions R = U_R diag(s_R) V_R^T and K = U_K diag(s_K) V_K^T of the two small matrices are
-computed once, when the measurement is made; they give that of the whole map, whose singular values are all products
-s_R s_K.
+computed once, in the constructor. They give the decomposition of the whole operator, whose singular values are all
+products s_R s_K.
 """
 
 import jax
@@ -18,11 +18,11 @@ from sde_lib.struct import Struct
 
 @struct.dataclass(kw_only=True)
 class AxisDecomposition(Struct):
-    """The singular value decomposition of a map from n values along an axis to m.
+    """Singular value decomposition of a linear map from n to m values along one axis.
 
     Attributes:
-        u: (m, n), with columns of zeros where there is no singular value.
-        s: (n,), 0 for what is not measured.
+        u: (m, n), padded with columns of zeros beyond min(m, n).
+        s: singular values, (n,), padded with zeros.
         v: (n, n), orthogonal.
     """
 
@@ -32,7 +32,7 @@ class AxisDecomposition(Struct):
 
     @classmethod
     def of(cls, matrix: np.ndarray) -> "AxisDecomposition":
-        """That of a matrix (m, n), in float64."""
+        """Returns the decomposition of a matrix (m, n), computed in float64."""
         m, n = matrix.shape
         u, s, v_transposed = np.linalg.svd(np.asarray(matrix, np.float64))
         rank = min(m, n)
@@ -41,11 +41,12 @@ class AxisDecomposition(Struct):
 
 @struct.dataclass(kw_only=True)
 class SeparableMeasurement(SpectralMeasurement):
-    """Y = R X K^T, (B, H', W', C), for images (B, H, W, C). `of(event_shape, R, K)` makes one of the two matrices.
+    """Separable operator Y = R X K^T, (B, H', W', C), for images (B, H, W, C); built by `of(event_shape, R, K)`.
 
     Attributes:
-        rows, columns: the decompositions of R, which mixes rows, and of K, which mixes columns.
-        rcond: singular values below this share of the largest count as 0; static.
+        rows: decomposition of R, which mixes rows.
+        columns: decomposition of K, which mixes columns.
+        rcond: singular values below this fraction of the largest are treated as 0; static.
     """
 
     rows: AxisDecomposition
@@ -54,7 +55,14 @@ class SeparableMeasurement(SpectralMeasurement):
 
     @classmethod
     def of(cls, event_shape: tuple[int, int, int], rows: np.ndarray, columns: np.ndarray, **settings):
-        """The measurement R X K^T of R = `rows` (H', H) and K = `columns` (W', W)."""
+        """Returns the measurement R X K^T.
+
+        Args:
+            event_shape: (H, W, C).
+            rows: R, (H', H).
+            columns: K, (W', W).
+            **settings: other fields, such as `rcond`.
+        """
         return cls(
             event_shape=tuple(event_shape),
             rows=AxisDecomposition.of(rows),
@@ -63,7 +71,7 @@ class SeparableMeasurement(SpectralMeasurement):
         )
 
     def singular_values(self) -> Array:
-        """The products of the axes' singular values, the same for each channel."""
+        """The products of the singular values of both axes, (H, W, C), equal for all channels."""
         s = jnp.asarray(self.rows.s)[:, None] * jnp.asarray(self.columns.s)
         s = jnp.where(s > self.rcond * s.max(), s, 0)
         return jnp.broadcast_to(s[..., None], self.event_shape)
@@ -77,7 +85,7 @@ class SeparableMeasurement(SpectralMeasurement):
         return _along_axes(z, self.rows.v, self.columns.v)
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """U_R^T Y U_K, and 0 where the singular value is."""
+        """U_R^T Y U_K, and 0 where the singular value is 0."""
         return jnp.where(self.singular_values() > 0, _along_axes(y, self.rows.u.T, self.columns.u.T), 0)
 
     def measured_from_spectrum(self, z: Array) -> Array:
@@ -86,7 +94,7 @@ class SeparableMeasurement(SpectralMeasurement):
 
 
 def _along_axes(x: Array, rows: ArrayLike, columns: ArrayLike) -> Array:
-    """rows X columns^T for each image and channel."""
+    """Returns rows X columns^T for each image and channel."""
     rows, columns = jnp.asarray(rows, x.dtype), jnp.asarray(columns, x.dtype)
-    # In full precision: accelerators would by themselves round the factors to fewer digits.
+    # By default, accelerators evaluate matrix products in reduced precision.
     return jnp.einsum("bhwc,ih,jw->bijc", x, rows, columns, precision=jax.lax.Precision.HIGHEST)
