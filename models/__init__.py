@@ -1,18 +1,21 @@
-"""Networks: arrays in, array out. `create("unet", channels=64)` makes one; its file says what its options mean.
+"""Networks conditioned on the noise level: `create("unet", channels=64)` builds one; its class documents the options.
 
-Every network is a Flax linen module called as `network.apply(variables, x, noise_level, condition, train=...)`,
-with x (B, H, W, C), noise_level (B,) and condition a dict of leaves by name, or None for no leaf:
+Every network is a Flax linen module called as `network.apply(variables, x, noise_level, condition, train=...)`, with
+x (B, H, W, C) (for `MLP`, (B, D)), noise_level (B,), and condition a dict of leaves by name, or None for no leaves:
 
-- `label` (B,), for networks with `num_classes`. The null is `num_classes`, one more than the last class, and stands for no
-  class in every network: where it has no weights for that, the class's embedding is zero (the parameters of NCSN's norms,
-  where zero would mean nothing, are the mean over the classes).
-- `augmentation` (B, augment_features), for networks with `augment_features`: how each image was augmented in training. The
-  null is zeros, and may be left out.
+- `label` (B,), for networks with `num_classes` > 0. The null label, which stands for no class, is `num_classes` in
+every
+  network. In networks without an embedding of the null label, the embedding is zero; in NCSN, the parameters of the
+  norms are the mean over the classes.
+- `augmentation` (B, augment_features), for networks with `augment_features` > 0: the augmentation of each image in
+training.
+  The null is zeros, and is the default if the leaf is omitted.
 
-A network may have a static method `project(variables)`: training replaces the weights by it at the start and after every
+A network can define a static method `project(variables)`. Training applies it to the initial weights and after every
 update.
 
-Networks that only give features of images, to judge samples by, are no part of this list: `models/efficientnet.py`.
+Feature networks for the evaluation of samples are not registered here: `models/efficientnet.py`, `models/inception.py`
+and `models/dinov2.py`.
 """
 
 import dataclasses
@@ -54,45 +57,51 @@ __all__ = [
 ]
 
 
-def _named(attribute: str) -> dict[str, type[nn.Module]]:
-    """Returns the networks that the modules of this package name in a mapping, sorted; a module more is one file.
+def _collect(attribute: str) -> dict[str, type[nn.Module]]:
+    """Collects the mappings `attribute` (name -> network) of all modules of this package, sorted by name.
+
+    A new network therefore needs only a new file.
 
     Raises:
-        ValueError: two modules use one name.
+        ValueError: two modules use the same name.
     """
-    found: dict[str, type[nn.Module]] = {}
+    networks: dict[str, type[nn.Module]] = {}
     for file in pkgutil.iter_modules(__path__):
         module = importlib.import_module(f"{__name__}.{file.name}")
         for name, network in getattr(module, attribute, {}).items():
-            if name in found:
-                raise ValueError(f"{module.__name__}: another module of models has the name {name!r}")
-            found[name] = network
-    return dict(sorted(found.items()))
+            if name in networks:
+                raise ValueError(f"{module.__name__}: another module of models also defines the name {name!r}")
+            networks[name] = network
+    return dict(sorted(networks.items()))
 
 
-NETWORKS: dict[str, type[nn.Module]] = _named("NETWORKS")
-# What says of a noisy image which class it is of, (B, num_classes); for guidance.
-CLASSIFIERS: dict[str, type[nn.Module]] = _named("CLASSIFIERS")
+NETWORKS: dict[str, type[nn.Module]] = _collect("NETWORKS")
+# Classifiers of noisy images, which return logits (B, num_classes), for classifier guidance.
+CLASSIFIERS: dict[str, type[nn.Module]] = _collect("CLASSIFIERS")
 KNOWN = NETWORKS | CLASSIFIERS
 
 
 def names() -> list[str]:
-    """The names of the networks whose output has the shape of their input."""
+    """Returns the sorted names of the networks that map images (or vectors) to images (or vectors)."""
     return sorted(NETWORKS)
 
 
 def options(name: str) -> dict[str, Any]:
-    """The options of network `name` with their defaults. Raises ValueError for an unknown name."""
+    """Returns the options of network `name` with their defaults. Raises ValueError for an unknown name."""
     _check_known("network", name, KNOWN)
     fields = dataclasses.fields(KNOWN[name])
     return {field.name: field.default for field in fields if field.name not in ("parent", "name")}
 
 
 def create(name: str, **given: Any) -> nn.Module:
-    """Makes network `name`. Lists among the options become tuples, since a module must be hashable.
+    """Builds network `name`.
+
+    Args:
+        name: key of `NETWORKS` or `CLASSIFIERS`.
+        **given: options of the network, see `options`. Lists are converted to tuples, since a module must be hashable.
 
     Raises:
-        ValueError: for an unknown name, option or choice; the message gives the nearest that exists.
+        ValueError: unknown name or option; the message contains the nearest match.
     """
     allowed = options(name)
     for option in given:

@@ -1,10 +1,11 @@
-"""ADM: the U-Net of guided-diffusion, `UNet` with the options of the paper.
+"""ADM, the U-Net of guided-diffusion: `UNet` with the defaults of the paper.
 
-Which of them differ from `UNet`'s own: residual blocks change the resolution; heads of 64 channels; 32 groups and an
-epsilon of 1e-5 in every norm; the noise level's embedding has cosines first.
+Differences from the defaults of `UNet`: residual blocks change the resolution; attention heads have 64 channels; every
+norm has 32 groups and an epsilon of 1e-5; the embedding of the noise level has cosines first.
 
 The published networks predict the noise and a variance (`learned_variance=True`); `noise_level` is the integer step,
-0 to 999. All but the "uncond" and LSUN ones have `num_classes=1000`. They are, beside the defaults (ImageNet, 64 px):
+0 to 999. All networks except the "uncond" and LSUN ones have `num_classes=1000`. The options that differ from the
+defaults (ImageNet, 64 px) are:
 
     ImageNet, 128 px   channels=256, channel_multipliers=(1, 1, 2, 3, 4), blocks_per_level=2, num_heads=4,
                        head_channels=0, dropout=0.0
@@ -12,12 +13,14 @@ The published networks predict the noise and a variance (`learned_variance=True`
     ImageNet, 512 px   channels=256, channel_multipliers=(0.5, 1, 1, 2, 2, 4, 4), blocks_per_level=2, dropout=0.0
     LSUN, 256 px       as ImageNet 256 px, with dropout=0.1 (horse also without)
     64 to 256 px       channels=192, channel_multipliers=(1, 1, 2, 2, 4, 4), blocks_per_level=2, num_heads=4,
-                       head_channels=0, dropout=0.0, out_channels=3, the small image, enlarged bilinearly, joined to x
+                       head_channels=0, dropout=0.0, out_channels=3
     128 to 512 px      channels=192, channel_multipliers=(1, 1, 2, 2, 4, 4), blocks_per_level=2, dropout=0.0,
-                       attention_resolutions=(32, 16), out_channels=3, joined likewise
+                       attention_resolutions=(32, 16), out_channels=3
 
-The two orders in which guided-diffusion lays out queries, keys and values (`use_new_attention_order`) are the same
-function of differently ordered weights: reading the file takes care of them (`models/pretrained/guided_diffusion.py`).
+In the two super-resolution networks, the small image is upsampled bilinearly and concatenated to the channels of x.
+
+The two layouts of queries, keys and values in guided-diffusion (`use_new_attention_order`) are the same function with
+differently ordered weights; the reader of the file reorders them (`models/pretrained/guided_diffusion.py`).
 
 Source: Dhariwal and Nichol (2021), https://arxiv.org/abs/2105.05233;
 https://github.com/openai/guided-diffusion (README.md for the flags, guided_diffusion/unet.py for the network).
@@ -27,9 +30,9 @@ from models.unet import UNet
 
 
 class ADM(UNet):
-    """The U-Net of ADM, by default that of ImageNet at 64 px without its classes and its learned variance.
+    """The U-Net of ADM; by default the network for ImageNet at 64 px, without classes and learned variance.
 
-    The options are those of `UNet`, and so are call, shapes and errors.
+    Options, call, shapes and errors are those of `UNet`.
     """
 
     channels: int = 192
@@ -44,5 +47,5 @@ class ADM(UNet):
     norm_epsilon: float = 1e-5
 
 
-# By the name that a config gives.
+# Keys are the values of `model.name` in a config.
 NETWORKS = {"adm": ADM}

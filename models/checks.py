@@ -1,22 +1,23 @@
-"""What every network checks of its options and arguments, with one wording for all. Each raises ValueError."""
+"""Shared validation of network options and call arguments. Every function raises ValueError."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
 
-OPTIONS = {"label": "num_classes", "augmentation": "augment_features"}  # 0 in a network that does not take the leaf
+# The option that sizes each leaf of the condition; where it is 0, the network does not take the leaf.
+OPTIONS = {"label": "num_classes", "augmentation": "augment_features"}
 
 
 def choices(network: Any, allowed: Mapping[str, Iterable[str]]) -> None:
-    """The options named in `allowed` have one of their allowed values."""
+    """Checks that each option in `allowed` has one of its allowed values."""
     for option, values in allowed.items():
         if (value := getattr(network, option)) not in values:
             raise ValueError(f"{_name(network)}: {option}={value!r} is unknown: choose from {', '.join(values)}")
 
 
 def divisible(network: Any, shape: tuple[int, ...], divisor: int, why: str) -> None:
-    """x is a batch of images (B, H, W, C), whose height and width are multiples of the divisor."""
+    """Checks that `shape` is (B, H, W, C) with H and W divisible by `divisor`; `why` completes the message."""
     if len(shape) != 4:
         raise ValueError(f"{_name(network)}: x has shape {shape}, but a batch of images has shape (B, H, W, C)")
     for axis, size in zip(("height", "width"), shape[1:3], strict=True):
@@ -25,18 +26,18 @@ def divisible(network: Any, shape: tuple[int, ...], divisor: int, why: str) -> N
 
 
 def condition(network: Any, batch: int, condition: Any, options: Mapping[str, str] = OPTIONS) -> dict[str, Any]:
-    """Returns the leaves of the condition, with zeros, the null, for an `augmentation` that is left out.
+    """Returns the leaves of the condition; a missing `augmentation` is replaced by zeros, its null value.
 
     Args:
-        network: the network. It takes `label` (B,) where `num_classes` is not 0 and `augmentation` (B, augment_features)
-            where `augment_features` is not 0.
+        network: the network. It takes `label` (B,) if `num_classes` is not 0, and `augmentation` (B, augment_features)
+            if `augment_features` is not 0.
         batch: B, the number of examples.
-        condition: the leaves by name, or None for no leaf.
-        options: the option of the network that states each leaf; none for a network without conditions.
+        condition: the leaves by name, or None for no leaves.
+        options: the option of the network that sizes each leaf, by leaf; empty for a network without conditions.
 
     Raises:
-        ValueError: the condition is no mapping, or has a leaf that the network does not take or of another shape, or lacks
-            the label.
+        ValueError: the condition is not a mapping, has an unexpected leaf or a leaf of a wrong shape, or lacks the
+            label.
     """
     shapes = {"label": (batch,), "augmentation": (batch, getattr(network, "augment_features", 0))}
     taken = {leaf: shapes[leaf] for leaf, option in options.items() if getattr(network, option, 0)}
@@ -64,13 +65,13 @@ def condition(network: Any, batch: int, condition: Any, options: Mapping[str, st
 
 
 def _described(taken: Mapping[str, tuple[int, ...]]) -> str:
-    """The leaves that a network takes, with their shapes, for messages."""
+    """Returns the leaves that a network takes with their shapes, as text for messages."""
     shapes = {leaf: ", ".join(["B", *map(str, shape[1:])]) for leaf, shape in taken.items()}
     return " and ".join(f"{leaf} ({text}{',' * (text == 'B')})" for leaf, text in shapes.items()) or "no condition"
 
 
 def dropout(network: Any, train: bool, dropout_keys: Any) -> Any:
-    """The keys to use, None where nothing is dropped; they are there where they are needed."""
+    """Returns the dropout keys, or None if nothing is dropped. Raises ValueError if required keys are missing."""
     if not (train and network.dropout):
         return None
     if dropout_keys is None:
@@ -81,14 +82,14 @@ def dropout(network: Any, train: bool, dropout_keys: Any) -> Any:
 
 
 def rising(network: Any) -> None:
-    """The noise levels of the network run from `sigma_min` up to a larger `sigma_max`."""
+    """Checks that 0 < `sigma_min` < `sigma_max`."""
     low, high = network.sigma_min, network.sigma_max
     if not 0 < low < high:
         raise ValueError(f"{_name(network)}: sigma_min={low} must be more than 0 and less than sigma_max={high}")
 
 
 def embedding(network: Any, option: str) -> None:
-    """The option that is the width of a positional embedding of the noise level is even and at least 4."""
+    """Checks that `option`, the width of a positional embedding of the noise level, is even and at least 4."""
     width = getattr(network, option)
     if network.embedding.startswith("positional") and (width < 4 or width % 2):
         raise ValueError(

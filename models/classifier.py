@@ -1,10 +1,12 @@
-"""Classifiers of noisy images: image and noise level in, logits of the classes out, whose gradient guides sampling.
+"""Noise-conditional classifiers for classifier guidance: noisy images and noise levels to logits of the classes.
 
-- `WideResNetClassifier`: three groups of residual blocks, each of half the resolution and twice the channels, and the mean
-  over the pixels. Score_sde's class-conditional samples come from one that was trained on CIFAR-10 under the VE SDE.
-- `UNetClassifier`: the way down of ADM's U-Net with its middle, and one attention whose query is the mean of all pixels.
+- `WideResNetClassifier`: three groups of residual blocks, each with half the resolution and twice the channels of the
+  previous group, then the mean over the pixels. score_sde's class-conditional samples use such a classifier, trained on
+  CIFAR-10 under the VE SDE.
+- `UNetClassifier`: the encoder and the middle of ADM's U-Net, then attention pooling whose query is the mean of all
+pixels.
 
-Both are called as the other networks are, and return (B, num_classes) float32; no sample sees another.
+Both are called like the other networks and return (B, num_classes) float32. Examples of a batch are independent.
 """
 
 from collections.abc import Mapping
@@ -26,24 +28,24 @@ CHOICES = {"dtype": ("float32", "bfloat16")}
 
 
 class WideResNetClassifier(nn.Module):
-    """A wide residual network that knows the noise level, as score_sde has it.
+    """The noise-conditional wide residual network of score_sde.
 
-    The defaults are its published one for CIFAR-10, whose input is an image of the data range [0, 1] plus the noise, less
-    (0.49139968, 0.48215841, 0.44653091), divided by (0.24703223, 0.24348513, 0.26158784). Kernels start with the variance of
-    He's initialization over the outputs, drawn uniformly.
+    The defaults are those of the published network for CIFAR-10. Its input is a noisy image of the data range [0, 1],
+    minus (0.49139968, 0.48215841, 0.44653091), divided by (0.24703223, 0.24348513, 0.26158784). Kernels are initialized
+    uniformly with He's variance over the fan-out.
 
     Source: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix I.1;
-    https://github.com/yang-song/score_sde/blob/main/models/wideresnet_noise_conditional.py; Zagoruyko and Komodakis (2016),
-    https://arxiv.org/abs/1605.07146.
+    https://github.com/yang-song/score_sde/blob/main/models/wideresnet_noise_conditional.py; Zagoruyko and Komodakis
+    (2016), https://arxiv.org/abs/1605.07146.
 
     Attributes:
         num_classes: number of logits.
         blocks_per_group: residual blocks in each of the three groups.
         width: channels of the groups in units of 16, 32 and 64.
-        fourier_scale: standard deviation of the frequencies in the noise level's embedding.
-        dropout: rate between the two convolutions of each block, in training. The published network has none.
-        dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
-        remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
+        fourier_scale: standard deviation of the frequencies in the embedding of the noise level.
+        dropout: dropout rate between the two convolutions of each block; the published network has 0.
+        dtype: dtype of the computation, "float32" or "bfloat16"; parameters and output are float32.
+        remat: recompute the activations of each block in the backward pass: less memory, about a third more time.
     """
 
     num_classes: int = 10
@@ -68,16 +70,17 @@ class WideResNetClassifier(nn.Module):
 
         Args:
             x: (B, H, W, C); H and W divisible by 4.
-            noise_level: (B,), log(sigma) of the published network.
-            condition: None or no leaf; a classifier has no condition.
-            train: whether dropout is on.
-            dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
+            noise_level: (B,), log(sigma) for the published network.
+            condition: None or empty; a classifier has no condition.
+            train: whether dropout is enabled.
+            dropout_keys: (B,) typed PRNG keys; required if `train` is True and `dropout` is above 0.
 
         Returns:
             (B, num_classes) float32.
 
         Raises:
-            ValueError: for a size that cannot be halved twice, an unknown choice, a condition, and keys missing.
+            ValueError: H or W is not divisible by 4, an option has an unknown value, a condition is given, or keys are
+                missing.
         """
         checks.choices(self, CHOICES)
         checks.divisible(self, x.shape, 4, "three groups need")
@@ -109,8 +112,8 @@ class WideResNetClassifier(nn.Module):
 class WideBlock(nn.Module):
     """skip(x) + Conv(relu(norm(Conv(relu(norm(x))) + embedding))).
 
-    The skip pools the pixels and adds channels of zeros where the shape changes. In the `first` block it starts after the
-    first norm and relu.
+    Where the shape changes, the skip pools the pixels and pads the channels with zeros. In the `first` block, the skip
+    starts after the first norm and ReLU.
     """
 
     features: int
@@ -129,34 +132,35 @@ class WideBlock(nn.Module):
         h = h + _dense(self.features, self.dtype, "embedding")(embedding)[:, None, None]
         h = nn.relu(GroupNorm(epsilon=1e-5, dtype=self.dtype, name="norm_out")(h))
         h = Conv(self.features, name="conv_out", **conv)(Dropout(self.dropout, name="dropout")(h, dropout_keys))
-        if (more := self.features - skip.shape[-1]) or self.stride > 1:
+        if (added := self.features - skip.shape[-1]) or self.stride > 1:
             skip = nn.avg_pool(skip, (self.stride, self.stride), (self.stride, self.stride))
-            skip = jnp.pad(skip, ((0, 0), (0, 0), (0, 0), (0, more)))
+            skip = jnp.pad(skip, ((0, 0), (0, 0), (0, 0), (0, added)))
         return skip + h
 
 
 class UNetClassifier(nn.Module):
-    """The classifier of ADM: the way down of its U-Net, its middle, and a pooling by attention.
+    """The classifier of ADM: the encoder and the middle of its U-Net, and attention pooling.
 
-    The defaults are the published one for ImageNet at 64 px. The others have `blocks_per_level=2`; for 128 px
-    `channel_multipliers=(1, 1, 2, 3, 4)`, for 256 px (1, 1, 2, 2, 4, 4), for 512 px (0.5, 1, 1, 2, 2, 4, 4).
+    The defaults are those of the published classifier for ImageNet at 64 px. The published classifiers for larger
+    images have `blocks_per_level=2` and `channel_multipliers=(1, 1, 2, 3, 4)` for 128 px, (1, 1, 2, 2, 4, 4) for 256 px
+    and (0.5, 1, 1, 2, 2, 4, 4) for 512 px.
 
     Source: Dhariwal and Nichol (2021), https://arxiv.org/abs/2105.05233;
-    https://github.com/openai/guided-diffusion/blob/main/guided_diffusion/unet.py (EncoderUNetModel, with scale_shift_norm,
-    resblock_updown and attention pooling).
+    https://github.com/openai/guided-diffusion/blob/main/guided_diffusion/unet.py (EncoderUNetModel, with
+    scale_shift_norm, resblock_updown and attention pooling).
 
     Attributes:
         num_classes: number of logits.
-        channels: the unit of channels; the noise level's embedding has four times as many.
-        channel_multipliers: channels of each level, finest first, in units of `channels` and rounded; every further level
-            halves the resolution.
+        channels: base number of channels; the embedding of the noise level has four times as many.
+        channel_multipliers: channels of each level, finest first, in units of `channels`, rounded; each level has half
+            the resolution of the previous level.
         blocks_per_level: residual blocks of each level.
         attention_resolutions: heights in pixels at which every block is followed by attention.
-        head_channels: channels of each attention head; 0 is one head.
-        dropout: rate of the dropout in each residual block, in training.
-        norm_groups: groups of every group norm; 0 takes 32, or fewer where a group would have less than 4 channels.
-        dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
-        remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
+        head_channels: channels of each attention head; 0 for a single head.
+        dropout: dropout rate in each residual block.
+        norm_groups: groups of every group norm; 0 for 32, or fewer where a group would have less than 4 channels.
+        dtype: dtype of the computation, "float32" or "bfloat16"; parameters and output are float32.
+        remat: recompute the activations of each block in the backward pass: less memory, about a third more time.
     """
 
     num_classes: int = 1000
@@ -180,21 +184,21 @@ class UNetClassifier(nn.Module):
         train: bool = False,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps noisy images to logits. The position of every pixel is learned: the size is that of `init`.
+        """Maps noisy images to logits. Position embeddings are learned, so the image size is fixed at `init`.
 
         Args:
             x: (B, H, W, C); H and W divisible by 2 ** (levels - 1).
-            noise_level: (B,), the published networks' step from 0 to 999.
-            condition: None or no leaf; a classifier has no condition.
-            train: whether dropout is on.
-            dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
+            noise_level: (B,), the step from 0 to 999 for the published networks.
+            condition: None or empty; a classifier has no condition.
+            train: whether dropout is enabled.
+            dropout_keys: (B,) typed PRNG keys; required if `train` is True and `dropout` is above 0.
 
         Returns:
             (B, num_classes) float32.
 
         Raises:
-            ValueError: for a size that cannot be halved often enough, heads or groups that do not divide the channels, an
-                unknown choice, a condition, and keys missing.
+            ValueError: H or W is not divisible by 2 ** (levels - 1), heads or groups do not divide the channels, an
+                option has an unknown value, a condition is given, or keys are missing.
         """
         levels = len(self.channel_multipliers)
         widths = [round(self.channels * multiplier) for multiplier in self.channel_multipliers]
@@ -244,14 +248,14 @@ class UNetClassifier(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """One vector for an image: attention over its pixels, and their mean, with the mean as the query.
+    """Attention pooling of an image to one vector, with the mean of the pixels as query, and the mean and pixels as keys.
 
     Source: Radford et al. (2021), https://arxiv.org/abs/2103.00020, section 2.4.
 
     Attributes:
-        features: of the result.
-        num_heads: of the attention.
-        dtype: of the computation; parameters are float32.
+        features: number of features of the output.
+        num_heads: number of attention heads.
+        dtype: dtype of the computation; parameters are float32.
     """
 
     features: int
@@ -273,14 +277,14 @@ class AttentionPool(nn.Module):
 
 
 def _standardized(x):
-    """Each image less its mean, divided by its standard deviation, which counts as 1 / sqrt(values) at least."""
+    """Standardizes each image to mean 0 and standard deviation 1; the divisor is at least 1 / sqrt(values per image)."""
     x = x - x.mean((1, 2, 3), keepdims=True)
     floor = 1 / (x.shape[1] * x.shape[2] * x.shape[3]) ** 0.5
     return x / jnp.maximum(jnp.std(x, axis=(1, 2, 3), keepdims=True), floor)
 
 
 def _embed(embedding, features, dtype):
-    """Two layers, and the nonlinearity behind them."""
+    """Two dense layers, each followed by swish."""
     first, second = (_dense(features, dtype, f"embedding_{i}") for i in range(2))
     return nn.swish(second(nn.swish(first(embedding))))
 
@@ -289,5 +293,5 @@ def _dense(features, dtype, name):
     return nn.Dense(features, kernel_init=scaled_init(1.0), dtype=dtype, name=name)
 
 
-# By the name that a config gives.
+# Keys are the values of `model.name` in a config.
 CLASSIFIERS = {"unet_classifier": UNetClassifier, "wideresnet_classifier": WideResNetClassifier}

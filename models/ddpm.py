@@ -1,10 +1,10 @@
-"""DDPM's U-Net: `UNet` with the options of the paper.
+"""The U-Net of DDPM: `UNet` with the defaults of the paper.
 
-Which of them differ from `UNet`'s own: the embedding shifts before the norm; a strided convolution halves the resolution;
-32 groups in every norm, whatever the channels; one head.
+Differences from the defaults of `UNet`: the embedding is added as a shift before the norm; a strided convolution halves
+the resolution; every norm has 32 groups for any number of channels; dropout is 0.1.
 
-The published networks predict the noise; `noise_level` is the integer step, 0 to 999. They are, beside the defaults
-(CIFAR-10, 32 px, 35.7 M parameters):
+The published networks predict the noise; `noise_level` is the integer step, 0 to 999. The defaults are the network for
+CIFAR-10 (32 px, 35.7 M parameters). The other networks:
 
     LSUN and CelebA-HQ, 256 px (113.7 M)   channel_multipliers=(1, 1, 2, 2, 4, 4), dropout=0.0
 
@@ -19,7 +19,7 @@ from models.unet import UNet
 
 
 class DDPM(UNet):
-    """DDPM's U-Net, by default that of CIFAR-10; the options are those of `UNet`, and so are call, shapes and errors."""
+    """The U-Net of DDPM; by default the network for CIFAR-10. Options, call, shapes and errors are those of `UNet`."""
 
     dropout: float = 0.1
     scale_shift: bool = False
@@ -27,5 +27,5 @@ class DDPM(UNet):
     norm_groups: int = 32
 
 
-# By the name that a config gives.
+# Keys are the values of `model.name` in a config.
 NETWORKS = {"ddpm": DDPM}

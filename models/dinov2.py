@@ -1,14 +1,16 @@
-"""DINOv2: a vision transformer trained without labels, whose class token is the feature in which FD-DINOv2 is measured.
+"""DINOv2: a self-supervised vision transformer, whose class token is the feature of FD-DINOv2.
 
-Patches of 14 x 14 pixels become tokens behind a class token; each gets a learned position. Every block is
+A class token precedes the tokens of the patches of 14 x 14 pixels; learned position embeddings are added to all tokens.
+Every block is
 
     x <- x + gamma1 * attention(norm1(x)),    x <- x + gamma2 * mlp(norm2(x))
 
-with learned gammas for each feature (LayerScale). Positions were learned on 37 x 37 patches and are stretched to others.
+with learned gammas per feature (LayerScale). Position embeddings were learned on 37 x 37 patches and are interpolated
+to other grids.
 
 Source: Oquab et al. (2023), https://arxiv.org/abs/2304.07193;
 https://github.com/facebookresearch/dinov2/blob/main/dinov2/models/vision_transformer.py (the models without registers).
-Its use for Frechet distances: Stein et al. (2023), https://arxiv.org/abs/2306.04675.
+FD-DINOv2: Stein et al. (2023), https://arxiv.org/abs/2306.04675.
 """
 
 import flax.linen as nn
@@ -28,14 +30,14 @@ SIZES = {
 
 
 class DINOv2(nn.Module):
-    """Images to features; inference only. The defaults are ViT-S/14; `SIZES` has the others.
+    """DINOv2 as a feature network, for inference only. The defaults are ViT-S/14; `SIZES` has the options of all sizes.
 
     Attributes:
         width: features of a token.
         depth: number of blocks.
         num_heads: heads of each attention.
         patch_size: side of a patch in pixels.
-        position_grid: patches along each side of the images that the positions were learned on.
+        position_grid: patches along each side of the training images, for which the position embeddings were learned.
     """
 
     width: int = 384
@@ -49,14 +51,14 @@ class DINOv2(nn.Module):
         """Maps images to features.
 
         Args:
-            x: (B, H, W, 3) float32, channels standardized by ImageNet's mean and deviation; H and W divisible by
-                `patch_size`.
+            x: (B, H, W, 3) float32, standardized by the mean and standard deviation of ImageNet's channels; H and W
+                divisible by `patch_size`.
 
         Returns:
             `pool` (B, width) float32, the class token after the last norm.
 
         Raises:
-            ValueError: for a size that patches do not fill.
+            ValueError: H or W is not divisible by `patch_size`.
         """
         side = self.patch_size
         checks.divisible(self, x.shape, side, f"patches of {side} pixels need")
@@ -74,7 +76,7 @@ class DINOv2(nn.Module):
 
 
 class Block(nn.Module):
-    """Attention and MLP, each with a norm before and a learned scale of each feature after."""
+    """Attention and MLP, each after a norm and before a learned scale per feature (LayerScale)."""
 
     num_heads: int
 
@@ -97,10 +99,11 @@ def _norm(name):
 
 
 def stretched_positions(positions: jax.Array, height: int, width: int) -> jax.Array:
-    """Positions (1, 1 + n n, C) for a grid of height x width patches: (1, 1 + height width, C).
+    """Interpolates position embeddings (1, 1 + n n, C) to a grid of height x width patches: (1, 1 + height width, C).
 
-    The first, the class token's, stays. The others are interpolated as PyTorch does bicubically without antialiasing. The
-    published models ask it for a scale of (height + 0.1) / n rather than for a size, so the grid is a little squeezed.
+    The position embedding of the class token, the first, is unchanged. The interpolation is PyTorch's bicubic without
+    antialiasing. The published models pass the scale factors (height + 0.1) / n and (width + 0.1) / n instead of a
+    size, so the sampled positions are spaced slightly more closely than n / height and n / width.
     """
     side = int(np.sqrt(positions.shape[1] - 1))
     if (height, width) == (side, side):
@@ -112,12 +115,12 @@ def stretched_positions(positions: jax.Array, height: int, width: int) -> jax.Ar
 
 
 def _cubic_matrix(size: int, new_size: int, offset: float = 0.1, a: float = -0.75) -> np.ndarray:
-    """The matrix (new_size, size) of a cubic convolution with parameter a; places beyond the edge repeat its pixel."""
-    places = (np.arange(new_size) + 0.5) * size / (new_size + offset) - 0.5
+    """Returns the matrix (new_size, size) of cubic interpolation with parameter a and edge replication."""
+    positions = (np.arange(new_size) + 0.5) * size / (new_size + offset) - 0.5
     matrix = np.zeros((new_size, size))
     for tap in range(-1, 3):
-        near = np.floor(places) + tap
-        x = np.abs(places - near)
+        near = np.floor(positions) + tap
+        x = np.abs(positions - near)
         inner = ((a + 2) * x - (a + 3)) * x**2 + 1
         outer = a * (((x - 5) * x + 8) * x - 4)
         weights = np.where(x <= 1, inner, np.where(x < 2, outer, 0))

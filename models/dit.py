@@ -1,12 +1,13 @@
-"""The diffusion transformer: an image is cut into patches, a transformer's tokens, and comes out as an image again.
+"""DiT, the diffusion transformer: a transformer over the patches of an image with adaLN-Zero conditioning.
 
-Noise level and class become one vector c. Every block normalizes its tokens without weights of its own and takes scale,
-shift and gate from c (adaLN-Zero):
+Noise level and class are embedded in one vector c. The norms of a block have no learned weights; scale, shift and gate
+are computed from c (adaLN-Zero):
 
     x <- x + gate1(c) * attention((1 + scale1(c)) norm(x) + shift1(c))
     x <- x + gate2(c) * mlp((1 + scale2(c)) norm(x) + shift2(c))
 
-Gates start at zero, so every block starts as the identity; the last layer starts at zero, and so does the output.
+Gates are initialized to zero, so each block is initially the identity. The last layer is initialized to zero, so the
+initial output is zero.
 
 Source: Peebles and Xie (2023), https://arxiv.org/abs/2212.09748, https://github.com/facebookresearch/DiT.
 """
@@ -33,8 +34,8 @@ CHOICES = {
     "dtype": ("float32", "bfloat16"),
 }
 
-# The paper's table 1: "DiT-XL/2" is `DiT(**SIZES["XL"], patch_size=2, num_classes=1000, learned_variance=True)`, which takes
-# the four channels of a latent image.
+# Table 1 of the paper. DiT-XL/2 is `DiT(**SIZES["XL"], patch_size=2, num_classes=1000, learned_variance=True)`; its
+# input is a latent image of four channels.
 SIZES = {
     "S": {"width": 384, "depth": 12, "num_heads": 6},
     "B": {"width": 768, "depth": 12, "num_heads": 12},
@@ -44,7 +45,7 @@ SIZES = {
 
 
 class DiT(nn.Module):
-    """Diffusion transformer with adaLN-Zero; the defaults are DiT-S/2, and `SIZES` has the paper's others.
+    """Diffusion transformer with adaLN-Zero; the defaults are DiT-S/2, and `SIZES` has the other sizes of the paper.
 
     Attributes:
         width: features of a token; divisible by 4 and by `num_heads`.
@@ -52,26 +53,27 @@ class DiT(nn.Module):
         num_heads: heads of each attention.
         patch_size: side of a patch in pixels.
         mlp_ratio: hidden features of each block's MLP, in units of `width`.
-        out_channels: channels of the output; 0 takes as many as the input has. With images to condition on joined to the
-            input's channels, those of x alone.
+        out_channels: channels of the output; 0 for as many as the input has. If conditioning images are concatenated to
+            the input, the number of channels of the noisy images.
         learned_variance: whether the last layer also predicts a variance for each value (iDDPM, and the published DiT).
-            The call returns the mean alone, so that a Denoiser can be made of the network; `mean_and_variance` returns both.
-        num_classes: 0 for an unconditional network; else the condition's `label` is below it.
-        null_class: whether the label `num_classes`, which stands for no class, has an embedding of its own, as in the
-            published networks; else it has none, and zeros take its place. Classifier-free guidance wants it; in training
-            `condition.label.dropout` of the config puts it in place of some labels.
-        positions: of the patches; "sincos" adds the paper's fixed encoding, "rotary" rotates queries and keys, so that
-            attention sees only how far apart two patches are.
-        position_span: 0 counts patches as positions; else positions run over [0, position_span) whatever the size of the
-            image, so that a network trained on a grid of so many patches can take others.
-        frequencies: of the noise level's 128 cosines and sines; "dit" is 10,000 ** (-k / 128), "ddpm" is
-            10,000 ** (-k / 127), as in diffusers.
-        block_embeddings: whether every block embeds noise level and class with weights of its own, as in diffusers,
-            instead of sharing one vector c; the last layer then shares those of the first block.
-        mlp_norm_epsilon: added to the variance in the norm before each MLP; 1e-5 in diffusers. It is 1e-6 in the others.
-        dropout: rate in training, after each attention and within each MLP. The paper has none.
-        dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
-        remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
+            The call returns only the mean, as a Denoiser requires; `mean_and_variance` returns both.
+        num_classes: number of classes of the condition `label`; 0 for an unconditional network.
+        null_class: whether the null label `num_classes` (no class) has a learned embedding, as in the published
+            networks, which use it for classifier-free guidance; otherwise its embedding is zero. In training,
+            `condition.label.dropout` of the config replaces a fraction of the labels by the null label.
+        positions: position encoding of the patches: "sincos" adds the fixed encoding of the paper; "rotary" rotates
+            queries and keys, so that attention depends only on relative positions.
+        position_span: range of the positions along each axis, [0, position_span), for any image size, so that a network
+            trained on a grid of position_span patches accepts other sizes; 0 numbers the patches 0, 1, 2, ...
+        frequencies: frequencies of the 128 cosines and sines of the noise level: "dit" for 10,000 ** (-k / 128), "ddpm"
+            for 10,000 ** (-k / 127), as in diffusers.
+        block_embeddings: whether each block has its own embedding of noise level and class, as in diffusers, instead of
+            one shared vector c; the last layer then uses the embedding of the first block.
+        mlp_norm_epsilon: added to the variance in the norm before each MLP; 1e-5 in diffusers. All other norms use
+            1e-6.
+        dropout: dropout rate after each attention and within each MLP; 0 in the paper.
+        dtype: dtype of the computation, "float32" or "bfloat16"; parameters and output are float32.
+        remat: recompute the activations of each block in the backward pass: less memory, about a third more time.
     """
 
     width: int = 384
@@ -104,20 +106,20 @@ class DiT(nn.Module):
         """Maps noisy images to images.
 
         Args:
-            x: (B, H, W, C); H and W divisible by `patch_size`. Images to condition on are joined to its channels, behind
-                those of the noisy images; `out_channels` then says how many the latter are.
-            noise_level: (B,), the published networks' step from 0 to 999; it may lie between steps.
-            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, where
-                `num_classes` is not 0.
-            train: whether dropout is on.
-            dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
+            x: (B, H, W, C); H and W divisible by `patch_size`. Conditioning images are concatenated after the channels
+                of the noisy images; `out_channels` is then the number of channels of the noisy images.
+            noise_level: (B,), the step from 0 to 999 for the published networks; not necessarily an integer.
+            condition: leaves by name, or None. If `num_classes` is not 0: `label` (B,), integers in [0, num_classes),
+                or num_classes for no class.
+            train: whether dropout is enabled.
+            dropout_keys: (B,) typed PRNG keys; required if `train` is True and `dropout` is above 0.
 
         Returns:
             (B, H, W, C) float32, or (B, H, W, out_channels).
 
         Raises:
-            ValueError: for a size that patches do not fill, a width that the heads do not divide, an unknown choice,
-                and for leaves of the condition or keys missing or in excess.
+            ValueError: H or W is not divisible by `patch_size`, the heads do not divide the width, an option has an
+                unknown value, leaves of the condition are missing or unexpected, or keys are missing.
         """
         output = self.mean_and_variance(x, noise_level, condition, train=train, dropout_keys=dropout_keys)
         return output[..., : self.out_channels or x.shape[-1]]
@@ -132,10 +134,10 @@ class DiT(nn.Module):
         train: bool = False,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """As the call itself, with the `learned_variance` behind the mean: (B, H, W, 2 C) float32.
+        """Like the call, but returns the mean followed by the `learned_variance`: (B, H, W, 2 C) float32.
 
-        The second half is v of iDDPM (https://arxiv.org/abs/2102.09672, eq. 15), in [-1, 1] for a reverse variance
-        between the posterior's and the forward process's; without `learned_variance` there is none.
+        The second half is v of iDDPM (https://arxiv.org/abs/2102.09672, eq. 15), where -1 and 1 correspond to the
+        variances of the posterior and of the forward process. Without `learned_variance`, only the mean is returned.
         """
         checks.choices(self, CHOICES)
         checks.divisible(self, x.shape, self.patch_size, f"patches of {self.patch_size} pixels need")
@@ -161,7 +163,7 @@ class DiT(nn.Module):
             embedding = Embedding(self.width, self.num_classes, self.null_class, self.frequencies, dtype, name=name)
             return nn.swish(embedding(noise_level, leaves.get("label")))
 
-        first = embedding = embed("embedding_0" if self.block_embeddings else "embedding")
+        first_embedding = embedding = embed("embedding_0" if self.block_embeddings else "embedding")
         block_type = nn.remat(DiTBlock) if self.remat else DiTBlock
         for i in range(self.depth):
             if self.block_embeddings and i:
@@ -171,7 +173,7 @@ class DiT(nn.Module):
             )
             tokens = block(tokens, embedding, angles, dropout_keys)
 
-        shift, scale = _modulation(2, self.width, dtype, first)
+        shift, scale = _modulation(2, self.width, dtype, first_embedding)
         tokens = _norm(tokens, shift, scale, 1e-6, dtype)
         features = (self.out_channels or x.shape[-1]) * (2 if self.learned_variance else 1)
         tokens = _dense(side**2 * features, dtype, "out", init_scale=0.0)(tokens).astype(jnp.float32)
@@ -179,7 +181,7 @@ class DiT(nn.Module):
 
 
 class Embedding(nn.Module):
-    """Noise level (B,) and labels (B,) or None to one vector each image, (B, features): the sum of both embeddings."""
+    """Sum of the embeddings of the noise level (B,) and of the labels (B,) or None, (B, features)."""
 
     features: int
     num_classes: int
@@ -202,14 +204,14 @@ class Embedding(nn.Module):
 
 
 class DiTBlock(nn.Module):
-    """Attention and MLP, each between a modulated norm and a gate that starts at zero.
+    """Attention and MLP, each after a modulated norm and before a gate that is initialized to zero.
 
     Attributes:
         num_heads: heads of the attention.
         mlp_ratio: hidden features of the MLP in units of the tokens' features.
         mlp_norm_epsilon: added to the variance in the norm before the MLP.
-        dropout: rate, after the attention and after the MLP's nonlinearity.
-        dtype: of the computation; parameters are float32.
+        dropout: dropout rate after the attention and after the nonlinearity of the MLP.
+        dtype: dtype of the computation; parameters are float32.
     """
 
     num_heads: int
@@ -230,8 +232,8 @@ class DiTBlock(nn.Module):
 
         Args:
             tokens: (B, tokens, features).
-            embedding: (B, E), after its last nonlinearity.
-            angles: of the rotary encoding, (tokens, head features / 2), or None for no rotation.
+            embedding: (B, E), after the final nonlinearity.
+            angles: angles of the rotary encoding, (tokens, head features / 2), or None for no rotation.
             dropout_keys: (B,) typed keys, or None for no dropout.
         """
         features = tokens.shape[-1]
@@ -256,22 +258,22 @@ class DiTBlock(nn.Module):
 
 
 def _dense(features, dtype, name, init_scale=1.0):
-    """Maps (..., C) to (..., features)."""
+    """Returns a dense layer from (..., C) to (..., features)."""
     dense = nn.Dense(features, kernel_init=scaled_init(init_scale), dtype=dtype, name=name)
     return functools.partial(per_position, dense)
 
 
 def _modulation(parts, features, dtype, embedding):
-    """`parts` arrays (B, 1, features), zero at first."""
+    """Returns `parts` modulation arrays (B, 1, features), initially zero."""
     values = _dense(parts * features, dtype, "modulation", init_scale=0.0)(embedding)
     return jnp.split(values[:, None], parts, axis=-1)
 
 
 def _norm(tokens, shift, scale, epsilon, dtype):
-    """Each token normalized over its features, then scaled and shifted."""
+    """Normalizes each token over its features, then scales by 1 + scale and shifts."""
     norm = nn.LayerNorm(epsilon, use_bias=False, use_scale=False, use_fast_variance=False, dtype=jnp.float32)
     return (norm(tokens) * (1 + scale) + shift).astype(dtype)
 
 
-# By the name that a config gives.
+# Keys are the values of `model.name` in a config.
 NETWORKS = {"dit": DiT}

@@ -1,15 +1,17 @@
-"""The magnitude-preserving U-Net of EDM2: no norms, no biases, and weights of which only the directions count.
+"""The magnitude-preserving U-Net of EDM2: no group norms, no biases, invariant to the magnitude of its weights.
 
-Every layer keeps the magnitude of what it is given (`models/layers/magnitude.py`), so activations, weights and updates
-have a known size through the whole of a training run. Two things complete the recipe, outside of the network:
+Every layer preserves the magnitude of its input (`models/layers/magnitude.py`), so the magnitudes of activations,
+weights and updates stay constant during training. Two parts of the recipe are outside of the network:
 
-- `EDM2.project(variables)` projects the weights onto unit magnitude. The forward pass normalizes them anyway, so it changes
-  no output, but it undoes their growth, by which the effective learning rate would decay in an uncontrolled way. The
-  training step applies it to the initial weights and after every update ("forced weight normalization").
-- the learned uncertainty u(sigma) of eq. 21 is a part of the loss. This network has no output for it.
+- `EDM2.project(variables)` projects the weights onto unit magnitude. The output does not change, since the forward pass
+  normalizes the weights. The projection prevents the growth of the weights, which would decrease the effective learning
+  rate in an uncontrolled way. Training applies it to the initial weights and after every update ("forced weight
+  normalization").
+- The learned uncertainty u(sigma) of eq. 21 is part of the loss; this network has no output for it.
 
-The size of a model is its number of channels. For ImageNet at 512 pixels (latents of 64 x 64 x 4) and 64 pixels:
-XXS 64 (512 pixels only), XS 128, S 192, M 256, L 320, XL 384, XXL 448 (512 pixels only); dropout 0.1 from M on.
+The sizes of the paper differ in `channels`. For ImageNet at 512 pixels (latents of 64 x 64 x 4) and 64 pixels: XXS 64
+(512 pixels only), XS 128, S 192, M 256, L 320, XL 384, XXL 448 (512 pixels only); dropout is 0.1 for M and larger
+sizes.
 
 Source: Karras et al. (2024), https://arxiv.org/abs/2312.02696, figure 21 and appendix B;
 https://github.com/NVlabs/edm2/blob/main/training/networks_edm2.py.
@@ -41,10 +43,11 @@ CHOICES = {"dtype": ("float32", "bfloat16")}
 
 
 def normalized(variables: Any) -> Any:
-    """The variables with every kernel at unit magnitude for each of its outputs: forced weight normalization, eq. 66.
+    """Normalizes every kernel to unit magnitude per output: forced weight normalization, eq. 66.
 
-    Use it on the parameters at the start of a training step, as the peer does, or on those that an optimizer returns. The
-    outputs stay as they are, and applying it twice is applying it once, up to the 1e-4 that `normalize` adds to magnitudes.
+    Apply it to the parameters at the start of a training step, as EDM2's code does, or after each optimizer update. The
+    output of the network is unchanged, and the projection is idempotent, up to the 1e-4 that `normalize` adds to
+    magnitudes.
     """
 
     def project(path, leaf):
@@ -56,17 +59,18 @@ def normalized(variables: Any) -> Any:
 class EDM2Block(nn.Module):
     """mp_sum(x, Conv(dropout(silu(Conv(silu(x)) (1 + embedding))))), optionally followed by cosine attention.
 
-    A block of the encoder first normalizes every pixel of x; where the number of channels changes, a 1x1 convolution
-    does it before that in the encoder, and in the skip branch in the decoder.
+    An encoder block first normalizes every pixel of x. A 1x1 convolution changes the number of channels if necessary:
+    in the encoder before this normalization, in the decoder in the skip branch.
 
     Attributes:
         features: channels of the output.
         flavor: "encoder" or "decoder".
-        resampling: "down" or "up" halves or doubles the resolution first.
-        num_heads: of the attention; 0 for none.
-        dropout: rate of the dropout before the last convolution.
-        residual_balance, attention_balance: share of the branch in its sum.
-        clip: bound on the absolute value of the output, against overflow in half precision; None for none.
+        resampling: "down" or "up" halves or doubles the resolution at the start of the block; None keeps it.
+        num_heads: number of attention heads; 0 for no attention.
+        dropout: dropout rate before the last convolution.
+        residual_balance: weight of the residual branch in `mp_sum`.
+        attention_balance: weight of the attention branch in `mp_sum`.
+        clip: bound on the absolute value of the output, against overflow in half precision; None disables clipping.
     """
 
     features: int
@@ -104,29 +108,29 @@ class EDM2Block(nn.Module):
 
 
 class EDM2(nn.Module):
-    """Magnitude-preserving U-Net; its output starts at zero.
-
-    The defaults are those of the model S.
+    """Magnitude-preserving U-Net of EDM2; the initial output is zero. The defaults are those of the size S.
 
     Attributes:
         channels: channels of the finest level.
-        channel_multipliers: channels of each level, finest first, in units of `channels`; every further level halves
-            the resolution.
-        blocks_per_level: residual blocks of each level on the way down; one more on the way up.
-        attention_resolutions: heights in pixels at which every block has attention (the coarsest level's first block on
-            the way up has it at any).
-        head_channels: channels of each head; they divide the channels of every level with attention.
-        dropout: rate of the dropout in each residual block, in training.
-        num_classes: 0 for an unconditional network; else the condition's `label` is below it.
-        out_channels: of the output; 0 for as many as x has. Fewer where x carries further channels as a condition.
-        fourier_channels: features of the noise level; 0 for as many as the finest level has channels.
-        embedding_channels: of the embedding; 0 for as many as the widest level has channels.
-        class_balance: share of the class in the embedding.
-        concat_balance: share of what the way down kept where it is joined to the way up.
-        residual_balance, attention_balance: share of a branch in its sum with the identity.
-        clip: bound on the absolute value of every block's output; None for none.
-        dtype: of the computation, "float32" or "bfloat16"; parameters, embedding and output are float32.
-        remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
+        channel_multipliers: channels of each level, finest first, in units of `channels`; each level has half the
+            resolution of the previous level.
+        blocks_per_level: residual blocks of each level in the encoder; the decoder has one more.
+        attention_resolutions: heights in pixels at which every block has attention; the first block of the middle
+            always has attention.
+        head_channels: channels of each attention head; must divide the channels of every level with attention.
+        dropout: dropout rate in each residual block.
+        num_classes: number of classes of the condition `label`; 0 for an unconditional network.
+        out_channels: channels of the output; 0 for as many as x has. If conditioning images are concatenated to x, the
+            number of channels of the noisy images.
+        fourier_channels: number of Fourier features of the noise level; 0 for the channels of the finest level.
+        embedding_channels: number of features of the embedding; 0 for the channels of the widest level.
+        class_balance: weight of the class in the embedding.
+        concat_balance: weight of the skip connection where it is concatenated in the decoder.
+        residual_balance: weight of each residual branch in its sum with the identity.
+        attention_balance: weight of each attention branch in its sum with the identity.
+        clip: bound on the absolute value of the output of each block; None disables clipping.
+        dtype: dtype of the computation, "float32" or "bfloat16"; parameters, embedding and output are float32.
+        remat: recompute the activations of each block in the backward pass: less memory, about a third more time.
     """
 
     channels: int = 192
@@ -149,7 +153,7 @@ class EDM2(nn.Module):
 
     @staticmethod
     def project(variables: Any) -> Any:
-        """Where training keeps the weights: see `normalized`."""
+        """Projects the weights onto unit magnitude, see `normalized`; training applies it after every update."""
         return normalized(variables)
 
     @nn.compact
@@ -167,17 +171,17 @@ class EDM2(nn.Module):
         Args:
             x: (B, H, W, C) of unit variance at every noise level; H and W divisible by 2 ** (levels - 1).
             noise_level: (B,), log(sigma) / 4.
-            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, for
-                which the published networks see a vector of zeros, where `num_classes` is not 0.
-            train: whether dropout is on.
-            dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
+            condition: leaves by name, or None. If `num_classes` is not 0: `label` (B,), integers in [0, num_classes),
+                or num_classes for no class, whose one-hot vector is zero as in the published networks.
+            train: whether dropout is enabled.
+            dropout_keys: (B,) typed PRNG keys; required if `train` is True and `dropout` is above 0.
 
         Returns:
             (B, H, W, out_channels) float32.
 
         Raises:
-            ValueError: for a size that cannot be halved often enough, heads that do not divide the channels, an unknown
-                choice, and for leaves of the condition or keys missing or in excess.
+            ValueError: H or W is not divisible by 2 ** (levels - 1), heads do not divide the channels, an option has an
+                unknown value, leaves of the condition are missing or unexpected, or keys are missing.
         """
         levels = len(self.channel_multipliers)
         checks.choices(self, CHOICES)
@@ -202,7 +206,7 @@ class EDM2(nn.Module):
                 name=name,
             )(h, embedding, dropout_keys)
 
-        # A channel of ones stands in for the biases that no layer has.
+        # A channel of ones replaces the biases, which the layers lack.
         h = jnp.concatenate([x, jnp.ones_like(x[..., :1])], axis=-1).astype(self.dtype)
         h = MPConv(widths[0], name="conv_in")(h)
         skips = [h]
@@ -235,7 +239,7 @@ class EDM2(nn.Module):
         return width // self.head_channels
 
     def _embed(self, noise_level, labels, widths):
-        """(B,) noise levels and (B,) labels to (B, embedding channels) float32."""
+        """Embeds noise levels (B,) and labels (B,) in (B, embedding channels) float32."""
         width = self.embedding_channels or max(widths)
         embedding = MPFourier(self.fourier_channels or widths[0], name="fourier")(noise_level)
         embedding = MPDense(width, name="noise_level")(embedding)
@@ -245,5 +249,5 @@ class EDM2(nn.Module):
         return mp_silu(embedding)
 
 
-# By the name that a config gives.
+# Keys are the values of `model.name` in a config.
 NETWORKS = {"edm2": EDM2}

@@ -1,8 +1,8 @@
-"""EfficientNet-lite0: features of images from a classifier of ImageNet that is small enough for a CPU.
+"""EfficientNet-lite0: an ImageNet classifier as a feature network, small enough for evaluation on a CPU.
 
-Inverted bottlenecks: a 1x1 convolution widens the channels, a depthwise one mixes pixels, another 1x1 narrows them again,
-without an activation; the input is added where its shape is the output's. The lite variants have ReLU6 and no
-squeeze-and-excitation.
+In an inverted bottleneck, a 1x1 convolution expands the channels, a depthwise convolution mixes pixels, and a second
+1x1 convolution without activation reduces the channels; the input is added if its shape is that of the output. The lite
+variants use ReLU6 and no squeeze-and-excitation.
 
 Source: Tan and Le (2019), https://arxiv.org/abs/1905.11946, table 1;
 https://github.com/tensorflow/tpu/blob/master/models/official/efficientnet/lite/efficientnet_lite_builder.py;
@@ -17,11 +17,11 @@ import jax.numpy as jnp
 
 from models.layers.frozen import FrozenConv, FrozenDense
 
-SPATIAL_CHANNELS = 7  # as many as of Inception's map in the sFID
+SPATIAL_CHANNELS = 7  # the number of channels of Inception's map in the sFID
 
 
 class Stage(NamedTuple):
-    """Blocks of one width: the first has the stride, the others 1."""
+    """Blocks of one width; `stride` applies to the first block, the other blocks have stride 1."""
 
     blocks: int
     kernel_size: int
@@ -39,14 +39,14 @@ STAGES = (
     Stage(4, 5, 2, 6, 192),
     Stage(1, 3, 1, 6, 320),
 )
-SPATIAL_STAGE = 4  # the last one at 1/16 of the image's size
+SPATIAL_STAGE = 4  # the last stage at 1/16 of the image size
 
 
 class EfficientNetLite0(nn.Module):
-    """Images to features and logits; inference only.
+    """EfficientNet-lite0 as a feature network and classifier, for inference only.
 
     Attributes:
-        num_classes: logits.
+        num_classes: number of logits.
     """
 
     num_classes: int = 1000
@@ -56,11 +56,12 @@ class EfficientNetLite0(nn.Module):
         """Maps images to features.
 
         Args:
-            x: (B, H, W, 3) float32, (pixel - 127) / 128 of pixels in [0, 255]; 224 x 224 for the published weights.
+            x: (B, H, W, 3) float32, (pixel - 127) / 128 for pixels in [0, 255]; 224 x 224 for the published weights.
 
         Returns:
-            `pool` (B, 1280), the mean over the last map's pixels; `spatial` (B, 7 H/16 W/16), the first 7 channels of the
-            last map of 1/16 of the image's size, pixel by pixel; `logits` (B, num_classes). All float32.
+            `pool` (B, 1280), the mean over the pixels of the last feature map; `spatial` (B, 7 H/16 W/16), the
+            flattened first 7 channels of the last feature map at 1/16 of the image size; `logits` (B, num_classes). All
+            float32.
         """
         x = FrozenConv(32, (3, 3), 2, activation=nn.relu6, name="stem")(x.astype(jnp.float32))
         number = 0
@@ -76,7 +77,7 @@ class EfficientNetLite0(nn.Module):
 
 
 class Block(nn.Module):
-    """Inverted bottleneck: widen by `expansion` (1 has no such convolution), depthwise convolution, narrow to `features`."""
+    """Inverted bottleneck: expansion by `expansion` (skipped if 1), depthwise convolution, projection to `features`."""
 
     features: int
     kernel_size: int

@@ -1,16 +1,18 @@
-"""InceptionV3 as the FID knows it: TensorFlow's classifier of 2015-12-05, with 1008 outputs and pools of its own.
+"""InceptionV3 of the FID: TensorFlow's classifier of 2015-12-05 with 1008 outputs.
 
-It differs from the paper's network, and from torchvision's, in three ways that a FID depends on:
+It differs from the network of the paper and of torchvision in three ways that affect the FID:
 
-- average pools of 3x3 pixels divide by the pixels that lie within the image (by 4 in a corner), not by 9;
-- the last block has a max pool where the one before has an average pool;
-- 1008 logits, of which the Inception Score takes the softmax without adding the bias.
+- average pools of 3x3 pixels divide by the number of pixels within the image (4 in a corner), not by 9;
+- the last block has a max pool, where the previous block has an average pool;
+- it has 1008 logits; the Inception Score applies the softmax to the logits without the bias.
 
-Layers are named as in torchvision's InceptionV3: blocks "Mixed_5" have 35 x 35 pixels, "Mixed_6" 17 x 17, "Mixed_7" 8 x 8.
+Layers are named as in torchvision's InceptionV3: blocks "Mixed_5" have 35 x 35 pixels, "Mixed_6" 17 x 17, "Mixed_7" 8 x
+8.
 
-Sources: Szegedy et al. (2015), https://arxiv.org/abs/1512.00567; Heusel et al. (2017), https://arxiv.org/abs/1706.08500;
-https://github.com/mseitzer/pytorch-fid/blob/master/src/pytorch_fid/inception.py, which found the differences;
-https://github.com/pytorch/vision/blob/main/torchvision/models/inception.py for the sizes of the layers.
+Sources: Szegedy et al. (2015), https://arxiv.org/abs/1512.00567; Heusel et al. (2017),
+https://arxiv.org/abs/1706.08500; https://github.com/mseitzer/pytorch-fid/blob/master/src/pytorch_fid/inception.py for
+the differences; https://github.com/pytorch/vision/blob/main/torchvision/models/inception.py for the sizes of the
+layers.
 """
 
 from collections.abc import Callable
@@ -24,13 +26,13 @@ from models.layers.frozen import FrozenConv, FrozenDense
 
 Pool = Callable[[jax.Array], jax.Array]
 
-# The sFID's features, "mixed_6/conv:0" of TensorFlow's graph in guided-diffusion's evaluations/evaluator.py: the first 7
-# channels of the first branch in the third block of 17 x 17 pixels, and so of the block itself. (dgm-eval takes the fourth.)
+# The sFID features, "mixed_6/conv:0" of TensorFlow's graph in guided-diffusion's evaluations/evaluator.py: the first 7
+# channels of the first branch of Mixed_6d, hence of its output. (dgm-eval uses Mixed_6e.)
 SPATIAL_BLOCK, SPATIAL_CHANNELS = "Mixed_6d", 7
 
 
 class Layer(NamedTuple):
-    """One convolution of a branch: its name, channels, (height, width), stride. Those of stride 2 are not padded."""
+    """One convolution of a branch; convolutions of stride 2 are not padded."""
 
     name: str
     features: int
@@ -39,12 +41,13 @@ class Layer(NamedTuple):
 
 
 class Branches(nn.Module):
-    """A block: chains of convolutions side by side, their outputs joined along the channels.
+    """Inception block: parallel chains of convolutions, whose outputs are concatenated along the channels.
 
     Attributes:
-        chains: of layers. A chain that ends in a tuple of layers forks there, and both outputs are joined.
-        pool: makes the last branch, before the convolution `branch_pool`, or as it is where there is none.
-        pool_features: channels of that convolution; 0 for none.
+        chains: chains of layers. A tuple of layers at the end of a chain is a fork: the outputs of its layers are
+            concatenated.
+        pool: pooling of the last branch, which is followed by the convolution `branch_pool` if `pool_features` > 0.
+        pool_features: channels of the convolution `branch_pool`; 0 for no convolution.
     """
 
     chains: tuple[tuple[Layer | tuple[Layer, ...], ...], ...]
@@ -59,7 +62,7 @@ class Branches(nn.Module):
             h = x
             for layer in chain:
                 fork = (layer,) if isinstance(layer, Layer) else layer
-                h = jnp.concatenate([_conv(each)(h) for each in fork], -1)
+                h = jnp.concatenate([_conv(part)(h) for part in fork], -1)
             branches.append(h)
         pooled = self.pool(x)
         branches.append(_conv(Layer("branch_pool", self.pool_features))(pooled) if self.pool_features else pooled)
@@ -67,10 +70,10 @@ class Branches(nn.Module):
 
 
 class InceptionV3(nn.Module):
-    """Images to features and logits; inference only.
+    """InceptionV3 of the FID as a feature network and classifier, for inference only.
 
     Attributes:
-        num_classes: logits.
+        num_classes: number of logits.
     """
 
     num_classes: int = 1008
@@ -83,9 +86,9 @@ class InceptionV3(nn.Module):
             x: (B, H, W, 3) float32 in [-1, 1]; 299 x 299 for the published weights.
 
         Returns:
-            `pool` (B, 2048), the mean over the last map's pixels, for FID, KID, precision and recall; `spatial` (B, 2023),
-            7 channels of a map of 17 x 17 pixels, pixel by pixel, for sFID; `logits` (B, num_classes) without a bias, for
-            the Inception Score. All float32.
+            `pool` (B, 2048), the mean over the pixels of the last feature map, for FID, KID, precision and recall;
+            `spatial` (B, 2023), 7 flattened channels of a feature map of 17 x 17 pixels, for sFID; `logits` (B,
+            num_classes) without the bias, for the Inception Score. All float32.
         """
         x = x.astype(jnp.float32)
         for layer in STEM_1:
@@ -126,7 +129,7 @@ def _maximum(x):
 STEM_1 = (Layer("Conv2d_1a_3x3", 32, (3, 3), 2), Layer("Conv2d_2a_3x3", 32, (3, 3)), Layer("Conv2d_2b_3x3", 64, (3, 3)))
 STEM_2 = (Layer("Conv2d_3b_1x1", 80), Layer("Conv2d_4a_3x3", 192, (3, 3)))
 
-# Branches of the blocks, as the paper's figures 5, 10, 6, 10 and 7 have them.
+# Branches of the blocks, from figures 5, 10, 6, 10 and 7 of the paper.
 CHAINS_5 = (
     (Layer("branch1x1", 64),),
     (Layer("branch5x5_1", 48), Layer("branch5x5_2", 64, (5, 5))),
@@ -170,7 +173,7 @@ CHAINS_7 = (
         (Layer("branch3x3dbl_3a", 384, (1, 3)), Layer("branch3x3dbl_3b", 384, (3, 1))),
     ),
 )
-BLOCKS = (  # name, chains, pool, channels of the pool's convolution
+BLOCKS = (  # name, chains, pool, pool_features
     ("Mixed_5b", CHAINS_5, _mean, 32),
     ("Mixed_5c", CHAINS_5, _mean, 64),
     ("Mixed_5d", CHAINS_5, _mean, 64),
@@ -186,10 +189,10 @@ BLOCKS = (  # name, chains, pool, channels of the pool's convolution
 
 
 def layer_names() -> list[str]:
-    """The paths of all convolutions, as "Mixed_5b/branch1x1"."""
+    """Returns the paths of all convolutions, such as "Mixed_5b/branch1x1"."""
     names = [layer.name for layer in STEM_1 + STEM_2]
     for block, chains, _, pool_features in BLOCKS:
         for layer in (layer for chain in chains for layer in chain):
-            names += [f"{block}/{each.name}" for each in ((layer,) if isinstance(layer, Layer) else layer)]
+            names += [f"{block}/{part.name}" for part in ((layer,) if isinstance(layer, Layer) else layer)]
         names += [f"{block}/branch_pool"] if pool_features else []
     return names

@@ -1,11 +1,11 @@
-"""A residual multilayer perceptron for vectors: points in the plane, tables, latent codes.
+"""Residual multilayer perceptron for vectors: points in the plane, tables, latent codes.
 
     h <- x W_in + b_in
-    h <- h + dropout(swish(swish(h) W1 + b1 + e W_e + b_e)) W2 + b2      once for each block
+    h <- h + dropout(swish(swish(h) W1 + b1 + e W_e + b_e)) W2 + b2      for each block
     y <- swish(h) W_out + b_out
 
-where e is the embedding of the noise level and of the class. W2 and W_out start at zero, and so does the output. Nothing is
-normalized, so inputs are best of order one.
+where e is the embedding of the noise level and of the class. W2 and W_out are initialized to zero, so the initial
+output is zero. There are no normalization layers, so inputs should be of order one.
 """
 
 from collections.abc import Mapping
@@ -23,19 +23,20 @@ CHOICES = {"embedding": ("positional", "fourier"), "dtype": ("float32", "bfloat1
 
 
 class MLP(nn.Module):
-    """Residual MLP for vectors; its last layer starts at zero, and so does its output.
+    """Residual MLP for vectors; the initial output is zero.
 
     Attributes:
         width: features of the hidden layers; even, and at least 4.
         depth: number of residual blocks, two layers each.
-        out_features: features of the output; 0 for as many as the input has.
-        num_classes: 0 for an unconditional network; else the condition's `label` is below it.
-        embedding: of the noise level; "positional" for levels that span hundreds (`999 t`), "fourier" for levels of
-            order one (`log(sigma) / 4`).
-        fourier_scale: standard deviation of the Fourier frequencies: levels closer than 1 / (2 pi scale) look alike.
-        dropout: rate in each block, in training.
-        dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
-        remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
+        out_features: features of the output; 0 for the number of input features.
+        num_classes: number of classes of the condition `label`; 0 for an unconditional network.
+        embedding: embedding of the noise level: "positional" for noise levels that span hundreds (`999 t`), "fourier"
+            for noise levels of order one (`log(sigma) / 4`).
+        fourier_scale: standard deviation of the Fourier frequencies; differences of noise levels below
+            1 / (2 pi fourier_scale) are not resolved.
+        dropout: dropout rate in each block.
+        dtype: dtype of the computation, "float32" or "bfloat16"; parameters and output are float32.
+        remat: recompute the activations of each block in the backward pass: less memory, about a third more time.
     """
 
     width: int = 128
@@ -62,18 +63,18 @@ class MLP(nn.Module):
 
         Args:
             x: (B, D).
-            noise_level: (B,), in whatever unit the network is trained with.
-            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, whose
-                embedding is zero, where `num_classes` is not 0.
-            train: whether dropout is on.
-            dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
+            noise_level: (B,), in the unit of training.
+            condition: leaves by name, or None. If `num_classes` is not 0: `label` (B,), integers in [0, num_classes),
+                or num_classes for no class, whose embedding is zero.
+            train: whether dropout is enabled.
+            dropout_keys: (B,) typed PRNG keys; required if `train` is True and `dropout` is above 0.
 
         Returns:
             (B, out_features or D) float32.
 
         Raises:
-            ValueError: for an x that is no batch of vectors, an unknown choice, and for leaves of the condition or keys
-                missing or in excess.
+            ValueError: x is not a batch of vectors, the width is odd or below 4 (positional embedding), an option has
+                an unknown value, leaves of the condition are missing or unexpected, or keys are missing.
         """
         if x.ndim != 2:
             raise ValueError(f"MLP: x has shape {x.shape}, but a batch of vectors has shape (B, D)")
@@ -103,11 +104,11 @@ class MLP(nn.Module):
 
 
 class MLPBlock(nn.Module):
-    """h + dropout(swish(swish(h) W1 + b1 + e W_e + b_e)) W2 + b2, where W2 starts at zero.
+    """h + dropout(swish(swish(h) W1 + b1 + e W_e + b_e)) W2 + b2, with W2 initialized to zero.
 
     Attributes:
-        dropout: rate.
-        dtype: of the computation; parameters are float32.
+        dropout: dropout rate.
+        dtype: dtype of the computation; parameters are float32.
     """
 
     dropout: float = 0.0
@@ -127,5 +128,5 @@ def _dense(features, dtype, name, init_scale=1.0):
     return nn.Dense(features, kernel_init=scaled_init(init_scale), dtype=dtype, name=name)
 
 
-# By the name that a config gives.
+# Keys are the values of `model.name` in a config.
 NETWORKS = {"mlp": MLP}

@@ -1,23 +1,25 @@
-"""NCSN and NCSNv2: dilated residual networks refined by a RefineNet, the first score networks for many noise levels.
+"""NCSN and NCSNv2: RefineNets with dilated residual blocks, the first score networks for many noise levels.
 
-A way down of residual blocks, of which later stages dilate their convolutions instead of halving the resolution, is
-followed by one refine block for each stage, from the coarsest to the finest (`models/layers/refinenet.py`).
+An encoder of residual blocks, whose later stages dilate their convolutions instead of halving the resolution, is
+followed by one refine block per stage, from the coarsest to the finest (`models/layers/refinenet.py`).
 
-- `NCSN` learns its noise levels as classes: every norm has a row of parameters for each of them. It has values at its own
-  `num_scales` levels only, in between it takes the nearest.
-- `NCSNv2` does not see the noise level at all, but in the image: score = output / sigma.
+- `NCSN` treats noise levels as classes: every norm has one row of parameters per noise level. Noise levels between its
+  `num_scales` levels are rounded to the nearest level.
+- `NCSNv2` is not conditioned on the noise level: score = output / sigma.
 
-**What goes in and out.** `noise_level` is log(sigma), and the output is sigma times the score: `ScorePrediction`. (The
-published code has the index of sigma for the one and the score for the other, and divides NCSNv2's output by sigma
-itself.) The published networks were trained on data in [0, 1], in whose units their sigmas are, and map it to [-1, 1] at
-their entry. With `centered`, the default, x comes as data in [-1, 1]; where `noise_level` stays in the published unit
-(`ScorePrediction(sigma_scale=0.5)`), the output is the published one, since sigma times the score has no unit.
+**Inputs and outputs.** `noise_level` is log(sigma), and the output is sigma times the score: `ScorePrediction`. (The
+published code takes the index of sigma instead and returns the score; for NCSNv2, the network divides by sigma.) The
+published networks were trained on data in [0, 1], with sigmas in that unit, and rescale x to [-1, 1] at the input. With
+`centered`, the default, x is data in [-1, 1]. If `noise_level` remains in the published unit
+(`ScorePrediction(sigma_scale=0.5)`), the output equals the published output, since sigma times the score is
+dimensionless.
 
-Published sizes: 128 channels (64 for MNIST). NCSN: sigma from 1 to 0.01 in 10 levels. NCSNv2: up to 64 pixels the
-defaults; `SIZES` has the stages for 128 and 256 pixels.
+Published sizes: 128 channels (64 for MNIST). NCSN: sigma from 1 to 0.01 in 10 levels. NCSNv2: the defaults up to 64
+pixels; `SIZES` has the stages for 128 and 256 pixels.
 
 Sources: Song and Ermon (2019), https://arxiv.org/abs/1907.05600, appendix A; Song and Ermon (2020),
-https://arxiv.org/abs/2006.09011, appendix A; https://github.com/ermongroup/ncsn and https://github.com/ermongroup/ncsnv2.
+https://arxiv.org/abs/2006.09011, appendix A; https://github.com/ermongroup/ncsn and
+https://github.com/ermongroup/ncsnv2.
 """
 
 import math
@@ -34,7 +36,7 @@ from models.layers.refinenet import DilatedBlock, RefineBlock, conv
 
 CHOICES = {"dtype": ("float32", "bfloat16")}
 
-# The stages of the published networks, by their largest image in pixels.
+# The stages of the published networks, by the largest image size in pixels.
 SIZES = {
     64: {"channel_multipliers": (1, 2, 2, 2), "dilations": (1, 1, 2, 4)},
     128: {"channel_multipliers": (1, 2, 2, 4, 4), "dilations": (1, 1, 1, 2, 4)},
@@ -43,20 +45,20 @@ SIZES = {
 
 
 class NCSN(nn.Module):
-    """NCSN: every norm, those of the refine blocks included, has its own parameters at each noise level.
+    """NCSN, conditioned on discrete noise levels: every norm has separate parameters for each noise level.
 
     Attributes:
         channels: channels of the finest stage.
         channel_multipliers: channels of each stage, finest first, in units of `channels`.
-        dilations: of the convolutions of each stage. A stage after the first halves the resolution where this is 1.
-        num_scales: number of noise levels, in a geometric sequence.
-        sigma_min, sigma_max: its ends, in the unit of `noise_level`.
-        centered: whether x is data in [-1, 1]; else in [0, 1].
-        dropout: rate of the dropout in each residual block, in training; published networks have none.
-        num_classes: 0 for an unconditional network; else the condition's `label` is below it, and the norms have parameters
-            for each class at each noise level; published networks have none.
-        dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
-        remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
+        dilations: dilation of the convolutions of each stage. A later stage with dilation 1 halves the resolution.
+        num_scales: number of noise levels, a geometric sequence from `sigma_max` to `sigma_min`.
+        sigma_min, sigma_max: smallest and largest noise level, in the unit of exp(`noise_level`).
+        centered: whether x is data in [-1, 1]; if False, in [0, 1].
+        dropout: dropout rate in each residual block; 0 in the published networks.
+        num_classes: number of classes of the condition `label`, each with its own parameters of the norms at each noise
+            level; 0 for an unconditional network, as the published ones.
+        dtype: dtype of the computation, "float32" or "bfloat16"; parameters and output are float32.
+        remat: recompute the activations of each block in the backward pass: less memory, about a third more time.
     """
 
     channels: int = 128
@@ -84,19 +86,20 @@ class NCSN(nn.Module):
         """Maps noisy images to sigma times their score.
 
         Args:
-            x: (B, H, W, C); H and W divisible by 2 for each stage that halves them.
-            noise_level: (B,), log(sigma); the nearest of the levels is taken.
-            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, for
-                which the norms take the mean of all classes' parameters, where `num_classes` is not 0.
-            train: whether dropout is on.
-            dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
+            x: (B, H, W, C); H and W divisible by 2 ** (number of stages that halve the resolution).
+            noise_level: (B,), log(sigma), rounded to the nearest level.
+            condition: leaves by name, or None. If `num_classes` is not 0: `label` (B,), integers in [0, num_classes),
+                or num_classes for no class, for which the norms use the mean of the parameters of all classes.
+            train: whether dropout is enabled.
+            dropout_keys: (B,) typed PRNG keys; required if `train` is True and `dropout` is above 0.
 
         Returns:
             (B, H, W, C) float32.
 
         Raises:
-            ValueError: for a size that cannot be halved often enough, stages without dilation or width, an unknown choice,
-                and for leaves of the condition or keys missing or in excess.
+            ValueError: H or W is not divisible by the power of 2 above, `dilations` and `channel_multipliers` have
+                different lengths, `dilations` does not start with 1, 0 < sigma_min < sigma_max is violated, an option
+                has an unknown value, leaves of the condition are missing or unexpected, or keys are missing.
         """
         labels, dropout_keys = _check(self, x, condition, train, dropout_keys)
         checks.rising(self)
@@ -108,25 +111,25 @@ class NCSN(nn.Module):
         return jnp.exp(noise_level.astype(jnp.float32))[:, None, None, None] * score
 
     def nearest(self, noise_level: jax.Array) -> jax.Array:
-        """The index (B,) of the noise level nearest in log(sigma), from 0 for `sigma_max` down to `sigma_min`."""
+        """Returns the index (B,) of the nearest level in log(sigma), from 0 (`sigma_max`) to num_scales - 1."""
         span = math.log(self.sigma_max / self.sigma_min)
-        place = (math.log(self.sigma_max) - noise_level) / span * (self.num_scales - 1)
-        return jnp.clip(jnp.round(place), 0, self.num_scales - 1).astype(jnp.int32)
+        index = (math.log(self.sigma_max) - noise_level) / span * (self.num_scales - 1)
+        return jnp.clip(jnp.round(index), 0, self.num_scales - 1).astype(jnp.int32)
 
 
 class NCSNv2(nn.Module):
-    """NCSNv2: blind to the noise level, with unconditional norms in the residual blocks and none in the refine blocks.
+    """NCSNv2, not conditioned on the noise level: unconditional norms in residual blocks, no norms in refine blocks.
 
     Attributes:
         channels: channels of the finest stage.
         channel_multipliers: channels of each stage, finest first, in units of `channels`.
-        dilations: of the convolutions of each stage. A stage after the first halves the resolution where this is 1.
-        centered: whether x is data in [-1, 1]; else in [0, 1].
-        dropout: rate of the dropout in each residual block, in training; published networks have none.
-        num_classes: 0 for an unconditional network; else the condition's `label` is below it, and the norms have parameters
-            for each class; published networks have none.
-        dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
-        remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
+        dilations: dilation of the convolutions of each stage. A later stage with dilation 1 halves the resolution.
+        centered: whether x is data in [-1, 1]; if False, in [0, 1].
+        dropout: dropout rate in each residual block; 0 in the published networks.
+        num_classes: number of classes of the condition `label`, each with its own parameters of the norms; 0 for an
+            unconditional network, as the published ones.
+        dtype: dtype of the computation, "float32" or "bfloat16"; parameters and output are float32.
+        remat: recompute the activations of each block in the backward pass: less memory, about a third more time.
     """
 
     channels: int = 128
@@ -148,9 +151,9 @@ class NCSNv2(nn.Module):
         train: bool = False,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """Maps noisy images to sigma times their score. Arguments, result and errors are those of `NCSN`.
+        """Maps noisy images to sigma times their score; arguments, result and errors as in `NCSN`.
 
-        The network does not read `noise_level`, which is log(sigma).
+        `noise_level`, log(sigma), is ignored.
         """
         labels, dropout_keys = _check(self, x, condition, train, dropout_keys)
         index = _classes(labels, self.num_classes) if self.num_classes else None
@@ -158,13 +161,13 @@ class NCSNv2(nn.Module):
 
 
 def _classes(labels, num_classes):
-    """The classes (B, num_classes) whose parameters a norm averages: the label's alone, or each for no class."""
+    """Returns the classes (B, num_classes) that a norm averages: copies of the label, or all classes for no class."""
     labels = labels[:, None]
     return jnp.where(labels < num_classes, labels, jnp.arange(num_classes))
 
 
 def _check(network, x, condition, train, dropout_keys):
-    """Checks options and arguments; returns the labels and the dropout keys to use, each None where there are none."""
+    """Checks options and arguments; returns the labels or None, and the dropout keys or None."""
     name, stages, dilations = type(network).__name__, network.channel_multipliers, network.dilations
     if len(stages) != len(dilations) or dilations[0] != 1:
         raise ValueError(
@@ -178,7 +181,7 @@ def _check(network, x, condition, train, dropout_keys):
 
 
 def _refine(network, x, index, norm_conditions, refine_conditions, dropout_keys):
-    """The layers that NCSN and NCSNv2 share, made in the scope of the network that calls: (B, H, W, C) to float32."""
+    """Applies the common layers of NCSN and NCSNv2 in the scope of `network`: (B, H, W, C) to (B, H, W, C) float32."""
     dtype = jnp.dtype(network.dtype)
     down_type: Any
     refine_type: Any
@@ -200,7 +203,7 @@ def _refine(network, x, index, norm_conditions, refine_conditions, dropout_keys)
     inputs: list[jax.Array] = []
     for stage in reversed(range(len(stages))):
         units = 1 if stage else 3
-        # The coarsest block has nothing to join, and with that no convolution that could change the width.
+        # The coarsest block has no second input, hence no fusing convolution that could change the width.
         width = widths[max(stage - 1, 0)] if inputs else widths[stage]
         block = refine_type(width, units, refine_conditions, dtype, name=f"refine_{stage}")
         inputs = [block(stages[stage], *inputs, condition=index)]
@@ -210,5 +213,5 @@ def _refine(network, x, index, norm_conditions, refine_conditions, dropout_keys)
     return conv(x.shape[-1], dtype=dtype, name="conv_out")(nn.elu(h)).astype(jnp.float32)
 
 
-# By the name that a config gives.
+# Keys are the values of `model.name` in a config.
 NETWORKS = {"ncsn": NCSN, "ncsnv2": NCSNv2}

@@ -1,30 +1,31 @@
-"""NCSN++ and DDPM++: the U-Nets of score-based modelling through SDEs, with EDM's versions of them.
+"""NCSN++ and DDPM++: the U-Nets of score_sde, and the versions of EDM.
 
-The plan is the U-Net's: residual blocks down through ever coarser levels and up again, joined level by level. What is
-new: resolutions change within residual blocks (BigGAN), through a smoothing filter (FIR); every sum is divided by sqrt(2);
-and pyramids run beside the U-Net: of the input, fed into every level on the way down, and of the output, gathered from
-every level on the way up. Attention stands after every block on the way down and after the last of a level on the way up.
+The networks are U-Nets with the following changes. Residual blocks change the resolution (BigGAN), with a smoothing FIR
+filter. Every sum of two branches is divided by sqrt(2). An input pyramid is fed into every level of the encoder, and an
+output pyramid collects images from every level of the decoder. Attention follows every block of the encoder, and the
+last block of each level of the decoder.
 
 | network                                  | options                                                             |
 |------------------------------------------|---------------------------------------------------------------------|
 | NCSN++, 32 and 64 px (defaults)          | progressive_input="residual", embedding="fourier"                   |
-| the same for discrete noise levels       | progressive_input="residual", embedding="discrete"                  |
+| NCSN++ for discrete noise levels         | progressive_input="residual", embedding="discrete"                  |
 | NCSN++, 256 and 1024 px                  | progressive_input="input_skip", progressive="output_skip"           |
 | DDPM++                                   | fir=False, progressive_input="none", embedding="positional"         |
-| "deep"                                   | blocks_per_level=8                                                  |
-| EDM's ddpmpp and ncsnpp at 32 px         | those above with channel_multipliers=(2, 2, 2), augment_features=9  |
+| "deep" versions                          | blocks_per_level=8                                                  |
+| EDM's ddpmpp and ncsnpp at 32 px         | as above, with channel_multipliers=(2, 2, 2), augment_features=9    |
 
-The noise level that the published networks were trained with:
+The noise level in the training of the published networks:
 
-| embedding  | noise_level                | of                                                                    |
-|------------|----------------------------|-----------------------------------------------------------------------|
-| fourier    | log(sigma)                 | NCSN++ with VE; log(sigma) / 4 in EDM                                 |
-| positional | 999 t                      | DDPM++ and NCSN++ with VP and sub-VP; log(sigma) / 4 in EDM           |
-| discrete   | log(sigma)                 | NCSN++ trained on `num_scales` levels; score_sde names them 0, 1, ... |
+| embedding  | noise_level                | networks                                                                   |
+|------------|----------------------------|----------------------------------------------------------------------------|
+| fourier    | log(sigma)                 | NCSN++ with VE; log(sigma) / 4 in EDM                                      |
+| positional | 999 t                      | DDPM++ and NCSN++ with VP and sub-VP; log(sigma) / 4 in EDM                |
+| discrete   | log(sigma)                 | NCSN++ trained on `num_scales` levels; the index 0, 1, ... in score_sde    |
 
 Sources: Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix H, and
-https://github.com/yang-song/score_sde/blob/main/models/ncsnpp.py; Karras et al. (2022), https://arxiv.org/abs/2206.00364,
-appendix F.1, and https://github.com/NVlabs/edm/blob/main/training/networks.py (SongUNet).
+https://github.com/yang-song/score_sde/blob/main/models/ncsnpp.py; Karras et al. (2022),
+https://arxiv.org/abs/2206.00364, appendix F.1, and https://github.com/NVlabs/edm/blob/main/training/networks.py
+(SongUNet).
 """
 
 import functools
@@ -55,45 +56,51 @@ CHOICES = {
 
 
 class NCSNpp(nn.Module):
-    """NCSN++, DDPM++ and what lies between; the defaults are score_sde's NCSN++ for CIFAR-10 (`cifar10_ncsnpp_continuous`).
+    """NCSN++ and DDPM++; the defaults are score_sde's NCSN++ for CIFAR-10 (`cifar10_ncsnpp_continuous`).
 
-    Options have score_sde's names and meaning, but for those that the U-Net has too and for what is noted.
+    Options have the names and meanings of score_sde, except for the options of `UNet` and where noted (score_sde's
+    names in parentheses).
 
     Attributes:
         channels: channels of the first convolution (`nf`).
-        channel_multipliers: channels of each level, finest first, in units of `channels` (`ch_mult`); every further level
-            halves the resolution.
-        blocks_per_level: residual blocks of each level on the way down; one more on the way up (`num_res_blocks`).
-        attention_resolutions: heights in pixels at which there is attention (`attn_resolutions`); between the two blocks
-            in the middle there always is.
-        dropout: rate of the dropout in each residual block, in training.
-        num_classes: 0 for an unconditional network; else the condition's `label` is below it, which enter with the noise
-            level as in EDM.
-        augment_features: EDM's augmentation labels, the condition's `augmentation`: their number, 0 for none.
-        out_channels: channels of the output; 0 for those of the input.
-        fir: whether resolutions change through a filter; else by means and repeats of 2x2 pixels.
-        fir_kernel: taps of the filter, in any scale.
-        skip_rescale: whether sums of two paths are divided by sqrt(2).
-        resblock_type: "biggan" blocks change the resolution themselves; "ddpm" ones leave it to a layer between them.
-        resamp_with_conv: whether that layer has a 3x3 convolution.
-        progressive: the output's pyramid: "none"; "output_skip" sums an image from each level; "residual" carries features
-            from level to level, to which each level is added.
-        progressive_input: the input's pyramid: "none"; "input_skip" feeds the image, reduced, to each level; "residual"
+        channel_multipliers: channels of each level, finest first, in units of `channels` (`ch_mult`); each level has
+            half the resolution of the previous level.
+        blocks_per_level: residual blocks of each level in the encoder; the decoder has one more (`num_res_blocks`).
+        attention_resolutions: heights in pixels with attention (`attn_resolutions`); the middle always has attention.
+        dropout: dropout rate in each residual block.
+        num_classes: number of classes of the condition `label`, whose embedding is added to the embedding of the noise
+            level as in EDM; 0 for an unconditional network.
+        augment_features: number of EDM's augmentation labels, the condition `augmentation`; 0 disables augmentation
+            labels.
+        out_channels: channels of the output; 0 for the channels of the input.
+        fir: whether the resolution changes with an FIR filter; if False, by means and repetitions of 2x2 pixels.
+        fir_kernel: taps of the FIR filter, in any scale.
+        skip_rescale: whether sums of two branches are divided by sqrt(2).
+        resblock_type: "biggan": residual blocks change the resolution; "ddpm": separate layers between blocks change
+            it.
+        resamp_with_conv: whether the resampling layers of resblock_type "ddpm" have a 3x3 convolution.
+        progressive: the output pyramid: "none"; "output_skip" sums an image from each level; "residual" carries
+            features from level to level, to which each level is added.
+        progressive_input: the input pyramid: "none"; "input_skip" feeds the downsampled image to each level; "residual"
             carries features from level to level.
-        progressive_combine: how "input_skip" joins the image's features to the level: "sum" or "cat" (concatenation).
-        conditional: whether the network knows the noise level at all.
-        embedding: of the noise level, see the table above; "discrete" encodes the number of the nearest of `num_scales`
-            levels.
+        progressive_combine: how "input_skip" combines image features with a level: "sum" or "cat" (concatenation).
+        conditional: whether the network is conditioned on the noise level.
+        embedding: embedding of the noise level, "fourier", "positional" or "discrete" (the index of the nearest of
+            `num_scales` levels); the module docstring gives the units.
         fourier_scale: standard deviation of the Fourier frequencies.
-        sigma_min, sigma_max, num_scales: the levels of "discrete", equally spaced in log(sigma); number 0 is sigma_max.
-        scale_by_sigma: divide the output by sigma, which makes it the score itself (score_sde's `scale_by_sigma=True`).
-            Where the parameterization divides, as `ScorePrediction` does, this stays False. Not for "positional".
-        centered: whether images lie in [-1, 1]; else in [0, 1], and the network sees 2 x - 1 (score_sde's `data.centered`,
-            False for its VE models). Such a model runs on images in [-1, 1] as well, where every sigma is twice what it
-            knows: with centered=True and log(sigma / 2) for the noise level (`ScorePrediction(sigma_scale=0.5)`).
-        init_scale: variance of the last kernel of each block and of the network at initialization, relative to Glorot's.
-        dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
-        remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
+        sigma_min, sigma_max, num_scales: the levels of embedding "discrete", equally spaced in log(sigma); index 0 is
+            sigma_max.
+        scale_by_sigma: whether the output is divided by sigma, so that it is the score (score_sde's
+            `scale_by_sigma=True`). Keep it False if the parameterization divides by sigma, as `ScorePrediction` does.
+            Not for embedding "positional".
+        centered: whether images lie in [-1, 1]; if False, they lie in [0, 1] and the network rescales them to 2 x - 1
+            (score_sde's `data.centered`, False for its VE models). Such a model also runs on images in [-1, 1], where
+            every sigma is twice as large: use centered=True and the noise level log(sigma / 2)
+            (`ScorePrediction(sigma_scale=0.5)`).
+        init_scale: variance of the last kernel of each block and of the network at initialization, relative to
+            Glorot's.
+        dtype: dtype of the computation, "float32" or "bfloat16"; parameters and output are float32.
+        remat: recompute the activations of each block in the backward pass: less memory, about a third more time.
     """
 
     channels: int = 128
@@ -138,20 +145,19 @@ class NCSNpp(nn.Module):
 
         Args:
             x: (B, H, W, C); H and W divisible by 2 ** (levels - 1).
-            noise_level: (B,), see the table above.
-            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, which is
-                a vector of zeros before the layer of the classes, as in EDM, where `num_classes` is not 0. `augmentation`
-                (B, augment_features), how each image was augmented, where `augment_features` is not 0; without it zeros,
-                the null.
-            train: whether dropout is on.
-            dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
+            noise_level: (B,), in the unit given by the table in the module docstring.
+            condition: leaves by name, or None. If `num_classes` is not 0: `label` (B,), integers in [0, num_classes),
+                or num_classes for no class, whose one-hot vector is zero as in EDM. If `augment_features` is not 0:
+                `augmentation` (B, augment_features), the augmentation of each image; zeros, the null, by default.
+            train: whether dropout is enabled.
+            dropout_keys: (B,) typed PRNG keys; required if `train` is True and `dropout` is above 0.
 
         Returns:
             (B, H, W, out_channels) float32.
 
         Raises:
-            ValueError: for a size that cannot be halved often enough, for an unknown choice, for options that exclude each
-                other, and for leaves of the condition or keys missing or in excess.
+            ValueError: H or W is not divisible by 2 ** (levels - 1), an option has an unknown value, options are
+                incompatible, leaves of the condition are missing or unexpected, or keys are missing.
         """
         leaves = self._check(x, condition)
         dropout_keys = checks.dropout(self, train, dropout_keys)
@@ -176,10 +182,10 @@ class NCSNpp(nn.Module):
         return h / self._sigma(noise_level)[:, None, None, None] if self.scale_by_sigma else h
 
     def _down(self, residual, h, x):
-        """From the finest level to the coarsest beside the input's pyramid, with all that is kept for the way up.
+        """Encoder with the input pyramid; returns the coarsest features and the list of skip connections.
 
         Args:
-            residual: `_residual` of the embedding and the dropout keys.
+            residual: `_residual` with bound embedding and dropout keys.
             h: (B, H, W, channels).
             x: (B, H, W, C), the input.
         """
@@ -197,7 +203,7 @@ class NCSNpp(nn.Module):
         return h, skips
 
     def _with_input(self, h, pyramid, name):
-        """A level joined to the input's pyramid, and the pyramid at this level."""
+        """Returns the level combined with the input pyramid, and the pyramid at this level."""
         if self.progressive_input == "input_skip":
             pyramid = resample(pyramid, "down", self._fir_kernel())
             features = Conv(h.shape[-1], 1, dtype=jnp.dtype(self.dtype), name=name)(pyramid)
@@ -208,7 +214,7 @@ class NCSNpp(nn.Module):
         return h, pyramid
 
     def _up(self, residual, h, skips, out_channels):
-        """From the coarsest level to the finest, joined to what was kept, and the output's pyramid."""
+        """Decoder with skip connections; returns the finest features and the output pyramid."""
         pyramid = None
         for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
             for i in range(self.blocks_per_level + 1):
@@ -221,7 +227,7 @@ class NCSNpp(nn.Module):
         return h, pyramid
 
     def _with_output(self, h, pyramid, out_channels, name):
-        """A level and the output's pyramid, each with what it has of the other; the coarsest level begins the pyramid."""
+        """Returns the level and the output pyramid after their combination; the coarsest level starts the pyramid."""
         if self.progressive == "output_skip":
             image = self._normalized_conv(h, out_channels, f"{name}_norm", name, self.init_scale)
             pyramid = image if pyramid is None else resample(pyramid, "up", self._fir_kernel()) + image
@@ -254,13 +260,13 @@ class NCSNpp(nn.Module):
         return attention_type(
             skip_rescale=self.skip_rescale,
             init_scale=self.init_scale,
-            qkv_init_scale=0.2,  # for q, k and v in one kernel, which is 0.1 for each
+            qkv_init_scale=0.2,  # equals 0.1 for separate kernels of q, k and v
             dtype=jnp.dtype(self.dtype),
             name=name,
         )(h)
 
     def _resampled(self, residual, h, level, direction):
-        """From a level to the next one, "down" or "up"."""
+        """Resamples a level to the next level, `direction` "down" or "up"."""
         name = f"{direction}_{level}_resample"
         if self.resblock_type == "biggan":
             return residual(h, h.shape[-1], name, direction)
@@ -300,20 +306,20 @@ class NCSNpp(nn.Module):
             )
         return leaves
 
-    def _scale_number(self, log_sigma):
-        """The number of the nearest discrete level, (B,) float32."""
+    def _scale_index(self, log_sigma):
+        """Returns the index of the nearest discrete level, (B,) float32."""
         span = math.log(self.sigma_max / self.sigma_min)
-        number = (math.log(self.sigma_max) - log_sigma) * ((self.num_scales - 1) / span)
-        return jnp.clip(jnp.round(number), 0, self.num_scales - 1)
+        index = (math.log(self.sigma_max) - log_sigma) * ((self.num_scales - 1) / span)
+        return jnp.clip(jnp.round(index), 0, self.num_scales - 1)
 
     def _sigma(self, noise_level):
         if self.embedding == "fourier":
             return jnp.exp(noise_level)
         step = math.log(self.sigma_max / self.sigma_min) / (self.num_scales - 1)
-        return self.sigma_max * jnp.exp(-step * self._scale_number(noise_level))
+        return self.sigma_max * jnp.exp(-step * self._scale_index(noise_level))
 
     def _embed(self, noise_level, leaves, dtype):
-        """Noise levels (B,) and the leaves of the condition to (B, 4 channels)."""
+        """Embeds noise levels (B,) and the leaves of the condition in (B, 4 channels)."""
 
         def dense(features, name, use_bias=True):
             init = scaled_init(1.0)
@@ -322,8 +328,8 @@ class NCSNpp(nn.Module):
         if self.embedding == "fourier":
             embedding = FourierEmbedding(2 * self.channels, self.fourier_scale, name="fourier")(noise_level)
         else:
-            number = self._scale_number(noise_level) if self.embedding == "discrete" else noise_level
-            embedding = positional_embedding(number, self.channels)
+            position = self._scale_index(noise_level) if self.embedding == "discrete" else noise_level
+            embedding = positional_embedding(position, self.channels)
         width = embedding.shape[-1]
         if self.num_classes:
             one_hot = jax.nn.one_hot(leaves["label"], self.num_classes)
@@ -334,5 +340,5 @@ class NCSNpp(nn.Module):
         return nn.swish(dense(4 * self.channels, "embedding_1")(embedding))
 
 
-# By the name that a config gives.
+# Keys are the values of `model.name` in a config.
 NETWORKS = {"ncsnpp": NCSNpp}

@@ -1,11 +1,10 @@
-"""The U-Net of the DDPM family: noisy images and their noise level in, images out.
+"""The U-Net of the DDPM family.
 
-Residual blocks run down through ever coarser levels and up again. Every output on the way down is kept and joined to
-the input of its counterpart on the way up. Attention mixes pixels at chosen resolutions. The noise level (and the
-class) enters every block through one embedding.
+An encoder and a decoder of residual blocks over levels of decreasing and increasing resolution. Every output of the
+encoder is concatenated to the input of the corresponding block of the decoder. Self-attention is applied at chosen
+resolutions. One embedding of the noise level and the class conditions every block.
 
-`UNet` has every option of the family; `models/ddpm.py` and `models/adm.py` are the same network with the defaults of
-their papers.
+`UNet` has all options of the family; `models/ddpm.py` and `models/adm.py` are `UNet` with the defaults of their papers.
 
 Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Dhariwal and Nichol (2021),
 https://arxiv.org/abs/2105.05233.
@@ -32,43 +31,47 @@ CHOICES = {
     "up_attention": ("block", "level"),
     "dtype": ("float32", "bfloat16"),
 }
-PADDINGS = {"strided": "SAME", "strided_symmetric": ((1, 1), (1, 1))}  # of the strided convolution, by `resampling`
+PADDINGS = {"strided": "SAME", "strided_symmetric": ((1, 1), (1, 1))}  # padding, by `resampling`
 
 
 class UNet(nn.Module):
-    """U-Net of the DDPM family; its last layer starts at zero, and so does its output.
+    """U-Net of the DDPM family; the initial output is zero.
 
     Attributes:
-        channels: the unit of channels; the noise level's embedding has four times as many.
-        channel_multipliers: channels of each level, finest first, in units of `channels` and rounded; every further level
-            halves the resolution. The first convolution has as many as the finest level.
-        blocks_per_level: residual blocks of each level on the way down; one more on the way up.
-        attention_resolutions: heights in pixels at which every block is followed by attention.
-        up_attention: on the way up, "block" lets attention follow every block (DDPM, ADM), "level" only the last of its
-            level (score_sde's DDPM).
-        middle_attention: whether attention stands between the two blocks of the coarsest level.
-        num_heads: heads of each attention, where `head_channels` is 0.
-        head_channels: channels of each head; their number then grows with the channels.
-        dropout: rate of the dropout in each residual block, in training.
-        num_classes: 0 for an unconditional network; else the condition's `label` is below it.
-        augment_features: EDM's augmentation labels, the condition's `augmentation`: their number, 0 for none.
-        embedding: of the noise level; "positional" (DDPM) or "positional_adm" (ADM: cosines first, and without the endpoint
-            of `positional_embedding`) for levels that span hundreds (`999 t`), "fourier" for levels of order one
-            (`log(sigma) / 4`).
+        channels: base number of channels; the embedding of the noise level has four times as many.
+        channel_multipliers: channels of each level, finest first, in units of `channels`, rounded; each level has half
+            the resolution of the previous level. The first convolution has the channels of the finest level.
+        blocks_per_level: residual blocks of each level in the encoder; the decoder has one more.
+        attention_resolutions: heights in pixels at which blocks are followed by attention.
+        up_attention: attention in the decoder: "block" after every block (DDPM, ADM), "level" only after the last block
+            of a level (score_sde's DDPM).
+        middle_attention: whether there is attention between the two middle blocks of the coarsest level.
+        num_heads: number of heads of each attention layer; used if `head_channels` is 0.
+        head_channels: channels of each attention head, so that the number of heads grows with the channels; 0 uses
+            `num_heads`.
+        dropout: dropout rate in each residual block.
+        num_classes: number of classes of the condition `label`; 0 for an unconditional network.
+        augment_features: number of EDM's augmentation labels, the condition `augmentation`; 0 disables augmentation
+            labels.
+        embedding: embedding of the noise level: "positional" (DDPM) or "positional_adm" (ADM: cosines first, and
+            without the endpoint of `positional_embedding`) for noise levels that span hundreds (`999 t`), "fourier" for
+            noise levels of order one (`log(sigma) / 4`).
         fourier_scale: standard deviation of the Fourier frequencies.
-        scale_shift: whether the embedding scales and shifts after the norm (ADM) or shifts before it (DDPM).
-        resampling: how the resolution changes between levels: "conv" pools or repeats pixels and convolves, "plain" does
-            without the convolution (score_sde's `resamp_with_conv=False`; fastest), "block" does it within a residual
-            block (ADM's `resblock_updown`), "strided" convolves with stride 2 on the way down, zeros added below and to
-            the right (DDPM), "strided_symmetric" the same with zeros on every side (ADM without `resblock_updown`).
-        norm_groups: groups of every group norm; 0 takes 32, or fewer where a group would have less than 4 channels.
+        scale_shift: whether the embedding scales and shifts after the norm (ADM); if False, it shifts before the norm
+            (DDPM).
+        resampling: change of the resolution between levels: "conv" pools or repeats pixels, then convolves; "plain"
+            omits the convolution (score_sde's `resamp_with_conv=False`; fastest); "block" resamples within a residual
+            block (ADM's `resblock_updown`); "strided" convolves with stride 2 in the encoder, padded with zeros below
+            and to the right (DDPM); "strided_symmetric" is "strided" padded on all sides (ADM without
+            `resblock_updown`).
+        norm_groups: groups of every group norm; 0 for 32, or fewer where a group would have less than 4 channels.
         norm_epsilon: added to the variance in every group norm: 1e-6 (DDPM), 1e-5 (ADM).
-        out_channels: channels of the output; 0 takes as many as the input has. With images to condition on joined to the
-            input's channels, those of x alone.
+        out_channels: channels of the output; 0 for as many as the input has. If conditioning images are concatenated to
+            the input, the number of channels of the noisy images.
         learned_variance: whether the last layer also predicts a variance for each value (iDDPM, ADM). The call returns
-            the mean alone, so that a Denoiser can be made of the network; `mean_and_variance` returns both.
-        dtype: of the computation, "float32" or "bfloat16"; parameters and output are float32.
-        remat: recompute every block's inner values in the backward pass, for less memory and about a third more time.
+            only the mean, as a Denoiser requires; `mean_and_variance` returns both.
+        dtype: dtype of the computation, "float32" or "bfloat16"; parameters and output are float32.
+        remat: recompute the activations of each block in the backward pass: less memory, about a third more time.
     """
 
     channels: int = 128
@@ -105,21 +108,21 @@ class UNet(nn.Module):
         """Maps noisy images to images.
 
         Args:
-            x: (B, H, W, C); H and W divisible by 2 ** (levels - 1). Images to condition on are joined to its channels,
-                behind those of the noisy images; `out_channels` then says how many the latter are.
-            noise_level: (B,), in whatever unit the network is trained with.
-            condition: leaves by name, or None. `label` (B,), integers in [0, num_classes) or the null num_classes, whose
-                embedding is zero, where `num_classes` is not 0. `augmentation` (B, augment_features), how each image was
-                augmented, where `augment_features` is not 0; without it zeros, the null.
-            train: whether dropout is on.
-            dropout_keys: (B,) typed PRNG keys; needed with `train` where `dropout` is above 0.
+            x: (B, H, W, C); H and W divisible by 2 ** (levels - 1). Conditioning images are concatenated after the
+                channels of the noisy images; `out_channels` is then the number of channels of the noisy images.
+            noise_level: (B,), in the unit of training.
+            condition: leaves by name, or None. If `num_classes` is not 0: `label` (B,), integers in [0, num_classes),
+                or num_classes for no class, whose embedding is zero. If `augment_features` is not 0: `augmentation` (B,
+                augment_features), the augmentation of each image; zeros, the null, by default.
+            train: whether dropout is enabled.
+            dropout_keys: (B,) typed PRNG keys; required if `train` is True and `dropout` is above 0.
 
         Returns:
             (B, H, W, C) float32, or (B, H, W, out_channels).
 
         Raises:
-            ValueError: for a size that cannot be halved often enough, for heads or groups that do not divide the
-                channels, for an unknown choice, and for leaves of the condition or keys missing or in excess.
+            ValueError: H or W is not divisible by 2 ** (levels - 1), heads or groups do not divide the channels, an
+                option has an unknown value, leaves of the condition are missing or unexpected, or keys are missing.
         """
         output = self.mean_and_variance(x, noise_level, condition, train=train, dropout_keys=dropout_keys)
         return output[..., : self._out_channels(x)]
@@ -134,11 +137,11 @@ class UNet(nn.Module):
         train: bool = False,
         dropout_keys: jax.Array | None = None,
     ) -> jax.Array:
-        """As the call itself, with the `learned_variance` behind the mean: (B, H, W, 2 C) float32.
+        """Like the call, but returns the mean followed by the `learned_variance`: (B, H, W, 2 C) float32.
 
-        The second half, v, is -1 for the posterior's variance and 1 for the forward process's, their logarithms being
-        interpolated in between (iDDPM, https://arxiv.org/abs/2102.09672, eq. 15, with (v + 1) / 2 for its v). Without
-        `learned_variance` there is none.
+        The second half, v, is -1 for the variance of the posterior and 1 for the variance of the forward process, with
+        linear interpolation of the log-variance between them (iDDPM, https://arxiv.org/abs/2102.09672, eq. 15, whose v
+        is (v + 1) / 2 here). Without `learned_variance`, only the mean is returned.
         """
         leaves = self._check(x, condition)
         dropout_keys = checks.dropout(self, train, dropout_keys)
@@ -162,7 +165,7 @@ class UNet(nn.Module):
         return checks.condition(self, len(x), condition)
 
     def _width(self, level):
-        """The channels of a level."""
+        """Returns the number of channels of a level."""
         multiplier = self.channel_multipliers[level]
         width = round(self.channels * multiplier)
         if width < 1:
@@ -175,7 +178,7 @@ class UNet(nn.Module):
         return self.out_channels or x.shape[-1]
 
     def _down(self, residual, h):
-        """From the finest level to the coarsest, with all that is kept for the way up; `residual` is as in `_block`."""
+        """Encoder; returns the coarsest features and the list of skip connections. `residual` is as in `_block`."""
         skips, levels = [h], len(self.channel_multipliers)
         for level in range(levels):
             for i in range(self.blocks_per_level):
@@ -187,7 +190,7 @@ class UNet(nn.Module):
         return h, skips
 
     def _middle(self, residual, h):
-        """Two blocks at the coarsest level."""
+        """Two residual blocks at the coarsest level, optionally with attention between them."""
         coarsest = len(self.channel_multipliers) - 1
         h = residual(h, coarsest, "middle_0")
         if self.middle_attention:
@@ -195,7 +198,7 @@ class UNet(nn.Module):
         return residual(h, coarsest, "middle_1")
 
     def _up(self, residual, h, skips):
-        """From the coarsest level to the finest, joined to what was kept."""
+        """Decoder with skip connections, from the coarsest level to the finest."""
         for level in reversed(range(len(self.channel_multipliers))):
             for i in range(self.blocks_per_level + 1):
                 attend = self.up_attention == "block" or i == self.blocks_per_level
@@ -207,14 +210,14 @@ class UNet(nn.Module):
         return h
 
     def _block(self, residual, h, level, name, *, attend=True):
-        """A residual block and, at the resolutions that have it, attention.
+        """Residual block, followed by attention at `attention_resolutions`.
 
         Args:
-            residual: `_residual` of the embedding and the dropout keys.
+            residual: `_residual` with bound embedding and dropout keys.
             h: (B, H, W, C).
-            level: whose width the block has.
-            name: of its parameters.
-            attend: whether attention may follow.
+            level: index of the level, which sets the width of the block.
+            name: name of the parameters.
+            attend: False omits the attention.
         """
         h = residual(h, level, name)
         return self._attention(h, f"{name}_attention") if attend and h.shape[1] in self.attention_resolutions else h
@@ -248,7 +251,7 @@ class UNet(nn.Module):
         )(h)
 
     def _resample(self, residual, h, level, direction):
-        """From a level to the next one, "down" or "up"."""
+        """Resamples a level to the next level, `direction` "down" or "up"."""
         name, dtype = f"{direction}_{level}_resample", jnp.dtype(self.dtype)
         if self.resampling == "block":
             return residual(h, level, name, direction)
@@ -258,7 +261,7 @@ class UNet(nn.Module):
         return h if self.resampling == "plain" else Conv(h.shape[-1], dtype=dtype, name=name)(h)
 
     def _embed(self, noise_level, leaves, dtype):
-        """Noise levels (B,) and the leaves of the condition to (B, 4 channels)."""
+        """Embeds noise levels (B,) and the leaves of the condition in (B, 4 channels)."""
         width = 4 * self.channels
         if self.embedding == "fourier":
             embedding = FourierEmbedding(2 * self.channels, self.fourier_scale, name="fourier")(noise_level)
@@ -266,7 +269,7 @@ class UNet(nn.Module):
             adm = self.embedding == "positional_adm"
             embedding = positional_embedding(noise_level, self.channels, endpoint=not adm, cosine_first=adm)
         if self.augment_features:
-            # From zero on, as in EDM: at first the network has nothing to unlearn.
+            # Initialized to zero as in EDM, so that the initial network does not depend on the augmentation.
             layer = nn.Dense(embedding.shape[-1], False, dtype, kernel_init=nn.initializers.zeros, name="augmentation")
             embedding = embedding + layer(leaves["augmentation"])
         dense = [nn.Dense(width, kernel_init=scaled_init(1.0), dtype=dtype, name=f"embedding_{i}") for i in range(2)]
@@ -278,5 +281,5 @@ class UNet(nn.Module):
         return nn.swish(embedding)
 
 
-# By the name that a config gives.
+# Keys are the values of `model.name` in a config.
 NETWORKS = {"unet": UNet}

@@ -1,4 +1,4 @@
-"""Self-attention over the positions of an array: pixels of an image, voxels, steps of a sequence.
+"""Self-attention over the positions of an array: pixels, voxels or steps of a sequence.
 
 Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239 (one head); Dhariwal and Nichol (2021),
 https://arxiv.org/abs/2105.05233 (several heads).
@@ -16,18 +16,18 @@ from models.layers.residual import joined
 
 
 class Attention(nn.Module):
-    """x + Conv(softmax(q k^T / sqrt(head channels)) v), with q, k, v linear in the group-normalized x.
+    """Residual self-attention: x + Conv(softmax(q k^T / sqrt(head channels)) v), with q, k, v linear in GroupNorm(x).
 
-    The layer is equivariant under permutations of the positions. The last layer starts at zero, so the whole
-    starts as the identity.
+    The layer is equivariant under permutations of the positions. With `init_scale` 0, the layer is initially the
+    identity.
 
     Attributes:
-        num_heads: number of heads; divides the channels.
+        num_heads: number of heads; must divide the channels.
         skip_rescale: whether the sum is divided by sqrt(2).
-        init_scale: variance of the last kernel's initialization, relative to Glorot's.
-        qkv_init_scale: that of the first kernel, which makes q, k and v.
-        norm_groups, norm_epsilon: of the group norm, as `GroupNorm` has them.
-        dtype: of the computation (the softmax is float32).
+        init_scale: variance of the output kernel at initialization, relative to Glorot's.
+        qkv_init_scale: variance of the kernel of q, k and v at initialization, relative to Glorot's.
+        norm_groups, norm_epsilon: `num_groups` and `epsilon` of the group norm.
+        dtype: dtype of the computation; the softmax is float32.
     """
 
     num_heads: int = 1
@@ -40,7 +40,7 @@ class Attention(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, *spatial, C) to (B, *spatial, C). Raises ValueError where `num_heads` does not divide C."""
+        """Maps (B, *spatial, C) to (B, *spatial, C). Raises ValueError if `num_heads` does not divide C."""
         channels, sizes = x.shape[-1], axis_sizes(x)
         if channels % self.num_heads:
             raise ValueError(f"Attention: num_heads={self.num_heads} does not divide {channels} channels")

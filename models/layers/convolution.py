@@ -1,7 +1,8 @@
 """Convolution over one, two or three spatial axes.
 
-Two implementations agree up to rounding: the primitive of `trilinear.py`, whose gradients are fast inside loops on CPU, and
-`jax.lax.conv_general_dilated`, for GPUs and TPUs. The environment variable ORNSTEIN_CONV selects; see `implementation`.
+Two implementations agree up to rounding: the primitive of `trilinear.py`, whose gradients are fast inside loops on CPU,
+and `jax.lax.conv_general_dilated`, for GPUs and TPUs. The environment variable ORNSTEIN_CONV selects; see
+`implementation`.
 
 Layouts: arrays (N, *spatial, C), kernels (*spatial, C_in, C_out).
 """
@@ -23,31 +24,33 @@ Implementation = Literal["loop", "lax"]
 
 
 def implementation() -> Implementation:
-    """Returns the implementation that a convolution traced now has: the value of ORNSTEIN_CONV, or the platform's.
+    """Returns the implementation of convolutions traced now: ORNSTEIN_CONV, or the default of the platform.
 
-    - "loop": the primitive `trilinear_p` with its own derivative rules. The default where the default device is a CPU.
+    - "loop": the primitive `trilinear_p` with its own derivative rules. The default if the default device is a CPU.
     - "lax": `lax.conv_general_dilated` with JAX's derivative rules. The default on GPUs and TPUs.
 
-    Values agree up to rounding. The default device is that of the option `jax_default_device`, else of the default backend.
-    Both are known while a program is traced, and `jit` traces a function again when `jax_default_device` changes, so the
-    implementation fits the device on which `jit` runs the program. A program lowered for another platform (by `jax.export`,
-    or for arguments committed to a device of another backend) is correct: a traced primitive lowers to XLA's convolutions
-    on GPUs and TPUs; a traced `lax.conv_general_dilated` is slow in loops on CPU, which ORNSTEIN_CONV=loop avoids.
-    `lax.platform_dependent` would select during lowering, but trace and differentiate both implementations in every layer.
+    Values agree up to rounding. The default device is the option `jax_default_device`, or a device of the default
+    backend. Both are known during tracing, and `jit` retraces a function when `jax_default_device` changes, so the
+    implementation matches the device on which `jit` runs the program. A program lowered for another platform (by
+    `jax.export`, or for arguments committed to a device of another backend) is correct: a traced primitive lowers to
+    XLA's convolutions on GPUs and TPUs; a traced `lax.conv_general_dilated` is slow in loops on CPU, which
+    ORNSTEIN_CONV=loop avoids. `lax.platform_dependent` would select during lowering, but would trace and differentiate
+    both implementations in every layer.
 
-    The variable is read when a convolution is traced. A function that `jit` has already traced keeps its implementation.
+    The variable is read when a convolution is traced. A function that `jit` has already traced keeps its
+    implementation.
 
     Raises:
-        ValueError: ORNSTEIN_CONV has another value. An empty value counts as unset.
+        ValueError: ORNSTEIN_CONV is neither "loop" nor "lax". An empty value counts as unset.
     """
-    chosen = os.environ.get(VARIABLE, "")
-    if not chosen:
+    value = os.environ.get(VARIABLE, "")
+    if not value:
         return "loop" if _default_platform() == "cpu" else "lax"
-    if chosen not in ("loop", "lax"):
+    if value not in ("loop", "lax"):
         raise ValueError(
-            f"{VARIABLE}={chosen!r}: must be loop or lax; unset, it is loop on CPUs and lax on GPUs and TPUs"
+            f"{VARIABLE}={value!r}: must be loop or lax; unset, it is loop on CPUs and lax on GPUs and TPUs"
         )
-    return cast(Implementation, chosen)
+    return cast(Implementation, value)
 
 
 def _default_platform() -> str:
@@ -68,8 +71,8 @@ def convolution(
     """Convolves arrays with a kernel as `jax.lax.conv_general_dilated` does; differentiable to any order in any mode.
 
     Args:
-        x: of shape (N, *spatial, C_in) with one, two or three spatial axes.
-        kernel: of shape (*spatial, C_in, C_out), in the dtype of `x`.
+        x: (N, *spatial, C_in) with one, two or three spatial axes.
+        kernel: (*spatial, C_in, C_out), in the dtype of `x`.
         stride: step between output positions, one number or one per spatial axis.
         dilation: step between kernel taps, one number or one per spatial axis.
         padding: "SAME" (the output has ceil(size / stride) positions), "VALID" (none), or (low, high) per spatial axis.
@@ -78,16 +81,16 @@ def convolution(
         Array of shape (N, *spatial', C_out) in the dtype of `x`.
 
     Raises:
-        ValueError: the shapes do not fit each other, or leave no output; or ORNSTEIN_CONV has an unknown value.
+        ValueError: the shapes are incompatible, the output would be empty, or ORNSTEIN_CONV has an unknown value.
         TypeError: the dtypes differ.
     """
     rank = _rank("convolution", x, kernel)
     stride, dilation = _per_axis("stride", stride, rank), _per_axis("dilation", dilation, rank)
     geometry = _geometry(x.shape[1:-1], kernel.shape[:-2], stride, dilation, padding)
-    chosen = implementation()
+    selected = implementation()
     if geometry == _pointwise(geometry.input_size):
         return per_position(lambda x: x @ kernel[(0,) * rank], x)
-    if chosen == "lax":
+    if selected == "lax":
         return convolved(x, kernel, geometry)
     return trilinear_p.bind(x, kernel, open_leg="output", geometry=geometry)
 
@@ -95,28 +98,29 @@ def convolution(
 def per_position(product: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
     """Applies a matrix product to the channels of each pixel or token: `product` maps (M, C) to (M, O), x is (..., C).
 
-    The same as the product of x itself. XLA's CPU backend, however, copies x and the cotangent, transposed, for the gradient
-    with respect to the matrix where x has more than two axes, which doubles the time that the gradient takes.
+    The result equals product(x). The reshape is for speed: if x has more than two axes, XLA's CPU backend copies x and
+    the cotangent, transposed, for the gradient with respect to the matrix, which doubles the time of the gradient.
     """
     return product(x.reshape(-1, x.shape[-1])).reshape(*x.shape[:-1], -1)
 
 
 def transposed_convolution(x: jax.Array, kernel: jax.Array, *, stride: int | Sizes = 2) -> jax.Array:
-    """Convolves arrays with `stride - 1` zeros put between their entries: every entry spreads the flipped kernel.
+    """Convolves arrays after the insertion of `stride - 1` zeros between their entries (transposed convolution).
 
-    Differentiable as `convolution` is; it is the gradient of a convolution with respect to the input, without padding or
-    cropping.
+    Each entry of x contributes a flipped kernel to the output. The transposed convolution is the gradient of a
+    convolution with respect to its input, without padding or cropping. Differentiable to any order in any mode, as
+    `convolution`.
 
     Args:
-        x: of shape (N, *spatial, C_in) with one, two or three spatial axes.
-        kernel: of shape (*spatial, C_in, C_out), in the dtype of `x`; not flipped, as `convolution` takes it.
+        x: (N, *spatial, C_in) with one, two or three spatial axes.
+        kernel: (*spatial, C_in, C_out), in the dtype of `x`; not flipped, as for `convolution`.
         stride: one number or one per spatial axis.
 
     Returns:
         Array of shape (N, *spatial', C_out) in the dtype of `x`, where size' = stride (size - 1) + kernel size.
 
     Raises:
-        ValueError: the shapes do not fit each other, or ORNSTEIN_CONV has an unknown value.
+        ValueError: the shapes are incompatible, or ORNSTEIN_CONV has an unknown value.
         TypeError: the dtypes differ.
     """
     rank = _rank("transposed_convolution", x, kernel)
@@ -136,15 +140,18 @@ class Conv(nn.Module):
 
     Attributes:
         features: channels of the output.
-        kernel_size: one number for every spatial axis, or one per axis.
-        stride, dilation: likewise.
-        padding: "SAME", "VALID" or (low, high) per spatial axis. "SAME" gives an image of even size, at stride 2, a row of
-            zeros below and a column to its right, as TensorFlow does; PyTorch's `padding=1` is ((1, 1), (1, 1)).
-        init_scale: variance of the kernel relative to Glorot's; 0 starts the layer at zero, as the last layer of a
-            residual branch wants it.
-        fan: "fan_avg", the mean above; or "fan_in" or "fan_out" to scale by one of them alone. PyTorch's default kernel is
-            "fan_in" at 1/3, and He's initialization is either at 2.
-        dtype: of the computation; parameters are float32.
+        kernel_size: one number for all spatial axes, or one per axis.
+        stride, dilation: one number for all spatial axes, or one per axis.
+        padding: "SAME", "VALID" or (low, high) per spatial axis. For an image of even size and stride 2, "SAME" pads a
+            row of zeros below and a column of zeros to the right, as TensorFlow does; PyTorch's `padding=1` is ((1, 1),
+            (1, 1)).
+        init_scale: variance of the kernel relative to Glorot's; 0 initializes the layer to zero, for example the last
+            layer of a residual branch.
+        use_bias: whether there is a bias.
+        fan: "fan_avg" for the mean of fan_in and fan_out in the formula above; "fan_in" or "fan_out" for one of the
+            two. PyTorch's default kernel is "fan_in" with init_scale 1/3; He's initialization is "fan_in" or "fan_out"
+            with 2.
+        dtype: dtype of the computation; parameters are float32.
     """
 
     features: int
@@ -159,9 +166,9 @@ class Conv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (N, *spatial, C) to (N, *spatial', features); "SAME" gives sizes of ceil(size / stride).
+        """Maps (N, *spatial, C) to (N, *spatial', features), with one, two or three spatial axes.
 
-        The input has one, two or three spatial axes; the kernel has as many.
+        With padding "SAME", size' = ceil(size / stride).
         """
         shape = (*_per_axis("kernel_size", self.kernel_size, x.ndim - 2), x.shape[-1], self.features)
         kernel = self.param("kernel", scaled_init(self.init_scale, self.fan), shape, jnp.float32)
@@ -173,12 +180,12 @@ class Conv(nn.Module):
 
 
 def scaled_init(scale: float, fan: Literal["fan_avg", "fan_in", "fan_out"] = "fan_avg") -> nn.initializers.Initializer:
-    """DDPM's initializer: uniform, variance `scale / mean(fan_in, fan_out)`, or over `fan`; all zeros for `scale` 0."""
+    """Returns DDPM's initializer: uniform with variance scale / mean(fan_in, fan_out), or scale / `fan`; 0 for scale 0."""
     return nn.initializers.variance_scaling(scale, fan, "uniform") if scale else nn.initializers.zeros
 
 
 def _rank(name: str, x: jax.Array, kernel: jax.Array) -> int:
-    """The number of spatial axes, after a check of shapes and dtypes."""
+    """Checks shapes and dtypes; returns the number of spatial axes."""
     rank = x.ndim - 2
     if rank not in LAYOUTS or kernel.ndim != x.ndim or x.shape[-1] != kernel.shape[-2]:
         raise ValueError(
@@ -217,6 +224,6 @@ def _geometry(input_size, kernel_size, stride, dilation, padding: Any) -> Geomet
 
 
 def _pointwise(size: Sizes) -> Geometry:
-    """The geometry of a kernel of one tap: a matrix product per position, fast in loops as it is."""
+    """Returns the geometry of a kernel of one tap: a matrix product per position, which is fast in loops."""
     ones = (1,) * len(size)
     return Geometry(ones, ones, ((0, 0),) * len(size), size, ones, size)

@@ -1,4 +1,4 @@
-"""Embeddings of the noise level: a scalar per image becomes a vector of sines and cosines."""
+"""Embeddings of the noise level (a scalar per image) by sines and cosines, and of class labels."""
 
 import math
 
@@ -15,9 +15,9 @@ def positional_embedding(
     endpoint: bool = True,
     cosine_first: bool = False,
 ) -> jax.Array:
-    """The transformer's encoding of a real number: sines, then cosines, of frequencies from 1 down to 1 / max_period.
+    """Returns the transformer's encoding: sines, then cosines, of frequencies from 1 down to 1 / max_period.
 
-    Made for levels that span hundreds, such as `999 t`.
+    For noise levels that span hundreds, such as `999 t`.
     Source: Ho et al. (2020), https://github.com/hojonathanho/diffusion/blob/master/diffusion_tf/nn.py; without the
     endpoint and with cosines first, Dhariwal and Nichol (2021),
     https://github.com/openai/guided-diffusion/blob/main/guided_diffusion/nn.py.
@@ -25,11 +25,16 @@ def positional_embedding(
     Args:
         noise_level: (B,).
         features: an even number of at least 4.
-        endpoint: whether the last frequency is 1 / max_period itself; else it is the one before a next that would be.
-        cosine_first: whether the cosines stand before the sines.
+        max_period: inverse of the lowest frequency.
+        endpoint: whether the last frequency is 1 / max_period (frequencies max_period ** (-k / (features / 2 - 1))); if
+            False, the frequencies are max_period ** (-k / (features / 2)).
+        cosine_first: whether the cosines precede the sines.
 
     Returns:
         (B, features) float32.
+
+    Raises:
+        ValueError: features is odd or below 4.
     """
     if features < 4 or features % 2:
         raise ValueError(f"positional_embedding: features={features} must be even and at least 4")
@@ -44,9 +49,10 @@ def positional_embedding(
 class FourierEmbedding(nn.Module):
     """Gaussian Fourier features: sines, then cosines, of `2 pi w noise_level` with fixed random `w ~ N(0, scale^2)`.
 
-    Made for levels of order one, such as `log(sigma)`: a scale of 16 resolves steps of about 1 / 100.
-    The frequencies are stored with the weights, so that a checkpoint holds them, but receive no gradient.
-    Source: Tancik et al. (2020), https://arxiv.org/abs/2006.10739; Song et al. (2021), https://github.com/yang-song/score_sde.
+    For noise levels of order one, such as `log(sigma)`: a scale of 16 resolves differences of about 1 / 100.
+    The frequencies are parameters, so that checkpoints include them, but have no gradient.
+    Source: Tancik et al. (2020), https://arxiv.org/abs/2006.10739; Song et al. (2021),
+    https://github.com/yang-song/score_sde.
     """
 
     features: int
@@ -54,7 +60,7 @@ class FourierEmbedding(nn.Module):
 
     @nn.compact
     def __call__(self, noise_level: jax.Array) -> jax.Array:
-        """Maps (B,) to (B, features) float32."""
+        """Maps (B,) to (B, features) float32. Raises ValueError if `features` is odd."""
         if self.features % 2:
             raise ValueError(f"FourierEmbedding: features={self.features} must be even")
         frequencies = self.param("frequencies", nn.initializers.normal(self.scale), (self.features // 2,), jnp.float32)
@@ -63,7 +69,7 @@ class FourierEmbedding(nn.Module):
 
 
 class ClassEmbedding(nn.Embed):
-    """A learned vector for each label below `num_embeddings`, and zeros for one past the last: no class at all."""
+    """Learned embedding of labels below `num_embeddings`; the embedding of `num_embeddings` (no class) is zero."""
 
     def __call__(self, labels: jax.Array) -> jax.Array:
         """Maps (B,) integers in [0, num_embeddings] to (B, features)."""

@@ -1,9 +1,9 @@
-"""Convolution and batch norm of published classifiers, for features: inference only, with statistics as they are stored.
+"""Inference layers of published feature networks: convolution with batch norm from stored statistics, and dense layers.
 
     y = activation((conv(x) - mean) / sqrt(var + epsilon) * scale + bias)
 
-All products are float32 to the last bit that the device has (`Precision.HIGHEST`): GPUs and TPUs would otherwise round the
-factors to 10 or 8 bits, and features that depend on the device cannot be compared with published ones.
+All products use the highest float32 precision of the device (`Precision.HIGHEST`). By default, GPUs and TPUs would
+round the factors to 10 or 8 bits, and metrics of device-dependent features cannot be compared with published values.
 """
 
 from collections.abc import Callable
@@ -27,10 +27,10 @@ class FrozenConv(nn.Module):
     Attributes:
         features: channels of the output.
         kernel_size: (height, width).
-        stride: of both axes.
-        padding: "SAME" (as TensorFlow has it), "VALID" or ((low, high), (low, high)).
-        depthwise: whether each channel is convolved by itself; `features` then equals the input's channels.
-        activation: of the result; None for none.
+        stride: stride along both axes.
+        padding: "SAME" (TensorFlow's convention), "VALID" or ((low, high), (low, high)).
+        depthwise: whether each channel is convolved separately; `features` then equals the number of input channels.
+        activation: activation function; None for the identity.
         epsilon: added to the variance.
     """
 
@@ -61,11 +61,11 @@ class FrozenConv(nn.Module):
 
 
 class FrozenDense(nn.Module):
-    """x W + b in float32: (..., C) to (..., features).
+    """Dense layer x W + b in float32.
 
     Attributes:
-        features: of the output.
-        use_bias: whether there is a b.
+        features: number of features of the output.
+        use_bias: whether b is added.
     """
 
     features: int
@@ -80,15 +80,15 @@ class FrozenDense(nn.Module):
 
 
 def depthwise_convolution(x: jax.Array, kernel: jax.Array, stride: int, padding: Padding) -> jax.Array:
-    """Convolves every channel with a kernel of its own.
+    """Convolves each channel with a separate kernel.
 
-    XLA's CPU backend takes 8 to 20 times as long for a group per channel as for the sum of shifted images, which it fuses.
+    On CPU this is a sum of shifted images, which XLA fuses; a grouped convolution would take 8 to 20 times as long.
 
     Args:
         x: (B, H, W, C).
         kernel: (height, width, 1, C).
-        stride: of both axes.
-        padding: as `FrozenConv` has it.
+        stride: stride along both axes.
+        padding: as in `FrozenConv`.
 
     Returns:
         (B, H', W', C).

@@ -1,8 +1,9 @@
-"""InstanceNorm++: each channel of each image is normalized, and what that forgets, the channels' means, is added back.
+"""InstanceNorm++: instance normalization that adds back the standardized means of the channels.
 
     y_c = scale_c ((x_c - mean_c) / sqrt(var_c + epsilon) + mean_scale_c (mean_c - m) / sqrt(v + epsilon)) + bias_c
 
-with mean_c and var_c over the pixels, and m and v the mean and the (unbiased) variance of the means over the channels.
+where mean_c and var_c are statistics over the pixels, and m and v are the mean and the (unbiased) variance of mean_c
+over the channels.
 
 Source: Song and Ermon (2019), https://arxiv.org/abs/1907.05600, appendix A;
 https://github.com/ermongroup/ncsn/blob/master/models/cond_refinenet_dilated.py for the constants.
@@ -19,13 +20,14 @@ from models.layers.axes import over_positions, spatial_axes
 
 
 class InstanceNormPlus(nn.Module):
-    """InstanceNorm++ with learned scale, mean_scale and bias per channel, of which each condition can have its own.
+    """InstanceNorm++ with learned scale, mean_scale and bias per channel, optionally separate for each condition.
 
-    The statistics are float32.
+    The statistics are computed in float32.
 
     Attributes:
-        num_conditions: 0 for one set of parameters; else a table with a set for each.
-        dtype: of the result; parameters are float32.
+        num_conditions: number of parameter sets, one per condition; 0 for a single unconditional set.
+        epsilon: added to the variances.
+        dtype: dtype of the result; parameters are float32.
     """
 
     num_conditions: int = 0
@@ -34,10 +36,12 @@ class InstanceNormPlus(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array, condition: jax.Array | None = None) -> jax.Array:
-        """Maps (B, *spatial, C) to (B, *spatial, C); C is above 1.
+        """Maps (B, *spatial, C) to (B, *spatial, C), with C > 1.
 
-        The condition (B,) is an index below `num_conditions`; of (B, K) indices the mean of their parameters counts, which
-        is exactly those of one index where all K are the same.
+        Args:
+            x: (B, *spatial, C).
+            condition: (B,) indices below `num_conditions`; or (B, K) indices, whose parameters are averaged (K equal
+                indices give exactly the parameters of that index). Required if `num_conditions` is not 0.
         """
         channels = x.shape[-1]
         if self.num_conditions:
@@ -58,7 +62,7 @@ class InstanceNormPlus(nn.Module):
         variance = jnp.mean(jnp.square(x - over_positions(mean, x)), axes)
         centred = mean - mean.mean(-1, keepdims=True)
         relative = centred * lax.rsqrt(jnp.sum(jnp.square(centred), -1, keepdims=True) / (channels - 1) + self.epsilon)
-        # All that varies with the pixel is one multiplication and one addition, forward and backward.
+        # One multiply-add per pixel, in the forward and the backward pass.
         factor = scale * lax.rsqrt(variance + self.epsilon)
         offset = scale * mean_scale * relative + bias - mean * factor
         return (x * over_positions(factor, x) + over_positions(offset, x)).astype(self.dtype)
@@ -69,7 +73,7 @@ def _near_one(key, shape, dtype):
 
 
 def _table(key, shape, dtype):
-    """Scales and mean_scales near 1, biases 0."""
+    """Initializes scales and mean_scales near 1, and biases to 0."""
     conditions, width = shape
     ones = _near_one(key, (conditions, 2 * (width // 3)), dtype)
     return jnp.concatenate([ones, jnp.zeros((conditions, width // 3), dtype)], -1)

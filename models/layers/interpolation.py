@@ -1,4 +1,4 @@
-"""Images resized to any size by interpolation."""
+"""Bilinear interpolation of images to any size."""
 
 import jax
 import jax.numpy as jnp
@@ -6,9 +6,10 @@ import numpy as np
 
 
 def bilinear_resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
-    """Interpolates (B, H, W, C) to (B, *size, C) such that the corner pixels stay in the corners.
+    """Interpolates (B, H, W, C) to (B, *size, C) with aligned corner pixels.
 
-    That is PyTorch's `interpolate(mode="bilinear", align_corners=True)`; `jax.image.resize` aligns the borders instead.
+    Equals PyTorch's `interpolate(mode="bilinear", align_corners=True)`; `jax.image.resize` aligns the image borders
+    instead.
     """
     for axis, letters in ((1, "bhwc,oh->bowc"), (2, "bhwc,ow->bhoc")):
         weights = _linear_weights(x.shape[axis], size[axis - 1])
@@ -18,8 +19,8 @@ def bilinear_resize(x: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def _linear_weights(old, new):
-    """The matrix (new, old) that interpolates linearly between the first and the last; None for the identity."""
+    """Returns the matrix (new, old) of linear interpolation with aligned endpoints; None for the identity."""
     if old == new:
         return None
-    places = np.linspace(0, old - 1, new) if new > 1 else np.zeros(1)
-    return np.maximum(0, 1 - np.abs(places[:, None] - np.arange(old)))
+    positions = np.linspace(0, old - 1, new) if new > 1 else np.zeros(1)
+    return np.maximum(0, 1 - np.abs(positions[:, None] - np.arange(old)))

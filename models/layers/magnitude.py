@@ -1,8 +1,8 @@
-"""Layers that preserve magnitude: with inputs of unit variance their outputs have it too, whatever was learned.
+"""Magnitude-preserving layers of EDM2: inputs of unit variance give outputs of unit variance, for any learned weights.
 
-A network made of them needs no group norm, and its weights can grow or shrink without effect: only their directions
-count. The magnitude of an array is its root mean square. A sum, a concatenation and a nonlinearity are divided by the
-magnitude that they give to independent inputs of unit variance; a convolution uses normalized weights.
+The magnitude of an array is its root mean square. Sums, concatenations and nonlinearities are divided by their output
+magnitude for independent inputs of unit variance; convolutions and dense layers normalize their weights, so that the
+output depends only on the direction of the weights. A network of these layers needs no group norm.
 
 Source: Karras et al. (2024), https://arxiv.org/abs/2312.02696, appendix B;
 https://github.com/NVlabs/edm2/blob/main/training/networks_edm2.py for the constants that the text leaves open.
@@ -24,32 +24,32 @@ EPSILON = 1e-4
 
 
 def normalize(x: jax.Array, axis: int | Sequence[int]) -> jax.Array:
-    """x divided by its root mean square over the axes (plus 1e-4), eq. 47; the magnitude is taken in float32."""
+    """Divides x by its root mean square over the axes (plus 1e-4), eq. 47; the magnitude is computed in float32."""
     wide = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     square = jnp.mean(jnp.square(wide), axis, keepdims=True)
-    # The gradient of sqrt at 0 is infinite, and times 0 it would be NaN: an image that is 0 everywhere may occur.
+    # The infinite gradient of sqrt at 0 would give NaN for an image of zeros.
     magnitude = jnp.where(square > 0, jnp.sqrt(jnp.where(square > 0, square, 1)), 0)
     return x / (magnitude + EPSILON).astype(x.dtype)
 
 
 def normalize_kernel(kernel: jax.Array) -> jax.Array:
-    """A kernel (..., in, out) with the weights of every output at magnitude 1."""
+    """Normalizes a kernel (..., in, out) so that the weights of every output have magnitude 1."""
     return normalize(kernel, tuple(range(kernel.ndim - 1)))
 
 
 def mp_silu(x: jax.Array) -> jax.Array:
-    """SiLU over its magnitude for normal inputs, eq. 81."""
+    """SiLU divided by its output magnitude for standard normal inputs, eq. 81."""
     return nn.silu(x) / 0.596
 
 
 def mp_sum(a: jax.Array, b: jax.Array, balance: float) -> jax.Array:
-    """The sum of (1 - balance) a and balance b over its magnitude, eq. 88."""
+    """Returns (1 - balance) a + balance b, divided by its magnitude for unit inputs, eq. 88."""
     scale = math.hypot(1 - balance, balance)
     return a * ((1 - balance) / scale) + b * (balance / scale)
 
 
 def mp_concat(a: jax.Array, b: jax.Array, balance: float) -> jax.Array:
-    """Joins channels such that b has the share `balance` of the whole however many channels it has, eq. 103."""
+    """Concatenates channels; b contributes with the weight `balance` for any numbers of channels, eq. 103."""
     channels = a.shape[-1] + b.shape[-1]
     scale = math.sqrt(channels) / math.hypot(1 - balance, balance)
     a = a * (scale * (1 - balance) / math.sqrt(a.shape[-1]))
@@ -60,7 +60,7 @@ def mp_concat(a: jax.Array, b: jax.Array, balance: float) -> jax.Array:
 class MPFourier(nn.Module):
     """sqrt(2) cos(w noise_level + phase) with fixed random w ~ N(0, (2 pi)^2), phase ~ U(0, 2 pi), eq. 75.
 
-    Frequencies and phases are stored with the weights, so that a checkpoint holds them, but receive no gradient.
+    Frequencies and phases are parameters, so that checkpoints include them, but have no gradient.
     """
 
     features: int
@@ -76,10 +76,10 @@ class MPFourier(nn.Module):
 
 
 class MPDense(nn.Module):
-    """x W / sqrt(in) with W normalized, times a gain; no bias, eq. 47. Its kernel starts as N(0, 1).
+    """Dense layer gain x W / sqrt(in) with normalized W and without bias, eq. 47; W is initialized from N(0, 1).
 
     Attributes:
-        features: of the output.
+        features: number of features of the output.
     """
 
     features: int
@@ -92,11 +92,11 @@ class MPDense(nn.Module):
 
 
 class MPConv(nn.Module):
-    """Convolution with a normalized kernel over sqrt(fan in), times a gain; no bias, eq. 47. The kernel starts as N(0, 1).
+    """Convolution with a normalized kernel times gain / sqrt(fan_in), without bias, eq. 47; initialized from N(0, 1).
 
     Attributes:
         features: channels of the output.
-        kernel_size: of the kernel along every spatial axis.
+        kernel_size: size of the kernel along every spatial axis.
     """
 
     features: int
@@ -112,14 +112,14 @@ class MPConv(nn.Module):
 
 
 class CosineAttention(nn.Module):
-    """Self-attention over the positions with q, k, v normalized in each head, joined to x by `mp_sum`.
+    """Self-attention over the positions with q, k, v normalized in each head, added to x by `mp_sum`.
 
-    So no logit exceeds sqrt(head channels), whatever was learned. The channels of the layer `qkv` are ordered by head, then
-    by channel of the head, then q, k, v.
+    The normalization bounds the logits by sqrt(head channels). The channels of the layer `qkv` are ordered by head,
+    then by channel of the head, then by q, k, v.
 
     Attributes:
-        num_heads: divides the channels.
-        balance: share of the result in the sum.
+        num_heads: number of heads; must divide the channels.
+        balance: weight of the attention branch in `mp_sum`.
     """
 
     num_heads: int

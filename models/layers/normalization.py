@@ -1,6 +1,7 @@
-"""Group normalization: each image is normalized per group of channels.
+"""Group normalization: normalization of each image per group of channels.
 
-    y = (x - mean_g) / sqrt(var_g + epsilon) * scale_c + bias_c,   mean and variance over the positions and the channels of g
+    y = (x - mean_g) / sqrt(var_g + epsilon) * scale_c + bias_c,   mean and variance over the positions and the channels
+    of g
 
 Source: Wu and He (2018), https://arxiv.org/abs/1803.08494.
 """
@@ -16,21 +17,21 @@ from models.layers.axes import over_positions, spatial_axes
 
 
 def group_count(channels: int) -> int:
-    """The largest divisor of `channels` that makes at most 32 groups of at least four channels, as score_sde does."""
+    """Returns the largest number of groups <= 32 with at least 4 channels each, or 1, as in score_sde."""
     return next(n for n in range(max(1, min(32, channels // 4)), 0, -1) if channels % n == 0)
 
 
 class GroupNorm(nn.Module):
     """Group normalization with a learned scale and bias per channel.
 
-    The statistics are float32 and taken in two passes (the variance of centred values), so a large mean costs no
-    precision. Sums run over the pixels of each channel first and over the channels of a group last: the wide sums then
-    have the memory's own layout, which makes it two to three times as fast on CPU as a reduction of grouped arrays.
+    The statistics are computed in float32 in two passes (variance of centred values), so a large mean does not reduce
+    the precision. Sums run first over the pixels of each channel, then over the channels of a group: the large sums
+    then follow the memory layout, which is two to three times as fast on CPU as a reduction of grouped arrays.
 
     Attributes:
-        num_groups: number of groups; 0 takes `group_count`.
+        num_groups: number of groups; 0 for `group_count(C)`.
         epsilon: added to the variance.
-        dtype: of the result; parameters are float32.
+        dtype: dtype of the result; parameters are float32.
     """
 
     num_groups: int = 0
@@ -42,8 +43,8 @@ class GroupNorm(nn.Module):
         """Maps (B, *spatial, C) to (B, *spatial, C).
 
         Args:
-            x: the images, or arrays of any spatial rank.
-            modulation: (scale, shift), each (B, C), of the result: norm(x) (1 + scale) + shift.
+            x: images, or arrays of any spatial rank.
+            modulation: (scale, shift), each (B, C); the result is norm(x) (1 + scale) + shift.
 
         Raises:
             ValueError: `num_groups` does not divide C.
@@ -65,6 +66,6 @@ class GroupNorm(nn.Module):
         if modulation is not None:
             scale, shift = (m.astype(factor.dtype) for m in modulation)
             factor, offset = factor * (1 + scale), offset * (1 + scale) + shift
-        # All that varies with the pixel is one multiplication and one addition, forward and backward.
+        # One multiply-add per pixel, in the forward and the backward pass.
         offset = offset - mean * factor
         return (x * over_positions(factor, x) + over_positions(offset, x)).astype(self.dtype)

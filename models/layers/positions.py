@@ -1,11 +1,13 @@
-"""Where a patch stands in its image: an encoding added to its token, or a rotation of its queries and keys.
+"""Position encodings of the patches of an image: sine-cosine (absolute) and rotary (relative).
 
-Tokens are the cells of a grid, row by row. Half of the features encode the row, half the column. A position p gives each
-pair of features its own angle p w_k, with frequencies w_k falling geometrically from 1 to 1 / max_period.
+Tokens are the cells of a grid in row-major order. Half of the features encode the row, half the column. Each pair of
+features k has the angle p w_k at position p, with frequencies w_k that decrease geometrically from 1 towards 1 /
+max_period.
 
 - Sine-cosine: the sines and cosines of the angles are added to the token.
-- Rotary: pairs of a query's and a key's features are rotated by the angles. A rotation by a of the one and by b of the
-  other changes their inner product as a rotation by a - b of one alone, so attention sees differences of positions only.
+- Rotary: pairs of features of queries and keys are rotated by the angles. The inner product of a query rotated by a and
+a key
+  rotated by b depends only on a - b, so attention depends only on relative positions.
 """
 
 import jax
@@ -14,13 +16,14 @@ import numpy as np
 
 
 def grid_angles(height: int, width: int, pairs: int, max_period: float, span: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """The angles of rows and of columns for each cell of a grid, row by row.
+    """Returns the angles of the row and of the column for each cell of a grid, in row-major order.
 
     Args:
-        height, width: of the grid, in cells.
-        pairs: angles for the row, and as many for the column.
+        height, width: size of the grid, in cells.
+        pairs: number of angles per axis.
         max_period: w_k = max_period ** (-k / pairs), k = 0 ... pairs - 1.
-        span: 0 counts cells, 0, 1, 2, ...; else both axes run over [0, span), whatever their number of cells.
+        span: range of the positions along both axes, [0, span), for any number of cells; 0 numbers the cells 0, 1, 2,
+            ...
 
     Returns:
         Two arrays of shape (height width, pairs), float64.
@@ -32,12 +35,17 @@ def grid_angles(height: int, width: int, pairs: int, max_period: float, span: in
 
 
 def sincos_positions(height: int, width: int, features: int, span: int = 0) -> np.ndarray:
-    """Fixed two-dimensional sine-cosine encoding: (height width, features) float32.
+    """Returns the fixed two-dimensional sine-cosine encoding, (height width, features) float32.
 
-    The first half encodes the column, the second the row; sines stand before cosines in each.
+    The first half encodes the column, the second half the row; sines precede cosines in each half.
     Source: Peebles and Xie (2023), https://arxiv.org/abs/2212.09748,
-    https://github.com/facebookresearch/DiT/blob/main/models.py (its first half is named after the height, but is given
-    the column).
+    https://github.com/facebookresearch/DiT/blob/main/models.py (where the first half is named after the height, but
+    encodes the column).
+
+    Args:
+        height, width: size of the grid, in cells.
+        features: features of a token.
+        span: as in `grid_angles`.
 
     Raises:
         ValueError: `features` is not divisible by 4.
@@ -49,10 +57,15 @@ def sincos_positions(height: int, width: int, features: int, span: int = 0) -> n
 
 
 def rotary_angles(height: int, width: int, features: int, span: int = 0) -> np.ndarray:
-    """Angles of the axial rotary encoding, one for each pair of a head's features: (height width, features / 2).
+    """Returns the angles (height width, features / 2) of the axial rotary encoding, one per pair of features of a head.
 
-    Source: Su et al. (2021), https://arxiv.org/abs/2104.09864; on two axes, with max_period 100, Heo et al. (2024),
+    Source: Su et al. (2021), https://arxiv.org/abs/2104.09864; for two axes, with max_period 100, Heo et al. (2024),
     https://arxiv.org/abs/2403.13298, section 3.2.
+
+    Args:
+        height, width: size of the grid, in cells.
+        features: features of an attention head.
+        span: as in `grid_angles`.
 
     Raises:
         ValueError: `features` is not divisible by 4.

@@ -1,11 +1,11 @@
-"""RefineNet's blocks: coarse features refine step by step into fine ones.
+"""Blocks of RefineNet, the decoder of NCSN: stepwise refinement of coarse features.
 
-A refine block takes the features of one stage of a residual network and those that came out of the coarser block. Each
-passes two residual units of convolutions; they are brought to one size and width and added; a chain of poolings gathers
-context; further residual units follow.
+The inputs of a refine block are the features of one stage of the encoder and the output of the next coarser refine
+block. Each input passes two residual units; both are resized to the same size and width and added; chained residual
+pooling collects context; further residual units follow.
 
-With `norm_conditions` above 0 every convolution of a refine block is preceded by a conditional InstanceNorm++ and the
-pooling is by means (NCSN); with 0 there are no norms and the pooling is by maxima (NCSNv2).
+With `norm_conditions` > 0, a conditional InstanceNorm++ precedes every convolution of a refine block, and the pooling
+is mean pooling (NCSN). With 0, there are no norms and the pooling is max pooling (NCSNv2).
 
 Sources: Lin et al. (2017), https://arxiv.org/abs/1611.06612; Song and Ermon (2019), https://arxiv.org/abs/1907.05600,
 appendix A; Song and Ermon (2020), https://arxiv.org/abs/2006.09011, appendix A;
@@ -25,15 +25,15 @@ from models.layers.instance_norm import InstanceNormPlus
 from models.layers.interpolation import bilinear_resize
 from models.layers.resampling import average_pool
 
-conv = functools.partial(Conv, init_scale=1 / 3, fan="fan_in")  # as PyTorch initializes kernels
+conv = functools.partial(Conv, init_scale=1 / 3, fan="fan_in")  # PyTorch's default initialization of kernels
 
 
 def pool5(x: jax.Array, kind: str) -> jax.Array:
-    """The "max" or the "mean" of every window of 5 positions per axis, with stride 1, of x (B, *spatial, C).
+    """Pools x (B, *spatial, C) by "max" or "mean" over windows of 5 positions per axis, with stride 1.
 
-    Beyond the border are zeros for the mean, which divides by the window's full size everywhere, and nothing for the
-    maximum. Shifts along one axis, then along the next, are many times as fast on CPU as `lax.reduce_window`, above all
-    their gradient.
+    Mean pooling pads with zeros and always divides by the full window size; max pooling ignores positions outside the
+    border. The pooling is separable and implemented by shifts along one axis after another, which is many times as fast
+    on CPU as `lax.reduce_window`, especially the gradient.
     """
     combine, fill = {"max": (jnp.maximum, -jnp.inf), "mean": (jnp.add, 0.0)}[kind]
     for axis in spatial_axes(x):
@@ -46,18 +46,17 @@ def pool5(x: jax.Array, kind: str) -> jax.Array:
 
 
 class DilatedBlock(nn.Module):
-    """Conv(dropout(elu(norm(Conv(elu(norm(x))))))) + skip(x): the residual block of NCSN's way down.
+    """Residual block of NCSN's encoder: Conv(dropout(elu(norm(Conv(elu(norm(x))))))) + skip(x).
 
-    Where the resolution or the dilation changes from the stage before, the skip is a convolution: 1x1 with pooling, or
-    3x3 with the dilation.
+    With `change`, the skip is a convolution: 1x1 with pooling for dilation 1, or 3x3 with the dilation.
 
     Attributes:
         features: channels of the output.
-        change: the first block of a later stage. It halves the resolution for dilation 1 and keeps it otherwise.
-        dilation: of the convolutions.
-        norm_conditions: conditions of the norms; 0 for unconditional ones.
-        dropout: rate before the last convolution.
-        dtype: of the computation; parameters are float32.
+        change: whether the block is the first of a later stage; it then halves the resolution if the dilation is 1.
+        dilation: dilation of the convolutions.
+        norm_conditions: number of conditions of the norms; 0 for unconditional norms.
+        dropout: dropout rate before the last convolution.
+        dtype: dtype of the computation; parameters are float32.
     """
 
     features: int
@@ -90,7 +89,7 @@ class DilatedBlock(nn.Module):
 
 
 class ResidualUnits(nn.Module):
-    """`units` times: x + Conv(elu(norm(Conv(elu(norm(x)))))), convolutions without bias."""
+    """A sequence of `units` residual units x + Conv(elu(norm(Conv(elu(norm(x)))))), convolutions without bias."""
 
     units: int
     norm_conditions: int = 0
@@ -110,13 +109,13 @@ class ResidualUnits(nn.Module):
 
 
 class RefineBlock(nn.Module):
-    """Refines features of one stage with those of the coarser block.
+    """Refine block: fuses the features of one stage with the output of the coarser refine block.
 
     Attributes:
         features: channels of the output.
-        output_units: residual units at the end.
-        norm_conditions: 0 for no norms.
-        dtype: of the computation; parameters are float32.
+        output_units: number of residual units at the end.
+        norm_conditions: number of conditions of the norms; 0 for no norms.
+        dtype: dtype of the computation; parameters are float32.
     """
 
     features: int
@@ -126,9 +125,9 @@ class RefineBlock(nn.Module):
 
     @nn.compact
     def __call__(self, *inputs: jax.Array, condition: jax.Array | None = None) -> jax.Array:
-        """Maps the stage's features (B, H, W, C) and the coarser block's, if any, to (B, H, W, features).
+        """Maps the features of the stage (B, H, W, C), and of the coarser block if any, to (B, H, W, features).
 
-        The coarsest block has one input, of `features` channels.
+        The coarsest block has a single input, with `features` channels.
         """
 
         def norm(h, name):

@@ -1,16 +1,16 @@
-"""Halving and doubling the resolution of images: by means and repeats of 2x2 pixels, or by a smoothing (FIR) filter.
+"""Downsampling and upsampling by 2: means and repetitions of 2x2 pixels, or a smoothing FIR filter.
 
-Every function takes arrays (B, *spatial, C) of any spatial rank. With the filter k, normalized to sum 1, along each
+All functions take arrays (B, *spatial, C) of any spatial rank. With the filter k, normalized to sum 1, along each
 spatial axis:
 
     down:  y[i] = sum_a k[a] x[2 i + low - a]          up:  y[i] = 2 sum over a, j with 2 j + a = i + low of k[a] x[j]
 
-Pixels outside the image are zero. `low` centres the filter, so that means and repeats are the case k = (1, 1); StyleGAN2
-and NCSN++ take k = (1, 3, 3, 1).
+Pixels outside the image are zero. `low` centres the filter. k = (1, 1) gives means and repetitions; StyleGAN2 and
+NCSN++ use k = (1, 3, 3, 1).
 
-Why no `jax.lax.conv_general_dilated` with a group for each channel? A filter of a few constant taps is a sum of a few
-shifted images: additions that every compiler fuses, in the derivative as well, since only the image has one. XLA's grouped
-convolution takes over ten times as long on CPU (up to a hundred times for the derivative and for zeros between pixels).
+The filter is implemented as a sum of shifted images instead of a grouped `jax.lax.conv_general_dilated`. Compilers fuse
+the additions, also in the gradient, which is needed only for the image since the taps are constant. XLA's grouped
+convolution takes more than ten times as long on CPU (up to a hundred times for the gradient and for upsampling).
 
 Source: Karras et al. (2020), https://arxiv.org/abs/1912.04958; the padding is that of
 https://github.com/NVlabs/stylegan2/blob/master/dnnlib/tflib/ops/upfirdn_2d.py.
@@ -32,19 +32,19 @@ Direction = Literal["down", "up"]
 
 
 def average_pool(x: jax.Array) -> jax.Array:
-    """Means over 2 positions along each axis, 2x2 pixels of an image: (B, *spatial, C) of even sizes to half the sizes."""
+    """Averages pairs of positions along each axis (2x2 pixels): (B, *spatial, C) with even sizes to half the sizes."""
     coarse, fine, twos = _einops_axes(x)
     return reduce(x, f"b {fine} c -> b {coarse} c", "mean", **twos)
 
 
 def nearest_upsample(x: jax.Array) -> jax.Array:
-    """Repeats every position twice along each axis, a pixel 2x2 times: (B, *spatial, C) to twice the sizes."""
+    """Repeats every position twice along each axis (2x2 pixels of an image): (B, *spatial, C) to twice the sizes."""
     coarse, fine, twos = _einops_axes(x)
     return repeat(x, f"b {coarse} c -> b {fine} c", **twos)
 
 
 def _einops_axes(x: jax.Array) -> tuple[str, str, dict[str, int]]:
-    """The spatial axes at both resolutions, "h w" and "(h h2) (w w2)", and the sizes h2 = w2 = 2 in patterns of einops."""
+    """Returns einops patterns of the axes at both resolutions, such as "h w" and "(h h2) (w w2)", and h2 = w2 = 2."""
     names = list(axis_sizes(x))
     fine = " ".join(f"({name} {name}_2)" for name in names)
     return " ".join(names), fine, {f"{name}_2": 2 for name in names}
@@ -54,12 +54,12 @@ RESAMPLINGS = {"down": average_pool, "up": nearest_upsample}
 
 
 def resample(x: jax.Array, direction: Direction, fir_kernel: Sequence[float] | None = None) -> jax.Array:
-    """Halves ("down") or doubles ("up") the sizes of x (B, *spatial, C), which are even for "down".
+    """Halves ("down") or doubles ("up") the spatial sizes of x.
 
     Args:
-        x: the images.
+        x: (B, *spatial, C); the sizes must be even for "down".
         direction: "down" or "up".
-        fir_kernel: two taps or more of the filter, in any scale; None for means and repeats.
+        fir_kernel: taps of the filter, two or more, in any scale; None for means and repetitions.
     """
     if fir_kernel is None:
         return RESAMPLINGS[direction](x)
@@ -74,19 +74,19 @@ def resample(x: jax.Array, direction: Direction, fir_kernel: Sequence[float] | N
 
 
 class ResamplingConv(nn.Module):
-    """A convolution with 3 taps per axis that halves or doubles the resolution on its way, smoothed where there is a filter.
+    """Convolution with 3 taps per axis that halves or doubles the resolution, optionally with an FIR filter.
 
-    Without a filter: a convolution of stride 2 (down), or of repeated pixels (up). With a filter, the image is padded once
-    for filter and convolution together: the filter, then a convolution of stride 2 (down); or the transposed convolution of
-    stride 2, then the filter (up).
+    Without a filter: a convolution of stride 2 (down), or a convolution of repeated pixels (up). With a filter: the
+    filter, then a convolution of stride 2 (down), or a transposed convolution of stride 2, then the filter (up). The
+    image is padded once for both.
 
     Source: Song et al. (2021), https://github.com/yang-song/score_sde/blob/main/models/up_or_down_sampling.py.
 
     Attributes:
         features: channels of the output.
         direction: "down" or "up".
-        fir_kernel: taps of the filter, in any scale; None for none.
-        dtype: of the computation; parameters are float32.
+        fir_kernel: taps of the filter, in any scale; None for no filter.
+        dtype: dtype of the computation; parameters are float32.
     """
 
     features: int
@@ -96,7 +96,7 @@ class ResamplingConv(nn.Module):
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
-        """Maps (B, *spatial, C) to half (the sizes are even) or twice the sizes, with `features` channels."""
+        """Maps (B, *spatial, C) to (B, *spatial', features) with half (even sizes only) or twice the sizes."""
         shape = (*(3,) * (x.ndim - 2), x.shape[-1], self.features)
         kernel = self.param("kernel", scaled_init(1.0), shape, jnp.float32)
         bias = self.param("bias", nn.initializers.zeros, (self.features,), jnp.float32)
@@ -125,7 +125,7 @@ def _sum(terms: Iterable[jax.Array]) -> jax.Array:
 
 
 def _shifted(x, offset, axis):
-    """y[i] = x[i + offset] along the axis, zero outside."""
+    """Returns y[i] = x[i + offset] along the axis, with zeros outside."""
     config = [(0, 0, 0)] * x.ndim
     config[axis] = (-offset, offset, 0)
     return lax.pad(x, jnp.zeros((), x.dtype), config)
@@ -147,7 +147,7 @@ def _doubled(x, axis, taps, low):
 
 
 def _filtered(x, taps, low, high):
-    """The convolution with the taps along each spatial axis of the array padded by (low, high); the resolution stays."""
+    """Convolves x, padded by (low, high), with the taps along each spatial axis, at constant resolution."""
     y = x.astype(jnp.promote_types(x.dtype, jnp.float32))
     for axis in spatial_axes(x):
         config = [(0, 0, 0)] * y.ndim

@@ -1,4 +1,4 @@
-"""The residual block of DDPM, ADM and NCSN++: two convolutions around the embedding of the noise level."""
+"""Residual block of DDPM, ADM and NCSN++: two convolutions, conditioned on the embedding of the noise level."""
 
 import math
 from typing import Literal
@@ -15,30 +15,33 @@ from models.layers.resampling import resample
 
 
 def joined(x: jax.Array, branch: jax.Array, rescale: bool) -> jax.Array:
-    """x + branch; with `rescale` divided by sqrt(2), so that two parts of unit variance make one of unit variance."""
+    """Returns x + branch, divided by sqrt(2) if `rescale`, which preserves unit variance."""
     return (x + branch) * math.sqrt(0.5) if rescale else x + branch
 
 
 class ResidualBlock(nn.Module):
-    """skip(x) + Conv0(dropout(swish(norm(Conv(swish(norm(x))) with the embedding)))), where Conv0 starts at zero.
+    """Residual block: skip(x) + Conv0(dropout(swish(norm(Conv(swish(norm(x))), embedding)))).
 
-    The embedding enters as a shift per channel before the second norm (DDPM) or, with `scale_shift`, as a scale and a
-    shift after it (ADM). The skip is the identity, or a 1x1 convolution where the number of channels changes.
+    The embedding is a shift per channel before the second norm (DDPM) or, with `scale_shift`, a scale and a shift after
+    the second norm (ADM). The skip is the identity, or a 1x1 convolution where the number of channels changes. With
+    `init_scale` 0, the last convolution Conv0 is initialized to zero.
 
     Source: Ho et al. (2020), https://arxiv.org/abs/2006.11239; Dhariwal and Nichol (2021),
     https://arxiv.org/abs/2105.05233; Song et al. (2021), https://arxiv.org/abs/2011.13456, appendix H (NCSN++).
 
     Attributes:
         features: channels of the output.
-        dropout: rate of the dropout before the last convolution.
-        resampling: "down" or "up" halves or doubles the resolution, after the branch's first swish and in the skip.
-        fir_kernel: taps of the filter that resamples; None for means and repeats over 2 positions along each axis.
-        skip_conv: whether the skip has its 1x1 convolution also where the resolution changes (BigGAN).
+        dropout: dropout rate before the last convolution.
+        scale_shift: whether the embedding scales and shifts after the second norm; if False, it shifts before the norm.
+        resampling: "down" or "up" halves or doubles the resolution, after the first swish of the branch and in the
+            skip; None keeps the resolution.
+        fir_kernel: taps of the resampling filter; None for means and repetitions over 2 positions along each axis.
+        skip_conv: whether the skip has a 1x1 convolution also where only the resolution changes (BigGAN).
         skip_rescale: whether the sum of skip and branch is divided by sqrt(2).
-        init_scale: variance of the last kernel's initialization, relative to Glorot's.
-        skip_init_scale: that of the skip's convolution.
-        norm_groups, norm_epsilon: of both group norms, as `GroupNorm` has them.
-        dtype: of the computation; parameters are float32.
+        init_scale: variance of the last kernel at initialization, relative to Glorot's.
+        skip_init_scale: variance of the kernel of the skip at initialization, relative to Glorot's.
+        norm_groups, norm_epsilon: `num_groups` and `epsilon` of both group norms.
+        dtype: dtype of the computation; parameters are float32.
     """
 
     features: int
@@ -60,7 +63,7 @@ class ResidualBlock(nn.Module):
 
         Args:
             x: (B, *spatial, C).
-            embedding: (B, E), after its last nonlinearity; None for a block without.
+            embedding: (B, E), after the final nonlinearity; None for an unconditional block.
             dropout_keys: (B,) typed keys, or None for no dropout.
         """
 

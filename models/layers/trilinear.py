@@ -1,21 +1,21 @@
-"""The convolution as a trilinear form, whose derivatives stay fast inside loops on CPU.
+"""Convolution as a trilinear form, with derivatives that are fast inside loops on CPU.
 
-The convolution `y = x * k` is bilinear, so it is one leg of a trilinear form in an input `x`, a kernel `k` and a
-cotangent `g` of the output:
+The convolution `y = x * k` is bilinear, so it belongs to a trilinear form in an input `x`, a kernel `k` and a cotangent
+`g` of the output:
 
     T(x, k, g) = sum  x[n, stride i + dilation a - low, c] k[a, c, d] g[n, i, d]     (over n, i, a, c, d)
 
-where i (output position) and a (kernel tap) have one entry per spatial axis. Fix two of the three and the form is linear
-in the third. Leaving `output` open gives the convolution, leaving `input` open its gradient with respect to the input,
-leaving `kernel` open its gradient with respect to the kernel. Each of the three is bilinear again and has the other two as
-its transposes. Hence one primitive, `trilinear_p`, whose parameter `open_leg` names the free leg, is closed under every
-derivative: its tangent and transpose rules never leave the family, in whatever order and to whatever depth JAX applies
-them.
+where i (output position) and a (kernel tap) have one entry per spatial axis. For two fixed arguments, the form is
+linear in the third. Its coefficients with respect to g are the convolution (open leg `output`), with respect to x the
+gradient by the input (open leg `input`), and with respect to k the gradient by the kernel (open leg `kernel`). Each of
+these three maps is bilinear, and its transposes are the other two maps. The primitive `trilinear_p`, whose parameter
+`open_leg` selects the map, is therefore closed under differentiation: its tangent and transpose rules consist of the
+same primitive, for derivatives of any order and in any mode.
 
-Why not differentiate `jax.lax.conv_general_dilated`? XLA's CPU backend compiles its two gradients so differently inside
-`scan`, `fori_loop` and `while_loop` that the kernel gradient is some seventy times slower there than outside. Written as
-plain convolutions of transposed arrays the gradients cost the same in a loop and out of it, so the primitive is lowered to
-these on CPU. Lowered for another platform, it becomes XLA's own convolution and gradients.
+The reason for not differentiating `jax.lax.conv_general_dilated`: in `scan`, `fori_loop` and `while_loop`, XLA's CPU
+backend compiles its kernel gradient to code that is about seventy times slower than outside of loops. Gradients that
+are written as convolutions of transposed arrays have the same cost inside and outside of loops, so the primitive is
+lowered to such convolutions on CPU. For other platforms, it is lowered to XLA's convolution and its gradients.
 
 Layouts: arrays (N, *spatial, C), "NWC", "NHWC" or "NDHWC"; kernels (*spatial, C_in, C_out), "WIO", "HWIO" or "DHWIO".
 """
@@ -30,7 +30,7 @@ from jax.core import ShapedArray
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-# By the number of spatial axes.
+# (x, kernel, y) layouts by number of spatial axes.
 LAYOUTS = {
     1: ("NWC", "WIO", "NWC"),
     2: ("NHWC", "HWIO", "NHWC"),
@@ -53,16 +53,16 @@ class Geometry(NamedTuple):
     output_size: Sizes
 
 
-# ---- The three bilinear maps, in the form that each platform runs fastest ----
+# ---- The three bilinear maps, in the fastest form for each platform ----
 
 
 def convolved(x, kernel, g: Geometry):
-    """(N, *input, I) and (*kernel, I, O) to (N, *output, O)."""
+    """Convolution: (N, *input, I) and (*kernel, I, O) to (N, *output, O)."""
     return padded_convolution(x, kernel, g.stride, g.padding, rhs_dilation=g.dilation)
 
 
 def _input_by_convolution(kernel, cotangent, g: Geometry):
-    """(*kernel, I, O) and (N, *output, O) to (N, *input, I): each output spreads the flipped kernel over the input."""
+    """Gradient by the input: (*kernel, I, O) and (N, *output, O) to (N, *input, I), a transposed convolution."""
     padding = []
     for n, k, o, s, d, (low, _) in _axes(g):
         before = d * (k - 1) - low
@@ -72,7 +72,10 @@ def _input_by_convolution(kernel, cotangent, g: Geometry):
 
 
 def _kernel_by_convolution(x, cotangent, g: Geometry):
-    """(N, *input, I) and (N, *output, O) to (*kernel, I, O): the cotangent is the kernel, the batch is summed over."""
+    """Gradient by the kernel: (N, *input, I) and (N, *output, O) to (*kernel, I, O).
+
+    A convolution of x by the cotangent, in which the batch takes the role of the input channels.
+    """
     padding = []
     for n, k, o, s, d, (low, _) in _axes(g):
         padding.append((low, d * (k - 1) + s * (o - 1) + 1 - n - low))
@@ -85,7 +88,7 @@ def _kernel_by_convolution(x, cotangent, g: Geometry):
 
 
 def flipped(kernel):
-    """The kernel mirrored along its spatial axes, with input and output channels exchanged."""
+    """Flips the kernel along its spatial axes and swaps its input and output channels."""
     return jnp.flip(kernel, range(kernel.ndim - 2)).swapaxes(-2, -1)
 
 
@@ -115,10 +118,10 @@ ON_CPU = {"output": convolved, "input": _input_by_convolution, "kernel": _kernel
 ELSEWHERE = {"output": convolved, "input": _input_by_xla, "kernel": _kernel_by_xla}
 
 
-# ---- The primitive: operands are the two legs that are not open, in the order input, kernel, output ----
+# ---- The primitive: its operands are the two legs other than `open_leg`, in the order input, kernel, output ----
 
 LEGS: tuple[Leg, ...] = ("input", "kernel", "output")
-# The axis that a leg shares with each of the other two.
+# By (a, b): the axis of leg a that it shares with leg b (the batch, or channels).
 SHARED_AXIS = {
     ("input", "kernel"): -1,
     ("input", "output"): 0,
@@ -159,12 +162,12 @@ def _abstract(a, b, *, open_leg, geometry):
 
 
 def _transpose_to(position: int):
-    """The rule for the transpose with respect to operand `position`: the same form with that operand's leg open."""
+    """Returns the transpose rule for operand `position`: the trilinear form with the leg of this operand open."""
 
     def rule(cotangent, a, b, *, open_leg, geometry):
         legs = _operands(open_leg)
-        known = {open_leg: cotangent, legs[1 - position]: (a, b)[1 - position]}
-        first, second = (known[leg] for leg in _operands(legs[position]))
+        values = {open_leg: cotangent, legs[1 - position]: (a, b)[1 - position]}
+        first, second = (values[leg] for leg in _operands(legs[position]))
         return trilinear_p.bind(first, second, open_leg=legs[position], geometry=geometry)
 
     return rule
@@ -174,9 +177,9 @@ ad.defbilinear(trilinear_p, _transpose_to(0), _transpose_to(1))
 
 
 def _batch(operands, dims, *, open_leg, geometry):
-    """Under `vmap`, one mapped operand is folded into the axis that it shares with the result: still one convolution.
+    """Batching rule: the mapped axis of one operand is folded into the axis shared with the result, in one convolution.
 
-    Two mapped operands (a kernel per example, or a kernel's gradient per example) run one after another.
+    If both operands are mapped (a kernel per example, or a kernel gradient per example), examples run sequentially.
     """
     bind = functools.partial(trilinear_p.bind, open_leg=open_leg, geometry=geometry)
     if None not in dims:
@@ -195,7 +198,7 @@ def _batch(operands, dims, *, open_leg, geometry):
 
 
 def _fold(array, source, axis):
-    """Merges axis `source` of `array` into the axis that is number `axis` without it, as the slower varying part."""
+    """Merges axis `source` of `array` into axis `axis` (numbered without `source`), as the slower varying part."""
     array = jnp.moveaxis(array, source, axis)
     shape = array.shape
     return array.reshape(*shape[:axis], shape[axis] * shape[axis + 1], *shape[axis + 2 :])
