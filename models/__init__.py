@@ -3,13 +3,11 @@
 Every network is a Flax linen module called as `network.apply(variables, x, noise_level, condition, train=...)`, with
 x (B, H, W, C) (for `MLP`, (B, D)), noise_level (B,), and condition a dict of leaves by name, or None for no leaves:
 
-- `label` (B,), for networks with `num_classes` > 0. The null label, which stands for no class, is `num_classes` in
-every
+- `label` (B,), for networks with `num_classes` > 0. The null label, which stands for no class, is `num_classes` in every
   network. In networks without an embedding of the null label, the embedding is zero; in NCSN, the parameters of the
   norms are the mean over the classes.
 - `augmentation` (B, augment_features), for networks with `augment_features` > 0: the augmentation of each image in
-training.
-  The null is zeros, and is the default if the leaf is omitted.
+  training. The null is zeros, and is the default if the leaf is omitted.
 
 A network can define a static method `project(variables)`. Training applies it to the initial weights and after every
 update.
