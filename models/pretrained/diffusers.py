@@ -183,7 +183,7 @@ def from_config(config: Mapping[str, Any]) -> tuple[UNet, Facts]:
     attending, resampling = _blocks(c, levels)
     image_size = _pair(c["sample_size"])
     if attending and image_size is None:
-        raise _inexpressible("sample_size", None, "a number, since some levels have attention, set by their resolution")
+        raise _inexpressible("sample_size", None, "a number, since attention_resolutions depends on it")
     side = image_size[0] if image_size else 0
     heads: dict[str, Any] = {} if c["attention_head_dim"] is None else {"head_channels": c["attention_head_dim"]}
     doubled = c["out_channels"] == 2 * c["in_channels"]
