@@ -248,7 +248,7 @@ class UNetClassifier(nn.Module):
 
 
 class AttentionPool(nn.Module):
-    """Attention pooling of an image to one vector, with the mean of the pixels as query, and the mean and pixels as keys.
+    """Attention pooling of an image to one vector; the mean of the pixels is the query, and an additional key.
 
     Source: Radford et al. (2021), https://arxiv.org/abs/2103.00020, section 2.4.
 
@@ -277,7 +277,7 @@ class AttentionPool(nn.Module):
 
 
 def _standardized(x):
-    """Standardizes each image to mean 0 and standard deviation 1; the divisor is at least 1 / sqrt(values per image)."""
+    """Standardizes each image to mean 0 and standard deviation 1; the divisor is >= 1 / sqrt(values per image)."""
     x = x - x.mean((1, 2, 3), keepdims=True)
     floor = 1 / (x.shape[1] * x.shape[2] * x.shape[3]) ** 0.5
     return x / jnp.maximum(jnp.std(x, axis=(1, 2, 3), keepdims=True), floor)

@@ -85,8 +85,8 @@ class NCSNpp(nn.Module):
             carries features from level to level.
         progressive_combine: how "input_skip" combines image features with a level: "sum" or "cat" (concatenation).
         conditional: whether the network is conditioned on the noise level.
-        embedding: embedding of the noise level, "fourier", "positional" or "discrete" (the index of the nearest of
-            `num_scales` levels); the module docstring gives the units.
+        embedding: embedding of the noise level: "fourier" for log(sigma), "positional" for 999 t, "discrete" for
+            log(sigma) rounded to the nearest of `num_scales` levels, whose index is embedded.
         fourier_scale: standard deviation of the Fourier frequencies.
         sigma_min, sigma_max, num_scales: the levels of embedding "discrete", equally spaced in log(sigma); index 0 is
             sigma_max.

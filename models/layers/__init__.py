@@ -1,1 +1,1 @@
-"""Layers shared by the networks: images are (B, H, W, C), embeddings (B, E); one subject per file."""
+"""Layers of the networks: images are (B, H, W, C), embeddings (B, E); one subject per file."""

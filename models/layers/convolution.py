@@ -180,7 +180,7 @@ class Conv(nn.Module):
 
 
 def scaled_init(scale: float, fan: Literal["fan_avg", "fan_in", "fan_out"] = "fan_avg") -> nn.initializers.Initializer:
-    """Returns DDPM's initializer: uniform with variance scale / mean(fan_in, fan_out), or scale / `fan`; 0 for scale 0."""
+    """Returns DDPM's initializer: uniform, variance scale / mean(fan_in, fan_out) or scale / `fan`; 0 for scale 0."""
     return nn.initializers.variance_scaling(scale, fan, "uniform") if scale else nn.initializers.zeros
 
 

@@ -1,1 +1,1 @@
-"""The weights of other code bases: files are read as tensors alone, never executed, and become a network's variables."""
+"""Import of weights from other code bases; files are read as data, and no code in them is executed."""

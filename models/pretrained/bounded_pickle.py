@@ -1,9 +1,10 @@
-"""An unpickler whose memory and time are in proportion to the file, and that knows the names of a table alone.
+"""An unpickler with memory and time proportional to the file size, restricted to a table of allowed names.
 
-A pickle is a program for a stack machine. CPython's own unpickler reserves room for each memo index that a program names,
-and for some lengths, so nine bytes can take gigabytes. Here the reference implementation runs: its memo is a dictionary,
-no read reaches beyond the file (`File`), and a budget (`Budget`) bounds what the functions of the table copy. Keys are plain
-values, since the hash of nested tuples, each of which holds the next one twice, visits every path.
+A pickle is a program for a stack machine. CPython's C unpickler allocates memory for each memo index and for some
+lengths that a program states, so nine bytes can allocate gigabytes. This module uses the Python reference
+implementation: its memo is a dictionary, no read extends beyond the file (`File`), and a budget (`Budget`) bounds the
+bytes that functions of the table copy. Keys of dictionaries must be plain values or tuples of plain values, since the
+hash of nested tuples that contain the next tuple twice takes exponential time.
 """
 
 # The stubs of the standard library lack the attributes of pickle._Unpickler.
@@ -15,30 +16,30 @@ import struct
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-KEYS = (str, bytes, int, float, bool, type(None))  # types of the keys of dictionaries and the members of sets
-SHOWN = 80  # characters of a value in a message
+KEYS = (str, bytes, int, float, bool, type(None))  # allowed types of keys of dictionaries and members of sets
+SHOWN = 80  # maximal number of characters of a value in a message
 
 
 class UnsafeFileError(ValueError):
-    """The file asks for something other than tensors and plain values."""
+    """The file requires objects other than tensors and plain values."""
 
 
 class BrokenFileError(ValueError):
-    """The file is truncated or not of a kind that is known."""
+    """The file is truncated or of an unknown format."""
 
 
 class Budget:
-    """The bytes, or items of containers, that the functions may copy: a multiple of the file's length."""
+    """Limit of the bytes and container items that functions may copy, a multiple of the length of the file."""
 
     def __init__(self, length: int):
         self.length = length
         self.left = 8 * length + 2**20
 
     def spend(self, count: int) -> None:
-        """Takes so many from what is left.
+        """Subtracts `count` from the remaining budget.
 
         Raises:
-            BrokenFileError: there are not so many.
+            BrokenFileError: the budget is exceeded.
         """
         self.left -= count
         if self.left < 0:
@@ -50,63 +51,63 @@ def _size(value: Any) -> int:
 
 
 def require_keys(keys: Iterable[Any]) -> None:
-    """Raises BrokenFileError if a key is no plain value, or tuple of plain values."""
+    """Raises BrokenFileError if a key is neither a plain value nor a tuple of plain values."""
     for key in keys:
         if type(key) not in KEYS and not (type(key) is tuple and all(type(part) in KEYS for part in key)):
             raise BrokenFileError(f"a key of a dictionary or set is a {type(key).__name__}")
 
 
 def shown(value: Any) -> str:
-    """A plain value, shortened, or the type of any other, whose text may be long beyond measure."""
+    """Returns the shortened text of a plain value, or the type name of any other value, whose text may be huge."""
     if type(value) in (str, bytes):
         value = value[:SHOWN]
     return repr(value) if type(value) in KEYS else type(value).__name__
 
 
 def printable(text: str) -> str:
-    """The text in one line, with ? for what is no character of print."""
+    """Returns the text on one line, with ? for nonprintable characters."""
     return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def text(value: Any) -> str:
-    """The value, which must be a text.
+    """Returns the value if it is a string.
 
     Raises:
-        BrokenFileError: it is not one.
+        BrokenFileError: the value is not a string.
     """
     if type(value) is not str:
         raise BrokenFileError(f"a text is a {type(value).__name__}")
     return value
 
 
-_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # its names of modules, kept by old pickles
+_PYTHON_2 = {"__builtin__": "builtins", "copy_reg": "copyreg"}  # module names of Python 2 in old pickles
 
 
 class File(io.BytesIO):
-    """Bytes that end with an error where fewer are left than are read."""
+    """An in-memory file that raises EOFError on incomplete reads."""
 
     def read(self, size=-1):
-        """So many bytes."""
-        found = super().read(size)
-        if len(found) < size:
-            raise EOFError(f"{size} bytes are to follow, {len(found)} do")
-        return found
+        """Reads `size` bytes. Raises EOFError if fewer bytes are left."""
+        data = super().read(size)
+        if len(data) < size:
+            raise EOFError(f"expected {size} more bytes, found {len(data)}")
+        return data
 
     def readline(self, size=-1):
-        """A line with its end."""
-        found = super().readline(size)
-        if not found.endswith(b"\n"):
+        """Reads a line with its line break. Raises EOFError if the line break is missing."""
+        line = super().readline(size)
+        if not line.endswith(b"\n"):
             raise EOFError("a line has no end")
-        return found
+        return line
 
 
 class Unpickler(pickle._Unpickler):
-    """The reference implementation in Python, whose operations are methods, with a table of names.
+    """Python's reference unpickler, whose opcodes are methods, restricted to a table of names.
 
     Args:
-        file: the pickle; it is read up to its end and no further.
-        names: what stands for (module, name) in the pickle.
-        budget: of what the functions may copy; pickles of one file share it.
+        file: the file, positioned at the pickle; afterwards it is positioned at the end of the pickle.
+        names: the object for each allowed (module, name) of the pickle.
+        budget: limit of the bytes that functions may copy, shared by all pickles of a file.
     """
 
     def __init__(self, file: File, names: Mapping[tuple[str, str], Any], budget: Budget):
@@ -114,15 +115,15 @@ class Unpickler(pickle._Unpickler):
         self.names, self.budget, self.length = names, budget, len(file.getbuffer())
 
     def find_class(self, module, name):
-        """What stands for a name."""
+        """Returns the object for a name. Raises UnsafeFileError for names outside of the table."""
         module = _PYTHON_2.get(module, module)
         if (module, name) not in self.names:
-            asked = printable(f"{module}.{name}"[:SHOWN])
-            raise UnsafeFileError(f"it asks for {asked}, which is neither a tensor nor a plain value")
+            requested = printable(f"{module}.{name}"[:SHOWN])
+            raise UnsafeFileError(f"it asks for {requested}, which is neither a tensor nor a plain value")
         return self.names[module, name]
 
     def persistent_load(self, pid):
-        """Nothing: there is nothing outside the file."""
+        """Raises UnsafeFileError: references to objects outside of the file are not supported."""
         parts = pid if type(pid) is tuple else (pid,)
         shown_parts = ", ".join(map(shown, parts[:3]))
         raise UnsafeFileError(f"it refers to something outside it: {printable(shown_parts[:SHOWN])}")
@@ -130,24 +131,24 @@ class Unpickler(pickle._Unpickler):
     def _spend(self, *values):
         self.budget.spend(sum(map(_size, values)))
 
-    dispatch: dict[int, Any] = dict(pickle._Unpickler.dispatch)  # by the number of the operation
+    dispatch: dict[int, Any] = dict(pickle._Unpickler.dispatch)  # by opcode
 
     def load_bytearray8(self):
-        """Reads bytes; without room for more than are left."""
+        """Reads bytes without allocating memory for more bytes than the file has."""
         (length,) = struct.unpack("<Q", self.read(8))
         self.append(bytearray(self.read(length)))
 
     def load_long_binput(self):
-        """Keeps a value in the memo."""
+        """Stores a value in the memo."""
         (index,) = struct.unpack("<I", self.read(4))
         self._remember(index)
 
     def load_put(self):
-        """Keeps a value in the memo, at an index in decimal digits."""
+        """Stores a value in the memo, at an index given in decimal digits."""
         self._remember(int(self.readline()[:-1]))
 
     def _remember(self, index):
-        if not 0 <= index < self.length:  # each index costs an operation
+        if not 0 <= index < self.length:  # each memo entry takes at least one byte of the file
             raise BrokenFileError(f"it keeps value number {index:,}, more than its {self.length:,} bytes can hold")
         self.memo[index] = self.stack[-1]
 
@@ -163,12 +164,12 @@ class Unpickler(pickle._Unpickler):
         super().load_build()
 
     def load_newobj(self):
-        """Makes an object of a class."""
+        """Creates an object of a class."""
         self._spend(*self.stack[-1])
         super().load_newobj()
 
     def load_newobj_ex(self):
-        """Makes an object of a class with keyword arguments, which none here has."""
+        """Raises UnsafeFileError: no class of the table takes keyword arguments."""
         raise UnsafeFileError("it makes an object with keyword arguments")
 
     def _instantiate(self, klass, args):
@@ -186,7 +187,7 @@ class Unpickler(pickle._Unpickler):
         super().load_setitems()
 
     def load_dict(self):
-        """Makes a dictionary of entries."""
+        """Creates a dictionary from entries."""
         require_keys(self.stack[::2])
         super().load_dict()
 
@@ -196,7 +197,7 @@ class Unpickler(pickle._Unpickler):
         super().load_additems()
 
     def load_frozenset(self):
-        """Makes a set of members."""
+        """Creates a set from members."""
         require_keys(self.stack)
         super().load_frozenset()
 

@@ -1,4 +1,4 @@
-"""Weights of published classifiers of noisy images: guided-diffusion's and score_sde's.
+"""Import of the published classifiers of noisy images of guided-diffusion and score_sde.
 
 Sources: https://github.com/openai/guided-diffusion/blob/main/guided_diffusion/unet.py (EncoderUNetModel);
 https://github.com/yang-song/score_sde/blob/main/models/wideresnet_noise_conditional.py (flax).
@@ -19,24 +19,30 @@ from models.pretrained.mapping import DENSE, POINTWISE_1D, SAME, Layout, Weight,
 from models.pretrained.mapping import Path as WeightPath
 from models.pretrained.unet import Layer, Place, down, weights
 
-# Kernels of 1x1 convolutions with one spatial axis, (out, in, 1), where ours are those of dense layers, (in, out).
+# From kernels of 1x1 convolutions with one spatial axis, (out, in, 1), to kernels of dense layers, (in, out).
 DENSE_1D = Layout(lambda a: a[..., 0].T, lambda a: a.T[..., None])
 
 
-POSITIONS = "out.2.positional_embedding"  # of the pooling that ends guided-diffusion's classifiers, and no network else
+POSITIONS = "out.2.positional_embedding"  # in the attention pooling, which only guided-diffusion's classifiers have
 
 
 def is_classifier(tensor_names: Iterable[str]) -> bool:
-    """Whether a file with these tensors is a classifier of guided-diffusion's, not a U-Net."""
+    """Returns whether a file with these tensors is a classifier of guided-diffusion, not a U-Net."""
     return POSITIONS in tensor_names
 
 
 def read_guided_diffusion(path: Path, network: UNetClassifier, image_size: int, num_channels: int = 3) -> Any:
-    """The network's variables from a .pt file of guided-diffusion, such as 256x256_classifier.pt.
+    """Reads the variables of a classifier from a .pt file of guided-diffusion, such as 256x256_classifier.pt.
+
+    Args:
+        path: the file.
+        network: the classifier.
+        image_size: height and width of the images in pixels.
+        num_channels: channels of the images.
 
     Raises:
-        ValueError: the file is broken or not of this network; its weights are named.
-        OSError: it cannot be read.
+        ValueError: the file is broken or belongs to another network; the message names the weights.
+        OSError: the file cannot be read.
     """
     image = jnp.zeros((1, image_size, image_size, num_channels))
     shapes = jax.eval_shape(network.init, jax.random.key(0), image, jnp.zeros(1))
@@ -44,16 +50,17 @@ def read_guided_diffusion(path: Path, network: UNetClassifier, image_size: int, 
 
 
 def guided_diffusion_mapping(network: UNetClassifier, shapes: Any) -> dict[WeightPath, Weight]:
-    """The weights of guided-diffusion's EncoderUNetModel, as `create_classifier` makes it by the README's flags.
+    """Returns the mapping of the weights of guided-diffusion's EncoderUNetModel, built with the flags of its README.
 
-    Its modules are numbered as in the U-Net. Queries, keys and values lie head by head, but not in the pooling.
+    Modules are numbered as in the U-Net. The channels of queries, keys and values are ordered by head, except in the
+    attention pooling.
 
     Args:
-        network: a classifier of noisy images.
+        network: the classifier.
         shapes: its variables, or their shapes (`jax.eval_shape` of its init with images of the published size).
 
     Raises:
-        ValueError: the network has what that code has not.
+        ValueError: guided-diffusion has no such network.
     """
     if network.norm_groups != 32:
         raise ValueError(f"guided-diffusion has no classifier with norm_groups={network.norm_groups}, only with 32")
@@ -74,8 +81,8 @@ def guided_diffusion_mapping(network: UNetClassifier, shapes: Any) -> dict[Weigh
         "norm_out": Place("out.0"),
         "pool": Place("out.2", {"qkv": Layer("qkv_proj", DENSE_1D), "out": Layer("c_proj", DENSE_1D)}),
     }
-    for number, (level, what) in enumerate(down(network), start=1):
-        name = f"down_{level}_{what}"
+    for number, (level, step) in enumerate(down(network), start=1):
+        name = f"down_{level}_{step}"
         places[name] = Place(f"input_blocks.{number}.0", RESIDUAL)
         if f"{name}_attention" in modules:
             places[f"{name}_attention"] = Place(f"input_blocks.{number}.1", attention(f"{name}_attention"))
@@ -86,7 +93,7 @@ def guided_diffusion_mapping(network: UNetClassifier, shapes: Any) -> dict[Weigh
 
 
 def score_sde_mapping(network: WideResNetClassifier) -> dict[WeightPath, Weight]:
-    """The weights of score_sde's WideResnet (JAX release), whose arrays are named by their path: "Dense_0/kernel"."""
+    """Returns the mapping of the weights of score_sde's WideResnet (JAX), named by path such as "Dense_0/kernel"."""
     mapping = {("params", "fourier", "frequencies"): Weight("GaussianFourierProjection_0/W")}
 
     def add(ours, theirs, *leaves):

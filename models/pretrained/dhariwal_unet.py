@@ -1,8 +1,9 @@
-"""The weights of EDM's DhariwalUNet (ADM, `--arch=adm`) as those of our `models.adm.ADM`.
+"""Import of EDM's DhariwalUNet (ADM, `--arch=adm`) as `models.adm.ADM`.
 
-EDM names the parts of its network by resolution: `enc.32x32_block0`, `dec.16x16_up`, ... A block there holds the attention
-after it. The kernel of q, k and v has them side by side for each channel: q0 k0 v0 q1 k1 v1 ... A label enters as a vector
-of zeros and a one, so the kernel of labels is our table of classes, and zeros alone are the label `num_classes`, no class.
+EDM names the modules of its network by resolution: `enc.32x32_block0`, `dec.16x16_up`, ... A block includes the
+attention that follows it. The output channels of the kernel of q, k and v are interleaved: q0 k0 v0 q1 k1 v1 ... Labels
+are one-hot vectors, so the kernel of the label layer is the transposed class embedding; the zero vector is the label
+`num_classes`, no class.
 
 Source: Karras et al. (2022), https://github.com/NVlabs/edm/blob/main/training/networks.py, class DhariwalUNet.
 """
@@ -28,7 +29,7 @@ RESIDUAL = {
 }
 ATTENTION = {"norm": Layer("norm2"), "qkv": Layer("qkv", by_channel(CONV), by_channel(SAME)), "out": Layer("proj")}
 
-# DhariwalUNet's arguments with EDM's defaults; what label_dropout does to labels in training no option decides.
+# Arguments of DhariwalUNet with EDM's defaults. label_dropout affects only training and has no option in `ADM`.
 DEFAULTS = {
     "label_dim": 0,
     "augment_dim": 0,
@@ -43,10 +44,10 @@ DEFAULTS = {
 
 
 def mapping(network: UNet, shapes: Any, image_size: int) -> dict[Path, Weight]:
-    """For each weight of the network its tensor in DhariwalUNet's state, named as `named_model` does.
+    """Returns the tensor of DhariwalUNet's state for each weight of the network, with the names of `named_model`.
 
     Args:
-        network: as `from_settings` makes it.
+        network: a network from `from_settings`.
         shapes: its variables, or their shapes (`jax.eval_shape` of its init).
         image_size: height of the images in pixels.
     """
@@ -64,32 +65,32 @@ def mapping(network: UNet, shapes: Any, image_size: int) -> dict[Path, Weight]:
         "conv_out": Place("out_conv"),
     }
     for direction, part, next_level, steps in (("down", "enc", 1, down(network)), ("up", "dec", -1, up(network))):
-        for level, what in steps:
-            name = f"{direction}_{level}_{what}"
-            if what == "resample":
+        for level, step in steps:
+            name = f"{direction}_{level}_{step}"
+            if step == "resample":
                 places[name] = Place(f"{part}.{sizes[level + next_level]}_{direction}", RESIDUAL)
                 continue
-            places[name] = Place(f"{part}.{sizes[level]}_block{what}", RESIDUAL)
-            places[f"{name}_attention"] = Place(f"{part}.{sizes[level]}_block{what}", ATTENTION)
+            places[name] = Place(f"{part}.{sizes[level]}_block{step}", RESIDUAL)
+            places[f"{name}_attention"] = Place(f"{part}.{sizes[level]}_block{step}", ATTENTION)
     return weights(shapes, places)
 
 
 def named_model(tensors: Tensors) -> Mapping[str, np.ndarray]:
-    """The parameters of EDM's network without the prefix of its preconditioning.
+    """Returns the parameters of EDM's network without the prefix of its preconditioning.
 
-    Left out are the filters' taps and iDDPM's table of noise levels.
+    The taps of the resampling filters and the noise levels of iDDPM are omitted.
     """
     named = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     return {n: tensor for n, tensor in named.items() if n != "u" and not n.endswith("resample_filter")}
 
 
 def from_settings(settings: Mapping[str, Any]) -> ADM:
-    """The network of the arguments that EDM made a DhariwalUNet with.
+    """Returns the network for the arguments of EDM's DhariwalUNet.
 
-    Twice as many output channels as input channels are a learned variance, as iDDPM's preconditioning has it.
+    Twice as many output channels as input channels mean a learned variance, as in iDDPM's preconditioning.
 
     Raises:
-        ValueError: an argument has no counterpart; it is named.
+        ValueError: an argument has no counterpart; the message names the argument.
     """
     c = arguments("DhariwalUNet", settings, DEFAULTS, {"channel_mult_emb": (4,)})
     learned_variance = c["out_channels"] == 2 * c["in_channels"]

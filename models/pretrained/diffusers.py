@@ -1,10 +1,10 @@
-"""The weights and the config.json of diffusers' `UNet2DModel`, for which `models.unet.UNet` is the network.
+"""Import and export of diffusers' `UNet2DModel` (weights and config.json) as `models.unet.UNet`.
 
-The architecture of DDPM (google/ddpm-cifar10-32, google/ddpm-church-256), that of ADM in the naming of the consistency
-models (openai/diffusers-cd_imagenet64_l2), and what lies between. `noise_level` is the integer step.
+Covers the architectures of DDPM (google/ddpm-cifar10-32, google/ddpm-church-256), of ADM as in the consistency models
+(openai/diffusers-cd_imagenet64_l2), and combinations of their options. `noise_level` is the integer step.
 
-Old files call the layers of attention query, key, value and proj_attn, newer ones to_q, to_k, to_v and to_out.0;
-`has_old_names` tells which.
+Old files name the layers of attention query, key, value and proj_attn; newer files name them to_q, to_k, to_v and
+to_out.0. `has_old_names` distinguishes the two.
 
 Source: https://github.com/huggingface/diffusers/blob/main/src/diffusers/models/unets/unet_2d.py and unet_2d_blocks.py.
 """
@@ -37,7 +37,7 @@ def _attention(query, key, value, out):
 ATTENTION = _attention("to_q", "to_k", "to_v", "to_out.0")
 OLD_ATTENTION = _attention("query", "key", "value", "proj_attn")
 
-# The keys of config.json with diffusers' defaults, as of 0.42.
+# Keys of config.json with the defaults of diffusers 0.42.
 DEFAULTS = {
     "sample_size": None,
     "in_channels": 3,
@@ -68,7 +68,7 @@ DEFAULTS = {
     "num_class_embeds": None,
     "num_train_timesteps": None,
 }
-# What diffusers' training scripts add in the folder of an exponential moving average: nothing of the architecture.
+# Keys that diffusers' training scripts add for an exponential moving average; they do not concern the architecture.
 OF_AVERAGES = {
     "decay",
     "inv_gamma",
@@ -80,7 +80,8 @@ OF_AVERAGES = {
 }
 EMBEDDINGS = {(False, 1): "positional", (True, 0): "positional_adm"}  # by flip_sin_to_cos and freq_shift
 PADDINGS = {0: "strided", 1: "strided_symmetric"}  # by downsample_padding
-# Whether the block attends, and what changes the resolution after it; None leaves that to downsample_type, upsample_type.
+# Whether the block has attention, and the kind of resampling after it; None for the key downsample_type or
+# upsample_type.
 DOWN_BLOCKS = {
     "DownBlock2D": (False, "conv"),
     "ResnetDownsampleBlock2D": (False, "resnet"),
@@ -90,11 +91,11 @@ UP_BLOCKS = {"UpBlock2D": (False, "conv"), "ResnetUpsampleBlock2D": (False, "res
 
 
 class Facts(NamedTuple):
-    """What config.json says beside the architecture.
+    """Values of config.json other than the architecture.
 
     Attributes:
-        image_size: (height, width) that the network was trained with, or None.
-        in_channels: of x, with those of images to condition on.
+        image_size: (height, width) of the training images, or None.
+        in_channels: channels of x, including those of conditioning images.
     """
 
     image_size: tuple[int, int] | None
@@ -102,20 +103,20 @@ class Facts(NamedTuple):
 
 
 def has_old_names(tensor_names: Iterable[str]) -> bool:
-    """Whether a file with these tensors calls the layers of attention query, key, value and proj_attn."""
+    """Returns whether a file with these tensors names the layers of attention query, key, value and proj_attn."""
     return any(name.endswith(".proj_attn.weight") for name in tensor_names)
 
 
 def mapping(network: UNet, shapes: Any, *, old_names: bool = False) -> dict[Path, Weight]:
-    """Where the weights of the network are in the file.
+    """Returns the mapping from the weights of the network to the tensors of the file.
 
     Args:
-        network: as `from_config` makes it.
+        network: a network from `from_config`.
         shapes: its variables, or their shapes (`jax.eval_shape` of its init with images of the published size).
-        old_names: as `has_old_names` has it.
+        old_names: result of `has_old_names` for the file.
 
     Raises:
-        ValueError: UNet2DModel is no such network; the option is named.
+        ValueError: UNet2DModel has no such network; the message names the option.
     """
     _require_expressible(network)
     attention = OLD_ATTENTION if old_names else ATTENTION
@@ -132,12 +133,12 @@ def mapping(network: UNet, shapes: Any, *, old_names: bool = False) -> dict[Path
         "conv_out": Place("conv_out"),
     }
     for direction, steps in (("down", down(network)), ("up", up(network))):
-        for level, what in steps:
-            name = f"{direction}_{level}_{what}"
+        for level, step in steps:
+            name = f"{direction}_{level}_{step}"
             theirs = f"{direction}_blocks.{level if direction == 'down' else last - level}"
-            if what != "resample":
-                places[name] = Place(f"{theirs}.resnets.{what}", RESIDUAL)
-                places[f"{name}_attention"] = Place(f"{theirs}.attentions.{what}", attention)
+            if step != "resample":
+                places[name] = Place(f"{theirs}.resnets.{step}", RESIDUAL)
+                places[f"{name}_attention"] = Place(f"{theirs}.attentions.{step}", attention)
             elif network.resampling == "block":
                 places[name] = Place(f"{theirs}.{direction}samplers.0", RESIDUAL)
             else:
@@ -146,12 +147,12 @@ def mapping(network: UNet, shapes: Any, *, old_names: bool = False) -> dict[Path
 
 
 def from_config(config: Mapping[str, Any]) -> tuple[UNet, Facts]:
-    """The network of a config.json, read as a dictionary, and what else it says.
+    """Returns the network of a config.json, given as a dictionary, and its values other than the architecture.
 
-    More output channels than input channels, twice as many, are taken for a learned variance.
+    Twice as many output channels as input channels are interpreted as a learned variance.
 
     Raises:
-        ValueError: `UNet` cannot express it; the key, its value and what is possible are named.
+        ValueError: `UNet` has no such network; the message gives the key, its value and the allowed values.
     """
     for key in config:
         if key not in DEFAULTS and key not in OF_AVERAGES and not key.startswith("_"):
@@ -161,7 +162,7 @@ def from_config(config: Mapping[str, Any]) -> tuple[UNet, Facts]:
     c: dict[str, Any] = DEFAULTS | {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
     widths, levels = c["block_out_channels"], len(c["block_out_channels"])
     scale_shift = c["resnet_time_scale_shift"] == "scale_shift"
-    # With None, the middle attention has no norm at all where the embedding scales and shifts.
+    # If attn_norm_num_groups is None and the embedding scales and shifts, diffusers' middle attention has no norm.
     unset = () if scale_shift and c["add_attention"] else (None,)
     for key, allowed in {
         "center_input_sample": (False,),
@@ -182,7 +183,7 @@ def from_config(config: Mapping[str, Any]) -> tuple[UNet, Facts]:
     attending, resampling = _blocks(c, levels)
     image_size = _pair(c["sample_size"])
     if attending and image_size is None:
-        raise _inexpressible("sample_size", None, "a number, since attention stands at the resolutions of some levels")
+        raise _inexpressible("sample_size", None, "a number, since attention_resolutions depends on it")
     side = image_size[0] if image_size else 0
     heads: dict[str, Any] = {} if c["attention_head_dim"] is None else {"head_channels": c["attention_head_dim"]}
     doubled = c["out_channels"] == 2 * c["in_channels"]
@@ -207,10 +208,10 @@ def from_config(config: Mapping[str, Any]) -> tuple[UNet, Facts]:
 
 
 def to_config(network: UNet, facts: Facts) -> dict[str, Any]:
-    """The config.json of a network; `from_config` of it gives both back, but for `dtype` and `remat`.
+    """Returns the config.json of a network, the inverse of `from_config` except for `dtype` and `remat`.
 
     Raises:
-        ValueError: UNet2DModel is no such network; the option is named.
+        ValueError: UNet2DModel has no such network; the message names the option.
     """
     _require_expressible(network)
     require(network, "UNet2DModel", num_heads=1)
@@ -218,7 +219,7 @@ def to_config(network: UNet, facts: Facts) -> dict[str, Any]:
         raise ValueError("UNet2DModel has no network with norm_groups=0, only with a number of groups for all norms")
     levels = range(len(network.channel_multipliers))
     if facts.image_size is None:
-        raise ValueError("config.json needs the image size, since attention stands at the resolutions of some levels")
+        raise ValueError("config.json needs the image size, which sets the levels with attention")
     attends = [facts.image_size[0] // 2**level in network.attention_resolutions for level in levels]
     block = network.resampling == "block"
 
@@ -263,20 +264,20 @@ def _require_expressible(network):
 
 
 def _blocks(c, levels):
-    """The levels that attend, and our `resampling`."""
+    """Returns the levels with attention, and the option `resampling` of `UNet`."""
     attends, kinds = {}, set()
     for key, known, kind_key in (
         ("down_block_types", DOWN_BLOCKS, "downsample_type"),
         ("up_block_types", UP_BLOCKS, "upsample_type"),
     ):
-        # Files of diffusers' first releases call the blocks UNetResDownBlock2D and so on.
+        # The first releases of diffusers name the blocks UNetResDownBlock2D and so on.
         names = [name.removeprefix("UNetRes") for name in c[key]]
         if unknown := [name for name in names if name not in known]:
             raise _inexpressible(key, unknown[0], " or ".join(known))
         if len(names) != levels:
             raise _inexpressible(key, c[key], f"{levels} blocks, as block_out_channels has")
         attends[key] = [known[name][0] for name in names]
-        kinds |= {known[name][1] or c[kind_key] for name in names[:-1]}  # after the last, no resolution changes
+        kinds |= {known[name][1] or c[kind_key] for name in names[:-1]}  # the last block has no resampling
     if attends["up_block_types"] != attends["down_block_types"][::-1]:
         raise _inexpressible("up_block_types", c["up_block_types"], "attention at the levels of down_block_types")
     if not kinds <= {"conv", "resnet"} or len(kinds) > 1:

@@ -1,8 +1,9 @@
-"""NCSN++ in diffusers: a `UNet2DModel` with "skip" blocks (google/ncsnpp-church-256 and others), as `models.ncsnpp.NCSNpp`.
+"""Import of NCSN++ from diffusers, a `UNet2DModel` with skip blocks (google/ncsnpp-church-256), as `NCSNpp`.
 
-It is score_sde's NCSN++ of 256 px: the image, filtered and halved, is added to each level, and each level adds to the
-output. diffusers tells it sigma and divides its output by sigma, which is score_sde's `scale_by_sigma`; here the
-parameterization does both. `center_input_sample=True` says that the images lie in [0, 1] there.
+The architecture is score_sde's NCSN++ for 256 px: the downsampled image is added to each level (input pyramid), and the
+output is summed over the levels (output pyramid). In diffusers, the network takes sigma and its output is divided by
+sigma (score_sde's `scale_by_sigma`); here the parameterization does both. `center_input_sample=True` means that images
+lie in [0, 1].
 
 Source: https://github.com/huggingface/diffusers/blob/main/src/diffusers/models/unets/unet_2d.py and unet_2d_blocks.py.
 """
@@ -17,7 +18,7 @@ from models.pretrained.mapping import Path, Weight
 from models.pretrained.unet import LEAVES, Layer, Place, weights
 
 BLOCKS = {"SkipDownBlock2D": False, "AttnSkipDownBlock2D": True, "SkipUpBlock2D": False, "AttnSkipUpBlock2D": True}
-# Keys with the one value that NCSN++ has; what is left out does not count for these blocks, or is an option.
+# Required values of keys. Keys that are absent here have no effect on skip blocks, or correspond to an option.
 ONLY = {
     "center_input_sample": (True,),
     "time_embedding_type": ("fourier",),
@@ -37,16 +38,16 @@ ONLY = {
 
 
 def has_skip_blocks(config: Mapping[str, Any]) -> bool:
-    """Whether a config.json of UNet2DModel is one of NCSN++."""
+    """Returns whether a config.json of UNet2DModel describes NCSN++, that is, has skip blocks."""
     names = (*config.get("down_block_types", ()), *config.get("up_block_types", ()))
     return any(name in BLOCKS for name in names)
 
 
 def from_config(config: Mapping[str, Any]) -> tuple[NCSNpp, Facts]:
-    """The network of a config.json with skip blocks, and what else it says.
+    """Returns the network of a config.json with skip blocks, and its values other than the architecture.
 
     Raises:
-        ValueError: NCSN++ is not such a network; the key, its value and what is possible are named.
+        ValueError: `NCSNpp` has no such network; the message gives the key, its value and the allowed values.
     """
     c: dict[str, Any] = DEFAULTS | {key: tuple(v) if isinstance(v, list) else v for key, v in config.items()}
     widths, size = c["block_out_channels"], c["sample_size"]
@@ -56,17 +57,17 @@ def from_config(config: Mapping[str, Any]) -> tuple[NCSNpp, Facts]:
     if not math.isclose(c["mid_block_scale_factor"], math.sqrt(2)):
         raise _inexpressible("mid_block_scale_factor", c["mid_block_scale_factor"], "the square root of 2")
     for key, direction in (("down_block_types", "Down"), ("up_block_types", "Up")):
-        if odd := [name for name in c[key] if name not in BLOCKS or direction not in name]:
+        if unknown := [name for name in c[key] if name not in BLOCKS or direction not in name]:
             raise _inexpressible(
-                key, odd[0], f"Skip{direction}Block2D or AttnSkip{direction}Block2D beside others of them"
+                key, unknown[0], f"Skip{direction}Block2D and AttnSkip{direction}Block2D for all blocks"
             )
     attends = [BLOCKS[name] for name in c["down_block_types"]]
     if [BLOCKS[name] for name in c["up_block_types"]] != attends[::-1] or len(attends) != len(widths):
         raise _inexpressible("up_block_types", c["up_block_types"], "attention at the levels of down_block_types")
     if not isinstance(size, int):
         raise _inexpressible("sample_size", size, "the side of square images")
-    if odd := [width for width in widths if width % widths[0]]:
-        raise _inexpressible("block_out_channels", odd[0], f"multiples of the first, {widths[0]}")
+    if invalid := [width for width in widths if width % widths[0]]:
+        raise _inexpressible("block_out_channels", invalid[0], f"multiples of the first, {widths[0]}")
     network = NCSNpp(
         channels=widths[0],
         channel_multipliers=tuple(width // widths[0] for width in widths),
@@ -80,12 +81,12 @@ def from_config(config: Mapping[str, Any]) -> tuple[NCSNpp, Facts]:
 
 
 def mapping(network: NCSNpp, shapes: Any, *, old_names: bool = False) -> dict[Path, Weight]:
-    """Where the weights of the network are in the file.
+    """Returns the mapping from the weights of the network to the tensors of the file.
 
     Args:
-        network: as `from_config` makes it.
+        network: a network from `from_config`.
         shapes: its variables, or their shapes (`jax.eval_shape` of its init with images of the published size).
-        old_names: of the layers of attention, as `models.pretrained.diffusers.has_old_names` has it.
+        old_names: result of `models.pretrained.diffusers.has_old_names` for the file.
     """
     attention, last = OLD_ATTENTION if old_names else ATTENTION, len(network.channel_multipliers) - 1
     places = {

@@ -1,4 +1,4 @@
-"""Weights of DINOv2 from facebookresearch's files, such as dinov2_vitl14_pretrain.pth.
+"""Import of DINOv2 from facebookresearch's files, such as dinov2_vitl14_pretrain.pth.
 
 Source: https://github.com/facebookresearch/dinov2/blob/main/dinov2/hub/backbones.py and
 dinov2/models/vision_transformer.py.
@@ -12,23 +12,23 @@ from models.pretrained import frozen
 from models.pretrained.dit import patches
 from models.pretrained.mapping import Path, Weight
 
-SIZE = 224  # of the images that Frechet distances are published for
+SIZE = 224  # side of the images in pixels for published Frechet distances
 
 
 def read(path: FilePath, network: DINOv2) -> Any:
-    """The network's variables.
+    """Reads the variables of the network.
 
     Raises:
-        ValueError: the file is broken, unsafe or of another network; its weights are named.
-        OSError: it cannot be read.
+        ValueError: the file is broken, unsafe or belongs to another network; the message names the weights.
+        OSError: the file cannot be read.
     """
-    found = frozen.tensors(path)
-    found.pop("mask_token", None)  # stands for hidden patches in training
-    return frozen.variables(network, network.patch_size, found, mapping(network))
+    tensors = frozen.tensors(path)
+    tensors.pop("mask_token", None)  # replaces masked patches in training only
+    return frozen.variables(network, network.patch_size, tensors, mapping(network))
 
 
 def mapping(network: DINOv2) -> dict[Path, Weight]:
-    """The weights of the network in the file, whose position and class token have a leading axis as here."""
+    """Returns the mapping from the weights of the network to the tensors of the file."""
     weights = {
         ("params", "class_token"): Weight("cls_token"),
         ("params", "positions"): Weight("pos_embed"),

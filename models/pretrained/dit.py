@@ -1,11 +1,12 @@
-"""Weights of diffusion transformers: facebookresearch/DiT's and diffusers' names for the weights of `models.dit.DiT`.
+"""Import of diffusion transformers of facebookresearch/DiT and diffusers as `models.dit.DiT`.
 
 Sources: https://github.com/facebookresearch/DiT/blob/main/models.py (with timm's PatchEmbed, Attention and Mlp),
 https://github.com/huggingface/diffusers/blob/main/src/diffusers/models/transformers/dit_transformer_2d.py.
 
-The two differ in more than names. A diffusers file repeats the embedding of noise level and class in every block, where
-they could be trained apart; its frequencies are DDPM's; its norm before each MLP has another epsilon; and at another size
-than the training's it stretches the positions. `from_diffusers_config` gives a network with all four as diffusers has them.
+Besides the names of the weights, diffusers differs in four ways: each block has its own embedding of noise level and
+class; the frequencies of the noise level are those of DDPM; the norm before each MLP has a different epsilon; and for
+image sizes other than the training size, the positions are rescaled to the training range. `from_diffusers_config` sets
+the options accordingly.
 """
 
 import math
@@ -20,14 +21,16 @@ from models.pretrained.mapping import DENSE, Layout, Path, Tensors, Weight, Weig
 
 
 def facebook_mapping(network: DiT, in_channels: int) -> dict[Path, Weight]:
-    """The weights of facebookresearch/DiT; see `drop_facebook_positions` for the tensor that is none.
+    """Returns the mapping from the weights of the network to the tensors of facebookresearch/DiT.
+
+    The tensor `pos_embed` is not a weight and must be removed by `drop_facebook_positions`.
 
     Args:
         network: without `block_embeddings`.
         in_channels: channels of the input, 4 for the published networks.
 
     Raises:
-        ValueError: the network has what that code has not.
+        ValueError: facebookresearch/DiT has no such network.
     """
     if network.block_embeddings or not network.num_classes or network.positions != "sincos":
         raise ValueError(
@@ -51,15 +54,15 @@ def facebook_mapping(network: DiT, in_channels: int) -> dict[Path, Weight]:
 
 
 def facebook_positions(network: DiT, patches_per_side: int) -> dict[str, np.ndarray]:
-    """The tensor that a file of facebookresearch/DiT holds beside the weights: the fixed positions of square images."""
+    """Returns `pos_embed`, the fixed positions of square images, which a file of facebookresearch/DiT also contains."""
     return {"pos_embed": sincos_positions(patches_per_side, patches_per_side, network.width)[None]}
 
 
 def drop_facebook_positions(tensors: Tensors, network: DiT) -> dict[str, np.ndarray]:
-    """The file's tensors without its positions, which the network computes by itself.
+    """Returns the tensors of a file without the position encoding, which the network computes.
 
     Raises:
-        WeightsError: the file's positions are not the network's.
+        WeightsError: the position encoding of the file differs from that of the network.
     """
     tensors = dict(tensors)
     if (positions := tensors.pop("pos_embed", None)) is not None:
@@ -70,16 +73,18 @@ def drop_facebook_positions(tensors: Tensors, network: DiT) -> dict[str, np.ndar
 
 
 def from_facebook_tensors(tensors: Tensors, **options: Any) -> DiT:
-    """The network whose weights these are. The number of heads is not among them: it is the published one of the width.
+    """Infers the network from the shapes of its tensors.
+
+    The number of heads cannot be inferred from the tensors; it is that of the published network of the same width.
 
     Args:
-        tensors: of the file, by name.
-        options: further options of the network, or others than are found: `num_heads` for a width that is not published,
-            null_class=False for one that was trained without it.
+        tensors: tensors of the file, by name.
+        options: further options of the network, which override the inferred options: `num_heads` for a width that was
+            not published, null_class=False for a network that was trained without a null class.
 
     Raises:
-        WeightsError: a tensor that tells a size is missing or has another number of axes; or no DiT was published with such
-            a width or such outputs.
+        WeightsError: a tensor that determines a size is missing or has a wrong number of axes, the width is not
+            published and `num_heads` is not given, or the number of outputs does not match the input channels.
     """
     width, in_channels, patch_size, _ = _shape(tensors, "x_embedder.proj.weight", 4)
     hidden, _ = _shape(tensors, "blocks.0.mlp.fc1.weight", 2)
@@ -89,7 +94,7 @@ def from_facebook_tensors(tensors: Tensors, **options: Any) -> DiT:
     if width not in heads and "num_heads" not in options:
         published = ", ".join(f"{size['width']} ({name})" for name, size in SIZES.items())
         raise WeightsError(
-            f"x_embedder.proj.weight is of width {width}, whose number of heads is not in it: only {published} are known"
+            f"x_embedder.proj.weight is of width {width}, whose number of heads is unknown: only {published} are known"
         )
     per_patch = in_channels * patch_size**2
     if outputs not in (per_patch, 2 * per_patch):
@@ -98,7 +103,7 @@ def from_facebook_tensors(tensors: Tensors, **options: Any) -> DiT:
             f"{2 * per_patch} with a variance"
         )
     numbers = [name.split(".")[1] for name in tensors if name.startswith("blocks.")]
-    found = {
+    inferred = {
         "width": width,
         "depth": 1 + max(int(number) for number in numbers if number.isdecimal()),
         "num_heads": heads.get(width),
@@ -107,14 +112,14 @@ def from_facebook_tensors(tensors: Tensors, **options: Any) -> DiT:
         "learned_variance": outputs == 2 * per_patch,
         "num_classes": rows - options.get("null_class", True),
     }
-    return DiT(**(found | options))
+    return DiT(**(inferred | options))
 
 
 def facebook_input(tensors: Tensors, network: DiT) -> tuple[int, int]:
-    """Height (and width) and channels of the images that a file of facebookresearch/DiT is for.
+    """Returns the height (equal to the width) and the channels of the images of a file of facebookresearch/DiT.
 
     Raises:
-        WeightsError: the file lacks the tensors that tell.
+        WeightsError: the tensors that determine the size are missing.
     """
     patches = _shape(tensors, "pos_embed", 3)[1]
     return math.isqrt(patches) * network.patch_size, _shape(tensors, "x_embedder.proj.weight", 4)[1]
@@ -128,14 +133,14 @@ def _shape(tensors, name, axes):
 
 
 def diffusers_mapping(network: DiT, in_channels: int) -> dict[Path, Weight]:
-    """The weights of diffusers' DiTTransformer2DModel.
+    """Returns the mapping from the weights of the network to the tensors of diffusers' DiTTransformer2DModel.
 
     Args:
-        network: as `from_diffusers_config` makes it.
+        network: a network from `from_diffusers_config`.
         in_channels: channels of the input.
 
     Raises:
-        ValueError: the network has what that code has not.
+        ValueError: DiTTransformer2DModel has no such network.
     """
     if not (network.block_embeddings and network.num_classes and network.null_class and network.positions == "sincos"):
         raise ValueError(
@@ -160,7 +165,7 @@ def diffusers_mapping(network: DiT, in_channels: int) -> dict[Path, Weight]:
     return mapping
 
 
-# What the config.json of a DiT may say of the parts that DiT has in one form only; keys that are absent have this value.
+# Required values of keys of config.json without a corresponding option in `DiT`; the first value is the default.
 ONLY = {
     "norm_type": ("ada_norm_zero",),
     "activation_fn": ("gelu-approximate",),
@@ -172,26 +177,27 @@ ONLY = {
     "num_vector_embeds": (None,),
 }
 
-WRITTEN = ("norm_type", "activation_fn", "attention_bias", "norm_elementwise_affine")  # what its class takes of them
+# The keys of `ONLY` that are arguments of DiTTransformer2DModel.
+WRITTEN = ("norm_type", "activation_fn", "attention_bias", "norm_elementwise_affine")
 
 
 def from_diffusers_config(config: Mapping[str, Any], **options: Any) -> DiT:
-    """The network of a config.json of diffusers' DiTTransformer2DModel (or of Transformer2DModel, as older files have it).
+    """Returns the network of a config.json of diffusers' DiTTransformer2DModel (Transformer2DModel in older files).
 
     Args:
         config: the JSON object, or a part of it; absent keys have the defaults of diffusers.
         options: further options of the network, such as `dtype`.
 
     Raises:
-        ValueError: the config asks for what DiT has not; the message names the key.
+        ValueError: a key has a value without counterpart in `DiT`; the message names the key.
     """
     for key, allowed in ONLY.items():
         if config.get(key, allowed[0]) not in allowed:
-            raise ValueError(f"{key}={config[key]!r} is none of diffusers' DiT: it has {allowed[0]!r}")
+            raise ValueError(f"{key}={config[key]!r} is not supported by diffusers' DiT: only {allowed[0]!r}")
     in_channels, num_heads = config.get("in_channels", 4), config.get("num_attention_heads", 16)
     patch_size, out_channels = config.get("patch_size", 2), config.get("out_channels") or in_channels
     learned_variance = out_channels == 2 * in_channels
-    found = {
+    converted = {
         "width": num_heads * config.get("attention_head_dim", 72),
         "depth": config.get("num_layers", 28),
         "num_heads": num_heads,
@@ -205,17 +211,17 @@ def from_diffusers_config(config: Mapping[str, Any], **options: Any) -> DiT:
         "mlp_norm_epsilon": config.get("norm_eps", 1e-5),
         "dropout": config.get("dropout", 0.0),
     }
-    return DiT(**(found | options))
+    return DiT(**(converted | options))
 
 
 def to_diffusers_config(network: DiT, in_channels: int, image_size: int) -> dict[str, Any]:
-    """The config.json of a network; `from_diffusers_config` of it gives the network back, but for `dtype` and `remat`.
+    """Returns the config.json of a network, the inverse of `from_diffusers_config` except for `dtype` and `remat`.
 
     Raises:
-        ValueError: DiTTransformer2DModel is no such network; the option is named.
+        ValueError: DiTTransformer2DModel has no such network; the message names the option.
     """
-    diffusers_mapping(network, in_channels)  # raises what concerns the weights
-    described = {
+    diffusers_mapping(network, in_channels)  # raises ValueError for options that concern the weights
+    config = {
         "_class_name": "DiTTransformer2DModel",
         "num_attention_heads": network.num_heads,
         "attention_head_dim": network.width // network.num_heads,
@@ -228,18 +234,18 @@ def to_diffusers_config(network: DiT, in_channels: int, image_size: int) -> dict
         "num_embeds_ada_norm": network.num_classes,
         "norm_eps": network.mlp_norm_epsilon,
     } | {key: values[0] for key, values in ONLY.items() if key in WRITTEN}
-    expressed = from_diffusers_config(described, dtype=network.dtype, remat=network.remat)
+    restored = from_diffusers_config(config, dtype=network.dtype, remat=network.remat)
     for option in type(network).__dataclass_fields__:
-        if option not in ("parent", "name") and getattr(network, option) != getattr(expressed, option):
+        if option not in ("parent", "name") and getattr(network, option) != getattr(restored, option):
             raise ValueError(
                 f"DiTTransformer2DModel has no network with {option}={getattr(network, option)!r}, "
-                f"only with {getattr(expressed, option)!r}"
+                f"only with {getattr(restored, option)!r}"
             )
-    return described
+    return config
 
 
 def patches(patch_size: int, in_channels: int) -> Layout:
-    """A kernel of PyTorch's Conv2d (out, in, p, p), whose patches do not overlap, as one of tokens (p p in, out)."""
+    """Returns the layout from a Conv2d kernel (out, in, p, p) of stride p to a kernel of tokens (p p in, out)."""
     theirs = (patch_size, patch_size, in_channels, -1)
     return Layout(
         lambda a: a.transpose(2, 3, 1, 0).reshape(-1, a.shape[0]),
@@ -252,7 +258,7 @@ def _path(name: str) -> Path:
 
 
 def _dense(ours: str, theirs: str | tuple[str, ...], layout: Layout = DENSE) -> dict[Path, Weight]:
-    """Kernel and bias; several of theirs stand side by side in ours."""
+    """Maps kernel and bias of a dense layer; several layers of the file are concatenated."""
     names = (theirs,) if isinstance(theirs, str) else theirs
     return {
         _path(f"{ours}/kernel"): Weight(tuple(f"{name}.weight" for name in names), layout),

@@ -1,8 +1,8 @@
-"""The weights of EDM2's released networks.
+"""Import of the released networks of EDM2.
 
-The tensors are those of the U-Net inside the released `Precond` (there under the prefix `unet.`, which the mapping's
-names do not have), frequencies and phases of the Fourier features included. `UNCERTAINTY` names what else `Precond`
-holds: the learned uncertainty of the training loss, which sampling does not use.
+The tensors are those of the U-Net inside the released `Precond`, without the prefix `unet.`, including the frequencies
+and phases of the Fourier features. `UNCERTAINTY` lists the other tensors of `Precond`: the learned uncertainty of the
+training loss, which sampling does not use.
 
 Source: https://github.com/NVlabs/edm2/blob/main/training/networks_edm2.py, class UNet.
 """
@@ -29,12 +29,12 @@ ATTENTION = {
 
 
 def mapping(network: EDM2, image_size: int) -> dict[Path, Weight]:
-    """Which tensor each weight of the network is.
+    """Returns the mapping from the weights of the network to the tensors of the file.
 
     Args:
         network: the network.
-        image_size: the height in pixels that the network was made for (64 for the latents of 512): it is in the names of
-            the tensors and says which levels have attention.
+        image_size: height of the images in pixels (64 for the latents of 512 pixels). It occurs in the names of the
+            tensors and determines which levels have attention.
     """
     weights = {
         ("out_gain",): Weight("out_gain"),
@@ -70,10 +70,10 @@ def mapping(network: EDM2, image_size: int) -> dict[Path, Weight]:
 
 
 def from_settings(settings: Mapping[str, Any]) -> EDM2:
-    """The network of the arguments that a released UNet was made with; absent ones have EDM2's defaults.
+    """Returns the network for the arguments of a released UNet; absent arguments have the defaults of EDM2.
 
     Raises:
-        ValueError: an argument has no counterpart; it is named.
+        ValueError: an argument has no counterpart; the message names the argument.
     """
     known = {
         "model_channels": "channels",

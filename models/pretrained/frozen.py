@@ -1,4 +1,4 @@
-"""Weights of `models.layers.frozen` in PyTorch's state dictionaries, and the reading of such files."""
+"""Import of feature networks with layers of `models.layers.frozen` from PyTorch's state dictionaries."""
 
 from collections.abc import Mapping
 from pathlib import Path as FilePath
@@ -12,40 +12,46 @@ import numpy as np
 from models.pretrained import files
 from models.pretrained.mapping import CONV, DENSE, Path, Weight, WeightsError, to_variables
 
-NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}  # ours: BatchNorm2d's
+NORM = {"scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}  # to the names of BatchNorm2d
 
 
 def conv(ours: str, theirs: str, norm: str) -> dict[Path, Weight]:
-    """A `FrozenConv` by its path, the Conv2d of its kernel and the BatchNorm2d behind it."""
+    """Maps a `FrozenConv` with path `ours` to the Conv2d `theirs` and the BatchNorm2d `norm`."""
     path = ("params", *ours.split("/"))
-    weights = {(*path, mine): Weight(f"{norm}.{name}") for mine, name in NORM.items()}
+    weights = {(*path, leaf): Weight(f"{norm}.{name}") for leaf, name in NORM.items()}
     return weights | {(*path, "kernel"): Weight(f"{theirs}.weight", CONV)}
 
 
 def dense(ours: str, theirs: str) -> dict[Path, Weight]:
-    """A `FrozenDense` with a bias by its path, and its Linear."""
+    """Maps a `FrozenDense` with path `ours`, with a bias, to the Linear `theirs`."""
     path = ("params", *ours.split("/"))
     return {(*path, "kernel"): Weight(f"{theirs}.weight", DENSE), (*path, "bias"): Weight(f"{theirs}.bias")}
 
 
 def tensors(path: FilePath) -> dict[str, np.ndarray]:
-    """The tensors of a file, less BatchNorm2d's counters of training steps, which no output depends on.
+    """Reads the tensors of a file, without BatchNorm2d's counters of training steps, which do not affect the output.
 
     Raises:
-        ValueError: it is broken, unsafe, or holds something else than tensors by name.
-        OSError: it cannot be read.
+        ValueError: the file is broken, unsafe, or contains objects other than tensors by name.
+        OSError: the file cannot be read.
     """
-    found = files.read(path)
-    if not isinstance(found, Mapping):
+    contents = files.read(path)
+    if not isinstance(contents, Mapping):
         raise WeightsError("it holds no tensors by name")
-    odd = [str(name) for name, tensor in found.items() if not isinstance(tensor, np.ndarray)]
-    if odd:
-        raise WeightsError(f"not tensors: {', '.join(odd[:8])}{' and more' if len(odd) > 8 else ''}")
-    return {name: tensor for name, tensor in found.items() if not str(name).endswith("num_batches_tracked")}
+    others = [str(name) for name, tensor in contents.items() if not isinstance(tensor, np.ndarray)]
+    if others:
+        raise WeightsError(f"not tensors: {', '.join(others[:8])}{' and more' if len(others) > 8 else ''}")
+    return {name: tensor for name, tensor in contents.items() if not str(name).endswith("num_batches_tracked")}
 
 
 def variables(network: nn.Module, size: int, found: Mapping[str, np.ndarray], weights: Mapping[Path, Weight]) -> Any:
-    """The variables of a network of images (1, size, size, 3).
+    """Returns the variables of a feature network.
+
+    Args:
+        network: a network of images (B, size, size, 3).
+        size: side of the images in pixels.
+        found: tensors of the file, by name.
+        weights: mapping from the weights of the network to the tensors.
 
     Raises:
         WeightsError: tensors are missing, left over, or of the wrong shape; all are named.

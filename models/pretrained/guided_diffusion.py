@@ -1,11 +1,13 @@
-"""The weights of guided-diffusion's `UNetModel` (ADM), for which `models.adm.ADM` is the network.
+"""Import of guided-diffusion's `UNetModel` (ADM) as `models.adm.ADM`.
 
-Their modules are numbered in the order in which they run: input_blocks.0.0 is the first convolution, and each block of a
-level, with its attention, or each change of resolution takes the next number. The file is the plain `state_dict` of the EMA.
+The modules of guided-diffusion are numbered in the order of execution: input_blocks.0.0 is the first convolution, and
+each block (with its attention) and each change of the resolution has the next number. The file is the plain
+`state_dict` of the EMA.
 
-Queries, keys and values are one convolution. Its channels lie as ours (all queries, all keys, all values) in networks with
-`use_new_attention_order=True`; else head by head (queries, keys and values of the first head, then of the second). The
-tensors do not tell which: of the published networks, the one for ImageNet at 64 px has the new order, all others the legacy.
+Queries, keys and values are the output of one convolution. With `use_new_attention_order=True`, its channels are
+ordered as here (all queries, all keys, all values); otherwise they are ordered by head (queries, keys and values of the
+first head, then of the second). The order cannot be inferred from the tensors: of the published networks, that for
+ImageNet at 64 px has the new order, and all others have the legacy order.
 
 Source: https://github.com/openai/guided-diffusion/blob/main/guided_diffusion/unet.py.
 """
@@ -29,15 +31,15 @@ RESIDUAL = {
 
 
 def mapping(network: UNet, shapes: Any, *, new_attention_order: bool) -> dict[Path, Weight]:
-    """Where the weights of the network are in the file.
+    """Returns the mapping from the weights of the network to the tensors of the file.
 
     Args:
-        network: an ADM, or a UNet with options that make it one.
+        network: an `ADM`, or a `UNet` with equivalent options.
         shapes: its variables, or their shapes (`jax.eval_shape` of its init with images of the published size).
-        new_attention_order: `use_new_attention_order` of the file's network.
+        new_attention_order: `use_new_attention_order` of the network in the file.
 
     Raises:
-        ValueError: guided-diffusion has no such network; the option is named.
+        ValueError: guided-diffusion has no such network; the message names the option.
     """
     require(
         network,
@@ -71,18 +73,18 @@ def mapping(network: UNet, shapes: Any, *, new_attention_order: bool) -> dict[Pa
         "conv_out": Place("out.2"),
     }
     as_block = network.resampling == "block"
-    for number, (level, what) in enumerate(down(network), start=1):
-        name, theirs = f"down_{level}_{what}", f"input_blocks.{number}"
-        if what == "resample":
+    for number, (level, step) in enumerate(down(network), start=1):
+        name, theirs = f"down_{level}_{step}", f"input_blocks.{number}"
+        if step == "resample":
             places[name] = Place(f"{theirs}.0", RESIDUAL) if as_block else Place(f"{theirs}.0.op")
             continue
         places[name] = Place(f"{theirs}.0", RESIDUAL)
         if f"{name}_attention" in modules:
             places[f"{name}_attention"] = Place(f"{theirs}.1", attention(f"{name}_attention"))
     number, last = -1, 0
-    for level, what in up(network):
-        name = f"up_{level}_{what}"
-        if what == "resample":  # the last module of the block before it
+    for level, step in up(network):
+        name = f"up_{level}_{step}"
+        if step == "resample":  # the last module of the previous block
             theirs = f"output_blocks.{number}.{last + 1}"
             places[name] = Place(theirs, RESIDUAL) if as_block else Place(f"{theirs}.conv")
             continue
@@ -95,7 +97,7 @@ def mapping(network: UNet, shapes: Any, *, new_attention_order: bool) -> dict[Pa
 
 
 def by_head(layout, heads):
-    """The layout of channels that lie as (query key value, head, channel) here, (head, query key value, channel) there."""
+    """Returns the layout of channels ordered (head, q/k/v, channel) in the file and (q/k/v, head, channel) here."""
 
     def swapped(array, first, second):
         split = array.reshape(*array.shape[:-1], first, second, -1)

@@ -1,13 +1,13 @@
-"""The weights of the released NCSN and NCSNv2 networks.
+"""Import of the released NCSN and NCSNv2 networks.
 
 The tensors are those of the PyTorch modules CondRefineNetDilated (NCSN), NCSNv2, NCSNv2Deeper (128 pixels) and
-NCSNv2Deepest (256 pixels) without the prefix `module.` that data-parallel training adds. Not weights, and not of the
-mapping: `SIGMAS`, NCSNv2's list of noise levels, for data in [0, 1].
+NCSNv2Deepest (256 pixels), without the prefix `module.` of data-parallel training. The mapping excludes `SIGMAS`, the
+list of noise levels of NCSNv2 for data in [0, 1].
 
 Sources: https://github.com/ermongroup/ncsn/blob/master/models/cond_refinenet_dilated.py,
-https://github.com/ermongroup/ncsnv2/blob/master/models/ncsnv2.py. score_sde's networks of these names are others: in JAX one
-refine block is wider and the variance of the means is the biased one; those in PyTorch fail when they are built (commit
-cb1f359, models/layers.py, `ncsn_conv3x3` without bias).
+https://github.com/ermongroup/ncsnv2/blob/master/models/ncsnv2.py. The networks of these names in score_sde are
+different and not supported: in JAX, one refine block is wider and the variance of the means is biased; in PyTorch,
+their constructors fail (commit cb1f359, models/layers.py, `ncsn_conv3x3` without bias).
 """
 
 from models.ncsn import NCSN, NCSNv2
@@ -15,16 +15,16 @@ from models.pretrained.mapping import CONV, Path, Weight
 
 SIGMAS = "sigmas"
 
-# The names of the stages, finest first, by their number.
+# Names of the stages in the released networks, finest first, by the number of stages.
 STAGES = {4: ("1", "2", "3", "4"), 5: ("1", "2", "3", "4", "5"), 6: ("1", "2", "3", "31", "4", "5")}
 REFINERS = {4: ("4", "3", "2", "1"), 5: ("5", "4", "3", "2", "1"), 6: ("5", "4", "3", "31", "2", "1")}
 
 
 def mapping(network: NCSN | NCSNv2) -> dict[Path, Weight]:
-    """Which tensor each weight of the network is.
+    """Returns the mapping from the weights of the network to the tensors of the file.
 
     Raises:
-        ValueError: the released networks have other numbers of stages, or no classes.
+        ValueError: the network has classes, or a number of stages without a released network.
     """
     stages = len(network.channel_multipliers)
     if stages not in STAGES or network.num_classes:

@@ -1,11 +1,12 @@
-"""The weights of score_sde's NCSN++ and DDPM++, of the PyTorch and the JAX release, as those of our network.
+"""Import of score_sde's NCSN++ and DDPM++, of the PyTorch and the JAX release, as `models.ncsnpp.NCSNpp`.
 
-The PyTorch release numbers the parts of its network in the order in which they run, `all_modules.0`, `all_modules.1`, ...,
-and names the layers in each (`Conv_0`, `GroupNorm_1`, `NIN_2`, ...). Its checkpoints hold `model`, tensors by name, and
-`ema`, whose `shadow_params` is a list without names: the trainable ones in the same order (`named_ema` names them).
+The PyTorch release numbers the modules of its network in the order of execution, `all_modules.0`, `all_modules.1`, ...,
+and names the layers in each (`Conv_0`, `GroupNorm_1`, `NIN_2`, ...). Its checkpoints contain `model`, tensors by name,
+and `ema`, whose `shadow_params` is an unnamed list of the trainable parameters in the order of `model` (`named_ema`
+assigns the names).
 
-The JAX release (flax) numbers its parts by class, `ResnetBlockBigGANpp_0`, `Conv_0`, ..., in the same order. Its
-checkpoints hold nested dictionaries, `params_ema` among them (`by_path` flattens them).
+The JAX release (flax) numbers its modules by class, `ResnetBlockBigGANpp_0`, `Conv_0`, ..., in the order of execution.
+Its checkpoints contain nested dictionaries, including `params_ema` (`by_path` flattens them).
 
 Sources: https://github.com/yang-song/score_sde_pytorch/blob/main/models/ncsnpp.py and models/ema.py;
 https://github.com/yang-song/score_sde/blob/main/models/ncsnpp.py.
@@ -34,16 +35,17 @@ from models.pretrained.mapping import (
 
 
 def torch_mapping(network: NCSNpp, shapes: Any) -> dict[Path, Weight]:
-    """For each weight of the network its tensor in the PyTorch release, named as `named_model` and `named_ema` do.
+    """Returns the tensor of the PyTorch release for each weight, with the names of `named_model` and `named_ema`.
 
-    A network with `conditional=False` cannot be had from there: its blocks keep unused weights for the embedding.
+    Networks with `conditional=False` are not supported: in score_sde, their blocks have unused weights for the
+    embedding.
 
     Args:
-        network: as the checkpoint's config has it.
+        network: the network of the checkpoint's config.
         shapes: its variables, or their shapes (`jax.eval_shape` of its init).
 
     Raises:
-        ValueError: for a network with options that score_sde does not have.
+        ValueError: the network has options that score_sde does not have.
     """
     parts = [part for part in _parts(network, _names(network, shapes)) if part.numbered]
     places = {part.name: (f"all_modules.{number}", part.flax) for number, part in enumerate(parts)}
@@ -51,7 +53,7 @@ def torch_mapping(network: NCSNpp, shapes: Any) -> dict[Path, Weight]:
 
 
 def jax_mapping(network: NCSNpp, shapes: Any) -> dict[Path, Weight]:
-    """For each weight of the network its tensor in the JAX release, named as `by_path` does. See `torch_mapping`."""
+    """Returns the tensor of the JAX release for each weight, with the names of `by_path`; see `torch_mapping`."""
     counts, places = Counter(), {}
     for part in _parts(network, _names(network, shapes)):
         places[part.name] = f"{part.flax}_{counts[part.flax]}", part.flax
@@ -60,20 +62,20 @@ def jax_mapping(network: NCSNpp, shapes: Any) -> dict[Path, Weight]:
 
 
 def named_model(model: Tensors) -> dict[str, np.ndarray]:
-    """The parameters of a PyTorch checkpoint's `model`, without the prefix of DataParallel and without buffers."""
+    """Returns the parameters of a PyTorch checkpoint's `model`, without DataParallel's prefix and without buffers."""
     named = {name.removeprefix("module."): tensor for name, tensor in model.items()}
     return {name: tensor for name, tensor in named.items() if name not in BUFFERS}
 
 
 def named_ema(shadow_params: Sequence[np.ndarray], model: Tensors) -> dict[str, np.ndarray]:
-    """The parameters of a PyTorch checkpoint with their moving averages in the place of those that have one.
+    """Returns the parameters of a PyTorch checkpoint, with trainable parameters replaced by their moving averages.
 
     Args:
-        shadow_params: of the checkpoint's `ema`: the averages of the trainable parameters, in order.
-        model: the checkpoint's `model`, by name and in order; what is not trained is taken from here.
+        shadow_params: the moving averages of the trainable parameters in the checkpoint's `ema`, in order.
+        model: the checkpoint's `model`, by name and in order; the source of parameters that are not trained.
 
     Raises:
-        WeightsError: number or shapes of the averages are not those of the trainable parameters.
+        WeightsError: the number or shapes of the averages differ from those of the trainable parameters.
     """
     named = named_model(model)
     trained = [name for name in named if not FROZEN.fullmatch(name)]
@@ -89,20 +91,20 @@ def named_ema(shadow_params: Sequence[np.ndarray], model: Tensors) -> dict[str, 
 
 
 def by_path(params: Mapping[str, Any]) -> dict[str, np.ndarray]:
-    """The arrays of nested dictionaries as "ResnetBlockBigGANpp_0/Conv_0/kernel" and so on.
+    """Flattens nested dictionaries to arrays with names such as "ResnetBlockBigGANpp_0/Conv_0/kernel".
 
-    Early versions of flax kept the scale and bias of group norms as (1, 1, 1, C); they become (C,).
+    Scales and biases of group norms, (1, 1, 1, C) in early versions of flax, are reshaped to (C,).
     """
     named = {"/".join(path): np.asarray(array) for path, array in flatten(params).items()}
     return {name: array.reshape(-1) if "GroupNorm" in name else array for name, array in named.items()}
 
 
-# What `model` has besides parameters: the table of noise levels.
+# Tensors of `model` that are not parameters: the table of noise levels.
 BUFFERS = ("sigmas",)
 # Parameters that are not trained: the Fourier frequencies.
 FROZEN = re.compile(r"all_modules\.\d+\.W")
 
-# How the releases name and lay out the leaves of a layer, by its class; what is not here has our name and layout.
+# Names and layouts of the leaves of a layer in the releases, by class; absent leaves have equal names and layouts.
 TORCH_LEAVES = {
     ("Conv", "kernel"): ("weight", CONV),
     ("Conv2d", "kernel"): ("weight", CONV),
@@ -118,7 +120,7 @@ FLAX_LEAVES = {
     ("NIN", "bias"): ("b", SAME),
     ("GaussianFourierProjection", "frequencies"): ("W", SAME),
 }
-# The layers of a part by our name for them ("" is the part itself, which then is no layer there).
+# The layers of a module by our names; "" is a module that is a single layer here, but contains a layer in score_sde.
 BLOCK = {
     "norm_in": ("GroupNorm_0",),
     "conv_in": ("Conv_0",),
@@ -136,7 +138,7 @@ RESAMPLERS = ("Downsample", "Upsample")
 
 
 class Part(NamedTuple):
-    """A part of score_sde's network: our name for it, its class, and whether PyTorch's release has a number for it."""
+    """A module of score_sde's network: our name, its class, and whether it is numbered in the PyTorch release."""
 
     name: str
     flax: str
@@ -150,11 +152,11 @@ def _names(network, shapes):
 
 
 def _parts(network: NCSNpp, names: Container[str]) -> Iterator[Part]:
-    """The parts in the order in which they run; those without weights have numbers too.
+    """Yields the modules in the order of execution, including modules without weights, which are numbered as well.
 
     Args:
         network: the network.
-        names: our names of those parts that have weights; the others are left out where they are optional.
+        names: our names of the modules with weights; optional modules that are absent in `names` are omitted.
     """
     block = {"ddpm": "ResnetBlockDDPMpp", "biggan": "ResnetBlockBigGANpp"}[network.resblock_type]
     coarsest = len(network.channel_multipliers) - 1
@@ -212,9 +214,9 @@ def _mapping(
         if part_class not in layers:
             name, layout = leaves.get((part_class, leaf), (leaf, SAME))
             return Weight(f"{place}{separator}{name}", layout)
-        of_part = layers[part_class]["".join(inner)]
-        name, layout = leaves.get((of_part[0].split("_")[0], leaf), (leaf, SAME))
-        names = [separator.join((place, layer, name)) for layer in of_part]
+        part_layers = layers[part_class]["".join(inner)]
+        name, layout = leaves.get((part_layers[0].split("_")[0], leaf), (leaf, SAME))
+        names = [separator.join((place, layer, name)) for layer in part_layers]
         return Weight(tuple(names) if len(names) > 1 else names[0], layout)
 
     return {path: weight(path) for path in flatten(shapes)}

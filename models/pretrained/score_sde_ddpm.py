@@ -1,11 +1,11 @@
-"""The weights of score_sde's `ddpm` network, of the PyTorch and the JAX release, as those of `DDPM(up_attention="level")`.
+"""Import of score_sde's `ddpm` network, of the PyTorch and the JAX release, as `DDPM(up_attention="level")`.
 
-PyTorch's release has its modules in one list, `all_modules`, in the order in which they run; the JAX release numbers them by
-class, `ResnetBlockDDPM_0`, `AttnBlock_0`, ..., in the same order. In both, 1x1 convolutions are matrices (in, out). How the
-tensors get their names is the same as for NCSN++ (`models/pretrained/score_sde.py`).
+The PyTorch release has its modules in one list, `all_modules`, in the order of execution; the JAX release numbers them
+by class, `ResnetBlockDDPM_0`, `AttnBlock_0`, ..., in the order of execution. In both, 1x1 convolutions are matrices
+(in, out). Tensors are named as for NCSN++ (`models/pretrained/score_sde.py`).
 
-Left to the caller, since they are no weights: `data.centered=False`, where images in [0, 1] become 2 x - 1 before the
-network, and `model.scale_by_sigma`, where the output is divided by sigma after it.
+The caller must handle two options of the config: with `data.centered=False`, images in [0, 1] are rescaled to 2 x - 1
+before the network; with `model.scale_by_sigma`, the output is divided by sigma.
 
 Sources: https://github.com/yang-song/score_sde_pytorch/blob/main/models/ddpm.py and layers.py;
 https://github.com/yang-song/score_sde/blob/main/models/ddpm.py and layers.py.
@@ -21,21 +21,24 @@ from models.unet import UNet
 
 
 def torch_mapping(network: UNet, shapes: Any) -> dict[Path, Weight]:
-    """Where the weights of the network are in PyTorch's release, "all_modules.2.weight" and so on.
+    """Returns the tensor of the PyTorch release for each weight of the network, such as "all_modules.2.weight".
 
     Args:
-        network: a DDPM, or a UNet with options that make it one.
+        network: a `DDPM`, or a `UNet` with equivalent options.
         shapes: its variables, or their shapes (`jax.eval_shape` of its init with images of the published size).
 
     Raises:
-        ValueError: score_sde's ddpm has no such network; the option is named.
+        ValueError: score_sde's ddpm has no such network; the message names the option.
     """
     parts = enumerate(_parts(network, shapes))
     return weights(shapes, {name: _place(f"all_modules.{n}", kind, ".") for n, (name, kind) in parts})
 
 
 def jax_mapping(network: UNet, shapes: Any) -> dict[Path, Weight]:
-    """Where they are in the JAX release, "ResnetBlockDDPM_0/Conv_0/kernel" and so on. See `torch_mapping`."""
+    """Returns the tensor of the JAX release for each weight, such as "ResnetBlockDDPM_0/Conv_0/kernel".
+
+    Arguments and errors as in `torch_mapping`.
+    """
     counts, places = Counter(), {}
     for name, kind in _parts(network, shapes):
         places[name] = _place(f"{kind}_{counts[kind]}", kind, "/")
@@ -43,7 +46,7 @@ def jax_mapping(network: UNet, shapes: Any) -> dict[Path, Weight]:
     return weights(shapes, places, "/")
 
 
-# The layers of a module by its class.
+# The layers of a module, by its class.
 BLOCK, ATTENTION = "ResnetBlockDDPM", "AttnBlock"
 LAYERS = {
     BLOCK: {
@@ -72,7 +75,7 @@ def _place(module, kind, separator):
 
 
 def _parts(network: UNet, shapes: Any) -> Iterator[tuple[str, str]]:
-    """(our name, their class) of the modules in the order in which they run; some have no weights."""
+    """Yields (our name, their class) of the modules in the order of execution, including modules without weights."""
     require(
         network,
         "score_sde's ddpm",
@@ -94,9 +97,9 @@ def _parts(network: UNet, shapes: Any) -> Iterator[tuple[str, str]]:
     yield "embedding_1", "Dense"
     yield "conv_in", "Conv"
     for direction, resampler, steps in (("down", "Downsample", down), ("up", "Upsample", up)):
-        for level, what in steps(network):
-            name = f"{direction}_{level}_{what}"
-            yield name, resampler if what == "resample" else BLOCK
+        for level, step in steps(network):
+            name = f"{direction}_{level}_{step}"
+            yield name, resampler if step == "resample" else BLOCK
             if f"{name}_attention" in modules:
                 yield f"{name}_attention", ATTENTION
         if direction == "down":

@@ -1,7 +1,7 @@
-"""The weights of EDM's SongUNet (DDPM++ and NCSN++, `--arch=ddpmpp` and `ncsnpp`) as those of our NCSN++.
+"""Import of EDM's SongUNet (DDPM++ and NCSN++, `--arch=ddpmpp` and `ncsnpp`) as `models.ncsnpp.NCSNpp`.
 
-EDM names the parts of its network by resolution: `enc.32x32_block0`, `dec.16x16_up`, ... A block there holds the attention
-after it. The kernel of q, k and v has them side by side for each channel: q0 k0 v0 q1 k1 v1 ...
+EDM names the modules of its network by resolution: `enc.32x32_block0`, `dec.16x16_up`, ... A block includes the
+attention that follows it. The output channels of the kernel of q, k and v are interleaved: q0 k0 v0 q1 k1 v1 ...
 
 Source: Karras et al. (2022), https://github.com/NVlabs/edm/blob/main/training/networks.py.
 """
@@ -17,12 +17,12 @@ from models.pretrained.mapping import CONV, DENSE, SAME, Path, Tensors, Weight, 
 
 
 def mapping(network: NCSNpp, shapes: Any, image_size: int) -> dict[Path, Weight]:
-    """For each weight of the network its tensor in SongUNet's state, named as `named_model` does.
+    """Returns the tensor of SongUNet's state for each weight of the network, with the names of `named_model`.
 
     Args:
-        network: a network with "biggan" blocks; `fir` where the file's resample_filter is not [1, 1]; `progressive_input`
-            "residual" or "input_skip" for its encoder_type "residual" or "skip", `progressive` "output_skip" for its
-            decoder_type "skip".
+        network: a network from `from_settings`, or with "biggan" blocks, `fir` if resample_filter is not [1, 1],
+            `progressive_input` "residual" or "input_skip" for encoder_type "residual" or "skip", and `progressive`
+            "output_skip" for decoder_type "skip".
         shapes: its variables, or their shapes (`jax.eval_shape` of its init).
         image_size: height of the images in pixels.
     """
@@ -30,7 +30,7 @@ def mapping(network: NCSNpp, shapes: Any, image_size: int) -> dict[Path, Weight]
     sizes = [f"{image_size >> level}x{image_size >> level}" for level in range(len(network.channel_multipliers))]
 
     def place(part):
-        """The name of one of our parts in SongUNet, by the parts' names in our network."""
+        """Returns the name in SongUNet of a module of the network."""
         if part in WHOLE:
             return WHOLE[part].format(finest=sizes[0], coarsest=sizes[-1])
         match part.split("_"):
@@ -48,7 +48,7 @@ def mapping(network: NCSNpp, shapes: Any, image_size: int) -> dict[Path, Weight]
                 return f"dec.{sizes[int(level)]}_block{network.blocks_per_level}"
             case [direction, level, i, *_]:
                 return f"{'enc' if direction == 'down' else 'dec'}.{sizes[int(level)]}_block{i}"
-        raise ValueError(f"SongUNet has nothing like {part}")
+        raise ValueError(f"SongUNet has no counterpart of {part}")
 
     def weight(path):
         _, part, *inner, leaf = path
@@ -59,12 +59,12 @@ def mapping(network: NCSNpp, shapes: Any, image_size: int) -> dict[Path, Weight]
 
 
 def named_model(tensors: Tensors) -> Mapping[str, np.ndarray]:
-    """The parameters of EDM's network without the prefix of its preconditioning and without the filters' taps."""
+    """Returns the parameters of EDM's network without the prefix of its preconditioning and without filter taps."""
     named = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     return {name: tensor for name, tensor in named.items() if not name.endswith("resample_filter")}
 
 
-# Parts that there is one of; {finest} and {coarsest} stand for resolutions.
+# Modules outside of the levels; {finest} and {coarsest} are replaced by resolutions.
 WHOLE = {
     "fourier": "map_noise",
     "classes": "map_label",
@@ -103,7 +103,7 @@ def _layout(part, inner, leaf):
     return by_channel(layout) if inner == ["qkv"] else layout
 
 
-# SongUNet's arguments with EDM's defaults.
+# Arguments of SongUNet with EDM's defaults.
 DEFAULTS = {
     "label_dim": 0,
     "augment_dim": 0,
@@ -123,10 +123,10 @@ DEFAULTS = {
 
 
 def from_settings(settings: Mapping[str, Any]) -> NCSNpp:
-    """The network of the arguments that EDM made a SongUNet with.
+    """Returns the network for the arguments of EDM's SongUNet.
 
     Raises:
-        ValueError: an argument has no counterpart, or a value that EDM does not publish; it is named.
+        ValueError: an argument has no counterpart, or an unsupported value; the message names the argument.
     """
     fourier = settings.get("embedding_type") == "fourier"
     allowed = {

@@ -1,19 +1,19 @@
-"""Files of PyTorch and pickled networks, read as tensors and plain values alone: nothing in a file is ever executed.
+"""Safe reading of PyTorch files and pickled networks as tensors and plain values, without PyTorch.
 
-A pickle is a program: it names functions of any installed module and calls them. Here the only names that mean anything are
-those of the tables below, each of which builds a tensor, a dictionary or a `Record` (the class name and the attributes of an
-object, as data); every other name ends the reading with an error that says which it was. PyTorch itself is not needed.
+A pickle is a program that can call functions of any installed module. This reader accepts only the names in the tables
+below, each of which builds a tensor, a dictionary or a `Record` (the class name and the attributes of an object, as
+data); every other name raises an error that states the name. No code in a file is executed.
 
-Reading takes memory and time in proportion to the file (`bounded_pickle.py`), and what a file refers to many times ("billion
-laughs") is converted once.
+Memory and time are proportional to the size of the file (`bounded_pickle.py`), and objects that a file references many
+times ("billion laughs") are converted once.
 
-Three kinds of file hold tensors:
+Three formats contain tensors:
 
-    zip      torch.save since 1.6: data.pkl beside one entry for each storage
+    zip      torch.save since 1.6: data.pkl and one entry per storage
     legacy   torch.save before 1.6, and with _use_new_zipfile_serialization=False: pickles, then the storages
-    pickle   a network pickled whole, as EDM and EDM2 publish theirs; its storages are legacy files within it
+    pickle   a pickled network, as published by EDM and EDM2; its storages are nested legacy files
 
-Source: the format as PyTorch writes it, https://github.com/pytorch/pytorch/blob/main/torch/serialization.py.
+Source: PyTorch's writer, https://github.com/pytorch/pytorch/blob/main/torch/serialization.py.
 """
 
 import io
@@ -40,7 +40,7 @@ from models.pretrained.bounded_pickle import (
     text,
 )  # fmt: skip
 
-# Names of NumPy's dtypes; "bfloat16" is known to NumPy once ml_dtypes is imported.
+# NumPy's dtype of each storage; the import of ml_dtypes registers "bfloat16".
 STORAGES = {
     "DoubleStorage": "float64",
     "FloatStorage": "float32",
@@ -69,13 +69,13 @@ class Record:
 
 @dataclass(frozen=True)
 class _Storage:
-    """Numbers in a row, still to be shaped."""
+    """One-dimensional array of numbers, of which tensors are views."""
 
     numbers: np.ndarray
 
 
 class _Dict(dict):
-    """A dictionary of any class; attributes that the file gives to it (`_metadata`) are dropped."""
+    """A dictionary; attributes that the file sets on the dictionary (`_metadata`) are ignored."""
 
     def __init__(self, pairs=()):
         pairs = list(pairs.items() if isinstance(pairs, dict) else pairs)
@@ -87,7 +87,7 @@ class _Dict(dict):
 
 
 class _Builder:
-    """A function that the file may call; has no attribute that it could set."""
+    """A function that the file may call, without attributes that the file could set."""
 
     __slots__ = ("_build",)
 
@@ -105,7 +105,7 @@ class _Builder:
 
 
 class _Module:
-    """An object of which its attributes are all that counts, such as a container of PyTorch."""
+    """An object that is read as its attributes, such as a container of PyTorch."""
 
     def __setstate__(self, state):
         self.state = _attributes(state)
@@ -118,7 +118,7 @@ def _attributes(state: Any) -> dict[str, Any]:
 
 
 class _NumpyDType:
-    """NumPy's dtype, of numbers alone."""
+    """NumPy's dtype, restricted to numbers."""
 
     def __init__(self, code, *_):
         self.code = text(code)
@@ -128,7 +128,7 @@ class _NumpyDType:
             raise BrokenFileError("its numbers are big-endian")
 
     def read(self, data: bytes | str) -> np.ndarray:
-        """The numbers in the bytes; Python 2 wrote bytes as Latin-1."""
+        """Converts bytes to numbers; a string contains the bytes as Latin-1, as written by Python 2."""
         dtype = np.dtype(self.code)
         if dtype.kind not in "biufc":
             raise UnsafeFileError(f"it holds a NumPy array of {self.code[:SHOWN]}, not of numbers")
@@ -138,7 +138,7 @@ class _NumpyDType:
 
 
 class _NumpyArray:
-    """NumPy's array, filled by its state."""
+    """NumPy's array, set by its state."""
 
     def __init__(self, *_):
         self.array = np.zeros(0)
@@ -149,29 +149,29 @@ class _NumpyArray:
 
 
 def _tensor(storage, offset, size, stride, *_) -> np.ndarray:
-    """A strided view of the storage, within its bounds."""
+    """Returns a strided view of the storage. Raises BrokenFileError if it extends beyond the storage."""
     numbers, size, stride = storage.numbers, tuple(map(int, size)), tuple(map(int, stride))
     last = offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True))
     if min((offset, *size, *stride)) < 0 or (0 not in size and last >= len(numbers)):
         raise BrokenFileError(f"a tensor of shape {size} reaches beyond its {len(numbers)} numbers")
     if 0 in size:
         return np.zeros(size, numbers.dtype)
-    # A view, never a copy: strides of 0 make any number of numbers of a few.
+    # A view, not a copy: with strides of 0, a small storage can have a view of any size.
     return np.lib.stride_tricks.as_strided(
         numbers[offset:], size, [step * numbers.itemsize for step in stride], writeable=False
     )
 
 
 def _persistent_object(meta) -> Record:
-    """EDM's and EDM2's networks carry their source code along; it stays unread."""
+    """Returns a network of EDM or EDM2 as a `Record`; its embedded source code is ignored."""
     return Record(text(meta["class_name"]), _attributes(meta.get("state") or {}))
 
 
 def _nested_storage(data: bytes, budget: Budget) -> _Storage:
-    found = _read(data, budget)
-    if not isinstance(found, _Storage):
+    storage = _read(data, budget)
+    if not isinstance(storage, _Storage):
         raise BrokenFileError("a storage within the pickle holds something else")
-    return found
+    return storage
 
 
 def _set(members=()) -> set:
@@ -180,7 +180,7 @@ def _set(members=()) -> set:
 
 
 def _object_of_class(cls, base, state, *_):
-    """copyreg's way to make an object of a class; only containers come by it."""
+    """Replaces copyreg's constructor of objects; used only for containers."""
     return cls()
 
 
@@ -221,7 +221,7 @@ _NAMES: dict[tuple[str, str], Any] = {
 
 
 class _Unpickler(Unpickler):
-    """Knows the names of the table and the storages that `storage` finds by their persistent id."""
+    """Unpickler with the names of the table, and with storages that `storage` returns for a persistent id."""
 
     def __init__(self, file: File, budget: Budget, storage: Callable[..., _Storage] | None = None):
         nested = _Builder(lambda data: _nested_storage(data, budget))
@@ -236,14 +236,16 @@ class _Unpickler(Unpickler):
 
 
 def read(data: bytes) -> Any:
-    """What a .pth, .pt, .ckpt or .pkl file holds: dictionaries, lists, numbers, strings, arrays and `Record`s.
+    """Returns the contents of a .pth, .pt, .ckpt or .pkl file.
+
+    The contents consist of dictionaries, lists, numbers, strings, arrays and `Record`s.
 
     Args:
-        data: the file's bytes.
+        data: the bytes of the file.
 
     Raises:
-        UnsafeFileError: it asks for anything else; the message names it.
-        BrokenFileError: it is truncated, or none of the three kinds.
+        UnsafeFileError: the file requires any other object; the message names the object.
+        BrokenFileError: the file is truncated, or of none of the three formats.
     """
     return _read(data, Budget(len(data)))
 
@@ -257,9 +259,7 @@ def _read(data: bytes, budget: Budget) -> Any:
         raise BrokenFileError("it is not a file of PyTorch, and not a pickle")
     except (UnsafeFileError, BrokenFileError):
         raise
-    except (
-        Exception
-    ) as error:  # whatever a broken pickle leads to: the reader has called nothing but the builders above
+    except Exception as error:  # a broken pickle can raise any exception; only the builders above have been called
         _broken(error)
 
 
@@ -277,7 +277,7 @@ def _read_zip(data: bytes, budget: Budget) -> Any:
             raise BrokenFileError("it is a zip file, but holds no data.pkl as PyTorch's do")
 
         def entry(name):
-            budget.spend(archive.getinfo(name).file_size)  # of compressed entries as the archive says
+            budget.spend(archive.getinfo(name).file_size)  # the uncompressed size that the archive states
             return archive.read(name)
 
         if f"{root}byteorder" in names and entry(f"{root}byteorder") != b"little":
@@ -315,7 +315,7 @@ def _read_pickles(data: bytes, budget: Budget) -> Any:
             storages[key] = _Storage(np.zeros(count, dtype))
         return storages[key]
 
-    # The numbers come after the object, so tensors are made at a second reading, when the storages are known.
+    # The numbers follow the object, so the object is read twice: first for the storages, then for the tensors.
     start = file.tell()
     _Unpickler(file, budget, storage).load()
     keys = _Unpickler(file, budget).load()
@@ -337,7 +337,7 @@ def _numbers(data: bytes, dtype: Any, count: int) -> np.ndarray:
 
 
 def _plain(value: Any) -> Any:
-    """Containers of the file as Python's own; a container that the file refers to twice is converted once."""
+    """Converts the containers of the file to Python's; a container with several references is converted once."""
     converted: dict[int, Any] = {}
     open_containers: set[int] = set()
 
@@ -375,12 +375,12 @@ def _plain(value: Any) -> Any:
 
 
 def _broken(error: Exception) -> NoReturn:
-    said = printable(str(error)[: 2 * SHOWN])
-    raise BrokenFileError(f"it is truncated or not a file of PyTorch ({type(error).__name__}: {said})") from error
+    reason = printable(str(error)[: 2 * SHOWN])
+    raise BrokenFileError(f"it is truncated or not a file of PyTorch ({type(error).__name__}: {reason})") from error
 
 
 def module_tensors(module: Record, prefix: str = "") -> dict[str, np.ndarray]:
-    """Parameters and buffers of a pickled module, by the names that its `state_dict` would give them."""
+    """Returns the parameters and buffers of a pickled module, with the names of its `state_dict`."""
     tensors = {}
     for kind in ("_parameters", "_buffers"):
         for name, tensor in module.state.get(kind, {}).items():

@@ -1,7 +1,7 @@
-"""What the mappings of the U-Nets have in common: our modules, one by one, under the names of another code base.
+"""Common parts of the mappings of U-Nets: names of modules and layers in another code base.
 
-A mapping first says which module of theirs each of ours is ("down_0_1" is "down_blocks.0.resnets.1"), then what the layers
-within a residual block and within an attention are called.
+A mapping of a U-Net gives the module of the other code base for each module ("down_0_1" is "down_blocks.0.resnets.1"),
+and the names of the layers within a residual block and within an attention module.
 """
 
 from collections.abc import Iterator, Mapping
@@ -15,14 +15,14 @@ LEAVES = {"kernel": "weight", "scale": "weight", "embedding": "weight", "bias": 
 
 
 class Layer(NamedTuple):
-    """One of our layers in the file.
+    """Names and layouts of one layer in the file.
 
     Attributes:
-        names: of the layer there; several are joined along our last axis.
-        kernel: layout of the kernel; None is that of PyTorch's Conv2d or Linear.
+        names: name of the layer in the file; several layers are concatenated along the last axis of the weight.
+        kernel: layout of the kernel; None for the layout of PyTorch's Conv2d or Linear.
         bias: layout of the bias.
-        table: layout of an embedding's table.
-        leaves: what the file calls our leaves.
+        table: layout of the table of an embedding.
+        leaves: names of the leaves in the file, by our names.
     """
 
     names: str | tuple[str, ...]
@@ -32,7 +32,7 @@ class Layer(NamedTuple):
     leaves: Mapping[str, str] = LEAVES
 
     def weight(self, module: str, leaf: str, ndim: int, separator: str) -> Weight:
-        """The weight named `leaf` here, which has `ndim` axes, of this layer of their module."""
+        """Returns the `Weight` of our `leaf`, of `ndim` axes, in this layer of their module `module`."""
         names = (self.names,) if isinstance(self.names, str) else self.names
         names = tuple(separator.join(part for part in (module, name, self.leaves[leaf]) if part) for name in names)
         kernel = self.kernel or (CONV if ndim == 4 else DENSE)
@@ -41,14 +41,14 @@ class Layer(NamedTuple):
 
 
 class Place(NamedTuple):
-    """One of our modules in the file: the name of theirs, and its layers by our names; "" is a module that is a layer."""
+    """A module in the file: its name, and its layers by our names; the key "" means a module that is a single layer."""
 
     name: str
     layers: Mapping[str, Layer] = {"": Layer("")}
 
 
 def weights(shapes: Any, places: Mapping[str, Place], separator: str = ".") -> dict[Path, Weight]:
-    """The mapping of a U-Net's variables (or their shapes), given where each of its modules is in the file."""
+    """Returns the mapping of the variables of a U-Net (or their shapes), given the place of each module in the file."""
     mapping = {}
     for path, array in flatten(shapes).items():
         _, module, *layer, leaf = path
@@ -58,7 +58,7 @@ def weights(shapes: Any, places: Mapping[str, Place], separator: str = ".") -> d
 
 
 def down(network: UNet | UNetClassifier) -> Iterator[tuple[int, int | str]]:
-    """(level, number of the block) and (level, "resample") in the order of the way down."""
+    """Yields (level, index of the block) and (level, "resample") in the order of the encoder."""
     levels = len(network.channel_multipliers)
     for level in range(levels):
         yield from ((level, i) for i in range(network.blocks_per_level))
@@ -67,7 +67,7 @@ def down(network: UNet | UNetClassifier) -> Iterator[tuple[int, int | str]]:
 
 
 def up(network: UNet | UNetClassifier) -> Iterator[tuple[int, int | str]]:
-    """(level, number of the block) and (level, "resample") in the order of the way up."""
+    """Yields (level, index of the block) and (level, "resample") in the order of the decoder."""
     for level in reversed(range(len(network.channel_multipliers))):
         yield from ((level, i) for i in range(network.blocks_per_level + 1))
         if level:
@@ -75,7 +75,7 @@ def up(network: UNet | UNetClassifier) -> Iterator[tuple[int, int | str]]:
 
 
 def require(network: UNet, peer: str, **allowed: Any) -> None:
-    """Each option named has its value, or one of them in a tuple; raises ValueError for what the peer's network is not."""
+    """Checks that each option has its allowed value, or one of a tuple of values; raises ValueError otherwise."""
     for option, values in allowed.items():
         values = values if isinstance(values, tuple) else (values,)
         if (value := getattr(network, option)) not in values:

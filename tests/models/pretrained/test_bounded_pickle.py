@@ -99,7 +99,7 @@ def test_a_read_ends_with_the_file():
     file.seek(3)
     assert file.read(2) == b"\nd" and file.read(0) == b""
     file.seek(3)
-    with pytest.raises(EOFError, match="3 bytes are to follow, 2 do"):
+    with pytest.raises(EOFError, match="expected 3 more bytes, found 2"):
         file.read(3)
     data = b"\x96" + (5).to_bytes(8, "little") + b"hello"
     assert read(b"\x80\x05" + data + b".") == b"hello"

@@ -296,7 +296,7 @@ def test_each_key_of_a_config_of_dit_is_an_option_and_comes_back():
         assert {key: config[key] for key in change} == change and config["sample_size"] == size
     for key, value in DIT_ODD.items():
         assert dit.from_diffusers_config({key: dit.ONLY[key][0]}) == usual
-        with pytest.raises(ValueError, match=f"{key}={value!r} is none of diffusers' DiT"):
+        with pytest.raises(ValueError, match=f"{key}={value!r} is not supported by diffusers' DiT"):
             dit.from_diffusers_config({key: value})
 
 

@@ -60,7 +60,7 @@ def test_a_legacy_file_fits_its_header_and_its_counts():
         (legacy(written=5), "a storage of 4 numbers has 5"),
         (legacy(count=-1, written=4), "a storage of -1 numbers is larger than the file"),
         (legacy(count=10**6, written=4), "a storage of 1000000 numbers is larger than the file"),
-        (legacy(numbers=bytes(15)), "16 bytes are to follow, 15 do"),
+        (legacy(numbers=bytes(15)), "expected 16 more bytes, found 15"),
         (legacy(keys=("1",)), "truncated or not a file of PyTorch"),
     ):
         with pytest.raises(BrokenFileError, match=message):
