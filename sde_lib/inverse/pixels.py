@@ -71,7 +71,7 @@ class Inpainting(SpectralMeasurement):
             raise ValueError(f"Inpainting: a mask of {mask.shape} does not fit images of {tuple(event_shape)}")
         if not np.isin(mask, (0, 1)).all():
             raise ValueError(
-                "Inpainting: a mask must have no values other than 1 for measured and 0 for missing pixels"
+                "Inpainting: a mask must have only the values 1 for measured pixels and 0 for missing pixels"
             )
         return cls(event_shape=tuple(event_shape), mask=mask.astype(np.float32))
 
