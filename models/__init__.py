@@ -68,7 +68,7 @@ def _collect(attribute: str) -> dict[str, type[nn.Module]]:
         module = importlib.import_module(f"{__name__}.{file.name}")
         for name, network in getattr(module, attribute, {}).items():
             if name in networks:
-                raise ValueError(f"{module.__name__}: another module of models also defines the name {name!r}")
+                raise ValueError(f"{module.__name__}: another module of models has the name {name!r}")
             networks[name] = network
     return dict(sorted(networks.items()))
 

@@ -55,7 +55,7 @@ class Blur(LinearMeasurement):
         one_of("Blur", BORDERS, border=self.border)
 
     def forward(self, x: Array) -> Array:
-        """The blurred image, (B, H, W, C)."""
+        """Returns the blurred image, (B, H, W, C)."""
         kernel = jnp.asarray(self.kernel, x.dtype)
         _check_odd(kernel.shape)
         above, left = (side // 2 for side in kernel.shape)
@@ -146,28 +146,28 @@ class PeriodicBlur(SpectralMeasurement):
     rcond: float = struct.field(pytree_node=False, default=1e-5)
 
     def singular_values(self) -> Array:
-        """|K|, (H, W, C), equal for all channels."""
+        """Returns |K|, (H, W, C), equal for all channels."""
         return jnp.broadcast_to(self._gain_and_phase()[0], self.event_shape)
 
     def to_spectrum(self, x: Array) -> Array:
-        """The Hartley transform of each channel."""
+        """Returns the Hartley transform of each channel."""
         return _hartley(x)
 
     def from_spectrum(self, z: Array) -> Array:
-        """The Hartley transform of each channel, which is its own inverse."""
+        """Returns the Hartley transform of each channel, which is its own inverse."""
         return _hartley(z)
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """V^T P^T y, and 0 where the singular value is 0."""
+        """Returns V^T P^T y, and 0 where the singular value is 0."""
         gain, phase = self._gain_and_phase()
         return jnp.where(gain > 0, _hartley(_filter(y, phase.conj())), 0)
 
     def measured_from_spectrum(self, z: Array) -> Array:
-        """P V z."""
+        """Returns P V z."""
         return _filter(_hartley(z), self._gain_and_phase()[1])
 
     def _gain_and_phase(self) -> tuple[Array, Array]:
-        """|K| and exp(i phase), (H, W, 1)."""
+        """Returns |K| and exp(i phase), (H, W, 1)."""
         kernel, (height, width, _) = jnp.asarray(self.kernel), self.event_shape
         _check_odd(kernel.shape)
         rows, columns = (jnp.arange(side) - side // 2 for side in kernel.shape)
@@ -190,7 +190,7 @@ def _filter(x: Array, transfer: Array) -> Array:
 
 
 def _convolution_matrix(n: int, kernel: np.ndarray, border: Any) -> np.ndarray:
-    """The matrix (n, n) of the convolution of n values, padded by the border mode, with a kernel of odd length."""
+    """Returns the matrix (n, n) of the convolution of n values with a kernel of odd length, padded by `border`."""
     _check_odd(kernel.shape)
     half = len(kernel) // 2
     continued = np.pad(np.eye(n), ((half, half), (0, 0)), border)

@@ -22,7 +22,7 @@ class Compose(Measurement):
     inner: Measurement
 
     def forward(self, x: Array) -> Array:
-        """outer(inner(x))."""
+        """Returns outer(inner(x))."""
         return self.outer.forward(self.inner.forward(x))
 
 
@@ -45,11 +45,11 @@ class LinearCompose(LinearMeasurement):
             object.__setattr__(self, "event_shape", self.inner.event_shape)
 
     def forward(self, x: Array) -> Array:
-        """A B x."""
+        """Returns A B x."""
         return self.outer.forward(self.inner.forward(x))
 
     def adjoint(self, y: Array) -> Array:
-        """B^T A^T y."""
+        """Returns B^T A^T y."""
         return self.inner.adjoint(self.outer.adjoint(y))
 
 
@@ -76,18 +76,18 @@ class Scaled(LinearMeasurement):
             object.__setattr__(self, "event_shape", self.measurement.event_shape)
 
     def forward(self, x: Array) -> Array:
-        """factor A x."""
+        """Returns factor A x."""
         return jnp.multiply(self.factor, self.measurement.forward(x))
 
     def adjoint(self, y: Array) -> Array:
-        """factor A^T y."""
+        """Returns factor A^T y."""
         return jnp.multiply(self.factor, self.measurement.adjoint(y))
 
     def normal_solve(self, y: Array, c: ArrayLike = 0.0) -> Array:
-        """(factor^2 A A^T + c I)^-1 y."""
+        """Returns (factor^2 A A^T + c I)^-1 y."""
         square = jnp.square(self.factor)
         return self.measurement.normal_solve(y, c / square) / square
 
     def pseudo_inverse(self, y: Array) -> Array:
-        """A^+ y / factor."""
+        """Returns A^+ y / factor."""
         return self.measurement.pseudo_inverse(y) / self.factor

@@ -108,7 +108,7 @@ class ReSample(Sampler):
         return jax.lax.while_loop(unfinished, descend, start)[1]
 
     def step(self, carry, keys, x, t, s, denoiser: Denoiser):
-        """From t to s; one evaluation."""
+        """Steps from t to s; one evaluation."""
         sde = scalar(denoiser.sde)
         x0, noise = denoiser.x0_and_noise(x, t)
         step_variance, state_variance = self.gamma * posterior_variance(sde, s, t), sde.sigma(s) ** 2

@@ -96,24 +96,24 @@ class Decomposed(SpectralMeasurement):
         return not _too_large(len(_rows(measurement)[0]), int(np.prod(measurement.event_shape)))
 
     def singular_values(self) -> Array:
-        """s, (D,), decreasing."""
+        """Returns s, (D,), decreasing."""
         return self.s
 
     def to_spectrum(self, x: Array) -> Array:
-        """V^T x, (B, D)."""
+        """Returns V^T x, (B, D)."""
         return _product(x.reshape(len(x), -1), self.v)
 
     def from_spectrum(self, z: Array) -> Array:
-        """V z, (B, *event)."""
+        """Returns V z, (B, *event)."""
         return _product(z, self.v.T).reshape(len(z), *self.event_shape)
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """U^T y, (B, D); 0 beyond the rank."""
+        """Returns U^T y, (B, D); 0 beyond the rank."""
         z = _product(y.reshape(len(y), -1)[:, self.rows], self.u)
         return jnp.pad(z, ((0, 0), (0, len(self.s) - z.shape[1])))
 
     def measured_from_spectrum(self, z: Array) -> Array:
-        """U z, (B, *measured)."""
+        """Returns U z, (B, *measured)."""
         values = _product(z[:, : self.u.shape[1]], self.u.T)
         y = jnp.zeros((len(z), int(np.prod(self.measured_shape))), values.dtype)
         return y.at[:, self.rows].set(values, unique_indices=True).reshape(len(z), *self.measured_shape)

@@ -85,16 +85,16 @@ class FourierSampling(SpectralMeasurement):
         return jnp.asarray(self.mask)
 
     def forward(self, x: Array) -> Array:
-        """M F x, (B, H, W, 2)."""
+        """Returns M F x, (B, H, W, 2)."""
         return _to_channels(self._checked_mask().astype(x.dtype) * _fourier(_to_complex(x)), 2)
 
     def adjoint(self, y: Array) -> Array:
-        """F^H M y, (B, H, W, 1 or 2); its real part for real images."""
+        """Returns F^H M y, (B, H, W, 1 or 2); its real part for real images."""
         k = self._checked_mask().astype(y.dtype) * _to_complex(y)
         return _to_channels(_inverse_fourier(k), self.event_shape[-1])
 
     def singular_values(self) -> Array:
-        """s, (H, W, 1 or 2)."""
+        """Returns s, (H, W, 1 or 2)."""
         mask = self._checked_mask()
         squares = mask.astype(jnp.result_type(float, mask)) ** 2
         if self.event_shape[-1] == 1:
@@ -102,20 +102,20 @@ class FourierSampling(SpectralMeasurement):
         return jnp.broadcast_to(jnp.sqrt(squares)[..., None], self.event_shape)
 
     def to_spectrum(self, x: Array) -> Array:
-        """The Fourier transform of complex images, the Hartley transform of real images; the shape of x."""
+        """Returns the Fourier transform of complex images, the Hartley transform of real images; the shape of x."""
         k = _fourier(_to_complex(x))
         return _to_channels(k, 2) if self.event_shape[-1] == 2 else (k.real - k.imag)[..., None]
 
     def from_spectrum(self, z: Array) -> Array:
-        """The inverse of `to_spectrum`; the Hartley transform is its own inverse."""
+        """Inverts `to_spectrum`; the Hartley transform is its own inverse."""
         return _to_channels(_inverse_fourier(_to_complex(z)), 2) if self.event_shape[-1] == 2 else self.to_spectrum(z)
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """U^T y = V^T A^T y / s, (B, H, W, 1 or 2)."""
+        """Returns U^T y = V^T A^T y / s, (B, H, W, 1 or 2)."""
         return self._over_singular_values(self.to_spectrum(self.adjoint(y)))
 
     def measured_from_spectrum(self, z: Array) -> Array:
-        """U z = A V z / s, (B, H, W, 2)."""
+        """Returns U z = A V z / s, (B, H, W, 2)."""
         return self.forward(self.from_spectrum(self._over_singular_values(z)))
 
     def _over_singular_values(self, z: Array) -> Array:
@@ -142,7 +142,7 @@ class MultiCoilFourierSampling(LinearMeasurement):
     coil_maps: Array
 
     def forward(self, x: Array) -> Array:
-        """M F (S x), (B, coils, H, W, 2)."""
+        """Returns M F (S x), (B, coils, H, W, 2)."""
         _check("MultiCoilFourierSampling", self.event_shape, self.mask)
         shape = jnp.shape(self.coil_maps)
         if len(shape) != 4 or shape[1:] != (*self.event_shape[:2], 2):

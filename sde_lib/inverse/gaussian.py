@@ -43,8 +43,8 @@ class MMPS(Posterior):
     evaluated at A D.
 
     The Jacobian of a network is not exactly symmetric or positive semi-definite, above all at noise levels outside the
-    training range. With more than one step, `krylov.py` adds the asymmetry as variance: the solve remains well-posed,
-    and it is exact for an exact Jacobian.
+    training range. With more than one step, `krylov.py` adds the asymmetry as variance: the solve remains well-posed.
+    Nothing is added if the Jacobian is a covariance, so the exact Denoiser gives the exact result.
 
     Cost: one evaluation, and one product with its Jacobian per solver step.
 
@@ -66,7 +66,7 @@ class MMPS(Posterior):
         at_least("MMPS", 1, max_steps=self.max_steps)
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-        """Covariance A^T (A Cov A^T + variance)^-1 (y - A D)."""
+        """Returns the prior's x_0 and noise, and the correction Cov A^T (A Cov A^T + variance)^-1 (y - A D)."""
         x0, noise, covariance = self.linearize(x, t)
         clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
         noise_variance, misfit = variance(self.measurement_noise, clean), self.y - clean
@@ -107,7 +107,7 @@ class TMPD(Posterior):
     """
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-        """Covariance A^T diag(row sums + variance)^-1 (y - A D)."""
+        """Returns the prior's x_0 and noise, and the correction Cov A^T diag(row sums + variance)^-1 (y - A D)."""
         x0, noise, covariance = self.linearize(x, t)
         clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
         noise_variance, misfit = variance(self.measurement_noise, clean), self.y - clean
@@ -171,7 +171,7 @@ class PiGDM(Posterior):
         positive("PiGDM", data_std=self.data_std)
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-        """n^2 (dD/du)^T A^T (r^2 A A^T + s^2 I)^-1 (y - A D)."""
+        """Returns the prior's x_0 and noise, and the correction n^2 (dD/du)^T A^T (r^2 A A^T + s^2 I)^-1 (y - A D)."""
         x0, noise, covariance = self.linearize(x, t)
         clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
         noise_variance = constant_variance("PiGDM", self.measurement_noise, clean)

@@ -68,7 +68,7 @@ class DPS(Posterior):
         return jnp.multiply(-2 * self.zeta * self.steps / scalar(self.sde).squared_diffusion(t), norm)
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-        """The correction is n^2 grad_u of the log-likelihood."""
+        """Returns the prior's x_0 and noise, and the correction n^2 grad_u of the log-likelihood."""
         x0, noise, covariance = self.linearize(x, t)
         gradient = jax.grad(lambda x0: self._log_likelihood(x0, t).sum())(x0)
         return x0, noise, covariance(gradient)
@@ -99,7 +99,7 @@ class ManifoldConstraint(DPS):
         positive("ManifoldConstraint", zeta=self.zeta, steps=self.steps)
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-        """The correction is that of `DPS` plus A^+ of the remaining misfit."""
+        """Returns the prior's x_0 and noise, and the correction of `DPS` plus A^+ of the remaining misfit."""
         x0, noise, correction = DPS.correct(self, x, t)
         misfit = self.y - self.measurement.forward(x0 + correction)
         return x0, noise, correction + self.measurement.pseudo_inverse(misfit)

@@ -39,11 +39,11 @@ class GaussianNoise(Noise):
         return clean + self.std * standard_normal(keys, clean)
 
     def log_prob(self, y: Array, clean: Array) -> Array:
-        """log N(y; clean, std^2 I), (B,)."""
+        """Returns log N(y; clean, std^2 I), (B,)."""
         return _sum_of_each(jax.scipy.stats.norm.logpdf(y, clean, self.std))
 
     def variance(self, clean: Array) -> Array:
-        """std^2, ()."""
+        """Returns std^2, ()."""
         return jnp.square(jnp.asarray(self.std, clean.dtype))
 
 
@@ -76,7 +76,7 @@ class PoissonNoise(Noise):
         return jnp.add(self.black, jnp.multiply(self._step, counts.astype(clean.dtype)))
 
     def log_prob(self, y: Array, clean: Array) -> Array:
-        """The log-probability (of the counts, not a density) of y, (B,).
+        """Returns the log-probability (of the counts, not a density) of y, (B,).
 
         It is -infinity if a pixel with A(x_0) <= black has counts. The gradient with respect to such pixels is 0.
         """
@@ -89,7 +89,7 @@ class PoissonNoise(Noise):
         return _sum_of_each(jnp.where(lit, xlogy(counts, safe) - safe - gammaln(counts + 1), dark))
 
     def variance(self, clean: Array) -> Array:
-        """(white - black)^2 / peak^2 times the mean count, of the shape of `clean`."""
+        """Returns (white - black)^2 / peak^2 times the mean count, of the shape of `clean`."""
         return jnp.multiply(self._step**2, self._mean_count(clean))
 
     @property

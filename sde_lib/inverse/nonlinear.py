@@ -36,7 +36,7 @@ class PhaseRetrieval(Measurement):
     oversampling: float = struct.field(pytree_node=False, default=2.0)
 
     def forward(self, x: Array) -> Array:
-        """The magnitudes."""
+        """Returns the magnitudes."""
         size = [round(self.oversampling * side) for side in x.shape[1:3]]
         return jnp.abs(jnp.fft.fft2(x, size, axes=(1, 2), norm="ortho"))
 
@@ -52,7 +52,7 @@ class HighDynamicRange(Measurement):
     scale: ArrayLike = 2.0
 
     def forward(self, x: Array) -> Array:
-        """The clipped image, of the shape of x."""
+        """Returns the clipped image, of the shape of x."""
         return jnp.clip(self.scale * x, -1, 1)
 
 
@@ -131,7 +131,7 @@ class JPEG(Measurement):
     rounding: Callable[[Array], Array] = struct.field(pytree_node=False, default=straight_through_round)
 
     def forward(self, x: Array) -> Array:
-        """The encoded and decoded image, of the shape of x."""
+        """Returns the encoded and decoded image, of the shape of x."""
         channels = x.shape[-1]
         if channels not in (1, 3):
             raise ValueError(f"JPEG: images of shape {x.shape[1:]} must have 1 channel (grey) or 3 (red, green, blue)")
@@ -172,7 +172,7 @@ def srgb_to_light(x: Array) -> Array:
 
 
 def light_to_srgb(light: Array) -> Array:
-    """The inverse of `srgb_to_light`."""
+    """Converts linear light in [0, 1] to sRGB values in [-1, 1], the inverse of `srgb_to_light`."""
     bright = light > 0.04045 / 12.92
     u = jnp.where(bright, 1.055 * jnp.where(bright, light, 1) ** (1 / 2.4) - 0.055, 12.92 * light)
     return 2 * u - 1
@@ -196,7 +196,7 @@ class NonlinearBlur(Measurement):
     kernel: Array
 
     def forward(self, x: Array) -> Array:
-        """The blurred image, of the shape of x."""
+        """Returns the blurred image, of the shape of x."""
         shape = jnp.shape(self.kernel)
         if len(shape) != 2 or not all(side % 2 for side in shape):
             raise ValueError(f"NonlinearBlur: kernel of shape {shape} must be (h, w) with odd h and w")

@@ -16,23 +16,23 @@ class Denoising(SpectralMeasurement):
     """The identity, for denoising: y = x_0 + noise."""
 
     def singular_values(self) -> Array:
-        """Ones, of the shape of the image."""
+        """Returns ones, of the shape of the image."""
         return jnp.ones(self.event_shape)
 
     def to_spectrum(self, x: Array) -> Array:
-        """x."""
+        """Returns x."""
         return x
 
     def from_spectrum(self, z: Array) -> Array:
-        """z."""
+        """Returns z."""
         return z
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """y."""
+        """Returns y."""
         return y
 
     def measured_from_spectrum(self, z: Array) -> Array:
-        """z."""
+        """Returns z."""
         return z
 
 
@@ -71,7 +71,7 @@ class Inpainting(SpectralMeasurement):
             raise ValueError(f"Inpainting: a mask of {mask.shape} does not fit images of {tuple(event_shape)}")
         if not np.isin(mask, (0, 1)).all():
             raise ValueError(
-                "Inpainting: a mask must have no values other than 1 for measured and 0 for missing pixels"
+                "Inpainting: a mask must have only the values 1 for measured pixels and 0 for missing pixels"
             )
         return cls(event_shape=tuple(event_shape), mask=mask.astype(np.float32))
 
@@ -140,23 +140,23 @@ class Inpainting(SpectralMeasurement):
         return cls.free(event_shape, mask)
 
     def singular_values(self) -> Array:
-        """The mask."""
+        """Returns the mask."""
         return jnp.broadcast_to(self.mask, self.event_shape)
 
     def to_spectrum(self, x: Array) -> Array:
-        """x."""
+        """Returns x."""
         return x
 
     def from_spectrum(self, z: Array) -> Array:
-        """z."""
+        """Returns z."""
         return z
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """y where measured, 0 elsewhere."""
+        """Returns y where measured, 0 elsewhere."""
         return jnp.where(self.singular_values() > 0, y, 0)
 
     def measured_from_spectrum(self, z: Array) -> Array:
-        """z."""
+        """Returns z."""
         return z
 
 
@@ -175,24 +175,24 @@ class Colorization(SpectralMeasurement):
     weights: ArrayLike | tuple[float, ...] = (1 / 3, 1 / 3, 1 / 3)
 
     def singular_values(self) -> Array:
-        """|w| for the first channel, 0 for all other channels."""
+        """Returns |w| for the first channel, 0 for all other channels."""
         weights = jnp.asarray(self.weights)
         return jnp.zeros(self.event_shape).at[..., 0].set(jnp.linalg.norm(weights))
 
     def to_spectrum(self, x: Array) -> Array:
-        """V^T x: the reflected channels, of which the first is v^T x."""
+        """Returns V^T x: the reflected channels, of which the first is v^T x."""
         return self._reflect(x)
 
     def from_spectrum(self, z: Array) -> Array:
-        """V z; the reflection is its own inverse."""
+        """Returns V z; the reflection is its own inverse."""
         return self._reflect(z)
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """y as the first channel, and zeros as all other channels."""
+        """Returns y as the first channel, and zeros as all other channels."""
         return jnp.pad(y, ((0, 0), (0, 0), (0, 0), (0, self.event_shape[-1] - 1)))
 
     def measured_from_spectrum(self, z: Array) -> Array:
-        """The first channel."""
+        """Returns the first channel."""
         return z[..., :1]
 
     def _reflect(self, x: Array) -> Array:

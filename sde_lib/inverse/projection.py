@@ -49,7 +49,7 @@ class DDNM(Posterior):
         require("DDNM", self.measurement, "pseudo_inverse", "linear")
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-        """The correction is A^+ (y - A D)."""
+        """Returns the prior's x_0 and noise, and the correction A^+ (y - A D)."""
         x0, noise = self.denoiser.x0_and_noise(x, t)
         return x0, noise, self.measurement.pseudo_inverse(self.y - self.measurement.forward(x0))
 
@@ -82,7 +82,7 @@ class DiffPIR(Posterior):
         positive("DiffPIR", strength=self.strength)
 
     def correct(self, x: Array, t: ArrayLike) -> tuple[Array, Array, Array]:
-        """The correction is A^T (A A^T + strength s^2 / n^2 I)^-1 (y - A D)."""
+        """Returns the prior's x_0 and noise, and the correction A^T (A A^T + strength s^2 / n^2 I)^-1 (y - A D)."""
         x0, noise = self.denoiser.x0_and_noise(x, t)
         clean, tangent = self.measurement.forward(x0), self.measurement.derivative(x0)
         noise_variance = constant_variance("DiffPIR", self.measurement_noise, clean)
@@ -103,7 +103,7 @@ class Renoise(Sampler):
     zeta: float = 0.3
 
     def step(self, carry, keys, x, t, s, denoiser):
-        """From t to s; one evaluation."""
+        """Steps from t to s; one evaluation."""
         x0, noise = denoiser.x0_and_noise(x, t)
         mixed = jnp.sqrt(1 - self.zeta) * noise + jnp.sqrt(self.zeta) * standard_normal(keys, x)
         return carry, denoiser.sde.perturb(x0, mixed, s)
@@ -148,11 +148,11 @@ class Replacement(Sampler):
 
     @property
     def evaluations_per_step(self) -> int:
-        """The predictor's."""
+        """Evaluations of the predictor."""
         return self.predictor.evaluations_per_step
 
     def init(self, x: Array, denoiser: Denoiser, times: Array) -> Any:
-        """The predictor's carry."""
+        """Returns the initial carry of the predictor."""
         return self.predictor.init(x, denoiser, times)
 
     def replace_measured(self, keys: Array, x: Array, t: ArrayLike, sde: SDE) -> Array:
@@ -162,13 +162,13 @@ class Replacement(Sampler):
         return x + self.relaxation * self.measurement.pseudo_inverse(y_t - self.measurement.forward(x))
 
     def step(self, carry, keys, x, t, s, denoiser):
-        """The predictor's step from t to s, then the replacement at s."""
+        """Applies the predictor from t to s, then the replacement at s."""
         key_predictor, key_y = split(keys, 2)
         carry, x = self.predictor.step(carry, key_predictor, x, t, s, denoiser)
         return carry, self.replace_measured(key_y, x, s, scalar(denoiser.sde))
 
     def finish(self, carry, x, t, denoiser):
-        """The predictor's last step."""
+        """Applies the final step of the predictor."""
         return self.predictor.finish(carry, x, t, denoiser)
 
 
@@ -225,11 +225,11 @@ class Projection(Sampler):
         return self.predictor.evaluations_per_step + (self.corrector.evaluations_per_step if self.corrector else 0)
 
     def init(self, x: Array, denoiser: Denoiser, times: Array) -> Any:
-        """The predictor's carry."""
+        """Returns the initial carry of the predictor."""
         return self.predictor.init(x, denoiser, times)
 
     def step(self, carry, keys, x, t, s, denoiser):
-        """Projects and corrects at t, projects again, then goes from t to s."""
+        """Projects and corrects at t, projects again, then applies the predictor from t to s."""
         key_corrector, key_predictor, key_first, key_second = split(keys, 4)
         sde = scalar(denoiser.sde)
         project = Replacement(self.measurement, self.y, relaxation=self.relaxation).replace_measured

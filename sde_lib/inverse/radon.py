@@ -67,7 +67,7 @@ class Radon(LinearMeasurement):
         return diagonal + (diagonal - self.event_shape[1]) % 2
 
     def forward(self, x: Array) -> Array:
-        """The sinogram, (B, angles, detectors, C)."""
+        """Returns the sinogram, (B, angles, detectors, C)."""
         batch, height, width, channels = x.shape
         size = max(height, width)
         # The zero-padded image and its transpose, so that rays are always sampled along the first axis.
@@ -117,7 +117,7 @@ class Radon(LinearMeasurement):
 
 
 def _centred(count: int, dtype: jnp.dtype) -> Array:
-    """-(count - 1) / 2 ... (count - 1) / 2."""
+    """Returns -(count - 1) / 2 ... (count - 1) / 2."""
     return jnp.arange(count, dtype=dtype) - (count - 1) / 2
 
 

@@ -53,7 +53,7 @@ class RePaint(Sampler):
         return self.resamplings * self.substeps * self.sampler.evaluations_per_step
 
     def init(self, x: Array, denoiser: Denoiser, times: Array) -> Any:
-        """The inner sampler's carry."""
+        """Returns the initial carry of the inner sampler."""
         return self.sampler.init(x, denoiser, times)
 
     def step(self, carry, keys, x, t, s, denoiser):
@@ -162,7 +162,7 @@ class DAPS(Sampler):
         return jax.lax.scan(langevin, x0, jnp.arange(self.langevin_steps))[0]
 
     def step(self, carry, keys, x, t, s, denoiser):
-        """From t to s; `ode_steps` evaluations."""
+        """Steps from t to s; `ode_steps` evaluations."""
         key_data, key_noise = split(keys, 2)
         x0 = self.draw_data(key_data, self.estimate(x, t, denoiser), t, denoiser)
         return carry, denoiser.sde.perturb(x0, standard_normal(key_noise, x), s)

@@ -52,19 +52,19 @@ class CompressedSensing(SpectralMeasurement):
         )
 
     def singular_values(self) -> Array:
-        """1 where measured, 0 elsewhere."""
+        """Returns 1 where measured, 0 elsewhere."""
         return self.measured_to_spectrum(jnp.ones((1, len(self.indices))))[0]
 
     def to_spectrum(self, x: Array) -> Array:
-        """The orthonormal DCT of signs * x over all axes of the image."""
+        """Returns the orthonormal DCT of signs * x over all axes of the image."""
         return dctn(self.signs * x, norm="ortho", axes=self._axes)
 
     def from_spectrum(self, z: Array) -> Array:
-        """The inverse of `to_spectrum`."""
+        """Inverts `to_spectrum`."""
         return self.signs * idctn(z, norm="ortho", axes=self._axes)
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """The measured coefficients at their indices, and 0 elsewhere."""
+        """Returns the measured coefficients at their indices, and 0 elsewhere."""
         size = int(np.prod(self.event_shape))
         return (
             jnp.zeros((len(y), size), y.dtype)
@@ -74,7 +74,7 @@ class CompressedSensing(SpectralMeasurement):
         )
 
     def measured_from_spectrum(self, z: Array) -> Array:
-        """The measured coefficients."""
+        """Returns the measured coefficients."""
         return z.reshape(len(z), -1)[:, self.indices]
 
     @property

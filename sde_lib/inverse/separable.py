@@ -71,25 +71,25 @@ class SeparableMeasurement(SpectralMeasurement):
         )
 
     def singular_values(self) -> Array:
-        """The products of the singular values of both axes, (H, W, C), equal for all channels."""
+        """Returns the products of the singular values of both axes, (H, W, C), equal for all channels."""
         s = jnp.asarray(self.rows.s)[:, None] * jnp.asarray(self.columns.s)
         s = jnp.where(s > self.rcond * s.max(), s, 0)
         return jnp.broadcast_to(s[..., None], self.event_shape)
 
     def to_spectrum(self, x: Array) -> Array:
-        """V_R^T X V_K."""
+        """Returns V_R^T X V_K."""
         return _along_axes(x, self.rows.v.T, self.columns.v.T)
 
     def from_spectrum(self, z: Array) -> Array:
-        """V_R Z V_K^T."""
+        """Returns V_R Z V_K^T."""
         return _along_axes(z, self.rows.v, self.columns.v)
 
     def measured_to_spectrum(self, y: Array) -> Array:
-        """U_R^T Y U_K, and 0 where the singular value is 0."""
+        """Returns U_R^T Y U_K, and 0 where the singular value is 0."""
         return jnp.where(self.singular_values() > 0, _along_axes(y, self.rows.u.T, self.columns.u.T), 0)
 
     def measured_from_spectrum(self, z: Array) -> Array:
-        """U_R Z U_K^T."""
+        """Returns U_R Z U_K^T."""
         return _along_axes(z, self.rows.u, self.columns.u)
 
 

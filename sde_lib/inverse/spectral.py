@@ -70,7 +70,7 @@ class DDNMPlus(SpectralSampler):
     """
 
     def step(self, carry, keys, x, t, s, denoiser):
-        """From t to s; one evaluation."""
+        """Steps from t to s; one evaluation."""
         sde, spectral = scalar(denoiser.sde), self.measurement
         scale, variance = sde.transition_coefficients(s, t)
         x0_weight = sde.alpha(s) * variance / sde.sigma(t) ** 2
@@ -110,7 +110,7 @@ class DDRM(SpectralSampler):
     eta_b: float = 1.0
 
     def step(self, carry, keys, x, t, s, denoiser):
-        """From t to s; one evaluation."""
+        """Steps from t to s; one evaluation."""
         sde, spectral = scalar(denoiser.sde), self.measurement
         n_t, n_s = sde.noise_to_signal(t), sde.noise_to_signal(s)
         is_measured, y, y_std = self._measured_spectrum()
