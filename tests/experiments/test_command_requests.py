@@ -166,7 +166,12 @@ def test_samples_are_drawn_with_the_guide_of_the_run(monkeypatch, tmp_path, caps
         config, medium=ImageMedium((8, 8, 1)), variables="weights", class_names=None, step=4, average="warmup"
     )
     monkeypatch.setattr("experiments.cli.arguments.open_run", lambda options, *allowed, uses: run)
-    monkeypatch.setattr("experiments.loading.runs.load_guide", lambda experiment: ("guide of", experiment))
+    classifier = tiny_config(objective__name="classification", model__num_classes=3)
+    guide = fake_run(classifier, class_names=("a", "b", "c"))
+    loaded = {(id(run.experiment), id(run)): guide}
+    monkeypatch.setattr(
+        "experiments.loading.runs.load_guide", lambda experiment, model: loaded[id(experiment), id(model)]
+    )
 
     class Sampler:
         nfe = 14
@@ -180,6 +185,8 @@ def test_samples_are_drawn_with_the_guide_of_the_run(monkeypatch, tmp_path, caps
 
     monkeypatch.setattr("experiments.generation.samples.Sampler", Sampler)
     assert main(["sample", "--workdir=run", f"--out={tmp_path}/s.npz"]) == 0
-    guide = ("guide of", run.experiment)
     assert made == [(run.experiment, run.experiment.strategy, 64, guide), ("weights", 64, 0, True)]
-    assert "64 samples by heun, 4 steps, 14 evaluations each" in capsys.readouterr().out
+    assert (
+        "64 samples (each class in turn: 0 'a', 1 'b', 2 'c') by heun, 4 steps, 14 evaluations each"
+        in capsys.readouterr().out
+    )

@@ -90,7 +90,7 @@ class Stub(Model):
     def read(self, flag, text, limit=None):
         return images.Images(tuple(f"{text}{i}" for i in range(2))[:limit], FOUND.values[:limit])
 
-    def load(self):
+    def load(self, guide=None):
         return Run(str(self.workdir))
 
 

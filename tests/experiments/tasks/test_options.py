@@ -1,6 +1,5 @@
 """Options of restorations: the defaults that the help states, the published kernels, and the values at each bound."""
 
-import argparse
 import dataclasses
 import re
 
@@ -9,7 +8,7 @@ import pytest
 from PIL import Image
 
 from experiments import factory
-from experiments.cli import reconstruct, restore
+from experiments.cli import arguments, reconstruct, restore
 from experiments.data.inputs import images
 from experiments.editing import edits
 from experiments.errors import UserError
@@ -27,7 +26,7 @@ def problem(task, shape=GREY, noise=0.0, peak=None, **options):
 
 def stated_defaults(command):
     """Defaults by flag, as the help states them."""
-    parser = argparse.ArgumentParser()
+    parser = arguments.Parser()
     command.add_arguments(parser)
     found = {}
     for action in parser._actions:

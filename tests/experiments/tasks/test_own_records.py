@@ -213,7 +213,7 @@ def test_plain_answers_of_a_user_are_one_finite_image_for_each_input(named, answ
 )  # fmt: skip
 def test_a_measurement_of_a_user_has_numbers_for_each_image(named, forward, fits):
     """Of any shape behind the axis of images, real or complex."""
-    task = dataclasses.replace(PAINT, make=lambda shape, options: SimpleNamespace(forward=forward))
+    task = dataclasses.replace(PAINT, image=False, make=lambda shape, options: SimpleNamespace(forward=forward))
     if fits:
         assert build.problem(named(task), SHAPE, {}, build.noise(0.1)).measurement.forward is forward
         return

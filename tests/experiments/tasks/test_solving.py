@@ -164,7 +164,7 @@ def test_a_run_is_opened_with_the_keys_of_the_method(monkeypatch, method, subjec
 def test_answers_are_drawn_from_the_run_and_told(monkeypatch, method, settings, evaluations):
     config, given = tiny_config(sampling__sampler="ddim", sampling__steps=5), {}
     run = SimpleNamespace(variables={"w": 1}, denoiser=PRIOR, step=70, average="power")
-    model = fake_run(config, shape=SHAPE, load=lambda: run)
+    model = fake_run(config, shape=SHAPE, load=lambda guide: run)
     of = inverse.problem("denoise", SHAPE, {}, NOISE)
 
     def draw_answers(*of, same, advice):
@@ -265,7 +265,7 @@ def test_evaluations_of_guided_answers_are_of_both_networks(monkeypatch, scale, 
         lambda *of, **more: given.update(draw=of[1], weights=of[2]) or answers.Drawn("drawn", 1.0),
     )
     of = inverse.problem("denoise", SHAPE, {}, NOISE)
-    model = fake_run(config, shape=SHAPE, load=lambda: run)
+    model = fake_run(config, shape=SHAPE, load=lambda guide: run)
     found = solving.solve(model, request(method="pigdm", settings={"data_std": 0.5}), of, ("a",), "y")
     assert found.told["evaluations"] == evaluations
     assert given["weights"] == ("weights" if by is None else ("weights", "others"))
